@@ -1,0 +1,63 @@
+"""The outcome table: the one place where an exit status, an enhanced status code and the public text meet.
+
+Every delivery ends in one of these. The line is what pipe(8) reads first: an enhanced status code (RFC 3463) that
+begins the output wins over the exit status, so the class of the code and the status must say the same (2 with 0,
+4 with a status that defers, 5 with one that bounces). Postfix shows the line to the outside sender: it never holds a host
+name, SQL, a path or anything of the message. What the operator needs beside it goes to the log.
+"""
+
+from typing import NamedTuple
+
+from .sysexits import EX_DATAERR, EX_NOUSER, EX_OK, EX_OSERR, EX_TEMPFAIL
+
+
+class Outcome(NamedTuple):
+    """How a delivery ended.
+
+    action: the fixed word that log lines and metrics carry.
+    code:   the enhanced status code of RFC 3463.
+    text:   what the sender of the message may read, ASCII, one line.
+    status: the exit status (sysexits.h).
+    """
+
+    action: str
+    code: str
+    text: str
+    status: int
+
+    def line(self, stored: str = "") -> str:
+        """The line for pipe(8): the code, the text and, where something was stored, its id; no line end."""
+        return f"{self.code} {self.text} {stored}".rstrip()
+
+
+DELIVERED = Outcome("delivered", "2.0.0", "stored", EX_OK)
+DUPLICATE = Outcome("duplicate", "2.0.0", "stored before", EX_OK)
+QUARANTINED = Outcome("quarantined", "2.0.0", "stored, not parsed", EX_OK)
+
+STORE_UNAVAILABLE = Outcome("store_unavailable", "4.3.0", "message store unavailable", EX_TEMPFAIL)
+STORE_FULL = Outcome("store_full", "4.3.1", "message store full", EX_TEMPFAIL)
+MISCONFIGURED = Outcome("misconfigured", "4.3.5", "mail system incorrectly configured", EX_TEMPFAIL)
+DEADLINE = Outcome("deadline", "4.3.0", "delivery took too long", EX_TEMPFAIL)
+CUT = Outcome("cut", "4.3.0", "message was cut short", EX_TEMPFAIL)
+FAULT = Outcome("fault", "4.3.0", "internal fault", EX_TEMPFAIL)
+EXHAUSTED = Outcome("exhausted", "4.3.0", "mail system out of resources", EX_OSERR)
+
+# Only these two return mail to its sender, and only where the operator configured it.
+UNKNOWN_RECIPIENT = Outcome("unknown_recipient", "5.1.1", "recipient unknown", EX_NOUSER)
+TOO_LARGE = Outcome("too_large", "5.3.4", "message larger than this system accepts", EX_DATAERR)
+
+TABLE = (
+    DELIVERED,
+    DUPLICATE,
+    QUARANTINED,
+    STORE_UNAVAILABLE,
+    STORE_FULL,
+    MISCONFIGURED,
+    DEADLINE,
+    CUT,
+    FAULT,
+    EXHAUSTED,
+    UNKNOWN_RECIPIENT,
+    TOO_LARGE,
+)
+"""All outcomes there are; the README shows the same table, and a test compares them."""
