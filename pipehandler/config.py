@@ -1,0 +1,165 @@
+"""The configuration: one TOML file read into one frozen, typed object, every value within its bounds.
+
+Postfix gives its pipe a scrubbed environment, so everything comes from the file. What is not in it has the default that
+stands here; what is in it and not known here, of the wrong type or out of bounds is a ConfigError, which names the
+key, the value and what is allowed. The README lists every key; a test compares.
+"""
+
+import os
+import tomllib
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+DEFAULT_PATH = "/etc/pipehandler/pipehandler.toml"
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; the text names the file, the key, the value and what is allowed."""
+
+
+def _key(default: Any, meaning: str, low: int | None = None, high: int | None = None) -> Any:
+    """One key: its default, its meaning for people, and for a number its bounds (both allowed)."""
+    return field(default=default, metadata={"meaning": meaning, "low": low, "high": high})
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """Where messages are stored."""
+
+    conninfo: str = _key("", "libpq connection string of the handler; secrets belong in a passfile")
+    admin_conninfo: str = _key("", "the same for the commands that migrate and read; empty: conninfo")
+    connect_timeout: int = _key(5, "seconds to wait for a connection, for each host named in conninfo", 2, 300)
+    statement_timeout: int = _key(20, "seconds that the server may work on one message", 1, 300)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one delivery may cost."""
+
+    deadline: int = _key(60, "seconds for one delivery, all together; below the transport's time limit", 5, 900)
+    message_size: int = _key(52_428_800, "octets of the largest message that is accepted", 1024, 1_000_000_000)
+    parse_seconds: int = _key(10, "seconds after which a message is stored without being parsed", 1, 300)
+    memory: int = _key(1_073_741_824, "octets of address space for one delivery", 268_435_456, 1 << 40)
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """What is stored, and under which name."""
+
+    attachments: bool = _key(True, "false: attachments are described only; their bytes stay in the raw message")
+    mail_host: str = _key("", "the name of this mail host in delivery.mail_host; empty: the host name")
+
+
+@dataclass(frozen=True, slots=True)
+class Authentication:
+    """Whose verdicts about a message are believed."""
+
+    trusted_authserv_ids: tuple[str, ...] = _key(
+        (), "host names (RFC 8601 2.5) whose Authentication-Results, Received-SPF and spam fields are read"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """Where the one line for each delivery goes."""
+
+    syslog: bool = _key(True, "to syslog, facility mail")
+    file: str = _key("", "append it to this file as well; empty: to none")
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The whole configuration; an instance without arguments is the defaults."""
+
+    database: Database = field(default_factory=Database)
+    limits: Limits = field(default_factory=Limits)
+    store: Store = field(default_factory=Store)
+    authentication: Authentication = field(default_factory=Authentication)
+    log: Log = field(default_factory=Log)
+
+
+def load(path: str = DEFAULT_PATH) -> Config:
+    """Read the configuration from `path`.
+
+    Raises ConfigError where the file cannot be read, is no TOML, or says something that is not allowed.
+    """
+    try:
+        with open(path, "rb") as file:
+            table = tomllib.load(file)
+    except OSError as error:
+        raise ConfigError(f"{path}: {os.strerror(error.errno or 0)}; create it, or name another with --config") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not a TOML file: {error}") from error
+    try:
+        return _config(table)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def _config(table: dict[str, Any]) -> Config:
+    sections = {part.name: part.default_factory for part in fields(Config)}
+    values = {}
+    for name, section in table.items():
+        if name not in sections:
+            raise ConfigError(f"[{name}] is not a section; there are {_names(sections)}")
+        if not isinstance(section, dict):
+            raise ConfigError(f"{name} = {section!r} stands outside a section; there are {_names(sections)}")
+        values[name] = _section(name, sections[name], section)
+    config = Config(**values)
+    if config.limits.parse_seconds >= config.limits.deadline:
+        raise ConfigError(
+            f"limits.parse_seconds = {config.limits.parse_seconds} leaves nothing of"
+            f" limits.deadline = {config.limits.deadline}; it must be smaller"
+        )
+    needed = memory_needed(config.limits.message_size)
+    if config.limits.memory < needed:
+        raise ConfigError(
+            f"limits.memory = {config.limits.memory} is too small for"
+            f" limits.message_size = {config.limits.message_size}; allowed: {needed} and more"
+        )
+    return config
+
+
+def memory_needed(message_size: int) -> int:
+    """The octets of address space that a message of `message_size` octets may need.
+
+    The interpreter with its libraries maps up to 250 MB; the message, its attachments, libpq's send buffer (which doubles
+    as it grows) and the parser's scratch come to less than six times the message (measured).
+    """
+    return 262_144_000 + 6 * message_size
+
+
+def _section(name: str, section: Any, table: dict[str, Any]) -> Any:
+    keys = {key.name: key for key in fields(section)}
+    values = {}
+    for key, value in table.items():
+        if key not in keys:
+            raise ConfigError(f"{name}.{key} is not a key; [{name}] has {_names(keys)}")
+        values[key] = _value(f"{name}.{key}", value, keys[key])
+    return section(**values)
+
+
+def _value(name: str, value: Any, key: Any) -> Any:
+    """`value` as the type of the key's default, or a ConfigError."""
+    low, high = key.metadata["low"], key.metadata["high"]
+    if isinstance(key.default, bool):
+        if isinstance(value, bool):
+            return value
+        allowed = "true or false"
+    elif isinstance(key.default, int):
+        if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
+            return value
+        allowed = f"a whole number from {low} to {high}"
+    elif isinstance(key.default, tuple):
+        if isinstance(value, list) and all(isinstance(each, str) for each in value):
+            return tuple(value)
+        allowed = "a list of strings"
+    else:
+        if isinstance(value, str) and "\0" not in value:
+            return value
+        allowed = "a string without NUL"
+    raise ConfigError(f"{name} = {value!r}; allowed: {allowed}")
+
+
+def _names(names: Any) -> str:
+    return ", ".join(names)

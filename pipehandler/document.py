@@ -1,0 +1,79 @@
+"""What a message says, as data: the shapes that parsing returns and the store writes.
+
+The names are those of RFC 5322, RFC 2045 and of the columns in sql/. Nothing here parses, reads or writes.
+All text is storable: it holds neither NUL nor a lone surrogate (see charset.storable).
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Defect:
+    """Something in the message that was guessed, replaced or left out on the way from bytes to text.
+
+    `code` is a fixed word (see message.DEFECTS); `where` is a field name, a part number as IMAP counts them
+    (RFC 3501 6.4.5: "1.2"), or "" for the message as a whole; `detail` is for people.
+    """
+
+    code: str
+    where: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """One mailbox (RFC 5322 3.4). `address` is the addr-spec as the sender wrote it, perhaps without an @;
+    `name` is the decoded display name or ""; `group` is the display name of the group it stood in or ""."""
+
+    name: str
+    address: str
+    group: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """One part that a person would save: a file, an image, a calendar, an attached message, a signature.
+
+    `content` is what the part holds after its transfer encoding was undone; for message/rfc822 the exact bytes
+    of the attached message. `content_type` is the media type in lower case, without parameters.
+    """
+
+    part: str
+    content_type: str
+    content: bytes
+    file_name: str | None = None
+    content_id: str | None = None
+    disposition: str | None = None
+
+
+@dataclass(slots=True)
+class Document:
+    """The decoded view of one message. Whatever is not there is None or empty.
+
+    `date` carries the zone that the sender named (RFC 5322 3.3); it is naive-free: with the zone "-0000" (zone
+    unknown) it is in UTC and `date_offset` is None. `date_offset` is in minutes east of UTC.
+    `header` has every field in order: (name, body), the body unfolded, encoded-words not decoded.
+    `message_id`, `in_reply_to` and `references` are without their angle brackets.
+    """
+
+    message_id: str | None = None
+    in_reply_to: list[str] = field(default_factory=list)
+    references: list[str] = field(default_factory=list)
+    date: datetime | None = None
+    date_offset: int | None = None
+    subject: str | None = None
+    from_: list[Address] = field(default_factory=list)
+    sender: list[Address] = field(default_factory=list)
+    reply_to: list[Address] = field(default_factory=list)
+    to: list[Address] = field(default_factory=list)
+    cc: list[Address] = field(default_factory=list)
+    bcc: list[Address] = field(default_factory=list)
+    list_id: str | None = None
+    text: str | None = None
+    html: str | None = None
+    header: list[tuple[str, str]] = field(default_factory=list)
+    attachments: list[Attachment] = field(default_factory=list)
+    authentication: dict[str, str] = field(default_factory=dict)
+    defects: list[Defect] = field(default_factory=list)
+    error: str | None = None

@@ -1,0 +1,127 @@
+"""The envelope of a message (RFC 5321 2.3.1) as pipe(8) hands it over: in argv, one option for each macro.
+
+master.cf writes --name=${macro}, so that an empty value and one that begins with a dash both survive. The recipients
+follow a bare "--". Addresses come in their internal form, unquoted; bytes that are no UTF-8 are escaped, never dropped,
+because two different recipients must stay two.
+"""
+
+import os
+import socket
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from .config import DEFAULT_PATH
+
+OPTIONS = (
+    "config",
+    "sender",
+    "queue-id",
+    "size",
+    "original-recipient",
+    "client-address",
+    "client-hostname",
+    "client-helo",
+    "client-port",
+    "client-protocol",
+    "sasl-username",
+)
+"""The options of `deliver`: the macro names of pipe(8) with dashes, and the configuration file."""
+
+
+class UsageError(Exception):
+    """argv is not what postfix/master.cf.example writes; the text says what is wrong and what is expected."""
+
+
+class Envelope(NamedTuple):
+    """Who sent a message to whom, and through which door it came; "" and None where Postfix does not say.
+
+    sender: the reverse-path, "" for the null sender (RFC 5321 4.5.5).
+    recipients: with the domain in lower case (RFC 5321 2.4); original_recipients: as they were before aliasing, in
+    the same order, or ().
+    size: octets of the queue file with CRLF line ends, before fields are prepended.
+    """
+
+    sender: str
+    recipients: tuple[str, ...]
+    original_recipients: tuple[str, ...] = ()
+    queue_id: str = ""
+    size: int | None = None
+    client_address: str | None = None
+    client_hostname: str = ""
+    client_helo: str = ""
+    client_port: int | None = None
+    client_protocol: str = ""
+    sasl_username: str = ""
+
+
+def from_argv(argv: Sequence[str]) -> tuple[Envelope, str]:
+    """The envelope and the path of the configuration file from the arguments after `deliver`.
+
+    Raises UsageError for an argument that master.cf should not have written.
+    """
+    values: dict[str, list[str]] = {}
+    arguments = [os.fsencode(argument).decode("utf-8", "backslashreplace") for argument in argv]
+    for index, argument in enumerate(arguments):
+        if argument == "--":
+            recipients = arguments[index + 1 :]
+            break
+        name, equals, value = argument.removeprefix("--").partition("=")
+        if not argument.startswith("--") or not equals or name not in OPTIONS:
+            raise UsageError(f"argument {argument!r}; expected --NAME=VALUE with NAME one of {', '.join(OPTIONS)}")
+        values.setdefault(name, []).append(value)
+    else:
+        raise UsageError("no recipients; expected -- RECIPIENT... at the end")
+    if not recipients or not all(recipients):
+        raise UsageError(f"recipients {recipients!r}; expected one or more that are not empty after --")
+
+    originals = values.pop("original-recipient", [])
+    if len(originals) not in (0, len(recipients)):
+        raise UsageError(f"{len(originals)} times --original-recipient for {len(recipients)} recipients")
+    for name, given in values.items():
+        if len(given) > 1:
+            raise UsageError(f"--{name} is there {len(given)} times; expected once")
+    once = {name: given[0] for name, given in values.items()}
+    if "sender" not in once:
+        raise UsageError("--sender= is missing; expected once, empty for the null sender")
+
+    envelope = Envelope(
+        sender=once["sender"],
+        recipients=tuple(_lower_domain(recipient) for recipient in recipients),
+        original_recipients=tuple(originals),
+        queue_id=once.get("queue-id", ""),
+        size=_number("size", once),
+        client_address=_address(once.get("client-address", "")),
+        client_hostname=once.get("client-hostname", ""),
+        client_helo=once.get("client-helo", ""),
+        client_port=_number("client-port", once),
+        client_protocol=once.get("client-protocol", ""),
+        sasl_username=once.get("sasl-username", ""),
+    )
+    return envelope, once.get("config", DEFAULT_PATH)
+
+
+def _lower_domain(address: str) -> str:
+    """RFC 5321 2.4: the domain is case-insensitive, the local part is its owner's."""
+    local, at, domain = address.rpartition("@")
+    return local + at + domain.lower()
+
+
+def _number(name: str, once: dict[str, str]) -> int | None:
+    """A macro that is a number; pipe(8) writes nothing or "unknown" where it has none."""
+    value = once.get(name, "")
+    if value in ("", "unknown"):
+        return None
+    if not (value.isascii() and value.isdigit() and len(value) <= 18):
+        raise UsageError(f"--{name}={value!r}; expected a number")
+    return int(value)
+
+
+def _address(value: str) -> str | None:
+    """The client's IP address, or None where it is none ("unknown", a local submission)."""
+    for family in (socket.AF_INET, socket.AF_INET6):
+        try:
+            socket.inet_pton(family, value)
+        except (OSError, ValueError):
+            continue
+        return value
+    return None

@@ -1,0 +1,45 @@
+"""The log: one line for each delivery, for the operator and nobody else.
+
+`key=value` with a fixed action word first; it names the queue id, so that grep in the mail log tells the whole story of a
+message, and the message id, but no address and no content. Logging may fail; a delivery never fails because of it.
+"""
+
+import os
+import re
+import syslog
+
+from .config import Log
+
+_PLAIN = re.compile(r"[!#-<>-~]+")
+_LONGEST = 400
+
+
+def line(action: str, **values: object) -> str:
+    """One log line: the action word, then each value that is not None; ASCII, with quotes where they are needed."""
+    return " ".join([f"action={action}", *(f"{key}={_quoted(value)}" for key, value in values.items() if value is not None)])
+
+
+def _quoted(value: object) -> str:
+    text = f"{value:.3f}" if isinstance(value, float) else str(value)
+    if len(text) > _LONGEST:
+        text = text[:_LONGEST] + "..."
+    if _PLAIN.fullmatch(text):
+        return text
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').encode("unicode_escape").replace(b"\\\\", b"\\")
+    return f'"{escaped.decode("ascii")}"'
+
+
+def write(text: str, settings: Log, failed: bool) -> None:
+    """Write one line where `settings` say, as an error or as information. Raises OSError where a file refuses it."""
+    if settings.syslog:
+        syslog.openlog("pipehandler", syslog.LOG_PID, syslog.LOG_MAIL)
+        syslog.syslog(syslog.LOG_ERR if failed else syslog.LOG_INFO, text)
+    if os.isatty(2):  # somebody tries it by hand
+        os.write(2, text.encode("ascii", "backslashreplace") + b"\n")
+    if settings.file:
+        # One write to a file opened for appending: lines of many processes do not mix, and rotation needs no signal.
+        file = os.open(settings.file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        try:
+            os.write(file, text.encode("ascii", "backslashreplace") + b"\n")
+        finally:
+            os.close(file)
