@@ -1,0 +1,35 @@
+-- Who may do what. These are group roles: grant them to login roles, for example
+--     CREATE ROLE pipehandler LOGIN IN ROLE pipehandler_ingest;
+
+DO $$
+DECLARE
+    name text;
+BEGIN
+    FOREACH name IN ARRAY ARRAY['pipehandler_ingest', 'pipehandler_reader', 'pipehandler_upkeep'] LOOP
+        -- Roles belong to the whole cluster: another database may have made them already, or is making them now.
+        IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = name) THEN
+            BEGIN
+                EXECUTE format('CREATE ROLE %I NOLOGIN', name);
+            EXCEPTION WHEN duplicate_object OR unique_violation THEN
+                NULL;
+            END;
+        END IF;
+    END LOOP;
+END
+$$;
+COMMENT ON ROLE pipehandler_ingest IS 'The handler on a mail host: may call pipehandler.ingest and read or change nothing.';
+COMMENT ON ROLE pipehandler_reader IS 'Applications and people who read mail: may read everything and change nothing.';
+COMMENT ON ROLE pipehandler_upkeep IS 'Retention and repair: may read everything, change what is derived from the bytes, and delete.';
+
+REVOKE ALL ON SCHEMA pipehandler FROM PUBLIC;
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA pipehandler FROM PUBLIC;
+GRANT USAGE ON SCHEMA pipehandler TO pipehandler_ingest, pipehandler_reader, pipehandler_upkeep;
+
+GRANT EXECUTE ON FUNCTION pipehandler.ingest TO pipehandler_ingest;
+
+GRANT SELECT ON ALL TABLES IN SCHEMA pipehandler TO pipehandler_reader, pipehandler_upkeep;
+
+GRANT UPDATE, DELETE ON pipehandler.message, pipehandler.delivery, pipehandler.address TO pipehandler_upkeep;
+GRANT DELETE ON pipehandler.raw_message TO pipehandler_upkeep;
+GRANT INSERT, UPDATE, DELETE ON pipehandler.attachment TO pipehandler_upkeep;
+GRANT INSERT ON pipehandler.address TO pipehandler_upkeep;
