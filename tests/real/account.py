@@ -1,0 +1,37 @@
+"""The account that servers and the handler run as: they refuse root, and Postfix's pipe is not root either."""
+
+import os
+import pwd
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+IS_ROOT = os.geteuid() == 0
+NAME = "nobody" if IS_ROOT else pwd.getpwuid(os.geteuid()).pw_name
+
+
+def give(path: Path) -> None:
+    """Hand a file or folder to the account."""
+    if IS_ROOT:
+        shutil.chown(path, NAME)
+
+
+@contextmanager
+def folder(prefix: str) -> Iterator[Path]:
+    """A new folder that the account may enter, with a path short enough for a Unix socket; removed at the end."""
+    path = Path(tempfile.mkdtemp(prefix=prefix, dir="/tmp"))
+    path.chmod(0o755)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def free_port() -> int:
+    """A TCP port on loopback that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,60 @@
+"""A database for one test: empty, migrated, with the login role of a handler."""
+
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+from pipehandler.migrate import migrate
+from pipehandler.store import Store
+from psycopg import sql
+from psycopg.rows import namedtuple_row
+
+from .postgresql import PostgreSQL
+
+_numbers = itertools.count(1)
+
+
+class Database:
+    """One database. `admin` is the conninfo of its owner, `conninfo` that of the handler's role."""
+
+    def __init__(self, server: PostgreSQL, name: str) -> None:
+        self.server = server
+        self.name = name
+        self.admin = server.conninfo(name)
+        self.conninfo = server.conninfo(name, user="pipehandler")
+
+    @classmethod
+    @contextmanager
+    def fresh(cls, server: PostgreSQL) -> Iterator["Database"]:
+        """A new migrated database, dropped at the end."""
+        database = cls(server, f"mail{next(_numbers)}")
+        with psycopg.connect(server.conninfo(), autocommit=True) as maintenance:
+            # The migrated template is made once for each server; after that a database is a copy of files.
+            if not maintenance.execute("SELECT 1 FROM pg_database WHERE datname = 'migrated'").fetchone():
+                maintenance.execute("CREATE DATABASE migrated")
+                store = Store(server.conninfo("migrated"), statement_timeout=100)
+                migrate(store)
+                store.close()
+                maintenance.execute("CREATE ROLE pipehandler LOGIN IN ROLE pipehandler_ingest")
+                maintenance.execute("CREATE ROLE reader LOGIN IN ROLE pipehandler_reader")
+                maintenance.execute("CREATE ROLE upkeep LOGIN IN ROLE pipehandler_upkeep")
+            maintenance.execute(sql.SQL("CREATE DATABASE {} TEMPLATE migrated").format(sql.Identifier(database.name)))
+            yield database
+            maintenance.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(database.name)))
+
+    def rows(self, statement: str, *parameters: Any) -> list[Any]:
+        """The rows that a statement of the owner returns, as named tuples."""
+        with psycopg.connect(self.admin, autocommit=True, row_factory=namedtuple_row) as connection:
+            return connection.execute(statement, parameters or None).fetchall()  # type: ignore[arg-type]
+
+    def value(self, statement: str, *parameters: Any) -> Any:
+        """The one value that a statement returns."""
+        ((value,),) = self.rows(statement, *parameters)
+        return value
+
+    def execute(self, statement: str, *parameters: Any) -> None:
+        """Run a statement as the owner."""
+        with psycopg.connect(self.admin, autocommit=True) as connection:
+            connection.execute(statement, parameters or None)  # type: ignore[arg-type]

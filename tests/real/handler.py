@@ -1,0 +1,101 @@
+"""The entrypoint started as pipe(8) starts it: another account, a scrubbed environment, a pipe as stdin, and one pipe
+for both outputs."""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+from typing import IO, NamedTuple
+
+from . import account
+
+ENVIRONMENT = {"LANG": "C", "MAIL_CONFIG": "/etc/postfix", "TZ": "UTC"}
+"""What Postfix leaves of the environment (import_environment is not for pipe(8); see its export_environment)."""
+
+
+class Ended(NamedTuple):
+    """How the entrypoint ended: its status (negative: killed by that signal) and all it wrote."""
+
+    status: int
+    output: str
+
+
+def entrypoint() -> list[str]:
+    """The command of postfix/master.cf.example, with this interpreter and the installed package."""
+    found = importlib.util.find_spec("pipehandler.__main__")
+    assert found is not None
+    assert found.origin is not None
+    return [sys.executable, "-I", found.origin, "deliver"]
+
+
+class Handler:
+    """The entrypoint with a configuration file of its own in `folder`; `log` is where its log lines are."""
+
+    def __init__(self, folder: Path, conninfo: str, **sections: dict[str, object]) -> None:
+        self.folder = folder
+        self.config = folder / "pipehandler.toml"
+        self.log = folder / "log"
+        account.give(folder)
+        self.configure(conninfo, **sections)
+
+    def configure(self, conninfo: str, **sections: dict[str, object]) -> None:
+        """Write the configuration: the conninfo, a log file, and what else is given by section."""
+        values: dict[str, dict[str, object]] = {
+            "database": {"conninfo": conninfo},
+            "log": {"syslog": False, "file": str(self.log)},
+        }
+        for section, keys in sections.items():
+            values.setdefault(section, {}).update(keys)
+        lines = []
+        for section, keys in values.items():
+            lines += [f"[{section}]", *(f"{key} = {_toml(value)}" for key, value in keys.items())]
+        self.config.write_text("\n".join(lines) + "\n")
+        self.config.chmod(0o644)
+
+    def command(self, *recipients: str, sender: str = "sender@example.org", **options: object) -> list[str]:
+        """The whole command line; an option `queue_id` becomes --queue-id=."""
+        given = {"config": self.config, "sender": sender, **options}
+        return [
+            *entrypoint(),
+            *(f"--{name.replace('_', '-')}={value}" for name, value in given.items()),
+            "--",
+            *(recipients or ("user@example.com",)),
+        ]
+
+    def start(self, command: list[str], stdin: int | IO[bytes] = subprocess.PIPE) -> subprocess.Popen[bytes]:
+        """Start `command`; both outputs are one pipe, as pipe(8) has it."""
+        identity = {"user": account.NAME, "group": "nogroup", "extra_groups": []} if account.IS_ROOT else {}
+        return subprocess.Popen(
+            command,
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=ENVIRONMENT,
+            cwd="/",
+            **identity,  # type: ignore[arg-type]
+        )
+
+    def run(self, command: list[str], message: bytes) -> Ended:
+        """Run `command` with `message` on its stdin."""
+        running = self.start(command)
+        output, _ = running.communicate(message, timeout=200)
+        return Ended(running.returncode, output.decode())
+
+    def deliver(self, message: bytes, *recipients: str, **options: object) -> Ended:
+        """Deliver one message."""
+        return self.run(self.command(*recipients, **options), message)  # type: ignore[arg-type]
+
+    def log_lines(self) -> list[str]:
+        """The log so far."""
+        return self.log.read_text("ascii").splitlines() if self.log.exists() else []
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, int):
+        return str(value)
+    escaped = str(value).replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
