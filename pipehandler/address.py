@@ -1,0 +1,207 @@
+"""Address lists (RFC 5322 3.4) as they really come: a lenient reading, in time linear in the length.
+
+What RFC 5322 allows is read as it says, groups and comments and obsolete forms included. Beyond it: names with
+unquoted specials, mailboxes without a domain, without angle brackets or with too many, lists divided by semicolons.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from .charset import storable
+from .document import Address
+from .encoded_word import decode_words
+
+_UNQUOTED = (
+    r"(?P<angle><[^<>]*>)|(?P<comment>\()|(?P<mark>[,;:])|(?P<space>\s+)"
+    r"|(?P<text>(?:[^\s\",;:<>()\[]|\[[^\[\]]*\])+)|(?P<other>.)"
+)
+_TOKEN = re.compile(r'(?P<quoted>"[^"\\]*(?:\\.[^"\\]*)*")|' + _UNQUOTED, re.DOTALL)
+_TOKEN_WITHOUT_QUOTES = re.compile(_UNQUOTED, re.DOTALL)  # where a quote has no end: each attempt reads all the rest
+_QUOTED = re.compile(r'"([^"\\]*(?:\\.[^"\\]*)*)(?:"|\\?\Z)', re.DOTALL)
+_COMMENT_MARK = re.compile(r"\\.|[()]", re.DOTALL)
+_QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
+_ROUTE = re.compile(r"(?:@[^@,:]*,?\s*)+:")  # RFC 5322 4.4
+_COMMENT = re.compile(r"\([^()]*\)")
+_AROUND_DOT_AND_AT = re.compile(r"\s*([@.])\s*")
+_IN_COMMENT = re.compile(r"[^\s<>()]+@[^\s<>()]+")
+
+
+@dataclass(slots=True)
+class _Member:
+    """What stands between two commas."""
+
+    words: list[str] = field(default_factory=list)  # as written, each with the space before it
+    angles: list[str] = field(default_factory=list)
+    comments: list[str] = field(default_factory=list)
+    before: int = 0  # words before the angle bracket
+
+    def phrase(self) -> str:
+        return "".join(self.words).strip()
+
+
+class Parsed(NamedTuple):
+    """The mailboxes of a list; in words, where it is not as RFC 5322 wants it, and what encoded-words are broken;
+    and whether all of it was read."""
+
+    addresses: list[Address]
+    wrong: list[str]
+    broken_words: list[str]
+    complete: bool
+
+
+def parse(body: str, limit: int, hints: Sequence[str] = ()) -> Parsed:
+    """Read an unfolded field body, and of it `limit` mailboxes at most. `hints` are charsets for encoded-words that
+    name none of use. Never raises."""
+    return _List(body, limit, hints).parse()
+
+
+class _List:
+    def __init__(self, body: str, limit: int, hints: Sequence[str]) -> None:
+        self.body, self.limit, self.hints = body, limit, hints
+        self.found: list[Address] = []
+        self.wrong: list[str] = []
+        self.broken_words: list[str] = []
+        self.group = ""
+        self.in_group = False
+        self.loose: list[str] = []  # words before a comma that may be the begin of an unquoted name
+
+    def parse(self) -> Parsed:
+        body, position, space, member = self.body, 0, "", _Member()
+        last_semicolon, pattern = body.rfind(";"), _TOKEN
+        while position < len(body) and len(self.found) < self.limit:
+            token = pattern.match(body, position)
+            if token is None:
+                break  # never: `other` matches anything
+            position = token.end()
+            text, kind = token[0], token.lastgroup
+            if kind == "space":
+                space = " "
+                continue
+            if kind == "comment":
+                comment, position = self._comment(position)
+                member.comments.append(comment)
+                space = " "
+                continue
+            if kind == "angle":
+                if member.angles:  # a comma was forgotten
+                    self.wrong.append("several angle brackets")
+                    after = member.words[member.before :]
+                    del member.words[member.before :]
+                    self._end_member(member)
+                    member = _Member(after)
+                member.angles.append(text[1:-1])
+                member.before = len(member.words)
+            elif kind == "mark" and text == ":" and not member.angles and token.start() < last_semicolon:
+                self._end_member(_Member())
+                self.group, self.in_group, member = self._name(member.phrase()), True, _Member()
+            elif kind == "mark" and text != ":":
+                self._end_member(member)
+                member = _Member()
+                if text == ";":
+                    self._end_member(member, last=True)
+                    if not self.in_group:
+                        self.wrong.append("semicolon outside of a group")
+                    self.group, self.in_group = "", False
+            elif text == "<":
+                if not body.startswith("<", position):  # else one too many
+                    self.wrong.append("angle bracket without end")
+                    ends = [at for at in (body.find(",", position), body.find(";", position), len(body)) if at >= 0]
+                    member.angles.append(body[position : min(ends)])
+                    member.before = len(member.words)
+                    position = min(ends)
+            elif text == ">":
+                self.wrong.append("angle bracket without begin")
+            else:
+                if kind == "other" and text == '"' and pattern is _TOKEN:
+                    pattern = _TOKEN_WITHOUT_QUOTES
+                    self.wrong.append("quote without end")
+                member.words.append(space + text)
+            space = ""
+        self._end_member(member, last=True)
+        return Parsed(self.found, self.wrong, self.broken_words, complete=position >= len(body))
+
+    def _comment(self, position: int) -> tuple[str, int]:
+        """The text of a comment (RFC 5322 3.2.2) that began before `position`, and where it ends."""
+        depth, start = 1, position
+        for mark in _COMMENT_MARK.finditer(self.body, position):
+            depth += {"(": 1, ")": -1}.get(mark[0], 0)
+            if not depth:
+                return _QUOTED_PAIR.sub(r"\1", self.body[start : mark.start()]), mark.end()
+        self.wrong.append("comment without end")
+        return self.body[start:], len(self.body)
+
+    def _name(self, text: str) -> str:
+        """A display name: quotes taken off, encoded-words decoded."""
+        if '"' in text:
+            text = _QUOTED.sub(lambda quoted: _QUOTED_PAIR.sub(r"\1", quoted[1]), text)
+        name, broken = decode_words(text, self.hints)
+        self.broken_words += broken
+        return storable(" ".join(name.split()))
+
+    def _end_member(self, member: _Member, last: bool = False) -> None:
+        phrase = member.phrase()
+        if not member.angles and "@" not in phrase:
+            inside = [found[0] for comment in member.comments for found in _IN_COMMENT.finditer(comment)]
+            if inside and (self.loose or not phrase):  # Name,(<a@b>)
+                member.angles, member.comments = inside[:1], []
+            elif phrase:
+                self.loose.append(phrase)
+                if not last:
+                    return
+        if member.angles and len(self.loose) == 1:  # Doe, John <a@b>
+            phrase = f"{self.loose.pop()}, {phrase}".removesuffix(", ")
+            self.wrong.append("name with a comma")
+        for word in self.loose:
+            self._without_domain(word, member.comments)
+        self.loose = []
+        if member.angles:
+            self._add(self._name(phrase or " ".join(member.comments)), _mailbox(member.angles[0]))
+        elif "@" in phrase:
+            self._bare(phrase, member.comments)
+
+    def _bare(self, phrase: str, comments: list[str]) -> None:
+        """An addr-spec without angle brackets, perhaps with words before it."""
+        if phrase.startswith('"') and phrase.endswith('"') and phrase.count('"') == 2:
+            self.wrong.append("quoted address")
+            phrase = phrase.strip('"')
+        joined = _AROUND_DOT_AND_AT.sub(r"\1", phrase)
+        phrase = phrase if " " in joined else joined  # RFC 5322 4.4
+        before, at, after = phrase.rpartition("@")
+        words = before.rstrip().rsplit(None, 1) if not before.rstrip().endswith('"') else [before]
+        domain = after.lstrip().split(None, 1)
+        address = (words[-1].strip() if words else "") + at + (domain[0] if domain else "")
+        name = " ".join(words[:-1] + domain[1:])
+        if name or not words or not domain:
+            self.wrong.append("no angle brackets")
+        self._add(self._name(name or " ".join(comments)), address)
+
+    def _without_domain(self, phrase: str, comments: list[str]) -> None:
+        """Something without @: one word is taken for a local part, several or a quoted one for a name."""
+        if phrase.endswith(":"):
+            self.wrong.append("group without end")
+            return
+        self.wrong.append("no @")
+        if '"' in phrase or " " in phrase or "=?" in phrase:
+            self._add(self._name(phrase), "")
+        else:
+            self._add(self._name(" ".join(comments)), phrase)
+
+    def _add(self, name: str, address: str) -> None:
+        if name or address:
+            if "=?" in address:
+                address = decode_words(address, self.hints)[0]
+            self.found.append(Address(name, storable(address), self.group))
+
+
+def _mailbox(angle: str) -> str:
+    """What stands between angle brackets, without an obsolete route (RFC 5322 4.4) and without quotes around all."""
+    address = angle.strip()
+    if address.startswith("@"):
+        address = _ROUTE.sub("", address, count=1)
+    if '"' not in address:
+        address = _AROUND_DOT_AND_AT.sub(r"\1", _COMMENT.sub("", address)).strip()
+    if len(address) > 1 and address[0] == address[-1] == '"':
+        address = address[1:-1].strip()
+    return address.removeprefix("mailto:")

@@ -1,0 +1,84 @@
+"""Charset labels (RFC 2978) and the codecs behind them, and what makes text storable.
+
+A label is looked up in a fixed table, never in Python's codec registry: the registry knows codecs that are no
+charsets (punycode and idna take quadratic time, unicode_escape and rot13 are not text), and loads modules by name.
+`storable` is the one place where text becomes fit for PostgreSQL and JSON: every text of a Document went through it.
+"""
+
+import re
+from encodings.aliases import aliases
+
+# Python's names of the codecs that stand for a charset of RFC 2046 4.1.2. The superset is taken where mail is known
+# to use a label for it: cp949 for KS X 1001, gb18030 for GB 2312, cp932 for Shift_JIS, big5hkscs for Big5.
+_NAMES = (
+    "ascii utf_8 utf_7 utf_16 utf_16_be utf_16_le utf_32 utf_32_be utf_32_le cp949 johab iso2022_kr gb18030 hz "
+    "big5hkscs cp950 cp932 shift_jis shift_jis_2004 shift_jisx0213 euc_jp euc_jis_2004 euc_jisx0213 iso2022_jp "
+    "iso2022_jp_1 iso2022_jp_2 iso2022_jp_2004 iso2022_jp_3 iso2022_jp_ext koi8_r koi8_t koi8_u kz1048 ptcp154 "
+    "tis_620 latin_1 iso8859_2 iso8859_3 iso8859_4 iso8859_5 iso8859_6 iso8859_7 iso8859_8 iso8859_9 iso8859_10 "
+    "iso8859_11 iso8859_13 iso8859_14 iso8859_15 iso8859_16 cp037 cp273 cp424 cp437 cp500 cp720 cp737 cp775 cp850 "
+    "cp852 cp855 cp856 cp857 cp858 cp860 cp861 cp862 cp863 cp864 cp865 cp866 cp869 cp874 cp875 cp1006 cp1026 cp1125 "
+    "cp1140 cp1250 cp1251 cp1252 cp1253 cp1254 cp1255 cp1256 cp1257 cp1258 mac_cyrillic mac_greek mac_iceland "
+    "mac_latin2 mac_roman mac_turkish hp_roman8"
+)
+_CODECS = frozenset(_NAMES.split())
+
+_SUPERSETS = {
+    "euc_kr": "cp949", "gb2312": "gb18030", "gbk": "gb18030", "big5": "big5hkscs", "shift_jis": "cp932",
+    "utf_8_sig": "utf_8",
+}  # fmt: skip
+
+# Labels that mail carries and Python does not know, without their punctuation.
+_LABELS = {
+    "ksc56011987": "cp949", "ksx1001": "cp949", "windows949": "cp949", "ms949": "cp949", "uhc": "cp949",
+    "euckr": "cp949", "gb231280": "gb18030", "xgbk": "gb18030", "windows936": "gb18030", "gb": "gb18030",
+    "hzgb2312": "hz", "xxbig5": "big5hkscs", "big5eten": "big5hkscs", "windows950": "cp950",
+    "xsjis": "cp932", "sjis": "cp932", "shiftjis": "cp932", "windows31j": "cp932", "cswindows31j": "cp932",
+    "mskanji": "cp932", "eucjpms": "euc_jp", "cp51932": "euc_jp", "iso2022jpms": "iso2022_jp",
+    "cp50220": "iso2022_jp", "cp50221": "iso2022_jp", "cp50222": "iso2022_jp", "jis": "iso2022_jp",
+    "iso88598i": "iso8859_8", "iso88598e": "iso8859_8", "visual": "iso8859_8", "logical": "iso8859_8",
+    "iso88596i": "iso8859_6", "iso88596e": "iso8859_6", "windows874": "cp874", "dos874": "cp874",
+    "utf8mb4": "utf_8", "utf8mb3": "utf_8", "unicode11utf8": "utf_8", "unicode20utf8": "utf_8", "utf": "utf_8",
+    "unicode": "utf_16", "ucs2": "utf_16", "ucs4": "utf_32", "iso10646ucs2": "utf_16", "iso10646ucs4": "utf_32",
+    "unicode11utf7": "utf_7", "unicode20utf7": "utf_7", "xunicode20utf7": "utf_7",
+    "ansi": "cp1252", "westerneuropeanwindows": "cp1252", "xuserdefined": "cp1252", "xansi": "cp1252",
+    "macintosh": "mac_roman", "xmacroman": "mac_roman", "xmaccyrillic": "mac_cyrillic", "xmacgreek": "mac_greek",
+    "xmacturkish": "mac_turkish", "koi": "koi8_r", "koi8": "koi8_r", "koi8ru": "koi8_u", "koi8unicode": "koi8_u",
+    "646": "ascii", "iso646": "ascii", "us": "ascii", "usascii": "ascii", "usasc": "ascii", "asciius": "ascii",
+}  # fmt: skip
+
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+
+
+def storable(text: str) -> str:
+    """`text` as PostgreSQL and UTF-8 can hold it: NUL and lone surrogates become U+FFFD."""
+    if text.isascii() and "\0" not in text:
+        return text
+    return _UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def codec(label: str | None) -> str | None:
+    """The name of Python's codec for a charset label, or None where there is none that we trust."""
+    if not label or len(label) > 60:
+        return None
+    key = _squeeze(label)
+    if key in _TABLE:
+        return _TABLE[key]
+    for prefix in ("charset", "cs", "x"):
+        if key.startswith(prefix) and key[len(prefix) :] in _TABLE:
+            return _TABLE[key[len(prefix) :]]
+    return None
+
+
+def _squeeze(label: str) -> str:
+    return "".join(filter(str.isalnum, label.lower()))
+
+
+def _table() -> dict[str, str]:
+    table = {_squeeze(name): name for name in _CODECS}
+    for alias, name in aliases.items():
+        if (better := _SUPERSETS.get(name, name)) in _CODECS:
+            table[_squeeze(alias)] = better
+    return table | {_squeeze(name): better for name, better in _SUPERSETS.items()} | _LABELS
+
+
+_TABLE = _table()

@@ -1,0 +1,191 @@
+"""Field bodies and what they mean. The only module that knows mail-parser.
+
+mail-parser reads the address lists (From, Sender, Reply-To, To, Cc, Bcc) and the date, strictly by RFC 5322. It is
+given a message of its own that has no more than these fields, and of them no more than it reads without loss in
+bounded time: text, not octets (it drops octets that are not UTF-8), short, with no encoded-words but UTF-8 (it
+follows wrong labels and knows few of them). Its answer counts where it says itself that nothing was ambiguous.
+
+Corrected here: groups, which it drops (address.py), and mailboxes it rejects, such as MAILER-DAEMON; dates that are
+only almost RFC 5322, and the sender's zone, which it rounds; raw 8-bit and repeated fields; encoded-words
+(encoded_word.py).
+"""
+
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta, timezone
+from email.utils import parsedate_tz
+
+import mailparser
+from mailparser.version import __version__ as MAIL_PARSER_VERSION
+
+from . import address
+from .decoding import decode, is_utf8
+from .defect import Notebook
+from .document import Address
+from .encoded_word import decode_words
+from .limits import Limits
+from .part import Field
+
+__all__ = ["MAIL_PARSER_VERSION", "Header"]
+
+_FOLD = re.compile(rb"\r?\n(?=[ \t])")  # RFC 5322 2.2.3
+_LABEL = re.compile(r"=\?([^?]*)\?")
+_MESSAGE_ID = re.compile(r"<([^<>]*)>")
+_UNIVERSAL_TIME = re.compile(r"\+0000?\b|\b(?:GMT|UTC?|Z)\b", re.IGNORECASE)
+_COMMENT = re.compile(r"\([^()]*\)")
+_BEYOND_MAIL_PARSER = re.compile(r"[:;(]")  # groups and comments
+# mail-parser reads address lists in six fields, and Sender is none of them: it goes in the place of one that we
+# do not need.
+_ADDRESS_FIELDS = {
+    "from": "from", "sender": "delivered-to", "reply-to": "reply-to", "to": "to", "cc": "cc", "bcc": "bcc",
+}  # fmt: skip
+_MAIL_PARSER_SIZE = 4_096  # characters of one field: some of its ways are quadratic
+_YEARS = range(1900, 2100)  # what a date may plausibly be: RFC 5322 3.3, and not for our grandchildren
+
+
+class Header:
+    """The header of one message, read once. `fields` are (name, body) in order: unfolded, encoded-words as they are."""
+
+    def __init__(self, fields: Sequence[Field], limits: Limits, hints: Sequence[str], notebook: Notebook) -> None:
+        """`hints` are charsets of the message's parts, for raw 8-bit octets; defects go into `notebook`."""
+        self._limits, self._notebook = limits, notebook
+        self._hints = self._guessed_hints(fields, hints)
+        self.fields = [(field.name, self._text(field)) for field in fields]
+        self._bodies: dict[str, list[str]] = {}
+        for name, body in self.fields:
+            self._bodies.setdefault(name.lower(), []).append(body)
+        self._mail = self._by_mail_parser()
+
+    def unstructured(self, name: str) -> str | None:
+        """A field of free text, such as the subject (RFC 5322 2.2.1), decoded; None if there is none."""
+        body = self._once(name)
+        if body is None:
+            return None
+        text, wrong = decode_words(body, self._hints)
+        for reason in wrong:
+            self._notebook.note("encoded-word-broken", name, reason)
+        return self._notebook.storable(text.strip(), name)
+
+    def addresses(self, name: str) -> list[Address]:
+        """The mailboxes of an address field (RFC 5322 3.4)."""
+        body = self._once(name)
+        if not body:
+            return []
+        strict = self._strict_addresses(name, body)
+        if strict is not None:
+            return strict
+        found = address.parse(body, self._limits.addresses, self._hints)
+        for reason in found.broken_words:
+            self._notebook.note("encoded-word-broken", name, reason)
+        if found.wrong:
+            self._notebook.note("address-guessed", name, "; ".join(dict.fromkeys(found.wrong)))
+        if not found.complete:
+            self._notebook.note("addresses-left-out", name)
+        if not found.addresses and found.wrong:
+            self._notebook.note("address-missing", name)
+        return found.addresses
+
+    def date(self) -> tuple[datetime | None, int | None]:
+        """The date and the sender's zone in minutes east of UTC (RFC 5322 3.3); see Document for the meaning."""
+        body = self._once("date")
+        if not body:
+            return None, None
+        mail, lenient = self._mail, _lenient_date(body)
+        strict: datetime | None = mail.date if mail is not None else None
+        if lenient is None or lenient.year not in _YEARS:
+            self._notebook.note("date-invalid", "date", body)
+            return None, None
+        if mail is None or strict is None or mail.date_header_defects:
+            self._notebook.note("date-guessed", "date", body)
+        value, offset = strict or lenient, lenient.utcoffset() or timedelta()
+        if not offset and not _UNIVERSAL_TIME.search(body):  # no zone, or -0000
+            return value.astimezone(UTC), None
+        return value.astimezone(timezone(offset)), int(offset.total_seconds()) // 60
+
+    def message_ids(self, name: str) -> list[str]:
+        """The message identifiers of a field (RFC 5322 3.6.4), without angle brackets and space."""
+        body = self._once(name) or ""
+        found = [re.sub(r"\s+", "", match[1]) for match in _MESSAGE_ID.finditer(body)]
+        if not found:
+            found = [word.strip("<>,;\"'") for word in body.split() if "@" in word] or body.split()[:1]
+        return [self._notebook.storable(word, name) for word in found if word]
+
+    def list_id(self) -> str | None:
+        """The identifier of a mailing list (RFC 2919), without its description."""
+        body = self._once("list-id")
+        found = _MESSAGE_ID.findall(body or "")
+        return self._notebook.storable((found[-1] if found else body or "").strip(), "list-id") or None
+
+    def _once(self, name: str) -> str | None:
+        """The first body of a field that may stand once only (RFC 5322 3.6)."""
+        bodies = self._bodies.get(name, ())
+        if len(bodies) > 1:
+            self._notebook.note("field-repeated", name)
+        return bodies[0] if bodies else None
+
+    def _guessed_hints(self, fields: Sequence[Field], hints: Sequence[str]) -> Sequence[str]:
+        """Charsets for 8-bit octets in this header; the fields are looked at together, since each is short."""
+        eight_bit = [field.body for field in fields if not field.body.isascii() and not is_utf8(field.body)]
+        if not eight_bit:
+            return hints
+        guess = decode(b"\n".join(eight_bit)[:8_192], None, hints)
+        return (guess.codec, *hints)
+
+    def _text(self, field: Field) -> str:
+        octets = _FOLD.sub(b"", field.body).strip()
+        if octets.isascii() and b"\x1b" not in octets:
+            return self._notebook.storable(octets.decode("ascii"), field.name)
+        decoded = decode(octets, None, self._hints)
+        if decoded.codec not in ("ascii", "utf_8"):
+            self._notebook.note("charset-guessed", field.name, decoded.guessed)
+        if decoded.replaced:
+            self._notebook.note("charset-replaced", field.name, decoded.codec)
+        return self._notebook.storable(decoded.text, field.name)
+
+    def _by_mail_parser(self) -> "mailparser.MailParser | None":
+        lines = []
+        for name, place in (*_ADDRESS_FIELDS.items(), ("date", "date")):
+            body = next(iter(self._bodies.get(name, ())), "")
+            if self._suits_mail_parser(body):
+                lines.append(f"{place}: {body}\n".replace("\t", " "))
+        try:
+            return mailparser.parse_from_string("".join(lines) + "\n")
+        except MemoryError:
+            raise  # the caller's limit
+        except Exception as error:
+            self._notebook.note("decoder-failed", "", f"mail-parser: {type(error).__name__}")
+            return None
+
+    def _suits_mail_parser(self, body: str) -> bool:
+        return (
+            0 < len(body) <= _MAIL_PARSER_SIZE
+            and body.replace("\t", " ").isprintable()
+            and all(label.lower() in ("utf-8", "us-ascii") for label in _LABEL.findall(body))
+        )
+
+    def _strict_addresses(self, name: str, body: str) -> list[Address] | None:
+        """What mail-parser found, or None where it may not be all: it leaves out groups and names that equal their
+        address, takes comments for names, and reports what it could not recover."""
+        if self._mail is None or not self._suits_mail_parser(body) or _BEYOND_MAIL_PARSER.search(body):
+            return None
+        field = _ADDRESS_FIELDS[name]
+        found: list[tuple[str, str]] = getattr(self._mail, field.replace("-", "_"))
+        unclear = any(defect["header"] == field for defect in self._mail.address_header_defects)
+        if unclear or not found or any("=?" in text or not text.isprintable() for text, _ in found):
+            return None
+        if any(not text and ("=?" in body or body.count(mailbox) > 1) for text, mailbox in found):
+            return None
+        return [Address(" ".join(text.split()), mailbox) for text, mailbox in found]
+
+
+def _lenient_date(body: str) -> datetime | None:
+    """What the standard library makes of a date; None where that is no date at all."""
+    try:
+        stamp = parsedate_tz(_COMMENT.sub(" ", body[:200]))
+        if stamp is None:
+            return None
+        zone = timezone(timedelta(seconds=stamp[9] or 0))
+        second = min(stamp[5], 59)  # leap seconds: RFC 5322 3.3
+        return datetime(*stamp[:5], second, tzinfo=zone)
+    except (ValueError, OverflowError, TypeError, IndexError):
+        return None
