@@ -60,6 +60,13 @@ class Authentication:
 
 
 @dataclass(frozen=True, slots=True)
+class State:
+    """What deliveries on one mail host tell each other."""
+
+    directory: str = _key("/var/lib/pipehandler", "a directory that the handler's account, and nobody else, may write")
+
+
+@dataclass(frozen=True, slots=True)
 class Log:
     """Where the one line for each delivery goes."""
 
@@ -75,6 +82,7 @@ class Config:
     limits: Limits = field(default_factory=Limits)
     store: Store = field(default_factory=Store)
     authentication: Authentication = field(default_factory=Authentication)
+    state: State = field(default_factory=State)
     log: Log = field(default_factory=Log)
 
 
@@ -87,7 +95,9 @@ def load(path: str = DEFAULT_PATH) -> Config:
         with open(path, "rb") as file:
             table = tomllib.load(file)
     except OSError as error:
-        raise ConfigError(f"{path}: {os.strerror(error.errno or 0)}; create it, or name another with --config") from error
+        raise ConfigError(
+            f"{path}: {os.strerror(error.errno or 0)}; create it, or name another with --config"
+        ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not a TOML file: {error}") from error
     try:

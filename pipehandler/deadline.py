@@ -41,7 +41,9 @@ class Deadline:
         try:
             yield
         finally:
-            self.arm()
+            # With nothing left, the alarm of the step is that of the budget: pending, or TimeUp already.
+            if self.remaining():
+                self.arm()
 
     def disarm(self) -> None:
         """After the commit point nothing is interrupted any more; only death by signal remains, GRACE seconds away."""

@@ -103,7 +103,7 @@ def from_argv(argv: Sequence[str]) -> tuple[Envelope, str]:
 def _lower_domain(address: str) -> str:
     """RFC 5321 2.4: the domain is case-insensitive, the local part is its owner's."""
     local, at, domain = address.rpartition("@")
-    return local + at + domain.lower()
+    return local + at + domain.lower() if at else address
 
 
 def _number(name: str, once: dict[str, str]) -> int | None:

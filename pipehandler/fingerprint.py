@@ -17,9 +17,17 @@ from typing import NamedTuple
 _VERSION = b"pipehandler fingerprint 1\n"
 _NAMED = (b"message-id", b"date", b"from", b"to", b"cc", b"subject")
 
-# What a delivery agent of Postfix writes above the message: pipe(8) flags D, O, R and F, local(8), virtual(8).
-_PREPENDED = re.compile(rb"(?:(?:From [^\n]*\n)|(?i:(?:Return-Path|X-Original-To|Delivered-To):)[^\n]*\n(?:[ \t][^\n]*\n)*)+")
-_FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:([^\n]*(?:\n[ \t][^\n]*)*)(?:\n|\Z)")
+# What a delivery agent of Postfix writes above the message (pipe(8) flags F, D, O and R, local(8), virtual(8)): perhaps
+# an mbox line, then fields. Where they end is searched, not matched field by field: no repetition in these patterns can
+# make the expression engine allocate more than the message, however many fields it has.
+_MBOX_LINE = re.compile(rb"From (?![ \t]*:)[^\n]*\n")
+_PREPENDED_END = re.compile(rb"^(?!(?:Return-Path|X-Original-To|Delivered-To):|[ \t])", re.IGNORECASE | re.MULTILINE)
+
+# RFC 5322 2.2: the header ends before the first line that is neither a field nor goes on with one.
+_FIELD = re.compile(rb"[!-9;-~]+[ \t]*:")
+_HEADER_END = re.compile(rb"\n(?![!-9;-~]+[ \t]*:|[ \t])")
+_NAMED_FIELD = re.compile(rb"^(%s)[ \t]*:" % b"|".join(_NAMED), re.IGNORECASE | re.MULTILINE)
+_FIELD_END = re.compile(rb"\n(?![ \t])")
 
 
 class Identity(NamedTuple):
@@ -35,15 +43,20 @@ class Identity(NamedTuple):
     prepended: int
 
 
-def identify(raw: bytes, cut: bool = False) -> Identity:
-    """The identity of `raw`, a message as it came in; `cut` when it is known to end too early.
-
-    A cut copy has another fingerprint than the whole message, even where only empty lines are missing.
-    """
-    found = _PREPENDED.match(raw)
-    prepended = found.end() if found else 0
+def identify(raw: bytes) -> Identity:
+    """The identity of `raw`, a message as it came in."""
+    prepended = _prepended(raw)
     sha256 = hashlib.sha256(memoryview(raw)[prepended:]).digest()
-    return Identity(_uuid(sha256), _fingerprint(raw, prepended, cut), sha256, prepended)
+    return Identity(_uuid(sha256), _fingerprint(raw, prepended), sha256, prepended)
+
+
+def _prepended(raw: bytes) -> int:
+    mbox_line = _MBOX_LINE.match(raw)
+    start = mbox_line.end() if mbox_line else 0
+    if raw[start : start + 1] in (b" ", b"\t"):
+        return start
+    found = _PREPENDED_END.search(raw, start)
+    return found.start() if found else len(raw)
 
 
 def _uuid(digest: bytes) -> str:
@@ -54,31 +67,31 @@ def _uuid(digest: bytes) -> str:
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
-def _fingerprint(raw: bytes, start: int, cut: bool) -> bytes:
+def _fingerprint(raw: bytes, start: int) -> bytes:
     if b"\r\n" in raw:
         raw, start = raw[start:].replace(b"\r\n", b"\n"), 0
     end = len(raw)
     while end > start and raw[end - 1] == 0x0A:
         end -= 1
 
+    header_end = start
+    if _FIELD.match(raw, start):
+        found = _HEADER_END.search(raw, start)
+        header_end = found.start() + 1 if found else len(raw)
     named: dict[bytes, list[bytes]] = {name: [] for name in _NAMED}
-    position = start
-    while found := _FIELD.match(raw, position):
-        name = found[1].lower()
-        if name in named:
-            named[name].append(found[2].replace(b"\n", b"").strip())
-        position = found.end()
-    # The body is all that is not header: an empty line, or a line that can be no field, ends the header.
+    for field in _NAMED_FIELD.finditer(raw, start, header_end):
+        field_end = _FIELD_END.search(raw, field.end(), header_end)
+        body = raw[field.end() : field_end.start() if field_end else header_end]
+        named[field[1].lower()].append(body.replace(b"\n", b"").strip(b" \t"))
 
     digest = hashlib.sha256(_VERSION)
-    if cut:
-        digest.update(b"cut\n")
-    if len(named[b"message-id"]) == 1:
+    # A Message-ID that is empty names nothing.
+    if len(named[b"message-id"]) == 1 and named[b"message-id"][0].strip(b"<> \t"):
         for name, bodies in named.items():
             for body in bodies:
                 digest.update(b"%s %d:%s\n" % (name, len(body), body))
         digest.update(b"body\n")
-        start = min(position, end)
+        start = min(header_end, end)
     else:
         digest.update(b"bytes\n")
     digest.update(memoryview(raw)[start:end])

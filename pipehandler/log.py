@@ -10,13 +10,15 @@ import syslog
 
 from .config import Log
 
-_PLAIN = re.compile(r"[!#-<>-~]+")
+_PLAIN = re.compile(r"[!#-&(-<>-\[\]-~]+")  # without quotes, backslash, space and the equals sign
 _LONGEST = 400
 
 
 def line(action: str, **values: object) -> str:
     """One log line: the action word, then each value that is not None; ASCII, with quotes where they are needed."""
-    return " ".join([f"action={action}", *(f"{key}={_quoted(value)}" for key, value in values.items() if value is not None)])
+    return " ".join(
+        [f"action={action}", *(f"{key}={_quoted(value)}" for key, value in values.items() if value is not None)]
+    )
 
 
 def _quoted(value: object) -> str:

@@ -11,10 +11,10 @@ import json
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from hashlib import sha256
-from typing import Any, LiteralString, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
@@ -30,7 +30,9 @@ _TRIES = 3
 _AGAIN = frozenset({"40001", "40P01", "55P03"})  # serialization_failure, deadlock_detected, lock_not_available
 _DATA_CLASSES = frozenset({"22", "54", "0A"})  # data exception, program limit exceeded, feature not supported
 _DATA = frozenset({"23502", "23514"})  # not_null_violation, check_violation
+_NO_TEXT = "22021"  # character_not_in_repertoire; here also for what psycopg refuses before the server can
 _DISK_FULL = "53100"
+_QUERY_CANCELED = "57014"  # statement_timeout
 
 _INGEST = """
 SELECT recipient, delivery, message::text, duplicate
@@ -46,6 +48,11 @@ class StoreError(Exception):
         super().__init__(reason)
         self.outcome = outcome
         self.sqlstate = sqlstate
+
+    @property
+    def outage(self) -> bool:
+        """Whether the database would fail any other message, too: not so where a lock or the time was the reason."""
+        return self.outcome in (STORE_UNAVAILABLE, STORE_FULL) and self.sqlstate not in (*_AGAIN, _QUERY_CANCELED)
 
 
 class DataRefused(StoreError):
@@ -118,10 +125,8 @@ class Store:
     def close(self) -> None:
         """Close the connection, if there is one; never raises."""
         if self._connection is not None:
-            try:
+            with suppress(psycopg.Error):
                 self._connection.close()
-            except psycopg.Error:
-                pass
             self._connection = None
 
     def ingest(self, submission: Submission) -> list[Stored]:
@@ -135,7 +140,7 @@ class Store:
             try:
                 return self._ingest(arguments, wanted=len(set(submission.envelope.recipients)))
             except StoreError as error:
-                pause = random.uniform(0.02, 0.2) * attempt
+                pause = random.uniform(0.02, 0.2) * attempt  # noqa: S311 # jitter is no secret
                 if error.sqlstate not in _AGAIN or attempt == _TRIES or pause > self._remaining():
                     raise
                 time.sleep(pause)
@@ -155,12 +160,12 @@ class Store:
         """The rows that `statement` (one of ours, never built from input) returns, each as a dict."""
         with _translated():
             cursor = self.connect().cursor(row_factory=dict_row)
-            return cursor.execute(cast(LiteralString, statement), parameters).fetchall()
+            return cursor.execute(statement, parameters).fetchall()
 
     def script(self, statements: str) -> None:
         """Run several statements of ours, separated by semicolons, without parameters."""
         with _translated():
-            self.connect().execute(cast(LiteralString, statements))
+            self.connect().execute(statements)
 
 
 def _parameters(conninfo: str) -> dict[str, Any]:
@@ -247,8 +252,11 @@ def _translated() -> Iterator[None]:
     """Turn psycopg's errors into StoreError: the one place where a SQLSTATE becomes an outcome."""
     try:
         yield
+    except UnicodeEncodeError as error:  # a lone surrogate
+        raise DataRefused(STORE_UNAVAILABLE, "the data was refused (UnicodeEncodeError)", _NO_TEXT) from error
     except psycopg.Error as error:
-        sqlstate = error.sqlstate or ""
+        # Without a code, a DataError is psycopg's own: NUL in a text.
+        sqlstate = error.sqlstate or (_NO_TEXT if isinstance(error, psycopg.DataError) else "")
         # Only the server's first line: DETAIL may quote the row, and so the message.
         reason = (error.diag.message_primary or str(error)).partition("\n")[0]
         if sqlstate[:2] in _DATA_CLASSES or (sqlstate in _DATA and "no partition" not in reason):

@@ -1,0 +1,53 @@
+"""The outage breaker: while the database is known to be down, deliveries leave at once instead of each finding it out.
+
+Postfix does not slow a failing pipe, and most of what a delivery costs is importing. So a delivery that finds the
+database down leaves a file in the state directory, and whoever comes in the next HOLD seconds is refused before anything
+costly is imported. After that one at a time may try: the one that holds the lock. The first success removes
+the file. Without a state directory that can be written there is no breaker, and everything else is as always.
+"""
+
+import fcntl
+import os
+import time
+from contextlib import suppress
+
+HOLD = 2.0
+"""Seconds after a failure in which nobody tries again."""
+
+
+class Outage:
+    """The state of the database, as the deliveries on this host saw it last."""
+
+    def __init__(self, directory: str) -> None:
+        self._path = os.path.join(directory, "outage")
+        self._probe: int | None = None
+
+    def refuses(self) -> bool:
+        """Whether this delivery should leave at once. False: go on, and tell `failed` or `succeeded` how it went."""
+        try:
+            age = time.time() - os.stat(self._path).st_mtime
+            if 0 <= age < HOLD:
+                return True
+            # Not opened for creation: where the file is gone by now, the database is back.
+            self._probe = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+            fcntl.flock(self._probe, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True  # somebody else is trying
+        except OSError:
+            return False
+        # Whoever held the lock before us may have failed a moment ago.
+        return 0 <= time.time() - os.fstat(self._probe).st_mtime < HOLD
+
+    def failed(self) -> None:
+        """The database could not be used: keep others from trying for HOLD seconds."""
+        with suppress(OSError):
+            file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                os.utime(file)
+            finally:
+                os.close(file)
+
+    def succeeded(self) -> None:
+        """The database was used: let everybody in again."""
+        with suppress(OSError):
+            os.unlink(self._path)

@@ -1,0 +1,31 @@
+"""The lines for master.cf and main.cf, made from the files in postfix/ with the paths of this installation."""
+
+import os
+import re
+import sys
+
+from .share import share
+
+FILES = ("master.cf", "main.cf", "pipehandler_status_filter")
+"""The examples in postfix/, without their ending .example."""
+
+
+def lines(name: str, *, user: str, config: str, config_directory: str, domain: str, maxproc: int) -> str:
+    """The example file `name`, filled in.
+
+    user: whom pipe(8) runs the handler as. config: the path of pipehandler.toml. config_directory: Postfix's. domain: the domain
+    whose mail is stored. maxproc: how many messages may be delivered at once; keep it below PostgreSQL's max_connections.
+    """
+    text = share("postfix").joinpath(f"{name}.example").read_text("utf-8")
+    filled = {
+        "/opt/pipehandler/bin/python": sys.executable,
+        "/opt/pipehandler/lib/python3.11/site-packages/pipehandler/__main__.py": os.path.join(os.path.dirname(os.path.abspath(__file__)), "__main__.py"),
+        "/etc/pipehandler/pipehandler.toml": config,
+        "/etc/postfix": config_directory,
+        "user=pipehandler": f"user={user}",
+        "example.com": domain,
+        "20      pipe": f"{maxproc:<8}pipe",
+    }
+    # One pass, so that nothing that was filled in is replaced again.
+    pattern = "|".join(re.escape(key) for key in sorted(filled, key=len, reverse=True))
+    return re.sub(pattern, lambda found: filled[found[0]], text)

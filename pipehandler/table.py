@@ -1,0 +1,46 @@
+"""Text for a person's terminal: tables whose columns line up, and nothing in them that a terminal would obey."""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+
+# Mail may hold escape sequences, and characters that turn the direction of a line around.
+_UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def safe(text: str) -> str:
+    """`text` with every control character but line feed and tab replaced."""
+    return _UNSAFE.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def width(text: str) -> int:
+    """How many columns a terminal needs for `text`."""
+    return sum(map(_columns, text))
+
+
+def _columns(char: str) -> int:
+    if unicodedata.category(char) in ("Mn", "Me", "Cf") and char != "\N{SOFT HYPHEN}":
+        return 0  # combining or invisible
+    return 2 if unicodedata.east_asian_width(char) in "WF" else 1
+
+
+def cut(text: str, columns: int) -> str:
+    """`text` on one line, shortened to `columns`."""
+    text = " ".join(safe(text[: 8 * columns]).split())
+    if width(text) <= columns:
+        return text
+    while width(text) >= columns:
+        text = text[:-1]
+    return text + "…"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[object]], widest: int = 40) -> str:
+    """A table with a head line; no column is wider than `widest`, and columns of numbers stand on the right."""
+    columns = []
+    for name, values in zip(head, zip(*rows, strict=True), strict=True):
+        cells = [name, *("" if value is None else cut(str(value), widest) for value in values)]
+        widest_cell = max(map(width, cells))
+        right = all(isinstance(value, int) for value in values)
+        padding = [" " * (widest_cell - width(cell)) for cell in cells]
+        columns.append([pad + cell if right else cell + pad for cell, pad in zip(cells, padding, strict=True)])
+    return "\n".join("  ".join(line).rstrip() for line in zip(*columns, strict=True))
