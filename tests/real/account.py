@@ -8,9 +8,15 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 IS_ROOT = os.geteuid() == 0
 NAME = "nobody" if IS_ROOT else pwd.getpwuid(os.geteuid()).pw_name
+
+
+def identity() -> dict[str, Any]:
+    """The arguments of subprocess that start a program as the account."""
+    return {"user": NAME, "group": "nogroup", "extra_groups": []} if IS_ROOT else {}
 
 
 def give(path: Path) -> None:

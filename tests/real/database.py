@@ -6,10 +6,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import psycopg
-from pipehandler.migrate import migrate
-from pipehandler.store import Store
 from psycopg import sql
 from psycopg.rows import namedtuple_row
+
+from pipehandler.migrate import migrate
+from pipehandler.store import Store
 
 from .postgresql import PostgreSQL
 
@@ -30,6 +31,7 @@ class Database:
     def fresh(cls, server: PostgreSQL) -> Iterator["Database"]:
         """A new migrated database, dropped at the end."""
         database = cls(server, f"mail{next(_numbers)}")
+        name = sql.Identifier(database.name)
         with psycopg.connect(server.conninfo(), autocommit=True) as maintenance:
             # The migrated template is made once for each server; after that a database is a copy of files.
             if not maintenance.execute("SELECT 1 FROM pg_database WHERE datname = 'migrated'").fetchone():
@@ -40,14 +42,16 @@ class Database:
                 maintenance.execute("CREATE ROLE pipehandler LOGIN IN ROLE pipehandler_ingest")
                 maintenance.execute("CREATE ROLE reader LOGIN IN ROLE pipehandler_reader")
                 maintenance.execute("CREATE ROLE upkeep LOGIN IN ROLE pipehandler_upkeep")
-            maintenance.execute(sql.SQL("CREATE DATABASE {} TEMPLATE migrated").format(sql.Identifier(database.name)))
-            yield database
-            maintenance.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(database.name)))
+            maintenance.execute(sql.SQL("CREATE DATABASE {} TEMPLATE migrated").format(name))
+        yield database
+        # Another connection: the test may have restarted the server.
+        with psycopg.connect(server.conninfo(), autocommit=True) as maintenance:
+            maintenance.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
 
     def rows(self, statement: str, *parameters: Any) -> list[Any]:
         """The rows that a statement of the owner returns, as named tuples."""
         with psycopg.connect(self.admin, autocommit=True, row_factory=namedtuple_row) as connection:
-            return connection.execute(statement, parameters or None).fetchall()  # type: ignore[arg-type]
+            return connection.execute(statement, parameters or None).fetchall()
 
     def value(self, statement: str, *parameters: Any) -> Any:
         """The one value that a statement returns."""
@@ -57,4 +61,4 @@ class Database:
     def execute(self, statement: str, *parameters: Any) -> None:
         """Run a statement as the owner."""
         with psycopg.connect(self.admin, autocommit=True) as connection:
-            connection.execute(statement, parameters or None)  # type: ignore[arg-type]
+            connection.execute(statement, parameters or None)

@@ -35,13 +35,17 @@ class Handler:
         self.folder = folder
         self.config = folder / "pipehandler.toml"
         self.log = folder / "log"
+        self.state = folder / "state"
+        self.state.mkdir()
         account.give(folder)
+        account.give(self.state)
         self.configure(conninfo, **sections)
 
     def configure(self, conninfo: str, **sections: dict[str, object]) -> None:
         """Write the configuration: the conninfo, a log file, and what else is given by section."""
         values: dict[str, dict[str, object]] = {
             "database": {"conninfo": conninfo},
+            "state": {"directory": str(self.state)},
             "log": {"syslog": False, "file": str(self.log)},
         }
         for section, keys in sections.items():
@@ -64,7 +68,6 @@ class Handler:
 
     def start(self, command: list[str], stdin: int | IO[bytes] = subprocess.PIPE) -> subprocess.Popen[bytes]:
         """Start `command`; both outputs are one pipe, as pipe(8) has it."""
-        identity = {"user": account.NAME, "group": "nogroup", "extra_groups": []} if account.IS_ROOT else {}
         return subprocess.Popen(
             command,
             stdin=stdin,
@@ -72,7 +75,7 @@ class Handler:
             stderr=subprocess.STDOUT,
             env=ENVIRONMENT,
             cwd="/",
-            **identity,  # type: ignore[arg-type]
+            **account.identity(),
         )
 
     def run(self, command: list[str], message: bytes) -> Ended:

