@@ -19,7 +19,7 @@ from .migrate import MigrationError, migrate, plan
 from .outcome import MISCONFIGURED
 from .store import Store, StoreError
 from .sysexits import EX_CONFIG, EX_NOINPUT, EX_UNAVAILABLE
-from .table import cut, safe, table
+from .table import UNSAFE, cut, safe, table
 
 _STATEMENT_TIMEOUT = 3600  # seconds; a person can press Ctrl-C
 
@@ -96,7 +96,7 @@ def _migrate(context: click.Context, dry_run: bool) -> None:
     """Bring the schema of the database up to date; safe to run twice, and from two hosts at once."""
     with _store(context) as store:
         if dry_run:
-            click.echo(plan(store) or "-- nothing to do", nl=False)
+            click.echo(plan(store) or "-- nothing to do\n", nl=False)
             return
         done = migrate(store)
         for migration in done:
@@ -254,7 +254,9 @@ def _sent(date: datetime | None, offset: int | None) -> str:
 
 
 def _json(value: Any) -> None:
-    click.echo(json.dumps(value, ensure_ascii=False, indent=2, default=_jsonable))
+    text = json.dumps(value, ensure_ascii=False, indent=2, default=_jsonable)
+    # JSON escapes most control characters; a terminal would obey the others.
+    click.echo(UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
 def _jsonable(value: Any) -> Any:

@@ -86,7 +86,7 @@ def from_argv(argv: Sequence[str]) -> tuple[Envelope, str]:
 
     envelope = Envelope(
         sender=once["sender"],
-        recipients=tuple(_lower_domain(recipient) for recipient in recipients),
+        recipients=tuple(lower_domain(recipient) for recipient in recipients),
         original_recipients=tuple(originals),
         queue_id=once.get("queue-id", ""),
         size=_number("size", once),
@@ -100,7 +100,7 @@ def from_argv(argv: Sequence[str]) -> tuple[Envelope, str]:
     return envelope, once.get("config", DEFAULT_PATH)
 
 
-def _lower_domain(address: str) -> str:
+def lower_domain(address: str) -> str:
     """RFC 5321 2.4: the domain is case-insensitive, the local part is its owner's."""
     local, at, domain = address.rpartition("@")
     return local + at + domain.lower() if at else address

@@ -140,7 +140,8 @@ class Header:
             self._notebook.note("charset-guessed", field.name, decoded.guessed)
         if decoded.replaced:
             self._notebook.note("charset-replaced", field.name, decoded.codec)
-        return self._notebook.storable(decoded.text, field.name)
+        # Of stateful charsets and byte order marks blanks and line ends may come out.
+        return self._notebook.storable(decoded.text.replace("\n", " ").strip(" \t\r\n"), field.name)
 
     def _by_mail_parser(self) -> "mailparser.MailParser | None":
         lines = []

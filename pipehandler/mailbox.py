@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from .envelope import lower_domain
 from .store import Store
 
 Row = dict[str, Any]
@@ -74,7 +75,7 @@ def deliveries(
     `subject` within Subject, both without regard to case; `since` is inclusive, `until` is not; `state` is that of the message.
     """
     parameters = {
-        "recipient": _escaped(recipient).replace("*", "%") if recipient else None,
+        "recipient": _escaped(lower_domain(recipient)).replace("*", "%") if recipient else None,
         "sender": f"%{_escaped(sender)}%" if sender else None,
         "subject": f"%{_escaped(subject)}%" if subject else None,
         "since": since,

@@ -28,6 +28,10 @@ CREATE TABLE IF NOT EXISTS pipehandler.migration (
     applied_by text        NOT NULL DEFAULT session_user
 );
 COMMENT ON TABLE pipehandler.migration IS 'The SQL files that were applied to this schema, recorded by pipehandler migrate.';
+COMMENT ON COLUMN pipehandler.migration.version IS 'The number at the begin of the file name.';
+COMMENT ON COLUMN pipehandler.migration.name IS 'The file name.';
+COMMENT ON COLUMN pipehandler.migration.applied_at IS 'When it was applied.';
+COMMENT ON COLUMN pipehandler.migration.applied_by IS 'The role that applied it.';
 COMMENT ON COLUMN pipehandler.migration.checksum IS 'SHA-256 of the file, in hexadecimal.';
 """
 

@@ -80,6 +80,7 @@ def _deliver(
         return outcome.STORE_UNAVAILABLE, "", {"reason": "the database is known to be down"}
 
     limit = config.limits.message_size
+    os.set_blocking(0, True)  # or a pause of the writer would be taken for the end
     raw = io.BufferedReader(io.FileIO(0, closefd=False)).read(limit + 1)
     attempt.size = len(raw)
     if len(raw) > limit:

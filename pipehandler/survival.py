@@ -9,6 +9,7 @@ well, the message is stored without being parsed; if not, something else killed 
 import fcntl
 import os
 import resource
+import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -80,12 +81,13 @@ def _try(parse: Callable[[], object]) -> None:
 
 def _wait(child: int, seconds: float) -> bool:
     ends = time.monotonic() + seconds
-    while True:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            return status == 0
-        if time.monotonic() > ends:
-            os.kill(child, 9)
-            os.waitpid(child, 0)
-            return False
-        time.sleep(0.01)
+    done = 0
+    try:
+        while not done and time.monotonic() < ends:
+            done, status = os.waitpid(child, os.WNOHANG)
+            time.sleep(0 if done else 0.01)
+    finally:  # whatever interrupts us, the child does not outlive its purpose
+        if not done:
+            os.kill(child, signal.SIGKILL)
+            done, status = os.waitpid(child, 0)
+    return status == 0

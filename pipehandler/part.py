@@ -1,0 +1,49 @@
+"""What a message is made of: header fields, and parts as places in its octets (RFC 2045 2.4 to 2.6)."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from .parameter import Parameters
+
+
+@dataclass(slots=True)
+class Field:
+    """One header field: its name as written, and its body, still folded."""
+
+    name: str
+    body: bytes
+
+
+@dataclass(slots=True)
+class Part:
+    """One entity (RFC 2045 2.4). Its body is raw[start:end]; a multipart that could be divided has `children`.
+
+    `number` is that of IMAP (RFC 3501 6.4.5), "" for a divided message itself. `content_type` is in lower case, and
+    what RFC 2045 5.2 and RFC 2046 5.1.5 assume where none is given. Of a part within the message only the Content-
+    fields are kept (RFC 2046 5.1: the others have no meaning). `skipped` is true where the limits forbid a look inside.
+    """
+
+    number: str
+    fields: list[Field]
+    start: int
+    end: int
+    content_type: str
+    parameters: Parameters
+    depth: int = 0
+    divided: bool = False
+    skipped: bool = False
+    children: list["Part"] = field(default_factory=list)
+
+    def first(self, name: str) -> bytes | None:
+        """The body of the first field called `name` (in lower case); None if there is none."""
+        return next((entry.body for entry in self.fields if entry.name.lower() == name), None)
+
+    def leaves(self) -> Iterator["Part"]:
+        """The parts that hold content, in their order."""
+        waiting = [self]
+        while waiting:
+            part = waiting.pop()
+            if part.divided:
+                waiting.extend(reversed(part.children))
+            else:
+                yield part

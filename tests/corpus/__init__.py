@@ -1,0 +1,1 @@
+"""Tests against a corpus of real mail, which is not part of the repository."""

@@ -1,0 +1,1 @@
+"""Golden pairs: NAME.eml is a message, NAME.json is what it says, checked by a person."""

@@ -1,0 +1,107 @@
+"""Parsing is total and deterministic, and what comes out can be stored, whatever the octets are."""
+
+import base64
+import json
+from dataclasses import asdict
+from email.header import Header
+
+from golden.write import FOLDER
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pipehandler.document import Attachment, Document
+from pipehandler.message import DEFECTS, parse
+
+GOLDEN = [path.read_bytes() for path in sorted(FOLDER.glob("*.eml"))]
+
+# What messages are made of, so that random ones reach every corner.
+PIECES = st.sampled_from(
+    [b"\n", b"\r\n", b"\r", b"\n\n", b"--b", b"--b--", b"--c", b" ", b"\t", b";", b":", b",", b'"', b"<", b">", b"(", b")",
+     b"\\", b"=", b"?", b"=?utf-8?q?", b"=?iso-2022-jp?B?", b"=?utf-7?Q?", b"=?idna?B?", b"?=", b"From: ", b"To: ", b"Cc: ",
+     b"Subject: ", b"Date: ", b"Message-ID: ", b"References: ", b"Content-Type: ", b"Content-Disposition: ",
+     b"Content-Transfer-Encoding: ", b"Content-ID: ", b"Authentication-Results: mx;", b"X-Rspamd-Server: mx",
+     b"X-Spam-Status: Yes, score=", b"multipart/mixed", b"multipart/alternative", b"multipart/digest", b"message/rfc822",
+     b"text/plain", b"text/html", b"image/png", b"; boundary=b", b"; boundary=c", b'; boundary="', b"; charset=", b"utf-16",
+     b"utf-7", b"iso-2022-jp", b"hz", b"gb2312", b"punycode", b"; name*0*=utf-8''%e4", b"; name*1=", b"; filename=",
+     b"attachment", b"inline", b"base64", b"quoted-printable", b"x-uuencode", b"begin 644 x\n", b"end\n", b"=C3=A4", b"w6Q=",
+     b"\x1b$B", b"\x1b(B", b"~{", b"+AAA-", b"\0", b"\xff\xfe", b"\xef\xbb\xbf", b"\xe4\xf6", b"a@b.example",
+     b"Tue, 14 Mar 2023 09:26:53 +0100", b"spf=pass", b"9" * 400, b"<meta charset=koi8-r>"]
+)  # fmt: skip
+MESSAGES = st.lists(PIECES | st.binary(max_size=12), max_size=60).map(b"".join)
+
+
+@st.composite
+def mutations(draw: st.DrawFn) -> bytes:
+    """A golden message in which something was left out, doubled, moved or put in."""
+    raw = draw(st.sampled_from(GOLDEN))
+    for _ in range(draw(st.integers(1, 4))):
+        start, end = sorted((draw(st.integers(0, len(raw))), draw(st.integers(0, len(raw)))))
+        middle = draw(st.sampled_from([b"", raw[start:end] * 2, raw[start:end][::-1]]) | PIECES | st.binary(max_size=8))
+        raw = raw[:start] + middle + raw[end:]
+    return raw
+
+
+def check(raw: bytes) -> None:
+    """What must hold for any message."""
+    document = parse(raw, trusted_authserv_ids=("mx", "mx.example.org"))
+    assert document == parse(raw, trusted_authserv_ids=("mx", "mx.example.org"))
+    text = json.dumps(asdict(document), ensure_ascii=False, default=str)
+    text.encode("utf-8")  # no lone surrogate
+    assert "\\u0000" not in text
+    assert all(defect.code in DEFECTS for defect in document.defects)
+    assert all(address.name or address.address for address in document.from_ + document.to + document.cc)
+    assert document.date is None or document.date.utcoffset() is not None
+    _check_shapes(document)
+
+
+def _check_shapes(document: Document) -> None:
+    assert all(isinstance(attachment, Attachment) and attachment.part for attachment in document.attachments)
+    assert len({attachment.part for attachment in document.attachments}) == len(document.attachments)
+    assert all(name.isascii() and name.isprintable() and name for name, _ in document.header)
+    assert not any("\n" in body or body != body.strip(" \t\r\n") for _, body in document.header)
+
+
+@given(st.binary(max_size=2_000))
+def test_any_octets(raw: bytes) -> None:
+    """Random octets are a message like any other."""
+    check(raw)
+
+
+@given(MESSAGES)
+@settings(max_examples=500, deadline=2_000)
+def test_anything_made_of_mail(raw: bytes) -> None:
+    """What mail is made of, in any order."""
+    check(raw)
+
+
+@given(mutations())
+@settings(max_examples=500, deadline=2_000, suppress_health_check=[HealthCheck.too_slow])
+def test_mutations_of_real_structure(raw: bytes) -> None:
+    """A good message after an accident."""
+    check(raw)
+
+
+def quoted_printable(content: bytes) -> bytes:
+    """Each octet escaped, in lines as short as RFC 2045 6.7 wants them."""
+    escaped = b"".join(b"=%02X" % octet for octet in content)
+    return b"=\n".join(escaped[start : start + 72] for start in range(0, len(escaped), 72))
+
+
+@given(st.binary(max_size=500), st.sampled_from(["base64", "quoted-printable"]))
+def test_attachments_come_back(content: bytes, encoding: str) -> None:
+    """What a sender encoded as it should be is stored octet by octet."""
+    encoded = base64.encodebytes(content) if encoding == "base64" else quoted_printable(content)
+    raw = b"Content-Type: multipart/mixed; boundary=boundary\n\n--boundary\nContent-Type: application/x\n"
+    raw += b"Content-Transfer-Encoding: " + encoding.encode() + b"\n\n" + encoded + b"\n--boundary--\n"
+    (attachment,) = parse(raw).attachments
+    assert attachment.content == content
+
+
+SUBJECTS = st.text(alphabet=st.characters(exclude_categories=["Cs", "Cc"]), max_size=100)
+
+
+@given(SUBJECTS.map(lambda text: " ".join(text.split())))
+def test_subjects_come_back(subject: str) -> None:
+    """What the standard library encodes, this decodes; a byte order mark is no text."""
+    raw = b"Subject: " + Header(subject, "utf-8").encode().encode("ascii") + b"\n\n"
+    assert (parse(raw).subject or "") == subject.removeprefix("\ufeff").strip()

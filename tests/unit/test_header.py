@@ -1,0 +1,218 @@
+"""header, address, encoded_word: what fields mean."""
+
+import time
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+
+from pipehandler import address
+from pipehandler.defect import Notebook
+from pipehandler.document import Address
+from pipehandler.encoded_word import decode_words
+from pipehandler.header import Header
+from pipehandler.limits import Limits
+from pipehandler.part import Field
+
+
+def header(**fields: str | bytes) -> tuple[Header, Notebook]:
+    """A header of these fields (reply_to stands for Reply-To), and where its defects go."""
+    notebook = Notebook()
+    entries = [
+        Field(name.replace("_", "-").title(), b" " + (body if isinstance(body, bytes) else body.encode()))
+        for name, body in fields.items()
+    ]
+    return Header(entries, Limits(), (), notebook), notebook
+
+
+def mailboxes(body: str) -> list[tuple[str, str, str]]:
+    """What a To field holds: (name, address, group)."""
+    return [(each.name, each.address, each.group) for each in header(to=body)[0].addresses("to")]
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("a@b.example", [("", "a@b.example", "")]),
+        ("A B <a@b.example>, c@d.example", [("A B", "a@b.example", ""), ("", "c@d.example", "")]),
+        ('"B, A" <a@b.example>', [("B, A", "a@b.example", "")]),
+        ("=?utf-8?Q?J=C3=B6rg?= <j@b.example>", [("Jörg", "j@b.example", "")]),
+        ("=?utf-8?B?SsO2cmcs?= =?utf-8?B?IEs=?= <j@b.example>", [("Jörg, K", "j@b.example", "")]),
+        ("=?iso-2022-jp?B?GyRCOzNFRBsoQg==?= <y@b.example>", [("山田", "y@b.example", "")]),
+        ("=?utf-8?Q?=C3?= =?utf-8?Q?=A4?= <j@b.example>", [("ä", "j@b.example", "")]),
+        ('"=?utf-8?Q?J=C3=B6rg?=" <j@b.example>', [("Jörg", "j@b.example", "")]),
+        ("a@b.example (Al)", [("Al", "a@b.example", "")]),
+        ("Pete(A nice chap) <pete(x)@b.example(y)>", [("Pete", "pete@b.example", "")]),
+        ('"a@b.example" <c@d.example>', [("a@b.example", "c@d.example", "")]),
+        ("a@b.example <a@b.example>", [("a@b.example", "a@b.example", "")]),
+        ("MAILER-DAEMON", [("", "MAILER-DAEMON", "")]),
+        ("Mail Delivery System", [("Mail Delivery System", "", "")]),
+        ("Name,(<a@b.example>)", [("Name", "a@b.example", "")]),
+        ("Doe, John <j@b.example>", [("Doe, John", "j@b.example", "")]),
+        ('"x"<a@b,com>', [("x", "a@b,com", "")]),
+        ('<"a@b.example">', [("", "a@b.example", "")]),
+        ("<<a@b.example>>", [("", "a@b.example", "")]),
+        ('"no end <a@b.example>', [("no end", "a@b.example", "")]),
+        ("no end <a@b.example, c@d.example", [("no end", "a@b.example", ""), ("", "c@d.example", "")]),
+        ("B <b@x> C <c@x>", [("B", "b@x", ""), ("C", "c@x", "")]),
+        ("a@b.example; c@d.example", [("", "a@b.example", ""), ("", "c@d.example", "")]),
+        ("Re: x <a@b.example>", [("Re: x", "a@b.example", "")]),
+        ("G: A <a@b.example>, c@d.example;", [("A", "a@b.example", "G"), ("", "c@d.example", "G")]),
+        ("=?utf-8?Q?=C3=A4?=: a@b.example;, e@f.example", [("", "a@b.example", "ä"), ("", "e@f.example", "")]),
+        ("undisclosed-recipients:;", []),
+        ("undisclosed-recipients: ;", []),
+        ("M <@a.example,@b.example:m@c.example>", [("M", "m@c.example", "")]),
+        ('"john doe"@b.example', [("", '"john doe"@b.example', "")]),
+        ("user@[IPv6:2001:db8::1]", [("", "user@[IPv6:2001:db8::1]", "")]),
+        ("john . doe @ b . example, x", [("", "john.doe@b.example", ""), ("", "x", "")]),
+        ("jürgen@exämple.example", [("", "jürgen@exämple.example", "")]),
+        ("<>", []),
+        (",,", []),
+    ],
+)
+def test_address_lists(body: str, expected: list[tuple[str, str, str]]) -> None:
+    """RFC 5322 3.4 as it is written, and as it comes."""
+    assert mailboxes(body) == expected
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["a@b.example", "A B <a@b.example>", '"B, A" <a@b.example>, c@d.example', "=?utf-8?Q?J=C3=B6rg?= <j@b.example>",
+     '"Q \\"q\\"" <q@b.example>', "A. B. <a@b.example>", "jürgen@exämple.example", '"a b"@c.example'],
+)  # fmt: skip
+def test_mail_parser_and_the_lenient_reading_agree(body: str) -> None:
+    """Where a list is as RFC 5322 wants it, it does not matter who read it."""
+    assert header(to=body)[0].addresses("to") == address.parse(body, 100).addresses
+
+
+def test_sender_and_the_other_address_fields() -> None:
+    """Each field is read by itself."""
+    read, _ = header(sender="S <s@x.example>", reply_to="r@x.example", cc="c@x.example", bcc="b@x.example")
+    assert read.addresses("sender") == [Address("S", "s@x.example")]
+    assert [read.addresses(name)[0].address for name in ("reply-to", "cc", "bcc")] == [
+        "r@x.example", "c@x.example", "b@x.example",
+    ]  # fmt: skip
+    assert read.addresses("from") == []
+
+
+@pytest.mark.parametrize(
+    ("body", "expected", "offset", "defects"),
+    [
+        ("Tue, 14 Mar 2023 09:26:53 +0545", datetime(2023, 3, 14, 3, 41, 53, tzinfo=UTC), 345, []),
+        ("14 Mar 2023 09:26 GMT (x)", datetime(2023, 3, 14, 9, 26, tzinfo=UTC), 0, []),
+        ("Tue, 14 Mar 2023 09:26:53 -0000", datetime(2023, 3, 14, 9, 26, 53, tzinfo=UTC), None, []),
+        ("Tue, 14 Mar 2023 09:26:53", datetime(2023, 3, 14, 9, 26, 53, tzinfo=UTC), None, ["date-guessed"]),
+        ("Tue, 14 Mar 95 9:26:53 EST", datetime(1995, 3, 14, 14, 26, 53, tzinfo=UTC), -300, ["date-guessed"]),
+        ("Mon, 14 Mar 2023 09:26:53 +0000", datetime(2023, 3, 14, 9, 26, 53, tzinfo=UTC), 0, ["date-guessed"]),
+        ("Sat, 31 Dec 2016 23:59:60 +0000", datetime(2017, 1, 1, tzinfo=UTC), 0, []),
+        ("Tue, 45 Mar 2023 09:26:53 +0100", None, None, ["date-invalid"]),
+        ("Tue, 14 Mar 9999 09:26:53 +0100", None, None, ["date-invalid"]),
+        ("Tue, 14 Mar 0102 09:26:53 +0100", None, None, ["date-invalid"]),
+        ("Tue, 14 Mar 2023 09:26:53 +9900", None, None, ["date-invalid"]),
+        ("Fri, 31 Dec 9999 23:59:59 -2359", None, None, ["date-invalid"]),
+        ("soon", None, None, ["date-invalid"]),
+        ("(" * 90_000, None, None, ["date-invalid"]),
+    ],
+)
+def test_dates(body: str, expected: datetime | None, offset: int | None, defects: list[str]) -> None:
+    """The moment, and the sender's zone; nothing where it is nonsense."""
+    read, notebook = header(date=body)
+    assert read.date() == (expected, offset)
+    assert [defect.code for defect in notebook.close()] == defects
+
+
+def test_date_keeps_the_zone() -> None:
+    """The date is in the zone that the sender named."""
+    date, _ = header(date="Tue, 14 Mar 2023 09:26:53 +0545")[0].date()
+    assert date is not None
+    assert date.tzinfo == timezone(timedelta(hours=5, minutes=45))
+
+
+@pytest.mark.parametrize(
+    ("body", "text", "sound"),
+    [
+        ("plain", "plain", True),
+        ("=?utf-8?Q?a_b=20c?=", "a b c", True),
+        ("=?utf-8?B?w6Q=?= =?utf-8?B?w7Y=?= x", "äö x", True),
+        ("a =?utf-8?Q?b?= c", "a b c", True),
+        ("a=?utf-8?Q?b?=c", "abc", True),
+        ("=?utf-8*de?Q?=C3=A4?=", "ä", True),
+        ("=?utf-8?B?5pel5pys6A==?= =?utf-8?B?qp4=?=", "日本語", True),
+        ("=?iso-2022-jp?B?GyRCRnxLXBsoQg==?= =?ISO-2022-JP?Q?=1B$B8l=1B(B?=", "日本語", True),
+        ("=?utf-8?Q?a?b?=", "a?b", True),
+        ("=?gb2312?B?1fI=?=", "镇", True),
+        ("=?utf-8?B?YQ?=", "a", True),
+        ("=?utf-8?B?YWJj*Q?=", "abc", False),
+        ("=?x-none?Q?=E9?=", "é", False),
+        ("=?iso-8859-1?Q?=C3=A4?=", "ä", False),
+        ("=?utf-8?Q?no end", "=?utf-8?Q?no end", False),
+        ("=?punycode?Q?bcher-kva?=", "bcher-kva", False),
+        ("what =? that", "what =? that", False),
+        ("", "", True),
+    ],
+)
+def test_encoded_words(body: str, text: str, sound: bool) -> None:
+    """RFC 2047, also where it was not kept."""
+    decoded, wrong = decode_words(body)
+    assert decoded == text
+    assert bool(wrong) is not sound
+
+
+def test_raw_octets_do_not_vanish() -> None:
+    """8-bit octets in a header become text, and unless they are UTF-8 it is said how."""
+    read, notebook = header(
+        subject="Frösche und Kröten hüpfen".encode("cp1252"), to="Jörg <j@x.example>".encode("cp1252")
+    )
+    assert read.unstructured("subject") == "Frösche und Kröten hüpfen"
+    assert read.addresses("to") == [Address("Jörg", "j@x.example")]
+    assert [defect.code for defect in notebook.close()] == ["charset-guessed"] * 2
+    read, notebook = header(subject="Frösche 日本")
+    assert (read.unstructured("subject"), notebook.close()) == ("Frösche 日本", [])
+
+
+def test_first_of_repeated_fields_counts() -> None:
+    """RFC 5322 3.6: a field that may stand once."""
+    notebook = Notebook()
+    read = Header([Field("Subject", b" 1"), Field("SUBJECT", b" 2")], Limits(), (), notebook)
+    assert read.unstructured("subject") == "1"
+    assert read.fields == [("Subject", "1"), ("SUBJECT", "2")]
+    assert [defect.code for defect in notebook.close()] == ["field-repeated"]
+
+
+def test_message_ids() -> None:
+    """RFC 5322 3.6.4: without angle brackets and folds; without brackets in the field the word with an @."""
+    read, _ = header(references="<a@x>\n\t<b @x>,<c@x> junk", in_reply_to="Your mail <d@x>", message_id="e@x", x="")
+    assert read.message_ids("references") == ["a@x", "b@x", "c@x"]
+    assert read.message_ids("in-reply-to") == ["d@x"]
+    assert read.message_ids("message-id") == ["e@x"]
+    assert read.message_ids("x") == []
+
+
+def test_list_id() -> None:
+    """RFC 2919: the identifier without its description."""
+    assert header(list_id='"The <list>" <dev.lists.example>')[0].list_id() == "dev.lists.example"
+    assert header(list_id="dev.lists.example")[0].list_id() == "dev.lists.example"
+    assert header()[0].list_id() is None
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["=?utf-8?q?a" * 9_000, "=?utf-8?q?a?= " * 7_000, "=?utf-8?q?a?= =?koi8-r?b?YQ==?= " * 3_000,
+     "=?punycode?q?" + "a" * 90_000 + "?=", "=?" * 49_000, '"' * 98_000, '"\\' * 49_000, "<" * 98_000, "(" * 98_000,
+     "()" * 49_000, "a@b," * 24_000, "a " * 49_000, ":;" * 49_000, ",;" * 49_000, "a:" * 49_000 + ";", "<a@b>" * 19_000,
+     "(a@b)" * 19_000, "x," * 49_000 + "<a@b>", "<@" + "@a," * 33_000, '"a@"' * 20_000, "[" * 98_000, " ." * 40_000 + "@",
+     "@" * 98_000, "<a@b> " * 16_000],
+)  # fmt: skip
+def test_no_field_is_costly(body: str) -> None:
+    """A field as long as Postfix lets through is read in a fraction of a second, whatever it is."""
+    begin = time.process_time()
+    read, _ = header(subject=body, to=body, date=body, references=body, list_id=body)
+    read.unstructured("subject"), read.addresses("to"), read.date(), read.message_ids("references"), read.list_id()
+    assert time.process_time() - begin < 1
+
+
+def test_long_lists_are_cut() -> None:
+    """No more mailboxes than the limit, and it is said."""
+    notebook = Notebook()
+    read = Header([Field("To", b"a@b," * 50)], Limits(addresses=10), (), notebook)
+    assert len(read.addresses("to")) == 10
+    assert "addresses-left-out" in [defect.code for defect in notebook.close()]

@@ -1,0 +1,163 @@
+"""message: the whole story, and what a hostile message may cost."""
+
+import base64
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import pipehandler
+from pipehandler import message
+from pipehandler.defect import Notebook
+from pipehandler.document import Document
+from pipehandler.limits import Limits
+
+HEADER = b"From: a@example.org\nTo: b@example.net\nSubject: x\nDate: Tue, 14 Mar 2023 09:26:53 +0100\n"
+MIXED = HEADER + b"Content-Type: multipart/mixed; boundary=b\n\n"
+
+
+def test_defects_are_complete() -> None:
+    """Each code that is written somewhere in the package is explained, and each explanation is of use."""
+    package = Path(pipehandler.__file__).parent
+    source = "".join(path.read_text() for path in package.glob("*.py") if path.name != "defect.py")
+    used = set(re.findall(r'"([a-z0-9]+(?:-[a-z0-9]+)+)"', source)) & set(message.DEFECTS)
+    assert used | {"defects-left-out", "nul-replaced"} == set(message.DEFECTS)
+    assert all(sentence.endswith(".") and len(sentence) > 20 for sentence in message.DEFECTS.values())
+
+
+def test_unknown_defects_are_a_mistake() -> None:
+    """A code without explanation cannot be noted."""
+    with pytest.raises(KeyError):
+        Notebook().note("no-such-code")
+
+
+def test_defects_are_bounded() -> None:
+    """A message cannot have more defects than are of use; the rest is counted."""
+    notebook = Notebook(size=3)
+    for number in range(10):
+        notebook.note("base64-broken", str(number), "x" * 1_000)
+    defects = notebook.close()
+    assert [defect.code for defect in defects] == ["base64-broken"] * 3 + ["defects-left-out"]
+    assert (defects[3].detail, len(defects[0].detail)) == ("7", 200)
+
+
+def test_parser_version_names_both() -> None:
+    """What made a stored document: our version of the rules, and the library's."""
+    assert re.fullmatch(r"\d+ mail-parser/\d+\.\d+\.\d+", message.PARSER_VERSION)
+
+
+def test_nothing_at_all() -> None:
+    """An empty message is an empty document without defects."""
+    assert message.parse(b"") == Document()
+
+
+def test_other_exceptions_pass_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is no Exception, such as the end of the time budget, is not swallowed."""
+
+    class Deadline(BaseException):
+        pass
+
+    def late(_: str) -> None:
+        raise Deadline
+
+    monkeypatch.setattr("mailparser.parse_from_string", late)
+    with pytest.raises(Deadline):
+        message.parse(HEADER)
+
+
+def test_failing_library_costs_only_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If mail-parser fails, the lenient reading takes over, and it is said."""
+
+    def broken(_: str) -> None:
+        raise AttributeError
+
+    monkeypatch.setattr("mailparser.parse_from_string", broken)
+    document = message.parse(HEADER + b"\nbody")
+    assert (document.from_[0].address, document.text) == ("a@example.org", "body")
+    assert document.date is not None
+    assert "decoder-failed" in [defect.code for defect in document.defects]
+
+
+def test_limits_leave_the_rest() -> None:
+    """Past a limit only the decoded view of the rest is lost."""
+    parts = b"".join(b"--b\nContent-Type: application/x\n\n%d\n" % number for number in range(100))
+    document = message.parse(MIXED + parts + b"--b--\n", Limits(parts=11, fields=2))
+    assert len(document.header) == 2
+    document = message.parse(MIXED + parts + b"--b--\n", Limits(parts=11))
+    assert [attachment.content for attachment in document.attachments] == [b"%d" % number for number in range(10)]
+    assert document.subject == "x"
+
+
+MEASURE = """
+import resource, sys, time
+from pipehandler import message
+message.parse(b"a: b\\n\\n\\xe4")
+raw = sys.stdin.buffer.read()
+before, begin = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+document = message.parse(raw)
+seconds = time.process_time() - begin
+print(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def cost(raw: bytes) -> tuple[float, float]:
+    """What parsing `raw` costs in a process of its own: seconds of CPU, and MB beside `raw`."""
+    done = subprocess.run([sys.executable, "-c", MEASURE], input=raw, capture_output=True, check=True)
+    seconds, kilobytes = done.stdout.split()
+    return float(seconds), int(kilobytes) / 1_000
+
+
+def nested(count: int, lines: bytes) -> bytes:
+    """`count` multiparts in one another, and `lines` in the innermost."""
+    levels = (b"Content-Type: multipart/mixed; boundary=b%d\n\n--b%d\n" % (number, number) for number in range(count))
+    return HEADER + b"".join(levels) + b"Content-Type: text/plain\n\n" + lines
+
+
+HOSTILE: dict[str, Callable[[], bytes]] = {
+    "unterminated encoded-words": lambda: b"Subject: " + b"=?utf-8?q?a" * 9_000 + b"\n\n",
+    "100 such fields": lambda: (b"Subject: " + b"=?utf-8?q?a" * 9_000 + b"\n") * 100,
+    "100,000 encoded-words": lambda: b"Subject: " + b"=?utf-8?q?a?= " * 100_000 + b"\n\n",
+    "punycode encoded-word": lambda: b"Subject: =?punycode?q?" + b"a" * 200_000 + b"?=\n\n",
+    "punycode body": lambda: HEADER + b"Content-Type: text/plain; charset=punycode\n\n" + b"a-" * 500_000,
+    "idna body": lambda: HEADER + b"Content-Type: text/plain; charset=idna\n\n" + b"a." * 500_000,
+    "semicolons": lambda: MIXED + (b"--b\nContent-Type: text/plain" + b";" * 98_000 + b"\n\nx\n") * 100,
+    "empty parts": lambda: MIXED + b"--b\n" * 2_000_000,
+    "100,000 parts": lambda: MIXED + b"--b\nContent-Type: text/plain; name=a\n\nx\n" * 100_000,
+    "messages in messages": lambda: (HEADER + b"Content-Type: message/rfc822\n\n") * 90 + b"x\n" * 4_500_000,
+    "nested multiparts": lambda: nested(95, b"line\n" * 1_800_000),
+    "nested multiparts, delimiter-like lines": lambda: nested(95, b"--x\n" * 2_250_000),
+    "10,000 levels": lambda: nested(10_000, b"x"),
+    "100,000 fields": lambda: b"X-A: b\n" * 100_000,
+    "3 million fields": lambda: b"a:\n" * 3_300_000,
+    "a field of 10 MB": lambda: b"Subject: " + b"a" * 10_000_000,
+    "a folded field of 10 MB": lambda: b"Subject: a" + b"\n b" * 3_300_000,
+    "blank lines before the header": lambda: b" \n" * 5_000_000 + HEADER,
+    "folds without blanks": lambda: b"A: ;\n" + b"x;\n" * 3_300_000,
+    "NUL": lambda: b"\0" * 10_000_000,
+    "base64 rubbish": lambda: HEADER + b"Content-Transfer-Encoding: base64\n\n" + b"*A\n" * 3_300_000,
+    "quoted-printable rubbish": lambda: HEADER + b"Content-Transfer-Encoding: quoted-printable\n\n" + b"=G" * 5_000_000,
+    "uuencode rubbish": lambda: (
+        HEADER + b"Content-Transfer-Encoding: uuencode\n\nbegin 644 x\n" + b"M\xff\n" * 3_300_000
+    ),
+    "8-bit rubbish": lambda: HEADER + b"\n" + bytes(range(128, 256)) * 78_000,
+    "1,000 charsets to guess": lambda: MIXED + b"--b\nContent-Type: text/html; name=\xfc\n\n\xe4\xf6\xfc\n" * 1_000,
+    "boundary collisions": lambda: MIXED + b"--b\nContent-Type: multipart/mixed; boundary=b\n\n" * 200_000,
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_hostile_messages_are_cheap(kind: str) -> None:
+    """10 MB of anything are parsed in 2 s and 300 MB."""
+    seconds, megabytes = cost(HOSTILE[kind]())
+    assert seconds < 2
+    assert megabytes < 300
+
+
+def test_large_attachment_is_copied_once() -> None:
+    """50 MB in base64 cost the content beside the wire, and little more."""
+    raw = HEADER + b"Content-Type: application/x\nContent-Transfer-Encoding: base64\n\n"
+    _, megabytes = cost(raw + base64.encodebytes(b"\x5a" * 50_000_000))
+    assert megabytes < 50 + 60

@@ -1,0 +1,133 @@
+"""mime: the structure of messages, and that no structure is costly."""
+
+import time
+
+import pytest
+
+from pipehandler.defect import Notebook
+from pipehandler.limits import Limits
+from pipehandler.mime import scan
+from pipehandler.part import Part
+
+HEADER = b'Content-Type: multipart/mixed; boundary="b"\n\n'
+
+
+def scanned(raw: bytes, limits: Limits | None = None) -> tuple[Part, list[str]]:
+    """The root part, and the codes of the defects."""
+    notebook = Notebook()
+    root = scan(raw, limits or Limits(), notebook)
+    return root, [defect.code for defect in notebook.close()]
+
+
+def bodies(raw: bytes) -> dict[str, bytes]:
+    """The body of each leaf by its part number."""
+    return {part.number: raw[part.start : part.end] for part in scanned(raw)[0].leaves()}
+
+
+def test_fields_in_order_with_their_raw_bodies() -> None:
+    """Every field of the message is there, in order, with repeats, its body still folded."""
+    root, defects = scanned(b"B: 1\nA:2\n\t3\nB : 4\r\n\r\nbody")
+    assert [(field.name, field.body) for field in root.fields] == [("B", b" 1"), ("A", b"2\n\t3"), ("B", b" 4\r")]
+    assert (root.start, root.end, root.number, defects) == (21, 25, "1", [])
+
+
+@pytest.mark.parametrize("newline", [b"\n", b"\r\n"])
+def test_line_break_before_a_delimiter_belongs_to_it(newline: bytes) -> None:
+    """RFC 2046 5.1.1, with either line end."""
+    raw = (HEADER + b"preamble\n--b\n\none\n\n--b\nX: y\n\ntwo\n--b--\n").replace(b"\n", newline)
+    assert bodies(raw) == {"1": b"one" + newline, "2": b"two"}
+
+
+def test_parts_are_numbered_as_imap_numbers_them() -> None:
+    """RFC 3501 6.4.5: nested parts with points, a message without parts is part 1."""
+    raw = HEADER + b"--b\nContent-Type: multipart/mixed; boundary=c\n\n--c\n\nx\n--c\n\ny\n--c--\n--b\n\nz\n--b--\n"
+    assert bodies(raw) == {"1.1": b"x", "1.2": b"y", "2": b"z"}
+    assert bodies(b"A: b\n\nbody") == {"1": b"body"}
+
+
+def test_outer_boundary_ends_inner_parts() -> None:
+    """RFC 2046 5.1.2: what is not closed ends with what is around it."""
+    raw = HEADER + b"--b\nContent-Type: multipart/mixed; boundary=c\n\n--c\n\nx\n--b\n\nz\n--b--\n"
+    assert bodies(raw) == {"1.1": b"x", "2": b"z"}
+    assert scanned(raw)[1] == ["boundary-not-closed"]
+
+
+def test_same_boundary_belongs_to_the_innermost() -> None:
+    """A boundary that is used again inside is the inner one's until that is closed."""
+    raw = HEADER + b"--b\n" + HEADER + b"--b\n\nx\n--b--\n--b\n\ny\n--b--\n"
+    assert bodies(raw) == {"1.1": b"x", "2": b"y"}
+
+
+def test_boundary_that_begins_like_another() -> None:
+    """`b` does not end at a line that says `bc`."""
+    raw = HEADER + b"--b\n\nx\n--bc\n--b--c\n--b--\n"
+    assert bodies(raw) == {"1": b"x\n--bc\n--b--c"}
+
+
+def test_attached_message_is_not_divided() -> None:
+    """message/rfc822 keeps its exact octets, multiparts inside included."""
+    inner = b"Content-Type: multipart/mixed; boundary=i\n\n--i\n\nx\n--i--"
+    raw = HEADER + b"--b\nContent-Type: message/rfc822\n\n" + inner + b"\n--b--\n"
+    assert bodies(raw) == {"1": inner}
+
+
+def test_header_of_a_part_ends_at_a_delimiter() -> None:
+    """A part without an empty line has no body."""
+    assert bodies(HEADER + b"--b\nContent-Type: text/plain\n--b\n--b--") == {"1": b"", "2": b""}
+
+
+def test_divided_only_at_whole_lines() -> None:
+    """A delimiter is at the begin of a line, and the boundary is not taken from inside of one."""
+    assert bodies(HEADER + b"--b\n\nx --b\n--b--") == {"1": b"x --b"}
+
+
+def test_too_deep() -> None:
+    """Beyond the limit a multipart is not looked into, and that is said."""
+    raw = b"".join(b"Content-Type: multipart/mixed; boundary=b%d\n\n--b%d\n" % (n, n) for n in range(30)) + b"\nx"
+    root, defects = scanned(raw, Limits(depth=10))
+    (leaf,) = root.leaves()
+    assert (leaf.skipped, leaf.depth, "depth-left-out" in defects) == (True, 10, True)
+
+
+def test_too_many_parts() -> None:
+    """Beyond the limit the rest is counted."""
+    notebook = Notebook()
+    root = scan(HEADER + b"--b\n\nx\n" * 50 + b"--b--\n", Limits(parts=11), notebook)
+    assert len(list(root.leaves())) == 10
+    assert ("parts-left-out", "about 41 parts") in [(each.code, each.detail) for each in notebook.close()]
+
+
+def test_too_many_fields() -> None:
+    """Beyond the limit fields are left out, and the body begins where it begins."""
+    root, defects = scanned(b"A: b\n" * 30 + b"\nbody", Limits(fields=10))
+    assert (len(root.fields), root.start, defects) == (10, 151, ["fields-left-out"])
+
+
+def test_too_long_field() -> None:
+    """Only the begin of a field beyond the limit is kept."""
+    root, defects = scanned(b"A: " + b"b" * 100 + b"\nC: d\n\nbody", Limits(field_size=10))
+    assert ([len(field.body) for field in root.fields], defects) == ([10, 2], ["field-too-long"])
+
+
+def _nested(count: int, lines: bytes) -> bytes:
+    return b"".join(b"Content-Type: multipart/mixed; boundary=b%d\n\n--b%d\n" % (n, n) for n in range(count)) + lines
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        pytest.param(_nested(95, b"\n" + b"line\n" * 200_000), id="lines"),
+        pytest.param(_nested(95, b"\n" + b"--x\n" * 200_000), id="lines-like-delimiters"),
+        pytest.param(_nested(10_000, b"\nx"), id="nesting"),
+        pytest.param(HEADER + b"--b\n" * 200_000, id="empty-parts"),
+        pytest.param(b"a:\n" * 300_000, id="fields"),
+        pytest.param(b"a: b" + b"\n c" * 300_000, id="folds"),
+        pytest.param(b"a" * 1_000_000, id="no-line-end"),
+        pytest.param(HEADER + b"--b\nContent-Type: text/plain" + b";" * 1_000_000, id="semicolons"),
+    ],
+)
+def test_structure_is_read_in_linear_time(raw: bytes) -> None:
+    """A megabyte of hostile structure costs no more than a fraction of a second."""
+    begin = time.process_time()
+    scanned(raw)
+    assert time.process_time() - begin < 1

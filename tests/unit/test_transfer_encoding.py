@@ -1,0 +1,91 @@
+"""transfer_encoding: a part's octets, and as much as possible of broken ones."""
+
+import base64
+import quopri
+import time
+
+import pytest
+
+from pipehandler.transfer_encoding import decode
+
+
+def decoded(octets: bytes, encoding: str) -> tuple[bytes, list[str]]:
+    """The content and the codes of the defects; something stands before and after it in the message."""
+    defects: list[str] = []
+    raw = b"before" + octets + b"after="
+    content = decode(raw, 6, 6 + len(octets), encoding, lambda code, detail: defects.append(code))
+    return content, defects
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 3, 100, 1_000])
+def test_base64(size: int) -> None:
+    """RFC 2045 6.8: exact octets, with either line end."""
+    content = bytes(index * 7 % 256 for index in range(size))
+    assert decoded(base64.encodebytes(content), "base64") == (content, [])
+    assert decoded(base64.encodebytes(content).replace(b"\n", b"\r\n"), "base64") == (content, [])
+
+
+@pytest.mark.parametrize(
+    ("octets", "content", "defects"),
+    [
+        (b"SGVsbG8", b"Hello", ["base64-broken"]),
+        (b"SGVsbG8=\n\n", b"Hello", []),
+        (b"SGVsbA=\n=", b"Hell", ["base64-broken"]),
+        (b"SGVs*b-G8=", b"Hello", ["base64-broken"]),
+        (b"SGVsbG8hA", b"Hello!", ["base64-broken"]),
+        (b"SGVsbG8=SGVs", b"Hello", ["base64-after-padding"]),
+        (b"====", b"", []),
+        (b"A", b"", ["base64-broken"]),
+    ],
+)
+def test_broken_base64(octets: bytes, content: bytes, defects: list[str]) -> None:
+    """As much as can be read is, and it is said what was wrong."""
+    assert decoded(octets, "base64") == (content, defects)
+
+
+def test_quoted_printable() -> None:
+    """RFC 2045 6.7: what was encoded comes back."""
+    content = "Grüße = \t\nlong line ".encode() * 20
+    assert decoded(quopri.encodestring(content), "quoted-printable") == (content, [])
+
+
+@pytest.mark.parametrize(
+    ("octets", "content", "defects"),
+    [
+        (b"a=  \nb", b"ab", []),
+        (b"a=\r\nb", b"ab", []),
+        (b"a=\rb\nc", b"a=\rb\nc", ["quoted-printable-broken"]),
+        (b"=ZZ =c3=bc", b"=ZZ \xc3\xbc", ["quoted-printable-broken"]),
+        (b"a=", b"a", []),
+    ],
+)
+def test_broken_quoted_printable(octets: bytes, content: bytes, defects: list[str]) -> None:
+    """What is no escape stays, and nothing is lost."""
+    assert decoded(octets, "quoted-printable") == (content, defects)
+
+
+def test_uuencode() -> None:
+    """The lines between begin and end; a broken one costs no other."""
+    octets = b"some text\nbegin 644 x\n%:&5L;&\\\n`\nend\nrest"
+    assert decoded(octets, "x-uuencode") == (b"hello", [])
+    assert decoded(b"begin 644 x\n%:&5L;&\\\n\xff\xff\n%:&5L;&\\\n", "x-uuencode") == (
+        b"hellohello",
+        ["uuencode-broken", "uuencode-broken"],
+    )
+    assert decoded(b"nothing", "x-uuencode") == (b"nothing", ["uuencode-broken"])
+
+
+@pytest.mark.parametrize(("encoding", "defects"), [("", []), ("8bit", []), ("x-secret", ["transfer-encoding-unknown"])])
+def test_octets_as_they_are(encoding: str, defects: list[str]) -> None:
+    """RFC 2045 6.4: without a known encoding the octets are the content."""
+    assert decoded(b"\0\xff=41\r\n", encoding) == (b"\0\xff=41\r\n", defects)
+
+
+@pytest.mark.parametrize("encoding", ["base64", "quoted-printable", "x-uuencode"])
+@pytest.mark.parametrize("piece", [b"=*A\n", b"*A\n", b"=G", b"=  ", b"=\r", b"begin \n", b"M\xff\n", b"!\n"])
+def test_rubbish_is_cheap(encoding: str, piece: bytes) -> None:
+    """A megabyte of rubbish costs less than a second."""
+    octets = b"begin 644 x\n" + piece * (1_000_000 // len(piece))
+    begin = time.process_time()
+    decoded(octets, encoding)
+    assert time.process_time() - begin < 1
