@@ -7,6 +7,7 @@ The floor is the bare interpreter. Nothing is asserted: machines differ, the rat
 """
 
 import argparse
+import contextlib
 import os
 import statistics
 import subprocess
@@ -16,6 +17,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
+from pipehandler.outage import Outage
+from pipehandler.sysexits import EX_OK, EX_TEMPFAIL
 from real import account
 from real.database import Database
 from real.handler import ENVIRONMENT, Handler
@@ -42,17 +45,18 @@ def newsletter(number: int, octets: int = 12_000) -> bytes:
     ).encode()
 
 
-def measure(command: list[str], message: bytes) -> tuple[float, float]:
-    """Run `command` once on `message`: CPU and wall time in ms. Raises where it fails."""
+def measure(command: list[str], message: bytes, expected: int) -> tuple[float, float]:
+    """Run `command` once on `message`: CPU and wall time in ms. Raises where it leaves with another status."""
     started = time.perf_counter()
     running = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=ENVIRONMENT, cwd="/")
     assert running.stdin is not None
-    running.stdin.write(message)
-    running.stdin.close()
+    with contextlib.suppress(BrokenPipeError):  # it may leave before it has read
+        running.stdin.write(message)
+        running.stdin.close()
     _, status, usage = os.wait4(running.pid, 0)
     wall = time.perf_counter() - started
     running.returncode = os.waitstatus_to_exitcode(status)
-    if running.returncode:
+    if running.returncode != expected:
         raise RuntimeError(f"{command} left with {running.returncode}")
     return 1000 * (usage.ru_utime + usage.ru_stime), 1000 * wall
 
@@ -69,16 +73,20 @@ def main() -> None:
                 database.execute(
                     "CREATE TABLE usual (message_id text, subject text, sender text, body text, raw bytea)"
                 )
-                handler = Handler(folder / "", database.conninfo)
+                handler = Handler(folder / "up", database.conninfo)
+                refused = Handler(folder / "down", "host=/nonexistent")
                 commands = {
                     "bare interpreter": [sys.executable, "-I", "-c", "pass"],
                     "usual script": [sys.executable, str(USUAL), database.admin],
                     "pipehandler, cold": handler.command(),
+                    "refused in an outage": refused.command(),
                 }
                 results: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
                 for number in range(rounds + 1):
                     for name, command in commands.items():
-                        result = measure(command, newsletter(number))
+                        if command is commands["refused in an outage"]:
+                            Outage(str(refused.state)).failed()
+                        result = measure(command, newsletter(number), EX_TEMPFAIL if "refused" in name else EX_OK)
                         if number:  # the first warms the caches
                             results[name].append(result)
                 stored = (

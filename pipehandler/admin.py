@@ -77,16 +77,18 @@ def cli(context: click.Context, config: str, conninfo: str | None) -> None:
     context.obj = {"config": config, "conninfo": conninfo}
 
 
-@cli.command("deliver", context_settings={"ignore_unknown_options": True}, add_help_option=False)
-@click.argument("arguments", nargs=-1)
-def _deliver(arguments: tuple[str, ...]) -> None:
-    """Deliver the message on stdin; what pipe(8) calls, see `pipehandler postfix`.
+@cli.command("deliver", context_settings={"ignore_unknown_options": True})
+@click.argument("arguments", nargs=-1, metavar="--sender=ADDRESS [--MACRO=VALUE]... -- RECIPIENT...")
+@click.pass_context
+def _deliver(context: click.Context, arguments: tuple[str, ...]) -> None:
+    """Deliver the message on stdin: what pipe(8) runs, see `pipehandler postfix`.
 
-    It takes --sender= and the other macros of pipe(8), then -- RECIPIENT... It must be the first argument, and then does
-    not come here: the fence delivers before anything is imported.
+    The macros are those of pipe(8), with dashes; --config=FILE names the configuration.
     """
-    click.echo(MISCONFIGURED.line())
-    raise SystemExit(MISCONFIGURED.status)
+    from .__main__ import deliver
+
+    # As they were given: click has its own ideas about "--".
+    deliver([f"--config={context.obj['config']}", *sys.argv[sys.argv.index("deliver") + 1 :]])
 
 
 @cli.command("migrate")

@@ -121,7 +121,9 @@ def test_milter(own: MailHost, database: Database) -> None:
     own.send(MESSAGE, "a@example.org", TO)
     own.drain()
     milter.close()
-    (row,) = database.rows("SELECT defects, authentication, raw FROM pipehandler.message JOIN pipehandler.raw_message ON message = id")
+    (row,) = database.rows(
+        "SELECT defects, authentication, raw FROM pipehandler.message JOIN pipehandler.raw_message ON message = id"
+    )
     assert b"Authentication-Results: mx.example.net; spf=pass\n" in row.raw
     assert row.raw.endswith(MESSAGE.partition(b"\n")[2])
     assert row.authentication == {"spf": "pass"}

@@ -1,0 +1,58 @@
+"""Every real message goes through the whole core into PostgreSQL, and its bytes come out as they went in."""
+
+import re
+import signal
+import time
+from pathlib import Path
+
+from real.database import Database
+
+from corpus.messages import names, needs_corpus, read
+from pipehandler import mailbox
+from pipehandler.config import Config, State
+from pipehandler.deadline import Deadline
+from pipehandler.deliver import deliver
+from pipehandler.envelope import Envelope
+from pipehandler.outcome import DELIVERED, DUPLICATE
+from pipehandler.store import Store
+
+
+def kibibytes(what: str) -> int:
+    """A figure of this process's memory, from /proc."""
+    found = re.search(rf"{what}:\s*(\d+) kB", Path("/proc/self/status").read_text())
+    assert found
+    return int(found[1])
+
+
+@needs_corpus
+def test_real_messages_are_stored(database: Database) -> None:
+    """Each is delivered within 2 s and 300 MB, parsed, and byte-exact; and again it is a duplicate."""
+    Path("/proc/self/clear_refs").write_text("5")  # proc(5): the peak begins anew
+    before = kibibytes("VmRSS")
+    config = Config(state=State(directory="/nonexistent"))
+    store = Store(database.conninfo)
+    reader = Store(database.admin)
+    try:
+        for number, name in enumerate(names()):
+            raw = read(name)
+            # A recipient of its own: some of the files are the same message.
+            envelope = Envelope("sender@example.org", (f"message{number}@example.com",))
+            for expected in (DELIVERED, DUPLICATE):
+                started = time.monotonic()
+                deadline = Deadline(60, started)
+                result = deliver(
+                    raw, envelope, config, store, deadline,
+                    ingress="pipe", mail_host="mx.example.net", received_at="2026-01-01T00:00:00Z",
+                )  # fmt: skip
+                assert result.outcome == expected, (name, result)
+                assert time.monotonic() - started < 2, name
+            ((delivery,),) = database.rows(
+                "SELECT id FROM pipehandler.delivery WHERE recipient = %s", envelope.recipients[0]
+            )
+            assert mailbox.raw(reader, str(delivery)) == raw, name
+        assert database.value("SELECT count(*) FROM pipehandler.message WHERE state <> 'parsed'") == 0
+    finally:
+        store.close()
+        reader.close()
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    assert kibibytes("VmHWM") - before < 300 * 1024
