@@ -16,7 +16,6 @@ from . import __version__, mailbox, postfix
 from .config import DEFAULT_PATH, ConfigError, load
 from .mailbox import NoSuchMessage
 from .migrate import MigrationError, migrate, plan
-from .outcome import MISCONFIGURED
 from .store import Store, StoreError
 from .sysexits import EX_CONFIG, EX_NOINPUT, EX_UNAVAILABLE
 from .table import UNSAFE, cut, safe, table

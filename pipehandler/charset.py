@@ -46,14 +46,13 @@ _LABELS = {
     "646": "ascii", "iso646": "ascii", "us": "ascii", "usascii": "ascii", "usasc": "ascii", "asciius": "ascii",
 }  # fmt: skip
 
-_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+_SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 def storable(text: str) -> str:
     """`text` as PostgreSQL and UTF-8 can hold it: NUL and lone surrogates become U+FFFD."""
-    if text.isascii() and "\0" not in text:
-        return text
-    return _UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", text)
+    text = text.replace("\0", "\N{REPLACEMENT CHARACTER}")  # an expression would need ten times the memory for many
+    return text if text.isascii() else _SURROGATES.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def codec(label: str | None) -> str | None:

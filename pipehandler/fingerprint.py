@@ -33,24 +33,23 @@ _FIELD_END = re.compile(rb"\n(?![ \t])")
 class Identity(NamedTuple):
     """The names of one message.
 
-    id: the message id, in the usual text form of a UUID. fingerprint and sha256 (of the content): 32 octets each.
+    id: the message id, in the usual text form of a UUID. fingerprint: 32 octets.
     prepended: how many octets at the beginning of the raw message are not part of the content.
     """
 
     id: str
     fingerprint: bytes
-    sha256: bytes
     prepended: int
 
 
 def identify(raw: bytes) -> Identity:
     """The identity of `raw`, a message as it came in."""
-    prepended = _prepended(raw)
-    sha256 = hashlib.sha256(memoryview(raw)[prepended:]).digest()
-    return Identity(_uuid(sha256), _fingerprint(raw, prepended), sha256, prepended)
+    start = prepended(raw)
+    return Identity(_uuid(hashlib.sha256(memoryview(raw)[start:]).digest()), _fingerprint(raw, start), start)
 
 
-def _prepended(raw: bytes) -> int:
+def prepended(raw: bytes) -> int:
+    """How many octets at the beginning of `raw` a delivery agent wrote above the message."""
     mbox_line = _MBOX_LINE.match(raw)
     start = mbox_line.end() if mbox_line else 0
     if raw[start : start + 1] in (b" ", b"\t"):

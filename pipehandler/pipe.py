@@ -21,6 +21,7 @@ from .sysexits import EX_OK
 
 INGRESS = "pipe"
 _LARGEST_FILE = 1 << 30  # octets; the log file is the only one that grows
+_LONG_LINE = re.compile(rb"[^\n]{128,}")
 
 
 class _Attempt:
@@ -85,7 +86,10 @@ def _deliver(
     attempt.size = len(raw)
     if len(raw) > limit:
         return outcome.TOO_LARGE, "", {"reason": f"larger than limits.message_size = {limit}"}
-    short = envelope.size is not None and _queue_file_octets(raw) < envelope.size
+    from .fingerprint import prepended
+
+    # ${size} does not count what pipe(8) itself prepended to the message.
+    short = envelope.size is not None and _queue_file_octets(raw, prepended(raw)) < envelope.size
     if not raw or ((short or envelope.size is None) and _is_orphan(parent)) or (short and parent == 1):
         # The end of the input is that of pipe(8). Nobody reads this status; Postfix will deliver the whole message again.
         return outcome.CUT, "", {"reason": f"{len(raw)} octets came of a message of {envelope.size}"}
@@ -138,14 +142,14 @@ def _lower(kind: int, limit: int) -> None:
         resource.setrlimit(kind, (limit, hard))
 
 
-def _queue_file_octets(raw: bytes) -> int:
-    """What ${size} says of `raw` where no Milter changed it: the octets of its records in the queue file.
+def _queue_file_octets(raw: bytes, start: int) -> int:
+    """What ${size} says of `raw` from `start` on, where no Milter changed it: the octets of its records in the queue file.
 
     A line is one record with a header of two octets, three from 128 octets on; line_length_limit (2048) cuts a longer line
     into several (Postfix 3.7, measured).
     """
-    octets = len(raw) + raw.count(b"\n")
-    for long in re.finditer(rb"[^\n]{128,}", raw):
+    octets = len(raw) - start + raw.count(b"\n", start)
+    for long in _LONG_LINE.finditer(raw, start):
         full, rest = divmod(len(long[0]), 2048)
         octets += 3 * full + (rest >= 128)
     return octets

@@ -9,6 +9,8 @@ from .share import share
 FILES = ("master.cf", "main.cf", "pipehandler_status_filter")
 """The examples in postfix/, without their ending .example."""
 
+_FENCE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "__main__.py")
+
 
 def lines(name: str, *, user: str, config: str, config_directory: str, domain: str, maxproc: int) -> str:
     """The example file `name`, filled in.
@@ -19,7 +21,7 @@ def lines(name: str, *, user: str, config: str, config_directory: str, domain: s
     text = share("postfix").joinpath(f"{name}.example").read_text("utf-8")
     filled = {
         "/opt/pipehandler/bin/python": sys.executable,
-        "/opt/pipehandler/lib/python3.11/site-packages/pipehandler/__main__.py": os.path.join(os.path.dirname(os.path.abspath(__file__)), "__main__.py"),
+        "/opt/pipehandler/lib/python3.11/site-packages/pipehandler/__main__.py": _FENCE,
         "/etc/pipehandler/pipehandler.toml": config,
         "/etc/postfix": config_directory,
         "user=pipehandler": f"user={user}",

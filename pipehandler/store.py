@@ -31,6 +31,8 @@ _AGAIN = frozenset({"40001", "40P01", "55P03"})  # serialization_failure, deadlo
 _DATA_CLASSES = frozenset({"22", "54", "0A"})  # data exception, program limit exceeded, feature not supported
 _DATA = frozenset({"23502", "23514"})  # not_null_violation, check_violation
 _NO_TEXT = "22021"  # character_not_in_repertoire; here also for what psycopg refuses before the server can
+_TOO_LARGE = "54000"  # program_limit_exceeded
+_LARGEST = 1_070_000_000  # octets in one message of the protocol, for which a server ends the session from 1 GB on
 _DISK_FULL = "53100"
 _QUERY_CANCELED = "57014"  # statement_timeout
 
@@ -136,6 +138,8 @@ class Store:
         server refuses the decoded view, StoreError otherwise; after either nothing was stored, or it is not known.
         """
         arguments = _arguments(submission)
+        if _octets(arguments) > _LARGEST:
+            raise DataRefused(STORE_UNAVAILABLE, "the data was refused (larger than the protocol allows)", _TOO_LARGE)
         for attempt in range(1, _TRIES + 1):
             try:
                 return self._ingest(arguments, wanted=len(set(submission.envelope.recipients)))
@@ -180,7 +184,6 @@ def _arguments(submission: Submission) -> tuple[Any, ...]:
     envelope, document, identity = submission.envelope, submission.document, submission.identity
     originals = envelope.original_recipients or (None,) * len(envelope.recipients)
     delivery = {
-        "message": identity.id,
         "fingerprint": identity.fingerprint.hex(),
         "recipients": [
             {"recipient": recipient, "original_recipient": original}
@@ -240,6 +243,15 @@ def _arguments(submission: Submission) -> tuple[Any, ...]:
         submission.raw[: identity.prepended] or None,
         submission.raw[identity.prepended :],
         contents or None,
+    )
+
+
+def _octets(arguments: Sequence[Any]) -> int:
+    """How many octets the arguments may have at the most, as UTF-8."""
+    return sum(
+        _octets(each) if isinstance(each, list) else len(each) * (4 if isinstance(each, str) else 1)
+        for each in arguments
+        if each is not None
     )
 
 

@@ -46,7 +46,8 @@ class Mark:
             with suppress(OSError):
                 os.truncate(self._file, 0)  # whoever has just opened it shall find no mark
                 os.unlink(self._path)
-            os.close(self._file)
+            with suppress(OSError):  # nothing was written that could be lost, and the message is read
+                os.close(self._file)
 
 
 def survives(parse: Callable[[], object], seconds: float) -> bool:

@@ -72,6 +72,7 @@ CREATE TABLE pipehandler.raw_message (
     raw     bytea NOT NULL
 );
 COMMENT ON TABLE pipehandler.raw_message IS 'The bytes of a message, exactly as Postfix passed them on. A table of its own, so that they can be dropped earlier than the rest.';
+COMMENT ON COLUMN pipehandler.raw_message.message IS 'The message whose bytes these are.';
 COMMENT ON COLUMN pipehandler.raw_message.raw IS 'The message as it was received, without the fields that Postfix prepends for a single delivery: those are in delivery.prepended.';
 
 CREATE TABLE pipehandler.attachment (
@@ -88,6 +89,7 @@ CREATE TABLE pipehandler.attachment (
     PRIMARY KEY (message, ordinal)
 );
 COMMENT ON TABLE pipehandler.attachment IS 'A part of a message that a person would save: a file, an inline image, a calendar, an attached message.';
+COMMENT ON COLUMN pipehandler.attachment.message IS 'The message that holds it.';
 COMMENT ON COLUMN pipehandler.attachment.ordinal IS 'Position among the attachments of its message, from 1.';
 COMMENT ON COLUMN pipehandler.attachment.part IS 'Part number as IMAP counts (RFC 3501 6.4.5), such as 1.2.';
 COMMENT ON COLUMN pipehandler.attachment.file_name IS 'File name, decoded, as the sender chose it: never use it as a path.';
@@ -108,8 +110,10 @@ CREATE TABLE pipehandler.address (
 );
 CREATE INDEX address_address ON pipehandler.address (address);
 COMMENT ON TABLE pipehandler.address IS 'One lease: one period of one recipient address. An address given out again is another lease.';
+COMMENT ON COLUMN pipehandler.address.lease IS 'The number of the lease; never given out again.';
 COMMENT ON COLUMN pipehandler.address.address IS 'The recipient address, its domain in lower case.';
 COMMENT ON COLUMN pipehandler.address.label IS 'Whatever the application calls it.';
+COMMENT ON COLUMN pipehandler.address.created_at IS 'When the lease began.';
 COMMENT ON COLUMN pipehandler.address.expires_at IS 'When the lease ends; null: never.';
 
 CREATE TABLE pipehandler.delivery (
@@ -145,6 +149,7 @@ CREATE INDEX delivery_expires_at ON pipehandler.delivery (expires_at) WHERE expi
 CREATE INDEX delivery_lease ON pipehandler.delivery (lease) WHERE lease IS NOT NULL;
 
 COMMENT ON TABLE pipehandler.delivery IS 'One message for one recipient, as Postfix handed it over. The same message delivered again is no second row.';
+COMMENT ON COLUMN pipehandler.delivery.id IS 'The number of the delivery; greater is newer, nearly (see xid).';
 COMMENT ON COLUMN pipehandler.delivery.message IS 'The message that was delivered.';
 COMMENT ON COLUMN pipehandler.delivery.recipient IS 'Envelope recipient (RCPT TO) after aliasing, unquoted, its domain in lower case.';
 COMMENT ON COLUMN pipehandler.delivery.fingerprint IS 'What makes two deliveries to one recipient the same: SHA-256 over Message-ID, Date, From, To, Cc, Subject and body, or over all bytes where there is not exactly one Message-ID.';
@@ -160,7 +165,7 @@ COMMENT ON COLUMN pipehandler.delivery.client_port IS 'TCP port of the SMTP clie
 COMMENT ON COLUMN pipehandler.delivery.client_protocol IS 'SMTP or ESMTP; empty for a local submission.';
 COMMENT ON COLUMN pipehandler.delivery.sasl_username IS 'Login name, where the SMTP client authenticated itself.';
 COMMENT ON COLUMN pipehandler.delivery.prepended IS 'Fields that Postfix prepended for this delivery alone; prepended followed by raw_message.raw is exactly what was read.';
-COMMENT ON COLUMN pipehandler.delivery.received_at IS 'When the handler began to read the message.';
+COMMENT ON COLUMN pipehandler.delivery.received_at IS 'When the handler had read the message.';
 COMMENT ON COLUMN pipehandler.delivery.stored_at IS 'When the row was written, a moment before the commit.';
 COMMENT ON COLUMN pipehandler.delivery.lease IS 'The lease of the recipient address that this delivery belongs to.';
 COMMENT ON COLUMN pipehandler.delivery.expires_at IS 'After this time the delivery is gone from the view inbox; null: never.';
@@ -174,8 +179,25 @@ SELECT d.id, d.recipient, d.received_at, d.sender, m.from_name, m.from_address, 
   JOIN pipehandler.message m ON m.id = d.message
  WHERE d.expires_at IS NULL OR d.expires_at > now();
 COMMENT ON VIEW pipehandler.inbox IS 'What a reader wants: each delivery that has not expired, with its message. The best place to start.';
-COMMENT ON COLUMN pipehandler.inbox.id IS 'The delivery; greater is newer, nearly (see delivery.xid).';
+COMMENT ON COLUMN pipehandler.inbox.attachments IS 'How many attachments the message has.';
 COMMENT ON COLUMN pipehandler.inbox.message IS 'message.id, for joins with attachment and raw_message.';
+-- The other columns are what they are in the tables, those of delivery first.
+DO $$
+DECLARE
+    name    text;
+    purpose text;
+BEGIN
+    FOR name, purpose IN
+        SELECT DISTINCT ON (v.attname) v.attname, col_description(t.attrelid, t.attnum)
+          FROM pg_attribute v
+          JOIN pg_attribute t ON t.attname = v.attname AND t.attrelid IN ('pipehandler.delivery'::regclass, 'pipehandler.message'::regclass)
+         WHERE v.attrelid = 'pipehandler.inbox'::regclass AND col_description(v.attrelid, v.attnum) IS NULL
+         ORDER BY v.attname, t.attrelid <> 'pipehandler.delivery'::regclass
+    LOOP
+        EXECUTE format('COMMENT ON COLUMN pipehandler.inbox.%I IS %L', name, purpose);
+    END LOOP;
+END
+$$;
 
 -- lz4 takes a fraction of the time of pglz; a server built without it keeps its default.
 DO $$

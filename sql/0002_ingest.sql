@@ -15,7 +15,12 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
-    new_message CONSTANT uuid := envelope ->> 'message';
+    digest      CONSTANT bytea := sha256(ingest.raw);
+    -- UUID version 8 (RFC 9562 5.8), as in fingerprint.py. Never what the caller says: a handler that was taken over could
+    -- hand out everybody's messages by their ids.
+    new_message CONSTANT uuid := encode(set_byte(set_byte(substring(digest FOR 16),
+                                        6, get_byte(digest, 6) & 15 | 128),
+                                        8, get_byte(digest, 8) & 63 | 128), 'hex');
     print       CONSTANT bytea := decode(envelope ->> 'fingerprint', 'hex');
     claimed     integer;
     written     integer;
@@ -48,7 +53,7 @@ BEGIN
                CASE WHEN octet_length(d.from_list -> 0 ->> 'address') <= 998 THEN d.from_list -> 0 ->> 'address' END,
                d.from_list, d.sender_list, d.reply_to_list, d.to_list, d.cc_list, d.bcc_list, d.list_id,
                ingest.text_body, ingest.html_body, d.header, d.authentication, octet_length(ingest.raw),
-               sha256(ingest.raw), CASE WHEN d.error IS NULL THEN 'parsed' ELSE 'failed' END, d.error, d.defects,
+               digest, CASE WHEN d.error IS NULL THEN 'parsed' ELSE 'failed' END, d.error, d.defects,
                d.parser
           FROM jsonb_to_record(document) AS d (
                    message_id text, in_reply_to text[], reference_ids text[], date timestamptz, date_offset smallint,
@@ -79,15 +84,24 @@ BEGIN
          WHERE written > 0;
     END IF;
 
+    -- A duplicate is a promise, too, and this server may be the only one that has its row: it crashed before a synchronous
+    -- standby had it. A transaction that wrote nothing to the WAL would not wait for the standby; a row lock is written.
+    PERFORM FROM pipehandler.delivery d
+      WHERE d.fingerprint = print AND d.xid <> pg_current_xact_id()
+        AND d.recipient IN (SELECT r.recipient FROM jsonb_to_recordset(envelope -> 'recipients') AS r (recipient text))
+      ORDER BY d.recipient COLLATE "C"
+        FOR KEY SHARE;
+
+    -- One row for each recipient, even where the caller names one twice.
     RETURN QUERY
-        SELECT d.recipient, d.id, d.message, d.xid <> pg_current_xact_id()
+        SELECT DISTINCT d.recipient, d.id, d.message, d.xid <> pg_current_xact_id()
           FROM jsonb_to_recordset(envelope -> 'recipients') AS r (recipient text)
           JOIN pipehandler.delivery d ON d.recipient = r.recipient AND d.fingerprint = print;
 END
 $$;
 COMMENT ON FUNCTION pipehandler.ingest IS
 'Stores one message for its recipients, all or nothing; what is there already is a duplicate and is left as it is.
-envelope: {"message": uuid, "fingerprint": hex, "recipients": [{"recipient", "original_recipient"}], and the columns of
+envelope: {"fingerprint": hex, "recipients": [{"recipient", "original_recipient"}], and the columns of
 delivery}. document: the columns of message and {"attachments": [the columns of attachment]}; contents[n] belongs to
 ordinal n and may be null. Returns a row for each recipient: its delivery, the message that this delivery has, and
 whether it was there before. A recipient without a row was removed at that very moment: call again.';

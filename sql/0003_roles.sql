@@ -1,15 +1,22 @@
 -- Who may do what. These are group roles: grant them to login roles, for example
 --     CREATE ROLE pipehandler LOGIN IN ROLE pipehandler_ingest;
 
+-- Roles belong to the whole cluster: another database may have made them already, or is making them now. Then the owner
+-- of this one needs no right to make or describe them.
 DO $$
 DECLARE
-    name text;
+    name    text;
+    purpose text;
 BEGIN
-    FOREACH name IN ARRAY ARRAY['pipehandler_ingest', 'pipehandler_reader', 'pipehandler_upkeep'] LOOP
-        -- Roles belong to the whole cluster: another database may have made them already, or is making them now.
+    FOR name, purpose IN VALUES
+        ('pipehandler_ingest', 'The handler on a mail host: may call pipehandler.ingest and read or change nothing.'),
+        ('pipehandler_reader', 'Applications and people who read mail: may read everything and change nothing.'),
+        ('pipehandler_upkeep', 'Retention and repair: may read everything, change what is derived from the bytes, and delete.')
+    LOOP
         IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = name) THEN
             BEGIN
                 EXECUTE format('CREATE ROLE %I NOLOGIN', name);
+                EXECUTE format('COMMENT ON ROLE %I IS %L', name, purpose);
             EXCEPTION WHEN duplicate_object OR unique_violation THEN
                 NULL;
             END;
@@ -17,9 +24,6 @@ BEGIN
     END LOOP;
 END
 $$;
-COMMENT ON ROLE pipehandler_ingest IS 'The handler on a mail host: may call pipehandler.ingest and read or change nothing.';
-COMMENT ON ROLE pipehandler_reader IS 'Applications and people who read mail: may read everything and change nothing.';
-COMMENT ON ROLE pipehandler_upkeep IS 'Retention and repair: may read everything, change what is derived from the bytes, and delete.';
 
 REVOKE ALL ON SCHEMA pipehandler FROM PUBLIC;
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA pipehandler FROM PUBLIC;

@@ -62,6 +62,13 @@ def every_database(request: pytest.FixtureRequest, servers: Callable[[int], Post
         yield fresh
 
 
+@pytest.fixture(scope="module", params=VERSIONS, ids=lambda version: f"pg{version}")
+def untouched(request: pytest.FixtureRequest, servers: Callable[[int], PostgreSQL]) -> Iterator[Database]:
+    """A migrated database that no test changes, once for each version of PostgreSQL."""
+    with Database.fresh(servers(request.param)) as fresh:
+        yield fresh
+
+
 @pytest.fixture
 def handler(tmp_path_factory: pytest.TempPathFactory, database: Database) -> Iterator[Handler]:
     """The entrypoint, configured for `database` with the role of a handler."""
@@ -112,8 +119,10 @@ def load() -> Callable[[MailHost, bytes, int, str], None]:
         file = host.folder / "message"
         file.write_bytes(message)
         subprocess.run(
-            ["smtp-source", "-s", "8", "-m", str(count), "-N", "-F", str(file)]
-            + ["-f", "source@example.org", "-t", recipient, f"inet:127.0.0.1:{host.port}"],
+            [
+                *("smtp-source", "-s", "8", "-m", str(count), "-N", "-F", str(file)),
+                *("-f", "source@example.org", "-t", recipient, f"inet:127.0.0.1:{host.port}"),
+            ],
             check=True,
             capture_output=True,
             timeout=600,

@@ -83,7 +83,7 @@ def test_set_up_and_commands() -> None:
 def test_queries(database: Database, query: str, two_messages: None) -> None:
     """Every query of the README runs for the role of a reader."""
     with psycopg.connect(database.server.conninfo(database.name, user="reader")) as reader:
-        rows = reader.execute(query).fetchall()  # type: ignore[call-overload]
+        rows = reader.execute(query).fetchall()
     assert rows or "failed" in query
 
 

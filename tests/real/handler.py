@@ -36,7 +36,7 @@ class Handler:
         self.config = folder / "pipehandler.toml"
         self.log = folder / "log"
         self.state = folder / "state"
-        self.state.mkdir()
+        self.state.mkdir(parents=True)
         account.give(folder)
         account.give(self.state)
         self.configure(conninfo, **sections)

@@ -4,12 +4,20 @@ import contextlib
 import socket
 import struct
 import threading
-from typing import IO
+from typing import Protocol
 
 _VERSION = 6
 _ADD_HEADERS = 1  # SMFIF_ADDHDRS
 _CONTINUE = b"c"
 _ACCEPT = b"a"
+
+
+class Stream(Protocol):
+    """What a connection is read from and written to."""
+
+    def read(self, size: int, /) -> bytes: ...
+    def write(self, octets: bytes, /) -> object: ...
+    def flush(self) -> None: ...
 
 
 class Milter:
@@ -43,11 +51,11 @@ class Milter:
                     self._send(stream, _CONTINUE)
 
     @staticmethod
-    def _receive(stream: IO[bytes]) -> bytes:
+    def _receive(stream: Stream) -> bytes:
         (length,) = struct.unpack("!I", stream.read(4))
         return stream.read(length)[:1]
 
     @staticmethod
-    def _send(stream: IO[bytes], reply: bytes) -> None:
+    def _send(stream: Stream, reply: bytes) -> None:
         stream.write(struct.pack("!I", len(reply)) + reply)
         stream.flush()

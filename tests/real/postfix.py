@@ -38,12 +38,13 @@ minimal_backoff_time = 1s
 maximal_backoff_time = 2s
 """
 
-# Debian's master.cf without chroot, without what sends mail away, and with one smtpd on the private port.
+# Debian's master.cf without chroot, without what sends mail away, and with one smtpd on the private port. The queue manager
+# looks into the incoming queue every 2 s, not 300: what a crash left there would wait so long.
 _MASTER = """
 127.0.0.1:{port} inet n - n - - smtpd
 pickup    unix  n       -       n       60      1       pickup
 cleanup   unix  n       -       n       -       0       cleanup
-qmgr      unix  n       -       n       300     1       qmgr
+qmgr      unix  n       -       n       2       1       qmgr
 rewrite   unix  -       -       n       -       -       trivial-rewrite
 bounce    unix  -       -       n       -       0       bounce
 defer     unix  -       -       n       -       0       bounce

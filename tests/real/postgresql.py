@@ -1,10 +1,11 @@
-"""A private PostgreSQL server: one folder, one loopback port, one Unix socket."""
+"""A private PostgreSQL server: one folder, one loopback port, one Unix socket; and its standby, where one is wanted."""
 
 import importlib.util
 import os
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from . import account
@@ -25,10 +26,24 @@ def binaries() -> dict[int, Path]:
     return dict(sorted(found.items()))
 
 
+def _runs(pid: int) -> bool:
+    """Whether a process is there and is no zombie: who reaps orphans may take its time."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
 class PostgreSQL:
     """One server. `start` and `stop` may be called again and again; the data stay until the folder goes."""
 
-    def __init__(self, folder: Path, version: int, settings: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        version: int,
+        settings: dict[str, str] | None = None,
+        primary: "PostgreSQL | None" = None,
+    ) -> None:
         self.folder = folder
         self.data = folder / "data"
         self.log = folder / "postgresql.log"
@@ -38,9 +53,13 @@ class PostgreSQL:
         self._server: subprocess.Popen[bytes] | None = None
         folder.mkdir(exist_ok=True)
         account.give(folder)
-        self.run(
-            "initdb", "-D", str(self.data), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"
-        )
+        if primary is None:
+            self.run(
+                "initdb", "-D", str(self.data), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"
+            )
+        else:
+            source = ["-h", str(primary.folder), "-p", str(primary.port), "-U", "postgres"]
+            self.run("pg_basebackup", "-D", str(self.data), *source, "-R", "-c", "fast", "--no-sync")
         self.configure(
             {
                 "listen_addresses": "127.0.0.1",
@@ -78,6 +97,15 @@ class PostgreSQL:
         self.wait()
         return self
 
+    def __enter__(self) -> "PostgreSQL":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop it at once, in whatever state a test left it."""
+        if self._server is not None and self._server.poll() is None:
+            self.thaw()
+            self.stop(signal.SIGQUIT)
+
     def wait(self, seconds: float = 30) -> None:
         """Wait until the server accepts connections."""
         until = time.monotonic() + seconds
@@ -92,19 +120,59 @@ class PostgreSQL:
         if self._server is None:
             return
         if how == signal.SIGKILL:
-            # The postmaster's children notice; but not all of them at once, and they hold the shared memory.
-            children = subprocess.run(
-                ["pgrep", "-P", str(self._server.pid)], capture_output=True, text=True
-            ).stdout.split()
-            for pid in [self._server.pid, *map(int, children)]:
-                try:
+            # The postmaster's children notice; but not all of them at once, and they hold the shared memory. A postmaster
+            # that is stopped starts no more of them.
+            self._server.send_signal(signal.SIGSTOP)
+            children = self._children()
+            for pid in [self._server.pid, *children]:
+                with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    continue
+            while any(_runs(pid) for pid in children):
+                time.sleep(0.01)
         else:
             self._server.send_signal(how)
         self._server.wait(60)
         self._server = None
+
+    def _children(self) -> list[int]:
+        assert self._server is not None
+        found = subprocess.run(["pgrep", "-P", str(self._server.pid)], capture_output=True, text=True)
+        return [int(pid) for pid in found.stdout.split()]
+
+    def freeze(self) -> None:
+        """Let the server and its sessions stand still, as a host does that thrashes; `thaw` ends it."""
+        assert self._server is not None
+        for pid in [self._server.pid, *self._children()]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Go on after `freeze`."""
+        assert self._server is not None
+        for pid in [*self._children(), self._server.pid]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+    def revive(self) -> None:
+        """Wait for a server that may have crashed; start it where it gave up."""
+        try:
+            self.wait()
+        except RuntimeError:
+            self.stop(signal.SIGKILL)
+            self.start()
+
+    def standby(self, folder: Path) -> "PostgreSQL":
+        """A hot standby of this running server, started; `synchronous` makes commits wait for it."""
+        return PostgreSQL(folder, self.version, primary=self).start()
+
+    def synchronous(self) -> None:
+        """From now on a commit returns only when the standby has flushed it, too."""
+        self.psql("postgres", "ALTER SYSTEM SET synchronous_standby_names = '*'")
+        self.reload()
+
+    def promote(self) -> None:
+        """Make a primary of this standby."""
+        self.psql("postgres", "SELECT pg_promote()")
 
     def reload(self) -> None:
         """Read postgresql.conf again."""

@@ -31,11 +31,18 @@ class Message(NamedTuple):
 
 class Fault(NamedTuple):
     """What goes wrong: `how` (cut: the connection ends; reset: with RST; stall: silence), and `where` of the messages
-    that `wanted` picks; the first one counts."""
+    that `wanted` picks; the first one counts. A number for `where` says after how many octets of the message; a negative
+    one counts from its end."""
 
     wanted: Callable[[Message], bool]
-    where: str = BEFORE
+    where: str | int = BEFORE
     how: str = CUT
+
+    def passed(self, octets: bytes) -> bytes:
+        """What still gets through of the message with these octets."""
+        if isinstance(self.where, int):
+            return octets[: self.where]
+        return octets[: {BEFORE: 0, INSIDE: len(octets) // 2, AFTER: len(octets)}[self.where]]
 
 
 def message(sender: str, kind: str, nth: int = 1) -> Callable[[Message], bool]:
@@ -82,11 +89,13 @@ class _Connection:
             fault = self.proxy.fault
             hit = fault is not None and fault.wanted(each)
             self.proxy.hits += hit
+        passed = fault.passed(each.octets) if fault is not None and hit else each.octets
+        target.sendall(passed)
+        if passed == each.octets:
+            with self.proxy.lock:
+                self.proxy.passed.append(each)
         if fault is None or not hit:
-            target.sendall(each.octets)
             return
-        passed = {BEFORE: 0, INSIDE: len(each.octets) // 2, AFTER: len(each.octets)}[fault.where]
-        target.sendall(each.octets[:passed])
         if fault.how == STALL:
             self.proxy.released.wait()
         self.end(reset=fault.how == RESET)
@@ -98,8 +107,9 @@ class _Connection:
             try:
                 if reset:
                     each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                else:
-                    each.shutdown(socket.SHUT_RDWR)
+                # The thread that reads here must wake up and let go of the socket, or it would stay open. Shutting down
+                # the reading side alone sends nothing, so that a reset comes first.
+                each.shutdown(socket.SHUT_RD if reset else socket.SHUT_RDWR)
                 each.close()
             except OSError:
                 continue
@@ -107,12 +117,13 @@ class _Connection:
 
 class Proxy:
     """A proxy for the server at `port` of loopback. `fault` may be set at any time and counts for all connections;
-    `messages` is all that came, in order; `hits` counts how often the fault happened."""
+    `messages` is all that came, in order, and `passed` what was sent on whole; `hits` counts how often the fault happened."""
 
     def __init__(self, port: int) -> None:
         self.server_port = port
         self.fault: Fault | None = None
         self.messages: list[Message] = []
+        self.passed: list[Message] = []
         self.hits = 0
         self.lock = threading.Lock()
         self.released = threading.Event()

@@ -13,7 +13,11 @@ MESSAGE = b"From: A <a@example.org>\nMessage-ID: <1@example.org>\nSubject: one\n
 
 
 def submission(
-    raw: bytes = MESSAGE, *recipients: str, sender: str = "a@example.org", document: Document | None = None, **changes: Any
+    raw: bytes = MESSAGE,
+    *recipients: str,
+    sender: str = "a@example.org",
+    document: Document | None = None,
+    **changes: Any,
 ) -> Submission:
     """`raw` for these recipients (default: user@example.com), parsed unless a document is given."""
     made = Submission(

@@ -5,6 +5,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+
 from pipehandler import admin
 from pipehandler.config import Config
 from pipehandler.outcome import TABLE
@@ -63,7 +64,9 @@ def test_commands() -> None:
     assert named == []
 
 
-@pytest.mark.parametrize("path", ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "LICENSE", "postfix", "sql", "script/test"])
+@pytest.mark.parametrize(
+    "path", ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "LICENSE", "postfix", "sql", "script/test"]
+)
 def test_papers_are_there(path: str) -> None:
     """What the papers speak of is in the repository."""
     assert (REPOSITORY / path).exists()

@@ -1,0 +1,437 @@
+"""The entrypoint as pipe(8) starts it: whatever happens, one line, and a status of the outcome table."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import venv
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+
+import pytest
+from real.database import Database
+from real.handler import ENVIRONMENT, Ended, Handler, entrypoint
+
+from pipehandler import outcome
+from pipehandler.outcome import Outcome
+
+MESSAGE = b"From: a@example.org\nMessage-ID: <1@example.org>\nSubject: one\n\nbody\n"
+EVERY_OCTET = b"Subject: octets\n\n" + bytes(range(256)) * 3
+
+
+def assert_ended(ended: Ended, how: Outcome) -> str:
+    """The status is that of `how`, and all that was written its line; returns the id in it."""
+    assert ended.status == how.status, ended.output
+    found = re.fullmatch(re.escape(how.line()) + r"(?: ([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}))?\n", ended.output)
+    assert found, ended.output
+    assert bool(found[1]) == (how.status == 0)
+    return found[1] or ""
+
+
+def stored(database: Database) -> list[bytes]:
+    """The bytes of each delivery, oldest first."""
+    return [
+        bytes(row.raw)
+        for row in database.rows(
+            "SELECT coalesce(d.prepended, '') || r.raw AS raw FROM pipehandler.delivery d"
+            " JOIN pipehandler.raw_message r ON r.message = d.message ORDER BY d.id"
+        )
+    ]
+
+
+# The good ends.
+
+
+def test_delivered_then_duplicate(handler: Handler, database: Database) -> None:
+    """Status 0 and the id of the message; the same message again is status 0 and the same id, and no second row."""
+    name = assert_ended(handler.deliver(MESSAGE, queue_id="4Xyz"), outcome.DELIVERED)
+    assert assert_ended(handler.deliver(MESSAGE, queue_id="4Abc"), outcome.DUPLICATE) == name
+    assert stored(database) == [MESSAGE]
+    first, second = handler.log_lines()
+    assert first.startswith("action=delivered status=0 code=2.0.0 queue_id=4Xyz recipients=1 ")
+    assert second.startswith("action=duplicate status=0 code=2.0.0 queue_id=4Abc recipients=1 ")
+    assert f" message={name} " in first
+    assert "a@example.org" not in first + second
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        EVERY_OCTET,
+        b"\0",
+        b"\n",
+        b"\xff\xfe",
+        b"no header",
+        MESSAGE.replace(b"\n", b"\r\n"),
+        b"Return-Path: <x>\n" + MESSAGE,
+    ],
+    ids=["every octet", "NUL", "line end", "8-bit", "no header", "CRLF", "prepended"],
+)
+def test_bytes_are_kept(handler: Handler, database: Database, message: bytes) -> None:
+    """What was read is stored byte for byte."""
+    assert_ended(handler.deliver(message), outcome.DELIVERED)
+    assert stored(database) == [message]
+
+
+def test_all_recipients(handler: Handler, database: Database) -> None:
+    """Several recipients of one call are one message and a delivery for each, in their order."""
+    assert_ended(handler.deliver(MESSAGE, "b@example.com", "a@EXAMPLE.com"), outcome.DELIVERED)
+    assert_ended(handler.deliver(MESSAGE, "a@example.com", "c@example.com"), outcome.DELIVERED)
+    assert_ended(handler.deliver(MESSAGE, "c@example.com", "b@example.com"), outcome.DUPLICATE)
+    recipients = [
+        row.recipient for row in database.rows("SELECT recipient FROM pipehandler.delivery ORDER BY recipient")
+    ]
+    assert recipients == ["a@example.com", "b@example.com", "c@example.com"]
+    assert database.value("SELECT count(*) FROM pipehandler.message") == 1
+
+
+def test_all_recipients_or_none(handler: Handler, database: Database) -> None:
+    """Where one recipient of several cannot be stored, none is, and the message is deferred."""
+    database.execute("ALTER TABLE pipehandler.delivery ADD CONSTRAINT refused CHECK (recipient <> 'b@example.com')")
+    ended = handler.deliver(MESSAGE, "a@example.com", "b@example.com")
+    assert_ended(ended, outcome.STORE_UNAVAILABLE)
+    assert stored(database) == []
+
+
+@pytest.mark.parametrize(
+    "sender", ["", "-f@example.org", "--", "we ird@example.org", "a'b\"\\@example.org", "ü@example.org"]
+)
+def test_sender_is_kept(handler: Handler, database: Database, sender: str) -> None:
+    """The reverse-path is stored as it is: the null sender (RFC 5321 4.5.5), one with a dash, quoted forms unquoted."""
+    assert_ended(handler.deliver(MESSAGE, sender=sender), outcome.DELIVERED)
+    assert database.value("SELECT sender FROM pipehandler.delivery") == sender
+
+
+def test_octets_of_argv_are_kept_apart(handler: Handler, database: Database) -> None:
+    """Recipients that differ in octets which are no UTF-8 are different recipients."""
+    recipients = [os.fsdecode(octet + b"@example.com") for octet in (b"\xe4", b"\xf6")]
+    assert_ended(handler.deliver(MESSAGE, *recipients, sender=os.fsdecode(b"\xff")), outcome.DELIVERED)
+    rows = database.rows("SELECT recipient, sender FROM pipehandler.delivery ORDER BY recipient")
+    assert [tuple(row) for row in rows] == [("\\xe4@example.com", "\\xff"), ("\\xf6@example.com", "\\xff")]
+
+
+# The wrong call and the wrong configuration.
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["--"],
+        ["--sender=a"],
+        ["--sender=a", "--"],
+        ["--sender=a", "--", ""],
+        ["--", "b@example.com"],
+        ["--help"],
+        ["--sender=a", "--unknown=x", "--", "b@example.com"],
+        ["--sender=a", "--size=x", "--", "b@example.com"],
+        [os.fsdecode(b"\xff")],
+        ["x" * 100_000],
+    ],
+    ids=lambda arguments: " ".join(arguments)[:20] or "none",
+)
+def test_wrong_arguments(handler: Handler, arguments: list[str]) -> None:
+    """A call that master.cf should not have written defers: it is the operator's mistake, not the sender's."""
+    assert_ended(handler.run([*entrypoint(), *arguments], MESSAGE), outcome.MISCONFIGURED)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("limits.deadline = 0", "limits.deadline = 0; allowed: "),
+        ("no = TOML =", "not a TOML file"),
+        ("database.conninfo = 'host'", None),
+        (None, "Permission denied"),
+    ],
+)
+def test_wrong_configuration(handler: Handler, text: str | None, told: str | None) -> None:
+    """A configuration that is wrong or may not be read defers."""
+    handler.config.write_text(text or "")
+    handler.config.chmod(0o644 if text else 0)
+    assert_ended(handler.deliver(MESSAGE), outcome.MISCONFIGURED)
+
+
+@pytest.mark.parametrize("path", ["none/at/all.toml", "", "."])
+def test_missing_configuration(handler: Handler, path: str) -> None:
+    """A configuration that is not there defers."""
+    assert_ended(handler.deliver(MESSAGE, config=handler.folder / path), outcome.MISCONFIGURED)
+
+
+# The broken installation.
+
+
+def test_package_is_missing(handler: Handler) -> None:
+    """Without the package (a virtual environment that was removed half) the message is deferred."""
+    alone = handler.folder / "__main__.py"
+    alone.write_bytes(Path(entrypoint()[2]).read_bytes())
+    python = Path(sys.base_prefix, "bin", "python3")
+    ended = handler.run([str(python), "-I", str(alone), *handler.command()[3:]], MESSAGE)
+    assert_ended(ended, outcome.FAULT)
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "how"),
+    [
+        ("psycopg", "this is no Python", outcome.FAULT),
+        ("psycopg", "raise SystemExit(0)", outcome.FAULT),
+        (
+            "mailparser",
+            "import os; os.write(1, b'noise'); os.write(2, b'noise'); raise KeyboardInterrupt",
+            outcome.FAULT,
+        ),
+        ("mailparser", "raise MemoryError", outcome.EXHAUSTED),
+        ("psycopg", "import os; os.kill(os.getpid(), 11)", None),
+    ],
+    ids=["syntax", "exit 0", "interrupt", "memory", "crash"],
+)
+def test_broken_library(handler: Handler, module: str, source: str, how: Outcome | None) -> None:
+    """A library that cannot be imported defers, whatever it raises or prints; a crash is death by signal, which defers."""
+    builder = venv.EnvBuilder(symlinks=True)
+    builder.create(handler.folder / "venv")
+    (packages,) = (handler.folder / "venv").glob("lib/*/site-packages")
+    (handler.folder / f"{module}.py").write_text(source)
+    whole = Path(entrypoint()[2]).parent.parent
+    (packages / "broken.pth").write_text(f"{handler.folder}\n{whole}\n")
+    ended = handler.run([str(handler.folder / "venv/bin/python"), *handler.command()[1:]], MESSAGE)
+    if how is None:
+        assert ended == (-signal.SIGSEGV, "")
+    else:
+        assert_ended(ended, how)
+
+
+# The store that is not there.
+
+
+@pytest.fixture
+def deaf(handler: Handler) -> Iterator[socket.socket]:
+    """A database, configured for the handler, that accepts connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        handler.configure(f"host=127.0.0.1 port={listener.getsockname()[1]}", database={"connect_timeout": 2})
+        yield listener
+
+
+@pytest.mark.usefixtures("deaf")
+def test_deaf_database(handler: Handler) -> None:
+    """A server that accepts and is silent defers within connect_timeout."""
+    before = time.monotonic()
+    assert_ended(handler.deliver(MESSAGE), outcome.STORE_UNAVAILABLE)
+    assert 1 < time.monotonic() - before < 4
+
+
+@pytest.mark.parametrize(
+    ("change", "sqlstate"),
+    [
+        ({"port": 1, "host": "127.0.0.1"}, None),
+        ({"host": "/nowhere"}, None),
+        ({"host": "nowhere.invalid"}, None),
+        ({"dbname": "none"}, None),
+        ({"dbname": "postgres"}, "3F000"),
+        ({"user": "reader"}, "42501"),
+        ({"user": "nobody_at_all"}, None),
+    ],
+    ids=["refused", "no socket", "no host", "no database", "no schema", "no right", "no role"],
+)
+def test_store_is_not_there(handler: Handler, change: dict[str, object], sqlstate: str | None) -> None:
+    """A database that cannot be reached or used defers, and the log says why; the line says nothing of it."""
+    conninfo = handler.config.read_text().split('"')[1] + "".join(f" {key}={value}" for key, value in change.items())
+    handler.configure(conninfo)
+    assert_ended(handler.deliver(MESSAGE), outcome.STORE_UNAVAILABLE)
+    (line,) = handler.log_lines()
+    assert line.startswith("action=store_unavailable status=75 code=4.3.0 ")
+    assert (f" sqlstate={sqlstate} " in line) == bool(sqlstate)
+    assert " reason=" in line
+
+
+# Size, time and other limits.
+
+
+def test_largest_message(handler: Handler, database: Database) -> None:
+    """A message of exactly message_size is stored; one octet more bounces, as the operator configured."""
+    handler.configure(database.conninfo, limits={"message_size": 100_000})
+    largest = MESSAGE + b"x" * (100_000 - len(MESSAGE))
+    assert_ended(handler.deliver(largest), outcome.DELIVERED)
+    assert_ended(handler.deliver(largest + b"x"), outcome.TOO_LARGE)
+    assert stored(database) == [largest]
+
+
+def test_sixty_megabytes(handler: Handler, database: Database) -> None:
+    """60 MB are too large by default; where they are allowed they are stored exactly, within the configured memory."""
+    line = b"QUJD" * 19 + b"\n"
+    message = b"Content-Type: application/zip\nContent-Transfer-Encoding: base64\n\n" + line * (60_000_000 // len(line))
+    assert_ended(handler.deliver(message), outcome.TOO_LARGE)
+    memory = 700_000_000
+    handler.configure(database.conninfo, limits={"message_size": 70_000_000, "memory": memory})
+    with handler.start(handler.command()) as running:
+        assert running.stdin
+        assert running.stdout
+        running.stdin.write(message)
+        running.stdin.close()
+        output = running.stdout.read().decode()
+        _, status, usage = os.wait4(running.pid, 0)
+        running.returncode = os.waitstatus_to_exitcode(status)
+    assert_ended(Ended(running.returncode, output), outcome.DELIVERED)
+    assert usage.ru_maxrss * 1024 < memory
+    assert stored(database) == [message]
+    assert database.value("SELECT size FROM pipehandler.attachment") == message.count(b"QUJD") * 3
+
+
+def test_message_that_never_ends(handler: Handler) -> None:
+    """A message that does not come to its end within the deadline is deferred."""
+    handler.configure("", limits={"deadline": 5, "parse_seconds": 1})
+    before = time.monotonic()
+    with handler.start(handler.command()) as running:
+        assert running.stdin
+        assert running.stdout
+        running.stdin.write(MESSAGE)
+        running.stdin.flush()
+        assert_ended(Ended(running.wait(), running.stdout.read().decode()), outcome.DEADLINE)
+    assert time.monotonic() - before < 7
+
+
+@pytest.mark.parametrize("limit", ["--nofile=5", "--nofile=6", "--as=40000000", "--as=60000000"])
+def test_starved_handler(handler: Handler, database: Database, limit: str) -> None:
+    """Without descriptors or memory the message is deferred, with a status and a line of the table."""
+    ended = handler.run(["prlimit", limit, *handler.command()], MESSAGE)
+    deferred = {(how.status, how.line()) for how in outcome.TABLE if how.code[0] == "4"}
+    assert (ended.status, ended.output.rstrip()) in deferred
+    assert stored(database) == []
+
+
+def test_log_does_not_decide(handler: Handler, database: Database) -> None:
+    """What is committed is delivered, whether or not the log file can be written."""
+    handler.log.mkdir()
+    assert_ended(handler.deliver(MESSAGE), outcome.DELIVERED)
+    handler.log.rmdir()
+    assert_ended(handler.run(["prlimit", "--fsize=0", *handler.command()], MESSAGE), outcome.DUPLICATE)
+    assert stored(database) == [MESSAGE]
+
+
+# The message that is cut short.
+
+
+def test_empty_stdin(handler: Handler, database: Database) -> None:
+    """Nothing at all is no message: pipe(8) never sends that, unless it died."""
+    assert_ended(handler.deliver(b""), outcome.CUT)
+    assert stored(database) == []
+
+
+def test_shorter_than_told(handler: Handler, database: Database) -> None:
+    """While pipe(8) lives, a message that is shorter than it told is stored, and marked."""
+    size = len(MESSAGE.replace(b"\n", b"\r\n"))
+    assert_ended(handler.deliver(MESSAGE, size=size), outcome.DELIVERED)
+    assert_ended(handler.deliver(MESSAGE, "other@example.com", size=size + 1), outcome.DELIVERED)
+    assert_ended(handler.deliver(MESSAGE + b"more\n", size=size + 50), outcome.DELIVERED)
+    codes = [
+        [defect["code"] for defect in row.defects]
+        for row in database.rows("SELECT defects FROM pipehandler.message ORDER BY size")
+    ]
+    assert codes == [[], ["shorter-than-told"]]
+
+
+# Starts the handler as the child of a process that writes a part of the message and is killed; leaves with its status.
+ORPHAN = """
+import ctypes, os, sys, time
+ctypes.CDLL(None).prctl(36, 1)  # PR_SET_CHILD_SUBREAPER: the orphan becomes ours, so that its status can be had
+part, command = sys.stdin.buffer.read(), sys.argv[1:]
+reading, writing = os.pipe()
+agent = os.fork()
+if not agent:
+    if not os.fork():
+        os.dup2(reading, 0)
+        os.execv(command[0], command)
+    os.close(reading)
+    os.write(writing, part)
+    time.sleep(0.5)
+    os.kill(os.getpid(), 9)
+os.close(reading)
+os.close(writing)
+os.waitpid(agent, 0)
+sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+
+
+def test_killed_agent(handler: Handler, database: Database) -> None:
+    """Where pipe(8) was killed while it wrote, the cut message is not stored: Postfix still has the whole one."""
+    size = len(MESSAGE.replace(b"\n", b"\r\n"))
+    ended = handler.run([sys.executable, "-c", ORPHAN, *handler.command(size=size)], MESSAGE[:-3])
+    assert_ended(ended, outcome.CUT)
+    assert stored(database) == []
+
+
+def test_killed_agent_with_prepended_fields(handler: Handler, database: Database) -> None:
+    """What pipe(8) prepends (its flags D, O and R) is not in ${size}, and does not hide that the end is missing."""
+    size = len(MESSAGE.replace(b"\n", b"\r\n"))
+    above = b"Return-Path: <sender@example.org>\nX-Original-To: user@example.com\nDelivered-To: user@example.com\n"
+    ended = handler.run([sys.executable, "-c", ORPHAN, *handler.command(size=size)], above + MESSAGE[:-3])
+    assert_ended(ended, outcome.CUT)
+    assert stored(database) == []
+
+
+def test_killed_agent_after_the_last_octet(handler: Handler, database: Database) -> None:
+    """Where pipe(8) was killed after it had written everything, storing is right: the redelivery is a duplicate."""
+    size = len(MESSAGE.replace(b"\n", b"\r\n"))
+    ended = handler.run([sys.executable, "-c", ORPHAN, *handler.command(size=size)], MESSAGE)
+    assert_ended(ended, outcome.DELIVERED)
+    assert_ended(handler.deliver(MESSAGE, size=size), outcome.DUPLICATE)
+
+
+# The descriptors.
+
+
+@pytest.mark.parametrize("closed", [each for each in product([False, True], repeat=3) if any(each)])
+def test_closed_descriptors(handler: Handler, database: Database, closed: tuple[bool, bool, bool]) -> None:
+    """With any of the standard descriptors closed nothing goes astray: the message is stored whole where it can be read, the
+    line is written nowhere but to stdout."""
+    close = " ".join(text for text, wanted in zip(("<&-", ">&-", "2>&-"), closed, strict=True) if wanted)
+    ended = handler.run(["sh", "-c", f'exec "$@" {close}', "sh", *handler.command()], MESSAGE)
+    how = outcome.CUT if closed[0] else outcome.DELIVERED
+    if closed[1]:
+        assert ended == (how.status, "")
+    else:
+        assert_ended(ended, how)
+    assert stored(database) == ([] if closed[0] else [MESSAGE])
+    assert len(handler.log_lines()) == 1
+
+
+@pytest.mark.parametrize("kind", ["full", "nobody reads"])
+def test_line_that_nobody_takes(handler: Handler, database: Database, kind: str) -> None:
+    """A pipe that is full, or that nobody reads, does not change the status."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    if kind == "full":
+        while os.write(writing, b"x" * (1 << 20)) == 1 << 20:
+            pass  # at last only a part of it has room
+    else:
+        os.close(reading)
+    done = subprocess.run(
+        handler.command(), input=MESSAGE, stdout=writing, stderr=writing, env=ENVIRONMENT, cwd="/", timeout=60
+    )
+    os.close(writing)
+    if kind == "full":
+        os.close(reading)
+    assert done.returncode == 0
+    assert stored(database) == [MESSAGE]
+
+
+def test_descriptors_are_its_own(handler: Handler, deaf: socket.socket) -> None:
+    """While it waits for the store, stdout and stderr are /dev/null and whatever else it opened is closed on exec: no child
+    could keep Postfix's pipe open or write into it."""
+    with handler.start(handler.command()) as running:
+        assert running.stdin
+        running.stdin.write(MESSAGE)
+        running.stdin.close()
+        process = Path(f"/proc/{running.pid}")
+        connection, _ = deaf.accept()
+        connection.recv(1)
+        targets = {int(each.name): os.readlink(each) for each in (process / "fd").iterdir()}
+        flags = {number: (process / "fdinfo" / str(number)).read_text().split() for number in targets}
+        running.kill()
+    connection.close()
+    assert (targets[1], targets[2]) == ("/dev/null", "/dev/null")
+    for number, words in flags.items():
+        assert words[2] == "flags:"
+        assert number <= 2 or int(words[3], 8) & os.O_CLOEXEC

@@ -1,0 +1,334 @@
+"""The operator's commands, run as a person or a program runs them."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from real.database import Database
+from real.handler import ENVIRONMENT, entrypoint
+from real.submission import submission
+
+from pipehandler import __version__
+from pipehandler.document import Document
+from pipehandler.mailbox import NoSuchMessage, attachment
+from pipehandler.store import Store
+from pipehandler.sysexits import EX_CONFIG, EX_NOINPUT, EX_UNAVAILABLE
+
+USAGE = 2  # click's status for a wrong call
+
+FILE = bytes(range(256))
+LETTER = (
+    b"Return-Path: <ann@example.org>\nFrom: Ann <ann@example.org>\nTo: a@example.com\nMessage-ID: <1@example.org>\n"
+    b"Date: Mon, 7 Sep 2026 10:00:00 +0900\nSubject: 100% off_er\nMIME-Version: 1.0\n"
+    b"Content-Type: multipart/mixed; boundary=b\n\n--b\nContent-Type: text/plain\n\nDear a\n--b\n"
+    b"Content-Type: application/octet-stream\nContent-Disposition: attachment; filename=octets.bin\n"
+    b"Content-Transfer-Encoding: quoted-printable\n\n" + b"".join(b"=%02X" % octet for octet in FILE) + b"\n--b--\n"
+)
+HOSTILE = (
+    b"From: =?utf-8?q?=1B[31mred=9b?= <x\x1b[2J@example.org>\nSubject: =?utf-8?q?=1b]0;title=07=C2=9B31m=E2=80=AE?=\n"
+    b"X-Field: \x1b[5m\n\nbody \x1b[1mbold\x1b[0m\n"
+)
+
+
+class Done(NamedTuple):
+    """How a command ended."""
+
+    status: int
+    output: bytes
+    errors: str
+
+    @property
+    def text(self) -> str:
+        """The output, of a command that did what it was told."""
+        assert (self.status, self.errors) == (0, "")
+        return self.output.decode()
+
+
+def pipehandler(*arguments: str) -> Done:
+    """Run the installed console script."""
+    script = Path(sys.executable).parent / "pipehandler"
+    done = subprocess.run([script, *arguments], capture_output=True, env=ENVIRONMENT, cwd="/", timeout=60)
+    return Done(done.returncode, done.stdout, done.stderr.decode())
+
+
+class Mailbox:
+    """A database with some mail; `run` runs a command as a reader of it."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.conninfo = database.server.conninfo(database.name, user="reader")
+        store = Store(database.conninfo)
+        later = "2026-09-08T10:00:00+09:00"
+        plain = b"From: Bob <bob@example.net>\nSubject: 100x offxer\n\nplain"
+        self.letter = store.ingest(submission(LETTER, "a@example.com", sender="bounces@example.org"))[0]
+        store.ingest(submission(plain, "user+tag@example.com", "b_c@example.com", sender="", received_at=later))
+        broken = Document(error="not parsed within 10 s")
+        store.ingest(
+            submission(b"broken", "bxc@example.com", sender="c@example.net", document=broken, received_at=later)
+        )
+        store.close()
+
+    def run(self, *arguments: str) -> Done:
+        """Run a command."""
+        return pipehandler("--conninfo", self.conninfo, *arguments)
+
+    def list(self, *arguments: str) -> list[dict[str, Any]]:
+        """What `list --json` gives."""
+        rows = json.loads(self.run("list", "--json", *arguments).text)
+        assert isinstance(rows, list)
+        return rows
+
+
+@pytest.fixture
+def mailbox(database: Database) -> Mailbox:
+    """A database with three messages for four recipients."""
+    return Mailbox(database)
+
+
+def test_list_is_newest_first(mailbox: Mailbox) -> None:
+    """A table for people: the newest delivery on top, with what is needed to choose one."""
+    head, *lines = mailbox.run("list").text.splitlines()
+    assert head.split() == ["ID", "RECEIVED", "RECIPIENT", "FROM", "SUBJECT", "SIZE", "FILES", "STATE"]
+    recipients = [line.split()[3].removesuffix("example.com") for line in lines]
+    assert recipients == ["bxc@", "user+tag@", "b_c@", "a@"]
+    assert re.search(r"2026-09-07 01:00:00\+00:00  a@example\.com +Ann +100% off_er +\d+ +1  parsed$", lines[-1])
+    assert lines[0].endswith("failed")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "recipients"),
+    [
+        ([], ["a@", "b_c@", "bxc@", "user+tag@"]),
+        (["--recipient", "a@example.com"], ["a@"]),
+        (["--recipient", "a@EXAMPLE.com"], ["a@"]),
+        (["--recipient", "*@example.com"], ["a@", "b_c@", "bxc@", "user+tag@"]),
+        (["--recipient", "user+*"], ["user+tag@"]),
+        (["--recipient", "b_c@*"], ["b_c@"]),
+        (["--recipient", "%"], []),
+        (["--recipient", "a"], []),
+        (["--sender", "ANN"], ["a@"]),
+        (["--sender", "bounces@"], ["a@"]),
+        (["--sender", "example.net"], ["b_c@", "bxc@", "user+tag@"]),
+        (["--sender", "\\"], []),
+        (["--subject", "0% OFF"], ["a@"]),
+        (["--subject", "off_er"], ["a@"]),
+        (["--subject", "100"], ["a@", "b_c@", "user+tag@"]),
+        (["--state", "failed"], ["bxc@"]),
+        (["--state", "parsed", "--subject", "x"], ["b_c@", "user+tag@"]),
+        (["--since", "2026-09-08 01:00:00"], ["b_c@", "bxc@", "user+tag@"]),
+        (["--since", "2026-09-08 01:00:01"], []),
+        (["--until", "2026-09-08 01:00:00"], ["a@"]),
+        (["--since", "2026-09-07", "--until", "2026-09-08"], ["a@"]),
+        (["--limit", "1"], ["bxc@"]),
+    ],
+    ids=lambda value: " ".join(value) if value and value[0].startswith("--") else "",
+)
+def test_filters(mailbox: Mailbox, arguments: list[str], recipients: list[str]) -> None:
+    """Each filter narrows the list; * stands for anything, and % and _ for themselves; --since is inclusive, --until is not."""
+    found = [row["recipient"].removesuffix("example.com") for row in mailbox.list(*arguments)]
+    assert sorted(found) == recipients
+
+
+def test_nothing_found(mailbox: Mailbox) -> None:
+    """An empty list says so to people, and is an empty array for programs."""
+    assert mailbox.run("list", "--subject", "none").text == "nothing found\n"
+    assert mailbox.list("--subject", "none") == []
+
+
+def test_show(mailbox: Mailbox) -> None:
+    """A message for people: where it is from, to whom it was delivered, its files and its text."""
+    text = mailbox.run("show", str(mailbox.letter.delivery)).text
+    for wanted in (
+        f"Message:    {mailbox.letter.message}\n",
+        "Subject:    100% off_er\n",
+        "From:       Ann <ann@example.org>\n",
+        "Date:       2026-09-07 10:00:00+09:00\n",
+        "from bounces@example.org to a@example.com",
+        "octets.bin  application/octet-stream   256",
+        "\nDear a",
+    ):
+        assert wanted in text
+    assert "\nMIME-Version: 1.0\n" in mailbox.run("show", mailbox.letter.message, "--header").text
+
+
+def test_json_is_complete(mailbox: Mailbox) -> None:
+    """The JSON of a message has every column of its tables, but for the bytes and what is derived or internal."""
+    shown = json.loads(mailbox.run("show", "--json", mailbox.letter.message).text)
+    left_out = {"from_name", "from_address", "fingerprint", "prepended", "lease", "xid", "content"}
+    rows = {"message": shown, "delivery": shown["deliveries"][0], "attachment": shown["attachments"][0]}
+    for table, row in rows.items():
+        columns = mailbox.database.rows(
+            "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0", f"pipehandler.{table}"
+        )
+        own = {"deliveries", "attachments"} if row is shown else set()
+        assert {column.attname for column in columns} - left_out - set(row) <= {"message"}
+        assert set(row) - own <= {column.attname for column in columns}
+    assert (shown["subject"], shown["size"]) == ("100% off_er", len(LETTER.partition(b"\n")[2]))
+    assert shown["deliveries"][0]["received_at"] == "2026-09-07T01:00:00+00:00"
+
+
+def test_raw(mailbox: Mailbox) -> None:
+    """The bytes of a delivery are exactly those that were read, those of a message without what was prepended for one."""
+    assert mailbox.run("raw", str(mailbox.letter.delivery)) == (0, LETTER, "")
+    assert mailbox.run("raw", mailbox.letter.message) == (0, LETTER.partition(b"\n")[2], "")
+
+
+def test_attachment(mailbox: Mailbox) -> None:
+    """The content of an attachment comes byte for byte."""
+    assert mailbox.run("attachment", mailbox.letter.message, "1") == (0, FILE, "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["show", "999"], "nothing with the id 999 is stored; `pipehandler list` shows what is"),
+        (["raw", "00000000-0000-0000-0000-000000000000"], "nothing with the id 00000000-"),
+        (["raw", "x"], "'x' is no id; give a delivery's number or a message's UUID"),
+        (["show", "9" * 30], f"'{'9' * 30}' is no id"),
+        (["show", "٣"], "'٣' is no id"),
+        (["attachment", "1", "2"], "1 has no attachment 2; it has 1, see `pipehandler show 1`"),
+        (["attachment", "999", "1"], "nothing with the id 999"),
+    ],
+)
+def test_unknown_id(mailbox: Mailbox, arguments: list[str], told: str) -> None:
+    """An id that names nothing ends with EX_NOINPUT and a line that says what to do; nothing goes to stdout."""
+    done = mailbox.run(*arguments)
+    assert (done.status, done.output) == (EX_NOINPUT, b"")
+    assert done.errors.startswith(f"Error: {told}")
+    assert done.errors.count("\n") == 1
+
+
+def test_bytes_that_are_not_stored(mailbox: Mailbox) -> None:
+    """What retention or the configuration left out is said to be missing, not shown as empty."""
+    mailbox.database.execute("UPDATE pipehandler.attachment SET content = NULL")
+    mailbox.database.execute("DELETE FROM pipehandler.raw_message")
+    assert "the bytes of 1 are not stored any more" in mailbox.run("raw", "1").errors
+    store = Store(mailbox.conninfo)
+    with pytest.raises(NoSuchMessage, match="content of attachment 1 is not stored"):
+        attachment(store, "1", 1)
+    store.close()
+
+
+@pytest.mark.parametrize(
+    "arguments", [["list"], ["show", "1"], ["show", "--header", "1"], ["list", "--json"], ["show", "--json", "1"]]
+)
+def test_escape_sequences_stop_here(database: Database, arguments: list[str]) -> None:
+    """Nothing that a sender wrote is obeyed by the terminal: no control character and no change of direction goes out."""
+    store = Store(database.conninfo)
+    store.ingest(submission(HOSTILE))
+    store.close()
+    text = pipehandler("--conninfo", database.admin, *arguments).text
+    assert "title" in text
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", text)
+    if "--json" in arguments:
+        given = json.loads(text)
+        row = given[0] if isinstance(given, list) else given
+        assert row["subject"] == "\x1b]0;title\x07\x9b31m\u202e"
+
+
+# Configuration and database.
+
+
+def test_migrate(database: Database) -> None:
+    """`migrate` says what it did, and when there is nothing to do; --dry-run prints a script, or a comment."""
+    database.execute("DROP SCHEMA pipehandler CASCADE")
+    options = ["--conninfo", database.admin, "migrate"]
+    script = pipehandler(*options, "--dry-run").text
+    assert script.lstrip().startswith("BEGIN;")
+    assert script.endswith("COMMIT;\n")
+    assert "applied 0001_schema.sql\n" in pipehandler(*options).text
+    assert pipehandler(*options).text == "nothing to do: the schema is up to date\n"
+    assert pipehandler(*options, "--dry-run").text == "-- nothing to do\n"
+
+
+@pytest.fixture
+def config(folder: Path, database: Database) -> Iterator[Path]:
+    """A configuration file for the database."""
+    path = folder / "pipehandler.toml"
+    path.write_text(f"database.conninfo = '{database.conninfo}'\ndatabase.admin_conninfo = '{database.admin}'\n")
+    return path  # type: ignore[return-value]
+
+
+def test_configured_database(config: Path) -> None:
+    """Commands connect as the configuration says, with admin_conninfo where there is one."""
+    assert pipehandler("--config", str(config), "list").text == "nothing found\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"), [("limits.deadline = 1", "limits.deadline = 1; allowed: "), (None, "No such file or directory")]
+)
+def test_wrong_configuration(folder: Path, text: str | None, told: str) -> None:
+    """A configuration that is wrong or missing is EX_CONFIG, with the key or the file named."""
+    path = folder / "pipehandler.toml"
+    if text is not None:
+        path.write_text(text)
+    done = pipehandler("--config", str(path), "list")
+    assert (done.status, done.output) == (EX_CONFIG, b"")
+    assert str(path) in done.errors
+    assert told in done.errors
+
+
+@pytest.mark.parametrize("command", [["list"], ["show", "1"], ["raw", "1"], ["attachment", "1", "1"], ["migrate"]])
+def test_database_is_down(command: list[str]) -> None:
+    """A database that does not answer is EX_UNAVAILABLE, with the reason in one line."""
+    done = pipehandler("--conninfo", "host=127.0.0.1 port=1", *command)
+    assert (done.status, done.output) == (EX_UNAVAILABLE, b"")
+    assert re.fullmatch(r"Error: database: .*Connection refused.*\n", done.errors)
+
+
+def test_changed_migration(database: Database) -> None:
+    """A schema that these files did not make is EX_CONFIG."""
+    database.execute("UPDATE pipehandler.migration SET checksum = 'x'")
+    done = pipehandler("--conninfo", database.admin, "migrate")
+    assert (done.status, done.output) == (EX_CONFIG, b"")
+
+
+# Postfix and the rest.
+
+
+def test_postfix_lines() -> None:
+    """`postfix` prints the lines for master.cf and main.cf with the paths of this installation and the given names."""
+    options = ["--user", "mailuser", "--domain", "mail.example.net", "--maxproc", "7"]
+    text = pipehandler("--config", "/srv/p.toml", "postfix", "master.cf", *options).text
+    python, isolated, path, command = entrypoint()
+    assert f"argv={python} {isolated} {path} {command}" in re.sub(r"\s+", " ", text)
+    assert "user=mailuser" in text
+    assert "--config=/srv/p.toml" in text
+    everything = pipehandler("postfix", *options).text
+    assert "mail.example.net" in everything
+    assert [line for line in everything.splitlines() if line.startswith("##### ")] == [
+        *("##### master.cf", "##### main.cf", "##### pipehandler_status_filter")
+    ]
+
+
+def test_deliver_behind_an_option() -> None:
+    """`deliver` goes through the fence wherever it stands: a configuration that is missing defers."""
+    done = pipehandler("--config", "/none", "deliver", "--sender=", "--", "a@example.com")
+    assert (done.status, done.output) == (75, b"4.3.5 mail system incorrectly configured\n")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["none"], ["list", "--limit", "0"], ["list", "--since", "x"], ["attachment", "1", "0"]]
+)
+def test_usage(arguments: list[str]) -> None:
+    """A wrong call says what is wrong."""
+    done = pipehandler(*arguments)
+    assert (done.status, done.output) == (USAGE, b"")
+    assert "Usage: pipehandler" in done.errors
+
+
+def test_version() -> None:
+    """`--version` names the version."""
+    assert __version__ in pipehandler("--version").text
+
+
+def test_help_names_every_command() -> None:
+    """`--help` shows each command with what it is for."""
+    text = pipehandler("--help").text
+    for command in ("attachment", "deliver", "list", "migrate", "postfix", "raw", "show"):
+        assert re.search(rf"^  {command} +\w", text, re.MULTILINE)

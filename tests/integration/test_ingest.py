@@ -1,0 +1,487 @@
+"""Ingest with a real server: what is stored is what was read, once, or nothing and a temporary outcome."""
+
+import itertools
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from real.database import Database
+from real.handler import Handler
+from real.proxy import AFTER, BACKEND, BEFORE, CUT, FRONTEND, INSIDE, RESET, STALL, Fault, Proxy, message, proxy
+from real.submission import MESSAGE, submission
+
+from pipehandler import mailbox, outcome
+from pipehandler.document import Attachment, Defect, Document
+from pipehandler.store import DataRefused, Store, Stored, StoreError
+
+OTHER = MESSAGE.replace(b"one", b"two")
+NUMBERS = itertools.count()
+
+
+@contextmanager
+def open_store(conninfo: str, statement_timeout: int = 20, remaining: float = float("inf")) -> Iterator[Store]:
+    """A store for a while."""
+    store = Store(conninfo, 5, statement_timeout, lambda: remaining)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+@pytest.fixture
+def store(database: Database) -> Iterator[Store]:
+    """The store with the rights of a handler."""
+    with open_store(database.conninfo) as opened:
+        yield opened
+
+
+def refused(store: Store, raw: bytes = MESSAGE) -> StoreError:
+    """The error with which the store refuses a message."""
+    with pytest.raises(StoreError) as error:
+        store.ingest(submission(raw))
+    return error.value
+
+
+def deliveries(database: Database) -> int:
+    """How many deliveries are stored."""
+    return int(database.value("SELECT count(*) FROM pipehandler.delivery"))
+
+
+@contextmanager
+def session(database: Database) -> Iterator[psycopg.Connection[tuple[object, ...]]]:
+    """A transaction of somebody else, which ends without a trace."""
+    with psycopg.connect(database.admin) as connection:
+        yield connection
+        connection.rollback()
+
+
+# What is stored.
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    raw=st.binary(max_size=300), above=st.sampled_from([b"", b"Return-Path: <x>\n", b"From x\nDelivered-To: y\n z\n"])
+)
+def test_stored_is_what_was_read(every_database: Database, raw: bytes, above: bytes) -> None:
+    """Whatever the bytes are: those of a delivery are exactly what was read, those of the message what was read without the
+    fields that Postfix prepended."""
+    with open_store(every_database.conninfo) as store, open_store(every_database.admin) as reader:
+        wanted = submission(above + raw, f"{next(NUMBERS)}@example.com")
+        (stored,) = store.ingest(wanted)
+        assert (stored.message, stored.duplicate) == (wanted.identity.id, False)
+        assert mailbox.raw(reader, str(stored.delivery)) == above + raw
+        assert mailbox.raw(reader, stored.message) == (above + raw)[wanted.identity.prepended :]
+
+
+TEXT = "Ünï 한 \U0001f600 \\ ' \" \t \u2028 \uffff"
+
+
+def test_every_column(every_database: Database) -> None:
+    """Each thing that parsing finds stands in the column of its name, as it was."""
+    raw = (
+        "From: =?utf-8?q?=C3=9Cn=C3=AF?= <a@example.org>\nSender: s@example.org\nReply-To: r@example.org\n"
+        "To: g: b@example.com, c@example.com;\nCc: d@example.com\nBcc: e@example.com\nMessage-ID: <1@example.org>\n"
+        "In-Reply-To: <0@example.org>\nReferences: <x@y> <0@example.org>\nDate: Mon, 7 Sep 2026 10:00:00 +0900\n"
+        "Subject: =?utf-8?b?7ZWc?=\nList-Id: News <news.example.org>\nMIME-Version: 1.0\n"
+        "Content-Type: multipart/mixed; boundary=b\n\n--b\nContent-Type: text/plain; charset=utf-8\n\nbödy\n"
+        '--b\nContent-Type: application/pdf; name="a.pdf"\nContent-ID: <c@d>\nContent-Disposition: attachment\n\n%PDF\n--b--\n'
+    ).encode()
+    with open_store(every_database.conninfo) as store:
+        (stored,) = store.ingest(submission(raw))
+    with open_store(every_database.admin) as reader:
+        row = mailbox.message(reader, stored.message)
+    assert row["message_id"] == "1@example.org"
+    assert (row["in_reply_to"], row["reference_ids"]) == (["0@example.org"], ["x@y", "0@example.org"])
+    assert (row["date"].isoformat(), row["date_offset"]) == ("2026-09-07T01:00:00+00:00", 540)
+    assert row["subject"] == "한"
+    assert row["from_list"] == [{"name": "Ünï", "address": "a@example.org", "group": ""}]
+    found = {
+        name: [each["address"] for each in row[f"{name}_list"]] for name in ("sender", "reply_to", "to", "cc", "bcc")
+    }
+    assert found == {
+        "sender": ["s@example.org"],
+        "reply_to": ["r@example.org"],
+        "to": ["b@example.com", "c@example.com"],
+        "cc": ["d@example.com"],
+        "bcc": ["e@example.com"],
+    }
+    assert row["list_id"] == "news.example.org"
+    assert row["text_body"].strip() == "bödy"
+    assert (row["state"], row["error"], row["size"]) == ("parsed", None, len(raw))
+    assert row["header"][0][0] == "From"
+    (attachment,) = row["attachments"]
+    assert (attachment["file_name"], attachment["content_type"]) == ("a.pdf", "application/pdf")
+    assert (attachment["content_id"], attachment["disposition"]) == ("c@d", "attachment")
+    with open_store(every_database.admin) as reader:
+        content = mailbox.attachment(reader, stored.message, 1)
+    assert (len(content), content.strip()) == (attachment["size"], b"%PDF")
+
+
+def test_hostile_text(every_database: Database) -> None:
+    """Text that means something to SQL, JSON or COPY is stored as it is."""
+    document = Document(
+        subject=TEXT,
+        text=TEXT,
+        html=TEXT,
+        header=[("Subject", TEXT)],
+        attachments=[Attachment("1", "text/x", bytes(range(256)), TEXT, TEXT, TEXT), Attachment("2", "a/b", b"")],
+        defects=[Defect("x", TEXT, TEXT)],
+    )
+    with open_store(every_database.conninfo) as store, open_store(every_database.admin) as reader:
+        (stored,) = store.ingest(submission(document=document))
+        row = mailbox.message(reader, stored.message)
+        assert mailbox.attachment(reader, stored.message, 1) == bytes(range(256))
+        assert mailbox.attachment(reader, stored.message, 2) == b""
+    assert (row["subject"], row["text_body"], row["html_body"]) == (TEXT, TEXT, TEXT)
+    assert row["header"] == [["Subject", TEXT]]
+    assert row["defects"] == [{"code": "x", "where": TEXT, "detail": TEXT}]
+    assert row["attachments"][0]["file_name"] == TEXT
+
+
+def test_attachments_that_are_not_wanted(store: Store, database: Database) -> None:
+    """With store.attachments = false they are described, and their content stays in the raw message."""
+    document = Document(attachments=[Attachment("1", "a/b", b"content")])
+    store.ingest(submission(document=document, attachments=False))
+    ((content, size),) = database.rows("SELECT content, size FROM pipehandler.attachment")
+    assert (content, size) == (None, 7)
+
+
+def test_sender_chosen_values_are_not_too_long_for_an_index(store: Store, database: Database) -> None:
+    """A Message-ID and an address longer than an index row allows do not refuse the message."""
+    long = b"x" * 5_000
+    store.ingest(submission(b"Message-ID: <" + long + b"@x>\nFrom: " + long + b"@example.org\n\n"))
+    assert database.value("SELECT message_id IS NULL AND from_address IS NULL FROM pipehandler.message")
+    assert len(database.value("SELECT from_list->0->>'address' FROM pipehandler.message")) > 5_000
+
+
+# Once.
+
+
+def test_one_message_for_all_copies(store: Store, database: Database) -> None:
+    """The same bytes for another recipient are a delivery more, not a message more; sent again they are a duplicate."""
+    first = store.ingest(submission(MESSAGE, "a@example.com"))
+    both = store.ingest(submission(MESSAGE, "a@example.com", "b@example.com"))
+    assert [each.duplicate for each in sorted(both)] == [True, False]
+    assert {each.message for each in first + both} == {submission().identity.id}
+    assert database.value("SELECT count(*) FROM pipehandler.message") == 1
+
+
+def test_retransmission_is_a_duplicate_of_the_first_copy(store: Store, database: Database) -> None:
+    """A second transmission with another Received field stores nothing, and is told the message that is there."""
+    (first,) = store.ingest(submission(b"Received: one\n" + MESSAGE))
+    (second,) = store.ingest(submission(b"Received: two\n" + MESSAGE))
+    assert second == Stored(first.recipient, first.delivery, first.message, duplicate=True)
+    assert database.value("SELECT count(*) FROM pipehandler.message") == 1
+
+
+def test_recipient_that_is_named_twice(store: Store, database: Database) -> None:
+    """A recipient that stands twice in one call gets one delivery."""
+    assert len({each.delivery for each in store.ingest(submission(MESSAGE, "a@example.com", "a@example.com"))}) == 1
+    assert deliveries(database) == 1
+
+
+def together(count: int, work: Callable[[int], object]) -> list[object]:
+    """What `count` threads return that begin at the same moment."""
+    start = threading.Barrier(count)
+
+    def one(number: int) -> object:
+        start.wait()
+        return work(number)
+
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(one, range(count)))
+
+
+def test_twenty_at_once(every_database: Database) -> None:
+    """Twenty handlers with the same message store it once; one of them did it, the others are duplicates."""
+
+    def work(number: int) -> bool:
+        with open_store(every_database.conninfo) as store:
+            store.connect()
+            (stored,) = store.ingest(submission())
+            return stored.duplicate
+
+    assert sorted(together(20, work)) == [False] + [True] * 19  # type: ignore[type-var]
+    counts = "SELECT (SELECT count(*) FROM pipehandler.%s)"
+    assert [every_database.value(counts % name) for name in ("message", "raw_message", "delivery")] == [1, 1, 1]
+
+
+def test_recipients_in_opposite_orders(every_database: Database) -> None:
+    """Handlers with the same recipients in opposite orders never wait for each other in a circle."""
+    recipients = [f"{number}@example.com" for number in range(30)]
+    log = every_database.server.log
+    before = log.stat().st_size
+
+    def work(number: int) -> None:
+        with open_store(every_database.conninfo) as store:
+            for run in range(10):
+                order = recipients if (number + run) % 2 else recipients[::-1]
+                store.ingest(submission(MESSAGE + b"%d" % run, *order))
+
+    together(4, work)
+    assert deliveries(every_database) == 300
+    assert b"deadlock detected" not in log.read_bytes()[before:]
+
+
+# Tried again.
+
+
+def test_serialization_failure_is_tried_again(store: Store, database: Database) -> None:
+    """A message that is removed while another recipient's copy comes (40001) is stored again, whole."""
+    store.ingest(submission(MESSAGE, "a@example.com"))
+    with session(database) as other:
+        other.execute("DELETE FROM pipehandler.delivery")
+        other.execute("DELETE FROM pipehandler.message")
+        with ThreadPoolExecutor(1) as pool:
+            running = pool.submit(store.ingest, submission(MESSAGE, "b@example.com"))
+            wait_until_blocked(database)
+            other.commit()
+            assert [each.duplicate for each in running.result(20)] == [False]
+    ((recipient, raw),) = database.rows(
+        "SELECT recipient, raw FROM pipehandler.delivery JOIN pipehandler.raw_message USING (message)"
+    )
+    assert (recipient, bytes(raw)) == ("b@example.com", MESSAGE)
+
+
+def test_deadlock_is_tried_again(database: Database) -> None:
+    """As the victim of a deadlock (40P01) the handler tries again, and stores the message."""
+    conninfo = f"{database.admin} options='-c deadlock_timeout=50ms'"
+    with session(database) as other, open_store(conninfo) as store:
+        other.execute("SET deadlock_timeout = '20s'")
+        other.execute("LOCK pipehandler.message IN EXCLUSIVE MODE")
+        with ThreadPoolExecutor(1) as pool:
+            running = pool.submit(store.ingest, submission())
+            wait_until_blocked(database)
+            other.execute("LOCK pipehandler.delivery IN EXCLUSIVE MODE")  # granted when the handler was chosen
+            other.rollback()
+            assert [each.duplicate for each in running.result(20)] == [False]
+
+
+def test_lock_timeout_is_tried_again(database: Database) -> None:
+    """A lock that is not available for half of the statement timeout (55P03) is tried for again."""
+    with session(database) as other, open_store(database.conninfo, statement_timeout=1) as store:
+        other.execute("LOCK pipehandler.delivery")
+        with ThreadPoolExecutor(1) as pool:
+            running = pool.submit(store.ingest, submission())
+            log = database.server.log
+            before = log.stat().st_size
+            while b"lock timeout" not in log.read_bytes()[before:]:
+                pass
+            other.rollback()
+            assert [each.duplicate for each in running.result(20)] == [False]
+
+
+def wait_until_blocked(database: Database) -> None:
+    """Wait until a session of this database waits for a lock."""
+    while not database.value(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    ):
+        pass
+
+
+def test_locked_tables_defer(database: Database) -> None:
+    """Where the lock does not come (a migration under way), the message is deferred in the time that was given."""
+    with session(database) as other, open_store(database.conninfo, statement_timeout=1) as store:
+        other.execute("LOCK pipehandler.delivery")
+        error = refused(store)
+    assert (error.outcome, error.sqlstate) == (outcome.STORE_UNAVAILABLE, "55P03")
+    assert deliveries(database) == 0
+
+
+def test_slow_server_defers(database: Database) -> None:
+    """A server that works longer than statement_timeout is interrupted (57014), and the message is deferred."""
+    trigger(database, "PERFORM pg_sleep(20)")
+    with open_store(database.conninfo, statement_timeout=1) as store:
+        error = refused(store)
+    assert (error.outcome, error.sqlstate) == (outcome.STORE_UNAVAILABLE, "57014")
+    assert deliveries(database) == 0
+
+
+# Refused.
+
+
+def trigger(database: Database, statement: str, deferred: bool = False) -> None:
+    """Let `statement` (PL/pgSQL) run for each delivery: while it is written, or at the commit."""
+    database.execute(
+        f"CREATE FUNCTION fault() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {statement}; RETURN NEW; END $$"
+    )
+    when = "DEFERRABLE INITIALLY DEFERRED" if deferred else ""
+    database.execute(
+        f"CREATE CONSTRAINT TRIGGER fault AFTER INSERT ON pipehandler.delivery {when} FOR EACH ROW EXECUTE FUNCTION fault()"
+    )
+
+
+@pytest.mark.parametrize("deferred", [False, True], ids=["statement", "commit"])
+@pytest.mark.parametrize(
+    ("sqlstate", "how"),
+    [
+        ("08006", outcome.STORE_UNAVAILABLE),
+        ("23503", outcome.STORE_UNAVAILABLE),
+        ("23505", outcome.STORE_UNAVAILABLE),
+        ("25006", outcome.STORE_UNAVAILABLE),
+        ("42501", outcome.STORE_UNAVAILABLE),
+        ("53100", outcome.STORE_FULL),
+        ("53200", outcome.STORE_UNAVAILABLE),
+        ("57P01", outcome.STORE_UNAVAILABLE),
+        ("58030", outcome.STORE_UNAVAILABLE),
+        ("P0001", outcome.STORE_UNAVAILABLE),
+        ("XX000", outcome.STORE_UNAVAILABLE),
+    ],
+)
+def test_error_is_temporary(
+    store: Store, database: Database, sqlstate: str, how: outcome.Outcome, deferred: bool
+) -> None:
+    """What the server refuses for reasons of its own, while it writes or when it commits, is temporary, and leaves nothing."""
+    trigger(database, f"RAISE EXCEPTION 'fault' USING ERRCODE = '{sqlstate}', DETAIL = 'secret'", deferred)
+    error = refused(store)
+    assert (error.outcome, error.sqlstate, str(error)) == (how, sqlstate, "fault")
+    assert not isinstance(error, DataRefused)
+    assert deliveries(database) == 0
+
+
+@pytest.mark.parametrize("sqlstate", ["22021", "22P05", "54000", "0A000", "23502", "23514"])
+def test_error_of_the_data(store: Store, database: Database, sqlstate: str) -> None:
+    """What the server refuses because of the data is told apart, without a word of the data."""
+    trigger(database, f"RAISE EXCEPTION 'secret' USING ERRCODE = '{sqlstate}'")
+    error = refused(store)
+    assert isinstance(error, DataRefused)
+    assert (error.sqlstate, "secret" in str(error)) == (sqlstate, False)
+
+
+def test_no_partition_is_no_error_of_the_data(store: Store, database: Database) -> None:
+    """A partition that the operator has not made yet (23514) is temporary."""
+    trigger(database, "RAISE EXCEPTION 'no partition of relation \"x\" found for row' USING ERRCODE = '23514'")
+    assert not isinstance(refused(store), DataRefused)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        Document(subject="\0"),
+        Document(text="\0"),
+        Document(html="\udcff"),
+        Document(subject="\ud800"),
+        Document(header=[("X", "\udcff")]),
+        Document(attachments=[Attachment("1", "a/b", b"", "\0")]),
+    ],
+    ids=[
+        "NUL in JSON",
+        "NUL in text",
+        "surrogate in text",
+        "surrogate in JSON",
+        "surrogate in header",
+        "NUL in file name",
+    ],
+)
+def test_text_that_cannot_be_stored(store: Store, database: Database, document: Document) -> None:
+    """Text that slipped through the parser and cannot be stored refuses the data, not the message, and not the next one."""
+    with pytest.raises(DataRefused):
+        store.ingest(submission(document=document))
+    store.ingest(submission(document=Document(error="refused")))
+    assert database.value("SELECT state FROM pipehandler.message") == "failed"
+
+
+def test_more_than_the_protocol_takes(store: Store, database: Database) -> None:
+    """A decoded view that does not fit into one message of the protocol (1 GB, for which the server would end the session
+    each time) refuses the data before it is sent."""
+    with pytest.raises(DataRefused) as error:
+        store.ingest(submission(document=Document(text="x" * 300_000_000)))
+    assert error.value.sqlstate == "54000"
+    assert database.value("SELECT count(*) FROM pg_stat_activity WHERE usename = 'pipehandler'") == 0
+
+
+def test_refused_data_is_quarantined(handler: Handler, database: Database) -> None:
+    """A message whose decoded view is refused is delivered all the same: its bytes are stored, and why the rest is not."""
+    database.execute("ALTER TABLE pipehandler.message ADD CHECK (subject <> 'one')")
+    ended = handler.deliver(MESSAGE)
+    assert (ended.status, ended.output[:26]) == (0, "2.0.0 stored, not parsed " + submission().identity.id[:1])
+    ((state, error, subject, raw),) = database.rows(
+        "SELECT state, error, subject, raw FROM pipehandler.message m JOIN pipehandler.raw_message r ON r.message = m.id"
+    )
+    assert (state, subject, bytes(raw)) == ("failed", None, MESSAGE)
+    assert error.endswith("SQLSTATE 23514")
+    assert handler.log_lines()[0].startswith("action=quarantined status=0 ")
+    assert handler.deliver(MESSAGE).output.startswith("2.0.0 stored before ")
+
+
+def test_read_only_server_defers(store: Store, database: Database) -> None:
+    """A standby, or a primary that was made read-only (25006), is temporary."""
+    database.execute(f"ALTER DATABASE {database.name} SET default_transaction_read_only = on")
+    error = refused(store)
+    assert (error.outcome, error.sqlstate) == (outcome.STORE_UNAVAILABLE, "25006")
+
+
+def test_too_many_connections_defer(store: Store, database: Database) -> None:
+    """A server without a free connection (53300) is temporary."""
+    database.execute(f"ALTER DATABASE {database.name} CONNECTION LIMIT 0")
+    error = refused(store)
+    assert error.outcome == outcome.STORE_UNAVAILABLE
+    assert "too many connections" in str(error)
+
+
+def test_lost_connection_is_opened_again(store: Store, database: Database) -> None:
+    """After the server ended the session, the next message gets a new one."""
+    store.ingest(submission(MESSAGE))
+    database.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'pipehandler'")
+    assert refused(store, OTHER).outcome == outcome.STORE_UNAVAILABLE
+    store.ingest(submission(OTHER))
+    assert deliveries(database) == 2
+
+
+# The wire.
+
+
+@pytest.fixture
+def wire(database: Database) -> Iterator[Proxy]:
+    """A proxy in front of the server."""
+    with proxy(database.server.port) as running:
+        yield running
+
+
+# ReadyForQuery comes at the end of the start-up, and then after the commit.
+COMPLETE, READY = message(BACKEND, "C"), message(BACKEND, "Z", 2)
+COMMITTED = [Fault(COMPLETE), Fault(COMPLETE, INSIDE), Fault(COMPLETE, AFTER), Fault(READY), Fault(READY, INSIDE)]
+NOT_COMMITTED = [
+    *(Fault(message(BACKEND, "R")), Fault(message(BACKEND, "Z"), AFTER)),
+    *(Fault(message(FRONTEND, kind), where) for kind in "PBES" for where in (BEFORE, INSIDE)),
+]
+
+
+@pytest.mark.parametrize("how", [CUT, RESET])
+@pytest.mark.parametrize(
+    ("fault", "committed"), [*((each, True) for each in COMMITTED), *((each, False) for each in NOT_COMMITTED)]
+)
+def test_connection_is_lost(wire: Proxy, database: Database, fault: Fault, committed: bool, how: str) -> None:
+    """A connection that ends before the server said that it is ready again is never a success, whatever it had said; the
+    redelivery is a duplicate or the first copy, and there is one."""
+    wire.fault = fault._replace(how=how)
+    with open_store(wire.conninfo(database.conninfo)) as store:
+        assert refused(store).outcome == outcome.STORE_UNAVAILABLE
+    assert wire.hits == 1
+    wire.fault = None
+    wait_until_alone(database)
+    with open_store(wire.conninfo(database.conninfo)) as store:
+        (stored,) = store.ingest(submission())
+    assert stored.duplicate == committed
+    assert deliveries(database) == 1
+
+
+def wait_until_alone(database: Database) -> None:
+    """Wait until the server has noticed that the handler is gone."""
+    while database.value("SELECT count(*) FROM pg_stat_activity WHERE usename = 'pipehandler'"):
+        pass
+
+
+def test_silence_instead_of_the_commit(handler: Handler, wire: Proxy, database: Database) -> None:
+    """A server that says everything but that it is ready again is waited for until the deadline, then the message is
+    deferred; the redelivery is a duplicate."""
+    wire.fault = Fault(READY, BEFORE, STALL)
+    handler.configure(wire.conninfo(database.conninfo), limits={"deadline": 5, "parse_seconds": 1})
+    assert handler.deliver(MESSAGE) == (outcome.DEADLINE.status, outcome.DEADLINE.line() + "\n")
+    wire.fault = None
+    assert handler.deliver(MESSAGE).output.startswith(outcome.DUPLICATE.line())

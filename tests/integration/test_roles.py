@@ -1,0 +1,170 @@
+"""Least privilege: what each role may do is tried, and what it may not do fails."""
+
+import json
+
+import psycopg
+import pytest
+from psycopg.errors import InsufficientPrivilege, NotNullViolation
+from real.database import Database
+from real.submission import MESSAGE, submission
+
+from pipehandler.fingerprint import identify
+from pipehandler.store import Store, _arguments
+
+TABLES = ("address", "attachment", "delivery", "message", "migration", "raw_message")
+ACTIONS = {
+    "SELECT": "SELECT * FROM {}",
+    "INSERT": "INSERT INTO {} DEFAULT VALUES",
+    "UPDATE": "UPDATE {} SET {column} = {column}",
+    "DELETE": "DELETE FROM {}",
+    "TRUNCATE": "TRUNCATE {}",
+}
+ALLOWED = {
+    "pipehandler": {},
+    "reader": {table: {"SELECT"} for table in TABLES},
+    "upkeep": {
+        "address": {"SELECT", "INSERT", "UPDATE", "DELETE"},
+        "attachment": {"SELECT", "INSERT", "UPDATE", "DELETE"},
+        "delivery": {"SELECT", "UPDATE", "DELETE"},
+        "message": {"SELECT", "UPDATE", "DELETE"},
+        "migration": {"SELECT"},
+        "raw_message": {"SELECT", "DELETE"},
+    },
+}
+INGEST = "SELECT * FROM pipehandler.ingest('{}', '{}', '', '', '', '', NULL)"
+
+
+def attempt(database: Database, role: str, *statements: str) -> None:
+    """Run statements as a role, in a transaction that is rolled back."""
+    with psycopg.connect(database.server.conninfo(database.name, user=role)) as connection:
+        for statement in statements:
+            connection.execute(statement)
+        connection.rollback()
+
+
+def test_tables_are_all_there(untouched: Database) -> None:
+    """The tables of this test are those of the schema."""
+    rows = untouched.rows("SELECT tablename FROM pg_tables WHERE schemaname = 'pipehandler' ORDER BY 1")
+    assert tuple(row.tablename for row in rows) == TABLES
+
+
+@pytest.mark.parametrize("role", ALLOWED)
+def test_tables(untouched: Database, role: str) -> None:
+    """Each role may do with each table what is granted to it, and nothing else: the handler nothing at all."""
+    done: dict[str, set[str]] = {}
+    for table in TABLES:
+        column = untouched.value(
+            "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 AND attidentity = '' LIMIT 1",
+            f"pipehandler.{table}",
+        )
+        for action, statement in ACTIONS.items():
+            text = statement.replace("{column}", str(column)).replace("{}", f"pipehandler.{table}")
+            try:
+                attempt(untouched, role, text)
+            except InsufficientPrivilege:
+                continue
+            except NotNullViolation:
+                pass  # it had the right, and said nothing
+            done.setdefault(table, set()).add(action)
+    assert done == ALLOWED[role]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT * FROM pipehandler.inbox",
+        "COPY pipehandler.raw_message TO STDOUT",
+        "LOCK pipehandler.delivery",
+        "CREATE TABLE pipehandler.mine (x int)",
+        "CREATE TABLE public.mine (x int)",
+        "CREATE FUNCTION pipehandler.ingest(x int) RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        "DROP FUNCTION pipehandler.ingest",
+        "ALTER FUNCTION pipehandler.ingest SECURITY INVOKER",
+        "SELECT pg_read_file('/etc/passwd')",
+        "SET ROLE pipehandler_reader",
+        "SET SESSION AUTHORIZATION postgres",
+    ],
+)
+def test_handler_gets_no_further(untouched: Database, statement: str) -> None:
+    """A handler that a hostile message has taken over can neither read mail in another way nor change the schema."""
+    with pytest.raises(InsufficientPrivilege):
+        attempt(untouched, "pipehandler", statement)
+
+
+@pytest.mark.parametrize("role", ["reader", "upkeep"])
+def test_only_the_handler_stores(untouched: Database, role: str) -> None:
+    """Readers and upkeep may not deliver."""
+    with pytest.raises(InsufficientPrivilege):
+        attempt(untouched, role, INGEST)
+
+
+def test_shadow_objects_have_no_effect(every_database: Database) -> None:
+    """What a caller of ingest puts before the schema in its search path is not used by the function, which runs as its owner."""
+    store = Store(every_database.conninfo)
+    connection = store.connect()
+    raising = "RETURNS {} LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'hijacked by %', current_user; END $$"
+    for statement in (
+        "CREATE TEMP TABLE delivery (id int)",
+        "CREATE TEMP TABLE message (id int)",
+        "CREATE DOMAIN pg_temp.jsonb AS text CHECK (false)",
+        f"CREATE FUNCTION pg_temp.sha256(bytea) {raising.format('bytea')}",
+        f"CREATE FUNCTION pg_temp.octet_length(bytea) {raising.format('int')}",
+        f"CREATE FUNCTION pg_temp.decode(text, text) {raising.format('bytea')}",
+        f"CREATE FUNCTION pg_temp.equal(uuid, uuid) {raising.format('boolean')}",
+        "CREATE OPERATOR pg_temp.= (FUNCTION = pg_temp.equal, LEFTARG = uuid, RIGHTARG = uuid)",
+        "SET search_path = pg_temp, pg_catalog",
+    ):
+        connection.execute(statement)
+    connection.execute("SET search_path = pg_catalog, pg_temp")
+    store.ingest(submission())
+    connection.execute("SET search_path = pg_temp")
+    (again,) = connection.execute(
+        "SELECT count(*) FROM pipehandler.ingest(%s, '{}', NULL, NULL, NULL, %s, NULL)",
+        [json.dumps({"fingerprint": "00" * 32, "recipients": []}), MESSAGE],
+    ).fetchall()
+    store.close()
+    assert again == (0,)
+    assert every_database.value("SELECT sha256 = sha256(%s) FROM pipehandler.message", MESSAGE)
+    assert every_database.value("SELECT count(*) FROM pipehandler.delivery") == 1
+
+
+def test_functions(untouched: Database) -> None:
+    """PUBLIC may execute no function of the schema, and each that runs as its owner has its search_path pinned."""
+    functions = untouched.rows(
+        "SELECT proname, prosecdef, proconfig, has_function_privilege('public', oid, 'EXECUTE') AS public"
+        "  FROM pg_proc WHERE pronamespace = 'pipehandler'::regnamespace"
+    )
+    assert "ingest" in {function.proname for function in functions}
+    for function in functions:
+        assert not function.public
+        if function.prosecdef:
+            assert "search_path=pg_catalog, pg_temp" in (function.proconfig or [])
+
+
+def test_upkeep_leases_addresses(untouched: Database) -> None:
+    """Upkeep adds an address without knowing its number: identity columns need no right of their own."""
+    attempt(untouched, "upkeep", "INSERT INTO pipehandler.address (address) VALUES ('a@example.com')")
+
+
+def test_a_handler_cannot_hand_out_messages_of_others(database: Database) -> None:
+    """Whoever may call ingest cannot attach a stored message to another recipient by its id: the bytes decide."""
+    store = Store(database.conninfo)
+    (stored,) = store.ingest(submission())
+    assert stored.message == identify(MESSAGE).id
+    envelope = {
+        "message": stored.message,
+        "fingerprint": "00" * 32,
+        "recipients": [{"recipient": "thief@example.com"}],
+        "sender": "",
+        "mail_host": "x",
+        "ingress": "pipe",
+        "received_at": "2026-01-01T00:00:00Z",
+    }
+    document = json.loads(_arguments(submission(b"mine"))[1])
+    store.connect().execute(
+        "SELECT FROM pipehandler.ingest(%s, %s, NULL, NULL, NULL, %s, NULL)",
+        [json.dumps(envelope), json.dumps(document), b"mine"],
+    )
+    store.close()
+    taken = "SELECT message::text FROM pipehandler.delivery WHERE recipient = 'thief@example.com'"
+    assert database.value(taken) == identify(b"mine").id

@@ -1,0 +1,69 @@
+"""One message is one round trip and one transaction: counted on the wire, and by the server itself."""
+
+import time
+
+import pytest
+from real.database import Database
+from real.handler import Handler
+from real.proxy import proxy
+from real.submission import MESSAGE, submission
+
+from pipehandler.store import Store
+
+LARGE = MESSAGE + b"x" * 3_000_000
+
+
+@pytest.mark.parametrize("raw", [MESSAGE, LARGE], ids=["small", "large"])
+@pytest.mark.parametrize(
+    "recipients", [["a@example.com"], ["a@example.com", "b@example.com", "c@example.com"]], ids=len
+)
+def test_one_round_trip(handler: Handler, database: Database, raw: bytes, recipients: list[str]) -> None:
+    """After the start-up the handler sends one flight of messages with one Sync, and only then the server answers."""
+    with proxy(database.server.port) as wire:
+        handler.configure(wire.conninfo(database.conninfo))
+        assert handler.deliver(raw, *recipients).status == 0
+        wire.wait_for()
+        kinds = wire.kinds()
+    # Parse, Bind, Describe, Execute, Sync; ParseComplete, BindComplete, RowDescription, DataRow, CommandComplete,
+    # ReadyForQuery; Terminate.
+    said = " ".join(kinds[kinds.index("BZ") + 1 :])
+    assert said == f"FP FB FD FE FS B1 B2 BT {'BD ' * len(recipients)}BC BZ FX"
+
+
+def commits(database: Database, count: int) -> int:
+    """By how much pg_stat_database.xact_commit grew in a session that stored `count` messages."""
+
+    def committed() -> int:
+        # Asked in another database, so that asking does not count; a session reports when it ends.
+        statement = "SELECT sum(numbackends), sum(xact_commit) FROM pg_stat_database WHERE datname = '{}'"
+        while True:
+            backends, commits = database.server.psql("postgres", statement.format(database.name)).split("|")
+            if backends == "0":
+                return int(commits)
+            time.sleep(0.02)
+
+    before = committed()
+    store = Store(database.conninfo)
+    store.connect()
+    for number in range(count):
+        store.ingest(submission(MESSAGE + b"%d" % number, "a@example.com", "b@example.com"))
+    store.close()
+    return committed() - before
+
+
+def test_one_transaction(every_database: Database) -> None:
+    """Each message is one transaction, whatever the server needs for the session itself."""
+    session = commits(every_database, 0)
+    assert commits(every_database, 5) - session == 5
+
+
+def test_one_statement(handler: Handler, database: Database) -> None:
+    """The server's log knows one statement for a delivery: no BEGIN, no SET, no second look."""
+    database.execute(f"ALTER DATABASE {database.name} SET log_statement = 'all'")
+    log = database.server.log
+    before = log.stat().st_size
+    assert handler.deliver(MESSAGE).status == 0
+    lines = log.read_bytes()[before:].decode().splitlines()
+    logged = [line for line in lines if "LOG:  execute" in line or "LOG:  statement" in line]
+    assert len(logged) == 1
+    assert "execute <unnamed>:" in logged[0]

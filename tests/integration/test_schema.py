@@ -1,0 +1,76 @@
+"""The schema explains itself and has what a PostgreSQL expert looks for first."""
+
+import pytest
+from real.database import Database
+
+# Everything in the schema that can carry a comment: what it is, and its comment.
+COMMENTS = """
+SELECT 'schema ' || nspname AS what, obj_description(oid, 'pg_namespace') AS comment
+  FROM pg_namespace WHERE nspname = 'pipehandler'
+UNION ALL
+SELECT 'relation ' || relname, obj_description(oid, 'pg_class')
+  FROM pg_class WHERE relnamespace = 'pipehandler'::regnamespace AND relkind IN ('r', 'p', 'v', 'm')
+UNION ALL
+SELECT 'column ' || relname || '.' || attname, col_description(attrelid, attnum)
+  FROM pg_attribute JOIN pg_class c ON c.oid = attrelid
+ WHERE relnamespace = 'pipehandler'::regnamespace AND relkind IN ('r', 'p', 'v', 'm') AND attnum > 0 AND NOT attisdropped
+UNION ALL
+SELECT 'function ' || proname, obj_description(oid, 'pg_proc')
+  FROM pg_proc WHERE pronamespace = 'pipehandler'::regnamespace
+UNION ALL
+SELECT 'role ' || rolname, shobj_description(oid, 'pg_authid') FROM pg_roles WHERE rolname LIKE 'pipehandler\\_%'
+"""
+
+# A foreign key without an index makes each deletion on the other side read the whole table.
+UNINDEXED = """
+SELECT conrelid::regclass::text || '.' || conname AS key
+  FROM pg_constraint k
+ WHERE contype = 'f' AND connamespace = 'pipehandler'::regnamespace
+   AND NOT EXISTS (SELECT FROM pg_index i
+                    WHERE i.indrelid = k.conrelid AND (i.indkey::int2[])[0:cardinality(k.conkey) - 1] = k.conkey)
+"""
+
+
+def test_everything_has_a_comment(untouched: Database) -> None:
+    """\\d+ explains the data to a newcomer: each table, view, column, function and role says what it is."""
+    rows = untouched.rows(COMMENTS)
+    assert {row.what.partition(" ")[0] for row in rows} == {"schema", "relation", "column", "function", "role"}
+    assert [row.what for row in rows if not row.comment] == []
+
+
+def test_foreign_keys_have_indexes(untouched: Database) -> None:
+    """Each foreign key is the beginning of an index."""
+    assert untouched.value("SELECT count(*) FROM pg_constraint WHERE contype = 'f'") >= 4
+    assert untouched.rows(UNINDEXED) == []
+
+
+@pytest.mark.parametrize("column", ["raw_message.raw", "attachment.content", "message.text_body", "message.html_body"])
+def test_compression(untouched: Database, column: str) -> None:
+    """What is large is compressed with lz4 where the server has it, and with the server's default where it has not."""
+    table, _, name = column.partition(".")
+    has_lz4 = untouched.value("SELECT 'lz4' = ANY (enumvals) FROM pg_settings WHERE name = 'default_toast_compression'")
+    compression = untouched.value(
+        "SELECT attcompression::text FROM pg_attribute WHERE attrelid = %s::regclass AND attname = %s",
+        f"pipehandler.{table}",
+        name,
+    )
+    assert compression == ("l" if has_lz4 else "")
+
+
+def test_inbox_hides_what_has_expired(database: Database) -> None:
+    """The view inbox shows a delivery until it expires, and one without such a time always."""
+    for recipient, expires in (("a", "NULL"), ("b", "now() + interval '1 hour'"), ("c", "now() - interval '1 s'")):
+        database.execute(
+            "INSERT INTO pipehandler.message (id, received_at, size, sha256, state, parser)"
+            " VALUES (md5(%s)::uuid, now(), 0, sha256(''), 'parsed', 'x')",
+            recipient,
+        )
+        database.execute(
+            "INSERT INTO pipehandler.delivery"
+            " (message, recipient, fingerprint, sender, mail_host, ingress, received_at, expires_at)"
+            f" VALUES (md5(%s)::uuid, %s, sha256(''), '', 'x', 'pipe', now(), {expires})",
+            recipient,
+            recipient,
+        )
+    rows = database.rows("SELECT recipient FROM pipehandler.inbox ORDER BY recipient")
+    assert [row.recipient for row in rows] == ["a", "b"]

@@ -1,0 +1,82 @@
+"""A message that kills its parser ends as a row with its bytes, at the latest on the second attempt."""
+
+import signal
+from pathlib import Path
+
+from real.database import Database
+from real.handler import Handler
+
+from pipehandler.fingerprint import identify
+
+# Nothing in it kills; but guessing the charset of so many parts takes longer than the CPU limit of the test.
+PART = b"--b\nContent-Type: text/plain\n\n" + "봄이 왔습니다\n".encode("euc-kr") * 3200
+COSTLY = b"Message-ID: <costly@example.org>\nContent-Type: multipart/mixed; boundary=b\n\n" + PART * 990 + b"--b--\n"
+HARMLESS = b"Message-ID: <harmless@example.org>\nSubject: x\n\nhello\n"
+
+
+def mark(handler: Handler, message: bytes) -> None:
+    """What an attempt leaves behind that died while it parsed `message`."""
+    file = handler.state / f"parsing-{identify(message).id}"
+    file.write_bytes(b"parsing\n")
+    file.chmod(0o666)
+
+
+def marks(handler: Handler) -> list[str]:
+    """The marks that are there."""
+    return [path.name for path in handler.state.iterdir() if path.name.startswith("parsing-")]
+
+
+def test_killed_while_parsing(handler: Handler, database: Database) -> None:
+    """The first attempt dies by a signal, which defers; the second stores the bytes, and why they were not parsed."""
+    command = ["prlimit", "--cpu=1", *handler.command()]
+    assert handler.run(command, COSTLY).status in (-signal.SIGXCPU, -signal.SIGKILL)
+    assert len(marks(handler)) == 1
+    assert database.value("SELECT count(*) FROM pipehandler.message") == 0
+
+    ended = handler.run(command, COSTLY)
+    assert ended.status == 0, ended.output
+    assert "stored, not parsed" in ended.output
+    (row,) = database.rows(
+        "SELECT state, error, raw FROM pipehandler.message JOIN pipehandler.raw_message ON message = id"
+    )
+    assert row.state == "failed"
+    assert "died" in row.error
+    assert row.raw == COSTLY
+    assert marks(handler) == []
+
+
+def test_killed_for_another_reason(handler: Handler, database: Database) -> None:
+    """A message whose first attempt was killed by something else is parsed as always."""
+    mark(handler, HARMLESS)
+    assert handler.deliver(HARMLESS).status == 0
+    assert database.value("SELECT state FROM pipehandler.message") == "parsed"
+    assert marks(handler) == []
+
+
+def test_no_mark_stays(handler: Handler) -> None:
+    """A delivery that ends, however it ends, leaves no mark."""
+    assert handler.deliver(HARMLESS).status == 0
+    handler.configure("host=/nonexistent")
+    assert handler.deliver(HARMLESS + b"again").status == 75
+    assert marks(handler) == []
+
+
+def test_the_child_keeps_no_pipe(handler: Handler) -> None:
+    """While the child tries, nobody but the handler holds Postfix's pipe: when the handler dies, the pipe is closed."""
+    mark(handler, COSTLY)
+    with handler.start(handler.command()) as running:
+        assert running.stdin is not None
+        assert running.stdout is not None
+        running.stdin.write(COSTLY)
+        running.stdin.close()
+        while not (children := _children(running.pid)):
+            assert running.poll() is None
+        running.kill()
+        assert running.stdout.read() == b""  # the end of the pipe
+    assert all(Path("/proc", child).exists() for child in children)  # though the child lives on for a while
+
+
+def _children(pid: int) -> list[str]:
+    """The children of a process."""
+    with open(f"/proc/{pid}/task/{pid}/children") as file:
+        return file.read().split()

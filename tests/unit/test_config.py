@@ -1,0 +1,186 @@
+"""The configuration file: every key with its default, its type and its bounds; and what is said when it is wrong."""
+
+import os
+from dataclasses import FrozenInstanceError, fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipehandler.config import DEFAULT_PATH, Config, ConfigError, load, memory_needed
+
+DEFAULTS = {
+    "database.conninfo": "",
+    "database.admin_conninfo": "",
+    "database.connect_timeout": 5,
+    "database.statement_timeout": 20,
+    "limits.deadline": 60,
+    "limits.message_size": 52_428_800,
+    "limits.parse_seconds": 10,
+    "limits.memory": 1_073_741_824,
+    "store.attachments": True,
+    "store.mail_host": "",
+    "authentication.trusted_authserv_ids": (),
+    "state.directory": "/var/lib/pipehandler",
+    "log.syslog": True,
+    "log.file": "",
+}
+BOUNDS = {
+    "database.connect_timeout": (2, 300),
+    "database.statement_timeout": (1, 300),
+    "limits.deadline": (5, 900),
+    "limits.message_size": (1_024, 1_000_000_000),
+    "limits.parse_seconds": (1, 300),
+    "limits.memory": (268_435_456, 1 << 40),
+}
+# What must stand beside a bound so that the file as a whole makes sense.
+BESIDE = {
+    "limits.deadline = 5": "limits.parse_seconds = 1",
+    "limits.message_size = 1000000000": f"limits.memory = {1 << 40}",
+    "limits.parse_seconds = 300": "limits.deadline = 900",
+    "limits.memory = 268435456": "limits.message_size = 1024",
+}
+KINDS = {str: "a string without NUL", bool: "true or false", tuple: "a list of strings"}
+SAMPLES: dict[type, tuple[str, Any]] = {str: ('"x"', "x"), bool: ("false", False), tuple: ('["a", "b"]', ("a", "b"))}
+WRONG = {
+    str: ["1", "true", '["x"]', '"a\\u0000b"', "{}", "2020-01-01"],
+    bool: ["1", '"true"', "[]"],
+    tuple: ['"x"', "[1]", "[[]]", "true"],
+    int: ["true", '"5"', "5.0", "[5]", "inf"],
+}
+
+
+def read(folder: Path, text: str | bytes) -> Config:
+    """The configuration of a file with this text; keys are dotted, which TOML allows."""
+    path = folder / "pipehandler.toml"
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return load(str(path))
+
+
+def refusal(folder: Path, text: str | bytes) -> str:
+    """What is said about a file with this text."""
+    with pytest.raises(ConfigError) as refused:
+        read(folder, text)
+    told = str(refused.value)
+    assert told.startswith(f"{folder}/pipehandler.toml: ")
+    return told.partition(": ")[2]
+
+
+def value(config: Config, key: str) -> Any:
+    """The value of a dotted key."""
+    section, _, name = key.partition(".")
+    return getattr(getattr(config, section), name)
+
+
+def keys() -> list[str]:
+    """All keys that the code knows."""
+    sections = {section.name: section.default_factory for section in fields(Config)}
+    return [f"{name}.{key.name}" for name, section in sections.items() for key in fields(section)]  # type: ignore[arg-type]
+
+
+def test_defaults(tmp_path: Path) -> None:
+    """An empty file is the defaults, and there are no keys but these."""
+    config = read(tmp_path, "")
+    assert config == Config()
+    assert {key: value(config, key) for key in keys()} == DEFAULTS
+
+
+@pytest.mark.parametrize("key", [key for key in DEFAULTS if key not in BOUNDS])
+def test_value_is_taken(tmp_path: Path, key: str) -> None:
+    """A value of the right type replaces the default."""
+    written, expected = SAMPLES[type(DEFAULTS[key])]
+    assert value(read(tmp_path, f"{key} = {written}"), key) == expected
+
+
+@pytest.mark.parametrize(("key", "bound"), [(key, bound) for key, bounds in BOUNDS.items() for bound in bounds])
+def test_bounds_are_allowed(tmp_path: Path, key: str, bound: int) -> None:
+    """The lowest and the highest value are allowed themselves."""
+    line = f"{key} = {bound}"
+    assert value(read(tmp_path, f"{line}\n{BESIDE.get(line, '')}"), key) == bound
+
+
+@pytest.mark.parametrize(
+    ("key", "beyond"), [(key, beyond) for key, (low, high) in BOUNDS.items() for beyond in (low - 1, high + 1, -high)]
+)
+def test_beyond_bounds(tmp_path: Path, key: str, beyond: int) -> None:
+    """Below the lowest and above the highest is refused, with the key, the value and the bounds."""
+    low, high = BOUNDS[key]
+    assert refusal(tmp_path, f"{key} = {beyond}") == f"{key} = {beyond}; allowed: a whole number from {low} to {high}"
+
+
+@pytest.mark.parametrize(
+    ("key", "wrong"), [(key, wrong) for key, default in DEFAULTS.items() for wrong in WRONG[type(default)]]
+)
+def test_wrong_type(tmp_path: Path, key: str, wrong: str) -> None:
+    """A value of another type is refused, with the key and what is allowed; nothing is converted."""
+    told = refusal(tmp_path, f"{key} = {wrong}")
+    assert told.startswith(f"{key} = ")
+    assert told.endswith(
+        KINDS.get(type(DEFAULTS[key]), "a whole number from {} to {}".format(*BOUNDS.get(key, ("", ""))))
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[databases]", "[databases] is not a section; there are database, limits, store, authentication, state, log"),
+        ("[[database]]", "database = [{}] stands outside a section"),
+        ("database = 1", "database = 1 stands outside a section"),
+        ("conninfo = 'x'", "[conninfo] is not a section"),
+        ("log.files = 'x'", "log.files is not a key; [log] has syslog, file"),
+        ("log.File = 'x'", "log.File is not a key"),
+        ("limits.parse_seconds = 60", "limits.parse_seconds = 60 leaves nothing of limits.deadline = 60"),
+        ("limits.deadline = 9", "limits.parse_seconds = 10 leaves nothing of limits.deadline = 9"),
+        ("limits.memory = 268435456", "limits.memory = 268435456 is too small for limits.message_size = 52428800"),
+        ("limits.message_size = 900000000", f"; allowed: {memory_needed(900_000_000)} and more"),
+        ("log.syslog = ", "not a TOML file"),
+        ("log.syslog = true\nlog.syslog = true", "not a TOML file"),
+        (b"log.file = '\xff'", "not a TOML file"),
+        (b"\x00", "not a TOML file"),
+    ],
+)
+def test_what_is_said(tmp_path: Path, text: str | bytes, told: str) -> None:
+    """A wrong file is refused, with what is wrong and what is there to choose from."""
+    assert told in refusal(tmp_path, text)
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    """A missing file is refused, and the way out named."""
+    with pytest.raises(ConfigError, match=r"^/.*/none\.toml: No such file or directory; create it, or .* --config$"):
+        load(str(tmp_path / "none.toml"))
+
+
+def test_directory(tmp_path: Path) -> None:
+    """A directory is refused."""
+    with pytest.raises(ConfigError, match="Is a directory"):
+        load(str(tmp_path))
+
+
+def test_unreadable_file(folder: Path) -> None:
+    """A file that this account may not read is refused."""
+    path = folder / "pipehandler.toml"
+    path.touch(mode=0)
+    identity = os.geteuid()
+    if identity == 0:
+        os.seteuid(65534)
+    try:
+        with pytest.raises(ConfigError, match="Permission denied"):
+            load(str(path))
+    finally:
+        os.seteuid(identity)
+
+
+def test_frozen() -> None:
+    """Nobody changes the configuration after it was read."""
+    config = Config()
+    with pytest.raises(FrozenInstanceError):
+        config.limits.deadline = 1  # type: ignore[misc]
+    with pytest.raises(FrozenInstanceError):
+        config.limits = config.limits  # type: ignore[misc]
+
+
+def test_every_key_says_what_it_means() -> None:
+    """Each key has its meaning for people; the papers are made from it."""
+    for section in fields(Config):
+        assert all(key.metadata["meaning"] for key in fields(section.default_factory))  # type: ignore[arg-type]
+    assert os.path.isabs(DEFAULT_PATH)

@@ -1,0 +1,116 @@
+"""The deadline: SIGALRM becomes TimeUp, and where that is lost, death by signal (which pipe(8) defers)."""
+
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+PREAMBLE = """
+import re, sys, time
+from pipehandler import deadline
+from pipehandler.deadline import Deadline, TimeUp
+deadline.GRACE = 0.5
+
+def swallow(seconds):
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        try:
+            sum(range(1000))
+        except Exception:
+            pass
+    print("not interrupted")
+
+def backtrack():
+    re.match(r"(a|a)*$", "a" * 60 + "b")
+    print("not interrupted")
+
+start = time.monotonic()
+"""
+
+
+def run(program: str) -> tuple[int, str]:
+    """The status and the output of a Python program that has a deadline; SIGALRM belongs to the whole process."""
+    done = subprocess.run(
+        [sys.executable, "-c", PREAMBLE + textwrap.dedent(program)], capture_output=True, text=True, timeout=20
+    )
+    assert done.stderr == ""
+    return done.returncode, done.stdout
+
+
+@pytest.mark.parametrize("work", ["swallow(5)", "backtrack()", "time.sleep(5)"])
+def test_time_up(work: str) -> None:
+    """When the budget is used up TimeUp is raised: in Python code behind `except Exception`, in a regular expression, in a
+    system call."""
+    assert run(f"""
+        try:
+            Deadline(0.2, start)
+            {work}
+        except TimeUp:
+            print("time up", time.monotonic() - start < 2)
+    """) == (0, "time up True\n")
+
+
+def test_lost_time_up_kills() -> None:
+    """Code that swallows TimeUp itself dies by SIGALRM after the grace."""
+    assert run("""
+        Deadline(0.1, start)
+        while time.monotonic() < start + 5:
+            try:
+                time.sleep(0.01)
+            except BaseException as error:
+                print(type(error).__name__, flush=True)
+    """) == (-signal.SIGALRM, "TimeUp\n")
+
+
+def test_step_ends_before_the_budget() -> None:
+    """A step has its own, shorter time; after it the budget goes on, and ends when it would have."""
+    assert run("""
+        budget = Deadline(1.0, start)
+        try:
+            with budget.step(0.2):
+                time.sleep(5)
+        except TimeUp:
+            print("step", 0.2 <= time.monotonic() - start < 0.9)
+        with budget.step(0.2):
+            print("quick")
+        try:
+            time.sleep(5)
+        except TimeUp:
+            print("budget", 1.0 <= time.monotonic() - start < 1.9)
+    """) == (0, "step True\nquick\nbudget True\n")
+
+
+def test_step_is_no_longer_than_the_budget() -> None:
+    """A step that may take longer than what is left ends with the budget."""
+    assert run("""
+        budget = Deadline(0.2, start)
+        try:
+            with budget.step(10):
+                time.sleep(5)
+        except TimeUp:
+            print(budget.remaining(), time.monotonic() - start < 2)
+    """) == (0, "0.0 True\n")
+
+
+def test_budget_counts_from_the_start() -> None:
+    """Time that was used before the configuration was known is part of the budget, even when nothing is left of it."""
+    assert run("""
+        try:
+            Deadline(5, start - 10)
+            time.sleep(5)
+        except TimeUp:
+            print("time up", time.monotonic() - start < 1)
+    """) == (0, "time up True\n")
+
+
+def test_nothing_is_interrupted_after_the_commit_point() -> None:
+    """Disarmed, the deadline raises nothing any more; only the last alarm remains, and kills."""
+    assert run("""
+        budget = Deadline(0.2, start)
+        budget.disarm()
+        time.sleep(0.3)
+        print("on", flush=True)
+        time.sleep(5)
+    """) == (-signal.SIGALRM, "on\n")

@@ -1,0 +1,150 @@
+"""The envelope from argv, as postfix/master.cf.example has pipe(8) write it."""
+
+import os
+
+import pytest
+
+from pipehandler.config import DEFAULT_PATH
+from pipehandler.envelope import OPTIONS, Envelope, UsageError, from_argv
+
+
+def envelope(*argv: str) -> Envelope:
+    """The envelope from `argv`, to which a sender is added."""
+    return from_argv(["--sender=a@example.org", *argv])[0]
+
+
+def test_all_options() -> None:
+    """Each macro of pipe(8) arrives in the field of its name."""
+    values = {
+        "config": "/c.toml",
+        "sender": "a@example.org",
+        "queue-id": "4Xyz",
+        "size": "123",
+        "original-recipient": "alias@example.com",
+        "client-address": "192.0.2.1",
+        "client-hostname": "mx.example.org",
+        "client-helo": "helo",
+        "client-port": "2525",
+        "client-protocol": "ESMTP",
+        "sasl-username": "user",
+    }
+    assert set(values) == set(OPTIONS)
+    read, path = from_argv([*(f"--{name}={value}" for name, value in values.items()), "--", "b@example.com"])
+    assert path == "/c.toml"
+    assert read == Envelope(
+        sender="a@example.org",
+        recipients=("b@example.com",),
+        original_recipients=("alias@example.com",),
+        queue_id="4Xyz",
+        size=123,
+        client_address="192.0.2.1",
+        client_hostname="mx.example.org",
+        client_helo="helo",
+        client_port=2525,
+        client_protocol="ESMTP",
+        sasl_username="user",
+    )
+
+
+def test_only_what_is_needed() -> None:
+    """Sender and recipient are enough; the rest is unknown, and the configuration stands at its usual place."""
+    read, path = from_argv(["--sender=", "--", "b@example.com"])
+    assert path == DEFAULT_PATH
+    assert read == Envelope(sender="", recipients=("b@example.com",))
+
+
+@pytest.mark.parametrize(
+    "sender", ["", "-f@example.org", "--", "--size=1", "we ird@example.org", "a=b@example.org", "=?"]
+)
+def test_sender_is_taken_as_it_is(sender: str) -> None:
+    """Whatever the reverse-path is, the null sender (RFC 5321 4.5.5) and one with a dash included, it stays that."""
+    assert from_argv([f"--sender={sender}", "--", "b@example.com"])[0].sender == sender
+
+
+@pytest.mark.parametrize(
+    "recipient", ["--", "-x@example.com", "--sender=b@example.com", "we ird@example.com", '"@example.com']
+)
+def test_recipient_is_taken_as_it_is(recipient: str) -> None:
+    """Everything behind the first bare -- is a recipient."""
+    assert envelope("--", recipient, recipient).recipients == (recipient, recipient)
+
+
+@pytest.mark.parametrize(
+    ("recipient", "kept"),
+    [
+        ("User@EXAMPLE.Com", "User@example.com"),
+        ("A@B@EXAMPLE.COM", "A@B@example.com"),
+        ("Postmaster", "Postmaster"),
+        ("Ü@BÜCHER.example", "Ü@bücher.example"),
+    ],
+)
+def test_domain_in_lower_case(recipient: str, kept: str) -> None:
+    """RFC 5321 2.4: the domain is compared without regard to case, the local part is its owner's."""
+    assert envelope("--", recipient).recipients == (kept,)
+
+
+def test_octets_that_are_no_utf8_stay_distinct() -> None:
+    """Two recipients that differ in an octet which is no UTF-8 stay two, as text that PostgreSQL can store."""
+    recipients = [os.fsdecode(octet + b"@example.com") for octet in (b"\xe4", b"\xf6", b"\xc3\xa4")]
+    assert envelope("--", *recipients).recipients == ("\\xe4@example.com", "\\xf6@example.com", "ä@example.com")
+
+
+def test_original_recipients_in_order() -> None:
+    """One --original-recipient= for each recipient, in the same order."""
+    read = envelope("--original-recipient=x", "--original-recipient=", "--", "b@example.com", "c@example.com")
+    assert read.original_recipients == ("x", "")
+
+
+@pytest.mark.parametrize(
+    ("address", "kept"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("2001:db8::1", "2001:db8::1"),
+        ("::ffff:192.0.2.1", "::ffff:192.0.2.1"),
+        ("", None),
+        ("unknown", None),
+        ("fe80::1%eth0", None),
+        ("192.0.2", None),
+        ("192.0.2.1/8", None),
+    ],
+)
+def test_client_address(address: str, kept: str | None) -> None:
+    """The client's address is what PostgreSQL's inet accepts, or unknown: it never costs the message."""
+    assert envelope(f"--client-address={address}", "--", "b@example.com").client_address == kept
+
+
+@pytest.mark.parametrize("option", ["size", "client-port"])
+@pytest.mark.parametrize(("value", "number"), [("", None), ("unknown", None), ("0", 0), ("52428800", 52_428_800)])
+def test_number(option: str, value: str, number: int | None) -> None:
+    """A number is a number, and unknown where pipe(8) has none."""
+    assert getattr(envelope(f"--{option}={value}", "--", "b"), option.replace("-", "_")) == number
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        ([], "no recipients"),
+        (["--sender=a"], "no recipients"),
+        (["--sender=a", "--"], "recipients []"),
+        (["--sender=a", "--", ""], "recipients ['']"),
+        (["--sender=a", "--", "b", ""], "recipients ['b', '']"),
+        (["--", "b"], "--sender= is missing"),
+        (["--sender", "a", "--", "b"], "'--sender'"),
+        (["-sender=a", "--", "b"], "'-sender=a'"),
+        (["sender=a", "--", "b"], "'sender=a'"),
+        (["--sender=a", "b"], "'b'"),
+        (["--sender=a", "--nexthop=x", "--", "b"], "'--nexthop=x'"),
+        (["--sender=a", "--queue_id=x", "--", "b"], "'--queue_id=x'"),
+        (["--sender=a", "--sender=b", "--", "b"], "--sender is there 2 times"),
+        (["--sender=a", "--size=-1", "--", "b"], "--size='-1'"),
+        (["--sender=a", "--size=1e3", "--", "b"], "--size='1e3'"),
+        (["--sender=a", "--size=٣", "--", "b"], "--size='٣'"),
+        (["--sender=a", "--client-port=" + "9" * 19, "--", "b"], "--client-port='9999"),
+        (["--sender=a", "--original-recipient=x", "--", "b", "c"], "1 times --original-recipient for 2 recipients"),
+    ],
+)
+def test_usage(argv: list[str], told: str) -> None:
+    """What master.cf should not have written is refused, and the text names it."""
+    with pytest.raises(UsageError) as refused:
+        from_argv(argv)
+    assert told in str(refused.value)

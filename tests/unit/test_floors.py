@@ -1,0 +1,129 @@
+"""The floors of the house: a module imports only from floors below its own, and each library has one door."""
+
+import ast
+import importlib.util
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from real.handler import ENVIRONMENT, Handler
+
+FLOORS = (
+    # Numbers, tables and shapes.
+    ("sysexits", "document", "limits", "share"),
+    ("outcome",),
+    # No I/O but reading the configuration and writing the log, no clock.
+    ("config", "fingerprint", "charset", "transfer_encoding", "authentication"),
+    ("envelope", "log", "decoding", "defect"),
+    ("encoded_word",),
+    ("address", "parameter"),
+    ("part",),
+    ("mime",),
+    ("header",),
+    ("message",),
+    ("deadline", "outage", "survival"),
+    # PostgreSQL.
+    ("store",),
+    # The story of a message; what operators ask for.
+    ("deliver", "mailbox", "migrate", "postfix", "table"),
+    # The ways in; the commands.
+    ("pipe", "admin"),
+    # The fence.
+    ("__main__",),
+)
+UPWARD = {("admin", "__main__")}
+"""The exception: `deliver` among the commands goes through the fence, like every delivery."""
+
+INGRESSES = {"pipe"}
+DOORS = {"psycopg": {"store"}, "mailparser": {"header"}, "click": {"admin"}, "chardet": {"decoding"}}
+
+# fmt: off
+COLD = frozenset({
+    # Ours, and what it stands on.
+    "cython_runtime", "mailparser", "pipehandler", "psycopg", "psycopg_binary", "typing_extensions",
+    # The standard library.
+    "__future__", "array", "ast", "asyncio", "atexit", "base64", "binascii", "bisect", "bz2", "calendar",
+    "collections", "concurrent", "contextlib", "contextvars", "copy", "copyreg", "csv", "ctypes", "dataclasses",
+    "datetime", "decimal", "dis", "email", "enum", "errno", "fcntl", "fnmatch", "functools", "gc", "hashlib", "heapq",
+    "importlib", "inspect", "ipaddress", "itertools", "json", "keyword", "linecache", "locale", "logging", "lzma",
+    "math", "ntpath", "numbers", "opcode", "operator", "os", "pathlib", "pwd", "queue", "quopri", "random", "re",
+    "reprlib", "resource", "select", "selectors", "shutil", "signal", "socket", "ssl", "string", "struct",
+    "subprocess", "sysconfig", "syslog", "tempfile", "textwrap", "threading", "token", "tokenize", "tomllib",
+    "traceback", "types", "typing", "unicodedata", "urllib", "warnings", "weakref", "zipfile", "zlib", "zoneinfo",
+})
+# fmt: on
+"""What a cold delivery may load, by top-level name, beside the interpreter's private modules; each costs every message."""
+
+PACKAGE = Path(next(iter(importlib.util.find_spec("pipehandler").submodule_search_locations)))  # type: ignore[union-attr,arg-type]
+MODULES = {path.stem: ast.parse(path.read_text("utf-8")) for path in PACKAGE.glob("*.py") if path.stem != "__init__"}
+
+
+def imports(module: str) -> Iterator[tuple[str, str]]:
+    """Each import of a module, wherever in it: (package, module of the package or "")."""
+    for node in ast.walk(MODULES[module]):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                package, _, inner = alias.name.partition(".")
+                yield package, inner
+        elif isinstance(node, ast.ImportFrom):
+            package, _, inner = ("pipehandler." * bool(node.level) + (node.module or "")).partition(".")
+            for alias in node.names:
+                yield package, inner or (alias.name if alias.name in MODULES else "")
+
+
+def test_every_module_has_a_floor() -> None:
+    """A new module is put on a floor before anything else."""
+    assert sorted(name for floor in FLOORS for name in floor) == sorted(MODULES)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_only_from_below(module: str) -> None:
+    """A module imports only from lower floors, so none has to be read to understand one below it."""
+    level = {name: number for number, floor in enumerate(FLOORS) for name in floor}
+    ours = {inner for package, inner in imports(module) if package == "pipehandler" and inner}
+    assert not {name for name in ours if level[name] >= level[module] and (module, name) not in UPWARD}
+
+
+@pytest.mark.parametrize("library", DOORS)
+def test_one_door_for_each_library(library: str) -> None:
+    """Only one module knows each library, so that another version or another library is a change of one file."""
+    assert {module for module in MODULES if library in dict(imports(module))} == DOORS[library]
+
+
+@pytest.mark.parametrize("ingress", sorted(INGRESSES))
+def test_an_ingress_never_imports_another(ingress: str) -> None:
+    """Each way in stands alone."""
+    assert not {inner for _, inner in imports(ingress)} & (INGRESSES - {ingress})
+
+
+# Runs the entrypoint as it is, and writes at its very end what was loaded; os._exit is the only way out.
+WATCHED = """
+import os, sys
+listed, leave = os.dup(2), os._exit
+def tell(status):
+    os.write(listed, " ".join(sys.modules).encode())
+    leave(status)
+os._exit = tell
+path, sys.argv = sys.argv[1], sys.argv[1:]
+exec(compile(open(path).read(), path, "exec"), {"__name__": "__main__", "__file__": path})
+"""
+
+
+def test_cold_delivery_loads_only_what_it_needs(handler: Handler) -> None:
+    """Importing is the cost of a cold start: a delivery loads no module that is not listed here; not click, not a
+    charset detector for a message that needs none, no metrics and no tracing."""
+    python, isolated, *arguments = handler.command()
+    message = (
+        b"From: a@example.org\nDate: Mon, 7 Sep 2026 10:00:00 +0900\nMIME-Version: 1.0\n"
+        b"Content-Type: text/html; charset=utf-8\nContent-Transfer-Encoding: quoted-printable\n\n<p>Gr=C3=BC=C3=9Fe\n"
+    )
+    done = subprocess.run(
+        [python, isolated, "-c", WATCHED, *arguments], input=message, capture_output=True, env=ENVIRONMENT
+    )
+    assert done.stdout.startswith(b"2.0.0 stored ")
+    loaded = {name.partition(".")[0] for name in done.stderr.decode().split()}
+    assert {"pipehandler", "psycopg", "mailparser"} <= loaded
+    bare = subprocess.run([python, "-I", "-c", "import sys; print(*sys.modules)"], capture_output=True, text=True)
+    extra = {name for name in loaded - set(bare.stdout.split()) if not name.startswith("_")} - COLD
+    assert not extra

@@ -1,0 +1,94 @@
+"""The log line: one line of ASCII for each delivery, whatever the values are."""
+
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipehandler.config import Log
+from pipehandler.log import line, write
+
+HOSTILE = [
+    'x" action=delivered status=0 y="',
+    "a\nb",
+    "a\r\nb\x0b\x0c\x1c\x85\u2028",
+    "tab\there",
+    "\x1b[31mred",
+    "\\",
+    '\\"',
+    "Grüße 😀",
+    "\x00",
+    "\udcff",
+    "",
+    " ",
+]
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+def test_one_line_of_ascii(value: str) -> None:
+    """No value breaks the line, leaves ASCII or reaches a terminal as a control character."""
+    text = line("delivered", reason=value)
+    assert text.isascii()
+    assert text.isprintable()
+
+
+@given(st.text(max_size=100))
+def test_no_value_makes_another_key(value: str) -> None:
+    """However a value is chosen, a reader that knows quotes sees the same keys."""
+    words = shlex.split(line("delivered", reason=value, status=75))
+    assert [word.partition("=")[0] for word in words] == ["action", "reason", "status"]
+    assert words[2] == "status=75"
+
+
+@given(st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=100))
+def test_printable_ascii_is_kept(value: str) -> None:
+    """A value of printable ASCII reads back as it was."""
+    assert shlex.split(line("a", reason=value))[1] == f"reason={value}"
+
+
+def test_plain_values_stand_without_quotes() -> None:
+    """grep finds queue_id=4Xyz and status=0 as they are; seconds have three digits, and what is not known is left out."""
+    text = line("delivered", status=0, queue_id="4Xyz", seconds=0.12345, sqlstate=None)
+    assert text == "action=delivered status=0 queue_id=4Xyz seconds=0.123"
+
+
+def test_long_values_are_cut() -> None:
+    """A value of a megabyte makes no line of a megabyte."""
+    text = line("fault", reason="x" * 1_000_000, status=75)
+    assert len(text) < 500
+    assert text.endswith("... status=75")
+
+
+def test_file_is_appended(tmp_path: Path) -> None:
+    """Each line is added at the end of the file, whoever wrote the lines before; others may not read it."""
+    settings = Log(syslog=False, file=str(tmp_path / "log"))
+    for text in ("one", "two"):
+        write(text, settings, failed=False)
+    assert (tmp_path / "log").read_bytes() == b"one\ntwo\n"
+    assert (tmp_path / "log").stat().st_mode & 0o007 == 0
+
+
+def test_lines_of_many_processes_do_not_mix(tmp_path: Path) -> None:
+    """Each line is one write: those of several handlers stand whole beside each other."""
+    program = (
+        "import sys; from pipehandler.config import Log; from pipehandler.log import write\n"
+        f"for _ in range(300): write(sys.argv[1] * 900, Log(False, {str(tmp_path / 'log')!r}), False)"
+    )
+    writers = [subprocess.Popen([sys.executable, "-c", program, letter]) for letter in "abcd"]
+    assert [writer.wait() for writer in writers] == [0] * 4
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert sorted(lines) == sorted(letter * 900 for letter in "abcd" for _ in range(300))
+
+
+def test_refusing_file_is_told(tmp_path: Path) -> None:
+    """A file that cannot be written raises OSError, for the fence to decide; no descriptor stays open."""
+    before = len(os.listdir("/proc/self/fd"))
+    for path in (str(tmp_path), "/dev/full"):
+        with pytest.raises(OSError, match=r"Is a directory|No space left"):
+            write("x", Log(syslog=False, file=path), failed=True)
+    assert len(os.listdir("/proc/self/fd")) == before

@@ -1,0 +1,56 @@
+"""The outcome table, walked whole: what pipe(8) makes of a line and a status must be what is meant."""
+
+import re
+
+import pytest
+
+from pipehandler import outcome
+from pipehandler.outcome import TABLE, Outcome
+from pipehandler.sysexits import DEFERRED, EX_OK
+
+UUID = "70ca6f71-7d53-888d-89e8-d8804ed332d8"
+
+every_outcome = pytest.mark.parametrize("row", TABLE, ids=lambda row: row.action)
+
+
+@every_outcome
+def test_code_and_status_say_the_same(row: Outcome) -> None:
+    """Class 2 goes with status 0, class 4 with one that defers, class 5 with one that bounces: RFC 3463 3.1, pipe(8)."""
+    assert re.fullmatch(r"[245]\.\d{1,3}\.\d{1,3}", row.code)
+    assert row.code[0] == ("2" if row.status == EX_OK else "4" if row.status in DEFERRED else "5")
+    assert row.status == EX_OK or 64 <= row.status <= 78
+
+
+@every_outcome
+def test_line_fits_what_postfix_logs(row: Outcome) -> None:
+    """The line is printable ASCII, and with a message id shorter than the 100 bytes that Postfix logs of a delivery."""
+    line = row.line(UUID)
+    assert re.fullmatch(r"[ -~]+", line)
+    assert len(line) < 100
+    assert line == f"{row.code} {row.text} {UUID}"
+    assert row.line() == f"{row.code} {row.text}"
+
+
+@every_outcome
+def test_text_tells_nothing_about_the_inside(row: Outcome) -> None:
+    """Postfix shows the text to the outside sender: plain words, so no host name, path, address or SQL."""
+    assert re.fullmatch(r"[a-z]+(,? [a-z]+)*", row.text)
+    assert not re.search(r"postgres|database|sql|python|pipehandler|table|select", row.text)
+
+
+def test_actions_are_distinct_words() -> None:
+    """Each outcome has an action word of its own, so that the log and the metrics tell them apart."""
+    actions = [row.action for row in TABLE]
+    assert len(set(actions)) == len(actions)
+    assert all(re.fullmatch(r"[a-z]+(_[a-z]+)*", action) for action in actions)
+
+
+def test_only_policy_bounces() -> None:
+    """Only what the operator configured returns mail to its sender: an unknown recipient, and a message too large."""
+    bounces = {row for row in TABLE if row.status not in {EX_OK, *DEFERRED}}
+    assert bounces == {outcome.UNKNOWN_RECIPIENT, outcome.TOO_LARGE}
+
+
+def test_table_is_whole() -> None:
+    """Every outcome of the module stands in the table."""
+    assert {each for each in vars(outcome).values() if isinstance(each, Outcome)} == set(TABLE)
