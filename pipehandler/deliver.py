@@ -5,6 +5,7 @@ table. What the content of a message does to the parser becomes data; trouble th
 """
 
 import errno
+from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -106,8 +107,8 @@ def _read(raw: bytes, message: str, config: Config, deadline: Deadline) -> Docum
 
     try:
         with Mark(config.state.directory, message) as mark:
-            if mark.suspicious and not survives(parsed, min(seconds, deadline.remaining())):
-                return Document(error="the parser died of this message, in this attempt and in an earlier one")
+            if mark.suspicious and (why := _suspicion(parsed, min(seconds, deadline.remaining()))):
+                return Document(error=why)
             with deadline.step(seconds):
                 return parsed()
     except TimeUp:
@@ -117,7 +118,18 @@ def _read(raw: bytes, message: str, config: Config, deadline: Deadline) -> Docum
     except MemoryError:
         return Document(error=f"not parsed within {config.limits.memory} octets of memory")
     except Exception as error:
+        if isinstance(error, (OSError, ImportError)) or type(error) is LookupError:
+            raise  # a module or a codec that cannot be loaded is not the message's doing
         return Document(error=described(error))
+
+
+def _suspicion(parsed: Callable[[], Document], seconds: float) -> str | None:
+    """Why a message should not be parsed here whose earlier attempt died while it was parsed; None if it may be."""
+    try:
+        survived = survives(parsed, seconds)
+    except OSError as error:
+        return f"an earlier attempt died while it parsed this message, and no child could be had to try: {described(error)}"
+    return None if survived else "the parser died of this message, in this attempt and in an earlier one"
 
 
 def described(error: BaseException) -> str:

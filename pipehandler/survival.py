@@ -51,16 +51,11 @@ class Mark:
 
 
 def survives(parse: Callable[[], object], seconds: float) -> bool:
-    """Whether a child process lives through `parse`, at most for `seconds`.
-
-    Where no child can be had (OSError from fork) the answer is no: the message is then stored without being parsed.
-    """
+    """Whether a child process lives through `parse`, at most for `seconds`. Raises OSError where no child can be had."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NPROC)
+    resource.setrlimit(resource.RLIMIT_NPROC, (hard, hard))
     try:
-        resource.setrlimit(resource.RLIMIT_NPROC, (hard, hard))
         child = os.fork()
-    except OSError:
-        return False
     finally:
         resource.setrlimit(resource.RLIMIT_NPROC, (soft, hard))
     if child == 0:

@@ -85,9 +85,9 @@ def _quoted_printable(view: memoryview, note: Note) -> bytes:
     octets: bytes | memoryview = view
     # RFC 2045 6.7 (3): blanks at the end of a line were added in transport.
     if _SOFT_BREAK_WITH_BLANKS.search(view):
-        octets = _SOFT_BREAK_WITH_BLANKS.sub(b"=", view)
+        octets = _SOFT_BREAK_WITH_BLANKS.sub(b"=", bytes(view))  # a memoryview for each piece between would cost more
     if _LONE_CR.search(octets):  # binascii would skip all of the line
-        octets = _LONE_CR.sub(b"=3D\r", octets)
+        octets = _LONE_CR.sub(b"=3D\r", bytes(octets))
         note("quoted-printable-broken", "= before a lone CR")
     bad = _BAD_ESCAPE.search(octets)
     if bad is not None:

@@ -80,3 +80,11 @@ def _children(pid: int) -> list[str]:
     """The children of a process."""
     with open(f"/proc/{pid}/task/{pid}/children") as file:
         return file.read().split()
+
+
+def test_no_child_can_be_had(handler: Handler, database: Database) -> None:
+    """Where the account may have no further process, the message is stored without being parsed, and the row says why."""
+    mark(handler, HARMLESS)
+    command = ["prlimit", "--nproc=0", *handler.command()]
+    assert "stored, not parsed" in handler.run(command, HARMLESS).output
+    assert "no child could be had" in database.value("SELECT error FROM pipehandler.message")

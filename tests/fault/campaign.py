@@ -1,0 +1,55 @@
+"""Run the fault campaign, and print its table: the command behind script/campaign."""
+
+import argparse
+import importlib
+import os
+import platform
+import sys
+import time
+from datetime import date
+
+from .ledger import Row, Scale
+
+KINDS = ("killed", "failing", "wire", "server", "mailhost", "content", "together")
+
+
+def line(row: Row) -> str:
+    """One row of the table."""
+    statuses = ", ".join(f"{status}: {count}" for status, count in sorted(row.statuses.items()))
+    return f"| {row.kind} | {row.points} | {row.sent} | {row.lost} | {row.doubled} | {row.bounced} | {statuses} |"
+
+
+def main() -> int:
+    """Run the kinds that the arguments name, or all; the status is 0 when the promise held everywhere."""
+    options = argparse.ArgumentParser(description="the fault campaign: nothing lost, nothing twice, nothing bounced")
+    options.add_argument("kinds", nargs="*", metavar="KIND", help=f"of {', '.join(KINDS)}; all when none is given")
+    options.add_argument("--short", action="store_true", help="a sample, as in script/test")
+    chosen = options.parse_args()
+    if unknown := set(chosen.kinds) - set(KINDS):
+        options.error(f"no such kind: {', '.join(sorted(unknown))}; there are {', '.join(KINDS)}")
+
+    rows = []
+    print(f"{date.today()}, {os.cpu_count()} cores, Linux {platform.release()}, Python {platform.python_version()}\n")
+    print("| kind of fault | points | sent | lost | doubled | bounced | statuses seen |\n|---|---|---|---|---|---|---|")
+    for kind in chosen.kinds or KINDS:
+        started = time.monotonic()
+        row = importlib.import_module(f"fault.{kind}").run(Scale.SHORT if chosen.short else Scale.FULL)
+        rows.append(row)
+        print(line(row), flush=True)
+        for finding in row.findings:
+            print(f"    {finding}", file=sys.stderr, flush=True)
+        print(f"    {row.kind}: {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+    total = Row("all")
+    for row in rows:
+        total.points += row.points
+        total.sent += row.sent
+        total.lost += row.lost
+        total.doubled += row.doubled
+        total.bounced += row.bounced
+        total.statuses += row.statuses
+    print(line(total))
+    return 0 if all(row.clean for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,211 @@
+"""Faults at system calls: strace(1) tells which calls a delivery makes, and kills the entrypoint or lets it fail at one.
+
+A call is known by its name and its number: it is the so-manieth of that name since the program was started, which is how
+strace counts (`when=`). Two deliveries of like messages make the same calls, but for a few; so what is learned from one
+delivery says where to make the faults in others, and whether a fault was really made is looked at each time. strace runs as the
+handler's account, and is its parent, as pipe(8) would be.
+"""
+
+import itertools
+import os
+import re
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from queue import SimpleQueue
+from typing import NamedTuple, TypeVar
+
+from real import account
+from real.database import Database
+from real.handler import Ended, Handler
+from real.postgresql import FAST, PostgreSQL
+
+WORKERS = 2
+
+_Point = TypeVar("_Point")
+_Result = TypeVar("_Result")
+
+_CALL = re.compile(r"(\w+)\((.*)")
+_FILE = re.compile(r'[^"]*"(/[^"]*)"')
+_DESCRIPTOR = re.compile(r"(\d+)[,)]")
+_OPENED = re.compile(r"\) += (\d+)(?:<|$)")
+
+
+class Call(NamedTuple):
+    """One system call of a delivery: its name, its number from 1 among those of its name, what strace says of it, and the
+    file that it is about, if it is one."""
+
+    name: str
+    number: int
+    said: str
+    file: str = ""
+
+    @property
+    def imports(self) -> bool:
+        """Whether it is about a file of the interpreter or its libraries."""
+        return self.file.startswith((sys.prefix, sys.base_prefix, "/lib"))
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.number} ({self.file or self.said[:60]})"
+
+
+class Letter(NamedTuple):
+    """The message of one point, like no other, and its recipients."""
+
+    name: str
+    raw: bytes
+    recipients: tuple[str, ...]
+
+    def command(self, handler: Handler) -> list[str]:
+        """How pipe(8) would deliver it; each time the same."""
+        size = len(self.raw) + self.raw.count(b"\n")
+        return handler.command(*self.recipients, queue_id=f"4c{self.name}", size=size)
+
+
+_LETTER = """\
+Received: from client.example.org (client.example.org [192.0.2.1])
+\tby mx.example.net (Postfix) with ESMTP id 4c{name}
+\tfor <user@example.com>; Mon, 7 Sep 2026 10:00:00 +0900 (JST)
+From: =?iso-8859-2?Q?Bo=BEena?= <sender@example.org>
+To: user@example.com
+Date: Mon, 7 Sep 2026 10:00:00 +0900
+Message-ID: <{name}@example.org>
+Subject: =?utf-8?B?w4RyZ2VyIA==?= {name}
+MIME-Version: 1.0
+Content-Type: multipart/mixed; boundary="="
+
+--=
+Content-Type: text/plain; charset=windows-1252
+Content-Transfer-Encoding: quoted-printable
+
+caf=E9 {name}
+--=
+Content-Type: application/pdf; name="bill.pdf"
+Content-Disposition: attachment
+Content-Transfer-Encoding: base64
+
+JVBERi0xLjQKJcOkw7zDtsOfCg==
+{more}--=--
+"""
+
+
+def letter(name: str, *recipients: str, more: str = "") -> Letter:
+    """A letter with an attachment and `more` parts. Without recipients it goes to one of its own."""
+    return Letter(name, _LETTER.format(name=name, more=more).encode(), recipients or (f"{name}@example.com",))
+
+
+@contextmanager
+def fresh_database() -> Iterator[Database]:
+    """A migrated database on a server of its own."""
+    with account.folder("pipehandler-pg-") as folder:
+        server = PostgreSQL(folder / "16", 16, FAST).start()
+        try:
+            with Database.fresh(server) as database:
+                yield database
+        finally:
+            server.stop()
+
+
+class Crew:
+    """Some handlers with a configuration and a state directory for each, that work through many letters at the same time."""
+
+    def __init__(self, folder: Path, conninfo: str, **sections: dict[str, object]) -> None:
+        self.free: SimpleQueue[Handler] = SimpleQueue()
+        for number in range(WORKERS):
+            own = folder / str(number)
+            own.mkdir(parents=True)
+            self.free.put(Handler(own, conninfo, **sections))
+
+    @contextmanager
+    def member(self) -> Iterator[Handler]:
+        """One of them that is free; wait for it."""
+        handler = self.free.get()
+        try:
+            yield handler
+        finally:
+            self.free.put(handler)
+
+    def each(self, work: Callable[[Handler, _Point], _Result], points: Iterable[_Point]) -> Iterator[_Result]:
+        """What `work` returns for each of the points, in their order."""
+
+        def one(point: _Point) -> _Result:
+            with self.member() as handler:
+                return work(handler, point)
+
+        with ThreadPoolExecutor(WORKERS) as pool:
+            yield from pool.map(one, points)
+
+
+def trace(handler: Handler, command: list[str], message: bytes) -> tuple[Ended, list[Call]]:
+    """Run `command` and write down its calls, without those of children."""
+    file = handler.folder / "trace"
+    ended = handler.run(["strace", "-qq", "-o", str(file), *command], message)
+    return ended, list(_calls(file))
+
+
+def kill(handler: Handler, command: list[str], message: bytes, call: Call) -> Ended:
+    """Run `command`, killed at `call`, which is not made any more. Not killed (the status tells) if there was no such call."""
+    # Not with --seccomp-bpf: there strace cannot send signals.
+    chosen = ["-e", f"trace={call.name}", "-e", f"inject={call.name}:signal=SIGKILL:when={call.number}"]
+    return handler.run(["strace", "-qq", "-o", "/dev/null", *chosen, *command], message)
+
+
+def fail(
+    handler: Handler, command: list[str], message: bytes, call: Call, fault: str, ever: bool = False
+) -> tuple[Ended, str]:
+    """Run `command`, and instead of making `call` let it have `fault`: error=ENOSPC, retval=0, ...; with `ever` all later calls
+    of that name as well. Returns what strace says of the calls of that name, with "(INJECTED)" where a fault was made."""
+    file = handler.folder / "trace"
+    when = f"{call.number}+" if ever else call.number
+    # With --seccomp-bpf, which needs -f, only the calls of that name are slow.
+    chosen = ["--seccomp-bpf", "-f", "-e", f"trace={call.name}", "-e", f"inject={call.name}:{fault}:when={when}"]
+    ended = handler.run(["strace", "-qq", "-o", str(file), *chosen, *command], message)
+    return ended, file.read_text("ascii", "replace")
+
+
+def redeliver(handler: Handler, sent: Letter) -> Ended:
+    """Deliver once more, as Postfix does after some minutes: an outage that was seen is older than that."""
+    outage = handler.state / "outage"
+    if outage.exists():
+        os.utime(outage, (time.time() - 300,) * 2)
+    return handler.run(sent.command(handler), sent.raw)
+
+
+def since(calls: list[Call], wanted: Callable[[Call], bool]) -> list[Call]:
+    """The calls from the first one that is wanted."""
+    return list(itertools.dropwhile(lambda each: not wanted(each), calls))
+
+
+def sample(calls: list[Call], count: int) -> list[Call]:
+    """So many of the calls, a half of them among those that do not import."""
+    chosen = []
+    for some in ([each for each in calls if not each.imports], [each for each in calls if each.imports]):
+        chosen += some[:: max(1, 2 * len(some) // count)]
+    return chosen
+
+
+def _calls(file: Path) -> Iterator[Call]:
+    """The calls in strace's output."""
+    counted: Counter[str] = Counter()
+    files: dict[str, str] = {}
+    for line in file.read_text("ascii", "replace").splitlines():
+        parts = _CALL.match(line)
+        if not parts:  # a signal
+            continue
+        name, said = parts[1], parts[2]
+        counted[name] += 1
+        about = (
+            _FILE.match(said) if name in ("openat", "newfstatat", "readlink", "unlink", "access", "connect") else None
+        )
+        descriptor = _DESCRIPTOR.match(said)
+        known = files.get(descriptor[1], "") if descriptor else ""
+        path = about[1] if about else known
+        if name == "openat" and (opened := _OPENED.search(said)):
+            files[opened[1]] = path
+        elif name == "close" and descriptor:
+            files.pop(descriptor[1], None)
+        yield Call(name, counted[name], said, path)

@@ -1,0 +1,73 @@
+"""What was sent, and what became of it: nothing lost, nothing twice, nothing bounced."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+
+from real.database import Database
+
+
+class Scale(Enum):
+    """How much of a campaign is run: a sample for `script/test`, or all of it."""
+
+    SHORT = "short"
+    FULL = "full"
+
+
+@dataclass
+class Row:
+    """One line of the campaign's table. `points`: places or ways in which a fault was made. `statuses`: how often each
+    exit status was seen (negative: killed by that signal). The three that must stay 0 are counts of deliveries."""
+
+    kind: str
+    points: int = 0
+    sent: int = 0
+    lost: int = 0
+    doubled: int = 0
+    bounced: int = 0
+    statuses: Counter[int] = field(default_factory=Counter)
+    findings: list[str] = field(default_factory=list)
+
+    @property
+    def clean(self) -> bool:
+        """Whether the promise held."""
+        return not (self.lost or self.doubled or self.bounced or self.findings)
+
+    def note(self, finding: str) -> None:
+        """Something that should not have happened; it fails the campaign."""
+        self.findings.append(finding)
+
+
+class Ledger:
+    """The messages of one campaign, by recipient; each message goes once to each of its recipients."""
+
+    def __init__(self) -> None:
+        self._sent: dict[str, list[bytes]] = {}
+
+    def send(self, raw: bytes, *recipients: str) -> None:
+        """Write down that `raw` was sent to `recipients`."""
+        for recipient in recipients:
+            self._sent.setdefault(recipient, []).append(hashlib.sha256(raw).digest())
+
+    def check(self, database: Database, row: Row) -> None:
+        """Compare with what is stored, byte for byte, and add up what is lost and what is there too often."""
+        stored: dict[str, Counter[bytes]] = {}
+        for recipient, digest in self.digests(database, row):
+            stored.setdefault(recipient, Counter())[digest] += 1
+        for recipient, sent in self._sent.items():
+            there = stored.pop(recipient, Counter())
+            row.sent += len(sent)
+            row.lost += sum((Counter(sent) - there).values())
+            row.doubled += sum((there - Counter(sent)).values())
+        for recipient, there in stored.items():
+            row.note(f"{recipient} has {there.total()} deliveries that nobody sent")
+
+    def digests(self, database: Database, row: Row) -> Iterator[tuple[str, bytes]]:
+        """Recipient and digest of each delivery that is stored."""
+        for recipient, digest in database.rows(
+            "SELECT d.recipient, sha256(coalesce(d.prepended, '') || r.raw) AS digest FROM pipehandler.delivery d"
+            "  JOIN pipehandler.raw_message r ON r.message = d.message"
+        ):
+            yield recipient, bytes(digest)

@@ -1,0 +1,71 @@
+"""What the fault campaign found, one test for each, so that it is not found again."""
+
+import signal
+from encodings import koi8_r
+from pathlib import Path
+
+from real.database import Database
+from real.handler import Handler
+from real.postgresql import FAST, PostgreSQL
+
+from fault.injection import fail, letter, trace
+
+
+def test_a_mark_that_cannot_be_closed_does_not_cost_the_parsing(handler: Handler, database: Database) -> None:
+    """close(2) of the survival mark gives EIO: the message, already parsed, is stored as parsed.
+
+    It was stored as `failed`, without its text: the error came out of the context manager around the parsing.
+    """
+    _, calls = trace(handler, letter("before").command(handler), letter("before").raw)
+    (closing,) = (each for each in calls if each.name == "close" and Path(each.file).name.startswith("parsing-"))
+    sent = letter("mark")
+    ended, said = fail(handler, sent.command(handler), sent.raw, closing, "error=EIO")
+    assert "(INJECTED)" in said
+    assert ended.status == 0
+    assert [row.state for row in database.rows("SELECT state FROM pipehandler.message")] == ["parsed", "parsed"]
+
+
+def test_a_duplicate_waits_for_the_standby_too(folder: Path) -> None:
+    """A row that only the primary has is not confirmed as a duplicate: the mail would be lost with the primary.
+
+    The standby is away, so a delivery is deferred with its row committed on the primary; after a crash the primary shows
+    that row. The redeliveries were answered with 0: a transaction that writes nothing to the WAL does not wait.
+    """
+    hasty: dict[str, dict[str, object]] = {
+        "database": {"connect_timeout": 2, "statement_timeout": 1},
+        "limits": {"deadline": 5, "parse_seconds": 4},
+    }
+    primary = PostgreSQL(folder / "primary", 16, FAST).start()
+    with primary, primary.standby(folder / "standby") as standby, Database.fresh(primary) as database:
+        (folder / "handler").mkdir()
+        handler = Handler(folder / "handler", database.conninfo, **hasty)
+        primary.synchronous()
+        sent = letter("standby")
+        standby.stop(signal.SIGKILL)
+        assert handler.run(sent.command(handler), sent.raw).status == 75
+        primary.stop(signal.SIGKILL)
+        primary.start()
+        assert database.value("SELECT count(*) FROM pipehandler.delivery") == 1
+        for _ in range(3):
+            (handler.state / "outage").unlink(missing_ok=True)
+            assert handler.run(sent.command(handler), sent.raw).status == 75
+        standby.start()
+        (handler.state / "outage").unlink(missing_ok=True)
+        assert handler.run(sent.command(handler), sent.raw).status == 0
+        primary.stop(signal.SIGKILL)
+        standby.promote()
+        database.move(standby)
+        assert database.value("SELECT count(*) FROM pipehandler.delivery") == 1
+
+
+def test_a_codec_that_cannot_be_loaded_defers(handler: Handler, database: Database) -> None:
+    """The file of a charset's codec cannot be read for a moment: the message waits, and is parsed when it comes again.
+
+    It was stored as `failed`, though nothing was wrong with it.
+    """
+    sent = b"Message-ID: <codec@example.org>\nContent-Type: text/plain; charset=koi8-r\n\n" + "привет\n".encode("koi8-r")
+    command = ["strace", "-qq", "-o", "/dev/null", "-P", koi8_r.__file__, "-e", "inject=openat,stat,newfstatat:error=EIO"]
+    ended = handler.run([*command, *handler.command()], sent)
+    assert (ended.status, ended.output) == (75, "4.3.0 internal fault\n")
+    assert handler.deliver(sent).status == 0
+    assert database.value("SELECT text_body FROM pipehandler.message") == "привет\n"
