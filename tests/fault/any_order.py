@@ -1,0 +1,220 @@
+"""A mail host's life in any order: a Hypothesis state machine over all that can happen to a message, against a model.
+
+The model knows which recipient must have which bytes, and what Postfix still has in its queue. It has its own, plain
+notion of when two messages are the same; after each step the store is compared with it, octet by octet.
+"""
+
+import re
+import signal
+import sys
+import threading
+import time
+from itertools import takewhile
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from real.database import Database
+from real.handler import Handler
+
+from . import core, expiry
+from .ledger import Row
+from .mailbox import Mailbox, clear, stored
+
+_FIELDS = b"From: a@example.org\nTo: b@example.com\nDate: Tue, 14 Mar 2023 09:26:53 +0100\nSubject: any order\n"
+_NAMED = _FIELDS + b"Message-ID: <order@example.org>\n"
+_BODIES = (
+    _NAMED + b"\nbody\n",
+    _NAMED + b"\nanother body under the same Message-ID\n",
+    _NAMED + b"Message-ID: <again@example.org>\n\nbody\n",
+    _FIELDS + b"\nbody of a message without Message-ID\n\n\n",
+    _NAMED + b"Content-Type: multipart/mixed; boundary=b\n\n--b\n\ntext\n--b\nContent-Type: image/png\n"
+    b"Content-Transfer-Encoding: base64\n\n" + b"QUJD" * 18 + b"\n" + (b"QUJD" * 18 + b"\n") * 3_000 + b"--b--\n",
+    _FIELDS + b"\n" + b"a line of a long text\n" * 10_000,
+)
+_RECEIVED = (b"", b"Received: from a by mx1\n\tid 1; now\n", b"Received: from a by mx2\n\tid 2; then\n")
+_PREPENDED = (b"", b"Return-Path: <a@example.org>\nX-Original-To: b\nDelivered-To: b\n", b"Delivered-To: c\n\tc\n")
+
+RECIPIENTS = st.lists(st.sampled_from([f"{name}@example.com" for name in "abcd"]), min_size=1, max_size=3, unique=True)
+# A number instead of a choice: how much there is to choose from depends on when a handler died, and Hypothesis
+# wants to draw the same each time.
+CHOICES = st.integers(0, 1_000)
+
+
+@st.composite
+def messages(draw: st.DrawFn) -> bytes:
+    """One of a few messages, so that it comes again; perhaps by another way, with other line ends or prepended fields."""
+    raw = draw(st.sampled_from(_RECEIVED)) + draw(st.sampled_from(_BODIES))
+    raw = draw(st.sampled_from(_PREPENDED)) + raw
+    return raw.replace(b"\n", b"\r\n") if draw(st.booleans()) else raw
+
+
+def content(raw: bytes) -> bytes:
+    """`raw` without what Postfix prepends for one recipient."""
+    return re.sub(rb"\A(?:(?:Return-Path|X-Original-To|Delivered-To):[^\n]*\n(?:[ \t][^\n]*\n)*)*", b"", raw)
+
+
+def meaning(raw: bytes) -> bytes:
+    """What two copies of the same message have in common: the fields that name it and its body; or all of it, where it
+    has not exactly one Message-ID. Good for the messages above and what is left of them when they are cut."""
+    lines = content(raw).replace(b"\r\n", b"\n").rstrip(b"\n").split(b"\n")
+    header = list(takewhile(lambda line: re.match(rb"[!-9;-~]+:|[ \t]", line), lines))
+    named = [line for line in header if re.match(rb"(?i)(message-id|date|from|to|cc|subject):", line)]
+    if sum(line.startswith(b"Message-ID: <") for line in named) == 1:
+        return b"\n".join([*sorted(named), b"", *lines[len(header) :]])
+    return b"\n".join(lines)
+
+
+def told_size(raw: bytes) -> int:
+    """${size} of pipe(8): the queue file has a record of two octets more than the line for each of these short lines, and
+    not yet what is prepended."""
+    return len(content(raw)) + content(raw).count(b"\n")
+
+
+# pipe(8) that dies while it writes: it has all that it will write, starts the handler, writes, and is killed.
+_DYING_PIPE = """
+import os, signal, sys
+message = sys.stdin.buffer.read()
+reader, writer = os.pipe()
+os.set_inheritable(writer, False)
+os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, reader, 0)])
+os.close(reader)
+while message:
+    message = message[os.write(writer, message):]
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+class World:
+    """What all examples share: the servers, and where the results go."""
+
+    def __init__(self, handler: Handler, database: Database, inside: core.Core, row: Row) -> None:
+        self.handler, self.database, self.core, self.row = handler, database, inside, row
+
+
+def machine(world: World) -> type[RuleBasedStateMachine]:
+    """The state machine, in this world."""
+
+    class AnyOrder(RuleBasedStateMachine):
+        """Each rule is something that happens on a mail host."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.expected: dict[tuple[str, bytes], bytes] = {}
+            self.sent: list[tuple[bytes, list[str]]] = []
+            self.queue: list[tuple[bytes, list[str]]] = []
+
+        @initialize()
+        def nothing_is_there(self) -> None:
+            clear(world.database)
+
+        @rule(raw=messages(), recipients=RECIPIENTS)
+        def deliver(self, raw: bytes, recipients: list[str]) -> None:
+            self.sent.append((raw, recipients))
+            self._deliver(raw, recipients)
+
+        @precondition(lambda self: self.sent)
+        @rule(which=CHOICES)
+        def redeliver(self, which: int) -> None:
+            self._deliver(*self.sent[which % len(self.sent)])
+
+        @precondition(lambda self: self.sent)
+        @rule(which=CHOICES, recipients=RECIPIENTS)
+        def deliver_to_others(self, which: int, recipients: list[str]) -> None:
+            self._deliver(self.sent[which % len(self.sent)][0], recipients)
+
+        @rule()
+        def run_the_queue(self) -> None:
+            while self.queue:
+                self._deliver(*self.queue.pop(0))
+
+        @rule(raw=messages(), recipients=RECIPIENTS, centiseconds=st.integers(0, 40))
+        def kill(self, raw: bytes, recipients: list[str], centiseconds: int) -> None:
+            self._step(recipients)
+            running = world.handler.start(world.handler.command(*recipients, size=told_size(raw)))
+            killer = threading.Timer(centiseconds / 100, running.kill)
+            killer.start()
+            running.communicate(raw)
+            killer.cancel()
+            killer.join()
+            world.row.statuses[running.returncode] += 1
+            assert running.returncode in (0, -signal.SIGKILL)
+            self._wait_for_server()
+            new = [recipient for recipient in recipients if (recipient, meaning(raw)) not in self.expected]
+            there = stored(world.database)
+            written = [recipient for recipient in new if (recipient, raw) in there]
+            assert written in ([], new), "a delivery was stored for some of its recipients only"
+            if written or not new:
+                self._stored(raw, recipients)
+            else:
+                assert running.returncode != 0, "status 0, and nothing is stored"
+            if running.returncode != 0:
+                self.queue.append((raw, recipients))
+
+        @rule(raw=messages(), recipients=RECIPIENTS, missing=st.integers(1, 100_000))
+        def cut(self, raw: bytes, recipients: list[str], missing: int) -> None:
+            """pipe(8) dies while it writes: nobody will know the status, and Postfix has the message."""
+            self._step(recipients)
+            command = world.handler.command(*recipients, size=told_size(raw))
+            running = world.handler.start([sys.executable, "-I", "-S", "-c", _DYING_PIPE, *command])
+            output, _ = running.communicate(raw[: max(0, len(raw) - missing)])
+            assert output == b"4.3.0 message was cut short\n"
+            self.queue.append((raw, recipients))
+
+        @rule(raw=messages(), recipients=RECIPIENTS, octets=st.integers(1, 500))
+        def shorten(self, raw: bytes, recipients: list[str], octets: int) -> None:
+            """A message shorter than Postfix told, and pipe(8) is alive: a Milter did it; it is a message of its own."""
+            self._deliver(raw[:octets], recipients, short=True)
+
+        @rule(which=CHOICES)
+        def expire(self, which: int) -> None:
+            if self.expected:
+                recipient, key = sorted(self.expected)[which % len(self.expected)]
+                self._step([])
+                expiry.expire(world.database, recipient, self.expected.pop((recipient, key)))
+
+        @invariant()
+        def exactly_what_was_delivered_is_there(self) -> None:
+            expected = Mailbox((recipient, raw) for (recipient, _), raw in self.expected.items())
+            there = stored(world.database)
+            lost, more = expected - there, there - expected
+            assert not lost, f"lost: {_shortened(lost)}"
+            assert not more, f"more than was delivered: {_shortened(more)}"
+            distinct = len({content(raw) for raw in self.expected.values()})
+            assert world.database.value("SELECT count(*) FROM pipehandler.message") == distinct
+
+        def teardown(self) -> None:
+            self.run_the_queue()
+            self.exactly_what_was_delivered_is_there()
+
+        def _step(self, recipients: list[str]) -> None:
+            world.row.points += 1
+            world.row.sent += len(recipients)
+
+        def _deliver(self, raw: bytes, recipients: list[str], short: bool = False) -> None:
+            self._step(recipients)
+            result = world.core.deliver(raw, *recipients, short=short)
+            world.row.statuses[result.outcome.status] += 1
+            known = all((recipient, meaning(raw)) in self.expected for recipient in recipients)
+            assert result.outcome.action == ("duplicate" if known else "delivered"), str(result)
+            self._stored(raw, recipients)
+
+        def _stored(self, raw: bytes, recipients: list[str]) -> None:
+            for recipient in recipients:
+                self.expected.setdefault((recipient, meaning(raw)), raw)
+
+        def _wait_for_server(self) -> None:
+            """A server process goes on for a moment when its client was killed."""
+            busy = (
+                "SELECT count(*) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND application_name = 'pipehandler'"
+            )
+            until = time.monotonic() + 30
+            while world.database.value(busy):
+                assert time.monotonic() < until, "a server process works for a dead handler"
+                time.sleep(0.01)
+
+    return AnyOrder
+
+
+def _shortened(mailbox: Mailbox) -> list[tuple[str, bytes, int]]:
+    return [(recipient, raw[:200], count) for (recipient, raw), count in mailbox.items()]

@@ -1,0 +1,165 @@
+"""Expiry: a delivery is removed, and with its last delivery the message; at the very moment of its redelivery, too.
+
+It is done with no more rights than the role pipehandler_upkeep has (sql/0003_roles.sql). Ways and orders of it differ
+from one operator to the next, so two are tried: the delivery first, and the message locked first.
+"""
+
+import random
+import threading
+import time
+from collections import Counter
+from typing import Any
+
+import psycopg
+from real.database import Database
+from real.submission import submission
+
+from pipehandler.store import Store, StoreError
+
+from .ledger import Row
+from .mailbox import clear, stored
+
+RECIPIENTS = ("a@example.com", "b@example.com", "c@example.com")
+MESSAGES = tuple(
+    b"From: a@example.org\nMessage-ID: <expiry%d@example.org>\n\n" % number + b"a line\n" * lines
+    for number, lines in enumerate((1, 1, 20_000))
+)
+
+_THE_DELIVERY = """
+SELECT d.id, d.message FROM pipehandler.delivery d JOIN pipehandler.raw_message r ON r.message = d.message
+ WHERE d.recipient = %s AND coalesce(d.prepended, '') || r.raw = %s
+"""
+_ANY_DELIVERY = "SELECT d.id, d.message FROM pipehandler.delivery d ORDER BY random() LIMIT 1"
+_LOCK = "SELECT FROM pipehandler.message WHERE id = %s FOR UPDATE"
+_DELETE = "DELETE FROM pipehandler.delivery WHERE id = %s"
+_DELETE_LAST = """
+DELETE FROM pipehandler.message m
+ WHERE m.id = %s AND NOT EXISTS (SELECT FROM pipehandler.delivery d WHERE d.message = m.id)
+"""
+
+
+def expire(database: Database, recipient: str, raw: bytes) -> None:
+    """Remove one delivery."""
+    with _upkeep(database) as connection:
+        found = connection.execute(_THE_DELIVERY, (recipient, raw)).fetchall()
+        assert len(found) == 1, f"{recipient} has the message {len(found)} times"
+        _remove(connection, found[0], lock_first=False)
+
+
+def _upkeep(database: Database) -> psycopg.Connection[Any]:
+    return psycopg.connect(database.server.conninfo(database.name, user="upkeep"))
+
+
+def _remove(connection: psycopg.Connection[Any], found: tuple[int, str], lock_first: bool) -> bool:
+    """Remove one delivery (its id, and that of its message) and commit; returns whether it was still there."""
+    delivery, message = found
+    if lock_first:
+        connection.execute(_LOCK, (message,))
+    removed = connection.execute(_DELETE, (delivery,)).rowcount == 1
+    connection.execute(_DELETE_LAST, (message,))
+    connection.commit()
+    return removed
+
+
+class _Rush:
+    """Four who deliver and two who expire, all at the same few messages."""
+
+    def __init__(self, rounds: int, database: Database, row: Row) -> None:
+        self.rounds, self.database, self.row = rounds, database, row
+        self.lock = threading.Lock()
+        self.stored: Counter[int] = Counter()  # deliveries that a handler was told it has stored, by id
+        self.removed: set[int] = set()
+        self.over = threading.Event()
+
+    def run(self) -> None:
+        """Let them run, and then deliver everything once more, in peace."""
+        deliverers = [threading.Thread(target=self._guard, args=(self._deliver, number)) for number in range(4)]
+        expirers = [threading.Thread(target=self._guard, args=(self._expire, number)) for number in range(2)]
+        for thread in (*deliverers, *expirers):
+            thread.start()
+        for thread in deliverers:
+            thread.join()
+        self.over.set()
+        for thread in expirers:
+            thread.join()
+
+    def _guard(self, work: Any, number: int) -> None:
+        """Nothing may end a thread unseen."""
+        try:
+            work(number)
+        except Exception as error:
+            self.row.note(f"expiry: {work.__name__}: {type(error).__name__}: {error}")
+
+    def _deliver(self, number: int) -> None:
+        choice = random.Random(number)
+        store = Store(self.database.conninfo)
+        for _ in range(self.rounds):
+            raw, recipients = choice.choice(MESSAGES), choice.sample(RECIPIENTS, choice.randint(1, len(RECIPIENTS)))
+            self._until_stored(store, raw, recipients)
+        store.close()
+
+    def _until_stored(self, store: Store, raw: bytes, recipients: list[str]) -> None:
+        """Deliver as Postfix does: again after a temporary failure."""
+        while True:
+            with self.lock:
+                self.row.points += 1
+            try:
+                rows = store.ingest(submission(raw, *recipients))
+            except StoreError as error:
+                with self.lock:
+                    self.row.statuses[error.outcome.status] += 1
+                if error.sqlstate not in ("40001", "40P01"):
+                    self.row.note(f"expiry: a delivery failed with {error.sqlstate} {error}")
+                    return
+                continue
+            with self.lock:
+                self.row.statuses[0] += 1
+                self.stored.update(each.delivery for each in rows if not each.duplicate)
+            return
+
+    def _expire(self, number: int) -> None:
+        with _upkeep(self.database) as connection:
+            while not self.over.is_set():
+                found = connection.execute(_ANY_DELIVERY).fetchone()
+                try:
+                    removed = found is not None and _remove(connection, found, lock_first=number % 2 == 1)
+                except (psycopg.errors.ForeignKeyViolation, psycopg.errors.DeadlockDetected):
+                    removed = False  # it was delivered again at this moment: the whole transaction is undone
+                    connection.rollback()
+                if found is None or not removed:
+                    connection.rollback()
+                    time.sleep(0.001)
+                    continue
+                with self.lock:
+                    self.row.points += 1
+                    self.removed.add(found[0])
+
+
+def run(rounds: int, database: Database, row: Row) -> None:
+    """Each of four deliverers delivers `rounds` times, while others expire what is there."""
+    clear(database)
+    rush = _Rush(rounds, database, row)
+    rush.run()
+
+    present = {each.id for each in database.rows("SELECT id FROM pipehandler.delivery")}
+    row.sent += len(rush.stored)
+    row.lost += len(set(rush.stored) - rush.removed - present)
+    row.doubled += sum((rush.stored - Counter(set(rush.stored))).values())
+    if not rush.removed:
+        row.note("expiry: nothing expired while deliveries came")
+
+    # In peace: everything is there once, whatever happened before.
+    store = Store(database.conninfo)
+    for raw in MESSAGES:
+        store.ingest(submission(raw, *RECIPIENTS))
+    store.close()
+    there = stored(database)
+    row.sent += len(MESSAGES) * len(RECIPIENTS)
+    for raw in MESSAGES:
+        for recipient in RECIPIENTS:
+            count = there.pop((recipient, raw), 0)
+            row.lost += count == 0
+            row.doubled += max(0, count - 1)
+    if there:
+        row.note(f"expiry: {there.total()} deliveries that nobody sent")
+    clear(database)

@@ -1,0 +1,139 @@
+"""A load on a mail host: distinct messages over SMTP, as fast as it takes them, each sent until it was accepted.
+
+A client that is cut off before its 250 does not know whether the message was accepted, and sends it again, as any mail
+host does. Both copies are then the same message, though their Received fields differ; so every message has all the
+fields by which it is recognised.
+"""
+
+import hashlib
+import random
+import re
+import smtplib
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from real import account
+from real.database import Database
+from real.mailhost import DOMAIN, MailHost
+
+from .ledger import Ledger, Row
+
+_RECEIVED = re.compile(rb"\AReceived: from [^\n]*\n(?:[ \t][^\n]*\n)+")
+_LARGE_EVERY = 25
+_PATIENCE = 120  # seconds that a client goes on trying
+
+
+class Posted(Ledger):
+    """What was sent over SMTP: compared behind the one Received field that Postfix put on top."""
+
+    def digests(self, database: Database, row: Row) -> Iterator[tuple[str, bytes]]:
+        for recipient, raw in database.rows(
+            "SELECT d.recipient, coalesce(d.prepended, '') || r.raw AS raw FROM pipehandler.delivery d"
+            "  JOIN pipehandler.raw_message r ON r.message = d.message"
+        ):
+            yield recipient, hashlib.sha256(_RECEIVED.sub(b"", raw, count=1)).digest()
+
+
+def message(number: int) -> bytes:
+    """A message like no other: most of a few kilobytes, some of hundreds; with dots, 8-bit text and long lines."""
+    chance = random.Random(number)
+    lines = 4000 if number % _LARGE_EVERY == 0 else chance.randrange(2, 60)
+    body = "".join(
+        f"{chance.choice(['', '.', '..', 'From ', 'é '])}{chance.randbytes(30).hex()}\n" for _ in range(lines)
+    )
+    return (
+        f"Message-ID: <{number}@example.org>\nDate: Mon, 02 Mar 2026 07:30:00 +0900\nFrom: a@example.org\n"
+        f"To: user@example.com\nSubject: number {number}\n\n{body}{'x' * 900}\n"
+    ).encode()
+
+
+class Load:
+    """`count` messages on their way into `host`, sent by some clients at once; most for one recipient, some for two."""
+
+    def __init__(self, host: MailHost, count: int, clients: int = 4) -> None:
+        self.ledger = Posted()
+        self.accepted = 0
+        self._host = host
+        self._stopped = False
+        self._numbers = iter(range(1, count + 1))
+        self._lock = threading.Lock()
+        self._failed: list[BaseException] = []
+        self._clients = [threading.Thread(target=self._send_all, daemon=True) for _ in range(clients)]
+        for each in self._clients:
+            each.start()
+
+    def __enter__(self) -> "Load":
+        return self
+
+    def __exit__(self, failed: object, *_: object) -> None:
+        self._stopped = failed is not None
+        if not self._stopped:
+            self.finish()
+
+    @property
+    def going_on(self) -> bool:
+        """Whether there is something left to send."""
+        return any(each.is_alive() for each in self._clients)
+
+    def finish(self) -> None:
+        """Wait until everything was accepted."""
+        for each in self._clients:
+            each.join()
+        if self._failed:
+            raise self._failed[0]
+
+    def _send_all(self) -> None:
+        try:
+            while (number := self._next()) is not None:
+                recipients = [f"user{number}@{DOMAIN}", f"shared{number % 10}@{DOMAIN}"][: 2 if number % 4 == 0 else 1]
+                raw = message(number)
+                self._send(raw, recipients)
+                with self._lock:
+                    self.ledger.send(raw, *recipients)
+                    self.accepted += 1
+        except BaseException as error:
+            self._failed.append(error)
+
+    def _next(self) -> int | None:
+        with self._lock:
+            return None if self._stopped else next(self._numbers, None)
+
+    def _send(self, raw: bytes, recipients: list[str]) -> None:
+        until = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                return self._host.send(raw, "a@example.org", *recipients)
+            except (OSError, smtplib.SMTPException):
+                if time.monotonic() > until or self._stopped:
+                    raise
+                time.sleep(0.1)
+
+
+@contextmanager
+def mail_host(row: Row, conninfo: str = "", *settings: str) -> Iterator[MailHost]:
+    """A running mail host with these settings (name=value) in main.cf; what its logs tell is added to `row` in the end."""
+    with account.folder("pipehandler-mx-") as folder:
+        host = MailHost(folder, conninfo)
+        if settings:
+            host.postconf("-e", *settings)
+        try:
+            host.start()
+            yield host
+        finally:
+            host.abort()
+        _add_up(host, row)
+
+
+def _add_up(host: MailHost, row: Row) -> None:
+    """Add the statuses that the logs tell, and the bounces."""
+    for line in host.handler.log_lines():
+        if found := re.search(r" status=(\d+)", line):
+            row.statuses[int(found[1])] += 1
+    for attempt in host.deliveries():
+        if attempt["status"] not in ("sent", "deferred"):
+            row.bounced += 1
+            row.note(f"Postfix: {attempt}")
+        if found := re.search(r"Command died with signal (\d+)", attempt["text"]):
+            row.statuses[-int(found[1])] += 1
