@@ -83,16 +83,27 @@ def _base64_in_chunks(view: memoryview) -> tuple[bytes, int, int]:
 
 def _quoted_printable(view: memoryview, note: Note) -> bytes:
     octets: bytes | memoryview = view
-    # RFC 2045 6.7 (3): blanks at the end of a line were added in transport.
-    if _SOFT_BREAK_WITH_BLANKS.search(view):
-        octets = _SOFT_BREAK_WITH_BLANKS.sub(b"=", bytes(view))  # a memoryview for each piece between would cost more
-    if _LONE_CR.search(octets):  # binascii would skip all of the line
-        octets = _LONE_CR.sub(b"=3D\r", bytes(octets))
+    lone_cr = _LONE_CR.search(view)
+    if lone_cr:
         note("quoted-printable-broken", "= before a lone CR")
+    if lone_cr or _SOFT_BREAK_WITH_BLANKS.search(view):
+        octets = _repaired(bytes(view))
     bad = _BAD_ESCAPE.search(octets)
     if bad is not None:
         note("quoted-printable-broken", bytes(octets[bad.start() : bad.start() + 8]).decode("ascii", "replace"))
     return binascii.a2b_qp(octets)
+
+
+def _repaired(octets: bytes) -> bytes:
+    """Quoted-printable that binascii reads as it is meant: it does not know blanks after a soft line break, which were
+    added in transport (RFC 2045 6.7 (3)), and skips the line after "=" and a lone CR."""
+    lines, at = [], 0
+    while at < len(octets):  # some at a time: joining many pieces takes eighty octets for each of them
+        end = octets.find(b"\n", at + _CHUNK) + 1 or len(octets)
+        some = _SOFT_BREAK_WITH_BLANKS.sub(b"=", octets[at:end])
+        lines.append(b"=\r\n".join(piece.replace(b"=\r", b"=3D\r") for piece in some.split(b"=\r\n")))
+        at = end
+    return b"".join(lines)
 
 
 def _uuencode(view: memoryview, note: Note) -> bytes:

@@ -63,8 +63,19 @@ def test_a_codec_that_cannot_be_loaded_defers(handler: Handler, database: Databa
 
     It was stored as `failed`, though nothing was wrong with it.
     """
-    sent = b"Message-ID: <codec@example.org>\nContent-Type: text/plain; charset=koi8-r\n\n" + "привет\n".encode("koi8-r")
-    command = ["strace", "-qq", "-o", "/dev/null", "-P", koi8_r.__file__, "-e", "inject=openat,stat,newfstatat:error=EIO"]
+    sent = b"Message-ID: <codec@example.org>\nContent-Type: text/plain; charset=koi8-r\n\n" + "привет\n".encode(
+        "koi8-r"
+    )
+    command = [
+        "strace",
+        "-qq",
+        "-o",
+        "/dev/null",
+        "-P",
+        koi8_r.__file__,
+        "-e",
+        "inject=openat,stat,newfstatat:error=EIO",
+    ]
     ended = handler.run([*command, *handler.command()], sent)
     assert (ended.status, ended.output) == (75, "4.3.0 internal fault\n")
     assert handler.deliver(sent).status == 0

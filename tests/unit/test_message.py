@@ -139,6 +139,12 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
     "NUL": lambda: b"\0" * 10_000_000,
     "base64 rubbish": lambda: HEADER + b"Content-Transfer-Encoding: base64\n\n" + b"*A\n" * 3_300_000,
     "quoted-printable rubbish": lambda: HEADER + b"Content-Transfer-Encoding: quoted-printable\n\n" + b"=G" * 5_000_000,
+    "soft line breaks with blanks": lambda: (
+        HEADER + b"Content-Transfer-Encoding: quoted-printable\n\n" + b"= \n" * 3_300_000
+    ),
+    "soft line breaks with CR": lambda: (
+        HEADER + b"Content-Transfer-Encoding: quoted-printable\n\n" + b"=\r" * 5_000_000
+    ),
     "uuencode rubbish": lambda: (
         HEADER + b"Content-Transfer-Encoding: uuencode\n\nbegin 644 x\n" + b"M\xff\n" * 3_300_000
     ),

@@ -1,0 +1,152 @@
+"""At the same time, and in any order: the same message by twenty handlers at once; deliveries, kills, cuts and expiry as
+Hypothesis puts them together, against a model; and expiry at the very moment of a delivery.
+
+Each whole message is there exactly once for each recipient that it was delivered to, and nothing else is there.
+"""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import psycopg
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+from real import account
+from real.database import Database
+from real.handler import Ended, Handler
+from real.postgresql import FAST, PostgreSQL
+
+from . import core, expiry
+from .any_order import World, machine
+from .ledger import Row, Scale
+from .mailbox import clear, stored
+
+HANDLERS = 20
+FIRST, SECOND, THIRD = "first@example.com", "second@example.com", "third@example.com"
+MESSAGE = b"From: a@example.org\nTo: b@example.com\nMessage-ID: <together@example.org>\nSubject: at once\n\nbody\n"
+ANONYMOUS = MESSAGE.replace(b"Message-ID: <together@example.org>\n", b"")
+LARGE = MESSAGE + b"a line of seventy-six octets, as many messages have them in their bodies...\n" * 20_000
+
+
+class Meeting(NamedTuple):
+    """What twenty handlers deliver at once: `delivery` tells the message and the recipients of each."""
+
+    name: str
+    delivery: Callable[[int], tuple[bytes, tuple[str, ...]]]
+
+
+def _rotated(number: int) -> tuple[str, ...]:
+    everybody = (FIRST, SECOND, THIRD)
+    return (everybody[number % 3 :] + everybody[: number % 3])[: 1 + number % 3]
+
+
+def _transmitted(number: int) -> bytes:
+    """The sending host transmitted it twice: our own Received field differs."""
+    return b"Received: by mx%d.example.com\n" % (number // 2 % 2) + MESSAGE
+
+
+MEETINGS = (
+    Meeting(
+        "transmitted twice, two recipients in opposite orders",
+        lambda n: (_transmitted(n), (FIRST, SECOND) if n % 2 else (SECOND, FIRST)),
+    ),
+    Meeting("two recipients in opposite orders", lambda n: (MESSAGE, (FIRST, SECOND) if n % 2 else (SECOND, FIRST))),
+    Meeting("one recipient", lambda n: (MESSAGE, (FIRST,))),
+    Meeting(
+        "without Message-ID, two line ends", lambda n: (ANONYMOUS.replace(b"\n", (b"\n", b"\r\n")[n % 2]), (FIRST,))
+    ),
+    Meeting("some of three recipients", lambda n: (MESSAGE, _rotated(n))),
+    Meeting("a recipient each", lambda n: (b"Delivered-To: %d@example.com\n" % n + MESSAGE, (f"{n}@example.com",))),
+    Meeting("a large message", lambda n: (LARGE, _rotated(n))),
+)
+
+
+def run(scale: Scale) -> Row:
+    """All three, one after the other."""
+    row = Row("together")
+    with account.folder("pipehandler-together-") as folder:
+        server = PostgreSQL(folder / "16", 16, FAST).start()
+        try:
+            with Database.fresh(server) as database:
+                handler_folder = folder / "handler"
+                handler_folder.mkdir()
+                handler = Handler(handler_folder, database.conninfo)
+                rounds, meetings = (1, MEETINGS[:1]) if scale is Scale.SHORT else (6, MEETINGS)
+                for meeting in meetings * rounds:
+                    _meet(meeting, handler, database, row)
+                _in_any_order(scale, handler, database, folder, row)
+                expiry.run(20 if scale is Scale.SHORT else 1_000, database, row)
+        finally:
+            server.stop()
+    return row
+
+
+def _meet(meeting: Meeting, handler: Handler, database: Database, row: Row) -> None:
+    """Twenty cold handlers, held back until all of them stand before the table."""
+    allowed: dict[str, set[bytes]] = {}
+    deliveries = [meeting.delivery(number) for number in range(HANDLERS)]
+    for raw, recipients in deliveries:
+        for recipient in recipients:
+            allowed.setdefault(recipient, set()).add(raw)
+    with psycopg.connect(database.admin) as gate, ThreadPoolExecutor(HANDLERS) as pool:
+        gate.execute("LOCK TABLE pipehandler.delivery IN SHARE ROW EXCLUSIVE MODE")
+        ends = [pool.submit(handler.deliver, raw, *recipients) for raw, recipients in deliveries]
+        waiting = _wait_for_handlers(database)
+        gate.commit()
+        for (raw, recipients), end in zip(deliveries, ends, strict=True):
+            ended = end.result()
+            if _status(ended, row) != 0 and _status(handler.deliver(raw, *recipients), row) != 0:
+                row.note(f"{meeting.name}: {ended.output!r}, and again when nobody else delivered")
+    if waiting < HANDLERS:
+        row.note(f"{meeting.name}: only {waiting} handlers came together")
+    row.points += HANDLERS
+    there = stored(database)
+    for recipient, raws in allowed.items():
+        row.sent += 1
+        count = sum(there.pop((recipient, raw), 0) for raw in raws)
+        row.lost += count == 0
+        row.doubled += max(0, count - 1)
+    if there:
+        row.note(f"{meeting.name}: {there.total()} deliveries that nobody sent")
+    clear(database)
+
+
+def _status(ended: Ended, row: Row) -> int:
+    row.statuses[ended.status] += 1
+    row.bounced += ended.status not in (0, 71, 75) and ended.status >= 0
+    return ended.status
+
+
+def _wait_for_handlers(database: Database, seconds: float = 8) -> int:
+    """Wait until all handlers wait for the table, but not until their lock_timeout; returns how many came."""
+    until = time.monotonic() + seconds
+    while True:
+        waiting = database.value(
+            "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'pipehandler.delivery'::regclass"
+        )
+        if waiting == HANDLERS or time.monotonic() > until:
+            return int(waiting)
+        time.sleep(0.02)
+
+
+def _in_any_order(scale: Scale, handler: Handler, database: Database, folder: Path, row: Row) -> None:
+    """The state machine: always the same steps in the short form, other ones each time in the full form."""
+    examples, steps = (3, 25) if scale is Scale.SHORT else (60, 50)
+    with core.core(database, folder) as inside:
+        try:
+            run_state_machine_as_test(
+                machine(World(handler, database, inside, row)),
+                settings=settings(
+                    max_examples=examples,
+                    stateful_step_count=steps,
+                    derandomize=scale is Scale.SHORT,
+                    database=None,
+                    deadline=None,
+                    phases=(Phase.generate,),
+                    suppress_health_check=list(HealthCheck),
+                ),
+            )
+        except Exception as error:
+            row.note(f"in any order: {type(error).__name__}: {error}")
