@@ -17,12 +17,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
-from pipehandler.outage import Outage
-from pipehandler.sysexits import EX_OK, EX_TEMPFAIL
 from real import account
 from real.database import Database
 from real.handler import ENVIRONMENT, Handler
 from real.postgresql import PostgreSQL
+
+from pipehandler.outage import Outage
+from pipehandler.sysexits import EX_OK, EX_TEMPFAIL
 
 USUAL = Path(__file__).with_name("usual.py")
 
