@@ -86,18 +86,19 @@ def _deliver(
     attempt.size = len(raw)
     if len(raw) > limit:
         return outcome.TOO_LARGE, "", {"reason": f"larger than limits.message_size = {limit}"}
+
+    # Imported here, because what is refused above does not need it.
+    from datetime import UTC, datetime
+
+    from .deliver import deliver
     from .fingerprint import prepended
+    from .store import Store
 
     # ${size} does not count what pipe(8) itself prepended to the message.
     short = envelope.size is not None and _queue_file_octets(raw, prepended(raw)) < envelope.size
     if not raw or ((short or envelope.size is None) and _is_orphan(parent)) or (short and parent == 1):
         # The end of the input is that of pipe(8). Nobody reads this status; Postfix will deliver the whole message again.
         return outcome.CUT, "", {"reason": f"{len(raw)} octets came of a message of {envelope.size}"}
-
-    from datetime import UTC, datetime
-
-    from .deliver import deliver
-    from .store import Store
 
     database = config.database
     store = Store(database.conninfo, database.connect_timeout, database.statement_timeout, deadline.remaining)
