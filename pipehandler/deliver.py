@@ -101,9 +101,10 @@ def _refused(refusal: DataRefused | MemoryError) -> str:
 def _read(raw: bytes, message: str, config: Config, deadline: Deadline) -> Document:
     """The decoded view of the message; where it could not be had, a Document that says why."""
     seconds = config.limits.parse_seconds
+    trusted = tuple(map(str.lower, config.authentication.trusted_authserv_ids))
 
     def parsed() -> Document:
-        return parse(raw, trusted_authserv_ids=config.authentication.trusted_authserv_ids)
+        return parse(raw, trusted_authserv_ids=trusted)
 
     try:
         with Mark(config.state.directory, message) as mark:

@@ -115,7 +115,7 @@ def test_unreadable_configuration(own: MailHost, database: Database) -> None:
 def test_milter(own: MailHost, database: Database) -> None:
     """What a Milter changed is stored as changed, though Postfix tells a greater size than comes; a defect says so."""
     milter = Milter("Authentication-Results", "mx.example.net; spf=pass")
-    own.handler.configure(database.conninfo, authentication={"trusted_authserv_ids": ["mx.example.net"]})
+    own.handler.configure(database.conninfo, authentication={"trusted_authserv_ids": ["MX.Example.net"]})
     own.add("main.cf", f"smtpd_milters = inet:127.0.0.1:{milter.port}\n")
     own.start()
     own.send(MESSAGE, "a@example.org", TO)
