@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -131,3 +132,23 @@ def test_demo() -> None:
     printed = {shape(line) for line in done.stdout.splitlines()}
     shown = README.partition("<!-- demo -->")[2].partition("<!-- /demo -->")[0].strip().splitlines()[1:-1]
     assert [line for line in shown if shape(line) not in printed] == []
+
+
+@pytest.mark.usefixtures("_postfix")
+def test_demo_keep() -> None:
+    """With --keep it goes on until Ctrl-C, says how to look at it, and leaves no process and no folder behind."""
+    command = [sys.executable, str(REPOSITORY / "script" / "demo.py"), "--keep"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        printed = ""
+        while "Ctrl-C stops everything" not in printed:
+            line = running.stdout.readline()
+            assert line, printed
+            printed += line
+        running.send_signal(signal.SIGINT)
+        printed += running.stdout.read()
+    assert running.returncode == 0, printed
+    (folder,) = set(re.findall(r"/tmp/pipehandler-demo-\w+", printed))
+    assert "curl smtp://127.0.0.1:" in printed
+    assert not Path(folder).exists()
+    assert subprocess.run(["pgrep", "-f", folder], capture_output=True, text=True).stdout == ""
