@@ -23,7 +23,7 @@ from real.postgresql import FAST, PostgreSQL
 from .ledger import Ledger, Row, Scale
 from .load import Load, mail_host
 
-_DISK = 512  # megabytes of the file system that the server has for itself
+_DISK = 1024
 _HASTY: dict[str, dict[str, object]] = {
     "database": {"connect_timeout": 2, "statement_timeout": 1},
     "limits": {"deadline": 20},
@@ -251,7 +251,7 @@ class _Witness:
         self.row.points += 1
         recipient = f"witness{self.row.points}@example.com"
         raw = (
-            f"Message-ID: <{recipient}>\nSubject: {trouble.__name__}\n\n{random.randbytes(1_000_000).hex()}\n".encode()
+            f"Message-ID: <{recipient}>\nSubject: {trouble.__name__}\n\n{random.randbytes(500_000).hex()}\n".encode()
         )
         self.ledger.send(raw, recipient)
         with trouble(self.database):
