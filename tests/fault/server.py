@@ -253,9 +253,7 @@ class _Witness:
         """Make the trouble, and deliver a message in it and after it."""
         self.row.points += 1
         recipient = f"witness{self.row.points}@example.com"
-        raw = (
-            f"Message-ID: <{recipient}>\nSubject: {trouble.__name__}\n\n{random.randbytes(500_000).hex()}\n".encode()
-        )
+        raw = f"Message-ID: <{recipient}>\nSubject: {trouble.__name__}\n\n{random.randbytes(500_000).hex()}\n".encode()
         self.ledger.send(raw, recipient)
         with trouble(self.database):
             self._deliver(raw, recipient, trouble.__name__, 75)
