@@ -74,6 +74,9 @@ class Postfix:
             (folder / name).mkdir(parents=True, exist_ok=True)
         folder.chmod(0o755)
         shutil.chown(folder / "data", "postfix")
+        # While postlogd is down, programs write to the log themselves, some of them as postfix.
+        self.maillog.touch()
+        self.maillog.chmod(0o666)
         (self.config / "main.cf").write_text(_MAIN.format(folder=folder))
         (self.config / "master.cf").write_text(_MASTER.format(port=self.port))
 
