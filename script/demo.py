@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import threading
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -240,11 +239,12 @@ def main() -> int:
                 show(f"{' '.join(handler.command(MEMBER))} < message.eml")
                 show(f"{program} --config {handler.config} list")
             show(f"psql '{admin}'")
+            # Blocked before anyone is told of Ctrl-C, so that one that comes at once is not lost.
+            ends = {signal.SIGINT, signal.SIGTERM}
+            signal.pthread_sigmask(signal.SIG_BLOCK, ends)
             say("Ctrl-C stops everything")
-            stopped = threading.Event()
-            for each in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(each, lambda *_: stopped.set())
-            stopped.wait()
+            signal.sigwait(ends)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, ends)
             say("stopping")
     say("everything arrived as it was sent" if equal else "SOMETHING IS DIFFERENT, see above")
     return 0 if equal else 1

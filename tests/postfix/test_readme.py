@@ -136,8 +136,12 @@ def test_demo() -> None:
 
 @pytest.mark.usefixtures("_postfix")
 def test_demo_keep() -> None:
-    """With --keep it goes on until Ctrl-C, says how to look at it, and leaves no process and no folder behind."""
-    command = [sys.executable, str(REPOSITORY / "script" / "demo.py"), "--keep"]
+    """With --keep it goes on until Ctrl-C, says how to look at it, and leaves no process and no folder behind.
+
+    Every write of the demonstration is made to last, so that Ctrl-C finds it where it has just promised to obey it.
+    """
+    lasting = ["strace", "-D", "-o", "/dev/null", "-e", "trace=write", "-e", "inject=write:delay_exit=50000"]
+    command = [*lasting, sys.executable, str(REPOSITORY / "script" / "demo.py"), "--keep"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
         assert running.stdout is not None
         printed = ""
