@@ -49,7 +49,9 @@ def newsletter(number: int, octets: int = 12_000) -> bytes:
 def measure(command: list[str], message: bytes, expected: int) -> tuple[float, float]:
     """Run `command` once on `message`: CPU and wall time in ms. Raises where it leaves with another status."""
     started = time.perf_counter()
-    running = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=ENVIRONMENT, cwd="/")
+    running = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=ENVIRONMENT, cwd="/", **account.identity()
+    )
     assert running.stdin is not None
     with contextlib.suppress(BrokenPipeError):  # it may leave before it has read
         running.stdin.write(message)

@@ -13,7 +13,8 @@ from typing import Any
 import click
 
 from . import __version__, mailbox, postfix
-from .config import DEFAULT_PATH, ConfigError, load
+from .config import DEFAULT_PATH, DEFAULT_SOCKET, ConfigError, load
+from .listening import ServeError, ask
 from .mailbox import NoSuchMessage
 from .migrate import MigrationError, migrate, plan
 from .store import Store, StoreError
@@ -45,6 +46,8 @@ def _told() -> Iterator[None]:
         raise Failure(str(error), EX_CONFIG) from error
     except NoSuchMessage as error:
         raise Failure(str(error), EX_NOINPUT) from error
+    except ServeError as error:
+        raise Failure(str(error), EX_UNAVAILABLE) from error
     except StoreError as error:
         raise Failure(
             f"database: {error}" + (f" (SQLSTATE {error.sqlstate})" if error.sqlstate else ""), EX_UNAVAILABLE
@@ -84,7 +87,7 @@ def _deliver(context: click.Context, arguments: tuple[str, ...]) -> None:
 
     The macros are those of pipe(8), with dashes; --config=FILE names the configuration.
     """
-    from .__main__ import deliver
+    from .fence import deliver
 
     # As they were given: click has its own ideas about "--".
     deliver([f"--config={context.obj['config']}", *sys.argv[sys.argv.index("deliver") + 1 :]])
@@ -113,14 +116,39 @@ def _migrate(context: click.Context, dry_run: bool) -> None:
 @click.option(
     "--config-directory", default="/etc/postfix", show_default=True, help="Postfix's configuration directory."
 )
+@click.option("--socket", default=DEFAULT_SOCKET, show_default=True, help="Where `pipehandler serve` listens.")
 @click.option("--maxproc", default=20, show_default=True, help="So many messages at once; below max_connections.")
 @click.pass_context
 def _postfix(context: click.Context, /, file: str, **options: Any) -> None:
-    """Print the lines for master.cf and main.cf, with the paths of this installation."""
+    """Print the lines for master.cf and main.cf, and units for systemd, with the paths of this installation."""
     for name in postfix.FILES if file == "all" else [file]:
         if file == "all":
             click.echo(f"##### {name}")
         click.echo(postfix.lines(name, config=context.obj["config"], **options))
+
+
+@cli.command("serve")
+@click.option("--status", is_flag=True, help="Ask the running service how it goes.")
+@click.option("--json", "as_json", is_flag=True, help="With --status: a JSON object, for programs.")
+@click.pass_context
+def _serve(context: click.Context, status: bool, as_json: bool) -> None:
+    """Run the resident workers, which deliver without the cost of a start.
+
+    SIGTERM ends it when what is under way is finished; SIGHUP reads the configuration again. Without it every message is
+    delivered cold.
+    """
+    with _told():
+        config = load(context.obj["config"])
+        if not status:
+            from .serve import serve  # and with it all that a delivery needs
+
+            serve(context.obj["config"], config)
+            return
+        told = ask(config.serve.socket)
+    if as_json:
+        _json(told)
+    else:
+        click.echo(table(["WORKERS", "COUNT"], [[name, count] for name, count in told.items()]))
 
 
 @cli.command("list")

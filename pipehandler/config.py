@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 DEFAULT_PATH = "/etc/pipehandler/pipehandler.toml"
+DEFAULT_SOCKET = "/run/pipehandler/socket"
 
 
 class ConfigError(Exception):
@@ -75,6 +76,24 @@ class Log:
 
 
 @dataclass(frozen=True, slots=True)
+class Serve:
+    """The resident workers of `pipehandler serve`."""
+
+    socket: str = _key(
+        DEFAULT_SOCKET, "the socket where the entrypoint hands messages over; also --socket in master.cf"
+    )
+    workers: int = _key(4, "messages that are delivered at the same time, each on a connection of its own", 1, 256)
+    wait: int = _key(
+        10,
+        "seconds that a message may wait for a free worker before it is deferred; at most half of limits.deadline",
+        1,
+        300,
+    )
+    messages: int = _key(1000, "messages after which a worker is replaced", 1, 1_000_000)
+    growth: int = _key(67_108_864, "octets by which a worker may grow before it is replaced", 1_048_576, 1 << 40)
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """The whole configuration; an instance without arguments is the defaults."""
 
@@ -84,6 +103,7 @@ class Config:
     authentication: Authentication = field(default_factory=Authentication)
     state: State = field(default_factory=State)
     log: Log = field(default_factory=Log)
+    serve: Serve = field(default_factory=Serve)
 
 
 def load(path: str = DEFAULT_PATH) -> Config:

@@ -52,6 +52,12 @@ class Deadline:
         signal.setitimer(signal.ITIMER_REAL, self.remaining() + GRACE)
 
 
+def clear() -> None:
+    """The delivery is over and its process goes on: no alarm is left."""
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+
+
 def _alarm(seconds: float) -> None:
     signal.signal(signal.SIGALRM, _time_up)
     # A timer of 0 would be no timer.

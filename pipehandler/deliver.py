@@ -17,7 +17,8 @@ from .envelope import Envelope
 from .fingerprint import identify
 from .message import PARSER_VERSION, parse
 from .outcome import Outcome
-from .store import DataRefused, Store, Stored, StoreError, Submission
+from .store import DataRefused, Store, Stored, StoreError
+from .submission import Submission
 from .survival import Mark, survives
 
 EXHAUSTED_ERRORS = frozenset({errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN})

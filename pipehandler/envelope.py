@@ -14,6 +14,7 @@ from .config import DEFAULT_PATH
 
 OPTIONS = (
     "config",
+    "socket",
     "sender",
     "queue-id",
     "size",
@@ -25,7 +26,7 @@ OPTIONS = (
     "client-protocol",
     "sasl-username",
 )
-"""The options of `deliver`: the macro names of pipe(8) with dashes, and the configuration file."""
+"""The options of `deliver`: the macro names of pipe(8) with dashes, the configuration file and the socket of the workers."""
 
 
 class UsageError(Exception):

@@ -16,11 +16,20 @@ HOLD = 2.0
 
 
 class Outage:
-    """The state of the database, as the deliveries on this host saw it last."""
+    """The state of the database, as the deliveries on this host saw it last; a context manager around one delivery."""
 
     def __init__(self, directory: str) -> None:
         self._path = os.path.join(directory, "outage")
         self._probe: int | None = None
+
+    def __enter__(self) -> "Outage":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._probe is not None:
+            with suppress(OSError):
+                os.close(self._probe)
+            self._probe = None
 
     def refuses(self) -> bool:
         """Whether this delivery should leave at once. False: go on, and tell `failed` or `succeeded` how it went."""

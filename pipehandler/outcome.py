@@ -38,6 +38,7 @@ STORE_UNAVAILABLE = Outcome("store_unavailable", "4.3.0", "message store unavail
 STORE_FULL = Outcome("store_full", "4.3.1", "message store full", EX_TEMPFAIL)
 MISCONFIGURED = Outcome("misconfigured", "4.3.5", "mail system incorrectly configured", EX_TEMPFAIL)
 DEADLINE = Outcome("deadline", "4.3.0", "delivery took too long", EX_TEMPFAIL)
+CONGESTED = Outcome("congested", "4.4.5", "mail system congested", EX_TEMPFAIL)
 CUT = Outcome("cut", "4.3.0", "message was cut short", EX_TEMPFAIL)
 FAULT = Outcome("fault", "4.3.0", "internal fault", EX_TEMPFAIL)
 EXHAUSTED = Outcome("exhausted", "4.3.0", "mail system out of resources", EX_OSERR)
@@ -54,6 +55,7 @@ TABLE = (
     STORE_FULL,
     MISCONFIGURED,
     DEADLINE,
+    CONGESTED,
     CUT,
     FAULT,
     EXHAUSTED,

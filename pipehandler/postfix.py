@@ -1,4 +1,4 @@
-"""The lines for master.cf and main.cf, made from the files in postfix/ with the paths of this installation."""
+"""The lines for Postfix and systemd, made from the files in postfix/ with the paths of this installation."""
 
 import os
 import re
@@ -6,25 +6,29 @@ import sys
 
 from .share import share
 
-FILES = ("master.cf", "main.cf", "pipehandler_status_filter")
+FILES = ("master.cf", "main.cf", "pipehandler_status_filter", "pipehandler.socket", "pipehandler.service")
 """The examples in postfix/, without their ending .example."""
 
 _FENCE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "__main__.py")
 
 
-def lines(name: str, *, user: str, config: str, config_directory: str, domain: str, maxproc: int) -> str:
+def lines(name: str, *, user: str, config: str, socket: str, config_directory: str, domain: str, maxproc: int) -> str:
     """The example file `name`, filled in.
 
-    user: whom pipe(8) runs the handler as. config: the path of pipehandler.toml. config_directory: Postfix's. domain: the domain
+    user: whom pipe(8) runs the handler as. config: the path of pipehandler.toml. socket: of `pipehandler serve`. config_directory: Postfix's. domain: the domain
     whose mail is stored. maxproc: how many messages may be delivered at once; keep it below PostgreSQL's max_connections.
     """
     text = share("postfix").joinpath(f"{name}.example").read_text("utf-8")
     filled = {
         "/opt/pipehandler/bin/python": sys.executable,
         "/opt/pipehandler/lib/python3.11/site-packages/pipehandler/__main__.py": _FENCE,
+        "/opt/pipehandler/bin/pipehandler": os.path.join(os.path.dirname(sys.executable), "pipehandler"),
         "/etc/pipehandler/pipehandler.toml": config,
+        "/run/pipehandler/socket": socket,
         "/etc/postfix": config_directory,
         "user=pipehandler": f"user={user}",
+        "User=pipehandler": f"User={user}",
+        "SocketUser=pipehandler": f"SocketUser={user}",
         "example.com": domain,
         "20      pipe": f"{maxproc:<8}pipe",
     }

@@ -7,13 +7,11 @@ here, once. Default: temporary. An uncertain commit (the connection ends before 
 a success: the redelivery finds its own row and is a duplicate.
 """
 
-import json
 import random
+import select
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
-from hashlib import sha256
 from typing import Any, NamedTuple
 
 import psycopg
@@ -21,10 +19,8 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row
 
-from .document import Address, Document
-from .envelope import Envelope
-from .fingerprint import Identity
 from .outcome import MISCONFIGURED, STORE_FULL, STORE_UNAVAILABLE, Outcome
+from .submission import Submission, octets
 
 _TRIES = 3
 _AGAIN = frozenset({"40001", "40P01", "55P03"})  # serialization_failure, deadlock_detected, lock_not_available
@@ -34,6 +30,8 @@ _NO_TEXT = "22021"  # character_not_in_repertoire; here also for what psycopg re
 _TOO_LARGE = "54000"  # program_limit_exceeded
 _LARGEST = 1_070_000_000  # octets in one message of the protocol, for which a server ends the session from 1 GB on
 _DISK_FULL = "53100"
+_READ_ONLY = "25006"
+_GONE = frozenset({"", "57P01", "57P02", "57P03"})  # the connection, or the server: shut down, crashed, not yet up
 _QUERY_CANCELED = "57014"  # statement_timeout
 
 _INGEST = """
@@ -50,6 +48,11 @@ class StoreError(Exception):
         super().__init__(reason)
         self.outcome = outcome
         self.sqlstate = sqlstate
+
+    @property
+    def stale(self) -> bool:
+        """Whether another connection may be better than one that was open before."""
+        return self.sqlstate in _GONE or self.sqlstate[:2] == "08" or self.sqlstate == _READ_ONLY
 
     @property
     def outage(self) -> bool:
@@ -70,58 +73,54 @@ class Stored(NamedTuple):
     duplicate: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Submission:
-    """One message on its way into the store: everything that pipehandler.ingest is told.
-
-    `raw` is what was read; `received_at` an ISO 8601 time with zone; `parser` the version that made the document.
-    """
-
-    envelope: Envelope
-    identity: Identity
-    document: Document
-    raw: bytes
-    received_at: str
-    mail_host: str
-    ingress: str
-    parser: str
-    attachments: bool = True
-
-
 class Store:
-    """One connection to the store, opened when it is first needed.
+    """One connection to the store, opened when it is first needed, and kept while it is good.
 
     `remaining` tells how many seconds of the delivery are left; the timeouts (seconds) are cut down to that.
     Raises StoreError from every method.
     """
 
-    def __init__(
-        self,
-        conninfo: str,
-        connect_timeout: int = 5,
-        statement_timeout: int = 20,
-        remaining: Callable[[], float] = lambda: float("inf"),
-    ) -> None:
+    def __init__(self, conninfo: str, connect_timeout: int = 5, statement_timeout: int = 20) -> None:
+        self.remaining: Callable[[], float] = lambda: float("inf")
         self._conninfo = conninfo
         self._connect_timeout = connect_timeout
         self._statement_timeout = statement_timeout
-        self._remaining = remaining
+        self._statement_milliseconds = 0  # of the open connection
         self._connection: psycopg.Connection[Any] | None = None
+
+    @property
+    def socket(self) -> int | None:
+        """The descriptor of the open connection, None if there is none."""
+        return None if self._connection is None or self._connection.closed else self._connection.fileno()
+
+    @property
+    def ended(self) -> bool:
+        """Whether the connection is no more: between two statements a server has nothing to say but that it ends."""
+        return self.socket is None or bool(select.select([self.socket], [], [], 0)[0])
 
     def connect(self) -> psycopg.Connection[Any]:
         """The open connection, in autocommit mode; opened if there is none."""
-        if self._connection is None or self._connection.closed:
-            # The server gives up a little before we do, so that the failure has a name.
-            statement = 1000 * max(1.0, min(self._statement_timeout, self._remaining() - 1))
-            options = f"-c statement_timeout={statement:.0f} -c lock_timeout={statement / 2:.0f}"
+        # The server gives up a little before we do, so that the failure has a name.
+        milliseconds = int(1000 * max(1.0, min(self._statement_timeout, self.remaining() - 1)))
+        timeouts = {"statement_timeout": milliseconds, "lock_timeout": milliseconds // 2}
+        if self.ended:
+            self.close()
+        if self._connection is None:
             with _translated():
                 parameters = _parameters(self._conninfo)
+                options = " ".join(f"-c {name}={value}" for name, value in timeouts.items())
                 parameters["options"] = f"{parameters.get('options') or ''} {options}".strip()
                 parameters.setdefault("application_name", "pipehandler")
-                parameters["connect_timeout"] = int(max(2, min(self._connect_timeout, self._remaining())))
+                parameters["connect_timeout"] = int(max(2, min(self._connect_timeout, self.remaining())))
+                # A host that died does not say so; ours notices that nothing is acknowledged any more.
+                parameters.setdefault("tcp_user_timeout", 1000 * self._connect_timeout)
                 self._connection = psycopg.connect(
                     autocommit=True, client_encoding="utf8", prepare_threshold=None, **parameters
                 )
+        elif milliseconds != self._statement_milliseconds:  # a message that waited for long, or the one after it
+            with _translated():
+                self._connection.execute("; ".join(f"SET {name} = {value}" for name, value in timeouts.items()))
+        self._statement_milliseconds = milliseconds
         return self._connection
 
     def close(self) -> None:
@@ -137,28 +136,41 @@ class Store:
         Returns what happened for each recipient, after the transaction was committed. Raises DataRefused where the
         server refuses the decoded view, StoreError otherwise; after either nothing was stored, or it is not known.
         """
-        arguments = _arguments(submission)
-        if _octets(arguments) > _LARGEST:
+        arguments = submission.arguments()
+        if octets(arguments) > _LARGEST:
             raise DataRefused(STORE_UNAVAILABLE, "the data was refused (larger than the protocol allows)", _TOO_LARGE)
+        wanted = len(set(submission.envelope.recipients))
         for attempt in range(1, _TRIES + 1):
+            kept = self.socket is not None
             try:
-                return self._ingest(arguments, wanted=len(set(submission.envelope.recipients)))
+                return self._ingest(arguments, wanted)
             except StoreError as error:
+                if kept and error.stale and attempt < _TRIES:
+                    continue  # an earlier message's connection; whatever became of the statement, it may be said again
                 pause = random.uniform(0.02, 0.2) * attempt  # noqa: S311 # jitter is no secret
-                if error.sqlstate not in _AGAIN or attempt == _TRIES or pause > self._remaining():
+                if error.sqlstate not in _AGAIN or attempt == _TRIES or pause > self.remaining():
                     raise
                 time.sleep(pause)
         raise AssertionError("unreachable")
 
     def _ingest(self, arguments: Sequence[Any], wanted: int) -> list[Stored]:
-        connection = self.connect()
-        with _translated():
-            rows = [Stored(*row) for row in connection.execute(_INGEST, arguments)]
-        if connection.info.transaction_status != TransactionStatus.IDLE:
-            raise StoreError(STORE_UNAVAILABLE, "the server did not confirm the commit")
+        try:
+            connection = self.connect()
+            with _translated():
+                rows = [Stored(*row) for row in connection.execute(_INGEST, arguments)]
+            if not self._idle():
+                raise StoreError(STORE_UNAVAILABLE, "the server did not confirm the commit")
+        except BaseException as error:
+            # Nobody shall go on with a connection that is in the middle of something, or to a server that cannot store.
+            if not self._idle() or (isinstance(error, StoreError) and error.outage):
+                self.close()
+            raise
         if len(rows) != wanted:
             raise StoreError(STORE_UNAVAILABLE, "a delivery was removed while it came again", "40001")
         return rows
+
+    def _idle(self) -> bool:
+        return self._connection is not None and self._connection.info.transaction_status == TransactionStatus.IDLE
 
     def rows(self, statement: str, parameters: Sequence[Any] | dict[str, Any] = ()) -> list[dict[str, Any]]:
         """The rows that `statement` (one of ours, never built from input) returns, each as a dict."""
@@ -177,86 +189,6 @@ def _parameters(conninfo: str) -> dict[str, Any]:
         return dict(conninfo_to_dict(conninfo))
     except psycopg.ProgrammingError as error:
         raise StoreError(MISCONFIGURED, f"database.conninfo is no libpq connection string: {error}") from error
-
-
-def _arguments(submission: Submission) -> tuple[Any, ...]:
-    """The arguments of pipehandler.ingest; the names inside the JSON are its columns."""
-    envelope, document, identity = submission.envelope, submission.document, submission.identity
-    originals = envelope.original_recipients or (None,) * len(envelope.recipients)
-    delivery = {
-        "fingerprint": identity.fingerprint.hex(),
-        "recipients": [
-            {"recipient": recipient, "original_recipient": original}
-            for recipient, original in zip(envelope.recipients, originals, strict=True)
-        ],
-        "sender": envelope.sender,
-        "queue_id": envelope.queue_id or None,
-        "mail_host": submission.mail_host,
-        "ingress": submission.ingress,
-        "client_address": envelope.client_address,
-        "client_hostname": envelope.client_hostname or None,
-        "client_helo": envelope.client_helo or None,
-        "client_port": envelope.client_port,
-        "client_protocol": envelope.client_protocol or None,
-        "sasl_username": envelope.sasl_username or None,
-        "received_at": submission.received_at,
-    }
-    message = {
-        "message_id": document.message_id,
-        "in_reply_to": document.in_reply_to,
-        "reference_ids": document.references,
-        "date": document.date.isoformat() if document.date else None,
-        "date_offset": document.date_offset,
-        "subject": document.subject,
-        "from_list": _addresses(document.from_),
-        "sender_list": _addresses(document.sender),
-        "reply_to_list": _addresses(document.reply_to),
-        "to_list": _addresses(document.to),
-        "cc_list": _addresses(document.cc),
-        "bcc_list": _addresses(document.bcc),
-        "list_id": document.list_id,
-        "header": document.header,
-        "authentication": document.authentication,
-        "error": document.error,
-        "defects": [asdict(defect) for defect in document.defects],
-        "parser": submission.parser,
-        "attachments": [
-            {
-                "ordinal": ordinal,
-                "part": attachment.part,
-                "file_name": attachment.file_name,
-                "content_type": attachment.content_type,
-                "content_id": attachment.content_id,
-                "disposition": attachment.disposition,
-                "size": len(attachment.content),
-                "sha256": sha256(attachment.content).hexdigest(),
-            }
-            for ordinal, attachment in enumerate(document.attachments, 1)
-        ],
-    }
-    contents = [attachment.content for attachment in document.attachments] if submission.attachments else []
-    return (
-        json.dumps(delivery, ensure_ascii=False),
-        json.dumps(message, ensure_ascii=False),
-        document.text,
-        document.html,
-        submission.raw[: identity.prepended] or None,
-        submission.raw[identity.prepended :],
-        contents or None,
-    )
-
-
-def _octets(arguments: Sequence[Any]) -> int:
-    """How many octets the arguments may have at the most, as UTF-8."""
-    return sum(
-        _octets(each) if isinstance(each, list) else len(each) * (4 if isinstance(each, str) else 1)
-        for each in arguments
-        if each is not None
-    )
-
-
-def _addresses(addresses: list[Address]) -> list[dict[str, str]]:
-    return [{"name": each.name, "address": each.address, "group": each.group} for each in addresses]
 
 
 @contextmanager

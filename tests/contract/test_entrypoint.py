@@ -167,9 +167,9 @@ def test_missing_configuration(handler: Handler, path: str) -> None:
 def test_package_is_missing(handler: Handler) -> None:
     """Without the package (a virtual environment that was removed half) the message is deferred."""
     alone = handler.folder / "__main__.py"
-    alone.write_bytes(Path(entrypoint()[2]).read_bytes())
+    alone.write_bytes(Path(entrypoint()[-2]).read_bytes())
     python = Path(sys.base_prefix, "bin", "python3")
-    ended = handler.run([str(python), "-I", str(alone), *handler.command()[3:]], MESSAGE)
+    ended = handler.run([str(python), "-I", "-S", str(alone), *handler.command()[4:]], MESSAGE)
     assert_ended(ended, outcome.FAULT)
 
 
@@ -194,7 +194,7 @@ def test_broken_library(handler: Handler, module: str, source: str, how: Outcome
     builder.create(handler.folder / "venv")
     (packages,) = (handler.folder / "venv").glob("lib/*/site-packages")
     (handler.folder / f"{module}.py").write_text(source)
-    whole = Path(entrypoint()[2]).parent.parent
+    whole = Path(entrypoint()[-2]).parent.parent
     (packages / "broken.pth").write_text(f"{handler.folder}\n{whole}\n")
     ended = handler.run([str(handler.folder / "venv/bin/python"), *handler.command()[1:]], MESSAGE)
     if how is None:

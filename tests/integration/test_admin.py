@@ -295,14 +295,14 @@ def test_postfix_lines() -> None:
     """`postfix` prints the lines for master.cf and main.cf with the paths of this installation and the given names."""
     options = ["--user", "mailuser", "--domain", "mail.example.net", "--maxproc", "7"]
     text = pipehandler("--config", "/srv/p.toml", "postfix", "master.cf", *options).text
-    python, isolated, path, command = entrypoint()
-    assert f"argv={python} {isolated} {path} {command}" in re.sub(r"\s+", " ", text)
+    assert f"argv={' '.join(entrypoint())}" in re.sub(r"\s+", " ", text)
     assert "user=mailuser" in text
     assert "--config=/srv/p.toml" in text
     everything = pipehandler("postfix", *options).text
     assert "mail.example.net" in everything
     assert [line for line in everything.splitlines() if line.startswith("##### ")] == [
-        *("##### master.cf", "##### main.cf", "##### pipehandler_status_filter")
+        *("##### master.cf", "##### main.cf", "##### pipehandler_status_filter"),
+        *("##### pipehandler.socket", "##### pipehandler.service"),
     ]
 
 

@@ -9,7 +9,7 @@ from real.database import Database
 from real.submission import MESSAGE, submission
 
 from pipehandler.fingerprint import identify
-from pipehandler.store import Store, _arguments
+from pipehandler.store import Store
 
 TABLES = ("address", "attachment", "delivery", "message", "migration", "raw_message")
 ACTIONS = {
@@ -160,7 +160,7 @@ def test_a_handler_cannot_hand_out_messages_of_others(database: Database) -> Non
         "ingress": "pipe",
         "received_at": "2026-01-01T00:00:00Z",
     }
-    document = json.loads(_arguments(submission(b"mine"))[1])
+    document = json.loads(submission(b"mine").arguments()[1])
     store.connect().execute(
         "SELECT FROM pipehandler.ingest(%s, %s, NULL, NULL, NULL, %s, NULL)",
         [json.dumps(envelope), json.dumps(document), b"mine"],

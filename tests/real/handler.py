@@ -25,7 +25,7 @@ def entrypoint() -> list[str]:
     found = importlib.util.find_spec("pipehandler.__main__")
     assert found is not None
     assert found.origin is not None
-    return [sys.executable, "-I", found.origin, "deliver"]
+    return [sys.executable, "-I", "-S", found.origin, "deliver"]
 
 
 class Handler:
@@ -36,6 +36,7 @@ class Handler:
         self.config = folder / "pipehandler.toml"
         self.log = folder / "log"
         self.state = folder / "state"
+        self.socket = folder / "socket"
         self.state.mkdir(parents=True)
         account.give(folder)
         account.give(self.state)
@@ -47,6 +48,7 @@ class Handler:
             "database": {"conninfo": conninfo},
             "state": {"directory": str(self.state)},
             "log": {"syslog": False, "file": str(self.log)},
+            "serve": {"socket": str(self.socket)},
         }
         for section, keys in sections.items():
             values.setdefault(section, {}).update(keys)
@@ -58,7 +60,7 @@ class Handler:
 
     def command(self, *recipients: str, sender: str = "sender@example.org", **options: object) -> list[str]:
         """The whole command line; an option `queue_id` becomes --queue-id=."""
-        given = {"config": self.config, "sender": sender, **options}
+        given = {"config": self.config, "socket": self.socket, "sender": sender, **options}
         return [
             *entrypoint(),
             *(f"--{name.replace('_', '-')}={value}" for name, value in given.items()),

@@ -35,5 +35,5 @@ class MailHost(Postfix):
         """One of the example files, filled in for this host."""
         return pipehandler(
             "--config", self.handler.config, "postfix", name, "--user", account.NAME, "--domain", DOMAIN,
-            "--config-directory", self.config, "--maxproc", 8,
+            "--config-directory", self.config, "--socket", self.handler.socket, "--maxproc", 8,
         )  # fmt: skip

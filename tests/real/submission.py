@@ -7,7 +7,7 @@ from pipehandler.document import Document
 from pipehandler.envelope import Envelope
 from pipehandler.fingerprint import identify
 from pipehandler.message import PARSER_VERSION, parse
-from pipehandler.store import Submission
+from pipehandler.submission import Submission
 
 MESSAGE = b"From: A <a@example.org>\nMessage-ID: <1@example.org>\nSubject: one\n\nbody\n"
 

@@ -24,6 +24,11 @@ DEFAULTS = {
     "state.directory": "/var/lib/pipehandler",
     "log.syslog": True,
     "log.file": "",
+    "serve.socket": "/run/pipehandler/socket",
+    "serve.workers": 4,
+    "serve.wait": 10,
+    "serve.messages": 1000,
+    "serve.growth": 67_108_864,
 }
 BOUNDS = {
     "database.connect_timeout": (2, 300),
@@ -32,6 +37,10 @@ BOUNDS = {
     "limits.message_size": (1_024, 1_000_000_000),
     "limits.parse_seconds": (1, 300),
     "limits.memory": (268_435_456, 1 << 40),
+    "serve.workers": (1, 256),
+    "serve.wait": (1, 300),
+    "serve.messages": (1, 1_000_000),
+    "serve.growth": (1_048_576, 1 << 40),
 }
 # What must stand beside a bound so that the file as a whole makes sense.
 BESIDE = {

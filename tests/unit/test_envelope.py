@@ -17,6 +17,7 @@ def test_all_options() -> None:
     """Each macro of pipe(8) arrives in the field of its name."""
     values = {
         "config": "/c.toml",
+        "socket": "/s",
         "sender": "a@example.org",
         "queue-id": "4Xyz",
         "size": "123",

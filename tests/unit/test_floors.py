@@ -3,16 +3,19 @@
 import ast
 import importlib.util
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from real import account
 from real.handler import ENVIRONMENT, Handler
+from real.service import Service
 
 FLOORS = (
     # Numbers, tables and shapes.
-    ("sysexits", "document", "limits", "share"),
-    ("outcome",),
+    ("sysexits", "document", "limits", "share", "handover", "systemd"),
+    ("outcome", "listening"),
     # No I/O but reading the configuration and writing the log, no clock.
     ("config", "fingerprint", "charset", "transfer_encoding", "authentication"),
     ("envelope", "log", "decoding", "defect"),
@@ -24,15 +27,24 @@ FLOORS = (
     ("message",),
     ("deadline", "outage", "survival"),
     # PostgreSQL.
+    ("submission",),
     ("store",),
     # The story of a message; what operators ask for.
     ("deliver", "mailbox", "migrate", "postfix", "table"),
-    # The ways in; the commands.
-    ("pipe", "admin"),
+    # The ways in.
+    ("pipe",),
+    # The resident workers.
+    ("worker",),
+    ("crew",),
+    ("supervisor",),
+    ("serve",),
+    # The commands.
+    ("admin",),
     # The fence.
+    ("fence",),
     ("__main__",),
 )
-UPWARD = {("admin", "__main__")}
+UPWARD = {("admin", "fence")}
 """The exception: `deliver` among the commands goes through the fence, like every delivery."""
 
 INGRESSES = {"pipe"}
@@ -43,7 +55,7 @@ COLD = frozenset({
     # Ours, and what it stands on.
     "cython_runtime", "mailparser", "pipehandler", "psycopg", "psycopg_binary", "typing_extensions",
     # The standard library.
-    "__future__", "array", "ast", "asyncio", "atexit", "base64", "binascii", "bisect", "bz2", "calendar",
+    "__future__", "abc", "array", "ast", "asyncio", "atexit", "base64", "binascii", "bisect", "bz2", "calendar",
     "collections", "concurrent", "contextlib", "contextvars", "copy", "copyreg", "csv", "ctypes", "dataclasses",
     "datetime", "decimal", "dis", "email", "enum", "errno", "fcntl", "fnmatch", "functools", "gc", "hashlib", "heapq",
     "importlib", "inspect", "ipaddress", "itertools", "json", "keyword", "linecache", "locale", "logging", "lzma",
@@ -51,6 +63,8 @@ COLD = frozenset({
     "reprlib", "resource", "select", "selectors", "shutil", "signal", "socket", "ssl", "string", "struct",
     "subprocess", "sysconfig", "syslog", "tempfile", "textwrap", "threading", "token", "tokenize", "tomllib",
     "traceback", "types", "typing", "unicodedata", "urllib", "warnings", "weakref", "zipfile", "zlib", "zoneinfo",
+    # What -S left out at the start.
+    "codecs", "genericpath", "io", "posixpath", "site", "sitecustomize", "stat", "usercustomize",
 })
 # fmt: on
 """What a cold delivery may load, by top-level name, beside the interpreter's private modules; each costs every message."""
@@ -97,33 +111,47 @@ def test_an_ingress_never_imports_another(ingress: str) -> None:
     assert not {inner for _, inner in imports(ingress)} & (INGRESSES - {ingress})
 
 
-# Runs the entrypoint as it is, and writes at its very end what was loaded; os._exit is the only way out.
+# Runs the entrypoint as it is, and writes at its very end what was loaded; posix._exit is the only way out.
 WATCHED = """
-import os, sys
-listed, leave = os.dup(2), os._exit
+import posix, sys
+listed, leave = posix.dup(2), posix._exit
 def tell(status):
-    os.write(listed, " ".join(sys.modules).encode())
+    posix.write(listed, " ".join(sys.modules).encode())
     leave(status)
-os._exit = tell
+posix._exit = tell
 path, sys.argv = sys.argv[1], sys.argv[1:]
 exec(compile(open(path).read(), path, "exec"), {"__name__": "__main__", "__file__": path})
 """
+
+MESSAGE = (
+    b"From: a@example.org\nDate: Mon, 7 Sep 2026 10:00:00 +0900\nMIME-Version: 1.0\n"
+    b"Content-Type: text/html; charset=utf-8\nContent-Transfer-Encoding: quoted-printable\n\n<p>Gr=C3=BC=C3=9Fe\n"
+)
+
+
+def loaded(handler: Handler) -> set[str]:
+    """The modules that one delivery has loaded in the end, without those that every interpreter starts with."""
+    python, isolated, without_site, *arguments = handler.command()
+    command = [python, isolated, without_site, "-c", WATCHED, *arguments]
+    done = subprocess.run(command, input=MESSAGE, capture_output=True, env=ENVIRONMENT, **account.identity())
+    assert done.stdout.startswith(b"2.0.0 stored ")
+    bare = subprocess.run(
+        [python, isolated, without_site, "-c", "import sys; print(*sys.modules)"], capture_output=True
+    )
+    return set(done.stderr.decode().split()) - set(bare.stdout.decode().split())
 
 
 def test_cold_delivery_loads_only_what_it_needs(handler: Handler) -> None:
     """Importing is the cost of a cold start: a delivery loads no module that is not listed here; not click, not a
     charset detector for a message that needs none, no metrics and no tracing."""
-    python, isolated, *arguments = handler.command()
-    message = (
-        b"From: a@example.org\nDate: Mon, 7 Sep 2026 10:00:00 +0900\nMIME-Version: 1.0\n"
-        b"Content-Type: text/html; charset=utf-8\nContent-Transfer-Encoding: quoted-printable\n\n<p>Gr=C3=BC=C3=9Fe\n"
-    )
-    done = subprocess.run(
-        [python, isolated, "-c", WATCHED, *arguments], input=message, capture_output=True, env=ENVIRONMENT
-    )
-    assert done.stdout.startswith(b"2.0.0 stored ")
-    loaded = {name.partition(".")[0] for name in done.stderr.decode().split()}
-    assert {"pipehandler", "psycopg", "mailparser"} <= loaded
-    bare = subprocess.run([python, "-I", "-c", "import sys; print(*sys.modules)"], capture_output=True, text=True)
-    extra = {name for name in loaded - set(bare.stdout.split()) if not name.startswith("_")} - COLD
-    assert not extra
+    names = {name.partition(".")[0] for name in loaded(handler)}
+    assert {"pipehandler", "psycopg", "mailparser"} <= names
+    assert not {name for name in names if not name.startswith("_")} - COLD
+
+
+def test_handing_over_loads_next_to_nothing(handler: Handler) -> None:
+    """An entrypoint that hands its message over loads two modules of ours, and beside them what is built in."""
+    with Service(handler):
+        names = loaded(handler)
+    files = {name for name in names if name not in sys.builtin_module_names}
+    assert files - {"_socket"} == {"pipehandler", "pipehandler.fence", "pipehandler.handover"}

@@ -1,0 +1,116 @@
+"""The fence: the outermost guard of every delivery.
+
+pipe(8) bounces a message for most statuses, among them Python's own 1, 2 and 120. So the status is 75 until something
+better is known, all that can fail is inside the fence, and it ends in os._exit: no exit hook, no flush, no other status.
+One line goes to stdout, first and alone: whatever else is printed would be shown to the sender of the message.
+
+There are two ways: a resident worker delivers (handover.py), or this process does, cold. Until that is decided nothing
+is imported that is not built into the interpreter, because that would be most of what a message costs.
+"""
+
+import _signal as signal  # type: ignore[import-not-found] # the module signal loads enum, a fourth of a start
+import posix
+import sys
+import time
+
+from pipehandler.handover import hand_over
+
+TYPE_CHECKING = False  # typing itself is too costly for every delivery
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_STARTED = time.monotonic()
+_LAST_ALARM = 120  # seconds; until the configuration has told the deadline
+
+
+def deliver(argv: list[str]) -> None:
+    """Deliver the message on fd 0 and leave with its status; does not return."""
+    status, line = 75, "4.3.0 internal fault"
+    record: Callable[[], None] | None = None
+    answer = 1
+    try:
+        # Death by signal defers, even if nothing below works as it should.
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(_LAST_ALARM)
+        handed = hand_over(argv, _STARTED)
+        if handed is not None:
+            status, line = handed
+        else:
+            _prepare()
+            answer = _take_stdout()
+            from pipehandler.pipe import run
+
+            status, line, record = run(argv, _STARTED)
+    except MemoryError:
+        status, line = 71, "4.3.0 mail system out of resources"
+    except BaseException as error:
+        # Unknown trouble is temporary, and its reason is for the log.
+        fault = error
+
+        def record() -> None:
+            _log_fault(fault)
+
+    try:  # noqa: SIM105 # contextlib would have to be loaded
+        posix.write(answer, line.encode("ascii", "replace") + b"\n")
+    except BaseException:  # noqa: S110 # nobody listens; the status says it all
+        pass
+    try:
+        if record is not None:
+            record()
+    except BaseException:  # noqa: S110 # a log that cannot be written changes no status
+        pass
+    posix._exit(status)
+
+
+def _prepare() -> None:
+    """Make a whole interpreter of one that was started with -S, for a delivery in this process."""
+    import gc
+
+    gc.disable()  # the process ends before there is garbage; a tenth of the time of the imports (measured)
+    if sys.flags.no_site:
+        import site
+
+        del sys.path[0]  # what __main__.py put there
+        site.main()
+    posix.umask(0o077)
+
+
+def _take_stdout() -> int:
+    """Keep stdout for the one line, and give fd 1 and 2 (and a closed fd 0) to /dev/null; returns its new descriptor."""
+    import fcntl
+    import os
+
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    while null <= 2:  # a standard descriptor was closed, and would be given to the next file or socket
+        null = os.dup(null)
+    try:
+        answer = fcntl.fcntl(1, fcntl.F_DUPFD_CLOEXEC, 3)
+    except OSError:
+        answer = os.dup(null)
+    os.dup2(null, 1, inheritable=False)
+    if not os.isatty(2):
+        os.dup2(null, 2, inheritable=False)
+    return answer
+
+
+def _log_fault(fault: BaseException) -> None:
+    """Tell syslog what nothing inside the fence caught: the configuration may not be known, nor the package whole."""
+    import os
+    import syslog
+    import traceback
+
+    last = " ".join(" ".join(traceback.format_exception(fault)[-2:]).split())
+    text = f"action=fault status=75 code=4.3.0 reason={last!a}"
+    syslog.openlog("pipehandler", syslog.LOG_PID, syslog.LOG_MAIL)
+    syslog.syslog(syslog.LOG_ERR, text)
+    if os.isatty(2):
+        os.write(2, text.encode() + b"\n")
+
+
+def main() -> None:
+    """The console script `pipehandler`."""
+    if sys.argv[1:2] == ["deliver"]:
+        deliver(sys.argv[2:])
+    from pipehandler.admin import cli
+
+    cli(prog_name="pipehandler")

@@ -1,0 +1,108 @@
+"""One message on its way into the store, and what the SQL function pipehandler.ingest is told of it."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from typing import Any
+
+from .document import Address, Document
+from .envelope import Envelope
+from .fingerprint import Identity
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """One message on its way into the store: everything that pipehandler.ingest is told.
+
+    `raw` is what was read; `received_at` an ISO 8601 time with zone; `parser` the version that made the document.
+    """
+
+    envelope: Envelope
+    identity: Identity
+    document: Document
+    raw: bytes
+    received_at: str
+    mail_host: str
+    ingress: str
+    parser: str
+    attachments: bool = True
+
+    def arguments(self) -> tuple[Any, ...]:
+        """The arguments of pipehandler.ingest, in their order; the names inside the JSON are its columns."""
+        envelope, document, identity = self.envelope, self.document, self.identity
+        originals = envelope.original_recipients or (None,) * len(envelope.recipients)
+        delivery = {
+            "fingerprint": identity.fingerprint.hex(),
+            "recipients": [
+                {"recipient": recipient, "original_recipient": original}
+                for recipient, original in zip(envelope.recipients, originals, strict=True)
+            ],
+            "sender": envelope.sender,
+            "queue_id": envelope.queue_id or None,
+            "mail_host": self.mail_host,
+            "ingress": self.ingress,
+            "client_address": envelope.client_address,
+            "client_hostname": envelope.client_hostname or None,
+            "client_helo": envelope.client_helo or None,
+            "client_port": envelope.client_port,
+            "client_protocol": envelope.client_protocol or None,
+            "sasl_username": envelope.sasl_username or None,
+            "received_at": self.received_at,
+        }
+        message = {
+            "message_id": document.message_id,
+            "in_reply_to": document.in_reply_to,
+            "reference_ids": document.references,
+            "date": document.date.isoformat() if document.date else None,
+            "date_offset": document.date_offset,
+            "subject": document.subject,
+            "from_list": _addresses(document.from_),
+            "sender_list": _addresses(document.sender),
+            "reply_to_list": _addresses(document.reply_to),
+            "to_list": _addresses(document.to),
+            "cc_list": _addresses(document.cc),
+            "bcc_list": _addresses(document.bcc),
+            "list_id": document.list_id,
+            "header": document.header,
+            "authentication": document.authentication,
+            "error": document.error,
+            "defects": [asdict(defect) for defect in document.defects],
+            "parser": self.parser,
+            "attachments": [
+                {
+                    "ordinal": ordinal,
+                    "part": attachment.part,
+                    "file_name": attachment.file_name,
+                    "content_type": attachment.content_type,
+                    "content_id": attachment.content_id,
+                    "disposition": attachment.disposition,
+                    "size": len(attachment.content),
+                    "sha256": sha256(attachment.content).hexdigest(),
+                }
+                for ordinal, attachment in enumerate(document.attachments, 1)
+            ],
+        }
+        contents = [attachment.content for attachment in document.attachments] if self.attachments else []
+        return (
+            json.dumps(delivery, ensure_ascii=False),
+            json.dumps(message, ensure_ascii=False),
+            document.text,
+            document.html,
+            self.raw[: identity.prepended] or None,
+            self.raw[identity.prepended :],
+            contents or None,
+        )
+
+
+def octets(arguments: Sequence[Any]) -> int:
+    """How many octets the arguments of a call may have at the most, as UTF-8."""
+    return sum(
+        octets(each) if isinstance(each, list) else len(each) * (4 if isinstance(each, str) else 1)
+        for each in arguments
+        if each is not None
+    )
+
+
+def _addresses(addresses: list[Address]) -> list[dict[str, str]]:
+    return [{"name": each.name, "address": each.address, "group": each.group} for each in addresses]

@@ -1,0 +1,35 @@
+"""What a service tells systemd and gets from it: sd_notify(3) and sd_listen_fds(3), both a few lines of protocol."""
+
+import os
+import socket
+from contextlib import suppress
+
+_FIRST = 3  # SD_LISTEN_FDS_START
+
+
+def listening_socket() -> socket.socket | None:
+    """The socket that systemd made for us (a socket unit), None if there is none.
+
+    Raises ValueError where it is not one Unix socket of packets (ListenSequentialPacket=).
+    """
+    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+        return None
+    count = os.environ.get("LISTEN_FDS", "")
+    given = socket.socket(fileno=_FIRST)
+    if count != "1" or (given.family, given.type) != (socket.AF_UNIX, socket.SOCK_SEQPACKET):
+        raise ValueError(
+            f"systemd gave {count} sockets, the first a {given.type.name}; expected one ListenSequentialPacket="
+        )
+    given.set_inheritable(False)
+    return given
+
+
+def notify(*states: str) -> None:
+    """Tell the service manager, if there is one: READY=1, STATUS=... Its absence or deafness is no error."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    if address.startswith("@"):
+        address = "\0" + address[1:]  # unix(7), abstract
+    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as manager:
+        manager.sendto("\n".join(states).encode(), address)

@@ -1,0 +1,141 @@
+"""A resident worker: one message after the other, each given by the supervisor, on one open connection.
+
+The way of a message is that of a cold delivery (pipe.py). What a message leaves behind goes no further: limits and alarms
+are set for each, and the process is replaced after so many messages, after it grew, and after anything unforeseen.
+"""
+
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import NamedTuple, NoReturn
+
+from . import deadline, log, outcome
+from .config import Config
+from .deadline import GRACE
+from .deliver import described
+from .handover import LARGEST, option
+from .pipe import Caller, Resident, run
+from .store import Store, StoreError
+
+FREE, LAST = b"free", b"last"
+"""What a worker tells the supervisor after a message: give me another; or: that was my last one."""
+
+_DESCRIPTOR_SECONDS = 2.0
+"""How long the entrypoint may take for its part of the hand-over."""
+
+_LONGEST_PAUSE = 30.0
+"""Seconds between two attempts to connect while there is nothing to do."""
+
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+class Task(NamedTuple):
+    """The first packet of an entrypoint. parent: the process id of pipe(8); started: its time.monotonic."""
+
+    installation: str
+    parent: int
+    started: float
+    argv: list[str]
+
+    @classmethod
+    def from_packet(cls, packet: bytes) -> "Task | None":
+        """The task in a packet; None where it is something else."""
+        words = os.fsdecode(packet).split("\0")
+        try:
+            kind, installation, parent, started, *argv = words
+            return cls(installation, int(parent), float(started), argv) if kind == "deliver" else None
+        except ValueError:
+            return None
+
+
+def work(channel: socket.socket, config: Config) -> NoReturn:
+    """Deliver what comes from `channel`, the supervisor's packets, each with the connection of an entrypoint; does not return."""
+    status = 1
+    try:
+        for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(each, signal.SIG_IGN)  # the supervisor ends us by closing the channel
+        database = config.database
+        store = Store(database.conninfo, database.connect_timeout, database.statement_timeout)
+        size = _size()
+        resident = Resident(config, store)
+        for number in range(1, config.serve.messages + 1):
+            _wait(channel, store)
+            packet, files, _, _ = socket.recv_fds(channel, LARGEST, 1, socket.MSG_CMSG_CLOEXEC)
+            if not packet:
+                break
+            task = Task.from_packet(packet)
+            with socket.socket(fileno=files[0]) as entrypoint:
+                sound = task is not None and _deliver(task, entrypoint, resident)
+            grown = _size() - size > config.serve.growth
+            last = number == config.serve.messages or grown or not sound
+            channel.send(LAST if last else FREE)
+            if last:
+                break
+        store.close()
+        status = 0
+    except BaseException as error:
+        with suppress(BaseException):
+            log.write(log.line("worker", pid=os.getpid(), reason=described(error)), config.log, failed=True)
+    finally:
+        os._exit(status)
+
+
+def _wait(channel: socket.socket, store: Store) -> None:
+    """Wait for the next message; meanwhile keep a good connection ready."""
+    pause = 0.0
+    while True:
+        if store.socket is None:
+            with suppress(StoreError):
+                store.remaining = lambda: float("inf")
+                store.connect()
+        watched = [channel.fileno()] + ([store.socket] if store.socket is not None else [])
+        pause = 0.0 if store.socket is not None else min(2 * pause or 0.5, _LONGEST_PAUSE)
+        readable, _, _ = select.select(watched, [], [], pause or None)
+        if channel.fileno() in readable:
+            return
+        if readable:
+            store.close()  # the server has ended it
+
+
+def _deliver(task: Task, entrypoint: socket.socket, resident: Resident) -> bool:
+    """Take the descriptor, deliver, answer; whether the worker may go on afterwards."""
+    limits = resident.config.limits
+    entrypoint.settimeout(_DESCRIPTOR_SECONDS)
+    try:
+        # Not more than that from now on: what it says of its start is only believed if that shortens the time.
+        started = min(task.started, time.monotonic())
+        entrypoint.send(b"go %d" % (max(0.0, started + limits.deadline - time.monotonic()) + GRACE + 1))
+        _, files, _, _ = socket.recv_fds(entrypoint, 100, 1, socket.MSG_CMSG_CLOEXEC)
+    except OSError:
+        return True  # it has gone, and will deliver it itself if it is still there
+    if not files:
+        return True
+    record: Callable[[], None] | None = None
+    sound = True
+    status, line = outcome.FAULT.status, outcome.FAULT.line()
+    try:
+        pid = int.from_bytes(entrypoint.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)[:4], sys.byteorder)
+        status, line, record = run(task.argv, started, files[0], Caller(pid, task.parent), resident)
+    except BaseException as error:
+        sound = False
+        queue_id = option(task.argv, "queue-id") or None
+        text = log.line("fault", status=status, code=outcome.FAULT.code, queue_id=queue_id, reason=described(error))
+        record = lambda: log.write(text, resident.config.log, failed=True)  # noqa: E731
+    with suppress(OSError):
+        entrypoint.send(f"end {status} {line}".encode("ascii", "replace"))
+    os.close(files[0])
+    with suppress(OSError):
+        record()
+    deadline.clear()
+    return sound
+
+
+def _size() -> int:
+    """The address space of this process in octets (proc(5))."""
+    with open("/proc/self/statm", "rb") as file:
+        return int(file.read().split()[0]) * _PAGE
