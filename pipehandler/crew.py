@@ -61,6 +61,11 @@ class Crew:
         return sum(not each.leaving for each in self._workers)
 
     @property
+    def free(self) -> int:
+        """The workers that can be given a message."""
+        return len(self._free)
+
+    @property
     def busy(self) -> int:
         """The workers that have a message."""
         return sum(each.task is not None for each in self._workers)
@@ -90,9 +95,7 @@ class Crew:
             ours.setblocking(False)
             new = _Worker(pid, ours)
             self._workers.add(new)
-            self._free.append(new)
             self._selector.register(ours, EVENT_READ, lambda new=new: self._hear(new))
-            self._on_free()
 
     def give(self, packet: bytes, task: Task, connection: socket.socket) -> bool:
         """Give a message to a worker that is free; False if there is none."""
@@ -130,7 +133,8 @@ class Crew:
         if not said:
             self._bury(sender)
             return
-        self.delivered += 1
+        if said != worker.READY:
+            self.delivered += 1
         sender.task = None
         if said == worker.LAST:
             self.replaced += 1

@@ -89,6 +89,7 @@ class Supervisor:
         crew = self._crew
         return {
             "workers": crew.staying,
+            "free": crew.free,
             "busy": crew.busy,
             "waiting": len(self._waiting),
             "delivered": crew.delivered,

@@ -22,14 +22,11 @@ from .handover import LARGEST, option
 from .pipe import Caller, Resident, run
 from .store import Store, StoreError
 
-FREE, LAST = b"free", b"last"
-"""What a worker tells the supervisor after a message: give me another; or: that was my last one."""
+READY, FREE, LAST = b"ready", b"free", b"last"
+"""What a worker tells the supervisor: give me a first message; that is done, give me another; or: that was my last one."""
 
 _DESCRIPTOR_SECONDS = 2.0
 """How long the entrypoint may take for its part of the hand-over."""
-
-_LONGEST_PAUSE = 30.0
-"""Seconds between two attempts to connect while there is nothing to do."""
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -61,6 +58,9 @@ def work(channel: socket.socket, config: Config) -> NoReturn:
             signal.signal(each, signal.SIG_IGN)  # the supervisor ends us by closing the channel
         database = config.database
         store = Store(database.conninfo, database.connect_timeout, database.statement_timeout)
+        with suppress(StoreError):
+            store.connect()  # if it cannot, the first message will try again, and say why
+        channel.send(READY)
         size = _size()
         resident = Resident(config, store)
         for number in range(1, config.serve.messages + 1):
@@ -86,20 +86,13 @@ def work(channel: socket.socket, config: Config) -> NoReturn:
 
 
 def _wait(channel: socket.socket, store: Store) -> None:
-    """Wait for the next message; meanwhile keep a good connection ready."""
-    pause = 0.0
+    """Wait for the next message. A connection that the server ends meanwhile is closed; the message will open another."""
     while True:
-        if store.socket is None:
-            with suppress(StoreError):
-                store.remaining = lambda: float("inf")
-                store.connect()
-        watched = [channel.fileno()] + ([store.socket] if store.socket is not None else [])
-        pause = 0.0 if store.socket is not None else min(2 * pause or 0.5, _LONGEST_PAUSE)
-        readable, _, _ = select.select(watched, [], [], pause or None)
+        watched = [channel.fileno()] + ([] if store.socket is None else [store.socket])
+        readable, _, _ = select.select(watched, [], [])
         if channel.fileno() in readable:
             return
-        if readable:
-            store.close()  # the server has ended it
+        store.close()
 
 
 def _deliver(task: Task, entrypoint: socket.socket, resident: Resident) -> bool:

@@ -32,12 +32,29 @@ for folder in /etc /opt /var; do
     mkdir -p "$WORK/upper$folder" "$WORK/work$folder"
     mount -t overlay overlay -o "lowerdir=$folder,upperdir=$WORK/upper$folder,workdir=$WORK/work$folder" $folder
 done
-mkdir -p /run/postgresql
+mkdir -p /run/postgresql /run/pipehandler
 mount --bind "$SOCKETS" /run/postgresql
+mount -t tmpfs tmpfs /run/pipehandler
 postconf -MX smtp/inet
 postconf -e maillog_file=/var/log/postfix.log
-export PATH=/opt/pipehandler/bin:$PATH
+export PATH=/opt/pipehandler/bin:$WORK/bin:$PATH
 """
+
+# systemd cannot run in there: this does with the unit that was installed what systemctl would do.
+SYSTEMCTL = """#!/bin/bash -eu
+value() { sed -n "s/^$1=//p" /etc/systemd/system/pipehandler.service; }
+case $1 in
+    enable)
+        chown "$(value User)" /run/pipehandler
+        setpriv --reuid "$(value User)" --clear-groups $(value ExecStart) &
+        echo $! > "$WORK/pid"
+        until [ -S /run/pipehandler/socket ]; do sleep 0.1; done ;;
+    disable)
+        kill "$(cat "$WORK/pid")"
+        while [ -S /run/pipehandler/socket ]; do sleep 0.1; done ;;
+esac
+"""
+SECOND = "printf 'Subject: second\\n\\nHello.\\n' | sendmail -f me@example.org user@example.com"
 QUIET = "for _ in $(seq 100); do postqueue -j | grep -q . || break; sleep 0.2; done"
 
 
@@ -46,7 +63,10 @@ def test_set_up_and_commands() -> None:
     """Every command of the README, in its order, on a host of its own: mail arrives and is shown."""
     commands = [block for block in blocks("sh") if "script/demo" not in block]
     with account.folder("pipehandler-readme-") as folder:
-        (folder / "overlay").mkdir()
+        (folder / "overlay" / "bin").mkdir(parents=True)
+        systemctl = folder / "overlay" / "bin" / "systemctl"
+        systemctl.write_text(SYSTEMCTL)
+        systemctl.chmod(0o755)
         server = PostgreSQL(folder / "pg", 16, {**FAST, "listen_addresses": "", "port": "5432"})
         server.port = 5432
         server.start()
@@ -54,6 +74,8 @@ def test_set_up_and_commands() -> None:
             script = [SANDBOX, f"cd {REPOSITORY}", *commands[:-1], QUIET, commands[-1]]
             sent = next(index for index, block in enumerate(script) if "sendmail" in block)
             script.insert(sent + 1, QUIET)
+            asked = next(index for index, block in enumerate(script) if "--status" in block)
+            script[asked:asked] = [SECOND, QUIET]
             done = subprocess.run(
                 [
                     "unshare",
@@ -78,6 +100,7 @@ def test_set_up_and_commands() -> None:
     listed = [line for line in done.stdout.splitlines() if "user@example.com" in line and "first" in line]
     assert listed, done.stdout
     assert "Hello." in done.stdout
+    assert ["delivered", "1"] in [line.split() for line in done.stdout.splitlines()]
 
 
 @pytest.mark.parametrize("query", blocks("sql"), ids=lambda query: query.partition("\n")[0].strip("- ."))

@@ -68,12 +68,14 @@ class Handler:
             *(recipients or ("user@example.com",)),
         ]
 
-    def start(self, command: list[str], stdin: int | IO[bytes] = subprocess.PIPE) -> subprocess.Popen[bytes]:
+    def start(
+        self, command: list[str], stdin: int | IO[bytes] = subprocess.PIPE, output: int = subprocess.PIPE
+    ) -> subprocess.Popen[bytes]:
         """Start `command`; both outputs are one pipe, as pipe(8) has it."""
         return subprocess.Popen(
             command,
             stdin=stdin,
-            stdout=subprocess.PIPE,
+            stdout=output,
             stderr=subprocess.STDOUT,
             env=ENVIRONMENT,
             cwd="/",

@@ -4,13 +4,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
+
+import psycopg
 
 from pipehandler.listening import ServeError, ask
 
 from . import account
-from .handler import ENVIRONMENT, Handler
+from .database import Database
+from .handler import ENVIRONMENT, Ended, Handler
 
 PATIENCE = 30  # seconds
 
@@ -46,7 +51,7 @@ class Service:
         return self._running.pid
 
     def start(self) -> "Service":
-        """Start it, and wait until it answers."""
+        """Start it, and wait until its workers are ready."""
         program = Path(sys.executable).with_name("pipehandler")
         running = self._running = subprocess.Popen(
             [str(program), "--config", str(self.handler.config), "serve"],
@@ -57,7 +62,7 @@ class Service:
             cwd="/",
             **account.identity(),
         )
-        wait_until(lambda: running.poll() is not None or self.answers(), "the start of the service")
+        wait_until(lambda: running.poll() is not None or self.ready(), "the start of the service")
         if running.poll() is not None:
             _, told = running.communicate()
             raise RuntimeError(f"pipehandler serve left with {running.returncode}: {told.decode()}")
@@ -70,6 +75,10 @@ class Service:
         except ServeError:
             return False
         return True
+
+    def ready(self) -> bool:
+        """Whether it answers, and all workers can be given a message."""
+        return self.answers() and self.status()["free"] == self.status()["workers"] > 0
 
     def status(self) -> dict[str, int]:
         """What it says of itself."""
@@ -101,4 +110,72 @@ class Service:
 
     def events(self) -> list[str]:
         """What it logged about itself."""
-        return [line for line in self.handler.log_lines() if line.startswith(("action=serve ", "action=worker "))]
+        return [
+            line for line in Handler.log_lines(self.handler) if line.startswith(("action=serve ", "action=worker "))
+        ]
+
+
+class ResidentHandler(Handler):
+    """A handler whose messages go through the service, which is started at the first of them, and again when the
+    configuration has changed."""
+
+    service: Service | None = None
+    _served = ""
+
+    def start(
+        self, command: list[str], stdin: int | IO[bytes] = subprocess.PIPE, output: int = subprocess.PIPE
+    ) -> subprocess.Popen[bytes]:
+        """Start `command` beside the service."""
+        wanted = self.config.read_text()
+        if wanted != self._served:
+            self.stop()
+            self.service, self._served = Service(self), wanted
+            with suppress(RuntimeError):  # a configuration that is wrong
+                self.service.start()
+        return super().start(command, stdin, output)
+
+    def stop(self) -> None:
+        """End the service."""
+        if self.service:
+            self.service.__exit__()
+
+    def log_lines(self) -> list[str]:
+        """The log of the messages. A worker writes it when the entrypoint has its answer."""
+        if self.service and self.service.answers():
+            wait_until(lambda: not self.service or not self.service.status()["busy"], "the end of the work")
+        return [line for line in super().log_lines() if not line.startswith(("action=serve ", "action=worker "))]
+
+
+def configure(handler: Handler, **serve: object) -> None:
+    """One worker, unless something else is said, and short times."""
+    conninfo = handler.config.read_text().split('"')[1]
+    handler.configure(
+        conninfo,
+        serve={"workers": 1, "wait": 2, **serve},
+        limits={"deadline": 10, "parse_seconds": 5},
+    )
+
+
+@contextmanager
+def held(database: Database) -> Iterator[None]:
+    """Nothing can be stored meanwhile; whoever tries, waits."""
+    with psycopg.connect(database.admin) as other:
+        other.execute("LOCK TABLE pipehandler.delivery")
+        yield
+
+
+def begin(handler: Handler, service: Service, raw: bytes) -> subprocess.Popen[bytes]:
+    """A delivery that a worker has begun; `ended` waits for its end."""
+    running = handler.start(handler.command())
+    assert running.stdin
+    running.stdin.write(raw)
+    running.stdin.close()
+    running.stdin = None
+    wait_until(lambda: service.status()["busy"], "the hand-over")
+    return running
+
+
+def ended(running: subprocess.Popen[bytes]) -> Ended:
+    """How it ended."""
+    output, _ = running.communicate(timeout=60)
+    return Ended(running.returncode, output.decode())

@@ -1,0 +1,384 @@
+"""The resident workers: faster than a cold delivery where they are, and never worse where they are not."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
+from shutil import copytree
+
+import pytest
+from real import account
+from real.database import Database
+from real.handler import Handler, entrypoint
+from real.service import Service, begin, configure, ended, held, wait_until
+
+MESSAGE = b"From: a@example.org\nMessage-ID: <1@example.org>\nSubject: one\n\nbody\n"
+
+
+def message(number: int) -> bytes:
+    """A message like no other."""
+    return MESSAGE.replace(b"<1@", b"<%d@" % number)
+
+
+@pytest.fixture
+def service(handler: Handler) -> Iterator[Service]:
+    """The service of `handler`, with one worker."""
+    configure(handler)
+    with Service(handler) as running:
+        yield running
+
+
+def ways(handler: Handler) -> list[str]:
+    """How each message was delivered, oldest first; a worker writes that when its entrypoint has already left."""
+    time.sleep(0.1)
+    return [line.partition(" way=")[2].partition(" ")[0] for line in handler.log_lines() if " way=" in line]
+
+
+def stored(database: Database) -> int:
+    """How many deliveries there are."""
+    return int(database.value("SELECT count(*) FROM pipehandler.delivery"))
+
+
+# What it is for.
+
+
+def test_a_worker_delivers(service: Service, handler: Handler, database: Database) -> None:
+    """The worker's answer is the entrypoint's: status, line, and a log line that tells the way."""
+    done = handler.deliver(MESSAGE, queue_id="4Xyz")
+    assert done.status == 0
+    assert done.output.startswith("2.0.0 stored ")
+    assert handler.deliver(MESSAGE).output.startswith("2.0.0 stored before ")
+    wait_until(lambda: service.status()["delivered"] == 2)
+    assert ways(handler) == ["resident", "resident"]
+    assert " queue_id=4Xyz " in handler.log_lines()[-2]
+    assert stored(database) == 1
+
+
+def test_a_worker_keeps_its_connection(service: Service, handler: Handler, database: Database) -> None:
+    """All messages of a worker come through one session."""
+    sessions = "SELECT array_agg(pid) FROM pg_stat_activity WHERE usename = 'pipehandler'"
+    before = database.value(sessions)
+    assert len(before) == 1
+    for number in range(5):
+        assert handler.deliver(message(number)).status == 0
+    assert database.value(sessions) == before
+
+
+# Never worse than cold.
+
+
+@contextmanager
+def nobody(handler: Handler) -> Iterator[None]:
+    """No socket at all."""
+    yield
+
+
+@contextmanager
+def stale(handler: Handler) -> Iterator[None]:
+    """A socket that a dead service left behind."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as left:
+        left.bind(str(handler.socket))
+    account.give(handler.socket)
+    yield
+
+
+@contextmanager
+def another_file(handler: Handler) -> Iterator[None]:
+    """Something that is no socket."""
+    handler.socket.write_text("")
+    yield
+
+
+@contextmanager
+def listening(handler: Handler, backlog: int, kind: int = socket.SOCK_SEQPACKET) -> Iterator[socket.socket]:
+    """A server that accepts nobody by itself."""
+    with socket.socket(socket.AF_UNIX, kind) as listener:
+        listener.bind(str(handler.socket))
+        listener.listen(backlog)
+        handler.socket.chmod(0o666)
+        yield listener
+
+
+def a_stream(handler: Handler) -> AbstractContextManager[object]:
+    """A socket of another type."""
+    return listening(handler, 10, socket.SOCK_STREAM)
+
+
+def deaf(handler: Handler) -> AbstractContextManager[object]:
+    """A server that never answers."""
+    return listening(handler, 10)
+
+
+@contextmanager
+def full(handler: Handler) -> Iterator[None]:
+    """A server whose backlog is full."""
+    with listening(handler, 0), ExitStack() as clients:
+        while True:
+            client = clients.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+            client.setblocking(False)
+            try:
+                client.connect(str(handler.socket))
+            except BlockingIOError:
+                yield
+                return
+
+
+@pytest.mark.parametrize("make", [nobody, stale, another_file, a_stream, deaf, full], ids=lambda each: each.__name__)
+def test_cold_where_nobody_takes_it(
+    handler: Handler, database: Database, make: Callable[[Handler], AbstractContextManager[object]]
+) -> None:
+    """Where there is no service, or none that answers, the entrypoint delivers by itself, and soon."""
+    with make(handler):
+        before = time.monotonic()
+        assert handler.deliver(MESSAGE).status == 0
+        assert time.monotonic() - before < 5
+    assert ways(handler) == ["cold"]
+    assert stored(database) == 1
+
+
+@pytest.mark.parametrize(
+    "answer", [b"", b"cold", b"go", b"go soon", b"wait", b"wait x", b"\xff", b"end", b"end x y", b"hello"]
+)
+def test_cold_after_a_strange_answer(handler: Handler, database: Database, answer: bytes) -> None:
+    """Before the descriptor is given away, nothing that a server says can keep the entrypoint from delivering."""
+    with listening(handler, 1) as listener, handler.start(handler.command()) as running:
+        client, _ = listener.accept()
+        if answer:
+            client.send(answer)
+        client.close()
+        output, _ = running.communicate(MESSAGE, timeout=60)
+    assert (running.returncode, output[:13]) == (0, b"2.0.0 stored ")
+    assert ways(handler) == ["cold"]
+    assert stored(database) == 1
+
+
+@pytest.mark.parametrize("answer", [b"", b"cold", b"end", b"end x y", b"\xff"])
+def test_never_twice(handler: Handler, database: Database, answer: bytes) -> None:
+    """Once the descriptor is given away, the entrypoint delivers no more, whatever it hears: that is temporary trouble."""
+    with listening(handler, 1) as listener, handler.start(handler.command()) as running:
+        client, _ = listener.accept()
+        assert client.recv(100_000).startswith(b"deliver\0")
+        client.send(b"go 5")
+        _, files, _, _ = socket.recv_fds(client, 100, 10)
+        assert len(files) == 1
+        if answer:
+            client.send(answer)
+        client.close()
+        output, _ = running.communicate(MESSAGE, timeout=60)
+        os.close(files[0])
+    assert (running.returncode, output) == (75, b"4.3.0 internal fault\n")
+    assert stored(database) == 0
+
+
+def test_a_server_of_somebody_else(handler: Handler) -> None:
+    """Mail is given to root's socket (systemd made it) and to our own account's, and to nobody else's."""
+    if not account.IS_ROOT:
+        pytest.skip("another account is needed, and only root can be one")
+    script = f"""
+import os, socket
+listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+listener.bind({str(handler.socket)!r})
+os.setuid(1)
+listener.listen(1)
+os.chmod({str(handler.socket)!r}, 0o666) if os.geteuid() == 0 else None
+print("ready", flush=True)
+client, _ = listener.accept()
+print(len(client.recv(100_000)), flush=True)
+"""
+    mask = os.umask(0)
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as other:
+        os.umask(mask)
+        assert other.stdout
+        assert other.stdout.readline() == "ready\n"
+        assert handler.deliver(MESSAGE).status == 0
+        assert other.stdout.readline() == "0\n"
+    assert ways(handler) == ["cold"]
+
+
+def test_another_installation(service: Service, handler: Handler) -> None:
+    """After an upgrade the old workers get no new messages: an entrypoint of another installation delivers cold."""
+    package = Path(entrypoint()[-2]).parent
+    copytree(package, handler.folder / "upgraded" / "pipehandler")
+    command = handler.command()
+    command[3] = str(handler.folder / "upgraded" / "pipehandler" / "__main__.py")
+    assert handler.run(command, MESSAGE).status == 0
+    assert handler.deliver(message(2)).status == 0
+    assert ways(handler) == ["cold", "resident"]
+    assert service.status()["sent_back"] == 1
+
+
+def test_another_configuration(service: Service, handler: Handler) -> None:
+    """A worker delivers only by the configuration that the entrypoint was given."""
+    other = handler.folder / "other.toml"
+    other.write_text(handler.config.read_text())
+    assert handler.deliver(MESSAGE, config=other).status == 0
+    assert ways(handler) == ["cold"]
+    assert service.status()["sent_back"] == 1
+
+
+def test_argv_that_is_too_long(service: Service, handler: Handler, database: Database) -> None:
+    """A call that does not fit into a packet is delivered cold."""
+    recipients = [f"{'x' * 50}{number}@example.com" for number in range(3_000)]
+    assert handler.deliver(MESSAGE, *recipients).status == 0
+    assert ways(handler) == ["cold"]
+    assert stored(database) == 3_000
+
+
+# Isolation.
+
+
+def test_a_worker_dies(service: Service, handler: Handler, database: Database) -> None:
+    """It takes one attempt with it, which is deferred and told, and another takes its place."""
+    with held(database):
+        running = begin(handler, service, MESSAGE)
+        os.kill(service.workers()[0], signal.SIGKILL)
+        assert ended(running) == (75, "4.3.0 internal fault\n")
+    wait_until(lambda: service.status()["workers"] == 1)
+    assert handler.deliver(MESSAGE).status == 0
+    assert service.status()["died"] == 1
+    assert ways(handler) == ["resident", "resident"]
+    assert [line for line in handler.log_lines() if line.startswith("action=fault ") and "killed by signal 9" in line]
+    assert stored(database) == 1
+
+
+def test_an_idle_worker_dies(service: Service, handler: Handler) -> None:
+    """Nobody notices but the log."""
+    os.kill(service.workers()[0], signal.SIGSEGV)
+    wait_until(lambda: service.status()["died"] == 1)
+    assert handler.deliver(MESSAGE).status == 0
+    assert ways(handler) == ["resident"]  # it waited for the next worker
+    assert [line for line in service.events() if 'event="worker lost"' in line and "signal 11" in line]
+
+
+def test_the_supervisor_dies(service: Service, handler: Handler, database: Database) -> None:
+    """What a worker has begun it finishes, and then it leaves; others are delivered cold; and the service can start again
+    where its socket was left."""
+    with held(database):
+        running = begin(handler, service, MESSAGE)
+        (worker,) = service.workers()
+        service.signal(signal.SIGKILL)
+        service.wait()
+    assert ended(running).status == 0
+    wait_until(lambda: not Path(f"/proc/{worker}/exe").exists(), "the end of the worker")
+    assert handler.deliver(message(2)).status == 0
+    service.start()
+    assert handler.deliver(message(3)).status == 0
+    assert ways(handler) == ["resident", "cold", "resident"]
+    assert stored(database) == 3
+
+
+def test_a_worker_stands_still(service: Service, handler: Handler, database: Database) -> None:
+    """An entrypoint waits no longer than the deadline and a moment; the message is deferred, and there once in the end."""
+    (worker,) = service.workers()
+    with held(database):
+        running = begin(handler, service, MESSAGE)
+        os.kill(worker, signal.SIGSTOP)
+        before = time.monotonic()
+        assert ended(running) == (75, "4.3.0 internal fault\n")
+        assert time.monotonic() - before < 20
+    os.kill(worker, signal.SIGCONT)
+    wait_until(lambda: not service.status()["busy"])
+    assert handler.deliver(MESSAGE).status == 0
+    assert stored(database) == 1
+
+
+def test_replaced_after_so_many_messages(handler: Handler) -> None:
+    """A worker leaves after serve.messages messages, and nothing is lost in between."""
+    configure(handler, messages=2)
+    with Service(handler) as service:
+        first = service.workers()
+        for number in range(5):
+            assert handler.deliver(message(number)).status == 0
+        wait_until(lambda: service.status()["replaced"] == 2)
+        assert service.status()["died"] == 0
+        assert service.workers() != first
+    assert ways(handler) == ["resident"] * 5
+
+
+def test_replaced_after_it_grew(handler: Handler) -> None:
+    """A worker that has become large is replaced."""
+    configure(handler, growth=1_048_576)
+    with Service(handler) as service:
+        fields = b"".join(b"X-%d: %d\n" % (number, number) for number in range(60_000))
+        assert handler.deliver(fields + MESSAGE).status == 0
+        wait_until(lambda: service.status()["replaced"] == 1)
+        assert service.status()["died"] == 0
+
+
+def test_limits_are_set_for_each_message(service: Service, handler: Handler) -> None:
+    """The CPU time that a message may use does not depend on what the worker used before."""
+    (worker,) = service.workers()
+
+    def limit() -> int:
+        (line,) = (each for each in Path(f"/proc/{worker}/limits").read_text().splitlines() if "cpu time" in each)
+        return int(line.split()[3])
+
+    assert handler.deliver(MESSAGE).status == 0
+    first, number = limit(), 2
+    while limit() == first:
+        assert handler.deliver(message(number) + b"Gr\xfc\xdfe aus K\xf6ln\n" * 40_000).status == 0
+        number += 1
+        assert number < 100
+    assert service.workers() == [worker]
+    assert limit() > first
+
+
+def test_time_runs_from_the_start_of_the_entrypoint(service: Service, handler: Handler, database: Database) -> None:
+    """The deadline is one for the whole delivery, and after it the worker is as good as before."""
+    before = time.monotonic()
+    with held(database):
+        assert handler.deliver(MESSAGE).status == 75
+    assert time.monotonic() - before < 12
+    (worker,) = service.workers()
+    assert handler.deliver(MESSAGE).status == 0
+    time.sleep(4)  # an alarm that was left would end it now
+    assert service.workers() == [worker]
+    assert service.status()["died"] == 0
+
+
+# The database comes and goes.
+
+
+def test_a_connection_that_ended(service: Service, handler: Handler, database: Database) -> None:
+    """A session that the server ended is opened again, and no message notices."""
+    assert handler.deliver(MESSAGE).status == 0
+    database.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'pipehandler'")
+    assert handler.deliver(message(2)).status == 0
+    assert service.status()["died"] == 0
+    assert ways(handler) == ["resident", "resident"]
+
+
+def test_the_server_restarts(own_database: Database, folder: Path) -> None:
+    """While it is down messages are deferred, as in the cold way; when it is back the same worker stores them."""
+    handler = Handler(folder / "handler", own_database.conninfo)
+    configure(handler)
+    with Service(handler) as service:
+        workers = service.workers()
+        assert handler.deliver(MESSAGE).status == 0
+        own_database.server.stop(signal.SIGKILL)
+        assert handler.deliver(message(2)).status == 75
+        assert handler.deliver(message(2)).status == 75
+        assert "known to be down" in handler.log_lines()[-1]
+        own_database.server.start()
+        time.sleep(2.1)  # outage.HOLD
+        assert handler.deliver(message(2)).status == 0
+        assert service.workers() == workers
+        assert set(ways(handler)) == {"resident"}
+
+
+def test_started_before_the_database(own_database: Database, folder: Path) -> None:
+    """A service that finds no database defers what comes, and delivers as soon as there is one."""
+    handler = Handler(folder / "handler", own_database.conninfo)
+    configure(handler)
+    own_database.server.stop()
+    with Service(handler):
+        assert handler.deliver(MESSAGE).status == 75
+        own_database.server.start()
+        time.sleep(2.1)
+        assert handler.deliver(MESSAGE).status == 0
+    assert ways(handler) == ["resident", "resident"]

@@ -1,0 +1,361 @@
+"""The service of the resident workers: who may use it, how it begins, ends and changes, and what it says of itself."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from real import account
+from real.database import Database
+from real.handler import ENVIRONMENT, Handler
+from real.mailhost import pipehandler
+from real.service import Service, begin, configure, ended, held, wait_until
+
+from pipehandler.handover import deliver_packet
+
+MESSAGE = b"From: a@example.org\nMessage-ID: <1@example.org>\nSubject: one\n\nbody\n"
+OTHER = MESSAGE.replace(b"<1@", b"<2@")
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def service(handler: Handler) -> Iterator[Service]:
+    """The service of `handler`, with one worker."""
+    configure(handler)
+    with Service(handler) as running:
+        yield running
+
+
+def visit(handler: Handler, *packets: bytes) -> socket.socket:
+    """A connection to the service on which these packets were sent."""
+    client = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    client.settimeout(10)
+    client.connect(str(handler.socket))
+    for packet in packets:
+        client.send(packet)
+    return client
+
+
+def entrypoint_packet(handler: Handler) -> bytes:
+    """What an entrypoint of this installation says first."""
+    return deliver_packet(handler.command()[5:], os.getpid(), time.monotonic())
+
+
+# Who may use it.
+
+
+def test_the_socket_is_closed_to_others(service: Service, handler: Handler) -> None:
+    """Its mode lets in nobody but its owner."""
+    assert oct(handler.socket.stat().st_mode)[-3:] == "600"
+
+
+def test_the_kernel_is_asked(service: Service, handler: Handler) -> None:
+    """Another account is sent away without a word, even if the socket's mode lets it in."""
+    if not account.IS_ROOT:
+        pytest.skip("another account is needed, and only root can be one")
+    handler.socket.chmod(0o666)
+    script = f"""
+import socket
+client = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+client.connect({str(handler.socket)!r})
+try:
+    client.send(b"status")
+    print(client.recv(1000))
+except OSError:
+    print(b"")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, user="daemon", timeout=20)
+    assert done.stdout == "b''\n"
+    with visit(handler, b"status") as own:
+        assert json.loads(own.recv(1000))["workers"] == 1
+
+
+RUBBISH = {
+    "nothing": b"\n",
+    "a word": b"hello",
+    "NUL": b"\0" * 100,
+    "no numbers": b"deliver\0x\0y\0z\0",
+    "too short": b"deliver\0x",
+    "infinite": b"deliver\0x\0" + b"9" * 5000 + b"\0nan",
+    "large": b"deliver\0" + b"x" * 150_000,
+    "no text": bytes(range(256)),
+}
+
+
+@pytest.mark.parametrize("packet", RUBBISH.values(), ids=RUBBISH)
+def test_rubbish_gets_nothing(service: Service, handler: Handler, packet: bytes) -> None:
+    """Who sends what no entrypoint sends gets no answer, and the service goes on."""
+    with visit(handler, packet) as client:
+        assert client.recv(1000) == b""
+    assert handler.deliver(MESSAGE).status == 0
+    wait_until(lambda: service.status()["delivered"] == 1)
+
+
+def test_silence_blocks_nobody(service: Service, handler: Handler) -> None:
+    """However many connect and say nothing, messages are delivered meanwhile; and the silent ones are sent away."""
+    silent = [visit(handler) for _ in range(100)]
+    before = time.monotonic()
+    assert handler.deliver(MESSAGE).status == 0
+    wait_until(lambda: service.status()["delivered"] == 1)
+    assert [client.recv(1000) for client in silent] == [b""] * 100
+    assert time.monotonic() - before < 10
+    for client in silent:
+        client.close()
+
+
+def test_more_than_there_is_room_for(service: Service, handler: Handler) -> None:
+    """When there are too many, some are delivered cold, and none is lost."""
+    silent = [visit(handler) for _ in range(512)]
+    assert handler.deliver(MESSAGE).status == 0
+    for client in silent:
+        client.close()
+    wait_until(lambda: handler.deliver(OTHER).status == 0 and service.status()["delivered"] > 0)
+
+
+@pytest.mark.parametrize("packet", [b"fd", b""], ids=["no descriptor", "nothing"])
+def test_half_a_hand_over(service: Service, handler: Handler, packet: bytes) -> None:
+    """Who is told to go on, and does not give a descriptor, holds up a worker for two seconds at most."""
+    with visit(handler, entrypoint_packet(handler)) as client:
+        assert client.recv(1000).startswith(b"go ")
+        if packet:
+            client.send(packet)
+        assert client.recv(1000) == b""
+    assert handler.deliver(MESSAGE).status == 0
+    assert service.status()["died"] == 0
+
+
+def test_more_descriptors_than_wanted(service: Service, handler: Handler) -> None:
+    """Only one is taken, and none is left open in a worker."""
+    (worker,) = service.workers()
+    before = len(os.listdir(f"/proc/{worker}/fd"))
+    with visit(handler, entrypoint_packet(handler)) as client, open("/dev/null", "rb") as null:
+        assert client.recv(1000).startswith(b"go ")
+        socket.send_fds(client, [b"fd"], [null.fileno()] * 10)
+        assert client.recv(1000).startswith(b"end 75 4.3.0 message was cut short")
+    wait_until(lambda: not service.status()["busy"])
+    assert len(os.listdir(f"/proc/{worker}/fd")) == before
+
+
+# Backpressure.
+
+
+def test_waiting_has_an_end(service: Service, handler: Handler, database: Database) -> None:
+    """With all workers busy a message waits for serve.wait seconds, is seen to wait, and is deferred."""
+    with held(database):
+        first = begin(handler, service, MESSAGE)
+        with handler.start(handler.command(queue_id="4Wait")) as second:
+            wait_until(lambda: service.status()["waiting"] == 1)
+            before = time.monotonic()
+            output, _ = second.communicate(OTHER, timeout=60)
+        assert (second.returncode, output) == (75, b"4.4.5 mail system congested\n")
+        assert time.monotonic() - before < 4
+        told = service.status()
+        assert (told["waiting"], told["busy"], told["congested"]) == (0, 1, 1)
+    assert ended(first).status == 0
+    (line,) = (line for line in handler.log_lines() if line.startswith("action=congested "))
+    assert " status=75 code=4.4.5 queue_id=4Wait way=resident " in line
+
+
+def test_who_waits_has_its_turn(service: Service, handler: Handler, database: Database) -> None:
+    """A message that waits is delivered as soon as a worker is free, the first one first."""
+    with held(database):
+        first = begin(handler, service, MESSAGE)
+        second = handler.start(handler.command())
+        wait_until(lambda: service.status()["waiting"] == 1)
+    assert ended(first).status == 0
+    output, _ = second.communicate(OTHER, timeout=60)
+    assert (second.returncode, output[:13]) == (0, b"2.0.0 stored ")
+    wait_until(lambda: service.status()["delivered"] == 2)
+
+
+def test_who_waits_may_leave(service: Service, handler: Handler, database: Database) -> None:
+    """An entrypoint that dies while it waits is forgotten."""
+    with held(database):
+        first = begin(handler, service, MESSAGE)
+        with handler.start(handler.command()) as second:
+            wait_until(lambda: service.status()["waiting"] == 1)
+            second.kill()
+        wait_until(lambda: service.status()["waiting"] == 0)
+    assert ended(first).status == 0
+
+
+# Its life.
+
+
+def test_the_end_waits_for_what_is_begin(service: Service, handler: Handler, database: Database) -> None:
+    """SIGTERM: what a worker has begun is finished, who waits delivers cold, and then the service is gone."""
+    with held(database):
+        first = begin(handler, service, MESSAGE)
+        second = handler.start(handler.command())
+        wait_until(lambda: service.status()["waiting"] == 1)
+        service.signal(signal.SIGTERM)
+        wait_until(lambda: not service.answers())
+        assert first.poll() is None
+    assert ended(first).status == 0
+    output, _ = second.communicate(OTHER, timeout=60)
+    assert (second.returncode, output[:13]) == (0, b"2.0.0 stored ")
+    assert service.wait() == 0
+    assert not handler.socket.exists()
+    assert " way=cold " in "".join(handler.log_lines())
+
+
+def test_ctrl_c_ends_it(service: Service, handler: Handler) -> None:
+    """SIGINT to all of its processes, as a terminal sends it, is an end like any other."""
+    for worker in service.workers():
+        os.kill(worker, signal.SIGINT)
+    service.signal(signal.SIGINT)
+    assert service.wait() == 0
+    assert service.events()[-1].startswith("action=serve event=stopped ")
+
+
+def test_a_new_configuration(service: Service, handler: Handler, database: Database) -> None:
+    """SIGHUP: new workers have the new configuration, and what was under way is finished with the old one."""
+    with held(database):
+        first = begin(handler, service, MESSAGE)
+        handler.configure(database.conninfo, limits={"message_size": 1024}, serve={"workers": 2})
+        service.signal(signal.SIGHUP)
+        wait_until(lambda: service.status()["workers"] == 2)
+    assert ended(first).status == 0
+    assert handler.deliver(MESSAGE + b"x" * 1024).status == 65
+    wait_until(lambda: service.status()["busy"] == 0 and len(service.workers()) == 2)
+    assert "action=serve event=reloaded workers=2" in service.events()
+
+
+def test_a_wrong_configuration(service: Service, handler: Handler) -> None:
+    """SIGHUP with a configuration that is wrong: it is told, and the old one stays."""
+    workers = service.workers()
+    handler.config.write_text(handler.config.read_text() + "[nothing]\n")
+    service.signal(signal.SIGHUP)
+    wait_until(lambda: any('event="not reloaded"' in line and "[nothing]" in line for line in service.events()))
+    assert service.workers() == workers
+    assert handler.deliver(MESSAGE).status == 0
+    wait_until(lambda: service.status()["delivered"] == 1)
+
+
+def test_what_systemd_is_told(handler: Handler) -> None:
+    """sd_notify(3): readiness, reloading, the end, and between them how many are busy and wait."""
+    name = handler.folder / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(name))
+        name.chmod(0o666)
+        manager.settimeout(10)
+        configure(handler)
+        with Service(handler, NOTIFY_SOCKET=str(name)) as service:
+            assert manager.recv(1000) == b"READY=1"
+            told = b""
+            while told != b"STATUS=0 of 1 workers busy, 0 messages waiting":
+                told = manager.recv(1000)
+            service.signal(signal.SIGHUP)
+            while not told.startswith(b"RELOADING=1\nMONOTONIC_USEC="):
+                told = manager.recv(1000)
+            while told != b"READY=1":
+                told = manager.recv(1000)
+            assert service.stop() == 0
+            while told != b"STOPPING=1":
+                told = manager.recv(1000)
+
+
+def test_a_socket_of_systemd(handler: Handler) -> None:
+    """sd_listen_fds(3): the socket that a socket unit made is used, and stays when the service ends."""
+    configure(handler)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as made:
+        made.bind(str(handler.socket))
+        made.listen(10)
+        account.give(handler.socket)
+        program = Path(sys.executable).with_name("pipehandler")
+        script = f'exec env LISTEN_PID=$$ LISTEN_FDS=1 "$@" 3<&{made.fileno()} {made.fileno()}<&-'
+        command = ["bash", "-c", script, "bash", str(program), "--config", str(handler.config), "serve"]
+        running = subprocess.Popen(command, env=ENVIRONMENT, cwd="/", pass_fds=[made.fileno()], **account.identity())
+        assert handler.deliver(MESSAGE).status == 0  # it may still be starting: the socket is there
+        running.terminate()
+        assert running.wait(30) == 0
+    assert handler.socket.exists()
+    assert " way=resident " in handler.log_lines()[-2]
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd here")
+def test_units(folder: Path) -> None:
+    """systemd finds nothing to say about the units."""
+    for name in ("pipehandler.socket", "pipehandler.service"):
+        (folder / name).write_text(pipehandler("postfix", name, "--user", "mail"))
+    done = subprocess.run(
+        [
+            "systemd-analyze",
+            "verify",
+            "--recursive-errors=no",
+            folder / "pipehandler.socket",
+            folder / "pipehandler.service",
+        ],
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+# What it refuses, and what it says.
+
+
+def refused(handler: Handler, **identity: object) -> tuple[int, str]:
+    """The status and the words of a service that cannot start."""
+    program = Path(sys.executable).with_name("pipehandler")
+    command = [str(program), "--config", str(handler.config), "serve"]
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=60, **identity)  # type: ignore[call-overload]
+    return done.returncode, done.stderr
+
+
+@pytest.mark.skipif(not account.IS_ROOT, reason="only root can be refused as root")
+def test_not_as_root(handler: Handler) -> None:
+    """Root does not read mail."""
+    status, told = refused(handler)
+    assert status == 69
+    assert "root shall not read mail" in told
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("taken", "another service is listening there"),
+        ("file", "there is something that is no socket"),
+        ("none/socket", "No such file or directory; serve.socket must be in a directory that we may write"),
+        ("x" * 120, "serve.socket"),
+    ],
+)
+def test_a_socket_that_cannot_be_had(handler: Handler, name: str, told: str) -> None:
+    """The reason and the way out are told, and what was there stays."""
+    path = handler.folder / name
+    configure(handler, socket=str(path))
+    if name == "file":
+        path.write_text("precious")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as taken:
+        if name == "taken":
+            taken.bind(str(path))
+            taken.listen(1)
+            path.chmod(0o666)
+        status, said = refused(handler, **account.identity())
+    assert status == 69
+    assert told in said
+    assert name != "file" or path.read_text() == "precious"
+
+
+def test_status(service: Service, handler: Handler) -> None:
+    """`serve --status` says how it goes, for people and for programs; without a service it says what that means."""
+    assert handler.deliver(MESSAGE).status == 0
+    wait_until(lambda: service.status()["busy"] == 0)
+    told = pipehandler("--config", handler.config, "serve", "--status")
+    assert ["delivered", "1"] in [line.split() for line in told.splitlines()]
+    assert json.loads(pipehandler("--config", handler.config, "serve", "--status", "--json")) == {
+        **dict.fromkeys(("busy", "waiting", "congested", "sent_back", "replaced", "died"), 0),
+        "workers": 1,
+        "free": 1,
+        "delivered": 1,
+    }
+    service.stop()
+    with pytest.raises(RuntimeError, match=r"status 69: .*no service answers.*messages are delivered cold"):
+        pipehandler("--config", handler.config, "serve", "--status")
