@@ -1,15 +1,29 @@
-"""From an SMTP dialogue to a committed row, through a real Postfix with the lines of postfix/."""
+"""From an SMTP dialogue to a committed row, through a real Postfix with the lines of postfix/, in both ways."""
 
 import itertools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from real.database import Database
 from real.mailhost import MailHost
+from real.service import Service, wait_until
 
 _numbers = itertools.count(1)
 _RECEIVED = re.compile(rb"Received: [^\n]*\n(?:[ \t][^\n]*\n)*")
+
+
+@pytest.fixture(scope="module", params=["cold", "resident"], autouse=True)
+def way(request: pytest.FixtureRequest, mail: MailHost) -> Iterator[str]:
+    """Whether resident workers deliver; then all messages went through them."""
+    if request.param == "cold":
+        yield "cold"
+        return
+    with Service(mail.handler) as service:
+        before = len(mail.handler.log_lines())
+        yield "resident"
+        wait_until(lambda: not service.status()["busy"])
+        assert not [line for line in mail.handler.log_lines()[before:] if " way=cold " in line]
 
 
 @pytest.fixture
@@ -115,9 +129,9 @@ def test_recipients(mail: MailHost, stored: Database, given: str, stored_as: str
     assert row.original_recipient == given  # type: ignore[attr-defined]
 
 
-def test_smtputf8(delivered: Callable[..., object]) -> None:
+def test_smtputf8(delivered: Callable[..., object], recipient: str) -> None:
     """Internationalised addresses (RFC 6531) and 8-bit header fields arrive as they were sent."""
-    to, sender = "받는이@example.com", "보내는이@example.org"
+    to, sender = f"받는이-{recipient}", "보내는이@example.org"
     sent = message(6, fields="Comments: 한국어 머리글\n".encode())
     row = delivered(sent, to=to, sender=sender, options=("SMTPUTF8", "BODY=8BITMIME"))
     assert (row.recipient, row.sender) == (to, sender)  # type: ignore[attr-defined]
@@ -164,15 +178,18 @@ def test_transport_and_entrypoint_agree(mail: MailHost) -> None:
     assert sorted(options) == sorted(OPTIONS)
 
 
-def test_smtp_source(mail: MailHost, stored: Database, pytestconfig: pytest.Config, load: Callable[..., None]) -> None:
+def test_smtp_source(
+    mail: MailHost, stored: Database, pytestconfig: pytest.Config, load: Callable[..., None], way: str
+) -> None:
     """Each of many messages at once is one delivery, and every raw is byte-exact."""
     count = pytestconfig.getoption("--messages")
     sent = message(9, b"".join(b"line %d of a newsletter\n" % number for number in range(500)))
-    load(mail, sent, count, "load@example.com")
+    load(mail, sent, count, f"load-{way}@example.com")
     mail.drain(count)
     found = stored.rows(
         "SELECT d.recipient, r.raw FROM pipehandler.delivery d JOIN pipehandler.raw_message r USING (message)"
-        " WHERE d.recipient LIKE '%%load@example.com' AND d.sender = %s",
+        " WHERE d.recipient LIKE %s AND d.sender = %s",
+        f"%load-{way}@example.com",
         "source@example.org",
     )
     assert len(found) == len({row.recipient for row in found}) == count
