@@ -36,6 +36,7 @@ def deliver(argv: list[str]) -> None:
         if handed is not None:
             status, line = handed
         else:
+            signal.alarm(_LAST_ALARM)
             _prepare()
             answer = _take_stdout()
             from pipehandler.pipe import run

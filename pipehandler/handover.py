@@ -34,6 +34,9 @@ _DEAF = 1.0
 _SPARE = 1.0
 """Seconds that are added to what the server promises."""
 
+_LAST_SPARE = 60
+"""Seconds after which the last alarm comes: time enough to deliver cold, should it come to that."""
+
 _FAULT = 75, "4.3.0 internal fault"
 
 
@@ -49,31 +52,35 @@ def hand_over(argv: list[str], started: float) -> tuple[int, str] | None:
         server = socket(AF_UNIX, SOCK_SEQPACKET)
         if server.fileno() <= 2:
             return None  # a standard descriptor is closed
-        server.settimeout(_DEAF)
+        _wait_for(server, _DEAF)
         server.connect(path)
         if not _trusted(server):
             return None
         server.send(deliver_packet(argv, posix.getppid(), started))
         word, rest = _answer(server)
         if word == "wait":
-            server.settimeout(float(rest) + _SPARE)
+            _wait_for(server, int(rest) + _SPARE)
             word, rest = _answer(server)
-        if word == "end":
+        if word == "end" and _end(rest)[0]:  # not a success: nobody has the message
             return _end(rest)
         if word != "go":
             return None
-        seconds = float(rest) + _SPARE
-        server.settimeout(seconds)
+        _wait_for(server, int(rest) + _SPARE)
         server.sendmsg([b"fd"], [(SOL_SOCKET, SCM_RIGHTS, bytes(4))])  # an int of 0: stdin
-    except (OSError, ValueError):
+    except (OSError, ValueError, OverflowError):
         return None
     # From here on the message is the worker's.
     try:
-        alarm(int(seconds + _SPARE) + 1)
         word, rest = _answer(server)
         return _end(rest) if word == "end" else _FAULT
     except (OSError, ValueError):
         return _FAULT
+
+
+def _wait_for(server: socket, seconds: float) -> None:
+    """Wait so long and no longer; where that should fail, death by signal defers."""
+    server.settimeout(seconds)
+    alarm(int(seconds) + _LAST_SPARE)
 
 
 def option(argv: list[str], name: str) -> str:

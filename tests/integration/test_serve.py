@@ -142,7 +142,8 @@ def test_cold_where_nobody_takes_it(
 
 
 @pytest.mark.parametrize(
-    "answer", [b"", b"cold", b"go", b"go soon", b"wait", b"wait x", b"\xff", b"end", b"end x y", b"hello"]
+    "answer",
+    [b"", b"cold", b"go", b"go soon", b"wait", b"wait x", b"\xff", b"end", b"end x y", b"end 0 2.0.0 stored", b"hello"],
 )
 def test_cold_after_a_strange_answer(handler: Handler, database: Database, answer: bytes) -> None:
     """Before the descriptor is given away, nothing that a server says can keep the entrypoint from delivering."""
