@@ -2,8 +2,8 @@
 
 Postfix does not slow a failing pipe, and most of what a delivery costs is importing. So a delivery that finds the
 database down leaves a file in the state directory, and whoever comes in the next HOLD seconds is refused before anything
-costly is imported. After that one at a time may try: the one that holds the lock. The first success removes
-the file. Without a state directory that can be written there is no breaker, and everything else is as always.
+costly is imported. After that one at a time may try: the one that holds the lock; the others wait a moment for how it goes,
+because Postfix would come back with them only after minutes. The first success removes the file. Without a state directory that can be written there is no breaker, and everything else is as always.
 """
 
 import fcntl
@@ -13,6 +13,9 @@ from contextlib import suppress
 
 HOLD = 2.0
 """Seconds after a failure in which nobody tries again."""
+
+_MOMENT = 1.0
+"""Seconds to wait for the one that tries."""
 
 
 class Outage:
@@ -39,13 +42,29 @@ class Outage:
                 return True
             # Not opened for creation: where the file is gone by now, the database is back.
             self._probe = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
-            fcntl.flock(self._probe, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True  # somebody else is trying
+            if not self._turn(self._probe):
+                return True  # somebody else is still trying
+            seen = os.fstat(self._probe)
         except OSError:
             return False
-        # Whoever held the lock before us may have failed a moment ago.
-        return 0 <= time.time() - os.fstat(self._probe).st_mtime < HOLD
+        if not seen.st_nlink:  # whoever held the lock before us has removed the file: nobody has to wait any more
+            self.__exit__()
+            return False
+        return 0 <= time.time() - seen.st_mtime < HOLD  # or has failed a moment ago
+
+    @staticmethod
+    def _turn(file: int) -> bool:
+        """Whether it is our turn to try."""
+        until = time.monotonic() + _MOMENT
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    return False
+                time.sleep(0.02)
+            else:
+                return True
 
     def failed(self) -> None:
         """The database could not be used: keep others from trying for HOLD seconds."""

@@ -2,6 +2,7 @@
 
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from real import account
@@ -51,9 +52,25 @@ def test_one_at_a_time_tries(down: Handler) -> None:
     directory = str(down.state)
     probe = Outage(directory)
     assert not probe.refuses()
-    assert [Outage(directory).refuses() for _ in range(5)] == [True] * 5
+    assert [Outage(directory).refuses() for _ in range(2)] == [True] * 2
     probe.failed()
     assert Outage(directory).refuses()
+
+
+def test_the_others_wait_for_the_one_that_tries(down: Handler) -> None:
+    """Whoever comes while one tries goes in with it when it succeeds, all at once, and is refused when it fails."""
+    for success in (True, False):
+        Outage(str(down.state)).failed()
+        wait_out(down)
+        with ThreadPoolExecutor(3) as pool:
+            with Outage(str(down.state)) as probe:
+                assert not probe.refuses()
+                others = [Outage(str(down.state)) for _ in range(3)]
+                waiting = [pool.submit(each.refuses) for each in others]
+                time.sleep(0.2)
+                assert not any(each.done() for each in waiting)
+                (probe.succeeded if success else probe.failed)()
+            assert [each.result() for each in waiting] == [not success] * 3
 
 
 def test_a_killed_probe_blocks_nobody(down: Handler) -> None:
