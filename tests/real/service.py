@@ -146,13 +146,13 @@ class ResidentHandler(Handler):
         return [line for line in super().log_lines() if not line.startswith(("action=serve ", "action=worker "))]
 
 
-def configure(handler: Handler, **serve: object) -> None:
+def configure(handler: Handler, deadline: int = 10, **serve: object) -> None:
     """One worker, unless something else is said, and short times."""
     conninfo = handler.config.read_text().split('"')[1]
     handler.configure(
         conninfo,
         serve={"workers": 1, "wait": 2, **serve},
-        limits={"deadline": 10, "parse_seconds": 5},
+        limits={"deadline": deadline, "parse_seconds": 4},
     )
 
 
