@@ -78,12 +78,15 @@ class Crew:
     def hire(self) -> None:
         """Fork as many workers as are missing, if it is time for that."""
         while time.monotonic() >= self.hires_at:
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             try:
-                pid = os.fork()
+                ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+                try:
+                    pid = os.fork()
+                except OSError:
+                    ours.close()
+                    theirs.close()
+                    raise
             except OSError as error:
-                ours.close()
-                theirs.close()
                 self._not_before = time.monotonic() + _RESTART_SECONDS
                 event(self.config, "no worker", failed=True, reason=str(error))
                 return
@@ -104,7 +107,10 @@ class Crew:
             try:
                 socket.send_fds(chosen.channel, [packet], [connection.fileno()])
             except OSError:
-                continue  # it is dying, as its channel is about to tell
+                # It is dying, as its channel is about to tell; or this host is out of something, and it shall not be lost.
+                self._let_go(chosen)
+                self._not_before = time.monotonic() + _RESTART_SECONDS
+                continue
             chosen.task = task
             return True
         return False
@@ -112,15 +118,18 @@ class Crew:
     def dismiss(self) -> None:
         """Let all workers go when they have finished what they have."""
         for each in self._workers:
-            each.leaving = True
-            with suppress(OSError):
-                each.channel.shutdown(socket.SHUT_WR)
+            self._let_go(each)
         self._free.clear()
 
     def kill(self) -> None:
         """End whoever is left."""
         for each in self._workers:
             os.kill(each.pid, signal.SIGKILL)
+
+    def _let_go(self, leaver: _Worker) -> None:
+        leaver.leaving = True
+        with suppress(OSError):
+            leaver.channel.shutdown(socket.SHUT_WR)
 
     def _hear(self, sender: _Worker) -> None:
         """What a worker says: that it has finished a message; nothing, when it is gone."""

@@ -45,9 +45,10 @@ class Task(NamedTuple):
         words = os.fsdecode(packet).split("\0")
         try:
             kind, installation, parent, started, *argv = words
-            return cls(installation, int(parent), float(started), argv) if kind == "deliver" else None
+            task = cls(installation, int(parent), float(started), argv)
         except ValueError:
             return None
+        return task if kind == "deliver" and task.started >= 0 else None  # not for NaN
 
 
 def work(channel: socket.socket, config: Config) -> NoReturn:

@@ -256,6 +256,23 @@ def test_an_idle_worker_dies(service: Service, handler: Handler) -> None:
     assert [line for line in service.events() if 'event="worker lost"' in line and "signal 11" in line]
 
 
+def test_the_supervisor_is_out_of_descriptors(service: Service, handler: Handler) -> None:
+    """It goes on with what it has: messages are delivered cold, and workers come back when there is room again."""
+
+    def limit(number: int) -> None:
+        command = ["prlimit", f"--pid={service.pid}", f"--nofile={number}:"]
+        subprocess.run(command, check=True, **account.identity())
+
+    limit(3)  # what is open stays open
+    os.kill(service.workers()[0], signal.SIGKILL)
+    time.sleep(1.5)  # it has tried to replace the worker
+    assert handler.deliver(MESSAGE).status == 0
+    limit(1024)
+    wait_until(service.ready)
+    assert handler.deliver(message(2)).status == 0
+    assert ways(handler) == ["cold", "resident"]
+
+
 def test_the_supervisor_dies(service: Service, handler: Handler, database: Database) -> None:
     """What a worker has begun it finishes, and then it leaves; others are delivered cold; and the service can start again
     where its socket was left."""

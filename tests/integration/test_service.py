@@ -83,7 +83,8 @@ RUBBISH = {
     "NUL": b"\0" * 100,
     "no numbers": b"deliver\0x\0y\0z\0",
     "too short": b"deliver\0x",
-    "infinite": b"deliver\0x\0" + b"9" * 5000 + b"\0nan",
+    "a large number": b"deliver\0x\0" + b"9" * 5000 + b"\x001",
+    "no number": b"deliver\0x\x001\0nan\0--sender=\0--\0a@example.com",
     "large": b"deliver\0" + b"x" * 150_000,
     "no text": bytes(range(256)),
 }
