@@ -2,13 +2,14 @@
 
 import argparse
 import importlib
+import itertools
 import os
 import platform
 import sys
 import time
 from datetime import date
 
-from .ledger import Row, Scale
+from .ledger import Row, Scale, Way
 
 KINDS = ("killed", "failing", "wire", "server", "mailhost", "content", "together")
 
@@ -24,6 +25,7 @@ def main() -> int:
     options = argparse.ArgumentParser(description="the fault campaign: nothing lost, nothing twice, nothing bounced")
     options.add_argument("kinds", nargs="*", metavar="KIND", help=f"of {', '.join(KINDS)}; all when none is given")
     options.add_argument("--short", action="store_true", help="a sample, as in script/test")
+    options.add_argument("--way", choices=[way.value for way in Way], help="how messages are delivered; default: both")
     chosen = options.parse_args()
     if unknown := set(chosen.kinds) - set(KINDS):
         options.error(f"no such kind: {', '.join(sorted(unknown))}; there are {', '.join(KINDS)}")
@@ -31,9 +33,10 @@ def main() -> int:
     rows = []
     print(f"{date.today()}, {os.cpu_count()} cores, Linux {platform.release()}, Python {platform.python_version()}\n")
     print("| kind of fault | points | sent | lost | doubled | bounced | statuses seen |\n|---|---|---|---|---|---|---|")
-    for kind in chosen.kinds or KINDS:
+    ways = [Way(chosen.way)] if chosen.way else list(Way)
+    for way, kind in itertools.product(ways, chosen.kinds or KINDS):
         started = time.monotonic()
-        row = importlib.import_module(f"fault.{kind}").run(Scale.SHORT if chosen.short else Scale.FULL)
+        row = importlib.import_module(f"fault.{kind}").run(Scale.SHORT if chosen.short else Scale.FULL, way)
         rows.append(row)
         print(line(row), flush=True)
         for finding in row.findings:

@@ -3,24 +3,32 @@
 Whatever a message says, the status is 0, its bytes are stored exactly, and its time and memory are bounded. A hostile
 message may end in quarantine (stored, not parsed); a real one may not. What was quarantined, what took longest and what
 needed most memory is told on stderr.
+
+In the resident way it is the worker's time and memory. Who kills its worker is deferred once, and quarantined at the second
+attempt; after each message the service delivers another.
 """
 
+import re
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from corpus import messages
 from real import account
 from real.database import Database
-from real.handler import Handler
+from real.handler import Ended, Handler
 from real.postgresql import FAST, PostgreSQL
+from real.service import Service, wait_until
 
 from pipehandler.config import Limits, memory_needed
 
 from . import core, hostile, measured
-from .ledger import Ledger, Row, Scale
+from .ledger import Ledger, Row, Scale, Way
+from .pool import Pool, only_resident, pool, ready
 
 MESSAGE_SIZE = 100_000_000
 """limits.message_size here: an attachment of 50 MB is a message of 70 MB."""
@@ -30,6 +38,14 @@ LEAST_MEMORY = 268_435_456
 
 START, RATE = 5.0, 5_000_000
 """What a delivery may take beside limits.parse_seconds: seconds to start, and octets in a second to read and store."""
+
+
+_AT_ONCE = 2
+
+# Nothing in it kills; but guessing the charset of so many parts takes longer than a limit on CPU time.
+_PART = b"--b\nContent-Type: text/plain\n\n" + "봄이 왔습니다\n".encode("euc-kr") * 3200
+_DEADLY = b"Message-ID: <deadly@example.org>\nContent-Type: multipart/mixed; boundary=b\n\n" + _PART * 990 + b"--b--\n"
+_HARMLESS = b"From: a@example.org\nMessage-ID: <harmless@example.org>\nSubject: harmless\n\nhello\n"
 
 
 class Case(NamedTuple):
@@ -46,33 +62,40 @@ class Case(NamedTuple):
 
 
 class Done(NamedTuple):
-    """What became of one case, and what the log says of the reason."""
+    """What became of one case, what the log says of the reason, and of an attempt before that killed the worker; `after`: the
+    status of a harmless message after it."""
 
     case: Case
     ended: measured.Measured
     reason: str
+    killed: str = ""
+    after: int = 0
 
 
-def run(scale: Scale) -> Row:
+def run(scale: Scale, way: Way) -> Row:
     """Deliver the corpus and the hostile messages."""
-    row = Row("content")
+    row = way.row("content")
     with account.folder("pipehandler-content-") as folder:
         server = PostgreSQL(folder / "16", 16, FAST).start()
         try:
-            with Database.fresh(server) as database:
-                _real_mail(scale, database, folder, row)
-            # A message that is there already is not written again; so each case has bytes, or a database, of its own.
-            for tight in (False, True):
+            with pool(way, row, _AT_ONCE) as handlers:
                 with Database.fresh(server) as database:
-                    cases = [case for case in _cases(scale) if case.tight is tight]
-                    _hostile_mail(cases, database, folder / f"cases-{tight}", row)
+                    _real_mail(scale, database, handlers, folder, row)
+                # A message that is there already is not written again; so each case has bytes, or a database, of its own.
+                for tight in (False, True):
+                    with Database.fresh(server) as database:
+                        cases = [case for case in _cases(scale) if case.tight is tight]
+                        _hostile_mail(cases, database, handlers, row)
+                if way is Way.RESIDENT and scale is Scale.FULL:
+                    with Database.fresh(server) as database:
+                        _deadly_mail(database, folder / "deadly", row)
         finally:
             server.stop()
     return row
 
 
-def _real_mail(scale: Scale, database: Database, folder: Path, row: Row) -> None:
-    """Each message of the corpus, in this process; none of them may be quarantined."""
+def _real_mail(scale: Scale, database: Database, handlers: Pool, folder: Path, row: Row) -> None:
+    """Each message of the corpus, in this process or by workers; none of them may be quarantined."""
     if not (messages.FOLDER / "MANIFEST.tsv").is_file():
         row.kind += " (no corpus of real mail here)"
         return
@@ -81,20 +104,36 @@ def _real_mail(scale: Scale, database: Database, folder: Path, row: Row) -> None
         by_source = {name.partition("/")[0]: name for name in names}
         names = sorted({*by_source.values(), *names[:: len(names) // 30]})
     ledger = Ledger()
-    with core.core(database, folder) as handler:
+    with _deliverer(database, handlers, folder) as deliver:
         for number, name in enumerate(names):
             raw = messages.read(name)
             if not raw:
                 continue  # Postfix has no empty message
             recipient = f"corpus{number}@example.com"
             ledger.send(raw, recipient)
-            result = handler.deliver(raw, recipient)
+            ended = deliver(raw, recipient)
             row.points += 1
-            row.statuses[result.outcome.status] += 1
-            row.bounced += result.outcome.code.startswith("5")
-            if result.outcome.action != "delivered":
-                row.note(f"{name}: {result.outcome.action} {result.reason}")
+            row.statuses[ended.status] += 1
+            row.bounced += ended.status not in (0, 71, 75)
+            if not re.match(r"2\.0\.0 stored \S+$", ended.output):
+                row.note(f"{name}: {ended}")
     ledger.check(database, row)
+
+
+@contextmanager
+def _deliverer(database: Database, handlers: Pool, folder: Path) -> Iterator[Callable[[bytes, str], Ended]]:
+    """What delivers real mail: the core in this process, or a worker."""
+    if handlers.way is Way.RESIDENT:
+        with handlers.handler(database.conninfo) as handler:
+            yield handler.deliver
+        return
+    with core.core(database, folder) as inside:
+
+        def deliver(raw: bytes, recipient: str) -> Ended:
+            result = inside.deliver(raw, recipient)
+            return Ended(result.outcome.status, f"{result.outcome.line(result.message)} {result.reason}".strip())
+
+        yield deliver
 
 
 def _cases(scale: Scale) -> Iterator[Case]:
@@ -115,14 +154,13 @@ def _cases(scale: Scale) -> Iterator[Case]:
         yield Case(name, make, 50_000_000, tight=True)
 
 
-def _hostile_mail(cases: list[Case], database: Database, folder: Path, row: Row) -> None:
-    """Each case through the cold entrypoint, two at a time."""
-    folder.mkdir()
+def _hostile_mail(cases: list[Case], database: Database, handlers: Pool, row: Row) -> None:
+    """Each case through the entrypoint, some at a time."""
     ledger = Ledger()
     done: list[Done] = []
-    with ThreadPoolExecutor(2) as pool:
-        for each in pool.map(
-            lambda number: _deliver(number, cases[number], database, folder, ledger), range(len(cases))
+    with ThreadPoolExecutor(_AT_ONCE) as threads:
+        for each in threads.map(
+            lambda number: _deliver(number, cases[number], database, handlers, ledger), range(len(cases))
         ):
             done.append(each)
             _judge(each, row)
@@ -130,29 +168,65 @@ def _hostile_mail(cases: list[Case], database: Database, folder: Path, row: Row)
     _tell(done)
 
 
-def _deliver(number: int, case: Case, database: Database, folder: Path, ledger: Ledger) -> Done:
+def _deliver(number: int, case: Case, database: Database, handlers: Pool, ledger: Ledger) -> Done:
     """One case, with a configuration and a recipient of its own."""
     raw = case.make(case.size)
     limits: dict[str, object] = {"message_size": MESSAGE_SIZE}
     if case.tight:
         limits = {"message_size": len(raw), "memory": max(LEAST_MEMORY, memory_needed(len(raw)))}
-    own = folder / str(number)
-    own.mkdir()
     authentication: dict[str, object] = {"trusted_authserv_ids": [hostile.TRUSTED]}
-    handler = Handler(own, database.conninfo, limits=limits, authentication=authentication)
     recipient = f"{number}@example.com"
     ledger.send(raw, recipient)
-    ended = measured.deliver(handler, raw, recipient)
-    return Done(case, ended, " ".join(handler.log_lines()).partition("reason=")[2])
+    with handlers.handler(database.conninfo, limits=limits, authentication=authentication) as handler:
+        if handlers.way is Way.COLD:
+            return Done(case, measured.deliver(handler, raw, recipient), _reason(handlers, handler))
+        ended = measured.deliver_to_worker(handler, handlers.worker(handler), raw, recipient)
+        reason, killed = _reason(handlers, handler), ""
+        if "the worker killed" in reason:
+            killed = reason
+            ended = measured.deliver_to_worker(handler, handlers.worker(handler), raw, recipient)
+            reason = _reason(handlers, handler)
+        ledger.send(_HARMLESS, f"after-{recipient}")
+        after = handler.deliver(_HARMLESS, f"after-{recipient}")
+        return Done(case, ended, reason, killed, after.status)
+
+
+def _deadly_mail(database: Database, folder: Path, row: Row) -> None:
+    """A message that takes its worker's life, as a limit on CPU time has it: deferred, then stored without being parsed."""
+    folder.mkdir()
+    handler = Handler(folder, database.conninfo, serve={"workers": 1})
+    ledger = Ledger()
+    ledger.send(_DEADLY, "deadly@example.com")
+    ends = []
+    with Service(handler) as service:
+        for _ in range(2):
+            wait_until(lambda: ready(service), "the worker")
+            limit = ["prlimit", "--pid", str(service.workers()[0]), "--cpu=1"]
+            subprocess.run(limit, check=True, **account.identity())
+            ends.append(handler.deliver(_DEADLY, "deadly@example.com"))
+    row.points += 1
+    row.statuses.update(each.status for each in ends)
+    if ends[0].status != 75 or "not parsed" not in ends[1].output:
+        row.note(f"deadly: {ends}, {handler.log_lines()}")
+    only_resident(row, handler)
+    ledger.check(database, row)
+
+
+def _reason(handlers: Pool, handler: Handler) -> str:
+    return handlers.last_log_line(handler).partition("reason=")[2]
 
 
 def _judge(done: Done, row: Row) -> None:
-    case, ended, reason = done
+    case, ended, reason, *_ = done
     row.points += 1
     row.statuses[ended.status] += 1
     row.bounced += ended.status not in (0, 71, 75) and ended.status >= 0
     if ended.status != 0:
         row.note(f"{case}: status {ended.status}, {ended.output} {reason}")
+    if done.killed and "not parsed" not in ended.output:
+        row.note(f"{case}: {done.killed}, and then {ended.output}")
+    if done.after != 0:
+        row.note(f"a harmless message after {case}: status {done.after}")
     if ended.seconds > Limits().parse_seconds + START + case.size / RATE:
         row.note(f"{case}: {ended.seconds:.1f} s")
     if ended.memory > Limits().memory:
@@ -161,9 +235,10 @@ def _judge(done: Done, row: Row) -> None:
 
 def _tell(done: list[Done]) -> None:
     """Who was quarantined and why, and the most costly."""
-    lines = [f"quarantined: {case}: {reason}" for case, ended, reason in done if "not parsed" in ended.output]
-    for case, ended, _ in sorted(done, key=lambda each: -each.ended.seconds)[:5]:
-        lines.append(f"slowest: {case}: {ended.seconds:.1f} s")
-    for case, ended, _ in sorted(done, key=lambda each: -each.ended.memory)[:5]:
-        lines.append(f"largest: {case}: {ended.memory / 1_000_000:.0f} MB")
+    lines = [f"quarantined: {each.case}: {each.reason}" for each in done if "not parsed" in each.ended.output]
+    lines += [f"killed its worker: {each.case}: {each.killed}" for each in done if each.killed]
+    for each in sorted(done, key=lambda each: -each.ended.seconds)[:5]:
+        lines.append(f"slowest: {each.case}: {each.ended.seconds:.1f} s")
+    for each in sorted(done, key=lambda each: -each.ended.memory)[:5]:
+        lines.append(f"largest: {each.case}: {each.ended.memory / 1_000_000:.0f} MB")
     sys.stderr.writelines(f"    {line}\n" for line in lines)

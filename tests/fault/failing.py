@@ -1,8 +1,10 @@
-"""Every call fails: each system call of the entrypoint is refused with the errors that calls can give.
+"""Every call fails: each system call of the entrypoint is refused with the errors that calls can give; in the resident way also
+those of the worker, from the moment it receives a message to when it is free again, and of the supervisor meanwhile.
 
 Each point has a message of its own, and one fault in its delivery: one call that fails, or from that call on all of its name. The
 status must be 0, or one that defers: 71, 75, death by a signal. After 0 nobody delivers again, so the message must be
-there; after the others it is delivered again without a fault, and must then be there once, and parsed.
+there; after the others it is delivered again without a fault, and must then be there once, and parsed. A service has to deliver
+again after each fault.
 
 The faults begin where the interpreter has read __main__.py. Before that, while the interpreter itself starts, there is no
 code of ours that could choose a status, and Python's are 1 and 127: this is what pipe_delivery_status_filter is for
@@ -10,15 +12,16 @@ code of ours that could choose a status, and Python's are 1 and 127: this is wha
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from real import account
 from real.database import Database
-from real.handler import Ended, Handler
+from real.handler import Ended
 
-from .injection import Call, Crew, Letter, fail, fresh_database, kill, letter, redeliver, sample, since, trace
-from .ledger import Ledger, Row, Scale
+from .hosts import Crew, Host, crew
+from .injection import Call, Letter, Maker, fresh_database, letter, sample, since
+from .ledger import Ledger, Row, Scale, Way
 
 _ERRORS = ("EIO", "ENOMEM", "EACCES", "EMFILE", "EINTR", "ENOSPC", "EPIPE", "ECONNRESET", "EAGAIN")
 _OF_FILES = _ERRORS[:5]
@@ -49,6 +52,9 @@ _FOR_EVER = {
     "recvfrom": ("ECONNRESET",),
 }
 """What does not pass by: with these, all later calls fail, too."""
+
+_SAMPLE = {Way.COLD: 12, Way.RESIDENT: 4}
+"""So many calls of each process are a sample."""
 
 _HASTY: dict[str, dict[str, object]] = {"limits": {"deadline": 5, "parse_seconds": 4}}
 """libpq waits for a server that never got the query, when the sending failed and the connection lives: until the deadline."""
@@ -84,66 +90,79 @@ class _Fault(NamedTuple):
     ever: bool = False
 
 
-def run(scale: Scale) -> Row:
+_Learn = Callable[[Host, Ledger, Scale], list[_Point]]
+
+
+def run(scale: Scale, way: Way) -> Row:
     """Let calls fail, all of them or a sample."""
-    row, ledger = Row("failing"), Ledger()
+    row, ledger = way.row("failing"), Ledger()
     with fresh_database() as database, account.folder("pipehandler-") as folder:
-        local = Crew(folder / "local", database.conninfo, **_HASTY)
-        tcp = Crew(folder / "tcp", database.server.conninfo(database.name, "pipehandler", tcp=True), **_HASTY)
-        planned = 0
         taken: set[str] = set()
-        for crew, learn in ((local, _delivery), (tcp, _connection), (local, _probe)):
-            with crew.member() as handler:
-                points = learn(handler, ledger, scale)
-            for point in points:
-                ledger.send(point.sent.raw, *point.sent.recipients)
-            planned += len(points)
-            for made in crew.each(_made, points):
-                _judge(made, row)
-                if made.ended.status == 0:
-                    taken.update(made.point.sent.recipients)
+        with crew(way, scale, folder / "local", database, row, ledger, _HASTY) as local:
+            planned = _all(local, _delivery, ledger, row, scale, taken) + _all(local, _probe, ledger, row, scale, taken)
+            with local.member() as host:
+                _cut(host, ledger, row, scale)
+        if (way, scale) != (Way.RESIDENT, Scale.SHORT):
+            with crew(way, scale, folder / "tcp", database, row, ledger, _HASTY, new_connection=True) as tcp:
+                planned += _all(tcp, _connection, ledger, row, scale, taken)
         # A few calls depend on time, and are not made in every delivery; nearly all are.
         if row.points < 0.9 * planned:
             row.note(f"only {row.points} of {planned} faults happened")
-        with local.member() as handler:
-            _cut(handler, ledger, row, scale)
         ledger.check(database, row)
         _check_states(database, taken, row)
     return row
 
 
-def _delivery(handler: Handler, ledger: Ledger, scale: Scale) -> list[_Point]:
-    """The calls of a delivery, from where __main__.py was read: the interpreter opens it twice."""
-    calls = _trace(handler, letter("delivery"), ledger)
-    read = [number for number, each in enumerate(calls) if each.name == "close" and each.file.endswith("__main__.py")]
-    calls = calls[read[-1] + 1 :]
-    return _points("d", _faults(calls if scale is Scale.FULL else sample(calls, 12), scale))
+def _all(hosts: Crew, learn: _Learn, ledger: Ledger, row: Row, scale: Scale, taken: set[str]) -> int:
+    """All points that `learn` finds; returns how many. `taken`: whose message got status 0 in spite of a fault."""
+    with hosts.member() as host:
+        points = learn(host, ledger, scale)
+    for point in points:
+        ledger.send(point.sent.raw, *point.sent.recipients)
+    for made in hosts.each(_made, points):
+        _judge(made, row)
+        if made.ended.status == 0:
+            taken.update(made.point.sent.recipients)
+    return len(points)
 
 
-def _connection(handler: Handler, ledger: Ledger, scale: Scale) -> list[_Point]:
+def _delivery(host: Host, ledger: Ledger, scale: Scale) -> list[_Point]:
+    """The calls of a delivery; the entrypoint's from where __main__.py was read: the interpreter opens it twice."""
+    faults: list[_Fault] = []
+    for maker in host.makers:
+        calls = _trace(host, letter(f"delivery-{maker.value}"), ledger, maker)
+        if maker in (Maker.ENTRYPOINT, Maker.WAITING):
+            read = [n for n, each in enumerate(calls) if each.name == "close" and each.file.endswith("__main__.py")]
+            calls = calls[read[-1] + 1 :]
+        else:
+            calls = since(calls, host.begins)
+        faults += _faults(calls if scale is Scale.FULL else sample(calls, _SAMPLE[host.way]), scale)
+    return _points("d", faults)
+
+
+def _connection(host: Host, ledger: Ledger, scale: Scale) -> list[_Point]:
     """The calls of a delivery over TCP, from where it connects."""
-    calls = _trace(handler, letter("connection"), ledger)
+    calls = _trace(host, letter("connection"), ledger, host.deliverer)
     calls = since(calls, lambda each: each.name == "socket" and each.said.startswith("AF_INET"))
     return _points("c", _faults(calls if scale is Scale.FULL else calls[::12], scale))
 
 
-def _probe(handler: Handler, ledger: Ledger, scale: Scale) -> list[_Point]:
+def _probe(host: Host, ledger: Ledger, scale: Scale) -> list[_Point]:
     """The calls while a message is parsed whose first delivery was killed there."""
     sent = letter("probe")
-    (parsed,) = (each for each in _trace(handler, sent, ledger) if each.name == "ftruncate")
-    kill(handler, sent.command(handler), sent.raw, parsed)
-    _, calls = trace(handler, sent.command(handler), sent.raw)
-    calls = since(calls, lambda each: "/parsing-" in each.file)
+    (parsed,) = (each for each in _trace(host, sent, ledger, host.deliverer) if each.name == "ftruncate")
+    host.kill(sent, parsed)
+    calls = since(host.trace(sent, host.deliverer), lambda each: "/parsing-" in each.file)
     calls = calls[: calls.index(next(each for each in calls if each.name == "unlink")) + 1]
     return _points("p", _faults(calls if scale is Scale.FULL else calls[::12], scale), before=parsed)
 
 
-def _trace(handler: Handler, sent: Letter, ledger: Ledger) -> list[Call]:
+def _trace(host: Host, sent: Letter, ledger: Ledger, maker: Maker) -> list[Call]:
     ledger.send(sent.raw, *sent.recipients)
-    return trace(handler, sent.command(handler), sent.raw)[1]
+    return host.trace(sent, maker)
 
 
-def _points(kind: str, faults: Iterator[_Fault], before: Call | None = None) -> list[_Point]:
+def _points(kind: str, faults: Iterable[_Fault], before: Call | None = None) -> list[_Point]:
     return [_Point(letter(f"{kind}{number:05}"), *fault, before) for number, fault in enumerate(faults)]
 
 
@@ -167,13 +186,12 @@ def _faults(calls: list[Call], scale: Scale) -> Iterator[_Fault]:
                 yield _Fault(call, f"error={error}", ever=True)
 
 
-def _made(handler: Handler, point: _Point) -> _Made:
-    """The delivery with the fault and, where it was not delivered, another without."""
-    command, raw = point.sent.command(handler), point.sent.raw
+def _made(host: Host, point: _Point) -> _Made:
+    """The delivery with the fault and, where it was not delivered, another without. A service always has to deliver another."""
     if point.before:
-        kill(handler, command, raw, point.before)
-    ended, said = fail(handler, command, raw, point.call, point.fault, point.ever)
-    again = redeliver(handler, point.sent) if ended.status else None
+        host.kill(point.sent, point.before)
+    ended, said = host.fail(point.sent, point.call, point.fault, point.ever)
+    again = host.redeliver(point.sent) if ended.status or host.way is Way.RESIDENT else None
     return _Made(point, "(INJECTED)" in said, ended, again)
 
 
@@ -185,6 +203,8 @@ def _judge(made: _Made, row: Row) -> None:
         row.statuses[made.again.status] += 1
         if made.again.status != 0:
             row.note(f"{made.again}, delivered again after {made.point}")
+        if made.ended.status == 0 and "stored before" not in made.again.output:
+            row.note(f"status 0 in spite of {made.point}, and then {made.again}")
 
 
 def _count(ended: Ended, where: str, row: Row) -> None:
@@ -196,16 +216,16 @@ def _count(ended: Ended, where: str, row: Row) -> None:
         row.note(f"{ended} after {where}")
 
 
-def _cut(handler: Handler, ledger: Ledger, row: Row, scale: Scale) -> None:
+def _cut(host: Host, ledger: Ledger, row: Row, scale: Scale) -> None:
     """Each read of stdin finds its end, while pipe(8) lives and told the size: what came is stored with a defect, or
     deferred where nothing came; the whole message is another one."""
-    calls = [
-        each for each in _trace(handler, _long("whole"), ledger) if each.name == "read" and each.said.startswith("0,")
-    ]
+    reads = [each for each in _trace(host, _long("whole"), ledger, host.deliverer) if each.name == "read"]
+    stdin = since(reads, lambda each: '"Received:' in each.said)[0].said.partition(",")[0]
+    calls = [each for each in reads if each.said.startswith(f"{stdin},")]
     for number, call in enumerate(calls if scale is Scale.FULL else calls[1:2]):
         sent = _long(f"cut{number}")
-        ended, said = fail(handler, sent.command(handler), sent.raw, call, "retval=0")
-        octets = sum(map(int, re.findall(r"read\(0, .* = (\d+)$", said, re.MULTILINE)))
+        ended, said = host.fail(sent, call, "retval=0")
+        octets = sum(map(int, re.findall(rf"read\({stdin}, .* = (\d+)$", said, re.MULTILINE)))
         where = f"the end of stdin after {octets} octets"
         row.points += "(INJECTED)" in said
         _count(ended, where, row)
@@ -214,7 +234,7 @@ def _cut(handler: Handler, ledger: Ledger, row: Row, scale: Scale) -> None:
         if 0 < octets < len(sent.raw):
             ledger.send(sent.raw[:octets], *sent.recipients)
         ledger.send(sent.raw, *sent.recipients)
-        again = redeliver(handler, sent)
+        again = host.redeliver(sent)
         row.statuses[again.status] += 1
         if again.status != 0:
             row.note(f"{again}, delivered again after {where}")

@@ -3,31 +3,26 @@
 A call is known by its name and its number: it is the so-manieth of that name since the program was started, which is how
 strace counts (`when=`). Two deliveries of like messages make the same calls, but for a few; so what is learned from one
 delivery says where to make the faults in others, and whether a fault was really made is looked at each time. strace runs as the
-handler's account, and is its parent, as pipe(8) would be.
+handler's account, and is its parent, as pipe(8) would be. To a process that runs already, a resident worker or its supervisor, it
+is attached for one message; it counts from there.
 """
 
 import itertools
-import os
 import re
+import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from enum import Enum
 from pathlib import Path
-from queue import SimpleQueue
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from real import account
 from real.database import Database
 from real.handler import Ended, Handler
 from real.postgresql import FAST, PostgreSQL
-
-WORKERS = 2
-
-_Point = TypeVar("_Point")
-_Result = TypeVar("_Result")
 
 _CALL = re.compile(r"(\w+)\((.*)")
 _FILE = re.compile(r'[^"]*"(/[^"]*)"')
@@ -35,14 +30,24 @@ _DESCRIPTOR = re.compile(r"(\d+)[,)]")
 _OPENED = re.compile(r"\) += (\d+)(?:<|$)")
 
 
+class Maker(Enum):
+    """The processes that make the calls of a delivery. An entrypoint waits while all workers are busy."""
+
+    ENTRYPOINT = "entrypoint"
+    WAITING = "waiting entrypoint"
+    WORKER = "worker"
+    SUPERVISOR = "supervisor"
+
+
 class Call(NamedTuple):
-    """One system call of a delivery: its name, its number from 1 among those of its name, what strace says of it, and the
-    file that it is about, if it is one."""
+    """One system call of a delivery: its name, its number from 1 among those of its name, what strace says of it, the
+    file that it is about, if it is one, and which process makes it."""
 
     name: str
     number: int
     said: str
     file: str = ""
+    maker: Maker = Maker.ENTRYPOINT
 
     @property
     def imports(self) -> bool:
@@ -50,7 +55,7 @@ class Call(NamedTuple):
         return self.file.startswith((sys.prefix, sys.base_prefix, "/lib"))
 
     def __str__(self) -> str:
-        return f"{self.name} {self.number} ({self.file or self.said[:60]})"
+        return f"{self.name} {self.number} of the {self.maker.value} ({self.file or self.said[:60]})"
 
 
 class Letter(NamedTuple):
@@ -60,10 +65,15 @@ class Letter(NamedTuple):
     raw: bytes
     recipients: tuple[str, ...]
 
+    @property
+    def queue_id(self) -> str:
+        """What Postfix would call it."""
+        return f"4c{self.name}"
+
     def command(self, handler: Handler) -> list[str]:
         """How pipe(8) would deliver it; each time the same."""
         size = len(self.raw) + self.raw.count(b"\n")
-        return handler.command(*self.recipients, queue_id=f"4c{self.name}", size=size)
+        return handler.command(*self.recipients, queue_id=self.queue_id, size=size)
 
 
 _LETTER = """\
@@ -110,41 +120,11 @@ def fresh_database() -> Iterator[Database]:
             server.stop()
 
 
-class Crew:
-    """Some handlers with a configuration and a state directory for each, that work through many letters at the same time."""
-
-    def __init__(self, folder: Path, conninfo: str, **sections: dict[str, object]) -> None:
-        self.free: SimpleQueue[Handler] = SimpleQueue()
-        for number in range(WORKERS):
-            own = folder / str(number)
-            own.mkdir(parents=True)
-            self.free.put(Handler(own, conninfo, **sections))
-
-    @contextmanager
-    def member(self) -> Iterator[Handler]:
-        """One of them that is free; wait for it."""
-        handler = self.free.get()
-        try:
-            yield handler
-        finally:
-            self.free.put(handler)
-
-    def each(self, work: Callable[[Handler, _Point], _Result], points: Iterable[_Point]) -> Iterator[_Result]:
-        """What `work` returns for each of the points, in their order."""
-
-        def one(point: _Point) -> _Result:
-            with self.member() as handler:
-                return work(handler, point)
-
-        with ThreadPoolExecutor(WORKERS) as pool:
-            yield from pool.map(one, points)
-
-
 def trace(handler: Handler, command: list[str], message: bytes) -> tuple[Ended, list[Call]]:
     """Run `command` and write down its calls, without those of children."""
     file = handler.folder / "trace"
     ended = handler.run(["strace", "-qq", "-o", str(file), *command], message)
-    return ended, list(_calls(file))
+    return ended, calls(file)
 
 
 def kill(handler: Handler, command: list[str], message: bytes, call: Call) -> Ended:
@@ -167,12 +147,36 @@ def fail(
     return ended, file.read_text("ascii", "replace")
 
 
-def redeliver(handler: Handler, sent: Letter) -> Ended:
-    """Deliver once more, as Postfix does after some minutes: an outage that was seen is older than that."""
-    outage = handler.state / "outage"
-    if outage.exists():
-        os.utime(outage, (time.time() - 300,) * 2)
-    return handler.run(sent.command(handler), sent.raw)
+@contextmanager
+def attached(pid: int, file: Path, call: Call | None = None, fault: str = "") -> Iterator[None]:
+    """strace(1) at a process that waits for something to do, until it waits again or is gone: it writes to `file` all calls,
+    or those of the name of `call`, with its fault: inject=... of strace, without the name."""
+    rest(pid)
+    file.unlink(missing_ok=True)
+    # The call in which it waits is made again when strace is there, and so tells that it is.
+    chosen = ["-e", f"trace={call.name},pselect6,epoll_wait", "-e", f"inject={call.name}:{fault}"] if call else []
+    tracer = subprocess.Popen(["strace", "-qq", "-p", str(pid), "-o", str(file), *chosen])
+    try:
+        while not (file.exists() and file.stat().st_size) and tracer.poll() is None:
+            time.sleep(0.002)
+        yield
+        rest(pid)
+    finally:
+        tracer.terminate()
+        tracer.wait()
+
+
+def rest(pid: int, seconds: float = 0.06) -> None:
+    """Wait until a process has done nothing for so long, or is gone."""
+    seen, since = "", time.monotonic()
+    while time.monotonic() - since < seconds:
+        try:
+            now = "".join(re.findall(r"(?m)^(?:State|.*ctxt_switches):.*", Path(f"/proc/{pid}/status").read_text()))
+        except OSError:
+            now = "gone"
+        if now != seen:
+            seen, since = now, time.monotonic()
+        time.sleep(0.005)
 
 
 def since(calls: list[Call], wanted: Callable[[Call], bool]) -> list[Call]:
@@ -188,8 +192,12 @@ def sample(calls: list[Call], count: int) -> list[Call]:
     return chosen
 
 
-def _calls(file: Path) -> Iterator[Call]:
+def calls(file: Path, maker: Maker = Maker.ENTRYPOINT) -> list[Call]:
     """The calls in strace's output."""
+    return list(_calls(file, maker))
+
+
+def _calls(file: Path, maker: Maker) -> Iterator[Call]:
     counted: Counter[str] = Counter()
     files: dict[str, str] = {}
     for line in file.read_text("ascii", "replace").splitlines():
@@ -208,4 +216,4 @@ def _calls(file: Path) -> Iterator[Call]:
             files[opened[1]] = path
         elif name == "close" and descriptor:
             files.pop(descriptor[1], None)
-        yield Call(name, counted[name], said, path)
+        yield Call(name, counted[name], said, path, maker)

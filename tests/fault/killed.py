@@ -1,4 +1,5 @@
-"""Killed anywhere: SIGKILL at every system call of the entrypoint, from its first read of stdin to its exit.
+"""Killed anywhere: SIGKILL at every system call of the entrypoint, from its first read of stdin to its exit; in the resident way
+from its first word to the service, and at every call of the worker and of the supervisor around one message.
 
 Each point has a message of its own: its delivery is killed as it is about to make that call, and it is delivered again as Postfix
 would, by the same command. Then it must be there once for each recipient (every third has two), byte for byte, and parsed:
@@ -9,13 +10,17 @@ points the second delivery is killed as well, while its probe runs.
 from typing import NamedTuple
 
 from real import account
-from real.handler import Ended, Handler
+from real.handler import Ended
 
-from .injection import Call, Crew, Letter, fresh_database, kill, letter, redeliver, sample, since, trace
-from .ledger import Ledger, Row, Scale
+from .hosts import Crew, Host, crew
+from .injection import Call, Letter, Maker, fresh_database, letter, sample, since
+from .ledger import Ledger, Row, Scale, Way
 
-_SAMPLE = 18
-"""Points of the short form: half of them in what is not importing."""
+_SAMPLE = {Way.COLD: 18, Way.RESIDENT: 4}
+"""Points of the short form, for each process: half of them in what is not importing."""
+
+_ENDS = {Maker.ENTRYPOINT: (0, -9), Maker.WAITING: (0, -9), Maker.WORKER: (0, 75), Maker.SUPERVISOR: (0, 75)}
+"""How an entrypoint may end, by who was killed."""
 
 
 class _Point(NamedTuple):
@@ -25,21 +30,27 @@ class _Point(NamedTuple):
     calls: tuple[Call, ...]
 
 
-def run(scale: Scale) -> Row:
+class _Attempt(NamedTuple):
+    """One delivery: how it ended, and whether there was a kill."""
+
+    ended: Ended
+    killed: bool = False
+
+
+def run(scale: Scale, way: Way) -> Row:
     """Kill and deliver again, at all points or at a sample of them."""
-    row, ledger = Row("killed"), Ledger()
+    row, ledger = way.row("killed"), Ledger()
     with fresh_database() as database, account.folder("pipehandler-") as folder:
-        crew = Crew(folder, database.conninfo)
-        with crew.member() as handler:
-            chosen = _delivery(handler, ledger, scale) + _probe(handler, ledger, scale)
-        points = [_point(number, calls) for number, calls in enumerate(chosen)]
-        for point in points:
-            ledger.send(point.sent.raw, *point.sent.recipients)
-        for point, attempts in zip(points, crew.each(_attempts, points), strict=True):
-            _judge(point, attempts, row)
+        planned = 0
+        # A worker that has lost its connection gets another one for the message.
+        for new_connection in (False, True) if (way, scale) == (Way.RESIDENT, Scale.FULL) else (False,):
+            with crew(
+                way, scale, folder / f"{new_connection}", database, row, ledger, new_connection=new_connection
+            ) as hosts:
+                planned += _all(hosts, ledger, row, scale, planned)
         # A few calls depend on time, and are not made in every delivery; nearly all are.
-        if row.points < 0.9 * len(points):
-            row.note(f"only {row.points} of {len(points)} kills happened")
+        if row.points < 0.9 * planned:
+            row.note(f"only {row.points} of {planned} kills happened")
         ledger.check(database, row)
         for name, state in database.rows(
             "SELECT d.recipient, m.state FROM pipehandler.delivery d JOIN pipehandler.message m ON m.id = d.message"
@@ -49,26 +60,38 @@ def run(scale: Scale) -> Row:
     return row
 
 
-def _delivery(handler: Handler, ledger: Ledger, scale: Scale) -> list[tuple[Call, ...]]:
-    """Each call of a delivery, from the first read of stdin."""
-    sent = letter("delivery")
-    ledger.send(sent.raw, *sent.recipients)
-    _, calls = trace(handler, sent.command(handler), sent.raw)
-    calls = since(calls, lambda each: each.name == "read" and each.said.startswith("0,"))
-    return [(each,) for each in (calls if scale is Scale.FULL else sample(calls, _SAMPLE))]
+def _all(hosts: Crew, ledger: Ledger, row: Row, scale: Scale, start: int) -> int:
+    """All points with these hosts, numbered from `start`; returns how many."""
+    with hosts.member() as host:
+        chosen = _delivery(host, ledger, scale, f"{start}") + (_probe(host, ledger, scale) if not start else [])
+    points = [_point(number, calls) for number, calls in enumerate(chosen, start)]
+    for point in points:
+        ledger.send(point.sent.raw, *point.sent.recipients)
+    for point, attempts in zip(points, hosts.each(_attempts, points), strict=True):
+        _judge(point, attempts, row)
+    return len(points)
 
 
-def _probe(handler: Handler, ledger: Ledger, scale: Scale) -> list[tuple[Call, ...]]:
+def _delivery(host: Host, ledger: Ledger, scale: Scale, name: str) -> list[tuple[Call, ...]]:
+    """Each call of a delivery, from where it begins: before that there is nothing to lose."""
+    found: list[tuple[Call, ...]] = []
+    for maker in host.makers:
+        sent = letter(f"{maker.value}-{name}")
+        ledger.send(sent.raw, *sent.recipients)
+        calls = since(host.trace(sent, maker), host.begins)
+        found += [(each,) for each in (calls if scale is Scale.FULL else sample(calls, _SAMPLE[host.way]))]
+    return found
+
+
+def _probe(host: Host, ledger: Ledger, scale: Scale) -> list[tuple[Call, ...]]:
     """A call while the message is parsed, and then each call of the next delivery while its probe runs and it parses itself."""
     sent = _slow("probe")
     ledger.send(sent.raw, *sent.recipients)
-    _, calls = trace(handler, sent.command(handler), sent.raw)
-    (parsed,) = (each for each in calls if each.name == "ftruncate")  # the end of its mark
-    kill(handler, sent.command(handler), sent.raw, parsed)
-    _, calls = trace(handler, sent.command(handler), sent.raw)
-    calls = since(calls, lambda each: each.name == "clone")
-    during = calls[: calls.index(parsed) + 1]
-    return [(parsed, each) for each in (during if scale is Scale.FULL else sample(during, _SAMPLE // 4))]
+    (parsed,) = (each for each in host.trace(sent, host.deliverer) if each.name == "ftruncate")  # the end of its mark
+    host.kill(sent, parsed)
+    calls = since(host.trace(sent, host.deliverer), lambda each: each.name == "clone")
+    during = calls[: [(each.name, each.number) for each in calls].index((parsed.name, parsed.number)) + 1]
+    return [(parsed, each) for each in (during if scale is Scale.FULL else sample(during, _SAMPLE[host.way] // 4))]
 
 
 def _slow(name: str, *recipients: str) -> Letter:
@@ -82,20 +105,22 @@ def _point(number: int, calls: tuple[Call, ...]) -> _Point:
     return _Point((_slow if len(calls) > 1 else letter)(name, *recipients), calls)
 
 
-def _attempts(handler: Handler, point: _Point) -> list[Ended]:
+def _attempts(host: Host, point: _Point) -> list[_Attempt]:
     """All deliveries of one letter, the last one without a fault."""
-    command = point.sent.command(handler)
-    return [*(kill(handler, command, point.sent.raw, call) for call in point.calls), redeliver(handler, point.sent)]
+    return [*(_Attempt(*host.kill(point.sent, call)) for call in point.calls), _Attempt(host.redeliver(point.sent))]
 
 
-def _judge(point: _Point, attempts: list[Ended], row: Row) -> None:
+def _judge(point: _Point, attempts: list[_Attempt], row: Row) -> None:
     """Count what happened at one point."""
     where = ", ".join(map(str, point.calls))
-    row.statuses.update(each.status for each in attempts)
-    row.points += attempts[-2].status == -9
-    for each in attempts[:-1]:
-        if each.status not in (0, -9):
+    ends = [each.ended for each in attempts]
+    row.statuses.update(each.status for each in ends)
+    row.points += attempts[-2].killed
+    for call, end, following in zip(point.calls, ends, ends[1:], strict=False):
+        if end.status not in _ENDS[call.maker]:
             row.bounced += 1
-            row.note(f"{each}, not killed at {where}")
-    if attempts[-1].status != 0:
-        row.note(f"{attempts[-1]}, delivered again after a kill at {where}")
+            row.note(f"{end} at a kill at {where}")
+        if end.status == 0 and "stored before" not in following.output:
+            row.note(f"status 0 at a kill at {where}, and then {following}")
+    if ends[-1].status != 0:
+        row.note(f"{ends[-1]}, delivered again after a kill at {where}")

@@ -16,6 +16,17 @@ class Scale(Enum):
     FULL = "full"
 
 
+class Way(Enum):
+    """How messages are delivered: by the entrypoint itself, or by a resident worker to which it hands them."""
+
+    COLD = "cold"
+    RESIDENT = "resident"
+
+    def row(self, kind: str) -> "Row":
+        """An empty row of the table."""
+        return Row(kind if self is Way.COLD else f"{kind}, {self.value}")
+
+
 @dataclass
 class Row:
     """One line of the campaign's table. `points`: places or ways in which a fault was made. `statuses`: how often each

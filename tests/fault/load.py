@@ -17,8 +17,9 @@ from contextlib import contextmanager
 from real import account
 from real.database import Database
 from real.mailhost import DOMAIN, MailHost
+from real.service import Service
 
-from .ledger import Ledger, Row
+from .ledger import Ledger, Row, Way
 
 _RECEIVED = re.compile(rb"\AReceived: from [^\n]*\n(?:[ \t][^\n]*\n)+")
 _LARGE_EVERY = 25
@@ -50,12 +51,14 @@ def message(number: int) -> bytes:
 
 
 class Load:
-    """`count` messages on their way into `host`, sent by some clients at once; most for one recipient, some for two."""
+    """`count` messages on their way into `host`, sent by some clients at once; most for one recipient, some for two. `pause`:
+    seconds of rest for a client before each."""
 
-    def __init__(self, host: MailHost, count: int, clients: int = 4) -> None:
+    def __init__(self, host: MailHost, count: int, clients: int = 4, pause: float = 0) -> None:
         self.ledger = Posted()
         self.accepted = 0
         self._host = host
+        self._pause = pause
         self._stopped = False
         self._numbers = iter(range(1, count + 1))
         self._lock = threading.Lock()
@@ -89,6 +92,7 @@ class Load:
             while (number := self._next()) is not None:
                 recipients = [f"user{number}@{DOMAIN}", f"shared{number % 10}@{DOMAIN}"][: 2 if number % 4 == 0 else 1]
                 raw = message(number)
+                time.sleep(self._pause)
                 self._send(raw, recipients)
                 with self._lock:
                     self.ledger.send(raw, *recipients)
@@ -124,6 +128,16 @@ def mail_host(row: Row, conninfo: str = "", *settings: str) -> Iterator[MailHost
         finally:
             host.abort()
         _add_up(host, row)
+
+
+@contextmanager
+def service(host: MailHost, way: Way) -> Iterator[Service | None]:
+    """The resident workers beside a mail host, where that is the way."""
+    if way is Way.COLD:
+        yield None
+        return
+    with Service(host.handler) as running:
+        yield running
 
 
 def _add_up(host: MailHost, row: Row) -> None:

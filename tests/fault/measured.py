@@ -1,6 +1,10 @@
-"""The cold entrypoint, with what it cost: its time, and the most memory that it had resident."""
+"""A delivery with what it cost: its time, and the most memory that the entrypoint, or the worker, had resident."""
 
+import re
 import sys
+import threading
+import time
+from pathlib import Path
 from typing import NamedTuple
 
 from real.handler import Handler
@@ -25,6 +29,34 @@ class Measured(NamedTuple):
     output: str
     seconds: float
     memory: int
+
+
+def deliver_to_worker(handler: Handler, worker: int, message: bytes, *recipients: str) -> Measured:
+    """Deliver one message by this worker, and measure it."""
+    most = [0]
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.01):
+            most[0] = max(most[0], _most_memory(worker))
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    started = time.monotonic()
+    ended = handler.deliver(message, *recipients)
+    seconds = time.monotonic() - started
+    over.set()
+    watching.join()
+    return Measured(ended.status, ended.output.strip(), seconds, max(most[0], _most_memory(worker)))
+
+
+def _most_memory(pid: int) -> int:
+    """VmHWM of a process (proc(5)); 0 when it is gone."""
+    try:
+        found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    except OSError:
+        return 0
+    return 1024 * int(found[1]) if found else 0
 
 
 def deliver(handler: Handler, message: bytes, *recipients: str, **options: object) -> Measured:

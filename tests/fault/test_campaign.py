@@ -5,13 +5,14 @@ import importlib
 import pytest
 
 from fault.campaign import KINDS
-from fault.ledger import Scale
+from fault.ledger import Scale, Way
 
 
+@pytest.mark.parametrize("way", Way, ids=lambda way: way.value)
 @pytest.mark.parametrize("kind", KINDS)
-def test_nothing_lost_doubled_or_bounced(kind: str) -> None:
-    """Under every kind of fault each message is stored once for each recipient, byte for byte, and none bounces."""
-    row = importlib.import_module(f"fault.{kind}").run(Scale.SHORT)
+def test_nothing_lost_doubled_or_bounced(kind: str, way: Way) -> None:
+    """Under every kind of fault each message is stored once for each recipient, byte for byte, and none bounces; in both ways."""
+    row = importlib.import_module(f"fault.{kind}").run(Scale.SHORT, way)
     assert row.points > 0
     assert row.sent > 0
     assert (row.lost, row.doubled, row.bounced, row.findings) == (0, 0, 0, [])

@@ -7,8 +7,10 @@ from pathlib import Path
 from real.database import Database
 from real.handler import Handler
 from real.postgresql import FAST, PostgreSQL
+from real.service import Service, wait_until
 
-from fault.injection import fail, letter, trace
+from fault.injection import Call, Maker, attached, fail, letter, trace
+from fault.pool import ready
 
 
 def test_a_mark_that_cannot_be_closed_does_not_cost_the_parsing(handler: Handler, database: Database) -> None:
@@ -80,3 +82,21 @@ def test_a_codec_that_cannot_be_loaded_defers(handler: Handler, database: Databa
     assert (ended.status, ended.output) == (75, "4.3.0 internal fault\n")
     assert handler.deliver(sent).status == 0
     assert database.value("SELECT text_body FROM pipehandler.message") == "привет\n"
+
+
+def test_a_worker_that_cannot_be_given_a_message_is_replaced(handler: Handler, database: Database) -> None:
+    """sendmsg(2) to a worker gives ENOMEM: the message goes to another worker, and there are as many as before.
+
+    The worker was taken for a dying one, and never given a message again; when that had happened to all of them, every
+    message was deferred, until the service was started again.
+    """
+    handler.configure(database.conninfo, serve={"workers": 1, "wait": 5})
+    sent = letter("given")
+    with Service(handler) as service:
+        wait_until(lambda: ready(service), "the worker")
+        giving = Call("sendmsg", 1, "", maker=Maker.SUPERVISOR)
+        with attached(service.pid, handler.folder / "attached", giving, "error=ENOMEM:when=1"):
+            assert handler.run(sent.command(handler), sent.raw).status == 0
+        assert "(INJECTED)" in (handler.folder / "attached").read_text()
+        wait_until(lambda: ready(service), "the new worker")
+    assert not [line for line in handler.log_lines() if " way=cold " in line]

@@ -7,6 +7,7 @@ Each whole message is there exactly once for each recipient that it was delivere
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,13 +18,16 @@ from real import account
 from real.database import Database
 from real.handler import Ended, Handler
 from real.postgresql import FAST, PostgreSQL
+from real.service import Service
 
 from . import core, expiry
-from .any_order import World, machine
-from .ledger import Row, Scale
+from .any_order import ResidentWorld, World, machine
+from .ledger import Row, Scale, Way
 from .mailbox import clear, stored
+from .pool import only_resident
 
 HANDLERS = 20
+WORKERS = 4
 FIRST, SECOND, THIRD = "first@example.com", "second@example.com", "third@example.com"
 MESSAGE = b"From: a@example.org\nTo: b@example.com\nMessage-ID: <together@example.org>\nSubject: at once\n\nbody\n"
 ANONYMOUS = MESSAGE.replace(b"Message-ID: <together@example.org>\n", b"")
@@ -63,28 +67,32 @@ MEETINGS = (
 )
 
 
-def run(scale: Scale) -> Row:
-    """All three, one after the other."""
-    row = Row("together")
+def run(scale: Scale, way: Way) -> Row:
+    """All three, one after the other; expiry knows no way."""
+    row = way.row("together")
     with account.folder("pipehandler-together-") as folder:
         server = PostgreSQL(folder / "16", 16, FAST).start()
         try:
             with Database.fresh(server) as database:
                 handler_folder = folder / "handler"
                 handler_folder.mkdir()
-                handler = Handler(handler_folder, database.conninfo)
-                rounds, meetings = (1, MEETINGS[:1]) if scale is Scale.SHORT else (6, MEETINGS)
-                for meeting in meetings * rounds:
-                    _meet(meeting, handler, database, row)
-                _in_any_order(scale, handler, database, folder, row)
-                expiry.run(20 if scale is Scale.SHORT else 1_000, database, row)
+                handler = Handler(handler_folder, database.conninfo, serve={"workers": WORKERS})
+                with Service(handler) if way is Way.RESIDENT else nullcontext() as service:
+                    rounds, meetings = (1, MEETINGS[:1]) if scale is Scale.SHORT else (6, MEETINGS)
+                    for meeting in meetings * rounds:
+                        _meet(meeting, handler, service, database, row)
+                    _in_any_order(scale, handler, service, database, folder, row)
+                if service:
+                    only_resident(row, handler)
+                else:
+                    expiry.run(20 if scale is Scale.SHORT else 1_000, database, row)
         finally:
             server.stop()
     return row
 
 
-def _meet(meeting: Meeting, handler: Handler, database: Database, row: Row) -> None:
-    """Twenty cold handlers, held back until all of them stand before the table."""
+def _meet(meeting: Meeting, handler: Handler, service: Service | None, database: Database, row: Row) -> None:
+    """Twenty handlers, held back until all of them stand before the table, or behind the workers that do."""
     allowed: dict[str, set[bytes]] = {}
     deliveries = [meeting.delivery(number) for number in range(HANDLERS)]
     for raw, recipients in deliveries:
@@ -93,7 +101,7 @@ def _meet(meeting: Meeting, handler: Handler, database: Database, row: Row) -> N
     with psycopg.connect(database.admin) as gate, ThreadPoolExecutor(HANDLERS) as pool:
         gate.execute("LOCK TABLE pipehandler.delivery IN SHARE ROW EXCLUSIVE MODE")
         ends = [pool.submit(handler.deliver, raw, *recipients) for raw, recipients in deliveries]
-        waiting = _wait_for_handlers(database)
+        waiting = _wait_for_handlers(database, service)
         gate.commit()
         for (raw, recipients), end in zip(deliveries, ends, strict=True):
             ended = end.result()
@@ -119,25 +127,32 @@ def _status(ended: Ended, row: Row) -> int:
     return ended.status
 
 
-def _wait_for_handlers(database: Database, seconds: float = 8) -> int:
-    """Wait until all handlers wait for the table, but not until their lock_timeout; returns how many came."""
+def _wait_for_handlers(database: Database, service: Service | None, seconds: float = 8) -> int:
+    """Wait until all handlers wait for the table or for a worker, but not until their lock_timeout; returns how many came."""
     until = time.monotonic() + seconds
     while True:
-        waiting = database.value(
-            "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'pipehandler.delivery'::regclass"
+        waiting = int(
+            database.value(
+                "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'pipehandler.delivery'::regclass"
+            )
         )
+        if service:
+            waiting += service.status()["waiting"]
         if waiting == HANDLERS or time.monotonic() > until:
-            return int(waiting)
+            return waiting
         time.sleep(0.02)
 
 
-def _in_any_order(scale: Scale, handler: Handler, database: Database, folder: Path, row: Row) -> None:
+def _in_any_order(
+    scale: Scale, handler: Handler, service: Service | None, database: Database, folder: Path, row: Row
+) -> None:
     """The state machine: always the same steps in the short form, other ones each time in the full form."""
     examples, steps = (3, 25) if scale is Scale.SHORT else (60, 50)
     with core.core(database, folder) as inside:
+        world = ResidentWorld(handler, database, row, service) if service else World(handler, database, row, inside)
         try:
             run_state_machine_as_test(
-                machine(World(handler, database, inside, row)),
+                machine(world),
                 settings=settings(
                     max_examples=examples,
                     stateful_step_count=steps,

@@ -2,24 +2,40 @@
 
 In autocommit mode the server commits between CommandComplete and ReadyForQuery, so a connection that ends there is an
 uncertain commit. The rule: the status is 0 only where ReadyForQuery came, else one that defers; and when the message is
-delivered again, as Postfix would, it is there once.
+delivered again, as Postfix would, it is there once. A worker may say a statement a second time, on a new connection, when the
+one that it kept was lost; and it goes on afterwards.
 """
 
 import itertools
 import socket
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 from typing import NamedTuple
 
 from real import account
 from real.database import Database
 from real.handler import Handler
 from real.postgresql import FAST, PostgreSQL
-from real.proxy import AFTER, BACKEND, BEFORE, CUT, FRONTEND, INSIDE, RESET, STALL, Fault, Message, proxy
+from real.proxy import (
+    AFTER,
+    BACKEND,
+    BEFORE,
+    CUT,
+    FRONTEND,
+    INSIDE,
+    RESET,
+    STALL,
+    Fault,
+    Message,
+    Proxy,
+    message,
+    proxy,
+)
 
-from .ledger import Ledger, Row, Scale
+from .ledger import Ledger, Row, Scale, Way
+from .pool import Pool, forget_outage, pool
 
 _PLACES: tuple[str | int, ...] = (BEFORE, 1, INSIDE, -1, AFTER)
 _HASTY: dict[str, dict[str, object]] = {
@@ -48,17 +64,20 @@ _KINDS = (_SMALL, _Kind(2_000_000, recipients=2), _Kind(300, before=True))
 
 
 class _Point(NamedTuple):
-    """One fault: in which kind of delivery, at which message of the conversation, where and how."""
+    """One fault: in which kind of delivery, at which message of the conversation, where and how. `kept`: the connection is
+    there before the message."""
 
     kind: _Kind
     message: Message
     place: str | int
     how: str
+    kept: bool
 
     @property
     def name(self) -> str:
         """For a finding."""
-        return f"{self.how} {self.place} {self.message.sender}{self.message.kind} {self.message.number}, {self.kind}"
+        where = f"{self.message.sender}{self.message.kind} {self.message.number}{' of a kept connection' * self.kept}"
+        return f"{self.how} {self.place} {where}, {self.kind}"
 
     @property
     def of_the_commit(self) -> bool:
@@ -71,42 +90,62 @@ class _Point(NamedTuple):
         return (each.sender, each.number) == (self.message.sender, self.message.number)
 
 
-def _confirmed(messages: list[Message]) -> bool:
-    """Whether the commit's answer is among these messages."""
-    return any((each.sender, each.kind, each.nth) == (BACKEND, "Z", 2) for each in messages)
+def _confirmed(wire: Proxy, start: int = 0, patience: float = 0) -> bool:
+    """Whether the commit's answer was passed on, since there were `start` messages; the proxy notes it a moment later."""
+    until = time.monotonic() + patience
+    while not any((each.sender, each.kind, each.nth) == (BACKEND, "Z", 2) for each in wire.passed[start:]):
+        if time.monotonic() >= until:
+            return False
+        time.sleep(0.01)
+    return True
 
 
 class _Campaign:
-    """What is the same for all points: the database, a handler without faults, and the books."""
+    """What is the same for all points: the database, handlers, and the books."""
 
-    def __init__(self, folder: Path, database: Database, row: Row) -> None:
-        self.database, self.row = database, row
+    def __init__(self, database: Database, handlers: Pool, row: Row) -> None:
+        self.database, self.handlers, self.row = database, handlers, row
         self.conninfo = f"{database.server.conninfo(database.name, 'pipehandler', tcp=True)} password=secret"
         self.ledger = Ledger()
-        self.sound = Handler(folder, database.conninfo)
         self._numbers = itertools.count(1)
 
     def points(self, scale: Scale) -> list[_Point]:
         """Every place of every message of every kind of conversation, or a sample."""
+        resident = self.handlers.way is Way.RESIDENT
         points = [
-            _Point(kind, each, place, how)
+            _Point(kind, each, place, how, kept)
+            for kept in (False, True)[: 1 + resident]
             for kind in _KINDS
-            for each in self._conversation(kind)
+            for each in self._conversation(kind, kept)
             for place in _PLACES
             for how in (CUT, RESET, STALL)
         ]
         if scale is Scale.FULL:
             return points
+        if resident:
+            return [each for each in points if each.of_the_commit and each.how != STALL][::3]
         return [each for number, each in enumerate(points) if each.of_the_commit or number % _SAMPLE == 0]
 
-    def _conversation(self, kind: _Kind) -> list[Message]:
+    def _conversation(self, kind: _Kind, kept: bool) -> list[Message]:
         raw, recipients = self._message(kind)
-        with proxy(self.database.server.port) as wire, _handler(wire.conninfo(self.conninfo)) as handler:
+        with self._wire(kept) as (wire, handler):
+            before = len(wire.messages)
             status = handler.deliver(raw, *recipients).status
-            wire.wait_for()
-            if status != 0 or not _confirmed(wire.passed):
+            if self.handlers.way is Way.COLD:
+                wire.wait_for()
+            if status != 0 or not _confirmed(wire, patience=1):
                 self.row.note(f"without a fault the status is {status}, {kind}")
-            return wire.messages
+            return wire.messages[before:]
+
+    @contextmanager
+    def _wire(self, kept: bool, **sections: dict[str, object]) -> Iterator[tuple[Proxy, Handler]]:
+        """A wire, and a handler that uses it. A worker that is to have no connection has lost its first one."""
+        with proxy(self.database.server.port) as wire:
+            if self.handlers.way is Way.RESIDENT and not kept:
+                wire.fault = Fault(message(FRONTEND, ""), BEFORE, CUT)
+            with self.handlers.handler(wire.conninfo(self.conninfo), **sections) as handler:
+                wire.hits = 0
+                yield wire, handler
 
     def _message(self, kind: _Kind) -> tuple[bytes, list[str]]:
         """A message that was never sent before, and its recipients; it is in the books."""
@@ -120,16 +159,23 @@ class _Campaign:
         return raw, recipients
 
     def strike(self, point: _Point) -> None:
-        """One delivery with the fault, and another without it."""
+        """One delivery with the fault, and another without it; a worker that had the fault has to make that, too."""
         raw, recipients = self._message(point.kind)
         if point.kind.before:
-            self._redeliver(raw, recipients, f"before {point.name}")
+            with self.handlers.handler(self.conninfo) as handler:
+                self._redeliver(handler, raw, recipients, f"before {point.name}")
         times = _HASTY if point.how == STALL else {}
         for _ in range(_TRIES):
-            with proxy(self.database.server.port) as wire, _handler(wire.conninfo(self.conninfo), **times) as handler:
+            with self._wire(point.kept, **times) as (wire, handler):
+                before = len(wire.passed)
                 wire.fault = Fault(point.strikes, point.place, point.how)
                 status = handler.deliver(raw, *recipients).status
-                hits, confirmed = wire.hits, _confirmed(wire.passed)
+                wire.fault = None
+                hits, confirmed = wire.hits, _confirmed(wire, before, patience=float(status == 0))
+                if hits and self.handlers.way is Way.RESIDENT:
+                    self._redeliver(
+                        handler, raw, recipients, f"after {point.name}", wire if point.how == STALL else None
+                    )
             if hits:
                 break
         if hits != 1:
@@ -140,17 +186,20 @@ class _Campaign:
         if status != 0 and confirmed and point.how != RESET:
             self.row.note(f"status {status} after the commit was confirmed: {point.name}")
         self._count(status, point.name)
-        self._redeliver(raw, recipients, f"after {point.name}")
+        if self.handlers.way is Way.COLD:
+            with self.handlers.handler(self.conninfo) as handler:
+                self._redeliver(handler, raw, recipients, f"after {point.name}")
 
     def refuse(self, name: str, conninfo: str) -> None:
         """One delivery to a server that cannot be spoken with, and another to the real one."""
         raw, recipients = self._message(_SMALL)
-        with _handler(conninfo, **_HASTY) as handler:
+        with self.handlers.handler(conninfo, **_HASTY) as handler:
             status = handler.deliver(raw, *recipients).status
         if status == 0:
             self.row.note(f"status 0 without a server: {name}")
         self._count(status, name)
-        self._redeliver(raw, recipients, f"after {name}")
+        with self.handlers.handler(self.conninfo) as handler:
+            self._redeliver(handler, raw, recipients, f"after {name}")
 
     def _count(self, status: int, name: str) -> None:
         self.row.points += 1
@@ -159,18 +208,20 @@ class _Campaign:
             self.row.bounced += 1
             self.row.note(f"status {status} bounces: {name}")
 
-    def _redeliver(self, raw: bytes, recipients: list[str], when: str) -> None:
-        ended = self.sound.deliver(raw, *recipients)
-        self.row.statuses[ended.status] += 1
-        if ended.status != 0:
-            self.row.note(f"without a fault, {when}: {ended}")
-
-
-@contextmanager
-def _handler(conninfo: str, **sections: dict[str, object]) -> Iterator[Handler]:
-    """A handler with a state of its own: one that knows of an outage would not even try."""
-    with account.folder("pipehandler-") as folder:
-        yield Handler(folder, conninfo, **sections)
+    def _redeliver(
+        self, handler: Handler, raw: bytes, recipients: list[str], when: str, silent: Proxy | None = None
+    ) -> None:
+        """Deliver without a fault. Behind a wire that is still silent for the worker's old connection, this may be deferred: by
+        that connection, or by the transaction that the server has not ended. Then the wire is cut."""
+        for _ in range(1 + (silent is not None)):
+            forget_outage(handler)
+            ended = handler.deliver(raw, *recipients)
+            self.row.statuses[ended.status] += 1
+            if ended.status == 0:
+                return
+            if silent:
+                silent.released.set()
+        self.row.note(f"without a fault, {when}: {ended}")
 
 
 def _refusals(campaign: _Campaign) -> None:
@@ -193,21 +244,23 @@ def _greet(listener: socket.socket, greeting: bytes) -> None:
         client.sendall(greeting)
 
 
-def run(scale: Scale) -> Row:
+def run(scale: Scale, way: Way) -> Row:
     """The campaign on the wire."""
-    row = Row("wire")
+    row = way.row("wire")
     with account.folder("pipehandler-pg-") as folder:
         server = PostgreSQL(folder / "16", 16, {**FAST, "max_connections": "200"}).start()
         # A password over TCP: its exchange is part of the conversation.
         (server.data / "pg_hba.conf").write_text("local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n")
         server.reload()
-        with Database.fresh(server) as database, account.folder("pipehandler-") as own:
+        busy = 2 if scale is Scale.SHORT else 2 + _STALLS
+        with Database.fresh(server) as database, pool(way, row, busy) as handlers:
             database.execute("ALTER ROLE pipehandler PASSWORD 'secret'")
-            campaign = _Campaign(own, database, row)
+            campaign = _Campaign(database, handlers, row)
             points = campaign.points(scale)
             with ThreadPoolExecutor(2) as cuts, ThreadPoolExecutor(_STALLS) as stalls:
                 made = [(stalls if each.how == STALL else cuts).submit(campaign.strike, each) for each in points]
-                made.append(stalls.submit(_refusals, campaign))
+                if (way, scale) != (Way.RESIDENT, Scale.SHORT):
+                    made.append(stalls.submit(_refusals, campaign))
             for each in made:
                 each.result()
             campaign.ledger.check(database, row)

@@ -31,8 +31,7 @@ class Message(NamedTuple):
 
 class Fault(NamedTuple):
     """What goes wrong: `how` (cut: the connection ends; reset: with RST; stall: silence), and `where` of the messages
-    that `wanted` picks; the first one counts. A number for `where` says after how many octets of the message; a negative
-    one counts from its end."""
+    that `wanted` picks. A number for `where` says after how many octets of the message; a negative one counts from its end."""
 
     wanted: Callable[[Message], bool]
     where: str | int = BEFORE
@@ -88,7 +87,9 @@ class _Connection:
             self.proxy.messages.append(each)
             fault = self.proxy.fault
             hit = fault is not None and fault.wanted(each)
-            self.proxy.hits += hit
+            if hit:
+                self.proxy.fault = None
+                self.proxy.hits += 1
         passed = fault.passed(each.octets) if fault is not None and hit else each.octets
         target.sendall(passed)
         if passed == each.octets:
@@ -116,8 +117,8 @@ class _Connection:
 
 
 class Proxy:
-    """A proxy for the server at `port` of loopback. `fault` may be set at any time and counts for all connections;
-    `messages` is all that came, in order, and `passed` what was sent on whole; `hits` counts how often the fault happened."""
+    """A proxy for the server at `port` of loopback. `fault` may be set at any time, counts for all connections, and happens once;
+    `messages` is all that came, in order, and `passed` what was sent on whole; `hits` counts the faults that happened."""
 
     def __init__(self, port: int) -> None:
         self.server_port = port

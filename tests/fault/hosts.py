@@ -1,0 +1,285 @@
+"""Mail hosts without a mail server: handlers with a configuration and a state directory for each, that deliver letters while
+their system calls are killed or fail; cold, or with a service of one worker beside them.
+
+After a fault in the resident way a redelivery has to be resident, too: a service that works no more is a finding, though
+everything is delivered cold. Who restarts a supervisor that died is systemd; here we are.
+"""
+
+import os
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from queue import SimpleQueue
+from typing import TypeVar
+
+from real.database import Database
+from real.handler import Ended, Handler
+from real.service import Service
+
+from pipehandler.listening import ServeError
+
+from . import injection
+from .injection import Call, Letter, Maker, attached, calls, letter
+from .ledger import Ledger, Row, Scale, Way
+from .processes import stat
+
+_Point = TypeVar("_Point")
+_Result = TypeVar("_Result")
+
+_PATIENCE = 15.0
+"""Seconds in which a service has to be well again."""
+
+_MOMENT = 0.5
+"""Seconds that a worker stands still, so that others wait for it."""
+
+_AT_ONCE = {(Way.RESIDENT, Scale.FULL): 5}
+"""Hosts at work at the same time, if not two; those with a service wait most of the time."""
+
+
+class Host:
+    """A handler that delivers cold. deliverer: who reads, parses and stores."""
+
+    way = Way.COLD
+    makers: tuple[Maker, ...] = (Maker.ENTRYPOINT,)
+    deliverer = Maker.ENTRYPOINT
+
+    def __init__(self, handler: Handler) -> None:
+        self.handler = handler
+
+    def begins(self, call: Call) -> bool:
+        """Whether a delivery begins with this call."""
+        return call.name == "read" and call.said.startswith("0,")
+
+    def trace(self, sent: Letter, maker: Maker = Maker.ENTRYPOINT) -> list[Call]:
+        """Deliver a letter, and tell the calls of one process."""
+        return injection.trace(self.handler, sent.command(self.handler), sent.raw)[1]
+
+    def kill(self, sent: Letter, call: Call) -> tuple[Ended, bool]:
+        """Deliver a letter, and kill the process that makes `call`, which is not made any more; whether that happened."""
+        ended = injection.kill(self.handler, sent.command(self.handler), sent.raw, call)
+        return ended, ended.status == -9
+
+    def fail(self, sent: Letter, call: Call, fault: str, ever: bool = False) -> tuple[Ended, str]:
+        """Deliver a letter, and let `call` have a fault (see injection.fail)."""
+        return injection.fail(self.handler, sent.command(self.handler), sent.raw, call, fault, ever)
+
+    def redeliver(self, sent: Letter) -> Ended:
+        """Deliver once more, as Postfix does after some minutes: an outage that was seen is older than that."""
+        self._forget_outage()
+        return self.handler.run(sent.command(self.handler), sent.raw)
+
+    def stop(self) -> None:
+        """The end."""
+
+    def _forget_outage(self) -> None:
+        outage = self.handler.state / "outage"
+        if outage.exists():
+            os.utime(outage, (time.time() - 300,) * 2)
+
+
+class ResidentHost(Host):
+    """A handler with a service of one worker. first: what a new worker delivers before anything else, so that it has everything
+    loaded. new_connection: called before each message; the server ends the worker's connection, so that it needs another."""
+
+    way = Way.RESIDENT
+    makers = tuple(Maker)
+    deliverer = Maker.WORKER
+
+    def __init__(
+        self, handler: Handler, first: Letter, row: Row, new_connection: Callable[[], None] | None = None
+    ) -> None:
+        super().__init__(handler)
+        self._first, self._warm = first, 0
+        self._row = row
+        self._new_connection = new_connection
+        self._last = "nothing"
+        self._file = handler.folder / "attached"
+        self.service = Service(handler).start()
+
+    def begins(self, call: Call) -> bool:
+        return call.name == {Maker.WORKER: "recvmsg", Maker.SUPERVISOR: "accept4"}.get(call.maker, "socket")
+
+    def trace(self, sent: Letter, maker: Maker = Maker.ENTRYPOINT) -> list[Call]:
+        pid = self._ready(maker)
+        if not pid:
+            with self._occupied(maker):
+                found = [each._replace(maker=maker) for each in super().trace(sent)]
+            if (maker is Maker.WAITING) != any('"wait ' in each.said for each in found):
+                self._row.note(f"the {maker.value} had to wait, or not: {found[-10:]}")
+            return found
+        with attached(pid, self._file):
+            self.handler.run(sent.command(self.handler), sent.raw)
+        return calls(self._file, maker)
+
+    def kill(self, sent: Letter, call: Call) -> tuple[Ended, bool]:
+        pid = self._ready(call.maker)
+        self._last = f"a kill at {call}"
+        if not pid:
+            with self._occupied(call.maker):
+                return super().kill(sent, call)
+        with attached(pid, self._file, call, f"signal=SIGKILL:when={call.number}"):
+            ended = self.handler.run(sent.command(self.handler), sent.raw)
+        return ended, not stat(pid)
+
+    def fail(self, sent: Letter, call: Call, fault: str, ever: bool = False) -> tuple[Ended, str]:
+        pid = self._ready(call.maker)
+        self._last = f"{fault} at {call}"
+        if not pid:
+            with self._occupied(call.maker):
+                return super().fail(sent, call, fault, ever)
+        with attached(pid, self._file, call, f"{fault}:when={call.number}{'+' * ever}"):
+            ended = self.handler.run(sent.command(self.handler), sent.raw)
+        return ended, self._file.read_text("ascii", "replace")
+
+    def redeliver(self, sent: Letter) -> Ended:
+        """Deliver once more, by the service."""
+        until = time.monotonic() + _PATIENCE
+        while True:
+            self._ready(Maker.SUPERVISOR)
+            times = self._times_delivered(sent)
+            ended = super().redeliver(sent)
+            if ended.status or _comes(partial(self._delivered_again, sent, times), 1):
+                return ended
+            if time.monotonic() > until:
+                self._row.note(f"after {self._last} the service delivers no more: {ended}")
+                return ended
+
+    def stop(self) -> None:
+        if not stat(self.service.pid):
+            self.service.wait()
+        else:
+            self.service.stop()
+
+    def _times_delivered(self, sent: Letter) -> int:
+        """How often the service has delivered it, as the log says."""
+        pattern = rf"status=0 .*queue_id={sent.queue_id} .*way=resident "
+        return sum(bool(re.search(pattern, line)) for line in self.handler.log_lines())
+
+    def _delivered_again(self, sent: Letter, times: int) -> bool:
+        return self._times_delivered(sent) > times
+
+    def _ready(self, maker: Maker) -> int:
+        """The process id of the worker or the supervisor, when both have nothing to do; 0 for an entrypoint."""
+        if not _comes(self._well, _PATIENCE):
+            self._row.note(f"after {self._last} the service is not well: {self.service.events()[-3:]}")
+            self.service.signal(signal.SIGKILL)
+            if not _comes(self._well, _PATIENCE):
+                raise TimeoutError(f"no service can be had: {self.service.events()[-3:]}")
+        (worker,) = self.service.workers()
+        if worker != self._warm:
+            self._forget_outage()
+            self.handler.run(self._first.command(self.handler), self._first.raw)
+            self._warm = worker
+        if self._new_connection:
+            self._new_connection()
+        return {Maker.WORKER: worker, Maker.SUPERVISOR: self.service.pid}.get(maker, 0)
+
+    @contextmanager
+    def _occupied(self, maker: Maker) -> Iterator[None]:
+        """The worker has another message, and stands still for a moment, if the entrypoint is to wait."""
+        if maker is not Maker.WAITING:
+            yield
+            return
+        os.kill(self._warm, signal.SIGSTOP)
+        let_go = threading.Timer(_MOMENT, os.kill, (self._warm, signal.SIGCONT))
+        other = threading.Thread(target=self.handler.run, args=(self._first.command(self.handler), self._first.raw))
+        other.start()
+        _comes(lambda: self.service.status()["busy"] == 1, _PATIENCE)
+        let_go.start()
+        try:
+            yield
+        finally:
+            let_go.join()
+            other.join()
+
+    def _well(self) -> bool:
+        """Whether the service has its worker, and nothing to do. A supervisor that died is started again, as systemd does."""
+        if not stat(self.service.pid):
+            self.service.wait()
+            self.service = Service(self.handler).start()
+        try:
+            told = self.service.status()
+        except ServeError:
+            return False
+        return (told["workers"], told["free"], told["waiting"], len(self.service.workers())) == (1, 1, 0, 1)
+
+
+def _comes(it: Callable[[], bool], seconds: float) -> bool:
+    """Whether something becomes so in that time."""
+    until = time.monotonic() + seconds
+    while not (so := it()) and time.monotonic() < until:
+        time.sleep(0.01)
+    return so
+
+
+class Crew:
+    """Some hosts that work through many letters at the same time."""
+
+    def __init__(self, hosts: Iterable[Host]) -> None:
+        self._hosts = list(hosts)
+        self._free: SimpleQueue[Host] = SimpleQueue()
+        for each in self._hosts:
+            self._free.put(each)
+
+    @contextmanager
+    def member(self) -> Iterator[Host]:
+        """One of them that is free; wait for it."""
+        host = self._free.get()
+        try:
+            yield host
+        finally:
+            self._free.put(host)
+
+    def each(self, work: Callable[[Host, _Point], _Result], points: Iterable[_Point]) -> Iterator[_Result]:
+        """What `work` returns for each of the points, in their order."""
+
+        def one(point: _Point) -> _Result:
+            with self.member() as host:
+                return work(host, point)
+
+        with ThreadPoolExecutor(len(self._hosts)) as pool:
+            yield from pool.map(one, points)
+
+
+@contextmanager
+def crew(
+    way: Way,
+    scale: Scale,
+    folder: Path,
+    database: Database,
+    row: Row,
+    ledger: Ledger,
+    sections: dict[str, dict[str, object]] | None = None,
+    new_connection: bool = False,
+) -> Iterator[Crew]:
+    """Hosts that store in `database`, with these `sections` in their configuration; with `new_connection` over TCP, and in the resident way on another connection for each
+    message."""
+    conninfo = database.server.conninfo(database.name, "pipehandler", tcp=True) if new_connection else database.conninfo
+    hosts: list[Host] = []
+    try:
+        for number in range(_AT_ONCE.get((way, scale), 2)):
+            own = folder / str(number)
+            own.mkdir(parents=True)
+            if way is Way.COLD:
+                hosts.append(Host(Handler(own, conninfo, **(sections or {}))))
+                continue
+            name = f"{folder.name}{number}"
+            first = letter(f"first-{name}")
+            ledger.send(first.raw, *first.recipients)
+            handler = Handler(own, f"{conninfo} application_name={name}", serve={"workers": 1}, **(sections or {}))
+            end = partial(_end_connection, database, name) if new_connection else None
+            hosts.append(ResidentHost(handler, first, row, end))
+        yield Crew(hosts)
+    finally:
+        for each in hosts:
+            each.stop()
+
+
+def _end_connection(database: Database, name: str) -> None:
+    database.rows("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = %s", name)

@@ -1,0 +1,188 @@
+"""What happens to a mail host: to Postfix, its pipe(8), the handlers, and the service of resident workers beside it."""
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from real.mailhost import MailHost
+from real.service import Service, wait_until
+
+from .processes import children, name, parent, send, stat
+
+PATIENCE = 30  # seconds
+
+
+class Mishaps:
+    """What can happen to a running mail host. It touches no process but those below this host's own master, handlers with this
+    host's configuration in their command line, and those of the service."""
+
+    def __init__(self, host: MailHost, service: Service | None = None) -> None:
+        self.host = host
+        self.service = service
+        self._frozen: list[int] = []
+
+    def abort(self) -> None:
+        """postfix abort, and a start."""
+        master = self._master()
+        self.host.abort()
+        wait_until(lambda: not name(master))
+        self._start()
+
+    def crash(self) -> None:
+        """Everything dies at once, the master, its daemons, the handlers and the service; and a start."""
+        master = self._master()
+        daemons = children(master)
+        handlers = [child for daemon in daemons for child in children(daemon)]
+        residents = [self.service.pid, *self.service.workers()] if self.service else []
+        for pid in (master, *daemons, *handlers, *residents):
+            send(pid, signal.SIGKILL)
+        wait_until(lambda: not any(map(stat, (master, *daemons, *residents))))
+        self._start()
+        if self.service:
+            self.service.wait()
+            self.service.start()
+
+    def _start(self) -> None:
+        """Start it. Its integrity check fails where files still vanish under its hands, and a start that has just begun
+        is in the way of another."""
+        for _ in range(5):
+            try:
+                self.host.start()
+            except RuntimeError:
+                time.sleep(1)
+            else:
+                return
+        self.host.start()
+
+    def reload(self) -> None:
+        """postfix reload."""
+        self.host.reload()
+
+    def kill_handler(self) -> None:
+        """One handler dies."""
+        pid = self._stopped_handler()
+        send(pid, signal.SIGKILL)
+        wait_until(lambda: not stat(pid))
+
+    def kill_agent(self) -> None:
+        """One pipe(8) dies; its handler goes on alone."""
+        agents = self._some(lambda: [pid for pid in self._agents() if children(pid)])
+        agent = random.choice(agents)
+        send(agent, signal.SIGKILL)
+        wait_until(lambda: not stat(agent))
+
+    def freeze_handler(self) -> None:
+        """One handler stands still, until Postfix kills it at the time limit."""
+        self._frozen.append(self._stopped_handler())
+
+    def _stopped_handler(self) -> int:
+        """A handler that stands still."""
+        pid = 0
+        while stat(pid)[:1] != ["T"]:  # it may have been about to end
+            pid = random.choice(self._some(self._handlers))
+            send(pid, signal.SIGSTOP)
+            time.sleep(0.01)
+        return pid
+
+    def kill_worker(self) -> None:
+        """A resident worker dies, with or without a message."""
+        send(random.choice(self._workers()), signal.SIGKILL)
+
+    def freeze_worker(self) -> None:
+        """A resident worker stands still, for a moment or until Postfix has given up."""
+        worker = random.choice(self._workers())
+        send(worker, signal.SIGSTOP)
+        time.sleep(random.choice((0.2, 7)))
+        send(worker, signal.SIGCONT)
+
+    def kill_supervisor(self) -> None:
+        """The supervisor dies; its workers finish what they have. It is started again, as systemd does."""
+        assert self.service
+        self.service.signal(signal.SIGKILL)
+        self.service.wait()
+        time.sleep(random.uniform(0, 1))
+        self.service.start()
+
+    def reload_service(self) -> None:
+        """systemctl reload: all workers are replaced."""
+        assert self.service
+        self.service.signal(signal.SIGHUP)
+
+    def restart_service(self) -> None:
+        """systemctl stop, and after a while start."""
+        assert self.service
+        self.service.stop()
+        time.sleep(random.uniform(0, 1))
+        self.service.start()
+
+    def _workers(self) -> list[int]:
+        assert self.service
+        return self._some(self.service.workers)
+
+    def thaw(self) -> None:
+        """Let go on what still stands still because its pipe(8) died."""
+        for pid in self._frozen:
+            if self._is_handler(pid):
+                send(pid, signal.SIGCONT)
+
+    def cut(self, raw: bytes, recipient: str) -> bool:
+        """Send a large message, and kill pipe(8) while it writes it to who is slow to read, a handler or a worker. Returns
+        whether it came to that: the reader may have been faster."""
+        known = set(self._handlers())
+        slow = self.service.workers() if self.service and random.choice((True, False)) else []
+        for pid in slow:
+            send(pid, signal.SIGSTOP)
+        self.host.send(raw, "a@example.org", recipient)
+        (handler, *_) = self._some(lambda: [each for each in self._handlers() if each not in known])
+        if not slow:
+            slow = [handler]
+            self._frozen.append(handler)
+            send(handler, signal.SIGSTOP)
+        agent = parent(handler)
+        time.sleep(0.3)  # pipe(8) fills the pipe
+        if agent in self._agents():
+            send(agent, signal.SIGKILL)
+            wait_until(lambda: not stat(agent))
+        before = self._cuts()
+        for pid in slow:
+            send(pid, signal.SIGCONT)
+        wait_until(lambda: not stat(handler))
+        if self.service:  # a worker writes its log when the handler has its answer
+            service = self.service
+            wait_until(lambda: not service.status()["busy"])
+        return self._cuts() > before
+
+    def _cuts(self) -> int:
+        return sum(line.startswith("action=cut ") for line in self.host.handler.log_lines())
+
+    def _master(self) -> int:
+        pid = int((self.host.folder / "queue/pid/master.pid").read_text())
+        assert os.readlink(f"/proc/{pid}/cwd") == str(self.host.folder / "queue")
+        return pid
+
+    def _agents(self) -> list[int]:
+        return [pid for pid in children(self._master()) if name(pid) == "pipe"]
+
+    def _handlers(self) -> list[int]:
+        return [child for agent in self._agents() for child in children(agent) if self._is_handler(child)]
+
+    def _is_handler(self, pid: int) -> bool:
+        """A child that pipe(8) has just forked is not it yet."""
+        try:
+            return os.fsencode(f"--config={self.host.handler.config}") in Path(
+                f"/proc/{pid}/cmdline"
+            ).read_bytes().split(b"\0")
+        except OSError:
+            return False
+
+    def _some(self, find: Callable[[], list[int]]) -> list[int]:
+        """What `find` finds, as soon as it finds something."""
+        until = time.monotonic() + PATIENCE
+        while not (found := find()):
+            if time.monotonic() > until:
+                raise TimeoutError("nobody delivers")
+            time.sleep(0.001)
+        return found

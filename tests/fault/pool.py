@@ -1,0 +1,120 @@
+"""Handlers that are taken for one message or a few, each time with another configuration; cold, or with a service each, that
+reads the configuration again and so has a new worker."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from queue import SimpleQueue
+
+from real import account
+from real.handler import Handler
+from real.service import Service, wait_until
+
+from .ledger import Row, Way
+
+
+class Pool:
+    """Cold handlers, new ones each time: one that knows of an outage would not even try."""
+
+    way = Way.COLD
+
+    @contextmanager
+    def handler(self, conninfo: str, **sections: dict[str, object]) -> Iterator[Handler]:
+        """A handler with this configuration."""
+        with account.folder("pipehandler-") as folder:
+            yield Handler(folder, conninfo, **sections)
+
+    def worker(self, handler: Handler) -> int:
+        """The process id of the worker behind a handler; 0 where there is none."""
+        return 0
+
+    def last_log_line(self, handler: Handler) -> str:
+        """What the log says of the last message."""
+        return (handler.log_lines() or [""])[-1]
+
+
+class ResidentPool(Pool):
+    """Handlers with a service of one worker each. Nobody may deliver cold."""
+
+    way = Way.RESIDENT
+
+    def __init__(self, folder: Path, count: int) -> None:
+        self._all: dict[Handler, Service] = {}
+        self._free: SimpleQueue[Service] = SimpleQueue()
+        for number in range(count):
+            own = folder / str(number)
+            own.mkdir(parents=True)
+            handler = Handler(own, "", serve={"workers": 1})
+            self._all[handler] = Service(handler).start()
+            self._free.put(self._all[handler])
+
+    @contextmanager
+    def handler(self, conninfo: str, **sections: dict[str, object]) -> Iterator[Handler]:
+        """A handler with this configuration, and behind it a worker that has delivered nothing yet."""
+        service = self._free.get()
+        try:
+            reload(service, conninfo, **sections)
+            yield service.handler
+        finally:
+            self._free.put(service)
+
+    def worker(self, handler: Handler) -> int:
+        """The process id of the worker behind a handler."""
+        service = self._all[handler]
+        wait_until(lambda: ready(service), "the end of its work")
+        (pid,) = service.workers()
+        return pid
+
+    def last_log_line(self, handler: Handler) -> str:
+        """What the log says of the last message; a worker writes it when the entrypoint has its answer."""
+        self.worker(handler)
+        return [line for line in handler.log_lines() if not line.startswith("action=serve ")][-1]
+
+    def stop(self, row: Row) -> None:
+        """The end; `row` is told what was not resident."""
+        for each in self._all.values():
+            each.stop()
+        only_resident(row, *self._all)
+
+
+@contextmanager
+def pool(way: Way, row: Row, count: int) -> Iterator[Pool]:
+    """Handlers for as many messages at once as `count`."""
+    if way is Way.COLD:
+        yield Pool()
+        return
+    with account.folder("pipehandler-") as folder:
+        handlers = ResidentPool(folder, count)
+        try:
+            yield handlers
+        finally:
+            handlers.stop(row)
+
+
+def reload(service: Service, conninfo: str, **sections: dict[str, object]) -> None:
+    """Give a service of one worker another configuration; what its old worker knew is forgotten."""
+    before = service.workers()
+    service.handler.configure(conninfo, serve={"workers": 1}, **sections)
+    service.signal(signal.SIGHUP)
+    wait_until(lambda: ready(service) and not set(before) & set(service.workers()), "the new worker")
+    forget_outage(service.handler)
+
+
+def ready(service: Service) -> bool:
+    """Whether its one worker can be given a message, and is alone."""
+    told = service.status()
+    return (told["workers"], told["free"], len(service.workers())) == (1, 1, 1)
+
+
+def forget_outage(handler: Handler) -> None:
+    """As if the last outage that was seen were long ago."""
+    (handler.state / "outage").unlink(missing_ok=True)
+
+
+def only_resident(row: Row, *handlers: Handler, share: float = 1) -> None:
+    """A campaign of the resident way that was cold shows nothing: at least this share of what was stored came from workers."""
+    stored = [line for each in handlers for line in each.log_lines() if " status=0 " in line]
+    resident = sum(" way=resident " in line for line in stored)
+    if not stored or resident < share * len(stored):
+        row.note(f"only {resident} of {len(stored)} messages were delivered by workers")

@@ -1,0 +1,34 @@
+"""The benchmarks run as the README says, all of them, with tiny numbers; each of them counts what was stored by itself."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+TITLES = (
+    "One delivery",
+    "Behind the resident entrypoint",
+    "Through Postfix: real mail",
+    "Through Postfix: newsletters",
+    "Sizes",
+    "Recipients",
+    "Rows that are there already",
+    "A backlog",
+    "What is written",
+    "Round trips",
+    "The aims",
+)
+
+
+@pytest.mark.usefixtures("_postfix")
+def test_bench(tmp_path: Path) -> None:
+    """All tables are there, in one file; a message that is not stored would have been an error."""
+    results = tmp_path / "results.md"
+    done = subprocess.run(
+        [REPOSITORY / "bench" / "run", "--small", "--results", results], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = results.read_text("utf-8")
+    assert [line.removeprefix("### ") for line in found.splitlines() if line.startswith("### ")] == list(TITLES)
+    assert found.count(" reached") > len(TITLES)
