@@ -1,0 +1,69 @@
+"""The benchmarks: each by its name with its options, or all of them into one file. Run by bench/run.
+
+bench/run [--small] [--results FILE]     all; --small: tiny numbers, to see that everything works
+bench/run NAME [--OPTION NUMBER]...      one of them
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+import backlog
+import database
+import one
+import recipients
+import report
+import rows
+import sizes
+import through
+from report import Report
+from setting import setting
+
+PARTS = {each.__name__: each for each in (one, through, sizes, recipients, rows, backlog, database)}
+
+
+def main() -> None:
+    """Measure, print, and keep what was found."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--small", action="store_true")
+    parser.add_argument(
+        "--results", type=Path, help="where all tables are kept; results.md beside this file, unless small"
+    )
+    names = parser.add_subparsers(dest="name", metavar="NAME")
+    for name, part in PARTS.items():
+        about = names.add_parser(name, help=(part.__doc__ or "").partition("\n")[0])
+        for option, default in report.options(part.measure).items():
+            about.add_argument(f"--{option.replace('_', '-')}", type=int, default=default, help=f"default: {default}")
+    given = parser.parse_args()
+
+    wanted: dict[str, dict[str, int]] = {name: part.SMALL if given.small else {} for name, part in PARTS.items()}
+    results: Path | None = given.results
+    if given.name:
+        if given.small:
+            parser.error("--small is for all of them")
+        wanted = {given.name: {option: getattr(given, option) for option in report.options(PARTS[given.name].measure)}}
+    elif not results and not given.small:
+        results = Path(__file__).with_name("results.md")
+    pages, aims, last = [], [], ""
+    with setting() as shared:
+        pages.append(f"# What was measured\n\n{report.machine(shared.server)}\n")
+        print(pages[0])
+        for name, options in wanted.items():
+            started = time.monotonic()
+            print(f"==> {name}", file=sys.stderr, flush=True)
+            found: Report = PARTS[name].measure(shared, **options)
+            used = {**report.options(PARTS[name].measure), **options}
+            command = " ".join([name, *(f"--{option.replace('_', '-')} {value}" for option, value in used.items())])
+            pages.append(f"## {name}\n\n`bench/run {command}`, {time.monotonic() - started:.0f} s\n")
+            pages += [table.markdown() for table in found.tables]
+            aims += found.aims
+            print("\n".join(pages[-1 - len(found.tables) :]), flush=True)
+            last = report.aims(aims).markdown()
+            if results:  # now, so that what was found is not lost with what fails later
+                results.write_text("\n".join([*pages, last]), "utf-8")
+    print(last)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""Single processes, started as pipe(8) starts them, and what each of them cost."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from real import account
+from real.handler import ENVIRONMENT
+
+_PROGRAM = Path(__file__).with_name("starter.py")
+
+
+class Ended(NamedTuple):
+    """How a process ended: status and output; seconds of CPU and of wall time; the most octets it had resident."""
+
+    status: int
+    output: str
+    cpu: float
+    wall: float
+    peak: int
+
+
+class Starter:
+    """A small process of the handler's account that starts others; a context manager."""
+
+    def __init__(self, folder: Path) -> None:
+        program = folder / "starter.py"  # the checkout may be closed to the account
+        shutil.copy(_PROGRAM, program)
+        self._message = folder / "message"
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-S", str(program)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            **account.identity(),
+        )
+
+    def __enter__(self) -> "Starter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate()
+
+    def run(self, command: list[str], message: bytes, *expected: int) -> Ended:
+        """Run `command` with `message` on its stdin. Raises where it leaves with another status than is expected."""
+        assert self._process.stdin
+        assert self._process.stdout
+        self._message.write_bytes(message)
+        self._message.chmod(0o644)
+        order = {"command": command, "environment": ENVIRONMENT, "message": str(self._message)}
+        print(json.dumps(order), file=self._process.stdin, flush=True)
+        ended = Ended(**json.loads(self._process.stdout.readline()))
+        if ended.status not in (expected or (0,)):
+            raise RuntimeError(f"{command} left with {ended.status}: {ended.output}")
+        return ended

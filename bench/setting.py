@@ -1,0 +1,154 @@
+"""What all benchmarks share: one PostgreSQL as it is by default (fsync on), one folder, and a group for each kind of process."""
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from cost import Group, cpu
+from real import account
+from real.database import Database
+from real.handler import Handler
+from real.mailhost import MailHost
+from real.postgresql import PostgreSQL, binaries
+from real.service import Service
+
+_DEBIAN = Path("/usr/lib/postgresql")
+_names = iter(range(1, 1_000_000))
+
+
+class Setting:
+    """The server, and the groups in which the processes of Postfix (the entrypoint included), of `pipehandler serve` and of
+    PostgreSQL run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.postfix, self.workers, self.postgresql = Group("postfix"), Group("workers"), Group("postgresql")
+        self._folder = folder
+        # Debian's, as a host has it: the wheel's is built without lz4. On Debian 12 that is 15.
+        own = [int(each.name) for each in _DEBIAN.glob("*") if each.name.isdigit() and int(each.name) in binaries()]
+        self.server = PostgreSQL(folder / "pg", max(own, default=16))
+        self.start_server()
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """All of them."""
+        return self.postfix, self.workers, self.postgresql
+
+    def start_server(self) -> None:
+        """Start PostgreSQL; initdb leaves to the kernel what should be on the disk before time is taken."""
+        self.sync()
+        with self.postgresql.inside():
+            self.server.start()
+
+    @staticmethod
+    def sync() -> None:
+        """Let everything be written that waits for it."""
+        os.sync()
+
+    def new_folder(self) -> Path:
+        """A folder that nobody has used."""
+        folder = self._folder / str(next(_names))
+        folder.mkdir()
+        folder.chmod(0o755)
+        return folder
+
+    def handler(self, database: Database, **sections: dict[str, object]) -> Handler:
+        """The entrypoint, configured for `database`."""
+        return Handler(self.new_folder(), database.conninfo, **sections)
+
+    @contextmanager
+    def service(self, handler: Handler) -> Iterator[Service]:
+        """Running workers for `handler`."""
+        with ExitStack() as stack:
+            with self.workers.inside():
+                service = stack.enter_context(Service(handler))
+            yield service
+
+    @contextmanager
+    def mail_host(self, database: Database, *settings: str) -> Iterator[MailHost]:
+        """A running Postfix that delivers to pipehandler, with these settings in main.cf."""
+        host = MailHost(self.new_folder(), database.conninfo)
+        # How long a command ran is logged with two significant digits, however short that was.
+        host.postconf("-e", "delay_logging_resolution_limit=6", *settings)
+        with self.postfix.inside():
+            host.start()
+        try:
+            yield host
+        finally:
+            host.abort()
+
+    def watch(self) -> "Watch":
+        """A watch that runs from now on."""
+        return Watch(self.groups)
+
+    def close(self) -> None:
+        """Stop the server, remove the groups."""
+        self.server.stop()
+        for each in self.groups:
+            each.close()
+
+
+@contextmanager
+def setting() -> Iterator[Setting]:
+    """One for a whole run."""
+    with account.folder("pipehandler-bench-") as folder:
+        made = Setting(folder)
+        try:
+            yield made
+        finally:
+            made.close()
+
+
+def backends(database: Database) -> list[int]:
+    """The processes of PostgreSQL that serve the handlers of `database`."""
+    found = database.rows(
+        "SELECT pid FROM pg_stat_activity WHERE datname = %s AND application_name = 'pipehandler'", database.name
+    )
+    return [row.pid for row in found]
+
+
+class Spent(NamedTuple):
+    """Seconds that went by, and the CPU time of each group in them."""
+
+    seconds: float
+    cpu: list[float]
+
+    def each(self, count: int) -> list[float]:
+        """CPU in ms for each of `count`: of all groups together, then of each."""
+        return [1000 * seconds / count for seconds in (sum(self.cpu), *self.cpu)]
+
+
+class Watch:
+    """Takes time, and the CPU time of groups."""
+
+    HEAD = ("CPU ms", "Postfix, entrypoint", "workers", "PostgreSQL")
+    """The columns of Spent.each."""
+
+    def __init__(self, groups: Sequence[Group]) -> None:
+        self._groups = groups
+        self._before = [each.seconds() for each in groups]
+        self._started = time.monotonic()
+
+    def read(self) -> Spent:
+        """What was spent so far."""
+        seconds = time.monotonic() - self._started
+        return Spent(
+            seconds, [each.seconds() - before for each, before in zip(self._groups, self._before, strict=True)]
+        )
+
+
+class Clock:
+    """The CPU time that some processes take from now on."""
+
+    def __init__(self, *pids: int) -> None:
+        self._pids = pids
+        self._before = self._sum()
+
+    def seconds(self) -> float:
+        """So far."""
+        return self._sum() - self._before
+
+    def _sum(self) -> float:
+        return sum(map(cpu, self._pids))

@@ -1,0 +1,142 @@
+"""Through a real Postfix: the same mail four ways, as fast as it goes.
+
+    bench/run through [--messages 4000] [--rounds 2]
+
+The floor is a pipe to `cat >/dev/null`; then the usual script; then pipehandler, first cold, then with resident workers. One
+Postfix has a transport for each; smtp-source sends the same messages to all, to the slow ways fewer copies of them.
+"""
+
+import statistics
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from typing import NamedTuple
+
+from cost import Memory
+from mail import keep, mix, newsletter
+from one import USUAL_TABLE, percentile, usual_script
+from posting import DISCARDED, Attempt, Log, send
+from real import account
+from real.database import Database
+from real.mailhost import DOMAIN, MailHost
+from report import Aim, Report, Table
+from setting import Setting, Spent, Watch
+
+SMALL = {"messages": 4, "rounds": 1, "files": 4}
+FLOOR, USUAL, COLD, RESIDENT = "pipe to cat >/dev/null", "usual script", "pipehandler, cold", "pipehandler, resident"
+WAYS = (FLOOR, USUAL, COLD, RESIDENT)
+_DOMAINS = {FLOOR: "floor.example", USUAL: "usual.example"}
+_SLOWER = {USUAL: 20, COLD: 10}  # so many times fewer messages
+
+_TRANSPORT = """
+{name} unix - n n - 8 pipe
+  user={user}
+  null_sender=
+  argv={command}
+"""
+
+
+class Run(NamedTuple):
+    """One load on one way. spent: from the first connection to the last delivery."""
+
+    sent: int
+    delivered: int
+    spent: Spent
+    memory: float
+    attempts: list[Attempt]
+
+
+def measure(setting: Setting, *, messages: int = 4000, rounds: int = 2, files: int = 100) -> Report:
+    """Measure two loads: the mix of real mail, of which the aims speak, and newsletters of 12 KB."""
+    what, mixed = mix(files)
+    letters = [newsletter(number) for number in range(files)]
+    loads = {"real mail": (what, mixed), "newsletters": (f"newsletters of {len(letters[0]):,} octets", letters)}
+    copies, report = max(1, messages // files), Report()
+    with Database.fresh(setting.server) as database, setting.mail_host(database) as host:
+        database.execute(USUAL_TABLE)
+        _add_transports(host, database, usual_script(setting.new_folder()))
+        warm = keep(letters[:1], setting.new_folder())
+        for way in WAYS:  # what the first of each has to load is in the caches then
+            _run(setting, host, database, way, warm, 1, "warm")
+        for name, (note, mail) in loads.items():
+            paths = keep(mail, setting.new_folder())
+            runs: dict[str, list[Run]] = {way: [] for way in WAYS}
+            for number in range(rounds):
+                for way, found in runs.items():
+                    fewer = max(1, copies // _SLOWER.get(way, 1))
+                    found.append(_run(setting, host, database, way, paths, fewer, f"{name[0]}{number}"))
+            report.tables.append(_table(f"Through Postfix: {name}", note, runs))
+            resident = _speed(runs[RESIDENT])
+            report.aims += [
+                Aim(f"resident through Postfix, of the floor ({name})", resident / _speed(runs[FLOOR]), 0.30, True),
+                Aim(
+                    f"resident through Postfix, times the usual script ({name})",
+                    resident / _speed(runs[USUAL]),
+                    20,
+                    True,
+                ),
+            ]
+    return report
+
+
+def _add_transports(host: MailHost, database: Database, usual: Path) -> None:
+    commands = {"floor": "/bin/sh -c {cat >/dev/null}", "usual": f"{sys.executable} {usual} {{{database.admin}}}"}
+    for name, command in commands.items():
+        host.add("master.cf", _TRANSPORT.format(name=name, user=account.NAME, command=command))
+    tables = ", ".join(f"{domain}={domain.partition('.')[0]}:" for domain in _DOMAINS.values())
+    host.postconf(
+        "-e",
+        f"virtual_mailbox_domains={DOMAIN} {' '.join(_DOMAINS.values())}",
+        f"transport_maps=inline:{{{tables}}}, {DISCARDED}",
+        *(f"{name}_destination_recipient_limit=1" for name in commands),
+    )
+    host.reload()
+
+
+def _run(
+    setting: Setting, host: MailHost, database: Database, way: str, files: list[Path], copies: int, name: str
+) -> Run:
+    """Send everything and wait until Postfix is done with it; raises where pipehandler did not store it."""
+    domain, sent, name = _DOMAINS.get(way, DOMAIN), len(files) * copies, f"{name}way{WAYS.index(way)}"
+    with setting.service(host.handler) if way == RESIDENT else nullcontext():
+        log = Log(host, domain)
+        with Memory(setting.groups) as memory:
+            watch = setting.watch()
+            send(host, files, copies, name, domain)
+            log.wait(sent)
+            spent = watch.read()
+        log.close()
+    if way in (COLD, RESIDENT):
+        stored = database.value("SELECT count(*) FROM pipehandler.delivery WHERE recipient LIKE %s", f"%{name}x%")
+        if stored != sent:
+            raise RuntimeError(f"{stored} of {sent} were stored: {way}")
+    return Run(sent, log.statuses["sent"], spent, memory.most, log.attempts)
+
+
+def _speed(runs: list[Run]) -> float:
+    return statistics.median(each.sent / each.spent.seconds for each in runs)
+
+
+def _table(title: str, what: str, runs: dict[str, list[Run]]) -> Table:
+    rows: list[list[object]] = []
+    for way, found in runs.items():
+        cpu = [
+            statistics.median(column) for column in zip(*(each.spent.each(each.sent) for each in found), strict=True)
+        ]
+        times = [1000 * attempt.seconds for each in found for attempt in each.attempts]
+        rows.append(
+            [
+                *(way, sum(each.sent for each in found), sum(each.delivered for each in found)),
+                *(_speed(found), _speed(found) / _speed(runs[FLOOR]), *cpu),
+                *(statistics.median(times), percentile(times, 99), max(each.memory for each in found) / 2**20),
+            ]
+        )
+    head = ["way", "sent", "delivered", "messages/s", "of the floor", *Watch.HEAD, "wall ms", "99 %", "MB"]
+    note = (
+        f"{what}; smtp-source with 8 sessions, transports of 8 processes, 4 workers; medians of {len(runs[FLOOR])} rounds in turn."
+        " CPU: per message, of all processes of the mail host and the database, those that have ended included (control groups);"
+        " not that of smtp-source. Wall: how long the command ran while 8 compete for the cores, as Postfix logs it"
+        " (delays=, two significant digits). Memory: the most of all these processes together, what is shared counted once."
+        " What the usual script does not deliver, bounces."
+    )
+    return Table(title, head, rows, note)
