@@ -62,11 +62,11 @@ def role_limit(database: Database) -> AbstractContextManager[None]:
 
 @contextmanager
 def out_of_connections(database: Database) -> Iterator[None]:
-    """53300: every connection that a role without privileges may have is taken, but for those that workers keep."""
+    """53300: every connection that a role without privileges may have is taken, those of handlers and workers as well."""
     missing = """SELECT sum(CASE name WHEN 'max_connections' THEN setting::int ELSE -setting::int END)
-                      - (SELECT count(*) FROM pg_stat_activity WHERE application_name IN ('taken', 'worker')) FROM pg_settings
+                      - (SELECT count(*) FROM pg_stat_activity WHERE application_name = 'taken') FROM pg_settings
                   WHERE name IN ('max_connections', 'superuser_reserved_connections', 'reserved_connections')"""
-    end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pipehandler'"
+    end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name IN ('pipehandler', 'worker')"
     with ExitStack() as taken:
         until = time.monotonic() + 60
         while int(database.server.psql("postgres", missing)) > 0:
@@ -196,9 +196,10 @@ def _rename_database(database: Database, old: str, new: str) -> None:
     server.psql("postgres", f"ALTER DATABASE {new} ALLOW_CONNECTIONS true")
 
 
-SAMPLE: tuple[Trouble, ...] = (killed, read_only, role_limit, disk_full, locked, schema_renamed)
+SAMPLE: tuple[Trouble, ...] = (killed, read_only, role_limit, disk_full, schema_renamed)
 TROUBLES: tuple[Trouble, ...] = (
     *SAMPLE,
+    locked,
     shut_down,
     frozen,
     out_of_connections,
@@ -212,5 +213,5 @@ TROUBLES: tuple[Trouble, ...] = (
     database_gone,
 )
 
-ONLY_NEW: tuple[Trouble, ...] = (role_limit, out_of_connections, role_gone, wrong_password)
+ONLY_NEW: tuple[Trouble, ...] = (role_limit, role_gone, wrong_password)
 """What is none for a connection that is there already."""
