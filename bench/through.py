@@ -1,6 +1,6 @@
 """Through a real Postfix: the same mail four ways, as fast as it goes.
 
-    bench/run through [--messages 4000] [--rounds 2]
+    bench/run through [--messages 2000] [--rounds 2]
 
 The floor is a pipe to `cat >/dev/null`; then the usual script; then pipehandler, first cold, then with resident workers. One
 Postfix has a transport for each; smtp-source sends the same messages to all, to the slow ways fewer copies of them.
@@ -46,7 +46,7 @@ class Run(NamedTuple):
     attempts: list[Attempt]
 
 
-def measure(setting: Setting, *, messages: int = 4000, rounds: int = 2, files: int = 100) -> Report:
+def measure(setting: Setting, *, messages: int = 2000, rounds: int = 2, files: int = 100) -> Report:
     """Measure two loads: the mix of real mail, of which the aims speak, and newsletters of 12 KB."""
     what, mixed = mix(files)
     letters = [newsletter(number) for number in range(files)]
