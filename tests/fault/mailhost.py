@@ -33,7 +33,7 @@ _LOAD = {
 }
 """How many messages, and how many seconds a client pauses before each: workers are fast, and it shall last a while."""
 
-_SHARE = 0.3
+_SHARE = 0.1
 """How much of it workers have to deliver: the service is often away."""
 
 
