@@ -101,8 +101,13 @@ def deliver_packet(argv: list[str], parent: int, started: float) -> bytes:
 
 def _trusted(server: socket) -> bool:
     """Whether the socket is root's (systemd made it) or our own account's: nobody else shall be given mail."""
-    uid = int.from_bytes(server.getsockopt(SOL_SOCKET, SO_PEERCRED, 12)[4:8], sys.byteorder)
-    return uid in (0, posix.geteuid())
+    return peer(server)[1] in (0, posix.geteuid())
+
+
+def peer(connection: socket) -> tuple[int, int]:
+    """The process id and the user id at the other end, as the kernel knows them (SO_PEERCRED, unix(7))."""
+    told = connection.getsockopt(SOL_SOCKET, SO_PEERCRED, 12)
+    return int.from_bytes(told[:4], sys.byteorder), int.from_bytes(told[4:8], sys.byteorder)
 
 
 def _answer(server: socket) -> tuple[str, str]:

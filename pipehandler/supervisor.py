@@ -12,7 +12,6 @@ import json
 import os
 import signal
 import socket
-import struct
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ from . import outcome, systemd
 from .config import DEFAULT_PATH, Config, ConfigError, load
 from .crew import Crew, ended, event
 from .deadline import GRACE
-from .handover import INSTALLATION, LARGEST, option
+from .handover import INSTALLATION, LARGEST, option, peer
 from .worker import Task
 
 _ROOM = 512
@@ -251,6 +250,5 @@ class Supervisor:
 
 
 def _welcome(connection: socket.socket) -> bool:
-    """Only our own account and root may hand over messages, and ask how it goes (SO_PEERCRED, unix(7))."""
-    _, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    return uid in (0, os.geteuid())
+    """Only our own account and root may hand over messages, and ask how it goes."""
+    return peer(connection)[1] in (0, os.geteuid())

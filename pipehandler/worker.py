@@ -8,7 +8,6 @@ import os
 import select
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,7 +17,7 @@ from . import deadline, log, outcome
 from .config import Config
 from .deadline import GRACE
 from .deliver import described
-from .handover import LARGEST, option
+from .handover import LARGEST, option, peer
 from .pipe import Caller, Resident, run
 from .store import Store, StoreError
 
@@ -113,8 +112,8 @@ def _deliver(task: Task, entrypoint: socket.socket, resident: Resident) -> bool:
     sound = True
     status, line = outcome.FAULT.status, outcome.FAULT.line()
     try:
-        pid = int.from_bytes(entrypoint.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)[:4], sys.byteorder)
-        status, line, record = run(task.argv, started, files[0], Caller(pid, task.parent), resident)
+        caller = Caller(peer(entrypoint)[0], task.parent)
+        status, line, record = run(task.argv, started, files[0], caller, resident)
     except BaseException as error:
         sound = False
         queue_id = option(task.argv, "queue-id") or None

@@ -33,8 +33,8 @@ _LOAD = {
 }
 """How many messages, and how many seconds a client pauses before each: workers are fast, and it shall last a while."""
 
-_SHARE = 0.1
-"""How much of it workers have to deliver: the service is often away."""
+_SHARE = {Scale.SHORT: 0.1, Scale.FULL: 0.3}
+"""How much of it workers have to deliver: the service is often away, and in the short form it has hardly come back."""
 
 
 _LIMIT = "the time limit was hit"
@@ -88,7 +88,7 @@ def run(scale: Scale, way: Way) -> Row:
             if not re.search(trace, host.log()) and (limited or what != _LIMIT):
                 row.note(f"it never happened that {what}")
         if resident:
-            only_resident(row, host.handler, share=_SHARE)
+            only_resident(row, host.handler, share=_SHARE[scale])
     return row
 
 
