@@ -39,16 +39,17 @@ FLOORS = (
     ("supervisor",),
     ("serve",),
     # The commands.
+    ("admin.command",),
+    ("admin.reading", "admin.setup"),
     ("admin",),
     # The fence.
     ("fence",),
     ("__main__",),
 )
-UPWARD = {("admin", "fence")}
+UPWARD = {("admin.setup", "fence")}
 """The exception: `deliver` among the commands goes through the fence, like every delivery."""
 
 INGRESSES = {"pipe"}
-DOORS = {"psycopg": {"store"}, "mailparser": {"header"}, "click": {"admin"}, "chardet": {"decoding"}}
 
 # fmt: off
 COLD = frozenset({
@@ -70,20 +71,37 @@ COLD = frozenset({
 """What a cold delivery may load, by top-level name, beside the interpreter's private modules; each costs every message."""
 
 PACKAGE = Path(next(iter(importlib.util.find_spec("pipehandler").submodule_search_locations)))  # type: ignore[union-attr,arg-type]
-MODULES = {path.stem: ast.parse(path.read_text("utf-8")) for path in PACKAGE.glob("*.py") if path.stem != "__init__"}
+MODULES = {
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): ast.parse(
+        path.read_text("utf-8")
+    )
+    for path in PACKAGE.rglob("*.py")
+    if path != PACKAGE / "__init__.py"
+}
+
+
+DOORS = {
+    "psycopg": {"store"},
+    "mailparser": {"header"},
+    "click": {name for name in MODULES if name.partition(".")[0] == "admin"},
+    "chardet": {"decoding"},
+}
 
 
 def imports(module: str) -> Iterator[tuple[str, str]]:
     """Each import of a module, wherever in it: (package, module of the package or "")."""
+    folder = "admin." if module.startswith("admin") else ""
     for node in ast.walk(MODULES[module]):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 package, _, inner = alias.name.partition(".")
                 yield package, inner
         elif isinstance(node, ast.ImportFrom):
-            package, _, inner = ("pipehandler." * bool(node.level) + (node.module or "")).partition(".")
+            above = f"pipehandler.{folder}" if node.level else ""
+            package, _, inner = f"{above}{node.module or ''}".strip(".").partition(".")
             for alias in node.names:
-                yield package, inner or (alias.name if alias.name in MODULES else "")
+                below = f"{inner}.{alias.name}".strip(".")
+                yield package, below if package == "pipehandler" and below in MODULES else inner
 
 
 def test_every_module_has_a_floor() -> None:

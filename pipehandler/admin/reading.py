@@ -1,0 +1,145 @@
+"""Commands that look at what arrived: `list`, `show`, `raw`, `attachment`."""
+
+import sys
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import click
+
+from pipehandler import mailbox
+from pipehandler.table import cut, safe, table
+
+from .command import echo_json, local, opened_store
+
+
+@click.command("list")
+@click.option("--recipient", help="An address; * stands for anything.")
+@click.option("--sender", help="Part of the envelope sender or of From.")
+@click.option("--subject", help="Part of the subject.")
+@click.option("--since", type=click.DateTime(), help="Received at this local time or later.")
+@click.option("--until", type=click.DateTime(), help="Received before this local time.")
+@click.option("--state", type=click.Choice(["parsed", "failed"]), help="failed: stored, but not parsed.")
+@click.option("--limit", type=click.IntRange(1, 1_000_000), default=20, show_default=True, help="At most so many.")
+@click.option("--json", "as_json", is_flag=True, help="A JSON array, for programs.")
+@click.pass_context
+def list_(context: click.Context, /, as_json: bool, **filters: Any) -> None:
+    """List what arrived, newest first."""
+    for name in ("since", "until"):
+        if filters[name] is not None:
+            filters[name] = filters[name].astimezone()  # as given: local time
+    with opened_store(context) as store:
+        rows = mailbox.deliveries(store, **filters)
+    if as_json:
+        echo_json(rows)
+    elif not rows:
+        click.echo("nothing found")
+    else:
+        click.echo(
+            table(
+                ["ID", "RECEIVED", "RECIPIENT", "FROM", "SUBJECT", "SIZE", "FILES", "STATE"],
+                [
+                    [
+                        row["id"],
+                        local(row["received_at"]),
+                        row["recipient"],
+                        row["from_name"] or row["from_address"] or row["sender"],
+                        row["subject"],
+                        row["size"],
+                        row["attachments"],
+                        row["state"],
+                    ]
+                    for row in rows
+                ],
+            )
+        )
+
+
+@click.command("show")
+@click.argument("name", metavar="ID")
+@click.option("--header", is_flag=True, help="All header fields.")
+@click.option("--json", "as_json", is_flag=True, help="A JSON object, for programs.")
+@click.pass_context
+def show(context: click.Context, name: str, header: bool, as_json: bool) -> None:
+    """Show one message. ID is the number of a delivery or the UUID of a message."""
+    with opened_store(context) as store:
+        row = mailbox.message(store, name)
+    if as_json:
+        echo_json(row)
+        return
+    click.echo(safe("\n".join(_described(row, header))))
+
+
+@click.command("raw")
+@click.argument("name", metavar="ID")
+@click.pass_context
+def raw(context: click.Context, name: str) -> None:
+    """Write the exact bytes of a message to stdout."""
+    with opened_store(context) as store:
+        _bytes(mailbox.raw(store, name))
+
+
+@click.command("attachment")
+@click.argument("name", metavar="ID")
+@click.argument("number", type=click.IntRange(min=1))
+@click.pass_context
+def attachment(context: click.Context, name: str, number: int) -> None:
+    """Write the content of attachment NUMBER of a message to stdout."""
+    with opened_store(context) as store:
+        _bytes(mailbox.attachment(store, name, number))
+
+
+def _described(row: mailbox.Row, header: bool) -> Iterator[str]:
+    """A message as lines for a person."""
+    fields = {
+        "Message": row["id"],
+        "Subject": row["subject"],
+        "From": _addresses(row["from_list"]),
+        "To": _addresses(row["to_list"]),
+        "Cc": _addresses(row["cc_list"]),
+        "Reply-To": _addresses(row["reply_to_list"]),
+        "Date": _sent(row["date"], row["date_offset"]),
+        "Message-ID": row["message_id"],
+        "List-Id": row["list_id"],
+        "Size": f"{row['size']} octets, sha256 {row['sha256']}",
+        "State": row["state"] + (f": {row['error']}" if row["error"] else ""),
+        "Verdicts": ", ".join(f"{key}={value}" for key, value in sorted(row["authentication"].items())),
+    }
+    for name, value in fields.items():
+        if value:
+            yield f"{name + ':':<12}{' '.join(str(value).split())}"
+    for delivery in row["deliveries"]:
+        sender = delivery["sender"] or "<>"
+        queue = f", queue id {delivery['queue_id']}" if delivery["queue_id"] else ""
+        yield f"{'Delivery:':<12}{delivery['id']} from {sender} to {delivery['recipient']}, {local(delivery['received_at'])}{queue}"
+    for defect in row["defects"]:
+        where = f" ({defect['where']})" if defect["where"] else ""
+        yield f"{'Defect:':<12}{defect['code']}{where} {cut(defect['detail'], 100)}".rstrip()
+    if row["attachments"]:
+        head = ["N", "FILE", "TYPE", "SIZE", "CONTENT-ID"]
+        columns = ["ordinal", "file_name", "content_type", "size", "content_id"]
+        yield ""
+        yield table(head, [[each[column] for column in columns] for each in row["attachments"]])
+    if header:
+        yield ""
+        yield from (f"{name}: {body}" for name, body in row["header"])
+    body = row["text_body"] if row["text_body"] is not None else row["html_body"]
+    if body is not None:
+        yield ""
+        yield body
+
+
+def _addresses(addresses: list[dict[str, str]]) -> str:
+    return ", ".join(f"{each['name']} <{each['address']}>" if each["name"] else each["address"] for each in addresses)
+
+
+def _sent(date: datetime | None, offset: int | None) -> str:
+    """The date of a message in the zone of its sender."""
+    if date is None:
+        return ""
+    return date.astimezone(timezone(timedelta(minutes=offset or 0))).isoformat(" ", "seconds")
+
+
+def _bytes(content: bytes) -> None:
+    sys.stdout.buffer.write(content)
+    sys.stdout.buffer.flush()

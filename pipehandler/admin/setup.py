@@ -1,0 +1,86 @@
+"""Commands that set it up and run it: `deliver`, `migrate`, `postfix`, `serve`."""
+
+import sys
+from typing import Any
+
+import click
+
+from pipehandler import postfix
+from pipehandler.config import DEFAULT_SOCKET, load
+from pipehandler.listening import ask
+from pipehandler.migrate import migrate, plan
+from pipehandler.table import table
+
+from .command import echo_json, opened_store, told
+
+
+@click.command("deliver", context_settings={"ignore_unknown_options": True})
+@click.argument("arguments", nargs=-1, metavar="--sender=ADDRESS [--MACRO=VALUE]... -- RECIPIENT...")
+@click.pass_context
+def deliver(context: click.Context, arguments: tuple[str, ...]) -> None:
+    """Deliver the message on stdin: what pipe(8) runs, see `pipehandler postfix`.
+
+    The macros are those of pipe(8), with dashes; --config=FILE names the configuration.
+    """
+    from pipehandler.fence import deliver
+
+    # As they were given: click has its own ideas about "--".
+    deliver([f"--config={context.obj['config']}", *sys.argv[sys.argv.index("deliver") + 1 :]])
+
+
+@click.command("migrate")
+@click.option("--dry-run", is_flag=True, help="Print what would be done, as a script for psql.")
+@click.pass_context
+def migrate_(context: click.Context, dry_run: bool) -> None:
+    """Bring the schema of the database up to date; safe to run twice, and from two hosts at once."""
+    with opened_store(context) as store:
+        if dry_run:
+            click.echo(plan(store) or "-- nothing to do\n", nl=False)
+            return
+        done = migrate(store)
+        for migration in done:
+            click.echo(f"applied {migration.name}")
+        if not done:
+            click.echo("nothing to do: the schema is up to date")
+
+
+@click.command("postfix")
+@click.argument("file", type=click.Choice(["all", *postfix.FILES]), default="all")
+@click.option("--user", default="pipehandler", show_default=True, help="The account that the handler runs as.")
+@click.option("--domain", default="example.com", show_default=True, help="The domain whose mail is stored.")
+@click.option(
+    "--config-directory", default="/etc/postfix", show_default=True, help="Postfix's configuration directory."
+)
+@click.option("--socket", default=DEFAULT_SOCKET, show_default=True, help="Where `pipehandler serve` listens.")
+@click.option("--maxproc", default=20, show_default=True, help="So many messages at once; below max_connections.")
+@click.pass_context
+def postfix_lines(context: click.Context, /, file: str, **options: Any) -> None:
+    """Print the lines for master.cf and main.cf, and units for systemd, with the paths of this installation."""
+    for name in postfix.FILES if file == "all" else [file]:
+        if file == "all":
+            click.echo(f"##### {name}")
+        click.echo(postfix.lines(name, config=context.obj["config"], **options))
+
+
+@click.command("serve")
+@click.option("--status", is_flag=True, help="Ask the running service how it goes.")
+@click.option("--json", "as_json", is_flag=True, help="With --status: a JSON object, for programs.")
+@click.pass_context
+def serve(context: click.Context, status: bool, as_json: bool) -> None:
+    """Run the resident workers, which deliver without the cost of a start.
+
+    SIGTERM ends it when what is under way is finished; SIGHUP reads the configuration again. Without it every message is
+    delivered cold.
+    """
+    with told():
+        config = load(context.obj["config"])
+        if not status:
+            from pipehandler.serve import serve  # and with it all that a delivery needs
+
+            serve(context.obj["config"], config)
+            return
+        answer = ask(config.serve.socket)
+    if as_json:
+        echo_json(answer)
+    else:
+        click.echo(table(["WORKERS", "COUNT"], [[name, count] for name, count in answer.items()]))
