@@ -19,6 +19,7 @@ from .deadline import GRACE, Deadline, TimeUp
 from .envelope import Envelope, UsageError, from_argv
 from .outage import Outage
 from .outcome import Outcome
+from .stopwatch import Stopwatch
 from .sysexits import EX_OK
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class _Attempt:
 
     def __init__(self, started: float, way: str) -> None:
         self.started = started
+        self.stopwatch = Stopwatch(started)
         self.way = way
         self.settings = Log()
         self.envelope: Envelope | None = None
@@ -113,9 +115,11 @@ def _deliver(
         return outcome.STORE_UNAVAILABLE, "", {"reason": "the database is known to be down"}
 
     limit = config.limits.message_size
+    attempt.stopwatch.enter("read")
     os.set_blocking(file, True)  # or a pause of the writer would be taken for the end
     raw = io.BufferedReader(io.FileIO(file, closefd=False)).read(limit + 1)
     attempt.size = len(raw)
+    attempt.stopwatch.enter("start")
     if len(raw) > limit:
         return outcome.TOO_LARGE, "", {"reason": f"larger than limits.message_size = {limit}"}
 
@@ -141,6 +145,7 @@ def _deliver(
         config,
         store,
         deadline,
+        attempt.stopwatch,
         ingress=INGRESS,
         mail_host=config.store.mail_host or os.uname().nodename,
         received_at=datetime.now(UTC).isoformat(),

@@ -8,10 +8,6 @@ well, the message is stored without being parsed; if not, something else killed 
 
 import fcntl
 import os
-import resource
-import signal
-import time
-from collections.abc import Callable
 from contextlib import suppress
 
 
@@ -48,42 +44,3 @@ class Mark:
                 os.unlink(self._path)
             with suppress(OSError):  # nothing was written that could be lost, and the message is read
                 os.close(self._file)
-
-
-def survives(parse: Callable[[], object], seconds: float) -> bool:
-    """Whether a child process lives through `parse`, at most for `seconds`. Raises OSError where no child can be had."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NPROC)
-    resource.setrlimit(resource.RLIMIT_NPROC, (hard, hard))
-    try:
-        child = os.fork()
-    finally:
-        resource.setrlimit(resource.RLIMIT_NPROC, (soft, hard))
-    if child == 0:
-        _try(parse)
-    return _wait(child, seconds)
-
-
-def _try(parse: Callable[[], object]) -> None:
-    """In the child: parse, and leave with 0; does not return. An exception is no death: the parent will see it, too."""
-    try:
-        # pipe(8) waits for whoever holds its pipe; should our parent die, it must not wait for us.
-        os.closerange(0, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
-        parse()
-    except BaseException:  # noqa: S110 # see above
-        pass
-    finally:
-        os._exit(0)
-
-
-def _wait(child: int, seconds: float) -> bool:
-    ends = time.monotonic() + seconds
-    done = 0
-    try:
-        while not done and time.monotonic() < ends:
-            done, status = os.waitpid(child, os.WNOHANG)
-            time.sleep(0 if done else 0.01)
-    finally:  # whatever interrupts us, the child does not outlive its purpose
-        if not done:
-            os.kill(child, signal.SIGKILL)
-            done, status = os.waitpid(child, 0)
-    return status == 0

@@ -16,7 +16,6 @@ from typing import NamedTuple, NoReturn
 from . import deadline, log, outcome
 from .config import Config
 from .deadline import GRACE
-from .deliver import described
 from .handover import LARGEST, option, peer
 from .pipe import Caller, Resident, run
 from .store import Store, StoreError
@@ -80,7 +79,7 @@ def work(channel: socket.socket, config: Config) -> NoReturn:
         status = 0
     except BaseException as error:
         with suppress(BaseException):
-            log.write(log.line("worker", pid=os.getpid(), reason=described(error)), config.log, failed=True)
+            log.write(log.line("worker", pid=os.getpid(), reason=log.described(error)), config.log, failed=True)
     finally:
         os._exit(status)
 
@@ -117,7 +116,7 @@ def _deliver(task: Task, entrypoint: socket.socket, resident: Resident) -> bool:
     except BaseException as error:
         sound = False
         queue_id = option(task.argv, "queue-id") or None
-        text = log.line("fault", status=status, code=outcome.FAULT.code, queue_id=queue_id, reason=described(error))
+        text = log.line("fault", status=status, code=outcome.FAULT.code, queue_id=queue_id, reason=log.described(error))
         record = lambda: log.write(text, resident.config.log, failed=True)  # noqa: E731
     with suppress(OSError):
         entrypoint.send(f"end {status} {line}".encode("ascii", "replace"))

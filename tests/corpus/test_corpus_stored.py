@@ -14,6 +14,7 @@ from pipehandler.deadline import Deadline
 from pipehandler.deliver import deliver
 from pipehandler.envelope import Envelope
 from pipehandler.outcome import DELIVERED, DUPLICATE
+from pipehandler.stopwatch import Stopwatch
 from pipehandler.store import Store
 
 
@@ -41,7 +42,7 @@ def test_real_messages_are_stored(database: Database) -> None:
                 started = time.monotonic()
                 deadline = Deadline(60, started)
                 result = deliver(
-                    raw, envelope, config, store, deadline,
+                    raw, envelope, config, store, deadline, Stopwatch(started),
                     ingress="pipe", mail_host="mx.example.net", received_at="2026-01-01T00:00:00Z",
                 )  # fmt: skip
                 assert result.outcome == expected, (name, result)

@@ -13,6 +13,7 @@ from pipehandler import config
 from pipehandler.deadline import Deadline
 from pipehandler.deliver import Result, deliver
 from pipehandler.envelope import Envelope
+from pipehandler.stopwatch import Stopwatch
 from pipehandler.store import Store
 
 
@@ -32,6 +33,7 @@ class Core:
                 self._config,
                 self._store,
                 Deadline(self._config.limits.deadline, time.monotonic()),
+                Stopwatch(time.monotonic()),
                 ingress="pipe",
                 mail_host="mx.example.com",
                 received_at=datetime.now(UTC).isoformat(),

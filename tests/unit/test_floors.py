@@ -14,7 +14,7 @@ from real.service import Service
 
 FLOORS = (
     # Numbers, tables and shapes.
-    ("sysexits", "document", "limits", "share", "handover", "systemd"),
+    ("sysexits", "document", "limits", "share", "handover", "systemd", "stopwatch", "child"),
     ("outcome", "listening"),
     # No I/O but reading the configuration and writing the log, no clock.
     ("config", "fingerprint", "charset", "transfer_encoding", "authentication"),
@@ -26,11 +26,12 @@ FLOORS = (
     ("header",),
     ("message",),
     ("deadline", "outage", "survival"),
+    ("parsing",),
     # PostgreSQL.
     ("submission",),
     ("store",),
     # The story of a message; what operators ask for.
-    ("deliver", "mailbox", "migrate", "postfix", "table"),
+    ("deliver", "health", "mailbox", "migrate", "postfix", "table"),
     # The ways in.
     ("pipe",),
     # The resident workers.

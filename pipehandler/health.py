@@ -1,0 +1,21 @@
+"""How the database goes, for whoever may deliver or read: one call of the SQL function pipehandler.health."""
+
+from datetime import datetime
+from typing import NamedTuple
+
+from .store import Store
+
+
+class Health(NamedTuple):
+    """schema_version: the number of the newest migration. quarantined: messages in state failed; oldest_quarantined: when the
+    first of them was received."""
+
+    schema_version: int
+    quarantined: int
+    oldest_quarantined: datetime | None
+
+
+def health(store: Store) -> Health:
+    """Ask the database. Raises StoreError; with SQLSTATE 42883 or 3F000 the schema is older than this function."""
+    (row,) = store.rows("SELECT schema_version, quarantined, oldest_quarantined FROM pipehandler.health()")
+    return Health(**row)
