@@ -5,6 +5,7 @@ import resource
 import signal
 import time
 from collections.abc import Callable
+from typing import NoReturn
 
 
 def survives(work: Callable[[], object], seconds: float) -> bool:
@@ -12,6 +13,24 @@ def survives(work: Callable[[], object], seconds: float) -> bool:
 
     Raises OSError where no child can be had.
     """
+    return _wait(_fork(work), seconds)
+
+
+def detach(work: Callable[[], object], seconds: float) -> None:
+    """Let a process that nobody waits for do `work`, at most for `seconds`. Raises OSError where none can be had."""
+
+    def work_unattended() -> None:
+        if os.fork() == 0:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.001))
+            work()
+
+    # A grandchild: whoever forked it will not have to wait for its end.
+    os.waitpid(_fork(work_unattended), 0)
+
+
+def _fork(work: Callable[[], object]) -> int:
+    """A child process that works and leaves with 0, whatever happens."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NPROC)
     resource.setrlimit(resource.RLIMIT_NPROC, (hard, hard))
     try:
@@ -20,16 +39,15 @@ def survives(work: Callable[[], object], seconds: float) -> bool:
             _do(work)
     finally:
         resource.setrlimit(resource.RLIMIT_NPROC, (soft, hard))
-    return _wait(child, seconds)
+    return child
 
 
-def _do(work: Callable[[], object]) -> None:
-    """In the child: work, and leave with 0; does not return."""
+def _do(work: Callable[[], object]) -> NoReturn:
     try:
         # pipe(8) waits for whoever holds its pipe; should our parent die, it must not wait for us.
         os.closerange(0, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
         work()
-    except BaseException:  # noqa: S110 # see survives
+    except BaseException:  # noqa: S110 # it was to survive it, not to succeed
         pass
     finally:
         os._exit(0)

@@ -94,6 +94,17 @@ class Serve:
 
 
 @dataclass(frozen=True, slots=True)
+class Sentry:
+    """Who is told of what nobody foresaw."""
+
+    dsn: str = _key(
+        "", "where Sentry is told of internal faults: kind, stack, sizes and versions, never mail; empty: nowhere"
+    )
+    quarantined: bool = _key(False, "true: of messages that could not be parsed, too")
+    every: int = _key(3600, "seconds in which one fault is told once on one mail host", 1, 31_536_000)
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """The whole configuration; an instance without arguments is the defaults."""
 
@@ -104,6 +115,7 @@ class Config:
     state: State = field(default_factory=State)
     log: Log = field(default_factory=Log)
     serve: Serve = field(default_factory=Serve)
+    sentry: Sentry = field(default_factory=Sentry)
 
 
 def load(path: str = DEFAULT_PATH) -> Config:

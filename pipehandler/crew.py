@@ -9,9 +9,12 @@ from contextlib import suppress
 from selectors import EVENT_READ, BaseSelector
 
 from . import log, outcome, worker
+from .attempt import Attempt
 from .config import Config
 from .handover import option
-from .outcome import Outcome
+from .journal import Journal
+from .outcome import Outcome, Result
+from .pipe import INGRESS
 from .worker import Task
 
 _RESTART_SECONDS = 1.0
@@ -165,7 +168,7 @@ class Crew:
         self._not_before = time.monotonic() + _RESTART_SECONDS
         how = f"killed by signal {-code}" if code < 0 else f"left with status {code}"
         if gone.task:  # its entrypoint has seen the end of the connection, and says this to Postfix
-            ended(self.config, outcome.FAULT, gone.task, f"the worker {how}")
+            ended(self.config, outcome.FAULT, gone.task, f"the worker {how}", gone.pid)
         else:
             event(self.config, "worker lost", failed=True, reason=how)
 
@@ -176,16 +179,10 @@ def event(config: Config, what: str, failed: bool = False, **values: object) -> 
         log.write(log.line("serve", event=what, **values), config.log, failed=failed)
 
 
-def ended(config: Config, how: Outcome, task: Task, reason: str) -> None:
-    """The log line of a delivery that no worker can write."""
-    text = log.line(
-        how.action,
-        status=how.status,
-        code=how.code,
-        queue_id=option(task.argv, "queue-id") or None,
-        way="resident",
-        seconds=time.monotonic() - task.started,
-        reason=reason,
-    )
-    with suppress(OSError):
-        log.write(text, config.log, failed=True)
+def ended(config: Config, how: Outcome, task: Task, reason: str, pid: int | None = None) -> None:
+    """Write down how a delivery ended that no worker can tell of; `pid`: the worker that had it, and is dead."""
+    journal = Journal(config.state.directory)
+    attempt = Attempt(INGRESS, "resident", option(task.argv, "queue-id"), task.started, config, journal)
+    attempt.begin(pid)
+    attempt.record(Result(how, reason=reason))
+    journal.close()  # before the next worker is forked

@@ -6,7 +6,6 @@ table. What the content of a message does to the parser becomes data; trouble th
 
 import errno
 from dataclasses import replace
-from typing import NamedTuple
 
 from . import outcome
 from .config import Config
@@ -16,7 +15,7 @@ from .envelope import Envelope
 from .fingerprint import identify
 from .log import described
 from .message import PARSER_VERSION
-from .outcome import Outcome
+from .outcome import Result
 from .parsing import read
 from .stopwatch import Stopwatch
 from .store import DataRefused, Store, Stored, StoreError
@@ -24,20 +23,6 @@ from .submission import Submission
 
 EXHAUSTED_ERRORS = frozenset({errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN})
 """Errors of the operating system that mean: out of memory, descriptors or processes (EX_OSERR)."""
-
-
-class Result(NamedTuple):
-    """How a delivery ended. message: the id of what is stored, else "". reason and sqlstate: for the log alone.
-    message_id: the Message-ID, as far as it is known. outage: the database would have failed any other message, too.
-    fault: the exception that nobody foresaw, or that ended the parser."""
-
-    outcome: Outcome
-    message: str = ""
-    reason: str = ""
-    sqlstate: str = ""
-    message_id: str | None = None
-    outage: bool = False
-    fault: Exception | None = None
 
 
 def deliver(

@@ -13,7 +13,7 @@ import posix
 import sys
 import time
 
-from pipehandler.handover import hand_over
+from pipehandler.handover import hand_over, option
 
 TYPE_CHECKING = False  # typing itself is too costly for every delivery
 if TYPE_CHECKING:
@@ -41,7 +41,8 @@ def deliver(argv: list[str]) -> None:
             answer = _take_stdout()
             from pipehandler.pipe import run
 
-            status, line, record = run(argv, _STARTED)
+            result, record = run(argv, _STARTED)
+            status, line = result.outcome.status, result.line
     except MemoryError:
         status, line = 71, "4.3.0 mail system out of resources"
     except BaseException as error:
@@ -49,7 +50,7 @@ def deliver(argv: list[str]) -> None:
         fault = error
 
         def record() -> None:
-            _log_fault(fault)
+            _log_fault(fault, argv)
 
     try:  # noqa: SIM105 # contextlib would have to be loaded
         posix.write(answer, line.encode("ascii", "replace") + b"\n")
@@ -94,14 +95,14 @@ def _take_stdout() -> int:
     return answer
 
 
-def _log_fault(fault: BaseException) -> None:
+def _log_fault(fault: BaseException, argv: list[str]) -> None:
     """Tell syslog what nothing inside the fence caught: the configuration may not be known, nor the package whole."""
     import os
     import syslog
     import traceback
 
     last = " ".join(" ".join(traceback.format_exception(fault)[-2:]).split())
-    text = f"action=fault status=75 code=4.3.0 reason={last!a}"
+    text = f"action=fault status=75 code=4.3.0 queue_id={option(argv, 'queue-id')} reason={last!a}"
     syslog.openlog("pipehandler", syslog.LOG_PID, syslog.LOG_MAIL)
     syslog.syslog(syslog.LOG_ERR, text)
     if os.isatty(2):

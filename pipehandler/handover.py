@@ -21,6 +21,10 @@ import sys
 from _signal import alarm  # type: ignore[import-not-found]
 from _socket import AF_UNIX, SCM_RIGHTS, SO_PEERCRED, SOCK_SEQPACKET, SOL_SOCKET, socket
 
+TYPE_CHECKING = False  # typing itself is too costly for every delivery
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 _FILE = posix.stat(__file__)
 INSTALLATION = b"%x.%x.%x" % (_FILE.st_dev, _FILE.st_ino, _FILE.st_mtime_ns)
 """Which code this is: the same in two processes only if they were started from the same installation."""
@@ -83,7 +87,7 @@ def _wait_for(server: socket, seconds: float) -> None:
     alarm(int(seconds) + _LAST_SPARE)
 
 
-def option(argv: list[str], name: str) -> str:
+def option(argv: "Sequence[str]", name: str) -> str:
     """The value of --NAME= among the options, or "" if it is not there."""
     for argument in argv:
         if argument == "--":

@@ -35,6 +35,8 @@ DUPLICATE = Outcome("duplicate", "2.0.0", "stored before", EX_OK)
 QUARANTINED = Outcome("quarantined", "2.0.0", "stored, not parsed", EX_OK)
 
 STORE_UNAVAILABLE = Outcome("store_unavailable", "4.3.0", "message store unavailable", EX_TEMPFAIL)
+OUTAGE = Outcome("outage", "4.3.0", "message store unavailable", EX_TEMPFAIL)
+"""The same without trying: the database was found down a moment ago."""
 STORE_FULL = Outcome("store_full", "4.3.1", "message store full", EX_TEMPFAIL)
 MISCONFIGURED = Outcome("misconfigured", "4.3.5", "mail system incorrectly configured", EX_TEMPFAIL)
 DEADLINE = Outcome("deadline", "4.3.0", "delivery took too long", EX_TEMPFAIL)
@@ -52,6 +54,7 @@ TABLE = (
     DUPLICATE,
     QUARANTINED,
     STORE_UNAVAILABLE,
+    OUTAGE,
     STORE_FULL,
     MISCONFIGURED,
     DEADLINE,
@@ -63,3 +66,22 @@ TABLE = (
     TOO_LARGE,
 )
 """All outcomes there are; the README shows the same table, and a test compares them."""
+
+
+class Result(NamedTuple):
+    """How one delivery ended. message: the id of what is stored, else "". reason and sqlstate: for the log alone.
+    message_id: the Message-ID, as far as it is known. outage: the database would have failed any other message, too.
+    fault: the exception that nobody foresaw, or that ended the parser."""
+
+    outcome: Outcome
+    message: str = ""
+    reason: str = ""
+    sqlstate: str = ""
+    message_id: str | None = None
+    outage: bool = False
+    fault: BaseException | None = None
+
+    @property
+    def line(self) -> str:
+        """The line for pipe(8)."""
+        return self.outcome.line(self.message)

@@ -9,15 +9,19 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import NamedTuple, NoReturn
 
-from . import deadline, log, outcome
+from . import deadline, log
+from .attempt import Attempt
 from .config import Config
+from .cut import Caller
 from .deadline import GRACE
 from .handover import LARGEST, option, peer
-from .pipe import Caller, Resident, run
+from .journal import Journal
+from .outcome import FAULT, Result
+from .pipe import INGRESS, Resident, run
 from .store import Store, StoreError
 
 READY, FREE, LAST = b"ready", b"free", b"last"
@@ -61,7 +65,7 @@ def work(channel: socket.socket, config: Config) -> NoReturn:
             store.connect()  # if it cannot, the first message will try again, and say why
         channel.send(READY)
         size = _size()
-        resident = Resident(config, store)
+        resident = Resident(config, store, Journal(config.state.directory))
         for number in range(1, config.serve.messages + 1):
             _wait(channel, store)
             packet, files, _, _ = socket.recv_fds(channel, LARGEST, 1, socket.MSG_CMSG_CLOEXEC)
@@ -107,24 +111,22 @@ def _deliver(task: Task, entrypoint: socket.socket, resident: Resident) -> bool:
         return True  # it has gone, and will deliver it itself if it is still there
     if not files:
         return True
-    record: Callable[[], None] | None = None
-    sound = True
-    status, line = outcome.FAULT.status, outcome.FAULT.line()
     try:
         caller = Caller(peer(entrypoint)[0], task.parent)
-        status, line, record = run(task.argv, started, files[0], caller, resident)
+        result, record = run(task.argv, started, files[0], caller, resident)
     except BaseException as error:
-        sound = False
-        queue_id = option(task.argv, "queue-id") or None
-        text = log.line("fault", status=status, code=outcome.FAULT.code, queue_id=queue_id, reason=log.described(error))
-        record = lambda: log.write(text, resident.config.log, failed=True)  # noqa: E731
+        attempt = Attempt(
+            INGRESS, "resident", option(task.argv, "queue-id"), started, resident.config, resident.journal
+        )
+        attempt.begin(os.getpid())
+        result = Result(FAULT, reason=log.described(error), fault=error)
+        record = partial(attempt.record, result)
     with suppress(OSError):
-        entrypoint.send(f"end {status} {line}".encode("ascii", "replace"))
+        entrypoint.send(f"end {result.outcome.status} {result.line}".encode("ascii", "replace"))
     os.close(files[0])
-    with suppress(OSError):
-        record()
+    record()
     deadline.clear()
-    return sound
+    return result.outcome != FAULT
 
 
 def _size() -> int:

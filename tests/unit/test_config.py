@@ -29,6 +29,9 @@ DEFAULTS = {
     "serve.wait": 10,
     "serve.messages": 1000,
     "serve.growth": 67_108_864,
+    "sentry.dsn": "",
+    "sentry.quarantined": False,
+    "sentry.every": 3600,
 }
 BOUNDS = {
     "database.connect_timeout": (2, 300),
@@ -41,6 +44,7 @@ BOUNDS = {
     "serve.wait": (1, 300),
     "serve.messages": (1, 1_000_000),
     "serve.growth": (1_048_576, 1 << 40),
+    "sentry.every": (1, 31_536_000),
 }
 # What must stand beside a bound so that the file as a whole makes sense.
 BESIDE = {

@@ -14,10 +14,10 @@ from real.service import Service
 
 FLOORS = (
     # Numbers, tables and shapes.
-    ("sysexits", "document", "limits", "share", "handover", "systemd", "stopwatch", "child"),
+    ("sysexits", "document", "limits", "share", "finding", "postconf", "handover", "systemd", "stopwatch", "child"),
     ("outcome", "listening"),
     # No I/O but reading the configuration and writing the log, no clock.
-    ("config", "fingerprint", "charset", "transfer_encoding", "authentication"),
+    ("config", "journal", "fingerprint", "charset", "transfer_encoding", "authentication"),
     ("envelope", "log", "decoding", "defect"),
     ("encoded_word",),
     ("address", "parameter"),
@@ -25,13 +25,19 @@ FLOORS = (
     ("mime",),
     ("header",),
     ("message",),
-    ("deadline", "outage", "survival"),
-    ("parsing",),
+    # What deliveries on one host tell each other, and the operator.
+    ("deadline", "outage", "survival", "cut", "sentry", "tally"),
+    ("parsing", "rlimit", "attempt"),
     # PostgreSQL.
     ("submission",),
     ("store",),
     # The story of a message; what operators ask for.
     ("deliver", "health", "mailbox", "migrate", "postfix", "table"),
+    # Being sure before the first mail.
+    ("check_role",),
+    ("check_database", "check_transport"),
+    ("check_handler", "check_postfix"),
+    ("check_account",),
     # The ways in.
     ("pipe",),
     # The resident workers.
@@ -41,7 +47,7 @@ FLOORS = (
     ("serve",),
     # The commands.
     ("admin.command",),
-    ("admin.reading", "admin.setup"),
+    ("admin.checking", "admin.reading", "admin.setup"),
     ("admin",),
     # The fence.
     ("fence",),
@@ -62,7 +68,7 @@ COLD = frozenset({
     "datetime", "decimal", "dis", "email", "enum", "errno", "fcntl", "fnmatch", "functools", "gc", "hashlib", "heapq",
     "importlib", "inspect", "ipaddress", "itertools", "json", "keyword", "linecache", "locale", "logging", "lzma",
     "math", "ntpath", "numbers", "opcode", "operator", "os", "pathlib", "pwd", "queue", "quopri", "random", "re",
-    "reprlib", "resource", "select", "selectors", "shutil", "signal", "socket", "ssl", "string", "struct",
+    "reprlib", "resource", "select", "selectors", "shutil", "signal", "socket", "sqlite3", "ssl", "string", "struct",
     "subprocess", "sysconfig", "syslog", "tempfile", "textwrap", "threading", "token", "tokenize", "tomllib",
     "traceback", "types", "typing", "unicodedata", "urllib", "warnings", "weakref", "zipfile", "zlib", "zoneinfo",
     # What -S left out at the start.
@@ -83,6 +89,8 @@ MODULES = {
 
 DOORS = {
     "psycopg": {"store"},
+    "sqlite3": {"journal", "tally"},
+    "sentry_sdk": {"sentry"},
     "mailparser": {"header"},
     "click": {name for name in MODULES if name.partition(".")[0] == "admin"},
     "chardet": {"decoding"},

@@ -1,0 +1,191 @@
+"""The journal: one record for each attempt on this mail host, also while the database is down, also of those that were killed.
+
+An SQLite file in the state directory, which many processes write at the same time. A record says when, how and how long, never
+who or what: no address and no content. An attempt is written down when it begins and completed when it ends; what stays
+incomplete was killed. Old records go, and the totals stay, so that counters never run backwards. A journal that
+cannot be written changes no delivery; the attempt is then missing in it. tally.py reads it.
+"""
+
+import os
+import sqlite3
+import time
+from bisect import bisect_left
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TypeVar
+
+from .outcome import Outcome
+from .stopwatch import PHASES
+
+_T = TypeVar("_T")
+
+NAME = "journal.sqlite"
+"""The file in the state directory."""
+
+BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, float("inf"))
+"""Upper bounds in seconds by which the phases are counted."""
+
+KILLED = "killed"
+"""The action of an attempt that did not come to its end."""
+
+_DAYS = 8
+_RECORDS = 100_000
+_TRIM_EVERY = 1_000  # attempts
+_PATIENCE = 0.25  # seconds to wait for another process that is writing
+_CHECKPOINT = 100  # pages in the write-ahead log; whoever opens it next may have to read them
+
+_BROKEN = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR})  # the last: not these tables
+
+_SCHEMA = f"""
+PRAGMA journal_mode = WAL;
+CREATE TABLE attempt (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, began REAL NOT NULL, pid INTEGER NOT NULL, ingress TEXT NOT NULL, way TEXT NOT NULL,
+    queue_id TEXT, status INTEGER, action TEXT, code TEXT, sqlstate TEXT, size INTEGER, message TEXT, reason TEXT,
+    {", ".join(f"{phase} REAL" for phase in PHASES)}
+);
+CREATE INDEX attempt_began ON attempt (began);
+CREATE TABLE total (
+    ingress TEXT, way TEXT, status INTEGER, action TEXT, attempts INTEGER NOT NULL, octets INTEGER NOT NULL, last REAL NOT NULL,
+    PRIMARY KEY (ingress, way, status, action)
+) WITHOUT ROWID;
+CREATE TABLE duration (
+    way TEXT, phase TEXT, bound REAL, attempts INTEGER NOT NULL, seconds REAL NOT NULL, PRIMARY KEY (way, phase, bound)
+) WITHOUT ROWID;
+CREATE TABLE told (fault TEXT PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID;
+"""
+
+_BEGIN = "INSERT INTO attempt (began, pid, ingress, way, queue_id) VALUES (?, ?, ?, ?, ?)"
+_END = f"""
+UPDATE attempt SET status = ?, action = ?, code = ?, sqlstate = ?, size = ?, message = ?, reason = ?,
+       {", ".join(f"{phase} = ?" for phase in PHASES)}
+ WHERE id = ?
+"""  # noqa: S608
+_LOST = "SELECT max(id) FROM attempt WHERE pid = ? AND queue_id IS ? AND status IS NULL"
+_TOLD = "INSERT INTO told VALUES (?, ?) ON CONFLICT DO UPDATE SET at = excluded.at WHERE at <= ? OR at > ?"
+_ADD_TOTAL = """
+INSERT INTO total VALUES (?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT DO UPDATE SET attempts = attempts + excluded.attempts, octets = octets + excluded.octets, last = max(last, excluded.last)
+"""
+_ADD_DURATION = """
+INSERT INTO duration VALUES (?, ?, ?, 1, ?)
+ON CONFLICT DO UPDATE SET attempts = attempts + 1, seconds = seconds + excluded.seconds
+"""
+_OLD = "SELECT max(coalesce((SELECT max(id) FROM attempt WHERE began < ?), 0), (SELECT max(id) FROM attempt) - ?)"
+_KILLED = """
+SELECT ingress, way, -1, ?, count(*), 0, max(began) FROM attempt WHERE status IS NULL AND id <= ? GROUP BY ingress, way
+"""
+
+
+class Journal:
+    """The journal in one state directory, for one process. Nothing here raises what the journal's state causes."""
+
+    def __init__(self, directory: str) -> None:
+        self._path = os.path.join(directory, NAME)
+        self._connection: sqlite3.Connection | None = None
+
+    def begin(self, ingress: str, way: str, queue_id: str, started: float) -> int | None:
+        """An attempt begins in this process. `started`: time.monotonic when it did. Returns its number for `end`."""
+        began = time.time() - time.monotonic() + started
+        values = began, os.getpid(), ingress, way, queue_id or None
+        return self._write(lambda database: database.execute(_BEGIN, values).lastrowid)
+
+    def lost(self, pid: int, queue_id: str) -> int | None:
+        """The number of the attempt that a process which is dead had begun and not ended; None if there is none."""
+        return self._write(lambda database: database.execute(_LOST, (pid, queue_id or None)).fetchone()[0])
+
+    def end(
+        self,
+        entry: int | None,
+        ingress: str,
+        way: str,
+        how: Outcome,
+        *,
+        size: int | None,
+        sqlstate: str,
+        message: str,
+        reason: str,
+        seconds: dict[str, float],
+    ) -> None:
+        """An attempt has ended. size: octets that were read. seconds: for each phase that it came to."""
+        columns = how.status, how.action, how.code, sqlstate or None, size, message or None, reason or None
+
+        def write(database: sqlite3.Connection) -> None:
+            database.execute(_END, (*columns, *(seconds.get(phase) for phase in PHASES), entry))
+            database.execute(_ADD_TOTAL, (ingress, way, how.status, how.action, 1, size or 0, time.time()))
+            for phase, spent in seconds.items():
+                database.execute(_ADD_DURATION, (way, phase, BOUNDS[bisect_left(BOUNDS, spent)], spent))
+            if entry is not None and entry % _TRIM_EVERY == 0:
+                _trim(database)
+
+        self._write(write)
+
+    def due(self, fault: str, seconds: float) -> bool:
+        """Whether `fault` was not told to anybody in the last `seconds`, on this host; if so, it now counts as told."""
+        now = time.time()
+        values = fault, now, now - seconds, now
+        return bool(self._write(lambda database: database.execute(_TOLD, values).rowcount > 0))
+
+    def close(self) -> None:
+        """Close the file; a process that forks must not have it open."""
+        if self._connection is not None:
+            with suppress(sqlite3.Error):
+                self._connection.close()
+            self._connection = None
+
+    def _write(self, work: Callable[[sqlite3.Connection], _T]) -> _T | None:
+        """What `work` returns, after its transaction was committed; None where that went wrong, which is nobody's trouble.
+
+        A file that is no journal makes room for one that is.
+        """
+        try:
+            database = self._connection or self._open()
+            database.execute("BEGIN IMMEDIATE")
+            done = work(database)
+            database.execute("COMMIT")
+        except (sqlite3.Error, OSError) as error:
+            self.close()
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in _BROKEN:
+                self._put_aside()
+            return None
+        except BaseException:
+            self.close()  # which rolls back
+            raise
+        return done
+
+    def _open(self) -> sqlite3.Connection:
+        if not os.path.exists(self._path):
+            self._create()
+        self._connection = sqlite3.connect(self._path, timeout=_PATIENCE, isolation_level=None)
+        # A power failure may cost the last records, but never the file.
+        self._connection.execute("PRAGMA synchronous = NORMAL")
+        self._connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT}")
+        return self._connection
+
+    def _create(self) -> None:
+        """Make the file beside its place and link it there: whole, whoever else does the same."""
+        beside = f"{self._path}.{os.getpid()}"
+        try:
+            database = sqlite3.connect(beside, isolation_level=None)
+            try:
+                database.executescript(_SCHEMA)
+            finally:
+                database.close()
+            with suppress(FileExistsError):
+                os.link(beside, self._path)
+        finally:
+            with suppress(OSError):
+                os.unlink(beside)
+
+    def _put_aside(self) -> None:
+        with suppress(OSError):
+            os.replace(self._path, f"{self._path}.broken")
+        for suffix in ("-wal", "-shm"):  # a new file must not find what was meant for the old one
+            with suppress(OSError):
+                os.unlink(self._path + suffix)
+
+
+def _trim(database: sqlite3.Connection) -> None:
+    """Let old records go. Only those that were killed are not in the totals yet."""
+    (last,) = database.execute(_OLD, (time.time() - _DAYS * 86_400, _RECORDS)).fetchone()
+    database.executemany(_ADD_TOTAL, database.execute(_KILLED, (KILLED, last)).fetchall())
+    database.execute("DELETE FROM attempt WHERE id <= ?", (last,))

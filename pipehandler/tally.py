@@ -1,0 +1,159 @@
+"""Reading the journal: what its records and totals add up to.
+
+An attempt without an end is under way as long as its process lives and has begun no other; otherwise it was killed.
+"""
+
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .journal import BOUNDS, KILLED, NAME
+from .stopwatch import PHASES
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class JournalError(Exception):
+    """The journal cannot be read; the text says why and what to do."""
+
+
+class Exits(NamedTuple):
+    """How many attempts ended in one way since the journal was begun. status: None where they were killed. octets: of the
+    messages that were read. last: when the last of them ended, in seconds since 1970."""
+
+    ingress: str
+    way: str
+    status: int | None
+    action: str
+    attempts: int
+    octets: int
+    last: float
+
+
+class Duration(NamedTuple):
+    """How long one phase took. counts: for each of journal.BOUNDS, how many attempts took no longer."""
+
+    way: str
+    phase: str
+    counts: tuple[int, ...]
+    seconds: float
+
+
+class Record(NamedTuple):
+    """One attempt of the last days. began: seconds since 1970; status: None where it was killed; seconds: for each phase."""
+
+    began: float
+    ingress: str
+    way: str
+    queue_id: str | None
+    status: int | None
+    action: str
+    code: str | None
+    sqlstate: str | None
+    size: int | None
+    message: str | None
+    reason: str | None
+    seconds: dict[str, float]
+
+
+class Tally(NamedTuple):
+    """What the journal says of all time: exits and durations; under_way: attempts that have not ended yet."""
+
+    exits: list[Exits]
+    durations: list[Duration]
+    under_way: int
+
+
+def tally(directory: str) -> Tally:
+    """Add up the journal in the state directory. Raises JournalError."""
+    with _opened(directory) as database:
+        exits = [_exits(*row) for row in database.execute("SELECT * FROM total ORDER BY 1, 2, 3, 4")]
+        durations = _durations(database.execute("SELECT * FROM duration ORDER BY 1, 2, 3").fetchall())
+        incomplete = _incomplete(database)
+    killed = [row for row in incomplete if not row["alive"]]
+    for ingress, way in sorted({(row["ingress"], row["way"]) for row in killed}):
+        own = [row["began"] for row in killed if (row["ingress"], row["way"]) == (ingress, way)]
+        exits = _added(exits, Exits(ingress, way, None, KILLED, len(own), 0, max(own)))
+    return Tally(exits, durations, len(incomplete) - len(killed))
+
+
+def records(directory: str, seconds: float) -> list[Record]:
+    """The attempts that began in the last `seconds` and are over, oldest first. Raises JournalError."""
+    with _opened(directory) as database:
+        alive = {row["id"] for row in _incomplete(database) if row["alive"]}
+        rows = database.execute("SELECT * FROM attempt WHERE began > ? ORDER BY began, id", (time.time() - seconds,))
+        return [_record(row) for row in rows if row["id"] not in alive]
+
+
+@contextmanager
+def _opened(directory: str) -> Iterator[sqlite3.Connection]:
+    path = Path(directory, NAME).absolute()
+    try:
+        if not path.exists():
+            raise JournalError(f"{path}: there is no journal; it begins with the first attempt at a message")
+        database = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=2)
+        database.row_factory = sqlite3.Row
+        try:
+            yield database
+        finally:
+            database.close()
+    except (sqlite3.Error, OSError) as error:
+        text = error.strerror if isinstance(error, OSError) else str(error)
+        raise JournalError(
+            f"{path}: {text}; root and the account of the transport may read it, and a broken one is replaced"
+            " by the next attempt"
+        ) from error
+
+
+def _incomplete(database: sqlite3.Connection) -> list[dict[str, Any]]:
+    """The attempts without an end, and whether each is still alive."""
+    rows = database.execute(
+        "SELECT id, began, pid, ingress, way, id = (SELECT max(id) FROM attempt n WHERE n.pid = a.pid) AS last"
+        "  FROM attempt a WHERE status IS NULL"
+    ).fetchall()
+    return [{**row, "alive": bool(row["last"]) and _alive(row["pid"], row["began"])} for row in rows]
+
+
+def _alive(pid: int, began: float) -> bool:
+    """Whether the process that began then is still there, and not another one with its number."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return False
+    # proc(5): the state; and the start of the process in ticks since the start of the host.
+    up = time.clock_gettime(time.CLOCK_BOOTTIME)
+    return fields[0] not in b"ZX" and time.time() - up + int(fields[19]) / _TICKS <= began + 1
+
+
+def _exits(ingress: str, way: str, status: int, action: str, attempts: int, octets: int, last: float) -> Exits:
+    return Exits(ingress, way, None if status < 0 else status, action, attempts, octets, last)
+
+
+def _added(exits: list[Exits], more: Exits) -> list[Exits]:
+    """The list with what is the same way to end added up."""
+    same = [each for each in exits if each[:4] == more[:4]]
+    for each in same:
+        attempts, octets = each.attempts + more.attempts, each.octets + more.octets
+        more = more._replace(attempts=attempts, octets=octets, last=max(each.last, more.last))
+    return [each for each in exits if each not in same] + [more]
+
+
+def _durations(rows: list[sqlite3.Row]) -> list[Duration]:
+    found = []
+    for way in dict.fromkeys(row["way"] for row in rows):
+        for phase in PHASES:
+            own = [row for row in rows if (row["way"], row["phase"]) == (way, phase)]
+            if own:
+                counts = tuple(sum(row["attempts"] for row in own if row["bound"] <= bound) for bound in BOUNDS)
+                found.append(Duration(way, phase, counts, sum(row["seconds"] for row in own)))
+    return found
+
+
+def _record(row: sqlite3.Row) -> Record:
+    values = {name: row[name] for name in Record._fields if name != "seconds"}
+    values["action"] = row["action"] or KILLED
+    return Record(**values, seconds={phase: row[phase] for phase in PHASES if row[phase] is not None})
