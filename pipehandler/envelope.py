@@ -10,8 +10,6 @@ import socket
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from .config import DEFAULT_PATH
-
 OPTIONS = (
     "config",
     "socket",
@@ -55,8 +53,8 @@ class Envelope(NamedTuple):
     sasl_username: str = ""
 
 
-def from_argv(argv: Sequence[str]) -> tuple[Envelope, str]:
-    """The envelope and the path of the configuration file from the arguments after `deliver`.
+def from_argv(argv: Sequence[str]) -> Envelope:
+    """The envelope from the arguments after `deliver`.
 
     Raises UsageError for an argument that master.cf should not have written.
     """
@@ -68,12 +66,17 @@ def from_argv(argv: Sequence[str]) -> tuple[Envelope, str]:
             break
         name, equals, value = argument.removeprefix("--").partition("=")
         if not argument.startswith("--") or not equals or name not in OPTIONS:
-            raise UsageError(f"argument {argument!r}; expected --NAME=VALUE with NAME one of {', '.join(OPTIONS)}")
+            raise UsageError(
+                f"argument {_shown(argument)}; expected --NAME=VALUE with NAME one of {', '.join(OPTIONS)}"
+            )
         values.setdefault(name, []).append(value)
     else:
         raise UsageError("no recipients; expected -- RECIPIENT... at the end")
-    if not recipients or not all(recipients):
-        raise UsageError(f"recipients {recipients!r}; expected one or more that are not empty after --")
+    if not all(recipients or [""]):
+        empty = sum(not recipient for recipient in recipients)
+        raise UsageError(
+            f"{len(recipients)} recipients, {empty} of them empty; expected one or more after --, none empty"
+        )
 
     originals = values.pop("original-recipient", [])
     if len(originals) not in (0, len(recipients)):
@@ -85,7 +88,7 @@ def from_argv(argv: Sequence[str]) -> tuple[Envelope, str]:
     if "sender" not in once:
         raise UsageError("--sender= is missing; expected once, empty for the null sender")
 
-    envelope = Envelope(
+    return Envelope(
         sender=once["sender"],
         recipients=tuple(lower_domain(recipient) for recipient in recipients),
         original_recipients=tuple(originals),
@@ -98,7 +101,11 @@ def from_argv(argv: Sequence[str]) -> tuple[Envelope, str]:
         client_protocol=once.get("client-protocol", ""),
         sasl_username=once.get("sasl-username", ""),
     )
-    return envelope, once.get("config", DEFAULT_PATH)
+
+
+def _shown(argument: str) -> str:
+    """For the log, where no addresses stand."""
+    return "with an address" if "@" in argument else repr(argument)
 
 
 def lower_domain(address: str) -> str:
@@ -113,7 +120,7 @@ def _number(name: str, once: dict[str, str]) -> int | None:
     if value in ("", "unknown"):
         return None
     if not (value.isascii() and value.isdigit() and len(value) <= 18):
-        raise UsageError(f"--{name}={value!r}; expected a number")
+        raise UsageError(f"--{name}={_shown(value)}; expected a number")
     return int(value)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from . import log, outcome
 from .attempt import Attempt
-from .config import Config, ConfigError, load
+from .config import DEFAULT_PATH, Config, ConfigError, load
 from .cut import Caller, is_orphan, queue_file_octets
 from .deadline import Deadline, TimeUp
 from .envelope import Envelope, UsageError, from_argv
@@ -53,9 +53,9 @@ def run(
         attempt = Attempt(INGRESS, "cold", queue_id, started)
     caller = caller or Caller(os.getpid(), os.getppid())
     try:
-        envelope, path = from_argv(argv)
         if not resident:
-            attempt.config = load(path)
+            attempt.config = load(option(argv, "config") or DEFAULT_PATH)
+        envelope = from_argv(argv)
     except (UsageError, ConfigError) as error:
         wrong = Result(outcome.MISCONFIGURED, reason=str(error))
         return wrong, lambda: attempt.record(wrong)

@@ -1,0 +1,365 @@
+"""The journal: every attempt, whatever its end, leaves one record on the mail host, and none depends on it."""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+from pathlib import Path
+
+import pytest
+from real import account
+from real.database import Database
+from real.handler import Handler
+from real.service import ResidentHandler, Service, begin, configure, ended, held, wait_until
+
+from pipehandler import journal
+from pipehandler.journal import BOUNDS, KILLED, NAME, Journal
+from pipehandler.outcome import DELIVERED, FAULT
+from pipehandler.stopwatch import PHASES
+from pipehandler.tally import Exits, JournalError, Record, records, tally
+
+MESSAGE = b"From: secret@example.org\nMessage-ID: <secret-id@example.org>\nSubject: secret subject\n\nsecret body\n"
+DAY = 86_400.0
+
+
+@pytest.fixture(params=["cold", "resident"])
+def either(request: pytest.FixtureRequest, database: Database) -> Iterator[Handler]:
+    """A handler in each of the two ways."""
+    with account.folder("pipehandler-") as folder:
+        handler = {"cold": Handler, "resident": ResidentHandler}[request.param](folder, database.conninfo)
+        yield handler
+        if isinstance(handler, ResidentHandler):
+            handler.stop()
+
+
+def way(handler: Handler) -> str:
+    """How its messages are delivered."""
+    return "resident" if isinstance(handler, ResidentHandler) else "cold"
+
+
+def written(handler: Handler, count: int = 1) -> list[Record]:
+    """The records, when there are `count` of them; a worker writes when the entrypoint has its answer already."""
+    found: list[Record] = []
+
+    def there() -> bool:
+        with suppress(JournalError):
+            found[:] = records(str(handler.state), 1_000)
+        return len(found) >= count
+
+    wait_until(there, f"the record number {count}")
+    assert len(found) == count
+    return found
+
+
+def query(handler: Handler, statement: str) -> list[tuple[object, ...]]:
+    """Rows of the file itself."""
+    with closing(sqlite3.connect(handler.state / NAME)) as database:
+        return database.execute(statement).fetchall()
+
+
+def test_delivered(either: Handler) -> None:
+    """A delivery leaves when, how, how long and which, and the log line has the same."""
+    before = time.time()
+    done = either.deliver(MESSAGE, queue_id="4jX0XQ66FjzJ9Ll")
+    (record,) = written(either)
+    assert before - 1 < record.began < time.time()
+    assert record[1:8] == ("pipe", way(either), "4jX0XQ66FjzJ9Ll", 0, "delivered", "2.0.0", None)
+    assert (record.size, record.reason) == (len(MESSAGE), None)
+    assert done.output == f"2.0.0 stored {record.message}\n"
+    assert list(record.seconds) == list(PHASES)
+    assert all(0 < seconds < 10 for seconds in record.seconds.values())
+    assert f"message={record.message}" in either.log_lines()[-1]
+
+
+def test_every_end(either: Handler, database: Database) -> None:
+    """Each kind of outcome is told apart, with its SQLSTATE and its reason, and how far it came."""
+    either.deliver(MESSAGE)
+    either.deliver(MESSAGE)
+    either.run(either.command(size="many"), MESSAGE)
+    either.configure(database.conninfo, limits={"message_size": 1024})
+    either.deliver(b"x" * 1025)
+    either.deliver(b"")
+    database.execute("ALTER FUNCTION pipehandler.ingest RENAME TO gone")
+    either.deliver(MESSAGE)
+    either.deliver(MESSAGE)
+    found = [(record.action, record.status, record.sqlstate, len(record.seconds)) for record in written(either, 7)]
+    assert found == [
+        ("delivered", 0, None, 4),
+        ("duplicate", 0, None, 4),
+        ("misconfigured", 75, None, 1),
+        ("too_large", 65, None, 2),
+        ("cut", 75, None, 2),
+        ("store_unavailable", 75, "42883", 4),
+        ("outage", 75, None, 1),
+    ]
+    exits = {each.action: each.attempts for each in tally(str(either.state)).exits}
+    assert exits == dict.fromkeys([action for action, *_ in found], 1)
+
+
+def test_wrong_configuration_is_written_down_where_the_default_is(folder: Path) -> None:
+    """While the configuration cannot be read its state directory is not known: the journal of the default one is used."""
+    script = """
+mkdir -p "$1/upper" "$1/work"
+mount -t overlay overlay -o "lowerdir=/var/lib,upperdir=$1/upper,workdir=$1/work" /var/lib
+install -d -o nobody /var/lib/pipehandler
+shift
+exec "$@"
+"""
+    if not account.IS_ROOT:
+        pytest.skip("only root can have a /var/lib of its own")
+    handler = Handler(folder / "handler", "host=/nonexistent")
+    handler.config.write_text("limits.deadline = 1\n")
+    run_as = ["setpriv", "--reuid", account.NAME, "--clear-groups"]
+    command = ["unshare", "-m", "bash", "-euc", script, "bash", str(folder), *run_as, *handler.command()]
+    done = subprocess.run(command, input=MESSAGE, capture_output=True)
+    assert (done.returncode, done.stdout) == (75, b"4.3.5 mail system incorrectly configured\n"), done.stderr
+    (record,) = records(str(folder / "upper" / "pipehandler"), 100)
+    assert (record.action, record.status) == ("misconfigured", 75)
+    assert record.reason
+    assert "limits.deadline = 1; allowed: " in record.reason
+
+
+def test_nothing_of_the_message(either: Handler, database: Database) -> None:
+    """No address and no content comes into the file, also not where an error would quote them."""
+    either.deliver(
+        MESSAGE, "secret-recipient@example.com", sender="secret-sender@example.org", client_helo="secret-helo"
+    )
+    either.run([*either.command()[:-2], "secret-recipient@example.com"], MESSAGE)
+    either.run([*either.command(), ""], MESSAGE)
+    either.run(either.command(original_recipient="", size="secret@size"), MESSAGE)
+    either.run(["secret@example.org" if word == "--" else word for word in either.command()], MESSAGE)
+    database.execute("ALTER TABLE pipehandler.message ADD CHECK (subject IS NULL) NOT VALID")
+    either.deliver(MESSAGE + b"more")
+    written(either, 6)
+    text = b"".join(path.read_bytes() for path in either.state.glob(f"{NAME}*"))
+    assert b"quarantined" in text
+    assert b"secret" not in text
+    assert not any("secret" in line.replace("message_id=secret-id@example.org", "") for line in either.log_lines())
+
+
+@pytest.mark.parametrize("moment", ["read", "store"])
+def test_killed(handler: Handler, database: Database, moment: str) -> None:
+    """A delivery that is killed has left a record that it began; while it is alive it is under way."""
+    with held(database):
+        running = handler.start(handler.command(queue_id="1"))
+        assert running.stdin
+        wait_until((handler.state / NAME).exists, "the journal")
+        if moment == "store":
+            running.stdin.write(MESSAGE)
+            running.stdin.close()
+            waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+            wait_until(lambda: database.value(waiting), "the wait for the lock")
+        wait_until(lambda: tally(str(handler.state)).under_way, "the record")
+        assert records(str(handler.state), 1_000) == []
+        running.kill()
+        if moment == "store":
+            running.stdin = None
+        running.communicate()
+    (record,) = written(handler)
+    assert (record.action, record.status, record.queue_id, record.seconds) == (KILLED, None, "1", {})
+    told = tally(str(handler.state))
+    assert told == ([Exits("pipe", "cold", None, KILLED, 1, 0, record.began)], [], 0)
+
+
+def test_worker_killed(handler: Handler, database: Database) -> None:
+    """A message whose worker died is one attempt, which ended as Postfix was told: a fault, with the signal."""
+    configure(handler)
+    with Service(handler) as service, held(database):
+        running = begin(handler, service, MESSAGE)
+        os.kill(service.workers()[0], signal.SIGKILL)
+        assert ended(running).status == 75
+        (record,) = written(handler)
+    assert (record.action, record.status, record.way) == ("fault", 75, "resident")
+    assert record.reason == "the worker killed by signal 9"
+
+
+def test_congested(handler: Handler, database: Database) -> None:
+    """A message for which no worker was free is an attempt, too, though no worker saw it."""
+    configure(handler, wait=1)
+    with Service(handler) as service:
+        with held(database):
+            first = begin(handler, service, MESSAGE)
+            assert handler.deliver(MESSAGE, queue_id="2").status == 75
+        assert ended(first).status == 0
+        found = written(handler, 2)
+    assert [(record.action, record.queue_id) for record in found] == [("delivered", None), ("congested", "2")]
+    assert found[1].seconds["start"] >= 1
+
+
+def test_a_number_that_was_given_out_again(folder: Path) -> None:
+    """An attempt is under way only if its process is the one that began it, and has not begun another since."""
+    journal = Journal(str(folder))
+    journal.begin("pipe", "cold", "1", time.monotonic())
+    journal.begin("pipe", "cold", "2", time.monotonic())
+    journal.close()
+    with closing(sqlite3.connect(folder / NAME)) as database, database:
+        database.execute(
+            "INSERT INTO attempt (began, pid, ingress, way) VALUES (?, 1, 'pipe', 'cold')", (time.time() - 9e5,)
+        )
+    assert tally(str(folder)).under_way == 1
+    assert [(record.queue_id, record.action) for record in records(str(folder), 1e6)] == [(None, KILLED), ("1", KILLED)]
+
+
+def test_many_at_once(handler: Handler) -> None:
+    """Whoever comes at the same time, to a journal that is not there yet, is written down."""
+    with ThreadPoolExecutor(16) as pool:
+        done = list(pool.map(lambda number: handler.deliver(MESSAGE, f"a{number}@example.com"), range(48)))
+    assert {each.status for each in done} == {0}
+    assert [record.action for record in written(handler, 48)] == ["delivered"] * 48
+    assert [path.name for path in handler.state.iterdir() if path.name.startswith(f"{NAME}.")] == []
+
+
+def whole(path: Path) -> None:
+    """A journal with a record, closed."""
+    before = Journal(str(path.parent))
+    before.begin("pipe", "cold", "1", time.monotonic())
+    before.close()
+
+
+def cut(path: Path) -> None:
+    """A journal of which the end is missing."""
+    whole(path)
+    os.truncate(path, 5_000)
+
+
+SPOILED: dict[str, Callable[[Path], object]] = {
+    "no database": lambda path: path.write_bytes(b"no database " * 500),
+    "cut": cut,
+    "other tables": lambda path: sqlite3.connect(path).executescript("CREATE TABLE attempt (id)"),
+    "empty": lambda path: path.touch(),
+}
+
+
+@pytest.mark.parametrize("how", SPOILED)
+def test_spoiled(either: Handler, how: str) -> None:
+    """A file that is no journal is put aside by the first attempt that meets it, and the next one begins a new one."""
+    SPOILED[how](either.state / NAME)
+    for path in either.state.iterdir():
+        account.give(path)
+    for number in range(4):
+        assert either.deliver(MESSAGE, f"a{number}@example.com").status == 0
+    wait_until(lambda: len(records(str(either.state), 1_000)) >= 2, "the new records")
+    assert (either.state / f"{NAME}.broken").exists()
+
+
+def read_only(path: Path) -> None:
+    """A journal that nobody but root may write."""
+    whole(path)
+    path.chmod(0o444)
+
+
+UNUSABLE: dict[str, Callable[[Path], object]] = {
+    "no directory": lambda path: path.parent.rmdir(),
+    "not ours": lambda path: os.chown(path.parent, 0, 0),
+    "something else there": lambda path: path.mkdir(),
+    "read-only": read_only,
+}
+
+
+@pytest.mark.parametrize("how", UNUSABLE)
+def test_unusable(either: Handler, how: str) -> None:
+    """A journal that cannot be written changes no delivery, and who reads it is told why there is nothing."""
+    if not account.IS_ROOT:
+        pytest.skip("only root can close its files to the handler's account")
+    UNUSABLE[how](either.state / NAME)
+    assert either.deliver(MESSAGE).status == 0
+    assert "action=delivered" in either.log_lines()[-1]
+    if how != "read-only":
+        with pytest.raises(JournalError, match=f"{NAME}: "):
+            tally(str(either.state))
+
+
+def test_full_disk(either: Handler) -> None:
+    """A full disk under the state directory changes no delivery; when there is room again, attempts are written down again."""
+    if not account.IS_ROOT:
+        pytest.skip("only root can mount")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k,mode=777", "tmpfs", either.state], check=True)
+    try:
+        assert either.deliver(MESSAGE, "1@example.com").status == 0
+        written(either)
+        filler = either.state / "filler"
+        with filler.open("wb", buffering=0) as file, suppress(OSError):
+            while True:
+                file.write(b"x" * 100)
+        for number in range(60):  # what room its own files have left is used up
+            assert either.deliver(MESSAGE, f"{number}@example.com").status == 0
+            if len(records(str(either.state), 1_000)) < number:
+                break
+        else:
+            pytest.fail("the disk did not become full")
+        filler.unlink()
+        before = len(records(str(either.state), 1_000))
+        assert either.deliver(MESSAGE, "last@example.com").status == 0
+        assert either.deliver(MESSAGE, "last@example.com").status == 0
+        wait_until(lambda: len(records(str(either.state), 1_000)) > before, "a new record")
+    finally:
+        if isinstance(either, ResidentHandler):
+            either.stop()
+        subprocess.run(["umount", either.state], check=True)
+
+
+def test_somebody_else_writes_for_long(either: Handler) -> None:
+    """Whoever locks the file delays a delivery by moments only, and does not fail it."""
+    either.deliver(MESSAGE)
+    written(either)
+    with closing(sqlite3.connect(either.state / NAME, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        started = time.monotonic()
+        assert either.deliver(MESSAGE, "other@example.com").status == 0
+        assert time.monotonic() - started < 3
+        other.execute("ROLLBACK")
+
+
+def test_old_records_go_and_totals_stay(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Records are kept for some days and up to a number; what they add up to stays, those that were killed included."""
+    monkeypatch.setattr(journal, "_RECORDS", 500)
+    book = Journal(str(folder))
+    for number in range(1, 1_001):
+        entry = book.begin("pipe", "cold", str(number), time.monotonic())
+        if number % 100:
+            seconds = {"start": 0.2, "read": 0.001}
+            how = FAULT if number % 10 == 0 else DELIVERED
+            book.end(entry, "pipe", "cold", how, size=10, sqlstate="", message="", reason="", seconds=seconds)
+    before = tally(str(folder))
+    assert sum(each.attempts for each in before.exits) == 1_000 - before.under_way
+    with closing(sqlite3.connect(folder / NAME)) as database, database:
+        database.execute("UPDATE attempt SET began = began - ? WHERE id <= 700", (9 * DAY,))
+        database.execute("UPDATE sqlite_sequence SET seq = 1999")
+    entry = book.begin("pipe", "cold", "last", time.monotonic())
+    assert entry == 2000
+    book.end(entry, "pipe", "cold", DELIVERED, size=10, sqlstate="", message="", reason="", seconds={"start": 0.2})
+    book.close()
+    after = tally(str(folder))
+    kept = records(str(folder), 100 * DAY)
+    assert len(kept) == 1
+    assert {each.action: each.attempts for each in after.exits} == {"delivered": 901, "fault": 90, KILLED: 10}
+    assert {each.action: each.octets for each in after.exits} == {"delivered": 9_010, "fault": 900, KILLED: 0}
+    start, read = after.durations
+    assert (start.phase, start.counts[-1], read.phase, read.counts[-1]) == ("start", 991, "read", 990)
+    assert start.counts[BOUNDS.index(0.1)] == 0
+    assert start.counts[BOUNDS.index(0.25)] == 991
+    assert start.seconds == pytest.approx(991 * 0.2)
+
+
+def test_what_nobody_else_may_read(either: Handler) -> None:
+    """The file belongs to the handler's account, and is closed to others."""
+    either.deliver(MESSAGE)
+    written(either)
+    for path in either.state.glob(f"{NAME}*"):
+        assert path.stat().st_mode & 0o077 == 0, path
+        assert path.owner() == account.NAME
+
+
+def test_reading_changes_nothing(handler: Handler) -> None:
+    """Whoever reads it, root included, leaves the handler's account able to write it."""
+    handler.deliver(MESSAGE)
+    for path in handler.state.glob(f"{NAME}-*"):
+        path.unlink()
+    tally(str(handler.state))
+    assert handler.deliver(MESSAGE).status == 0
+    assert len(records(str(handler.state), 1_000)) >= 1
+    assert all(path.owner() == account.NAME for path in handler.state.iterdir())
