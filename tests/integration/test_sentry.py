@@ -1,0 +1,226 @@
+"""Being told: Sentry hears of what nobody foresaw, once in a while, and nothing of what a message says."""
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from socket import create_server
+from typing import Any
+
+import pytest
+from real import account
+from real.database import Database
+from real.handler import Ended, Handler
+from real.service import ResidentHandler, Service, begin, configure, ended, held, wait_until
+
+MESSAGE = b"From: secret@example.org\nMessage-ID: <secret-id@example.org>\nSubject: secret subject\n\nsecret body\n"
+PASSWORD = "secret-password"
+TO = "secret-recipient@example.com"
+
+
+class Collector:
+    """An HTTP server that takes what sentry-sdk sends; `events` are the events, `text` all that came, headers included."""
+
+    def __init__(self) -> None:
+        self.events: list[dict[str, Any]] = []
+        self.text = b""
+        collector = self
+
+        class Request(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                if self.headers.get("Content-Encoding") == "gzip":
+                    body = gzip.decompress(body)
+                collector.text += str(self.headers).encode() + body
+                _, *items = body.splitlines()
+                for head, item in zip(items[::2], items[1::2], strict=True):
+                    if json.loads(head)["type"] == "event":
+                        collector.events.append(json.loads(item))
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                """Not on stderr."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Request)
+        self._thread = threading.Thread(target=self._server.serve_forever)
+        self._thread.start()
+        self.dsn = f"http://key@127.0.0.1:{self._server.server_port}/1"
+
+    def event(self, count: int = 1) -> dict[str, Any]:
+        """The newest of `count` events."""
+        wait_until(lambda: len(self.events) >= count, f"event {count}")
+        return self.events[count - 1]
+
+    def close(self) -> None:
+        """Stop."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    """A collector on loopback."""
+    server = Collector()
+    yield server
+    server.close()
+
+
+@pytest.fixture(params=["cold", "resident"])
+def either(request: pytest.FixtureRequest, database: Database) -> Iterator[Handler]:
+    """A handler in each of the two ways."""
+    with account.folder("pipehandler-") as folder:
+        handler = {"cold": Handler, "resident": ResidentHandler}[request.param](folder, database.conninfo)
+        yield handler
+        if isinstance(handler, ResidentHandler):
+            handler.stop()
+
+
+def telling(handler: Handler, database: Database, dsn: str, **values: object) -> None:
+    """Configure the handler to tell."""
+    handler.configure(f"{database.conninfo} password={PASSWORD}", sentry={"dsn": dsn, **values})
+
+
+def fault(handler: Handler) -> Ended:
+    """A delivery with an internal fault: its stdin cannot be read (EBADF), which nobody foresaw."""
+    with open(os.devnull, "wb") as only_writable:
+        return ended(handler.start(handler.command(TO, sender="secret-sender@example.org"), stdin=only_writable))
+
+
+def test_internal_fault(either: Handler, database: Database, collector: Collector) -> None:
+    """An internal fault is told with its stack, the outcome, versions; and without any value, address or credential."""
+    telling(either, database, collector.dsn)
+    assert fault(either) == (75, "4.3.0 internal fault\n")
+    event = collector.event()
+    (exception,) = event["exception"]["values"]
+    assert exception["type"] == "OSError"
+    assert "value" not in exception
+    assert exception["stacktrace"]["frames"][-1]["function"] == "_deliver"
+    assert "io.FileIO" in exception["stacktrace"]["frames"][-1]["context_line"]
+    assert event["message"].startswith("fault: OSError (EBADF) at pipehandler.pipe:")
+    assert event["extra"]["outcome"] == "fault"
+    assert event["extra"]["status"] == 75
+    assert set(event["extra"]["versions"]) == {"python", "mail-parser", "psycopg", "sentry-sdk"}
+    assert event["release"].startswith("pipehandler@")
+    assert b"secret" not in collector.text
+    assert "vars" not in json.dumps(event)
+
+
+def test_once_in_a_while(either: Handler, database: Database, collector: Collector) -> None:
+    """The same fault is told once in `sentry.every` seconds, whatever process meets it; then it is told again."""
+    telling(either, database, collector.dsn, every=3)
+    assert {fault(either).status for _ in range(4)} == {75}
+    collector.event()
+    time.sleep(3)
+    assert len(collector.events) == 1
+    fault(either)
+    collector.event(2)
+
+
+def test_quarantined(either: Handler, database: Database, collector: Collector) -> None:
+    """A message that could not be parsed is told where that is wanted: the reason and the size, nothing of what it says."""
+    database.execute("ALTER TABLE pipehandler.message ADD CHECK (state = 'failed') NOT VALID")
+    telling(either, database, collector.dsn)
+    assert "not parsed" in either.deliver(MESSAGE, TO).output
+    telling(either, database, collector.dsn, quarantined=True)
+    assert "not parsed" in either.deliver(MESSAGE + b"more", TO).output
+    event = collector.event()
+    assert event["message"] == "quarantined: the data was refused (CheckViolation) SQLSTATE 23514"
+    assert event["extra"]["size"] == len(MESSAGE) + 4
+    assert "exception" not in event
+    assert len(collector.events) == 1
+    assert b"secret" not in collector.text
+
+
+def test_worker_that_died(handler: Handler, database: Database, collector: Collector) -> None:
+    """A worker that dies with a message is told by its supervisor, which goes on at once."""
+    configure(handler)
+    with handler.config.open("a") as file:
+        file.write(f'[sentry]\ndsn = "{collector.dsn}"\n')
+    with Service(handler) as service, held(database):
+        running = begin(handler, service, MESSAGE)
+        os.kill(service.workers()[0], 9)
+        assert ended(running).status == 75
+        assert collector.event()["message"] == "fault: the worker killed by signal 9"
+        assert service.answers()
+
+
+def test_nothing_unforeseen(either: Handler, database: Database, collector: Collector) -> None:
+    """What is foreseen is not told, and sentry-sdk is not loaded for it: a delivery, a database that is down."""
+    telling(either, database, collector.dsn)
+    assert either.deliver(MESSAGE, TO).status == 0
+    either.configure("host=127.0.0.1 port=1", sentry={"dsn": collector.dsn})
+    assert either.deliver(MESSAGE, TO).status == 75
+    time.sleep(1)
+    assert collector.text == b""
+
+
+@pytest.mark.parametrize("how", ["refused", "deaf", "no address", "no dsn"])
+def test_its_failure_changes_nothing(either: Handler, database: Database, how: str) -> None:
+    """A collector that does not answer, or none, changes neither the status nor the time of a delivery."""
+    with create_server(("127.0.0.1", 0)) as deaf:
+        port = deaf.getsockname()[1] if how == "deaf" else account.free_port()
+        dsn = {"no address": "http://key@nowhere.invalid/1", "no dsn": "rubbish"}.get(
+            how, f"http://key@127.0.0.1:{port}/1"
+        )
+        telling(either, database, dsn)
+        assert either.deliver(MESSAGE, TO).status == 0
+        started = time.monotonic()
+        assert fault(either) == (75, "4.3.0 internal fault\n")
+        assert time.monotonic() - started < 3
+        left = [path for path in Path("/proc").glob("[0-9]*/cmdline") if str(either.folder).encode() in read(path)]
+        if how == "deaf" and not isinstance(either, ResidentHandler):
+            assert len(left) == 1  # the one that tells; it is gone when its time is over
+        wait_until(lambda: not [path for path in left if ours(path, either)], "the end of who tells")
+
+
+def read(path: Path) -> bytes:
+    """What is in a file, if it is still there."""
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def ours(path: Path, handler: Handler) -> bool:
+    """Whether a process that told something for the handler is there, the service and its workers apart."""
+    return b"\0deliver\0" in read(path) and str(handler.folder).encode() in read(path)
+
+
+RAISING = """
+import sys, time
+from pipehandler import sentry
+from pipehandler.config import Config, Sentry, State
+from pipehandler.journal import Journal
+from pipehandler.outcome import FAULT, Result
+
+def parse(argument):
+    local = argument * 2
+    try:
+        raise KeyError(local)
+    except KeyError as error:
+        raise ValueError(argument) from error
+
+folder, dsn, secret = sys.argv[1:]
+try:
+    parse(secret)
+except ValueError as error:
+    config = Config(sentry=Sentry(dsn=dsn), state=State(folder))
+    sentry.tell(config, Journal(folder), Result(FAULT, fault=error), 10.0, size=7)
+"""
+
+
+def test_texts_of_exceptions(folder: Path, collector: Collector) -> None:
+    """Neither the texts nor the variables of an exception and of those behind it are sent, and no argument."""
+    subprocess.run([sys.executable, "-c", RAISING, str(folder), collector.dsn, "secret-body"], check=True)
+    event = collector.event()
+    assert [each["type"] for each in event["exception"]["values"]] == ["KeyError", "ValueError"]
+    assert event["extra"]["size"] == 7
+    assert b"secret-body" not in collector.text
