@@ -11,6 +11,7 @@ from pathlib import Path
 
 import backlog
 import database
+import journal
 import one
 import recipients
 import report
@@ -20,7 +21,7 @@ import through
 from report import Report
 from setting import setting
 
-PARTS = {each.__name__: each for each in (one, through, sizes, recipients, rows, backlog, database)}
+PARTS = {each.__name__: each for each in (one, through, sizes, recipients, rows, backlog, database, journal)}
 
 
 def main() -> None:

@@ -7,7 +7,8 @@ key, the value and what is allowed. The README lists every key; a test compares.
 
 import os
 import tomllib
-from dataclasses import dataclass, field, fields
+from contextlib import suppress
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 DEFAULT_PATH = "/etc/pipehandler/pipehandler.toml"
@@ -15,7 +16,14 @@ DEFAULT_SOCKET = "/run/pipehandler/socket"
 
 
 class ConfigError(Exception):
-    """The configuration cannot be used; the text names the file, the key, the value and what is allowed."""
+    """The configuration cannot be used; the text names the file, the key, the value and what is allowed.
+
+    `usable`: what it says all the same about where to write that down; the defaults where it does not.
+    """
+
+    def __init__(self, text: str, usable: "Config | None" = None) -> None:
+        super().__init__(text)
+        self.usable = usable or Config()
 
 
 def _key(default: Any, meaning: str, low: int | None = None, high: int | None = None) -> Any:
@@ -135,7 +143,16 @@ def load(path: str = DEFAULT_PATH) -> Config:
     try:
         return _config(table)
     except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
+        raise ConfigError(f"{path}: {error}", _usable(table)) from None
+
+
+def _usable(table: dict[str, Any]) -> Config:
+    """Of a configuration that is wrong somewhere, the sections that say where that can be written down."""
+    usable = Config()
+    for name in ("log", "state"):
+        with suppress(ConfigError):
+            usable = replace(usable, **{name: getattr(_config({name: table.get(name, {})}), name)})
+    return usable
 
 
 def _config(table: dict[str, Any]) -> Config:

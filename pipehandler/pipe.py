@@ -57,6 +57,8 @@ def run(
             attempt.config = load(option(argv, "config") or DEFAULT_PATH)
         envelope = from_argv(argv)
     except (UsageError, ConfigError) as error:
+        if isinstance(error, ConfigError):
+            attempt.config = error.usable
         wrong = Result(outcome.MISCONFIGURED, reason=str(error))
         return wrong, lambda: attempt.record(wrong)
     limits = attempt.config.limits

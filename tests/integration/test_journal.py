@@ -112,7 +112,7 @@ exec "$@"
     if not account.IS_ROOT:
         pytest.skip("only root can have a /var/lib of its own")
     handler = Handler(folder / "handler", "host=/nonexistent")
-    handler.config.write_text("limits.deadline = 1\n")
+    handler.config.write_text("no TOML\n")
     run_as = ["setpriv", "--reuid", account.NAME, "--clear-groups"]
     command = ["unshare", "-m", "bash", "-euc", script, "bash", str(folder), *run_as, *handler.command()]
     done = subprocess.run(command, input=MESSAGE, capture_output=True)
@@ -120,7 +120,17 @@ exec "$@"
     (record,) = records(str(folder / "upper" / "pipehandler"), 100)
     assert (record.action, record.status) == ("misconfigured", 75)
     assert record.reason
-    assert "limits.deadline = 1; allowed: " in record.reason
+    assert "not a TOML file" in record.reason
+
+
+def test_wrong_configuration(handler: Handler) -> None:
+    """A configuration that is wrong in another place still says where its journal and its log are."""
+    with handler.config.open("a") as file:
+        file.write("[limits]\ndeadline = 1\n")
+    assert handler.deliver(MESSAGE, queue_id="1").status == 75
+    (record,) = written(handler)
+    assert (record.action, record.queue_id) == ("misconfigured", "1")
+    assert "limits.deadline = 1; allowed: " in handler.log_lines()[-1]
 
 
 def test_nothing_of_the_message(either: Handler, database: Database) -> None:

@@ -17,6 +17,7 @@ TITLES = (
     "A backlog",
     "What is written",
     "Round trips",
+    "The journal",
     "The aims",
 )
 

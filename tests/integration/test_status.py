@@ -1,0 +1,149 @@
+"""`pipehandler status`: how it goes, for a person."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from real import account
+from real.database import Database
+from real.handler import Handler
+from real.service import Service, configure
+
+from pipehandler import outcome
+from pipehandler.journal import KILLED
+from pipehandler.observation import Observation
+from pipehandler.outcome import TABLE
+from pipehandler.status import bars, lines, status, way_out
+from pipehandler.tally import Record, Tally
+
+MESSAGE = b"From: a@example.org\nMessage-ID: <1@example.org>\nSubject: x\n\nhello\n"
+NOTHING = Observation(Tally([], [], 0), None, 6, None, None, False, {"database": "no", "queue": "no", "service": "no"})
+
+
+def run(handler: Handler, *arguments: str) -> str:
+    """What `pipehandler status` prints."""
+    program = Path(sys.executable).with_name("pipehandler")
+    done = subprocess.run([program, "--config", handler.config, "status", *arguments], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def record(ago: float, action: str, status: int | None = 75, **values: str) -> Record:
+    """An attempt so many seconds before 1,000,000."""
+    given = {"code": None, "sqlstate": None, "size": 1, "message": None, "reason": None, "queue_id": None, **values}
+    return Record(began=1e6 - ago, ingress="pipe", way="cold", status=status, action=action, seconds={}, **given)  # type: ignore[arg-type]
+
+
+def test_everything_is_well(handler: Handler, database: Database) -> None:
+    """Deliveries are counted, the database is up, the quarantine is empty, the workers are there."""
+    configure(handler, workers=2)
+    with Service(handler):
+        handler.deliver(MESSAGE)
+        handler.deliver(MESSAGE)
+        time.sleep(0.2)
+        text = run(handler)
+    rows = [line.split() for line in text.splitlines()]
+    assert ["delivered", "1", "█", "1", "█"] in rows
+    assert ["duplicate", "1", "█", "1", "█"] in rows
+    assert "Workers:    0 of 2 busy, 0 messages waiting; 0 replaced, 0 died since the start" in text
+    assert "Quarantine: empty" in text
+    assert f"Database:   up, schema {database.value('SELECT max(version) FROM pipehandler.migration')}\n" in text
+    assert "Delivered:  last 2" in text
+    assert "WENT WRONG" not in text
+
+
+def test_what_went_wrong(handler: Handler, database: Database) -> None:
+    """A failure is shown with its reason, how often, its last queue id, and what to do; alike ones together."""
+    handler.configure(f"host=127.0.0.1 port={account.free_port()} user=pipehandler dbname=mail")
+    handler.deliver(MESSAGE, queue_id="first")
+    handler.deliver(MESSAGE, queue_id="second")
+    handler.deliver(MESSAGE, queue_id="third")
+    text = run(handler)
+    assert "Database:   DOWN: connection failed" in text
+    assert "Outage:     " in text
+    assert "outage: 2 in the last hour, 2 in the day, last " in text
+    assert "queue id third\n    the database is known to be down\n    -> " in text
+    assert "queue id first\n    connection failed: " in text
+    shown = json.loads(run(handler, "--json"))
+    assert {action: each["hour"] for action, each in shown["attempts"].items()} == {"store_unavailable": 1, "outage": 2}
+    assert [(each["action"], each["hour"]) for each in shown["failures"]] == [
+        ("outage", 2),
+        ("store_unavailable", 1),
+    ]
+    assert (shown["database"], shown["service"], shown["outage"], shown["under_way"]) == (None, None, True, 0)
+    assert set(shown["reasons"]) >= {"database", "service"}
+
+
+def test_no_journal(handler: Handler) -> None:
+    """Before the first attempt there is nothing to tell, and a journal that may not be read is said to be so."""
+    assert "no attempt at a message in the last day" in run(handler)
+    (handler.state / "journal.sqlite").mkdir()
+    assert "Journal:    not readable: " in run(handler)
+
+
+def test_an_older_schema(handler: Handler, database: Database) -> None:
+    """A schema that is not the one of this program is said to be so, with the command that mends it."""
+    database.execute("DELETE FROM pipehandler.migration WHERE version > 4")
+    assert "schema 4, but " in run(handler)
+    assert "`pipehandler migrate`" in run(handler)
+
+
+def test_watch(handler: Handler) -> None:
+    """With --watch it is shown again and again until Ctrl-C, and ends without a stack."""
+    program = Path(sys.executable).with_name("pipehandler")
+    command = [str(program), "--config", str(handler.config), "status", "--watch"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stdout
+        assert running.stderr
+        seen = 0
+        while seen < 2:
+            seen += "again every 2 s; Ctrl-C ends it" in running.stdout.readline()
+        running.send_signal(2)
+        assert "Traceback" not in running.stderr.read()
+    program_json = subprocess.run([*command, "--json"], capture_output=True, text=True)
+    assert program_json.returncode == 2
+
+
+def test_counts() -> None:
+    """Attempts are counted by the hour and by five minutes, the newest on the right."""
+    found = [record(0, "delivered", 0), record(299, "delivered", 0), record(3_599, "delivered", 0)]
+    found += [record(3_600, "delivered", 0), record(86_399, "fault"), record(-5, KILLED, None)]
+    counts = status(found, NOTHING, 1e6).counts
+    assert counts["delivered"] == ([1, *[0] * 10, 2], [*[0] * 22, 1, 3])
+    assert counts["fault"] == ([0] * 12, [1, *[0] * 23])
+    assert counts[KILLED] == ([*[0] * 11, 1], [*[0] * 23, 1])
+    assert list(counts) == ["delivered", "fault", KILLED]
+
+
+def test_bars() -> None:
+    """The greatest count is the highest bar; one is seen beside a million; nothing is nothing."""
+    assert bars([0, 1, 4, 8]) == " ▁▄█"
+    assert bars([1, 1_000_000]) == "▁█"
+    assert bars([0, 0]) == "  "
+    assert bars([]) == ""
+
+
+@pytest.mark.parametrize("action", [*(row.action for row in TABLE if row.status), "quarantined", KILLED])
+def test_every_failure_has_a_way_out(action: str) -> None:
+    """Whatever can go wrong is shown with what to do."""
+    found = record(1, action, reason="because\x1b[31m")
+    shown = list(lines(status([found], NOTHING, 1e6)))
+    assert f"    -> {way_out(found)}" in shown
+    assert f"{action}: " in "\n".join(shown)
+    assert len(way_out(found)) > 20
+
+
+@pytest.mark.parametrize(
+    ("sqlstate", "told"),
+    [
+        ("", "pipehandler check"), ("08006", "pipehandler check"), ("28P01", "pg_hba.conf"), ("3D000", "create it"),
+        ("3F000", "migrate"), ("42883", "migrate"), ("42501", "lacks a right"), ("53300", "max_connections"),
+        ("25006", "read-write"), ("57014", "pg_stat_activity"), ("57P03", "recovering"), ("40P01", "tried again"),
+    ],
+)  # fmt: skip
+def test_way_out_by_sqlstate(sqlstate: str, told: str) -> None:
+    """What the database said decides what to do."""
+    assert told in way_out(record(1, outcome.STORE_UNAVAILABLE.action, sqlstate=sqlstate))
