@@ -36,7 +36,7 @@ class Database:
     """Where messages are stored."""
 
     conninfo: str = _key("", "libpq connection string of the handler; secrets belong in a passfile")
-    admin_conninfo: str = _key("", "the same for the commands that migrate and read; empty: conninfo")
+    admin_conninfo: str = _key("", "the same for the commands that migrate, read and repair; empty: conninfo")
     connect_timeout: int = _key(5, "seconds to wait for a connection, for each host named in conninfo", 2, 300)
     statement_timeout: int = _key(20, "seconds that the server may work on one message", 1, 300)
 

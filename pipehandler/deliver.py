@@ -46,7 +46,7 @@ def deliver(
     try:
         stopwatch.enter("parse")
         identity = identify(raw)
-        document, fault = read(raw, identity.id, config, deadline)
+        document, fault = read(raw[identity.prepended :], identity.id, config, deadline)
         if short:
             document.defects.insert(0, Defect("shorter-than-told"))
         submission = Submission(

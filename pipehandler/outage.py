@@ -34,6 +34,11 @@ class Outage:
                 os.close(self._probe)
             self._probe = None
 
+    @property
+    def known(self) -> bool:
+        """Whether a delivery has found the database down, and none has succeeded since; to look changes nothing."""
+        return os.path.exists(self._path)
+
     def refuses(self) -> bool:
         """Whether this delivery should leave at once. False: go on, and tell `failed` or `succeeded` how it went."""
         try:

@@ -1,4 +1,4 @@
-"""The lines for Postfix and systemd, made from the files in postfix/ with the paths of this installation."""
+"""The lines for Postfix, systemd and Prometheus, made from the files in postfix/ with the paths of this installation."""
 
 import os
 import re
@@ -6,7 +6,15 @@ import sys
 
 from .share import share
 
-FILES = ("master.cf", "main.cf", "pipehandler_status_filter", "pipehandler.socket", "pipehandler.service")
+FILES = (
+    "master.cf",
+    "main.cf",
+    "pipehandler_status_filter",
+    "pipehandler.socket",
+    "pipehandler.service",
+    "pipehandler-metrics.service",
+    "pipehandler.rules.yml",
+)
 """The examples in postfix/, without their ending .example."""
 
 _FENCE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "__main__.py")

@@ -19,6 +19,7 @@ DAY = 86_400
 _HOUR = 3_600
 _BARS = " ▁▂▃▄▅▆▇█"
 _FAILURES = 5
+_REASONS = 3
 _ORDER = [*(each.action for each in outcome.TABLE), KILLED]
 
 _CHECK = "`pipehandler check` says what is wrong, and the line that mends it"
@@ -129,7 +130,7 @@ def lines(status: Status) -> Iterator[str]:
         yield "no attempt at a message in the last day"
     yield ""
     for name, text in _about(status):
-        yield f"{name + ':':<12}{text}"
+        yield f"{name + ':' if name else '':<12}{text}"
     if status.failures:
         yield ""
         yield "WHAT WENT WRONG LAST"
@@ -174,6 +175,11 @@ def _about(status: Status) -> Iterator[tuple[str, str]]:
             f"{queued.messages} {name}, the oldest of {_time(queued.oldest)}" for name, queued in seen.queue.items()
         ]
         yield "Queue", "; ".join(each) or "empty"
+        often = Counter[str]()
+        for queued in seen.queue.values():
+            often.update(queued.reasons)
+        for reason, messages in often.most_common(_REASONS):
+            yield "", f"{messages} wait: {cut(reason, 120)}"
     if seen.service is None:
         yield "Workers", "none: every message is delivered cold"
     else:

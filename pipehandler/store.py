@@ -63,6 +63,11 @@ class StoreError(Exception):
 class DataRefused(StoreError):
     """The server refused the data itself and will refuse it again: store the bytes without what was read from them."""
 
+    @property
+    def outage(self) -> bool:
+        """Another message has other data."""
+        return False
+
 
 class Stored(NamedTuple):
     """What happened for one recipient: the ids of its delivery and message, and whether they were there before."""
@@ -137,8 +142,7 @@ class Store:
         server refuses the decoded view, StoreError otherwise; after either nothing was stored, or it is not known.
         """
         arguments = submission.arguments()
-        if octets(arguments) > _LARGEST:
-            raise DataRefused(STORE_UNAVAILABLE, "the data was refused (larger than the protocol allows)", _TOO_LARGE)
+        check_size(arguments)
         wanted = len(set(submission.envelope.recipients))
         for attempt in range(1, _TRIES + 1):
             kept = self.socket is not None
@@ -172,16 +176,25 @@ class Store:
     def _idle(self) -> bool:
         return self._connection is not None and self._connection.info.transaction_status == TransactionStatus.IDLE
 
-    def rows(self, statement: str, parameters: Sequence[Any] | dict[str, Any] = ()) -> list[dict[str, Any]]:
-        """The rows that `statement` (one of ours, never built from input) returns, each as a dict."""
+    def rows(
+        self, statement: str, parameters: Sequence[Any] | dict[str, Any] = (), binary: bool = False
+    ) -> list[dict[str, Any]]:
+        """The rows that `statement` (one of ours, never built from input) returns, each as a dict. `binary`: bytes come as they
+        are, in half the memory."""
         with _translated():
             cursor = self.connect().cursor(row_factory=dict_row)
-            return cursor.execute(statement, parameters).fetchall()
+            return cursor.execute(statement, parameters, binary=binary).fetchall()
 
     def script(self, statements: str) -> None:
         """Run several statements of ours, separated by semicolons, without parameters."""
         with _translated():
             self.connect().execute(statements)
+
+
+def check_size(arguments: Sequence[Any]) -> None:
+    """Raises DataRefused for arguments of a statement that a server may not take: it would end the session instead."""
+    if octets(arguments) > _LARGEST:
+        raise DataRefused(STORE_UNAVAILABLE, "the data was refused (larger than the protocol allows)", _TOO_LARGE)
 
 
 def _parameters(conninfo: str) -> dict[str, Any]:

@@ -22,3 +22,6 @@ EX_CONFIG = 78
 
 DEFERRED = frozenset({EX_OSERR, EX_TEMPFAIL})
 """The two statuses after which Postfix keeps the message and tries again."""
+
+NAMES = {number: name for name, number in list(globals().items()) if name.startswith("EX_")}
+"""The name of each status."""

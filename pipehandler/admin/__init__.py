@@ -1,14 +1,47 @@
-"""The operator's commands: `pipehandler COMMAND`. Delivery does not pass here, so click is loaded only now."""
+"""The operator's commands: `pipehandler COMMAND`. Delivery does not pass here, so click is loaded only now; and of the commands
+only the one that is wanted, with what it needs."""
+
+from importlib import import_module
 
 import click
 
 from pipehandler import __version__
 from pipehandler.config import DEFAULT_PATH
 
-from . import reading, setup
+COMMANDS = {
+    "deliver": "setup.deliver",
+    "migrate": "setup.migrate_",
+    "postfix": "setup.postfix_lines",
+    "serve": "setup.serve",
+    "check": "checking.check",
+    "status": "overview.status_",
+    "metrics": "watching.metrics",
+    "list": "reading.list_",
+    "show": "reading.show",
+    "raw": "reading.raw",
+    "attachment": "reading.attachment",
+    "quarantine": "quarantine.quarantine",
+    "reparse": "reparsing.reparse",
+    "import": "importing.import_",
+}
+"""Each command and its place below this package."""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _Commands(click.Group):
+    """The commands, each imported when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name].partition(".")
+        command: click.Command = getattr(import_module(f".{module}", __package__), name)
+        return command
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option("--config", default=DEFAULT_PATH, show_default=True, help="The configuration file.")
 @click.option("--conninfo", help="Connect with this libpq connection string instead of the configured one.")
 @click.version_option(__version__)
@@ -16,10 +49,3 @@ from . import reading, setup
 def cli(context: click.Context, config: str, conninfo: str | None) -> None:
     """Mail from Postfix's pipe(8) into PostgreSQL: once, byte-exact, in one transaction."""
     context.obj = {"config": config, "conninfo": conninfo}
-
-
-for _command in (
-    *(setup.deliver, setup.migrate_, setup.postfix_lines, setup.serve),
-    *(reading.list_, reading.show, reading.raw, reading.attachment),
-):
-    cli.add_command(_command)

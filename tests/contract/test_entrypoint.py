@@ -384,6 +384,16 @@ def test_killed_agent(handler: Handler, database: Database) -> None:
     assert stored(database) == []
 
 
+def test_fields_of_one_delivery_are_not_the_message(handler: Handler, database: Database) -> None:
+    """What Postfix prepends for one recipient is not shown to the others, who share the message: it is in delivery alone."""
+    for name in ("ann", "ben"):
+        prepended = f"Return-Path: <a@example.org>\nX-Original-To: {name}\nDelivered-To: {name}@example.com\n".encode()
+        assert handler.deliver(prepended + MESSAGE, f"{name}@example.com").status == 0
+    ((header,),) = database.rows("SELECT header FROM pipehandler.message")
+    assert {"delivered-to", "x-original-to", "return-path"}.isdisjoint(field.lower() for field, _ in header)
+    assert database.value("SELECT count(DISTINCT prepended) FROM pipehandler.delivery") == 2
+
+
 def test_killed_agent_with_prepended_fields(handler: Handler, database: Database) -> None:
     """What pipe(8) prepends (its flags D, O and R) is not in ${size}, and does not hide that the end is missing."""
     size = len(MESSAGE.replace(b"\n", b"\r\n"))

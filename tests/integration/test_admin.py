@@ -303,6 +303,7 @@ def test_postfix_lines() -> None:
     assert [line for line in everything.splitlines() if line.startswith("##### ")] == [
         *("##### master.cf", "##### main.cf", "##### pipehandler_status_filter"),
         *("##### pipehandler.socket", "##### pipehandler.service"),
+        *("##### pipehandler-metrics.service", "##### pipehandler.rules.yml"),
     ]
 
 

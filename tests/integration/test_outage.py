@@ -105,3 +105,11 @@ def test_without_a_state_directory(handler: Handler, database: Database, state: 
     for _ in range(2):
         assert handler.deliver(MESSAGE).status == 75
         assert KNOWN not in handler.log_lines()[-1]
+
+
+def test_what_postgresql_refuses_is_no_outage(handler: Handler, database: Database) -> None:
+    """A recipient that PostgreSQL refuses defers its own message, and keeps nobody else's out."""
+    database.execute("ALTER TABLE pipehandler.delivery ADD CHECK (recipient NOT LIKE 'odd%%')")
+    assert handler.deliver(MESSAGE, "odd@example.com").status == 75
+    assert not (handler.state / "outage").exists()
+    assert handler.deliver(MESSAGE, "even@example.com").status == 0

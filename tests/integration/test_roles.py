@@ -31,6 +31,7 @@ ALLOWED = {
         "raw_message": {"SELECT", "DELETE"},
     },
 }
+REPARSE = "SELECT * FROM pipehandler.reparse(NULL, '{}', NULL, NULL, NULL)"
 INGEST = "SELECT * FROM pipehandler.ingest('{}', '{}', '', '', '', '', NULL)"
 
 
@@ -91,11 +92,23 @@ def test_handler_gets_no_further(untouched: Database, statement: str) -> None:
         attempt(untouched, "pipehandler", statement)
 
 
-@pytest.mark.parametrize("role", ["reader", "upkeep"])
-def test_only_the_handler_stores(untouched: Database, role: str) -> None:
-    """Readers and upkeep may not deliver."""
+def test_readers_do_not_store(untouched: Database) -> None:
+    """A reader may neither deliver nor repair."""
+    for statement in (INGEST, REPARSE):
+        with pytest.raises(InsufficientPrivilege):
+            attempt(untouched, "reader", statement)
+
+
+def test_the_handler_does_not_repair(untouched: Database) -> None:
+    """A handler may not replace what is stored."""
     with pytest.raises(InsufficientPrivilege):
-        attempt(untouched, role, INGEST)
+        attempt(untouched, "pipehandler", REPARSE)
+
+
+def test_upkeep_imports_and_repairs(untouched: Database) -> None:
+    """Upkeep may bring in messages and replace what was read from their bytes; as itself, so that it needs the rights for it."""
+    attempt(untouched, "upkeep", INGEST, REPARSE)
+    assert not untouched.value("SELECT prosecdef FROM pg_proc WHERE oid = 'pipehandler.reparse'::regproc")
 
 
 def test_shadow_objects_have_no_effect(every_database: Database) -> None:

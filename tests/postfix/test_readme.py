@@ -13,7 +13,7 @@ import pytest
 from real import account
 from real.database import Database
 from real.handler import Handler
-from real.postgresql import FAST, PostgreSQL
+from real.postgresql import PostgreSQL
 
 REPOSITORY = Path(__file__).parents[2]
 README = (REPOSITORY / "README.md").read_text("utf-8")
@@ -67,7 +67,7 @@ def test_set_up_and_commands() -> None:
         systemctl = folder / "overlay" / "bin" / "systemctl"
         systemctl.write_text(SYSTEMCTL)
         systemctl.chmod(0o755)
-        server = PostgreSQL(folder / "pg", 16, {**FAST, "listen_addresses": "", "port": "5432"})
+        server = PostgreSQL(folder / "pg", 16, {"listen_addresses": "", "port": "5432"})
         server.port = 5432
         server.start()
         try:

@@ -4,6 +4,7 @@ What makes it deliver to pipehandler are the very files in postfix/, as `pipehan
 """
 
 import json
+import os
 import re
 import shutil
 import smtplib
@@ -85,12 +86,19 @@ class Postfix:
         with (self.config / name).open("a") as file:
             file.write(text)
 
+    def settle(self) -> None:
+        """Let the configuration look old: Postfix waits for up to two seconds with a file that was just changed."""
+        for file in self.config.iterdir():
+            os.utime(file, (1, 1))
+
     def postconf(self, *arguments: str) -> str:
         """What postconf prints; it complains on stderr, which is part of the answer."""
+        self.settle()
         done = subprocess.run(["postconf", "-c", self.config, *arguments], capture_output=True, text=True)
         return done.stdout + done.stderr
 
     def _postfix(self, command: str) -> None:
+        self.settle()
         done = subprocess.run(["postfix", "-c", self.config, command], capture_output=True, text=True, timeout=60)
         if done.returncode:
             raise RuntimeError(f"postfix {command} failed: {done.stdout}{done.stderr}{self.log()[-2000:]}")

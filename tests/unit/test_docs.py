@@ -60,7 +60,7 @@ def test_keys() -> None:
 
 def test_commands() -> None:
     """Every command is in the README."""
-    named = [command for command in admin.cli.commands if not re.search(rf"`[^`\n]*\b{command}\b[^`\n]*`", README)]
+    named = [command for command in admin.COMMANDS if not re.search(rf"`[^`\n]*\b{command}\b[^`\n]*`", README)]
     assert named == []
 
 

@@ -15,10 +15,10 @@ from real.service import Service
 FLOORS = (
     # Numbers, tables and shapes.
     ("sysexits", "document", "limits", "share", "finding", "postconf", "handover", "systemd", "stopwatch", "child"),
-    ("outcome", "listening"),
+    ("outcome", "listening", "postqueue"),
     # No I/O but reading the configuration and writing the log, no clock.
     ("config", "journal", "fingerprint", "charset", "transfer_encoding", "authentication"),
-    ("envelope", "log", "decoding", "defect"),
+    ("envelope", "prepended", "log", "decoding", "defect"),
     ("encoded_word",),
     ("address", "parameter"),
     ("part",),
@@ -28,18 +28,24 @@ FLOORS = (
     # What deliveries on one host tell each other, and the operator.
     ("deadline", "outage", "survival", "cut", "sentry", "tally"),
     ("parsing", "rlimit", "attempt"),
+    ("bounded",),
     # PostgreSQL.
     ("submission",),
     ("store",),
     # The story of a message; what operators ask for.
-    ("deliver", "health", "mailbox", "migrate", "postfix", "table"),
+    ("deliver", "reparse", "health", "mailbox", "migrate", "postfix", "table"),
+    ("quarantine",),
+    # How it goes.
+    ("observation",),
+    ("metrics", "scrape", "status"),
     # Being sure before the first mail.
-    ("check_role",),
-    ("check_database", "check_transport"),
+    ("check_argv", "check_role"),
+    ("check_server", "check_transport"),
+    ("check_database",),
     ("check_handler", "check_postfix"),
     ("check_account",),
     # The ways in.
-    ("pipe",),
+    ("pipe", "importing"),
     # The resident workers.
     ("worker",),
     ("crew",),
@@ -47,7 +53,8 @@ FLOORS = (
     ("serve",),
     # The commands.
     ("admin.command",),
-    ("admin.checking", "admin.reading", "admin.setup"),
+    ("admin.upkeep", "admin.checking", "admin.overview", "admin.reading", "admin.setup", "admin.watching"),
+    ("admin.quarantine", "admin.reparsing", "admin.importing"),
     ("admin",),
     # The fence.
     ("fence",),
@@ -56,7 +63,7 @@ FLOORS = (
 UPWARD = {("admin.setup", "fence")}
 """The exception: `deliver` among the commands goes through the fence, like every delivery."""
 
-INGRESSES = {"pipe"}
+INGRESSES = {"importing", "pipe"}
 
 # fmt: off
 COLD = frozenset({
@@ -91,6 +98,7 @@ DOORS = {
     "psycopg": {"store"},
     "sqlite3": {"journal", "tally"},
     "sentry_sdk": {"sentry"},
+    "prometheus_client": {"metrics"},
     "mailparser": {"header"},
     "click": {name for name in MODULES if name.partition(".")[0] == "admin"},
     "chardet": {"decoding"},

@@ -1,0 +1,132 @@
+"""`pipehandler import`: bring in what is in files."""
+
+import os
+import shutil
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+
+import click
+
+from pipehandler import importing
+from pipehandler.config import Config, load
+from pipehandler.importing import File, Refused
+from pipehandler.outcome import DUPLICATE
+from pipehandler.store import Store
+from pipehandler.sysexits import EX_DATAERR, EX_OK, EX_TEMPFAIL, EX_UNAVAILABLE
+from pipehandler.table import cut
+
+from .command import Failure, told
+from .upkeep import INTERRUPTED, Progress, hint_for, interruptible, opened_for_upkeep, progress
+
+_GOES_ON = "run it again to go on: what is stored is not stored twice"
+
+
+@click.command("import")
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True)
+@click.option("--recipient", "recipients", multiple=True, help="The envelope recipient; may be given several times.")
+@click.option("--sender", help='The envelope sender, "" for the null sender.')
+@click.pass_context
+def import_(context: click.Context, paths: Sequence[str], recipients: Sequence[str], sender: str | None) -> None:
+    """Store messages from files: a message, an mbox, a Maildir, a folder with *.eml files; - is stdin.
+
+    Without --recipient and --sender the envelope is read from the fields that Postfix prepended. A message that is stored already is
+    not stored again. Exit statuses: 65 if a message was refused, 75 if one was deferred or the database is away.
+    """
+    if "" in recipients:
+        raise click.UsageError("--recipient is empty")
+    recipients = [_text(recipient) for recipient in recipients]
+    sender = None if sender is None else _text(sender)
+    with told():
+        config = load(context.obj["config"])
+    with opened_for_upkeep(context) as store, ExitStack() as stack:
+        run = _Import(store, config, recipients, sender)
+        try:
+            run.all(list(run.listed(paths, stack)))
+        except KeyboardInterrupt:
+            run.show()
+            raise Failure(f"interrupted; {_GOES_ON}", INTERRUPTED) from None
+    run.show()
+    context.exit(run.status)
+
+
+class _Import:
+    """One run of `import`."""
+
+    def __init__(self, store: Store, config: Config, recipients: Sequence[str], sender: str | None) -> None:
+        self.store, self.config, self.recipients, self.sender = store, config, recipients, sender
+        self.actions: Counter[str] = Counter()
+        self.status = EX_OK
+        self.bar = Progress()
+
+    def listed(self, paths: Sequence[str], stack: ExitStack) -> Iterator[File]:
+        for path in paths:
+            try:
+                if path == "-":
+                    spool = stack.enter_context(tempfile.NamedTemporaryFile(prefix="pipehandler-"))  # noqa: SIM115 # the stack closes it
+                    shutil.copyfileobj(sys.stdin.buffer, spool)
+                    spool.flush()
+                    yield File(spool.name, alias="-")
+                else:
+                    yield from importing.files(path)
+            except Refused as error:
+                self.refuse(path, str(error))
+            except OSError as error:
+                self.refuse(path, os.strerror(error.errno or 0))
+
+    def all(self, files: Sequence[File]) -> None:
+        with interruptible() as between, progress(lambda: len(files)) as self.bar:
+            for file in files:
+                for message in importing.messages(file, self.config.limits.message_size):
+                    between()
+                    if message.refused:
+                        self.refuse(message.name, message.refused)
+                    else:
+                        self.one(message.name, message.raw)
+                self.bar.advance()
+
+    def one(self, name: str, raw: bytes) -> None:
+        try:
+            envelope = importing.envelope(raw, self.recipients, self.sender)
+        except Refused as error:
+            self.refuse(name, str(error))
+            return
+        result = importing.bring_in(raw, envelope, self.config, self.store)
+        how = result.outcome
+        if importing.stops(result):
+            self.show()
+            hint = hint_for(result.sqlstate)
+            raise Failure(
+                f"{_name(name)}: {how.text}: {result.reason}; {hint or _GOES_ON}",
+                EX_UNAVAILABLE if hint else EX_TEMPFAIL,
+            )
+        if importing.unfit(result):
+            self.refuse(name, f"the database cannot take its envelope: {result.reason} SQLSTATE {result.sqlstate}")
+            return
+        self.actions[how.action] += 1
+        line = " ".join(filter(None, (how.action, result.message)))
+        if how.status != EX_OK:
+            self.status = EX_TEMPFAIL
+        note = importing.advice(raw, result, self.store) if how == DUPLICATE else result.reason
+        self.bar.say(f"{_name(name)}: {line}" + (f": {cut(note, 300)}" if note else ""))
+
+    def refuse(self, name: str, why: str) -> None:
+        self.actions["refused"] += 1
+        self.status = self.status or EX_DATAERR
+        self.bar.say(f"{_name(name)}: refused: {why}")
+
+    def show(self) -> None:
+        counts = ", ".join(f"{number} {action}" for action, number in self.actions.items())
+        click.echo(counts or "nothing to import")
+
+
+def _name(path: str) -> str:
+    """A file name for a terminal: it may hold anything but a slash."""
+    return cut(_text(path), 1000)
+
+
+def _text(argument: str) -> str:
+    """An argument as text; octets that are no UTF-8 are escaped, as pipe(8)'s are (envelope.py)."""
+    return os.fsencode(argument).decode("utf-8", "backslashreplace")

@@ -1,0 +1,143 @@
+"""`pipehandler quarantine list | show | export | drop`: what could not be parsed, and what a person can do with it."""
+
+from pathlib import Path
+
+import click
+
+from pipehandler import quarantine as store_of
+from pipehandler.mailbox import NoSuchMessage, Row
+from pipehandler.quarantine import FileDiffers
+from pipehandler.sysexits import EX_CANTCREAT
+from pipehandler.table import cut, safe, table
+
+from .command import Failure, echo_json, local, opened_store
+from .upkeep import opened_for_upkeep
+
+_WIDE = 72  # columns of a reason
+
+
+@click.group("quarantine")
+def quarantine() -> None:
+    """What could not be parsed: stored with its bytes, and to be worked on."""
+
+
+@quarantine.command("list")
+@click.option("--reasons", is_flag=True, help="Only count, by reason.")
+@click.option("--limit", type=click.IntRange(1, 1_000_000), default=20, show_default=True, help="At most so many.")
+@click.option("--json", "as_json", is_flag=True, help="A JSON array, for programs.")
+@click.pass_context
+def list_(context: click.Context, reasons: bool, limit: int, as_json: bool) -> None:
+    """List the messages in quarantine, newest first."""
+    with opened_store(context) as store:
+        rows = store_of.reasons(store) if reasons else store_of.messages(store, limit)
+    if as_json:
+        echo_json(rows)
+    elif not rows:
+        click.echo("nothing is in quarantine")
+    elif reasons:
+        lines = [[row["messages"], local(row["oldest"]), local(row["newest"]), row["error"]] for row in rows]
+        click.echo(table(["MESSAGES", "OLDEST", "NEWEST", "REASON"], lines, _WIDE))
+    else:
+        lines = [
+            [row["message"], local(row["received_at"]), row["size"], _recipients(row), row["error"]] for row in rows
+        ]
+        click.echo(table(["MESSAGE", "RECEIVED", "SIZE", "RECIPIENTS", "REASON"], lines, _WIDE))
+
+
+@quarantine.command("show")
+@click.argument("name", metavar="ID")
+@click.option("--json", "as_json", is_flag=True, help="A JSON object, for programs.")
+@click.pass_context
+def show(context: click.Context, name: str, as_json: bool) -> None:
+    """Show why a message is in quarantine. ID is the number of a delivery or the UUID of a message."""
+    with opened_store(context) as store:
+        row = store_of.message(store, name)
+        row["head"] = store_of.head(store, row["id"])
+    if as_json:
+        keys = ("id", "received_at", "size", "sha256", "error", "parser", "defects", "deliveries", "head")
+        echo_json({key: row[key] for key in keys})
+        return
+    lines = [
+        f"Message:    {row['id']}",
+        f"Reason:     {cut(row['error'], 500)}",
+        f"Parser:     {row['parser']}",
+        f"Size:       {row['size']} octets, sha256 {row['sha256']}",
+    ]
+    for delivery in row["deliveries"]:
+        ends = f"from {delivery['sender'] or '<>'} to {delivery['recipient']}"
+        queue = f", queue id {delivery['queue_id']} on {delivery['mail_host']}" if delivery["queue_id"] else ""
+        lines.append(cut(f"Delivery:   {delivery['id']} {ends}, {local(delivery['received_at'])}{queue}", 2000))
+    lines += [f"Defect:     {cut(defect['code'] + ' ' + defect['detail'], 100)}" for defect in row["defects"]]
+    lines += ["", *(line[:200] for line in row["head"] or ["(the bytes are not stored any more)"])]
+    click.echo(safe("\n".join(lines)))
+
+
+@quarantine.command("export")
+@click.argument("names", metavar="[ID]...", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="All that is in quarantine.")
+@click.option(
+    "--to", "folder", type=click.Path(file_okay=False, path_type=Path), required=True, help="The folder for the files."
+)
+@click.pass_context
+def export(context: click.Context, names: tuple[str, ...], everything: bool, folder: Path) -> None:
+    """Write an .eml file for each delivery: its envelope as Postfix would prepend it, then the exact bytes.
+
+    `pipehandler import` reads such files. None is overwritten.
+    """
+    if bool(names) == everything:
+        raise click.UsageError("give the ids of messages, or --all")
+    with opened_store(context) as store:
+        if everything:
+            found = [row["message"] for row in store_of.messages(store)]
+        else:
+            found = list(dict.fromkeys(store_of.message(store, name)["id"] for name in names))
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for each in found:
+                try:
+                    for file in store_of.export(store, each, folder):
+                        click.echo(_exported(file))
+                except NoSuchMessage as error:  # retention took its bytes, or somebody dropped it
+                    if not everything:
+                        raise
+                    click.echo(str(error), err=True)
+        except (OSError, FileDiffers) as error:
+            raise Failure(
+                f"{folder}: {error.strerror}" if isinstance(error, OSError) else str(error), EX_CANTCREAT
+            ) from error
+    if not found:
+        click.echo("nothing is in quarantine")
+
+
+@quarantine.command("drop")
+@click.argument("names", metavar="ID...", nargs=-1, required=True)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_context
+def drop(context: click.Context, names: tuple[str, ...], yes: bool) -> None:
+    """Delete messages in quarantine, their bytes and their deliveries, for good."""
+    with opened_for_upkeep(context) as store:
+        rows = {row["id"]: row for row in (store_of.message(store, name) for name in names)}
+        if not yes:
+            for row in rows.values():
+                click.echo(f"{row['id']}  {row['size']} octets  {_recipients(row)}  {cut(row['error'], _WIDE)}")
+            click.confirm(f"Delete {_counted(len(rows), 'message')} for good?", abort=True)
+        for found in rows:
+            click.echo(f"dropped {found} with {_counted(store_of.drop(store, found), 'delivery', 'deliveries')}")
+
+
+def _recipients(row: Row) -> str:
+    """The first recipients of a message."""
+    recipients = row.get("recipients") or [delivery["recipient"] for delivery in row.get("deliveries", ())]
+    more = f" and {len(recipients) - 2} more" if len(recipients) > 2 else ""
+    return cut(", ".join(recipients[:2]), 60) + more
+
+
+def _exported(file: store_of.Exported) -> str:
+    line = f"{file.path}" if file.written else f"{file.path} is there already"
+    if not file.told:
+        line += ": its envelope cannot be written into it; import it with --recipient and --sender"
+    return cut(line, 4000)
+
+
+def _counted(number: int, one: str, many: str = "") -> str:
+    return f"{number} {one if number == 1 else many or one + 's'}"

@@ -1,0 +1,193 @@
+"""Is the database ready for the handler? Asked with the handler's conninfo, so as the role that it connects as.
+
+Reachable, and with the schema of this program; check_server.py looks at the server's settings, check_role.py at what
+the role may do.
+"""
+
+import os
+import pwd
+import re
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from .check_role import check_role
+from .check_server import check_clock, check_connections, check_server
+from .config import Config
+from .finding import Finding
+from .health import health
+from .migrate import migrations
+from .outcome import MISCONFIGURED
+from .store import Store, StoreError
+
+_ABOUT = """
+SELECT current_user::text AS role, current_database()::text AS database, d.datdba::regrole::text AS owner,
+       current_setting('server_version_num')::int AS number, current_setting('server_version') AS version,
+       current_setting('server_encoding') AS encoding, pg_is_in_recovery() AS standby,
+       extract(epoch FROM clock_timestamp())::float8 AS clock,
+       (SELECT rolname::text FROM pg_roles WHERE rolsuper ORDER BY oid LIMIT 1) AS superuser,
+       current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
+       - coalesce(current_setting('reserved_connections', true)::int, 0) AS connections,
+       r.rolconnlimit AS of_role, d.datconnlimit AS of_database,
+       EXISTS (SELECT FROM pg_namespace WHERE nspname = 'pipehandler') AS schema
+  FROM pg_roles r, pg_database d
+ WHERE r.rolname = current_user AND d.datname = current_database()
+"""
+
+_FUNCTIONS = """
+SELECT p.proname::text AS name, bool_and(has_function_privilege(p.oid, 'EXECUTE')) AS may
+  FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+ WHERE n.nspname = 'pipehandler' AND p.proname IN ('ingest', 'health')
+ GROUP BY p.proname
+"""
+
+_REFUSED = (
+    (r'database "(.*)" does not exist', "database-missing", 'CREATE DATABASE "{}";'),
+    (r'role "(.*)" does not exist', "role-missing", 'CREATE ROLE "{}" LOGIN IN ROLE pipehandler_ingest;'),
+    (r'role "(.*)" is not permitted to log in', "role-nologin", 'ALTER ROLE "{}" LOGIN;'),
+    (
+        r'permission denied for database "(.*)"',
+        "rights-too-few",
+        'GRANT CONNECT ON DATABASE "{}" TO pipehandler_ingest;',
+    ),
+    (r'(?:authentication failed for user|pg_hba.conf .* user) "([^"]*)"', "authentication", None),
+    (
+        r"no password supplied()",
+        "authentication",
+        "# give the account a passfile, and name it in conninfo (passfile=...)",
+    ),
+    (
+        r'too many connections for role "(.*)"',
+        "connections",
+        'ALTER ROLE "{}" CONNECTION LIMIT -1;',
+    ),
+    (r'too many connections for database "(.*)"', "connections", 'ALTER DATABASE "{}" CONNECTION LIMIT -1;'),
+    (
+        r"too many clients|remaining connection slots()",
+        "connections",
+        "ALTER SYSTEM SET max_connections = 200; -- and restart the server",
+    ),
+)
+"""What a server says that does not let one in (if it speaks English), its code, and what mends it."""
+
+
+def check_database(config: Config, path: str, maxproc: int) -> list[Finding]:
+    """What is wrong with the database that `config`, read from `path`, names. maxproc: as for check_handler."""
+    store = Store(config.database.conninfo, config.database.connect_timeout, config.database.statement_timeout)
+    try:
+        try:
+            store.connect()
+        except StoreError as error:
+            return [_unreachable(error, path)]
+        before = time.time()
+        (about,) = store.rows(_ABOUT)
+        found = [
+            *check_clock(about["clock"], before, time.time()),
+            *check_server(store, about),
+            *check_connections(about, config, maxproc),
+        ]
+        if not about["schema"]:
+            return [*found, _migrate("schema-missing", "there is no schema pipehandler", config, about, path)]
+        return [*found, *check_role(store, about["superuser"]), *_schema(store, config, about, path)]
+    except StoreError as error:
+        return [
+            Finding(
+                "database-fails",
+                f"the database does not answer: {error} (SQLSTATE {error.sqlstate})",
+                "Messages would be deferred (4.3.0 message store unavailable).",
+                "# look into the server's log",
+            )
+        ]
+    finally:
+        store.close()
+
+
+def account() -> str:
+    """The name of the account that this process runs as."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
+
+
+def _unreachable(error: StoreError, path: str) -> Finding:
+    text = str(error)
+    code, mend = "database-unreachable", "# start the server, or correct host and port of database.conninfo in " + path
+    if error.outcome == MISCONFIGURED:
+        code, mend = "conninfo", f"# correct database.conninfo in {path}"
+    for pattern, word, line in _REFUSED:
+        refused = re.search(pattern, text)
+        if refused:
+            code = word
+            name = refused[1] or ""
+            mend = line.format(name) if line else _let_in(name)
+            break
+    return Finding(
+        code,
+        f"no connection to the database: {text}",
+        "Every message would be deferred (4.3.0 message store unavailable), and bounced in the end.",
+        mend,
+    )
+
+
+def _let_in(role: str) -> str:
+    own = account()
+    line = f"local all {role} peer" + ("" if own == role else " map=pipehandler")
+    mapped = "" if own == role else f", and to pg_ident.conf: pipehandler {own} {role}"
+    return f"# add to pg_hba.conf, above what refuses it: {line}{mapped}; then SELECT pg_reload_conf();"
+
+
+def _schema(store: Store, config: Config, about: dict[str, Any], path: str) -> Iterator[Finding]:
+    """The schema is there; is it that of this program?"""
+    may = {row["name"]: row["may"] for row in store.rows(_FUNCTIONS)}
+    newest = migrations()[-1].version
+    if "health" not in may:
+        yield _migrate("schema-old", "the schema has no function pipehandler.health", config, about, path)
+        return
+    try:
+        version = health(store).schema_version
+    except StoreError as error:
+        if may["health"] and error.sqlstate != "42501":  # insufficient_privilege: check_role has told
+            raise
+        return
+    if version < newest:
+        what = f"the schema has version {version}, and this program needs {newest}"
+        yield _migrate("schema-old", what, config, about, path)
+    elif version > newest:
+        yield Finding(
+            "schema-new",
+            f"the schema has version {version}, and this program knows {newest}",
+            "What this program stores may not be what the newer one expects.",
+            "# install the newer pipehandler on this host, too, as the README says",
+        )
+    elif "ingest" not in may:
+        yield Finding(
+            "schema-damaged",
+            f"the schema has version {version}, but no function pipehandler.ingest",
+            "Every message would be deferred (4.3.0 message store unavailable).",
+            "# create it again as in the newest file of sql/ that has it, with its GRANT",
+        )
+
+
+def _migrate(code: str, what: str, config: Config, about: dict[str, Any], path: str) -> Finding:
+    """Whoever owns the database migrates it; never with a password in the line."""
+    program = os.path.join(os.path.dirname(sys.executable), "pipehandler")
+    conninfo, owner = config.database.conninfo, about["owner"].strip('"')
+    if "://" in conninfo:
+        conninfo = re.sub(r"://([^/@]*@)?", f"://{owner}@", conninfo, count=1)
+    else:
+        conninfo = re.sub(r"\b(user|password|passfile)\s*=\s*('(\\.|[^'])*'|\S+)\s*", "", conninfo).strip()
+        conninfo += f" user={owner}"
+    local = [] if re.search(r"\bhost(addr)?\s*=\s*[^/\s]|://[^@]*@[^/?]", conninfo) else ["runuser", "-u", owner, "--"]
+    try:
+        pwd.getpwnam(owner)
+    except KeyError:
+        local = []
+    return Finding(
+        code,
+        what,
+        "Every message would be deferred (4.3.0 message store unavailable).",
+        shlex.join([*local, program, "--config", path, "--conninfo", conninfo, "migrate"]),
+    )

@@ -1,0 +1,231 @@
+"""Is Postfix ready for the handler? What main.cf says, and master.cf through check_transport.py.
+
+Everything that the files in postfix/ set is known here, and beside it what Postfix's own settings can do to mail.
+"""
+
+import os
+import re
+import shlex
+from collections.abc import Iterator
+
+from .check_argv import configuration
+from .check_transport import check_transport, printed, transports
+from .config import Config, ConfigError, load
+from .finding import Finding
+from .postconf import Postfix, PostfixError, Service, seconds, words
+
+_MARGIN = 30  # seconds between our deadline and Postfix's
+_DAY = 86400
+_OF_TRANSPORT = ("_destination_recipient_limit", "_time_limit")
+_OLDEST = (3, 7)
+
+_CHOOSERS = (
+    *("virtual_transport", "mailbox_transport", "local_transport", "relay_transport", "default_transport"),
+    "fallback_transport",
+)
+"""The parameters that name a transport."""
+
+_TABLES = (
+    *("transport_maps", "mailbox_transport_maps", "fallback_transport_maps"),
+    "sender_dependent_default_transport_maps",
+)
+"""The parameters whose tables may name it: nobody can list what is in them."""
+
+
+def unreadable(directory: str, error: PostfixError) -> Finding:
+    """Postfix is not there, or does not understand its own configuration."""
+    return Finding(
+        "postfix",
+        f"the configuration of Postfix in {directory} cannot be read: {error}",
+        "Without Postfix nothing brings mail to the handler.",
+        "apt-get install postfix" if "no program" in str(error) else f"# edit {directory}: {error}",
+    )
+
+
+def check_postfix(postfix: Postfix, path: str, config: Config | None) -> list[Finding]:
+    """What is wrong with this instance. path: of the handler's configuration; config: what is in it, if it can be loaded."""
+    services = transports(postfix)
+    found = [*_warnings(postfix, services), *_host(postfix, config)]
+    if not services:
+        found.append(
+            Finding(
+                "transport-missing",
+                f"no service in {postfix.directory}/master.cf runs pipehandler deliver",
+                "Postfix has no way to the handler.",
+                printed(postfix, path, config, None),
+            )
+        )
+    for service in services:
+        of_service = _configuration(service, services, path, config)
+        found += check_transport(postfix, service, *of_service)
+        if service.command == "pipe":
+            found += _limits(postfix, service, of_service[1])
+    if services:
+        found += _route(postfix, services)
+    return found
+
+
+def _configuration(
+    service: Service, services: list[Service], path: str, config: Config | None
+) -> tuple[str, Config | None]:
+    """The configuration that `service` should have: the one that is checked, unless another transport has that already."""
+    own = configuration(service)
+    if own == path or path not in map(configuration, services):
+        return path, config
+    try:
+        return own, load(own)
+    except ConfigError:  # its account will tell
+        return own, None
+
+
+def _warnings(postfix: Postfix, services: list[Service]) -> Iterator[Finding]:
+    runs = any(service.command == "pipe" for service in services)
+    for warning in postfix.warnings:
+        unused = re.search(r"main\.cf: unused parameter: ([^=]+)=", warning)
+        if unused and unused[1].endswith(_OF_TRANSPORT) and not runs:
+            continue  # these will be used as soon as there is the transport
+        yield Finding(
+            "postfix-warning",
+            f"postconf says: {warning}",
+            "Postfix does not do what is written there.",
+            postfix.command("-X", unused[1]) if unused else f"# edit it: {warning}",
+        )
+
+
+def _limits(postfix: Postfix, service: Service, config: Config | None) -> Iterator[Finding]:
+    """What main.cf says about the transport."""
+    name = f"{service.name}_destination_recipient_limit"
+    if postfix.parameters.get(name) != "1":
+        yield Finding(
+            "recipient-limit",
+            f"{name} is {postfix.parameters.get(name)}",
+            "Several recipients share one status: when one of them is refused, all are.",
+            postfix.command("-e", f"{name}=1"),
+        )
+    if config is None:
+        return
+    name = f"{service.name}_time_limit"
+    value = service.options.get(name, postfix.parameters.get(name, "0"))
+    needed = config.limits.deadline + _MARGIN
+    if _seconds(value) < needed:
+        yield Finding(
+            "time-limit",
+            f"{name} is {value}; limits.deadline is {config.limits.deadline} s, so {needed} s is the least",
+            "Postfix would kill deliveries that the handler is about to end by itself, and nobody is told the reason.",
+            postfix.command("-e", f"{name}={max(300, needed)}s"),
+        )
+
+
+def _host(postfix: Postfix, config: Config | None) -> Iterator[Finding]:
+    """What main.cf says about all mail."""
+    parameters = postfix.parameters
+    version = parameters["mail_version"]
+    if tuple(int(number) for number in version.split("-")[0].split(".")[:2]) < _OLDEST:
+        yield Finding("postfix-version", f"this is Postfix {version}", "3.7 or newer is needed.", "# upgrade Postfix")
+    if parameters["enable_long_queue_ids"] != "yes":
+        yield Finding(
+            "long-queue-ids",
+            f"enable_long_queue_ids is {parameters['enable_long_queue_ids']}",
+            "Queue ids are used again, so one in the log or in delivery.queue_id may mean several messages.",
+            postfix.command("-e", "enable_long_queue_ids=yes"),
+        )
+    for name in ("maximal_queue_lifetime", "bounce_queue_lifetime"):
+        if _seconds(parameters[name], "d") < _DAY:
+            yield Finding(
+                "queue-lifetime",
+                f"{name} is {parameters[name]}",
+                "Mail that is deferred for so long is returned to its sender: an outage of the database may last longer.",
+                postfix.command("-e", f"{name}=5d"),
+            )
+    size = _number(parameters["message_size_limit"])
+    largest = config.limits.message_size if config else None
+    if largest is not None and not 0 < size <= largest:
+        yield Finding(
+            "message-size-limit",
+            f"message_size_limit is {size}{'' if size else ' (none)'}, and limits.message_size is {largest}",
+            "Larger mail is accepted, and then bounced (5.3.4) to a sender that may be forged.",
+            postfix.command("-e", f"message_size_limit={largest}"),
+        )
+        size = largest
+    for name in ("mailbox_size_limit", "virtual_mailbox_limit"):
+        if 0 < _number(parameters[name]) < size:
+            yield Finding(
+                "mailbox-size-limit",
+                f"{name} is {parameters[name]}, below message_size_limit = {size}",
+                "local(8) or virtual(8) does not start then, and all their mail is deferred.",
+                postfix.command("-e", f"{name}=0"),
+            )
+    yield from _queue_space(postfix, size)
+
+
+def _queue_space(postfix: Postfix, size: int) -> Iterator[Finding]:
+    directory = postfix.parameters["queue_directory"]
+    try:
+        space = os.statvfs(directory)
+    except OSError as error:
+        yield Finding(
+            "queue-directory",
+            f"queue_directory {directory}: {error.strerror}",
+            "Postfix cannot start.",
+            postfix.command("-e", "queue_directory=/var/spool/postfix"),
+        )
+        return
+    room = space.f_bavail * space.f_frsize
+    needed = max(2 * size, _number(postfix.parameters["queue_minfree"]))
+    if room < needed:
+        yield Finding(
+            "queue-full",
+            f"where queue_directory {directory} is, {room} octets are free; {needed} should be",
+            "smtpd(8) refuses all mail (452 4.3.1) when there is room for less than 1.5 times message_size_limit.",
+            f"# make room on the file system of {directory} (du -x {shlex.quote(directory)})",
+        )
+
+
+def _route(postfix: Postfix, services: list[Service]) -> Iterator[Finding]:
+    """Whether mail comes to one of the transports."""
+    parameters = postfix.parameters
+    names = {service.name for service in services}
+    using = [name for name in _CHOOSERS if parameters[name].partition(":")[0] in names]
+    tables = any(parameters[name] for name in _TABLES)
+    if not using and not tables:
+        name = services[0].name
+        yield Finding(
+            "transport-unused",
+            f"nothing in main.cf names the transport {name}",
+            "No mail comes to the handler.",
+            postfix.command("-e", f"virtual_transport={name}"),
+        )
+        return
+    if "virtual_transport" not in using:
+        return
+    domains = words(parameters["virtual_mailbox_domains"])
+    if not domains and using == ["virtual_transport"] and not tables:
+        yield Finding(
+            "domains-missing",
+            "virtual_mailbox_domains is empty",
+            "virtual_transport is for these domains only: no mail comes to the handler.",
+            postfix.command("-e", "virtual_mailbox_domains=example.com") + " # your domains",
+        )
+    local = words(parameters["mydestination"])
+    twice = [domain for domain in domains if domain in local]
+    if twice:
+        rest = ", ".join(domain for domain in local if domain not in twice)
+        yield Finding(
+            "domain-twice",
+            f"in virtual_mailbox_domains and in mydestination: {', '.join(twice)}",
+            "mydestination comes first: their mail goes to local accounts, or is refused.",
+            postfix.command("-e", f"mydestination={rest}"),
+        )
+
+
+def _seconds(value: str, unit: str = "s") -> int:
+    """A time in main.cf; what is none counts as 0, which no check lets pass."""
+    try:
+        return seconds(value, unit)
+    except ValueError:
+        return 0
+
+
+def _number(value: str) -> int:
+    """A number in main.cf; what is none counts as 0."""
+    return int(value) if value.isdigit() else 0

@@ -1,0 +1,167 @@
+"""Is the transport in master.cf the one that `pipehandler postfix master.cf` prints? Each word of it has a reason.
+
+Whatever its fault, the mend is either a single field or the whole entry, printed anew.
+"""
+
+import grp
+import os
+import pwd
+import shlex
+import sys
+from collections.abc import Iterator
+
+from .check_argv import DEFERRED, Raw, check_argv, place
+from .config import Config
+from .finding import Finding
+from .postconf import Postfix, PostfixError, Service
+
+_FILTER = "pipe_delivery_status_filter"
+_FILTER_FILE = "pipehandler_status_filter"
+_BOUNCED = ('5.3.0 Command died with status 1: "python"', '5.3.0 Command time limit exceeded: "python"')
+"""What pipe(8) says of a handler that could not start or did not end."""
+
+_FLAGS = {
+    "B": ("flags-change-bytes", "an empty line is appended to each message"),
+    "F": ("flags-change-bytes", "a From_ line with the time is put before each message"),
+    ".": ("flags-change-bytes", "a dot is added to lines that begin with one"),
+    ">": ("flags-change-bytes", "a > is added to lines that begin with From"),
+    "D": ("flags-needless", "a Delivered-To field is prepended"),
+    "O": ("flags-needless", "an X-Original-To field is prepended"),
+    "R": ("flags-needless", "a Return-Path field is prepended"),
+    "q": ("flags-change-addresses", "addresses are quoted"),
+    "u": ("flags-change-addresses", "the local part of addresses is folded to lower case"),
+    "h": ("flags-change-addresses", "the domain of addresses is folded to lower case"),
+}
+_FLAGS_WHY = {
+    "flags-change-bytes": "What is stored is not what was received, and signatures do not fit any more.",
+    "flags-needless": "The envelope is in argv already; now each recipient's copy has other bytes.",
+    "flags-change-addresses": "The handler expects addresses as they are: two recipients may become one.",
+}
+
+
+def transports(postfix: Postfix) -> list[Service]:
+    """The services that run `deliver`."""
+    return [service for service in postfix.services if place(service)]
+
+
+def printed(postfix: Postfix, path: str, config: Config | None, service: Service | None) -> str:
+    """The line that puts an entry as it should be into master.cf, in the place of `service` if there is one."""
+    program = os.path.join(os.path.dirname(sys.executable), "pipehandler")
+    words = [program, "--config", path, "postfix", "master.cf", "--config-directory", postfix.directory]
+    if config:
+        words += ["--socket", config.serve.socket]
+    line = ""
+    rename = ""
+    if service:
+        user = service.attributes.get("user", "").partition(":")[0]
+        if not _user(postfix, service):  # it is a good one
+            words += ["--user", user]
+        if service.maxproc.isdigit() and service.maxproc != "0":
+            words += ["--maxproc", service.maxproc]
+        line = f"{postfix.command('-MX', service.pattern)} && "
+        if service.name != "pipehandler":
+            rename = f" | sed {shlex.quote(f's/^pipehandler /{service.name} /')}"
+    return f"{line}{shlex.join(words)}{rename} >> {shlex.quote(os.path.join(postfix.directory, 'master.cf'))}"
+
+
+def check_transport(postfix: Postfix, service: Service, path: str, config: Config | None) -> list[Finding]:
+    """What is wrong with the entry `service`. path: of the configuration that is checked; config: what is in it, if it loads."""
+    return [
+        Finding(code, f"master.cf, {service.pattern}: {what}", why, mend or printed(postfix, path, config, service))
+        for code, what, why, mend in (
+            *_fields(postfix, service),
+            *_user(postfix, service),
+            *_attributes(service),
+            *check_argv(service, path, config),
+            *_status_filter(postfix, service),
+        )
+    ]
+
+
+def _fields(postfix: Postfix, service: Service) -> Iterator[Raw]:
+    if service.command != "pipe" or service.kind != "unix":
+        what = f"it is run by {service.command}, as type {service.kind}"
+        yield "transport-command", what, "Only pipe(8) starts the handler as it expects; " + DEFERRED.lower(), ""
+    # Postfix before 3.0, and its compatibility level 0, mean y.
+    old = postfix.parameters.get("compatibility_level", "0") == "0"
+    if service.chroot == "y" or (service.chroot == "-" and old):
+        mend = postfix.command("-F", f"{service.pattern}/chroot=n")
+        yield "chroot", "chroot is y", "The interpreter and the socket of PostgreSQL are outside. " + DEFERRED, mend
+    if processes(postfix, service) == 0:
+        yield (
+            "maxproc",
+            "maxproc is 0, which means as many processes as there are messages",
+            "A burst of mail takes all connections of the database, and all memory.",
+            postfix.command("-F", f"{service.pattern}/process_limit=20"),
+        )
+
+
+def processes(postfix: Postfix, service: Service) -> int:
+    """How many processes the service may have; 0: any number."""
+    maxproc = postfix.parameters["default_process_limit"] if service.maxproc == "-" else service.maxproc
+    return int(maxproc) if maxproc.isdigit() else 0
+
+
+def _user(postfix: Postfix, service: Service) -> list[Raw]:
+    name, _, group = service.attributes.get("user", "").partition(":")
+    if not name:
+        return [("user-missing", "it has no user=", "pipe(8) refuses to run anything. " + DEFERRED, "")]
+    try:
+        account = pwd.getpwnam(name)
+    except KeyError:
+        mend = f"useradd --system --no-create-home --shell /usr/sbin/nologin {shlex.quote(name)}"
+        return [("user-unknown", f"there is no account {name}", "pipe(8) cannot start. " + DEFERRED, mend)]
+    try:
+        group = grp.getgrgid(account.pw_gid).gr_name if not group else grp.getgrnam(group).gr_name
+    except KeyError:
+        mend = f"groupadd --system {shlex.quote(group or str(account.pw_gid))}"
+        return [("user-unknown", f"the group of {name} is not there", "pipe(8) cannot start. " + DEFERRED, mend)]
+    of_postfix = (postfix.parameters["mail_owner"], postfix.parameters["setgid_group"])
+    if account.pw_uid == 0 or grp.getgrnam(group).gr_gid == 0 or name in of_postfix or group in of_postfix:
+        why = "pipe(8) refuses root, Postfix's own account, and their groups. " + DEFERRED
+        return [("user-privileged", f"it runs as {name}, group {group}", why, "")]
+    return []
+
+
+def _attributes(service: Service) -> Iterator[Raw]:
+    wrong: dict[str, list[str]] = {}
+    for flag in service.attributes.get("flags", ""):
+        if flag in _FLAGS:
+            code, effect = _FLAGS[flag]
+            wrong.setdefault(code, []).append(f"{flag} ({effect})")
+    for code, effects in wrong.items():
+        yield code, f"flags={service.attributes['flags']} has {', '.join(effects)}", _FLAGS_WHY[code], ""
+    if service.attributes.get("null_sender", "MAILER-DAEMON"):
+        yield (
+            "null-sender",
+            "null_sender= is not there, or not empty",
+            "Bounces would be stored with the sender MAILER-DAEMON instead of the null sender.",
+            "",
+        )
+    if service.attributes.get("eol", "\\n") != "\\n":
+        why = "What is stored is not what was received: line ends are LF."
+        yield "flags-change-bytes", f"eol={service.attributes['eol']}", why, ""
+    if "chroot" in service.attributes:
+        why = "The interpreter and the socket of PostgreSQL are outside. " + DEFERRED
+        yield "chroot", f"chroot={service.attributes['chroot']}", why, ""
+
+
+def _status_filter(postfix: Postfix, service: Service) -> Iterator[Raw]:
+    file = os.path.join(postfix.directory, _FILTER_FILE)
+    program = os.path.join(os.path.dirname(sys.executable), "pipehandler")
+    mend = (
+        f"{shlex.join([program, 'postfix', _FILTER_FILE])} > {shlex.quote(file)}"
+        f" && {postfix.command('-P', f'{service.pattern}/{_FILTER}=regexp:{file}')}"
+    )
+    why = "A broken virtual environment, or a handler that does not end, bounces mail instead of deferring it."
+    tables = service.options.get(_FILTER, postfix.parameters.get(_FILTER, ""))
+    if not tables:
+        yield "status-filter", f"it has no {_FILTER}", why, mend
+        return
+    try:
+        passed = [text for text in _BOUNCED if not postfix.lookup(tables, text).startswith("4.")]
+    except PostfixError as error:
+        yield "status-filter", f"{_FILTER}={tables} cannot be used: {error}", why, mend
+        return
+    if passed:
+        yield "status-filter", f"{_FILTER}={tables} does not make 4.3.0 of {passed[0]}", why, mend

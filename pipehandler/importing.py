@@ -1,0 +1,204 @@
+"""The ingress import: messages from files, for whoever repairs or moves mail.
+
+A file is one message, or an mbox; a folder is a Maildir, or has *.eml files somewhere in it. The envelope is what the caller
+says, or what the fields tell that Postfix prepended. The message goes through the same core as one from pipe(8), so
+what is stored already is a duplicate.
+"""
+
+import errno
+import mailbox
+import os
+import re
+import stat
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from .bounded import bounded
+from .config import Config
+from .deadline import Deadline
+from .deliver import deliver
+from .envelope import Envelope, lower_domain
+from .fingerprint import identify
+from .outcome import DUPLICATE, MISCONFIGURED, STORE_FULL, STORE_UNAVAILABLE, Result
+from .prepended import told
+from .stopwatch import Stopwatch
+from .store import Store, StoreError
+
+INGRESS = "import"
+
+_STOPS = frozenset({STORE_UNAVAILABLE, STORE_FULL, MISCONFIGURED})
+_DATA_CLASSES = frozenset({"0A", "22", "23", "54"})  # of SQLSTATE
+
+_MBOX_LINE = re.compile(rb"From (?![ \t]*:)")  # "From :" is an old way to write the field
+_QUOTED_LINE = re.compile(rb"^>(>*From )", re.MULTILINE)
+
+
+class Refused(Exception):
+    """A path or a message that cannot be imported; the text says why and what to do."""
+
+
+class File(NamedTuple):
+    """One file: its path; whether it was found in a folder, and not named by the caller; a name for people, if not the path."""
+
+    path: str
+    found: bool = False
+    alias: str = ""
+
+    @property
+    def name(self) -> str:
+        """The name for people."""
+        return self.alias or self.path
+
+
+class Message(NamedTuple):
+    """One message: the name of its file, with a number if it is an mbox; its bytes, or why they cannot be had."""
+
+    name: str
+    raw: bytes = b""
+    refused: str = ""
+
+
+def files(path: str) -> list[File]:
+    """The files that `path` stands for, in order. Raises Refused."""
+    try:
+        if not os.path.isdir(path):
+            os.stat(path)
+            return [File(path)]
+        if all(os.path.isdir(os.path.join(path, name)) for name in ("cur", "new", "tmp")):
+            folders = [os.path.join(path, name) for name in ("cur", "new")]
+            return [File(os.path.join(each, name), True) for each in folders for name in _names(each) if name[0] != "."]
+        return _eml_files(path)
+    except OSError as error:
+        raise Refused(_why(error)) from error
+
+
+def messages(file: File, largest: int) -> Iterator[Message]:
+    """The messages in a file; those that cannot be had, or have more than `largest` octets, without their bytes."""
+    try:
+        # A FIFO shall not keep us waiting; and a folder may be somebody else's, who links to what we may read and he may not.
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (os.O_NOFOLLOW if file.found else 0)
+        with open(os.open(file.path, flags), "rb") as stream:
+            seen = os.fstat(stream.fileno())
+            if not stat.S_ISREG(seen.st_mode):
+                yield Message(file.name, refused="no file; give - to read a message or an mbox from stdin")
+            elif not seen.st_size:
+                yield Message(file.name, refused="the file is empty")
+            elif _MBOX_LINE.match(stream.peek(16)) and not file.path.lower().endswith(".eml"):
+                yield from _mbox(file.name, f"/proc/self/fd/{stream.fileno()}", largest)
+            elif seen.st_size > largest:
+                yield Message(file.name, refused=_too_large(seen.st_size, largest))
+            else:
+                yield Message(file.name, stream.read())
+    except OSError as error:
+        yield Message(file.name, refused=_why(error))
+    except MemoryError:
+        yield Message(file.name, refused="it does not fit into limits.memory")
+
+
+def envelope(raw: bytes, recipients: Sequence[str] = (), sender: str | None = None) -> Envelope:
+    """The envelope of `raw`: what is given, else what the fields tell that Postfix prepended, else the null sender.
+
+    Raises Refused where there is no recipient.
+    """
+    fields = told(raw)
+    if sender is None:
+        sender = fields.sender or ""
+    if recipients:
+        return Envelope(sender, tuple(dict.fromkeys(map(lower_domain, recipients))))
+    recipient = fields.recipient or fields.original_recipient
+    if not recipient:
+        raise Refused("it does not begin with Delivered-To or X-Original-To; give --recipient")
+    original = fields.original_recipient
+    return Envelope(sender, (lower_domain(recipient),), (original,) if original else ())
+
+
+def bring_in(raw: bytes, envelope: Envelope, config: Config, store: Store) -> Result:
+    """Deliver one message. Uses SIGALRM."""
+    started = time.monotonic()
+    with bounded(config.limits):
+        return deliver(
+            raw,
+            envelope,
+            config,
+            store,
+            Deadline(config.limits.deadline, started),
+            Stopwatch(started),
+            ingress=INGRESS,
+            mail_host=config.store.mail_host or os.uname().nodename,
+            received_at=datetime.now(UTC).isoformat(),
+        )
+
+
+def unfit(result: Result) -> bool:
+    """Whether it is this message that the database cannot take, for its envelope: the rest was tried without what was read."""
+    return result.outcome in _STOPS and result.sqlstate[:2] in _DATA_CLASSES
+
+
+def stops(result: Result) -> bool:
+    """Whether no other message would be stored either."""
+    return result.outcome in _STOPS and not unfit(result)
+
+
+def advice(raw: bytes, result: Result, store: Store) -> str:
+    """What to do about a message that is a duplicate of one in quarantine; "" where there is nothing to do."""
+    if result.outcome != DUPLICATE:
+        return ""
+    found = []
+    with suppress(StoreError):  # the message is stored, and a role that may only store need not know more
+        found = store.rows("SELECT FROM pipehandler.message WHERE id = %s AND state = 'failed'", [result.message])
+    if not found:
+        return ""
+    if identify(raw).id == result.message:
+        return f"in quarantine; `pipehandler reparse {result.message}` tries again"
+    return f"another form of it is in quarantine; to store this one, `pipehandler quarantine drop {result.message}` comes first"
+
+
+def _names(folder: str) -> list[str]:
+    return sorted(os.listdir(folder))
+
+
+def _eml_files(folder: str) -> list[File]:
+    def failed(error: OSError) -> None:
+        raise error
+
+    found = [
+        File(os.path.join(inner, name), True)
+        for inner, _, names in os.walk(folder, onerror=failed)
+        for name in names
+        if name.lower().endswith(".eml")
+    ]
+    if not found:
+        raise Refused("no Maildir, and no *.eml below it")
+    return sorted(found)
+
+
+def _mbox(name: str, path: str, largest: int) -> Iterator[Message]:
+    """The messages of an mbox (RFC 4155), with the quoting of mboxrd undone."""
+    box = mailbox.mbox(path, create=False)
+    try:
+        for number, key in enumerate(box.iterkeys(), 1):
+            with box.get_file(key) as part:
+                part.seek(0, os.SEEK_END)
+                size = part.tell()
+                part.seek(0)
+                if size > largest:
+                    yield Message(f"{name}#{number}", refused=_too_large(size, largest))
+                elif not size:
+                    yield Message(f"{name}#{number}", refused="there is nothing below its From line")
+                else:
+                    yield Message(f"{name}#{number}", _QUOTED_LINE.sub(rb"\1", part.read()))
+    finally:
+        box.close()
+
+
+def _too_large(size: int, largest: int) -> str:
+    return f"{size} octets, more than limits.message_size = {largest}"
+
+
+def _why(error: OSError) -> str:
+    if error.errno == errno.ELOOP:
+        return "a symbolic link in a folder; name it itself"
+    return os.strerror(error.errno or 0)

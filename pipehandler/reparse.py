@@ -1,0 +1,144 @@
+"""Parsing again what is stored: the failed messages, all, or those of another parser version.
+
+One message is one transaction: one call of the SQL function pipehandler.reparse, which replaces what was read from the
+bytes and never the bytes. Whatever ends a run between or inside two messages leaves each of them as it was or as it shall be.
+A message that is parsed already and cannot be parsed now (it took too long on a busy host) is left as it is.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from .bounded import bounded
+from .config import Config
+from .deadline import Deadline
+from .document import Document
+from .envelope import Envelope
+from .fingerprint import Identity
+from .message import PARSER_VERSION
+from .parsing import read
+from .store import DataRefused, Store, check_size
+from .submission import Submission
+
+FAILED, OLDER, ALL = "failed", "older", "all"
+"""Which messages: those in quarantine, those that another version of the parser has read, all."""
+
+PARSED = "parsed now"
+STILL_FAILED = "still not parsed"
+AGAIN = "parsed again"
+KEPT = "left as it was"
+WITHOUT_BYTES = "without bytes"
+GONE = "gone"
+"""How it went with one message: out of quarantine; still there; parsed as it was before; parsed before, but not now; its bytes
+are not stored any more; removed meanwhile."""
+
+_BATCH = 100  # so that no statement reads for long, and memory stays small
+
+_CHOSEN = """
+  FROM pipehandler.message m
+ WHERE (%(after)s::uuid IS NULL OR m.id > %(after)s::uuid)
+   AND (%(state)s::text IS NULL OR m.state = %(state)s)
+   AND (%(parser)s::text IS NULL OR m.parser <> %(parser)s)
+"""
+_IDS = f"SELECT m.id::text {_CHOSEN} ORDER BY m.id LIMIT {_BATCH}"
+_COUNT = f"SELECT count(*) {_CHOSEN}"
+
+_STORED = """
+SELECT m.state, r.raw
+  FROM pipehandler.message m
+  LEFT JOIN pipehandler.raw_message r ON r.message = m.id
+ WHERE m.id = %s::uuid
+"""
+
+_REPARSE = """
+SELECT name, before, after
+  FROM pipehandler.reparse(%s::uuid, %s::jsonb, %s::text, %s::text, %b::bytea[], %s::boolean)
+"""
+
+
+class Change(NamedTuple):
+    """A column of the message, or "attachments", with its value before and after."""
+
+    name: str
+    before: Any
+    after: Any
+
+
+class Reparsed(NamedTuple):
+    """What became of one message: its UUID, how it went (see above), what changed, and why it was not parsed, if it was not."""
+
+    message: str
+    how: str
+    changes: tuple[Change, ...] = ()
+    reason: str = ""
+
+    @property
+    def changed(self) -> bool:
+        """Whether it says something else now; the version of the parser alone is no change."""
+        return any(change.name != "parser" for change in self.changes)
+
+
+def chosen(store: Store, which: str, after: str | None = None) -> Iterator[str]:
+    """The UUIDs of `which` messages behind `after`, in order."""
+    while rows := store.rows(_IDS, _choice(which, after)):
+        for row in rows:
+            after = str(row["id"])
+            yield after
+
+
+def count(store: Store, which: str, after: str | None = None) -> int:
+    """How many messages `chosen` will give."""
+    return int(store.rows(_COUNT, _choice(which, after))[0]["count"])
+
+
+def reparse(store: Store, config: Config, message: str, dry_run: bool = False) -> Reparsed:
+    """Parse one message again and store what it says; with `dry_run` only tell what would change.
+
+    Raises StoreError, and OSError, ImportError and LookupError where it is this host that cannot parse. Uses SIGALRM. Only the
+    bytes of the message itself are read: what was prepended for one of its deliveries is not for the others.
+    """
+    rows = store.rows(_STORED, [message], binary=True)
+    if not rows:
+        return Reparsed(message, GONE)
+    if rows[0]["raw"] is None:
+        return Reparsed(message, WITHOUT_BYTES)
+    raw, failed = bytes(rows[0].pop("raw")), rows[0]["state"] == "failed"
+    document = _document(raw, message, config, careful=failed)
+    if document.error is None:
+        try:
+            changes = _store(store, config, message, document, dry_run)
+            return Reparsed(message, PARSED if failed else AGAIN, changes)
+        except DataRefused as refusal:
+            document = Document(error=f"{refusal} SQLSTATE {refusal.sqlstate}")
+        except MemoryError:
+            document = Document(error="what was read from the message does not fit into the memory")
+    reason = document.error or ""
+    if not failed:
+        return Reparsed(message, KEPT, reason=reason)
+    return Reparsed(message, STILL_FAILED, _store(store, config, message, document, dry_run), reason)
+
+
+def _choice(which: str, after: str | None) -> dict[str, str | None]:
+    return {
+        "state": "failed" if which == FAILED else None,
+        "parser": PARSER_VERSION if which == OLDER else None,
+        "after": after,
+    }
+
+
+def _document(raw: bytes, message: str, config: Config, careful: bool) -> Document:
+    with bounded(config.limits):
+        # Time for a child that tries, and for the parser; with some to spare, so that it is always the step that ends.
+        deadline = Deadline(3 * config.limits.parse_seconds, time.monotonic())
+        return read(raw, message, config, deadline, careful).document
+
+
+def _store(store: Store, config: Config, message: str, document: Document, dry_run: bool) -> tuple[Change, ...]:
+    """THE COMMIT POINT of one message."""
+    submission = Submission(
+        Envelope("", ()), Identity(message, b"", 0), document, b"", "", "", "", PARSER_VERSION, config.store.attachments
+    )
+    _, view, text, html, _, _, contents = submission.arguments()
+    arguments: Sequence[Any] = (view, text, html, contents)
+    check_size(arguments)
+    return tuple(Change(**row) for row in store.rows(_REPARSE, [message, *arguments, dry_run]))

@@ -1,0 +1,432 @@
+"""`pipehandler check --part handler`: the configuration, the state directory and the database are broken one at a time, found, mended
+by the line as it was printed, and found no more."""
+
+import json
+import os
+import pwd
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from click.testing import CliRunner
+from real import account
+from real.database import Database
+from real.handler import Handler
+from real.postgresql import PostgreSQL
+
+from pipehandler.admin import cli
+from pipehandler.check_server import check_clock
+
+PIPEHANDLER = str(Path(sys.executable).with_name("pipehandler"))
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[PostgreSQL]:
+    """A server as it should be: with fsync, unlike the other tests' servers."""
+    with account.folder("pipehandler-pg-") as folder, PostgreSQL(folder / "16", 16) as server:
+        yield server.start()
+
+
+@pytest.fixture(scope="module")
+def migrated(server: PostgreSQL) -> Iterator[Database]:
+    """Its database, for tests that mend what they break."""
+    with Database.fresh(server) as database:
+        yield database
+
+
+@pytest.fixture
+def own_handler(folder: Path, migrated: Database) -> Handler:
+    """The handler's files for one test."""
+    return Handler(folder, migrated.conninfo)
+
+
+class Checked:
+    """One run of the command, in this process where that does, by the account where it matters."""
+
+    def __init__(self, handler: Handler, *arguments: str) -> None:
+        self.command = ["--config", str(handler.config), "check", "--part", "handler", *arguments]
+
+    def found(self) -> list[dict[str, str]]:
+        """The findings; the status has to fit."""
+        done = CliRunner().invoke(cli, [*self.command, "--json"])
+        assert isinstance(done.exception, SystemExit | None), done.exception
+        found: list[dict[str, str]] = json.loads(done.stdout)
+        assert done.exit_code == (1 if found else 0)
+        assert all(set(each) == {"code", "what", "why", "mend"} and all(each.values()) for each in found)
+        return found
+
+    def by_account(self) -> list[dict[str, str]]:
+        """What the account finds that the handler runs as."""
+        done = subprocess.run(
+            [PIPEHANDLER, *self.command, "--json"], capture_output=True, text=True, cwd="/", **account.identity()
+        )
+        found: list[dict[str, str]] = json.loads(done.stdout)
+        assert (done.returncode, done.stderr) == (1 if found else 0, "")
+        return found
+
+
+def codes(found: list[dict[str, str]]) -> list[str]:
+    """The codes, in order."""
+    return [finding["code"] for finding in found]
+
+
+def mend(database: Database, found: list[dict[str, str]]) -> None:
+    """Do what the findings say: a line that ends in a semicolon is for psql, another for a shell."""
+    for finding in found:
+        line = finding["mend"]
+        assert not line.startswith("#"), finding
+        if line.endswith(";"):
+            for statement in line.rstrip(";").split("; "):
+                database.execute(statement)
+        else:
+            subprocess.run(["bash", "-euc", line], check=True, cwd="/", capture_output=True)
+    if any("pg_reload_conf" in finding["mend"] for finding in found):
+        _reloaded()
+
+
+def _reloaded() -> None:
+    time.sleep(0.2)
+
+
+RIGHTS = {
+    "superuser": ["ALTER ROLE pipehandler SUPERUSER"],
+    "may make roles": ["ALTER ROLE pipehandler CREATEROLE"],
+    "may make databases": ["ALTER ROLE pipehandler CREATEDB"],
+    "replicates": ["ALTER ROLE pipehandler REPLICATION"],
+    "passes row security": ["ALTER ROLE pipehandler BYPASSRLS"],
+    "reader": ["GRANT pipehandler_reader TO pipehandler"],
+    "upkeep": ["GRANT pipehandler_upkeep TO pipehandler"],
+    "the group reads": ["GRANT pipehandler_reader TO pipehandler_ingest"],
+    "reads everything": ["GRANT pg_read_all_data TO pipehandler"],
+    "runs programs": ["GRANT pg_execute_server_program TO pipehandler"],
+    "one table": ["GRANT SELECT, DELETE ON pipehandler.message TO pipehandler"],
+    "one table, the group": ["GRANT SELECT ON pipehandler.delivery TO pipehandler_ingest"],
+    "one table, everybody": ["GRANT SELECT ON pipehandler.inbox TO PUBLIC"],
+    "one column": ["GRANT SELECT (subject) ON pipehandler.message TO pipehandler"],
+    "creates in the schema": ["GRANT CREATE ON SCHEMA pipehandler TO pipehandler"],
+    "creates schemas": ["GRANT CREATE ON DATABASE {database} TO pipehandler"],
+    "a function with its owner's rights": [
+        "CREATE OR REPLACE FUNCTION pipehandler.f(x text) RETURNS int LANGUAGE sql SECURITY DEFINER RETURN 1"
+    ],
+    "owns a table": ["ALTER TABLE pipehandler.raw_message OWNER TO pipehandler"],
+    "owns the database": ["ALTER DATABASE {database} OWNER TO pipehandler"],
+}
+
+
+def test_nothing_to_find(own_handler: Handler) -> None:
+    """A sound set-up has no finding, and the command says what it looked at."""
+    done = subprocess.run([PIPEHANDLER, *Checked(own_handler).command], capture_output=True, text=True, cwd="/")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.fullmatch(r"everything is as it should be \(checked: the handler's part as \w+\)\n", done.stdout)
+    assert Checked(own_handler).by_account() == []
+
+
+def test_every_version(folder: Path, every_database: Database) -> None:
+    """The questions are understood by every version of PostgreSQL. (These servers are set for tests: without fsync.)"""
+    checked = Checked(Handler(folder, every_database.conninfo))
+    assert sorted(codes(checked.found())) == ["fsync", "full-page-writes"]
+    every_database.execute("GRANT SELECT, TRIGGER ON pipehandler.message TO pipehandler")
+    assert "rights-too-many" in codes(checked.found())
+
+
+@pytest.mark.parametrize("what", RIGHTS)
+def test_too_many_rights(own_handler: Handler, migrated: Database, what: str) -> None:
+    """A right that the handler's role does not need is found, and taken away by the line as printed."""
+    for statement in RIGHTS[what]:
+        migrated.execute(statement.replace("{database}", migrated.name))
+    checked = Checked(own_handler)
+    found = checked.found()
+    assert codes(found) == ["rights-too-many"]
+    mend(migrated, found)
+    assert checked.found() == []
+
+
+LACKING = {
+    "the group": (["REVOKE pipehandler_ingest FROM pipehandler"], ["rights-too-few"]),
+    "the schema": (["REVOKE USAGE ON SCHEMA pipehandler FROM pipehandler_ingest"], ["rights-too-few"]),
+    "the function": (["REVOKE EXECUTE ON FUNCTION pipehandler.ingest FROM pipehandler_ingest"], ["rights-too-few"]),
+    "health": (["REVOKE EXECUTE ON FUNCTION pipehandler.health FROM pipehandler_ingest"], ["rights-too-few"]),
+    "login": (["ALTER ROLE pipehandler NOLOGIN"], ["role-nologin"]),
+    "the database": (["REVOKE CONNECT ON DATABASE {database} FROM PUBLIC"], ["rights-too-few"]),
+    "connections of the role": (["ALTER ROLE pipehandler CONNECTION LIMIT 3"], ["connections"]),
+    "connections of the database": (["ALTER DATABASE {database} CONNECTION LIMIT 3"], ["connections"]),
+    "any connection": (["ALTER ROLE pipehandler CONNECTION LIMIT 0"], ["connections"]),
+    "a commit that is one": (["ALTER ROLE pipehandler SET synchronous_commit = off"], ["synchronous-commit"]),
+    "the same, of the database": (["ALTER DATABASE {database} SET synchronous_commit = off"], ["synchronous-commit"]),
+    "the same, in one database": (
+        ["ALTER ROLE pipehandler IN DATABASE {database} SET synchronous_commit = off"],
+        ["synchronous-commit"],
+    ),
+    "the same, of all": (["ALTER ROLE ALL SET synchronous_commit = off"], ["synchronous-commit"]),
+    "writing": (["ALTER ROLE pipehandler SET default_transaction_read_only = on"], ["default-transaction-read-only"]),
+}
+
+
+@pytest.mark.parametrize("what", LACKING)
+def test_too_little(own_handler: Handler, migrated: Database, what: str) -> None:
+    """What the handler's role lacks is found, and given by the line as printed."""
+    statements, expected = LACKING[what]
+    for statement in statements:
+        migrated.execute(statement.replace("{database}", migrated.name))
+    checked = Checked(own_handler, "--maxproc", "8")
+    found = checked.found()
+    assert codes(found) == expected
+    mend(migrated, found)
+    assert checked.found() == []
+
+
+@pytest.mark.parametrize("name", ["fsync", "full_page_writes", "synchronous_commit"])
+def test_settings_of_the_server(own_handler: Handler, migrated: Database, name: str) -> None:
+    """A server on which a commit is none."""
+    migrated.server.configure({name: "off"})
+    migrated.server.reload()
+    found = Checked(own_handler).found()
+    assert codes(found) == [name.replace("_", "-")]
+    mend(migrated, found)
+    assert Checked(own_handler).found() == []
+    migrated.server.configure({name: "on"})
+
+
+def test_options_of_the_client(own_handler: Handler, migrated: Database) -> None:
+    """A setting that stands in conninfo is for a person to take out."""
+    own_handler.configure(f"{migrated.conninfo} options='-c synchronous_commit=off'")
+    (found,) = Checked(own_handler).found()
+    assert found["code"] == "synchronous-commit"
+    assert found["mend"].startswith("# take synchronous_commit out of the options in database.conninfo")
+
+
+def test_connections(own_handler: Handler, migrated: Database) -> None:
+    """max_connections has to be enough for the transport and for the workers, of which there may be twice as many."""
+    free = 100 - 3  # max_connections, and those for superusers
+    assert Checked(own_handler, "--maxproc", str(free - 8)).found() == []
+    (found,) = Checked(own_handler, "--maxproc", str(free - 7)).found()
+    assert found["code"] == "connections"
+    assert found["mend"] == "ALTER SYSTEM SET max_connections = 148; -- and restart the server"
+
+
+def test_no_connection_left(own_handler: Handler, migrated: Database) -> None:
+    """All connections are taken."""
+    taken = []
+    try:
+        with suppress(psycopg.OperationalError):
+            while True:
+                taken.append(psycopg.connect(migrated.conninfo))
+        assert codes(Checked(own_handler).found()) == ["connections"]
+    finally:
+        for connection in taken:
+            connection.close()
+
+
+UNREACHABLE = {
+    "no such server": ("host=/nonexistent dbname=x user=x", "database-unreachable"),
+    "nobody listens": ("host=127.0.0.1 port=1 dbname=x user=x", "database-unreachable"),
+    "no such host": ("host=nohost.invalid dbname=x user=x", "database-unreachable"),
+    "no conninfo": ("this is none", "conninfo"),
+    "no such database": ("{server} dbname=nosuch user=pipehandler", "database-missing"),
+    "no such role": ("{server} dbname={database} user=nosuch", "role-missing"),
+}
+
+
+@pytest.mark.parametrize("what", UNREACHABLE)
+def test_unreachable(own_handler: Handler, migrated: Database, what: str) -> None:
+    """A database that does not let the handler in is told apart by what is missing."""
+    conninfo, expected = UNREACHABLE[what]
+    server = migrated.conninfo.partition(" dbname")[0]
+    own_handler.configure(conninfo.format(server=server, database=migrated.name))
+    found = Checked(own_handler).found()
+    assert codes(found) == [expected]
+    if expected == "role-missing":
+        mend(migrated, found)
+        assert Checked(own_handler).found() == []
+        migrated.execute("DROP ROLE nosuch")
+    if expected == "database-missing":
+        mend(migrated, found)
+        assert codes(Checked(own_handler).found()) == ["schema-missing"]  # the next step
+        migrated.execute("DROP DATABASE nosuch")
+
+
+def test_deaf_server(own_handler: Handler) -> None:
+    """A server that does not answer is given up after database.connect_timeout."""
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        conninfo = f"host=127.0.0.1 port={deaf.getsockname()[1]} dbname=x user=x"
+        own_handler.configure(conninfo, database={"conninfo": conninfo, "connect_timeout": 2})
+        assert codes(Checked(own_handler).found()) == ["database-unreachable"]
+
+
+@pytest.mark.parametrize("rule", ["scram-sha-256", "peer", "reject"])
+def test_authentication(own_handler: Handler, migrated: Database, rule: str) -> None:
+    """Who is not let in is told which line of pg_hba.conf lets him in."""
+    hba = migrated.server.data / "pg_hba.conf"
+    before = hba.read_text()
+    hba.write_text(f"local all pipehandler {rule}\n{before}")
+    migrated.server.reload()
+    try:
+        found = Checked(own_handler).by_account()
+        assert codes(found) == ["authentication"]
+        assert found[0]["mend"].startswith("# ")
+    finally:
+        hba.write_text(before)
+        migrated.server.reload()
+
+
+def test_standby(folder: Path, own_handler: Handler, migrated: Database) -> None:
+    """A standby takes no mail."""
+    standby = migrated.server.standby(folder / "standby")
+    try:
+        own_handler.configure(standby.conninfo(migrated.name, user="pipehandler"))
+        assert codes(Checked(own_handler).found()) == ["standby"]
+    finally:
+        standby.stop()
+
+
+def test_encoding(own_handler: Handler, migrated: Database) -> None:
+    """A database that cannot hold every character."""
+    migrated.execute("CREATE DATABASE latin ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0")
+    own_handler.configure(migrated.server.conninfo("latin", user="pipehandler"))
+    assert codes(Checked(own_handler).found()) == ["server-encoding", "schema-missing"]
+    migrated.execute("DROP DATABASE latin")
+
+
+SCHEMAS: dict[str, tuple[str, str]] = {
+    "missing": ("DROP SCHEMA pipehandler CASCADE", "schema-missing"),
+    "before health": ("DROP FUNCTION pipehandler.health", "schema-old"),
+    "older": ("DELETE FROM pipehandler.migration WHERE version > 4", "schema-old"),
+    "newer": ("INSERT INTO pipehandler.migration VALUES (9999, '9999_new.sql', 'x')", "schema-new"),
+    "without ingest": ("DROP FUNCTION pipehandler.ingest", "schema-damaged"),
+}
+
+
+@pytest.mark.parametrize("what", SCHEMAS)
+def test_schema(folder: Path, server: PostgreSQL, what: str) -> None:
+    """The schema has to be that of this program; where `migrate` helps, the line is for it."""
+    statement, expected = SCHEMAS[what]
+    with Database.fresh(server) as database:
+        handler = Handler(folder, database.conninfo)
+        database.execute(statement)
+        found = Checked(handler).found()
+        assert codes(found) == [expected]
+        if what == "missing":
+            # The server is not the machine's, so whoever runs this is its superuser.
+            mend(database, [{**found[0], "mend": re.sub("^runuser -u postgres -- ", "", found[0]["mend"])}])
+            assert Checked(handler).found() == []
+        else:
+            assert found[0]["mend"].endswith(" migrate") == (expected == "schema-old")
+
+
+def test_no_password_in_the_line(folder: Path, server: PostgreSQL) -> None:
+    """The line for migrate names the owner of the database, and never a password."""
+    with Database.fresh(server) as database:
+        database.execute("DROP SCHEMA pipehandler CASCADE")
+        host = server.conninfo(database.name, user="pipehandler", tcp=True)
+        uri = f"postgresql://pipehandler:secret@127.0.0.1:{server.port}/{database.name}"
+        for number, conninfo in enumerate((f"{host} password = 'se\\'cret' passfile=secret", uri)):
+            handler = Handler(folder / str(number), conninfo)
+            handler.config.chmod(0o640)
+            (found,) = Checked(handler).found()
+            assert "cret" not in found["mend"]
+            assert ("user=postgres" in found["mend"]) or ("//postgres@" in found["mend"])
+            subprocess.run(["bash", "-euc", found["mend"]], check=True, capture_output=True)
+            assert Checked(handler).found() == []
+            database.execute("DROP SCHEMA pipehandler CASCADE")
+
+
+def file_for_state(handler: Handler) -> None:
+    """There is a file where the state directory should be."""
+    handler.state.rmdir()
+    handler.state.touch()
+
+
+FILES: dict[str, tuple[Callable[[Handler], Any], list[str], bool]] = {
+    "no state directory": (lambda handler: handler.state.rmdir(), ["state-directory"], True),
+    "a file": (file_for_state, ["state-directory"], True),
+    "somebody else's": (lambda handler: os.chown(handler.state, 0, 0), ["state-directory"], True),
+    "open": (lambda handler: handler.state.chmod(0o777), ["state-directory-open"], True),
+    "open to a group": (lambda handler: handler.state.chmod(0o770), ["state-directory-open"], True),
+    "log file": (lambda handler: handler.log.touch(0o600), ["log-file"], True),
+    "closed configuration": (lambda handler: handler.config.chmod(0o600), ["configuration"], True),
+    "no TOML": (lambda handler: handler.config.write_text("[database\n"), ["configuration"], False),
+    "no such key": (lambda handler: handler.config.write_text("[limits]\nsize = 1\n"), ["configuration"], False),
+}
+
+
+@pytest.mark.skipif(not account.IS_ROOT, reason="only root can take files away from the account")
+@pytest.mark.parametrize("what", FILES)
+def test_files(own_handler: Handler, migrated: Database, what: str) -> None:
+    """What the account may not read or write, or others may."""
+    spoil, expected, mendable = FILES[what]
+    spoil(own_handler)
+    checked = Checked(own_handler)
+    found = checked.by_account()
+    assert codes(found) == expected
+    if mendable:
+        mend(migrated, found)
+        assert checked.by_account() == []
+    else:
+        assert found[0]["mend"].startswith(f"# edit {own_handler.config}: ")
+
+
+@pytest.mark.skipif(not account.IS_ROOT, reason="only root mounts")
+@pytest.mark.parametrize("options", ["size=1m", "size=100m,nr_inodes=100"])
+def test_full(own_handler: Handler, options: str) -> None:
+    """No room for the state directory: of octets, or of inodes."""
+    where = str(own_handler.state)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"mode=700,uid={_uid()},{options}", "tmpfs", where], check=True)
+    try:
+        assert codes(Checked(own_handler).by_account()) == ["state-directory-full"]
+    finally:
+        subprocess.run(["umount", where], check=True)
+
+
+def _uid() -> int:
+    return pwd.getpwnam(account.NAME).pw_uid
+
+
+def test_no_configuration(own_handler: Handler, migrated: Database) -> None:
+    """Where there is none, the line makes one that can be loaded."""
+    own_handler.config.unlink()
+    found = Checked(own_handler).found()
+    assert codes(found) == ["configuration"]
+    mend(migrated, found)
+    assert "configuration" not in codes(Checked(own_handler).found())
+
+
+def test_password(own_handler: Handler, migrated: Database) -> None:
+    """A password in a file that everybody may read."""
+    own_handler.configure(f"{migrated.conninfo} password=secret")
+    found = Checked(own_handler).by_account()
+    assert codes(found) == ["password-exposed"]
+    mend(migrated, found)
+    assert Checked(own_handler).by_account() == []
+    own_handler.configure(f"{migrated.conninfo} passfile=/nonexistent")
+    assert Checked(own_handler).by_account() == []
+
+
+def test_clock(own_handler: Handler, migrated: Database) -> None:
+    """A server whose clock is wrong: here one whose clock_timestamp() is not PostgreSQL's own."""
+    migrated.execute("CREATE SCHEMA fake")
+    migrated.execute(
+        "CREATE FUNCTION fake.clock_timestamp() RETURNS timestamptz LANGUAGE sql"
+        " RETURN pg_catalog.clock_timestamp() - interval '1 hour'"
+    )
+    migrated.execute("GRANT USAGE ON SCHEMA fake TO pipehandler")
+    migrated.execute("ALTER ROLE pipehandler SET search_path = fake, pg_catalog")
+    try:
+        (found,) = Checked(own_handler).found()
+        assert found["code"] == "clock"
+        assert "differ by 3600 s" in found["what"]
+    finally:
+        migrated.execute("ALTER ROLE pipehandler RESET search_path")
+
+
+@pytest.mark.parametrize(("server_time", "count"), [(94.0, 1), (95.5, 0), (100.0, 0), (106.0, 0), (107.5, 1)])
+def test_clock_is_compared(server_time: float, count: int) -> None:
+    """Five seconds are allowed, beside the time that the question took."""
+    assert len(list(check_clock(server_time, 100.0, 102.0))) == count

@@ -1,0 +1,343 @@
+"""Importing: messages from files come in by the same core as those from pipe(8), with the envelope that the file tells."""
+
+import mailbox
+import os
+import re
+import signal
+from pathlib import Path
+
+import pytest
+from real.console import Console, everything
+from real.database import Database
+from real.submission import submission
+
+from pipehandler.document import Document
+from pipehandler.envelope import Envelope
+from pipehandler.fingerprint import identify
+from pipehandler.store import Store
+from pipehandler.sysexits import EX_DATAERR, EX_TEMPFAIL, EX_UNAVAILABLE
+
+LETTER = (
+    b"Received: by mx\nFrom: Ann <ann@example.org>\nMessage-ID: <1@example.org>\nSubject: \xff\xfe no UTF-8\n\n"
+    b"From the beginning\n>From there\n\xc3\x28 body\n"
+)
+HEAD = b"Return-Path: <ann@example.org>\nX-Original-To: old@example.com\nDelivered-To: new@Example.COM\n"
+GOLDEN = Path(__file__).parents[1] / "golden"
+EX_INTERRUPTED = 130
+
+
+@pytest.fixture
+def console(folder: Path, database: Database) -> Console:
+    """The commands, as upkeep."""
+    return Console(folder, database)
+
+
+def raws(database: Database) -> list[bytes]:
+    """All stored messages."""
+    return sorted(row.raw for row in database.rows("SELECT raw FROM pipehandler.raw_message"))
+
+
+def letter(number: int) -> bytes:
+    """One of many different messages."""
+    return LETTER.replace(b"<1@", b"<%d@" % number)
+
+
+def quoted(raw: bytes) -> bytes:
+    """As mboxrd writes it."""
+    return re.sub(rb"^(>*From )", rb">\1", raw, flags=re.MULTILINE)
+
+
+def test_one_message(console: Console, database: Database, folder: Path) -> None:
+    """A file is stored byte for byte, with the envelope that Postfix prepended; the second time it is a duplicate."""
+    path = folder / "one.eml"
+    path.write_bytes(HEAD + LETTER)
+    said = console.run("import", path).text
+    assert said == f"{path}: delivered {identify(LETTER).id}\n1 delivered\n"
+    (row,) = database.rows("SELECT * FROM pipehandler.delivery")
+    assert (row.recipient, row.original_recipient, row.sender, row.ingress, row.prepended) == (
+        *("new@example.com", "old@example.com", "ann@example.org", "import", HEAD),
+    )
+    assert raws(database) == [LETTER]
+    assert console.run("import", path, path).text.endswith("\n2 duplicate\n")
+    assert len(everything(database)["delivery"]) == 1
+
+
+def test_envelope_of_the_caller(console: Console, database: Database, folder: Path) -> None:
+    """What is given comes before what the file tells; without either there is no recipient, and the way out is told."""
+    path = folder / "letter"
+    path.write_bytes(LETTER)
+    done = console.run("import", path)
+    assert (done.status, done.output.decode()) == (
+        EX_DATAERR,
+        f"{path}: refused: it does not begin with Delivered-To or X-Original-To; give --recipient\n1 refused\n",
+    )
+    to = ["--recipient", "a@EXAMPLE.com", "--recipient", "a@example.com", "--recipient", "b@example.com"]
+    assert "1 delivered" in console.run("import", path, *to).text
+    path.write_bytes(HEAD + LETTER)
+    assert "1 delivered" in console.run("import", path, "--recipient", "c@example.com", "--sender", "x@y").text
+    rows = database.rows("SELECT recipient, original_recipient, sender FROM pipehandler.delivery ORDER BY id")
+    assert [tuple(row) for row in rows] == [
+        *(("a@example.com", None, ""), ("b@example.com", None, "")),
+        ("c@example.com", None, "x@y"),
+    ]
+
+
+def test_line_ends(console: Console, database: Database, folder: Path) -> None:
+    """CRLF stays CRLF in what is stored, and the same message with LF is a duplicate of it."""
+    crlf = LETTER.replace(b"\n", b"\r\n")
+    (folder / "crlf.eml").write_bytes(HEAD.replace(b"\n", b"\r\n") + crlf)
+    (folder / "lf.eml").write_bytes(HEAD + LETTER)
+    assert "1 delivered" in console.run("import", folder / "crlf.eml").text
+    assert "1 duplicate" in console.run("import", folder / "lf.eml").text
+    assert raws(database) == [crlf]
+
+
+def test_mbox(console: Console, database: Database, folder: Path) -> None:
+    """Each message of an mbox, its quoting undone, whatever octets it holds; the standard library wrote it."""
+    path = folder / "archive"
+    letters = [letter(number) for number in range(3)]
+    box = mailbox.mbox(path)
+    for each in letters:
+        box.add(b"From x@y Mon Sep  7 10:00:00 2026\n" + HEAD + quoted(each))
+    box.close()
+    written = path.read_bytes()
+    said = console.run("import", path).text
+    assert f"{path}#3: delivered" in said
+    assert said.endswith("\n3 delivered\n")
+    assert raws(database) == sorted(letters)
+    assert path.read_bytes() == written
+
+
+def test_mbox_and_message_with_an_mbox_line(console: Console, database: Database, folder: Path) -> None:
+    """A file *.eml is one message, even if it begins as an mbox does; any other is divided."""
+    raw = b"From x Mon\n" + HEAD + b"Subject: s\n\nbody\n\nFrom here on\nit goes on\n"
+    for name in ("one.EML", "two"):
+        (folder / name).write_bytes(raw)
+    assert "1 delivered" in console.run("import", folder / "one.EML").text
+    assert raws(database) == [raw.partition(HEAD)[2]]
+    done = console.run("import", folder / "two")
+    assert done.status == EX_DATAERR
+    assert b"two#2: refused: it does not begin with" in done.output
+
+
+def test_header_that_begins_with_from(console: Console, database: Database, folder: Path) -> None:
+    """An old form of the field From is no mbox line."""
+    (folder / "old").write_bytes(b"From : a@example.org\n\nbody\n")
+    assert "1 delivered" in console.run("import", folder / "old", "--recipient", "a@x").text
+    assert raws(database) == [b"From : a@example.org\n\nbody\n"]
+
+
+def test_maildir(console: Console, database: Database, folder: Path) -> None:
+    """What is in new and cur, and not what is still being written."""
+    box = mailbox.Maildir(folder / "Maildir")
+    keys = [box.add(HEAD + letter(number)) for number in range(3)]
+    moved = box.get_message(keys[0])
+    moved.set_subdir("cur")
+    box[keys[0]] = moved
+    (folder / "Maildir" / "tmp" / "unfinished").write_bytes(HEAD + b"unfin")
+    (folder / "Maildir" / "new" / ".hidden").write_bytes(HEAD + b"hidden")
+    assert console.run("import", folder / "Maildir").text.endswith("\n3 delivered\n")
+    assert database.value("SELECT count(*) FROM pipehandler.message") == 3
+
+
+def test_folder(console: Console, database: Database, folder: Path) -> None:
+    """All *.eml below a folder, in order; links in it are not followed: they may lead to what its owner may not read."""
+    inside = folder / "mail" / "b"
+    inside.mkdir(parents=True)
+    for name, number in (("mail/b/2.eml", 2), ("mail/a.EML", 1), ("mail/c.txt", 3), ("secret", 4)):
+        (folder / name).write_bytes(HEAD + letter(number))
+    (inside / "link.eml").symlink_to(folder / "secret")
+    done = console.run("import", folder / "mail")
+    assert done.status == EX_DATAERR
+    assert [line.partition(": ")[::2] for line in done.output.decode().splitlines()] == [
+        (f"{folder}/mail/a.EML", f"delivered {identify(letter(1)).id}"),
+        (f"{folder}/mail/b/2.eml", f"delivered {identify(letter(2)).id}"),
+        (f"{folder}/mail/b/link.eml", "refused: a symbolic link in a folder; name it itself"),
+        ("2 delivered, 1 refused", ""),
+    ]
+    (folder / "link").symlink_to(folder / "secret")
+    assert "1 delivered" in console.run("import", folder / "link").text
+
+
+@pytest.mark.parametrize("raw", [HEAD + LETTER, b"From x Mon\n" + HEAD + LETTER.replace(b"\nFrom t", b"\n>From t")])
+def test_stdin(console: Console, database: Database, raw: bytes) -> None:
+    """A message or an mbox on stdin."""
+    done = console.run("import", "-", stdin=raw)
+    assert done.output.decode().endswith("\n1 delivered\n"), done
+    assert database.value("SELECT recipient FROM pipehandler.delivery") == "new@example.com"
+
+
+def test_what_cannot_be_read(console: Console, database: Database, folder: Path) -> None:
+    """Each path that is none, and each file that is no message, is named with the reason; the others are stored."""
+    console.configure(more="limits.message_size = 2000")
+    os.mkfifo(folder / "fifo.eml")
+    (folder / "empty").touch()
+    (folder / "nothing").mkdir()
+    (folder / "large").write_bytes(HEAD + LETTER + b"x" * 2000)
+    (folder / "good").write_bytes(HEAD + LETTER)
+    (folder / "box").write_bytes(
+        b"From x\n" + HEAD + quoted(letter(2)) + b"x" * 2000 + b"\n\nFrom x\n" + HEAD + quoted(letter(3))
+    )
+    (folder / "hostile\x1b[31m\n\udcff").write_bytes(HEAD + letter(4))
+    names = ["fifo.eml", "empty", "nothing", "none", "large", "good", "box", "hostile\x1b[31m\n\udcff"]
+    done = console.run("import", *(os.fsdecode(os.fsencode(folder / name)) for name in names))
+    assert (done.status, done.errors) == (EX_DATAERR, "")
+    said = {}
+    for line in done.output.decode().splitlines():
+        name, _, reason = line.removeprefix(f"{folder}/").partition(": ")
+        said[name] = reason
+    summary = next(name for name in said if "refused" in name)
+    assert summary == "6 refused, 3 delivered"
+    assert said["fifo.eml"] == "refused: no file; give - to read a message or an mbox from stdin"
+    assert said["empty"] == "refused: the file is empty"
+    assert said["nothing"] == "refused: no Maildir, and no *.eml below it"
+    assert said["none"] == "refused: No such file or directory"
+    for name in ("large", "box#1"):
+        assert re.fullmatch("refused: 2[0-9]{3} octets, more than limits.message_size = 2000", said[name])
+    assert said["box#2"].startswith("delivered")
+    assert said["hostile\N{REPLACEMENT CHARACTER}[31m \\xff"].startswith("delivered")
+
+
+def quarantined(database: Database, raw: bytes) -> str:
+    """A message in quarantine; returns its UUID."""
+    store = Store(database.conninfo)
+    try:
+        return store.ingest(submission(raw, "a@example.com", "b@example.com", document=Document(error="broken")))[
+            0
+        ].message
+    finally:
+        store.close()
+
+
+def test_export_and_import(console: Console, database: Database, folder: Path) -> None:
+    """What was exported and is imported unchanged is stored already, for each of its recipients."""
+    for raw in (LETTER, LETTER.replace(b"<1@", b"<2@").replace(b"\n", b"\r\n"), b"no header", b"\nbody only\n"):
+        quarantined(database, raw)
+    console.run("quarantine", "export", "--all", "--to", folder / "out")
+    before = everything(database)
+    said = console.run("import", folder / "out").text
+    assert said.endswith("\n8 duplicate\n")
+    assert said.count("in quarantine; `pipehandler reparse ") == 8
+    assert everything(database) == before
+
+
+def test_export_and_import_of_everything(console: Console, database: Database, folder: Path) -> None:
+    """Whatever the bytes and the addresses are: what was exported and is imported again changes nothing."""
+    raws = {path.name: path.read_bytes() for path in GOLDEN.glob("*.eml")}
+    raws |= {f"crlf {name}": raw.replace(b"\n", b"\r\n") for name, raw in raws.items()}
+    raws |= {"prepended": HEAD + LETTER, "mbox line": b"From x Mon\n" + LETTER, "nothing else": HEAD}
+    store = Store(database.conninfo)
+    for number, raw in enumerate(raws.values()):
+        envelope = Envelope(("", "b a@x", "a@x")[number % 3], (f'{number} "\\ü@x',), ("o@x",) if number % 2 else ())
+        store.ingest(submission(raw, document=Document(error="broken"), envelope=envelope))
+    store.close()
+    assert console.run("quarantine", "export", "--all", "--to", folder / "out").text.count("--recipient") == 0
+    before = everything(database)
+    assert console.run("import", folder / "out").text.endswith(f"\n{len(raws)} duplicate\n")
+    assert everything(database) == before
+
+
+def test_into_quarantine(console: Console, database: Database, folder: Path) -> None:
+    """What cannot be parsed is stored, as at every ingress, and it is told why."""
+    console.configure(more="limits.parse_seconds = 1")
+    part = b"--b\nContent-Type: text/plain\n\n" + "봄이 왔습니다\n".encode("euc-kr") * 3200
+    raw = b"Content-Type: multipart/mixed; boundary=b\n\n" + part * 990 + b"--b--\n"
+    (folder / "costly.eml").write_bytes(HEAD + raw)
+    assert console.run("import", folder / "costly.eml").text == (
+        f"{folder}/costly.eml: quarantined {identify(raw).id}: not parsed within 1 s\n1 quarantined\n"
+    )
+    assert raws(database) == [raw]
+
+
+def test_edit_and_import(console: Console, database: Database, folder: Path) -> None:
+    """An edit that leaves the fingerprint as it is is a duplicate until the other is dropped, which import says; then it is stored."""
+    found = quarantined(database, LETTER)
+    console.run("quarantine", "export", found, "--to", folder / "out")
+    for path in (folder / "out").iterdir():
+        path.write_bytes(
+            path.read_bytes().replace(b"Received: by mx\n", b"Received: by mx\nContent-Type: text/plain\n")
+        )
+    said = console.run("import", folder / "out").text
+    assert said.count(f"`pipehandler quarantine drop {found}` comes first") == 2
+    console.run("quarantine", "drop", "--yes", found)
+    assert console.run("import", folder / "out").text.endswith("\n2 delivered\n")
+    rows = database.rows(
+        "SELECT recipient, sender, m.state FROM pipehandler.delivery JOIN pipehandler.message m ON m.id = message ORDER BY 1"
+    )
+    assert [tuple(row) for row in rows] == [
+        *(("a@example.com", "a@example.org", "parsed"), ("b@example.com", "a@example.org", "parsed")),
+    ]
+    assert raws(database) == [LETTER.replace(b"mx\n", b"mx\nContent-Type: text/plain\n")]
+
+
+def test_edit_of_the_body(console: Console, database: Database, folder: Path) -> None:
+    """An edit of the body makes another message."""
+    found = quarantined(database, LETTER)
+    console.run("quarantine", "export", found, "--to", folder / "out")
+    for path in (folder / "out").iterdir():
+        path.write_bytes(path.read_bytes() + b"edited\n")
+    assert console.run("import", folder / "out").text.endswith("\n2 delivered\n")
+
+
+def test_interrupted(console: Console, database: Database, folder: Path) -> None:
+    """Ctrl-C and kill -9 leave whole messages only, and the next run stores the rest once."""
+    for number in range(300):
+        (folder / f"{number}.eml").write_bytes(HEAD + letter(number))
+    for how, status in ((signal.SIGINT, EX_INTERRUPTED), (signal.SIGKILL, -signal.SIGKILL)):
+        before = database.value("SELECT count(*) FROM pipehandler.delivery")
+        running = console.start("import", folder)
+        while database.value("SELECT count(*) FROM pipehandler.delivery") < before + 20:
+            assert running.poll() is None
+        running.send_signal(how)
+        output, errors = running.communicate(timeout=60)
+        assert running.returncode == status, (output, errors)
+        if how == signal.SIGINT:
+            assert b"Error: interrupted; run it again to go on" in errors
+        assert before + 20 <= database.value("SELECT count(*) FROM pipehandler.delivery") < 300
+    console.run("import", folder)
+    counts = {table: len(rows) for table, rows in everything(database).items()}
+    assert counts == {"message": 300, "raw_message": 300, "delivery": 300, "attachment": 0}
+
+
+def test_database_is_away(own_database: Database, folder: Path) -> None:
+    """Without a database it stops at once with EX_TEMPFAIL, and says that another run goes on."""
+    console = Console(folder, own_database)
+    for number in range(3):
+        (folder / f"{number}.eml").write_bytes(HEAD + letter(number))
+    own_database.server.stop()
+    done = console.run("import", folder)
+    own_database.server.start()
+    assert done.status == EX_TEMPFAIL
+    assert done.errors.startswith(f"Error: {folder}/0.eml: message store unavailable: ")
+    assert "run it again to go on: what is stored is not stored twice" in done.errors
+
+
+def test_envelope_that_the_database_cannot_take(console: Console, database: Database, folder: Path) -> None:
+    """A file that says who knows what of its recipient keeps nobody else out."""
+    (folder / "1.eml").write_bytes(b"Delivered-To: a\0b@example.com\n" + letter(1))
+    (folder / "2.eml").write_bytes(b"Delivered-To: " + os.urandom(4000).hex().encode() + b"@example.com\n" + letter(2))
+    (folder / "3.eml").write_bytes(HEAD + letter(3))
+    done = console.run("import", folder)
+    assert (done.status, done.errors) == (EX_DATAERR, "")
+    assert done.output.count(b".eml: refused: the database cannot take its envelope: ") == 2
+    assert done.output.endswith(b"\n2 refused, 1 delivered\n")
+    assert raws(database) == [letter(3)]
+
+
+def test_roles(console: Console, database: Database, folder: Path) -> None:
+    """Upkeep may import (above), a reader may not and is told so; the handler's role may, but is not told of the quarantine."""
+    (folder / "one.eml").write_bytes(HEAD + LETTER)
+    console.configure("reader")
+    done = console.run("import", folder / "one.eml")
+    assert done.status == EX_UNAVAILABLE
+    assert "permission denied" in done.errors
+    assert "pipehandler_upkeep" in done.errors
+    console.configure("pipehandler")
+    assert "1 delivered" in console.run("import", folder / "one.eml").text
+    assert "1 duplicate" in console.run("import", folder / "one.eml").text
+    assert len(everything(database)["message"]) == 1
+
+
+def test_usage(console: Console) -> None:
+    """A recipient that is empty is a wrong call."""
+    assert console.run("import", "x", "--recipient", "").status == 2

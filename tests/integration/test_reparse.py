@@ -1,0 +1,531 @@
+"""Parsing again: what is stored becomes what ingest would have stored, message by message, and the bytes stay."""
+
+import json
+import re
+import signal
+import subprocess
+import threading
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.errors import InsufficientPrivilege
+from real.console import Console, everything
+from real.database import Database
+from real.service import wait_until
+from real.submission import MESSAGE, submission
+
+from pipehandler.admin.upkeep import interruptible
+from pipehandler.document import Address, Attachment, Defect, Document
+from pipehandler.fingerprint import identify
+from pipehandler.message import PARSER_VERSION, parse
+from pipehandler.store import Store
+from pipehandler.submission import Submission
+from pipehandler.sysexits import EX_NOINPUT, EX_UNAVAILABLE
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+SOME = sorted(GOLDEN.glob("*.eml"))
+FAILED = Document(error="not parsed within 10 s")
+EX_INTERRUPTED = 130
+USAGE = 2
+BOUNDED = b"From: a@example.org\nContent-Type: multipart/mixed; boundary=b\n\n--b\n\ntext\n--b\nContent-Type: image/gif\n\nGIF\n--b--\n"
+
+# Nothing here is what the parser would say.
+GARBAGE = Document(
+    message_id="x" * 2000,
+    in_reply_to=["garbage"],
+    references=["garbage", "more"],
+    date=parse(b"Date: Mon, 7 Sep 2026 10:00:00 +0900\n\n").date,
+    date_offset=540,
+    subject="garbage",
+    from_=[Address("garbage", "garbage@example.org", "group")],
+    sender=[Address("garbage", "garbage@example.org")],
+    reply_to=[Address("garbage", "garbage@example.org")],
+    to=[Address("garbage", "garbage@example.org")],
+    cc=[Address("garbage", "garbage@example.org")],
+    bcc=[Address("garbage", "garbage@example.org")],
+    list_id="garbage",
+    text="garbage",
+    html="<p>garbage",
+    header=[("Garbage", "garbage")],
+    attachments=[Attachment(str(number), "a/b", b"garbage", "garbage", "garbage", "garbage") for number in range(3)],
+    authentication={"spf": "garbage"},
+    defects=[Defect("date-invalid", "garbage", "garbage")],
+)
+
+
+@pytest.fixture
+def console(folder: Path, database: Database) -> Console:
+    """The commands, as upkeep."""
+    return Console(folder, database)
+
+
+def store(database: Database, *submissions: Submission) -> list[str]:
+    """Store messages; returns their UUIDs in the order in which they are worked on."""
+    opened = Store(database.conninfo)
+    try:
+        return sorted(opened.ingest(each)[0].message for each in submissions)
+    finally:
+        opened.close()
+
+
+def failed(number: int, **changes: Any) -> Submission:
+    """One of many different messages, in quarantine."""
+    return submission(MESSAGE + b"%d" % number, document=FAILED, **changes)
+
+
+def untouched(database: Database) -> list[Any]:
+    """What reparse must never change: the rows of raw_message with the transactions that wrote them, and of delivery."""
+    return [
+        database.rows("SELECT message, sha256(raw), xmin, xmax, ctid FROM pipehandler.raw_message ORDER BY message"),
+        database.rows("SELECT d.*, xmin, ctid FROM pipehandler.delivery d ORDER BY id"),
+        database.rows("SELECT id, received_at, size, sha256 FROM pipehandler.message ORDER BY id"),
+    ]
+
+
+def states(database: Database) -> set[str]:
+    """The states that there are."""
+    return {row.state for row in database.rows("SELECT DISTINCT state FROM pipehandler.message")}
+
+
+def test_failed_ones_are_parsed(console: Console, database: Database) -> None:
+    """Without a choice the messages in quarantine are parsed; the others are left alone, and the bytes too."""
+    store(database, failed(1), submission(b"Subject: other\n\n", parser="0"), submission(BOUNDED, document=FAILED))
+    before = untouched(database)
+    assert console.run("reparse").text == "2 tried, 2 changed, 2 parsed now\n"
+    assert untouched(database) == before
+    assert states(database) == {"parsed"}
+    rows = database.rows("SELECT subject, parser, error FROM pipehandler.message ORDER BY subject")
+    assert [tuple(row) for row in rows] == [
+        *(("one", PARSER_VERSION, None), ("other", "0", None), (None, PARSER_VERSION, None)),
+    ]
+    assert database.value("SELECT content FROM pipehandler.attachment") == b"GIF"
+    assert console.run("reparse").text == "0 tried, 0 changed\n"
+
+
+@pytest.mark.parametrize("document", [GARBAGE, FAILED], ids=["garbage", "failed"])
+def test_equals_what_ingest_stores(every_database: Database, folder: Path, document: Document) -> None:
+    """Whatever stood in the derived columns, afterwards each row of each golden message is as ingest stores it today."""
+    database = every_database
+    raws = list({identify(path.read_bytes()).id: path.read_bytes() for path in SOME}.values())
+    assert len(raws) >= 12
+    store(
+        database,
+        *(submission(raw, f"{number}@x", parser="0 old", document=document) for number, raw in enumerate(raws)),
+    )
+    before = untouched(database)
+    assert f"{len(raws)} tried, {len(raws)} changed" in Console(folder, database).run("reparse", "--older").text
+    assert untouched(database) == before
+    got = everything(database, "message", "attachment")
+    database.execute("TRUNCATE pipehandler.message, pipehandler.delivery CASCADE")
+    store(database, *(submission(raw[identify(raw).prepended :], f"{number}@x") for number, raw in enumerate(raws)))
+    wanted = everything(database, "message", "attachment")
+    for table, rows in got.items():
+        assert len(rows) == len(wanted[table])
+        for one, other in zip(rows, wanted[table], strict=True):
+            assert one._asdict() == other._asdict()
+
+
+def test_every_derived_column_is_replaced(untouched_columns: set[str], database: Database, console: Console) -> None:
+    """No column of message keeps its garbage but those that the parser does not give."""
+    (found,) = store(database, submission(MESSAGE, document=GARBAGE, parser="0"))
+    assert console.run("reparse", found).status == 0
+    rows = database.rows("SELECT to_jsonb(m) AS row FROM pipehandler.message m")
+    assert "garbage" not in json.dumps(rows[0].row)
+    function = database.value("SELECT prosrc FROM pg_proc WHERE oid = 'pipehandler.reparse'::regproc")
+    columns = database.rows(
+        "SELECT attname FROM pg_attribute WHERE attrelid = 'pipehandler.message'::regclass AND attnum > 0"
+    )
+    assert {column.attname for column in columns if f"derived.{column.attname}" not in function} == untouched_columns
+
+
+@pytest.fixture
+def untouched_columns() -> set[str]:
+    """What a message keeps."""
+    return {"id", "received_at", "size", "sha256"}
+
+
+def test_what_is_as_it_should_be_is_not_written(console: Console, database: Database) -> None:
+    """Nothing changed: no new version of a row, of the message or of its attachments."""
+    store(database, submission(BOUNDED), submission(MESSAGE))
+    versions = "SELECT xmin, ctid FROM pipehandler.message UNION ALL SELECT xmin, ctid FROM pipehandler.attachment"
+    before = database.rows(versions)
+    assert console.run("reparse", "--all").text == "2 tried, 0 changed, 2 parsed again\n"
+    assert database.rows(versions) == before
+
+
+def test_dry_run(console: Console, database: Database) -> None:
+    """--dry-run shows what would change, for people and for programs, and changes nothing."""
+    hostile = b"Subject: =?utf-8?q?=1b]0;t=07?=\n\n" + b"x\x1b[31m" * 10_000
+    store(database, submission(hostile, document=FAILED), submission(BOUNDED, document=GARBAGE, parser="0"))
+    before = everything(database)
+    text = console.run("reparse", "--all", "--dry-run").text
+    assert everything(database) == before
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", text)
+    assert max(map(len, text.splitlines())) < 250
+    for wanted in (
+        '\n  state: "failed" -> "parsed"\n  subject: null -> "',
+        f"{identify(BOUNDED).id}: would be parsed again\n",
+        f'\n  parser: "0" -> "{PARSER_VERSION}"\n',
+        "\n  attachments: [",
+        "\n2 tried, 2 would change, ",
+    ):
+        assert wanted in text
+    *messages, last = map(json.loads, console.run("reparse", "--all", "--dry-run", "--json").text.splitlines())
+    changes = {each["message"]: each["changes"] for each in messages}
+    assert changes[identify(hostile).id]["subject"] == [None, "\x1b]0;t\x07"]
+    assert [each["content_type"] for each in changes[identify(BOUNDED).id]["attachments"][1]] == ["image/gif"]
+    assert (last["summary"]["tried"], last["summary"]["changed"], last["dry_run"]) == (2, 2, True)
+    assert everything(database) == before
+    assert "would be" not in console.run("reparse", "--all", "--verbose").text
+    assert everything(database) != before
+
+
+def test_choice(console: Console, database: Database) -> None:
+    """--older takes those of another version, --all all, ids those; --after goes on behind a message."""
+    ids = store(database, failed(1), submission(b"older", parser="0"), submission(b"new"))
+    assert console.run("reparse", "--older", "--dry-run").text.endswith("1 tried, 0 would change, 1 parsed again\n")
+    assert "3 tried" in console.run("reparse", "--all", "--dry-run").text
+    assert "2 tried" in console.run("reparse", "--all", "--after", ids[0], "--dry-run").text
+    delivery = database.value("SELECT id FROM pipehandler.delivery WHERE message = %s", ids[0])
+    assert "2 tried" in console.run("reparse", ids[1], ids[0], delivery, "--dry-run").text
+    done = console.run("reparse", identify(b"new").id, "999")
+    assert (done.status, done.output) == (EX_NOINPUT, b"")
+    for wrong in (["--all", "--older"], ["1", "--all"], ["1", "--after", ids[0]], ["--after", "x"]):
+        assert console.run("reparse", *wrong).status == USAGE
+
+
+def test_batches(console: Console, database: Database) -> None:
+    """More messages than one batch has, each in a transaction of its own."""
+    store(database, *(failed(number) for number in range(230)))
+    assert console.run("reparse").text == "230 tried, 230 changed, 230 parsed now\n"
+    assert database.value("SELECT count(DISTINCT xmin::text) FROM pipehandler.message") == 230
+
+
+@pytest.fixture
+def hard(console: Console) -> bytes:
+    """A message for which the parser is given too little time."""
+    console.configure(more="limits.parse_seconds = 1")
+    part = b"--b\nContent-Type: text/plain\n\n" + "봄이 왔습니다\n".encode("euc-kr") * 3200
+    return b"Message-ID: <costly@example.org>\nContent-Type: multipart/mixed; boundary=b\n\n" + part * 990 + b"--b--\n"
+
+
+def test_still_failing(console: Console, database: Database, hard: bytes) -> None:
+    """What fails again stays in quarantine with the new reason, and is counted by it; the next run tries again. What was parsed
+    before stays as it is."""
+    found = store(database, submission(hard, document=replace(FAILED, defects=[])), failed(1))
+    said = console.run("reparse").text
+    assert "2 tried, " in said
+    assert "1 parsed now" in said
+    assert "1 still not parsed: the parser died of this message\n" in said
+    assert "The next run tries again" in said
+    assert (
+        database.value("SELECT error FROM pipehandler.message WHERE state = 'failed'")
+        == "the parser died of this message"
+    )
+    assert "1 tried" in console.run("reparse").text
+    assert len(found) == 2
+    database.execute(
+        "UPDATE pipehandler.message SET state = 'parsed', error = NULL, subject = 'good' WHERE state = 'failed'"
+    )
+    before = everything(database)
+    said = console.run("reparse", "--all").text
+    assert "1 left as it was: not parsed within 1 s\n" in said
+    assert everything(database) == before
+
+
+def test_message_that_kills(console: Console, database: Database, hard: bytes) -> None:
+    """A message that kills its parser ends a run once, where marks can be left; after that it is left as it was."""
+    (console.folder / "nowhere").mkdir()
+    store(database, submission(hard, document=parse(MESSAGE)), submission(MESSAGE, document=GARBAGE))
+    console.configure()
+    command = ["prlimit", "--cpu=3", *console.command("reparse", "--all")]
+    assert subprocess.run(command, capture_output=True, timeout=60).returncode in (-signal.SIGXCPU, -signal.SIGKILL)
+    done = subprocess.run(command, capture_output=True, timeout=60)
+    assert done.returncode == 0, done
+    assert b"2 tried" in done.stdout
+    assert b"1 left as it was: the parser died of this message" in done.stdout
+    assert not list((console.folder / "nowhere").iterdir())
+
+
+def test_without_bytes(console: Console, database: Database) -> None:
+    """A message whose bytes were dropped is counted and left as it is."""
+    store(database, failed(1))
+    database.execute("DELETE FROM pipehandler.raw_message")
+    before = everything(database)
+    assert console.run("reparse").text == "1 tried, 0 changed, 1 without bytes\n"
+    assert everything(database) == before
+
+
+def test_defect_of_the_delivery_stays(console: Console, database: Database) -> None:
+    """shorter-than-told is not known from the bytes, and is kept before what the parser finds."""
+    short = Defect("shorter-than-told")
+    store(
+        database, submission(b"Date: never\n\n", document=Document(error="x", defects=[short, Defect("date-guessed")]))
+    )
+    for _ in range(2):
+        console.run("reparse", "--all")
+        (row,) = database.rows("SELECT defects FROM pipehandler.message")
+        assert [defect["code"] for defect in row.defects] == ["shorter-than-told", "date-invalid"]
+
+
+def call(database: Database, document: Document, **changes: Any) -> dict[str, tuple[Any, Any]]:
+    """Call the SQL function for MESSAGE as upkeep."""
+    arguments = submission(document=document, **changes).arguments()
+    with psycopg.connect(database.server.conninfo(database.name, user="upkeep"), autocommit=True) as connection:
+        rows = connection.execute(
+            "SELECT * FROM pipehandler.reparse(%s, %s, %s, %s, %b)",
+            [identify(MESSAGE).id, *arguments[1:4], arguments[6]],
+        ).fetchall()
+    return {name: (before, after) for name, before, after in rows}
+
+
+def test_function_goes_both_ways(every_database: Database) -> None:
+    """From parsed to failed and back, in one call each; it tells each column that changed, and nothing else."""
+    store(every_database, submission())
+    before = everything(every_database)
+    there = call(every_database, FAILED)
+    assert there["state"] == ("parsed", "failed")
+    assert there["error"] == (None, FAILED.error)
+    assert there["text_body"] == ("body\n", None)
+    assert there["subject"] == ("one", None)
+    assert "attachments" not in there
+    back = call(every_database, parse(MESSAGE))
+    assert back == {name: (after, before) for name, (before, after) in there.items()}
+    assert everything(every_database) == before
+    assert call(every_database, parse(MESSAGE)) == {}
+
+
+def test_function_is_complete(every_database: Database) -> None:
+    """Bodies of any length, values that are too long for an index, and a document that names other columns."""
+    store(every_database, submission())
+    long = "x" * 1_500_000
+    changes = call(every_database, replace(GARBAGE, text=long, from_=[Address("n", long)]))
+    assert changes["text_body"][1] == long[:1_000_000]
+    assert changes["message_id"] == ("1@example.org", None)
+    assert changes["from_address"] == ("a@example.org", None)
+    assert [each["stored"] for each in changes["attachments"][1]] == [True] * 3
+    (row,) = every_database.rows("SELECT text_body, from_list, size FROM pipehandler.message")
+    assert (row.text_body, row.from_list[0]["address"]) == (long, long)
+    every_database.rows(
+        "SELECT * FROM pipehandler.reparse(%s, %s, NULL, NULL, NULL)",
+        identify(MESSAGE).id,
+        json.dumps(
+            {**json.loads(submission().arguments()[1]), "size": 1, "id": None, "received_at": None, "sha256": None}
+        ),
+    )
+    assert every_database.value("SELECT size FROM pipehandler.message") == row.size
+    changes = call(every_database, GARBAGE, attachments=False)
+    assert [each["stored"] for each in changes["attachments"][1]] == [False] * 3
+    assert set(changes["attachments"][1][0]) == {
+        *("ordinal", "part", "file_name", "content_type", "content_id", "disposition", "size", "sha256", "stored"),
+    }
+
+
+def test_refused_by_the_server(console: Console, database: Database) -> None:
+    """A view that PostgreSQL refuses makes no run fail: the message stays in quarantine with that reason."""
+    store(database, failed(1), failed(2))
+    database.execute(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " IF NEW.state = 'parsed' AND NEW.text_body LIKE '%1' THEN RAISE 'no' USING ERRCODE = '22P05'; END IF; RETURN NEW; END $$"
+    )
+    database.execute(
+        "CREATE TRIGGER refuse BEFORE UPDATE ON pipehandler.message FOR EACH ROW EXECUTE FUNCTION refuse()"
+    )
+    said = console.run("reparse").text
+    assert "1 parsed now" in said
+    assert "1 still not parsed: the data was refused" in said
+    assert "SQLSTATE 22P05" in database.value("SELECT error FROM pipehandler.message WHERE state = 'failed'")
+
+
+# Interruptions and others at the same time.
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL, signal.SIGTERM])
+def test_interrupted(console: Console, database: Database, how: signal.Signals) -> None:
+    """Each message is as it was or as it shall be, and the next run does the rest; Ctrl-C tells how to go on."""
+    store(database, *(failed(number) for number in range(400)))
+    before = untouched(database)
+    old = {row.id: row for row in database.rows("SELECT * FROM pipehandler.message")}
+    running = console.start("reparse", "--all")
+    done = "SELECT count(*) FROM pipehandler.message WHERE state = 'parsed'"
+    wait_until(lambda: database.value(done) > 20)
+    running.send_signal(how)
+    output, errors = running.communicate(timeout=60)
+    assert running.returncode == (EX_INTERRUPTED if how == signal.SIGINT else -how)
+    half = {row.id: row for row in database.rows("SELECT * FROM pipehandler.message")}
+    assert 20 < sum(row.state == "parsed" for row in half.values()) < 400
+    for found, row in half.items():
+        assert row == old[found] or (row.state, row.subject, row.parser, row.error) == (
+            "parsed",
+            "one",
+            PARSER_VERSION,
+            None,
+        )
+    assert untouched(database) == before
+    if how == signal.SIGINT:
+        last = re.fullmatch(
+            r"Error: interrupted; to go on: pipehandler reparse --all --after ([0-9a-f-]{36})\n", errors.decode()
+        )
+        assert last, errors
+        # What is behind it is all that is left, but perhaps for the message that was just done.
+        left = sorted(str(found) for found, row in half.items() if row.state == "failed")
+        assert last[1] < left[0]
+        assert b" tried, " in output
+        said = console.run("reparse", "--all", "--after", last[1]).text
+        assert int(said.split()[0]) - len(left) in (0, 1)
+    else:
+        console.run("reparse")
+    assert states(database) == {"parsed"}
+    assert untouched(database) == before
+
+
+def test_two_runs_at_once(console: Console, database: Database) -> None:
+    """They do not disturb each other, and each change is made once."""
+    store(database, *(failed(number) for number in range(150)), submission(BOUNDED, document=FAILED))
+    before = untouched(database)
+    running = [console.start("reparse", "--all") for _ in range(3)]
+    said = [each.communicate(timeout=100) for each in running]
+    assert [each.returncode for each in running] == [0] * 3, said
+    assert sum(int(re.findall(rb"(\d+) changed", output)[0]) for output, _ in said) == 151
+    assert states(database) == {"parsed"}
+    assert untouched(database) == before
+    assert database.value("SELECT count(*) FROM pipehandler.attachment") == 1
+
+
+def test_while_it_is_delivered_again(console: Console, database: Database) -> None:
+    """Deliveries of the same message go on meanwhile, and nothing is lost or fails."""
+    store(database, failed(1))
+    errors: list[BaseException] = []
+
+    def deliver() -> None:
+        try:
+            for number in range(60):
+                store(database, failed(1), replace(failed(1), envelope=submission(b"", f"{number}@x").envelope))
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=deliver)
+    thread.start()
+    while thread.is_alive():
+        assert console.run("reparse", "--all").status == 0
+        database.execute("UPDATE pipehandler.message SET state = 'failed', error = 'again'")
+    thread.join()
+    assert not errors
+    assert console.run("reparse").status == 0
+    assert database.value("SELECT count(*) FROM pipehandler.delivery") == 61
+    assert states(database) == {"parsed"}
+
+
+def test_no_interruption_is_lost() -> None:
+    """A Ctrl-C that something swallowed (Python does around a fork) counts at the next message; afterwards all is as before."""
+    before = signal.getsignal(signal.SIGINT)
+    with interruptible() as between:
+        between()
+        with suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            between()
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def waiting(database: Database) -> int:
+    """How many sessions wait for a lock."""
+    waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    return int(database.value(waits))
+
+
+def test_does_not_wait_for_a_delivery(database: Database, console: Console) -> None:
+    """A delivery of the message to somebody else that is not committed holds nothing up."""
+    store(database, failed(1))
+    with psycopg.connect(database.conninfo) as other:
+        second = replace(failed(1), envelope=submission(b"", "second@x").envelope)
+        other.execute("SELECT FROM pipehandler.ingest(%s, %s, %s, %s, %b, %b, %b)", second.arguments())
+        assert console.run("reparse").text == "1 tried, 1 changed, 1 parsed now\n"
+        other.commit()
+    assert database.value("SELECT count(*) FROM pipehandler.delivery") == 2
+
+
+def test_others_wait_for_one_message(database: Database, console: Console) -> None:
+    """While a message is being replaced, another run and a delivery of it wait, and find it as it is then."""
+    store(database, failed(1))
+    with psycopg.connect(database.admin) as other:
+        other.execute(
+            "SELECT FROM pipehandler.reparse(%s, %s, NULL, NULL, NULL)",
+            [identify(MESSAGE + b"1").id, submission(MESSAGE + b"1").arguments()[1]],
+        )
+        second = replace(failed(1), envelope=submission(b"", "second@x").envelope)
+        thread = threading.Thread(target=store, args=(database, second))
+        thread.start()
+        running = console.start("reparse", "--all")
+        wait_until(lambda: waiting(database) == 2)
+        other.commit()
+        thread.join(30)
+        output, errors = running.communicate(timeout=30)
+    assert (running.returncode, errors) == (0, b"")
+    assert b"1 parsed again" in output or b"1 parsed now" in output  # it may have looked before
+    assert (states(database), database.value("SELECT count(*) FROM pipehandler.delivery")) == ({"parsed"}, 2)
+
+
+def test_removed_meanwhile(database: Database, console: Console) -> None:
+    """A message that is dropped while reparse waits for it is no error."""
+    store(database, failed(1), failed(2))
+    with psycopg.connect(database.admin) as other:
+        other.execute("DELETE FROM pipehandler.delivery")
+        other.execute("DELETE FROM pipehandler.message")
+        running = console.start("reparse")
+        wait_until(lambda: waiting(database))
+        other.commit()
+    output, errors = running.communicate(timeout=30)
+    assert (running.returncode, errors) == (0, b"")
+    assert output.startswith(b"2 tried, 0 changed")
+
+
+def test_database_goes_away(own_database: Database, folder: Path) -> None:
+    """It stops, tells how far it came and how to go on; nothing is half done."""
+    console = Console(folder, own_database)
+    store(own_database, *(failed(number) for number in range(400)))
+    running = console.start("reparse")
+    done = "SELECT count(*) FROM pipehandler.message WHERE state = 'parsed'"
+    wait_until(lambda: own_database.value(done) > 20)
+    own_database.server.stop()
+    output, errors = running.communicate(timeout=60)
+    own_database.server.start()
+    assert running.returncode == EX_UNAVAILABLE
+    assert b" tried, " in output
+    assert re.match(rb"to go on: pipehandler reparse --after [0-9a-f-]{36}\nError: database: ", errors), errors
+    assert console.run("reparse").status == 0
+    assert states(own_database) == {"parsed"}
+
+
+def test_roles(console: Console, database: Database) -> None:
+    """Upkeep may (above); readers and the handler may not, and are told what to do; nobody else may call the function."""
+    store(database, failed(1))
+    before = everything(database)
+    for role in ("reader", "pipehandler"):
+        console.configure(role)
+        done = console.run("reparse")
+        assert done.status == EX_UNAVAILABLE
+        assert "permission denied" in done.errors
+        assert "pipehandler_upkeep" in done.errors
+        with (
+            psycopg.connect(database.server.conninfo(database.name, user=role)) as connection,
+            pytest.raises(InsufficientPrivilege),
+        ):
+            connection.execute("SELECT * FROM pipehandler.reparse(NULL, NULL, NULL, NULL, NULL)")
+    assert everything(database) == before
+
+
+def test_on_a_terminal(console: Console, database: Database) -> None:
+    """A bar for people, and lines that do not run into it."""
+    store(database, *(failed(number) for number in range(3)))
+    command = console.command("reparse", "--verbose")
+    done = subprocess.run(
+        ["script", "-qec", " ".join(command), "/dev/null"], capture_output=True, stdin=subprocess.DEVNULL, timeout=60
+    )
+    assert done.returncode == 0, done
+    assert b"100%" in done.stdout
+    assert done.stdout.count(b"parsed now") == 4

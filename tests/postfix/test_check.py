@@ -1,0 +1,501 @@
+"""`pipehandler check` as root on a mail host: each thing is broken in a real set-up, found, mended by the line as it was printed, and
+found no more."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from real import account
+from real.database import Database
+from real.mailhost import MailHost
+from real.postgresql import PostgreSQL
+
+from pipehandler.admin import cli
+
+PIPEHANDLER = str(Path(sys.executable).with_name("pipehandler"))
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[PostgreSQL]:
+    """A server as it should be: with fsync, unlike the other tests' servers."""
+    with account.folder("pipehandler-pg-") as folder, PostgreSQL(folder / "16", 16) as server:
+        yield server.start()
+
+
+@pytest.fixture(scope="module")
+def whole(_postfix: None, server: PostgreSQL) -> Iterator[MailHost]:
+    """A mail host with nothing to find; not started, because check reads only what is configured."""
+    with account.folder("pipehandler-mx-") as folder, Database.fresh(server) as database:
+        yield MailHost(folder, database.conninfo)
+
+
+@pytest.fixture
+def host(whole: MailHost) -> Iterator[MailHost]:
+    """The same, for a test that breaks it: its files are put back afterwards."""
+    files = [*whole.config.iterdir(), whole.handler.config]
+    before = {file: (file.read_bytes(), file.stat()) for file in files}
+    yield whole
+    for file, (content, stat) in before.items():
+        file.write_bytes(content)
+        file.chmod(stat.st_mode)
+        os.chown(file, stat.st_uid, stat.st_gid)
+    for folder in (whole.folder, whole.handler.folder):
+        folder.chmod(0o755)
+    account.give(whole.handler.folder)
+    whole.handler.state.mkdir(exist_ok=True)
+    account.give(whole.handler.state)
+    shutil.rmtree(whole.folder / "venv", ignore_errors=True)
+    whole.handler.log.unlink(missing_ok=True)
+
+
+def run(host: MailHost, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run check as a person does."""
+    host.settle()
+    return subprocess.run([PIPEHANDLER, *_command(host, arguments)], capture_output=True, text=True, cwd="/")
+
+
+def _command(host: MailHost, arguments: tuple[str, ...]) -> list[str]:
+    return ["--config", str(host.handler.config), "check", "--config-directory", str(host.config), *arguments]
+
+
+def check(host: MailHost, *arguments: str) -> list[dict[str, str]]:
+    """The findings. In this process, which saves the start of an interpreter; what runs as the account is started all the same."""
+    host.settle()
+    done = CliRunner().invoke(cli, _command(host, (*arguments, "--json")))
+    assert isinstance(done.exception, SystemExit | None), done.exception
+    found: list[dict[str, str]] = json.loads(done.stdout)
+    assert done.exit_code == (1 if found else 0)
+    return found
+
+
+def codes(found: list[dict[str, str]]) -> list[str]:
+    """The codes, in order."""
+    return [finding["code"] for finding in found]
+
+
+def mend(found: list[dict[str, str]]) -> None:
+    """Do what the findings say, as a person who pastes it."""
+    for finding in found:
+        assert not finding["mend"].startswith("#"), finding
+        subprocess.run(["bash", "-euc", finding["mend"]], check=True, cwd="/")
+
+
+def main(line: str) -> Callable[[MailHost], None]:
+    """Set a parameter of main.cf."""
+
+    def change(host: MailHost) -> None:
+        file = host.config / "main.cf"
+        others = [
+            each for each in file.read_text().splitlines() if each.split("=")[0].strip() != line.split("=")[0].strip()
+        ]
+        file.write_text("\n".join([*others, line]) + "\n")
+
+    return change
+
+
+def master(pattern: str, replacement: str) -> Callable[[MailHost], None]:
+    """Change the transport in master.cf."""
+
+    def change(host: MailHost) -> None:
+        file = host.config / "master.cf"
+        changed, count = re.subn(pattern, replacement, file.read_text(), flags=re.MULTILINE)
+        assert count
+        file.write_text(changed)
+
+    return change
+
+
+def handler(**sections: dict[str, object]) -> Callable[[MailHost], None]:
+    """Change the configuration."""
+    return lambda host: host.handler.configure(_conninfo(host), **sections)
+
+
+def _conninfo(host: MailHost) -> str:
+    found = re.search(r'conninfo = "(.*)"', host.handler.config.read_text())
+    assert found
+    return found[1]
+
+
+def filter_gone(host: MailHost) -> None:
+    """The table of the status filter is not there."""
+    (host.config / "pipehandler_status_filter").write_text("")
+
+
+def filter_for_crashes_only(host: MailHost) -> None:
+    """The table knows only one of the two texts."""
+    (host.config / "pipehandler_status_filter").write_text("/^5\\.3\\.0 (Command died.*)/ 4.3.0 ${1}\n")
+
+
+BROKEN: dict[str, tuple[Callable[[MailHost], None], list[str]]] = {
+    # main.cf
+    "several recipients": (main("pipehandler_destination_recipient_limit = 50"), ["recipient-limit"]),
+    "time limit": (main("pipehandler_time_limit = 1m"), ["time-limit"]),
+    "time limit, nonsense": (main("pipehandler_time_limit = soon"), ["time-limit"]),
+    "short queue ids": (main("enable_long_queue_ids = no"), ["long-queue-ids"]),
+    "size without a limit": (main("message_size_limit = 0"), ["message-size-limit"]),
+    "size above ours": (main("message_size_limit = 60000000"), ["message-size-limit"]),
+    "mailbox size": (main("mailbox_size_limit = 1000000"), ["mailbox-size-limit"]),
+    "virtual mailbox size": (main("virtual_mailbox_limit = 1000000"), ["mailbox-size-limit"]),
+    "queue lifetime": (main("maximal_queue_lifetime = 4h"), ["queue-lifetime"]),
+    "queue lifetime 0": (main("maximal_queue_lifetime = 0"), ["queue-lifetime"]),
+    "bounce queue lifetime": (main("bounce_queue_lifetime = 0"), ["queue-lifetime"]),
+    "unknown parameter": (main("pipehandler_destination_recipient_limits = 1"), ["postfix-warning"]),
+    "transport not used": (main("virtual_transport = lmtp:unix:x"), ["transport-unused"]),
+    "no domains": (main("virtual_mailbox_domains ="), ["domains-missing"]),
+    "domain twice": (main("mydestination = localhost, example.com"), ["domain-twice"]),
+    "no queue directory": (main("queue_directory = /nonexistent"), ["queue-directory"]),
+    # master.cf
+    "chroot": (master(r"^(pipehandler unix  -       n       )n", r"\1y"), ["chroot"]),
+    "chroot of pipe(8)": (master(" null_sender=", " chroot=/var null_sender="), ["chroot"]),
+    "endless processes": (master("^(pipehandler .*)8 ", r"\g<1>0 "), ["maxproc"]),
+    "another daemon": (master("^(pipehandler .*)pipe$", r"\1spawn"), ["transport-command"]),
+    "From_": (master(" null_sender=", " flags=F null_sender="), ["flags-change-bytes"]),
+    "dots": (master(" null_sender=", " flags=.> null_sender="), ["flags-change-bytes"]),
+    "prepended fields": (master(" null_sender=", " flags=DOR null_sender="), ["flags-needless"]),
+    "an empty line, and folding": (
+        master(" null_sender=", " flags=Bhu null_sender="),
+        ["flags-change-bytes", "flags-change-addresses"],
+    ),
+    "CRLF": (master(" null_sender=", r" eol=\\r\\n null_sender="), ["flags-change-bytes"]),
+    "null sender": (master(" null_sender=$", ""), ["null-sender"]),
+    "named null sender": (master(" null_sender=$", " null_sender=daemon"), ["null-sender"]),
+    "no interpreter": (master(r"argv=\S+", "argv=/nonexistent/python"), ["interpreter-missing"]),
+    "no entrypoint": (master(r"\S+/pipehandler/__main__\.py", "/no/pipehandler/__main__.py"), ["entrypoint-missing"]),
+    "without -S": (master(" -I -S ", " -I "), ["interpreter-options"]),
+    "another option": (master(" -I -S ", " -O -I -S "), ["interpreter-options"]),
+    "console script": (master(r"argv=.* deliver", f"argv={PIPEHANDLER} deliver"), ["interpreter-options"]),
+    "no sender": (master(r"^ +--sender=.*\n", ""), ["argv-missing"]),
+    "no client": (master(r"^ +--client-.*\n", ""), ["argv-missing"]),
+    "another macro": (master(r"--queue-id=\$\{queue_id\}", "--queue-id=${sender}"), ["argv-unknown"]),
+    "two words": (master(r"--sender=", "--sender "), ["argv-unknown"]),
+    "an unknown option": (master(r"--size=", "--octets="), ["argv-unknown"]),
+    "no dashes": (master(r"^  --\n", ""), ["argv-recipient"]),
+    "no recipient": (master(r"^  \$\{recipient\}\n", ""), ["argv-recipient"]),
+    "user for recipient": (master(r"^  \$\{recipient\}\n", "  ${user}\n"), ["argv-recipient"]),
+    "another socket": (master("--socket=.*", "--socket=/run/other"), ["socket-other"]),
+    "no socket": (master("^ +--socket=.*\n", ""), ["socket-other"]),
+    "no status filter": (master(r"^ +-o pipe_delivery_status_filter=.*\n", ""), ["status-filter"]),
+    "empty status filter": (filter_gone, ["status-filter"]),
+    "status filter for crashes only": (filter_for_crashes_only, ["status-filter"]),
+    "no such table": (master("(filter=regexp):.*", r"\1:/nonexistent"), ["status-filter"]),
+    # pipehandler.toml
+    "our message size": (handler(limits={"message_size": 1_000_000}), ["message-size-limit"]),
+    "our deadline": (handler(limits={"deadline": 290}), ["time-limit"]),
+    "our socket": (handler(serve={"socket": "/run/other"}), ["socket-other"]),
+}
+
+
+def test_nothing_to_find(whole: MailHost) -> None:
+    """A host that was set up as the README says has no finding, for root and in both halves."""
+    for part in ("all", "postfix"):
+        done = run(whole, "--part", part)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith("everything is as it should be (checked: ")
+    assert check(whole) == []
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_broken(host: MailHost, what: str) -> None:
+    """What is broken is found under its name, and nothing else; the line that was printed mends it."""
+    spoil, expected = BROKEN[what]
+    spoil(host)
+    found = check(host, "--part", "postfix")
+    assert codes(found) == expected
+    assert all(all(finding.values()) for finding in found)
+    mend(found)
+    assert codes(check(host, "--part", "postfix")) == []
+
+
+def test_report(host: MailHost) -> None:
+    """For a person: what, why and the line that mends it, and how many there are; the same as --json has."""
+    main("enable_long_queue_ids = no")(host)
+    main("bounce_queue_lifetime = 0")(host)
+    done = run(host)
+    expected = [
+        line
+        for each in check(host)
+        for line in (f"{each['code']}: {each['what']}", f"    why:  {each['why']}", f"    mend: {each['mend']}", "")
+    ]
+    where = f"the handler's part as {account.NAME}, Postfix in {host.config}"
+    assert done.stdout.splitlines() == [*expected, f"2 findings (checked: {where})"]
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_no_transport(host: MailHost) -> None:
+    """Without the entry in master.cf there is one finding, and its line appends the entry."""
+    file = host.config / "master.cf"
+    file.write_text(file.read_text().partition("# The transport")[0])
+    found = check(host, "--part", "postfix")
+    assert codes(found) == ["transport-missing"]
+    mend(found)
+    assert "user=pipehandler" in file.read_text()
+    master("user=pipehandler", f"user={account.NAME}")(host)  # this machine may not have the other
+    assert check(host) == []
+
+
+@pytest.mark.parametrize(
+    ("user", "code"),
+    [
+        ("user=", "user-missing"),
+        ("user=root", "user-privileged"),
+        ("user=postfix", "user-privileged"),
+        (f"user={account.NAME}:root", "user-privileged"),
+        (f"user={account.NAME}:nosuch", "user-unknown"),
+    ],
+)
+def test_no_good_account(host: MailHost, user: str, code: str) -> None:
+    """An account that pipe(8) refuses is replaced by the one of the README."""
+    master(" user=[a-z]+", f" {user}")(host)
+    found = check(host, "--part", "postfix")
+    assert codes(found) == [code]
+    if code == "user-unknown":
+        assert found[0]["mend"] == "groupadd --system nosuch"
+        return
+    mend(found)
+    assert "  user=pipehandler\n" in (host.config / "master.cf").read_text()
+
+
+def test_unknown_account(host: MailHost) -> None:
+    """An account that is not there has to be made (which a test does not do on this machine)."""
+    master(" user=[a-z]+", " user=nosuchaccount")(host)
+    found = check(host)
+    assert codes(found) == ["user-unknown"]
+    assert found[0]["mend"] == "useradd --system --no-create-home --shell /usr/sbin/nologin nosuchaccount"
+
+
+def test_another_name(host: MailHost) -> None:
+    """The transport may have another name, and keeps it when its entry is printed anew."""
+    main("virtual_transport = store")(host)
+    main("store_destination_recipient_limit = 1")(host)
+    main("store_time_limit = 300s")(host)
+    master("^pipehandler unix", "store unix")(host)
+    found = check(host, "--part", "postfix")
+    assert codes(found) == ["postfix-warning", "postfix-warning"]  # of what was set for the old name
+    mend(found)
+    assert check(host) == []
+    master(" null_sender=", " flags=F null_sender=")(host)
+    found = check(host)
+    assert codes(found) == ["flags-change-bytes"]
+    mend(found)
+    assert check(host) == []
+
+
+def test_two_transports(host: MailHost) -> None:
+    """Two transports with a configuration for each are both as they should be, whichever is named; a fault has its name."""
+    other = host.handler.folder / "other.toml"
+    shutil.copy(host.handler.config, other)
+    entry = (host.config / "master.cf").read_text().partition("# chroot n")[2]
+    entry = entry.replace("\npipehandler unix", "\nother unix").replace(str(host.handler.config), str(other))
+    host.add("master.cf", f"# {entry}")
+    main("other_destination_recipient_limit = 1")(host)
+    main("other_time_limit = 300s")(host)
+    assert check(host) == []
+    master(f"--config={other}", f"--config={other}x")(host)
+    found = check(host)
+    assert codes(found) == ["configuration"]
+    assert found[0]["mend"].endswith(f"> {other}x")
+
+
+def test_no_postfix(host: MailHost) -> None:
+    """No configuration of Postfix, or one that it cannot read, is a finding."""
+    done = run(host, "--config-directory", "/nonexistent")
+    assert done.returncode == 1
+    assert done.stdout.startswith("postfix: the configuration of Postfix in /nonexistent cannot be read: ")
+    host.add("master.cf", "nonsense\n")
+    assert codes(check(host)) == ["postfix"]
+    # In a namespace where its programs are not.
+    without = ["unshare", "--mount", "bash", "-euc", 'mount -t tmpfs tmpfs /usr/sbin && exec "$@"', "-"]
+    command = [*without, PIPEHANDLER, *_command(host, ("--json",))]
+    done = subprocess.run(command, capture_output=True, text=True)
+    (found,) = json.loads(done.stdout)
+    assert (found["code"], found["mend"]) == ("postfix", "apt-get install postfix")
+
+
+def test_twice_in_main(host: MailHost) -> None:
+    """What postconf itself warns of is passed on."""
+    host.add("main.cf", "queue_run_delay = 5m\n")
+    assert codes(check(host, "--part", "postfix")) == ["postfix-warning"]
+
+
+def test_full_queue(host: MailHost) -> None:
+    """Too little room for the queue, for which smtpd(8) would refuse mail."""
+    queue = host.folder / "queue"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=90m", "tmpfs", queue], check=True)
+    try:
+        assert codes(check(host, "--part", "postfix")) == ["queue-full"]
+    finally:
+        subprocess.run(["umount", queue], check=True)
+
+
+def state_of_root(host: MailHost) -> None:
+    """The state directory is somebody else's."""
+    os.chown(host.handler.state, 0, 0)
+    host.handler.state.chmod(0o700)
+
+
+def no_state(host: MailHost) -> None:
+    """There is no state directory."""
+    shutil.rmtree(host.handler.state)
+
+
+def closed_folder(host: MailHost) -> None:
+    """The configuration's folder is closed."""
+    host.handler.log.touch()
+    account.give(host.handler.log)
+    host.handler.folder.chmod(0o700)
+    os.chown(host.handler.folder, 0, 0)
+
+
+ACCOUNT: dict[str, tuple[Callable[[MailHost], None], list[str]]] = {
+    "configuration": (lambda host: host.handler.config.chmod(0o600), ["configuration"]),
+    "its folder": (closed_folder, ["configuration"]),
+    "state directory of root": (state_of_root, ["state-directory"]),
+    "no state directory": (no_state, ["state-directory"]),
+    "log file of root": (lambda host: host.handler.log.touch(0o600), ["log-file"]),
+}
+
+
+@pytest.mark.parametrize("what", ACCOUNT)
+def test_only_the_account_sees_it(host: MailHost, what: str) -> None:
+    """Root may do everything; so the check asks as the account of the transport, and mends what that may not."""
+    spoil, expected = ACCOUNT[what]
+    spoil(host)
+    found = check(host)
+    assert codes(found) == expected
+    assert check(host, "--part", "postfix") == []
+    mend(found)
+    assert check(host) == []
+
+
+def own_installation(host: MailHost) -> Path:
+    """A virtual environment of the host's own, which a test may close; master.cf names it. Returns its folder."""
+    here, there = Path(sys.prefix), host.folder / "venv"
+    packages = Path("lib", f"python{sys.version_info.major}.{sys.version_info.minor}", "site-packages")
+    (there / packages).mkdir(parents=True)
+    (there / "bin").mkdir()
+    (there / "bin" / "python").symlink_to(os.path.realpath(sys.executable))
+    shutil.copy(here / "bin" / "pipehandler", there / "bin")
+    shutil.copy(here / "pyvenv.cfg", there)
+    for package in (here / packages).iterdir():
+        if package.name != "pipehandler":
+            (there / packages / package.name).symlink_to(package)
+    shutil.copytree(here / packages / "pipehandler", there / packages / "pipehandler")
+    main_py = there / packages / "pipehandler" / "__main__.py"
+    master(r"argv=.* deliver$", f"argv={there}/bin/python -I -S {main_py} deliver")(host)
+    return there
+
+
+def check_by(host: MailHost, folder: Path) -> list[dict[str, str]]:
+    """The findings of another installation."""
+    command = [str(folder / "bin" / "python"), "-I", "-m", "pipehandler", *_command(host, ("--json",))]
+    done = subprocess.run(command, capture_output=True, text=True, cwd="/")
+    found: list[dict[str, str]] = json.loads(done.stdout)
+    return found
+
+
+def test_installation(host: MailHost) -> None:
+    """The program of master.cf is tried as Postfix would: in a closed folder, with closed files, or none at all."""
+    folder = own_installation(host)
+    assert codes(check(host)) == ["installation"]
+    assert check_by(host, folder) == []
+
+    folder.chmod(0o700)
+    found = check_by(host, folder)
+    assert codes(found) == ["account"]
+    assert found[0]["mend"] == f"chmod o+x {folder}"
+    mend(found)
+    assert check_by(host, folder) == []
+
+    subprocess.run(["chmod", "-R", "go=", *folder.glob("lib/*/*/pipehandler/*.py")], check=True)
+    found = check_by(host, folder)
+    assert codes(found) == ["account"]
+    mend(found)
+    found = check_by(host, folder)
+    if found:  # the entrypoint first, then what it imports
+        mend(found)
+        assert check_by(host, folder) == []
+
+    next(folder.glob("lib/*/*/pipehandler/store.py")).unlink()
+    for cached in folder.glob("lib/*/*/pipehandler/__pycache__/store.*"):
+        cached.unlink()
+    assert codes(check(host)) == ["account", "installation"]
+
+
+def test_no_python(host: MailHost) -> None:
+    """An interpreter that is none."""
+    master(r"argv=\S+", "argv=/bin/false")(host)
+    assert codes(check(host)) == ["account"]
+
+
+def test_peer_authentication(host: MailHost, server: PostgreSQL) -> None:
+    """Whom PostgreSQL takes the account for is found out by the account."""
+    hba = server.data / "pg_hba.conf"
+    before = hba.read_text()
+    hba.write_text(f"local all postgres trust\nlocal all all peer\n{before}")
+    server.reload()
+    try:
+        (found,) = check(host)
+        assert found["code"] == "authentication"
+        assert (
+            f"local all pipehandler peer map=pipehandler, and to pg_ident.conf: pipehandler {account.NAME} pipehandler"
+            in found["mend"]
+        )
+        server.psql("postgres", f"CREATE ROLE {account.NAME} LOGIN IN ROLE pipehandler_ingest")
+        host.handler.configure(_conninfo(host).replace("user=pipehandler", f"user={account.NAME}"))
+        assert check(host) == []
+    finally:
+        hba.write_text(before)
+        server.reload()
+
+
+def test_another_configuration(host: MailHost) -> None:
+    """The configuration that was named has to be the one that delivers; else the line puts it into master.cf."""
+    other = host.handler.folder / "other.toml"
+    shutil.copy(host.handler.config, other)
+    host.handler.config = other
+    try:
+        found = check(host)
+        assert codes(found) == ["configuration-other"]
+        mend(found)
+        assert check(host) == []
+    finally:
+        host.handler.config = host.handler.folder / "pipehandler.toml"
+
+
+@pytest.mark.parametrize(
+    ("user", "note"),
+    [
+        (account.NAME, f"not root: the handler's part was tried as {account.NAME}"),
+        ("daemon", "not root, nor the account of the transport: the handler's part was not tried"),
+    ],
+)
+def test_not_root(host: MailHost, user: str, note: str) -> None:
+    """Whoever is not root is told what was not tried; what is closed to somebody who never delivers is no finding."""
+    host.handler.config.chmod(0o600)
+    account.give(host.handler.config)
+    host.settle()
+    done = subprocess.run(
+        [PIPEHANDLER, *_command(host, ("--json",))],
+        capture_output=True,
+        text=True,
+        cwd="/",
+        user=user,
+        group=user if user == "daemon" else "nogroup",
+        extra_groups=[],
+    )
+    assert (done.returncode, json.loads(done.stdout)) == (0, [])
+    assert done.stderr.startswith(f"note: {note}")
+
+
+def test_conninfo_is_refused(host: MailHost) -> None:
+    """What is checked is the configuration; an option that would be ignored is a wrong call."""
+    done = subprocess.run([PIPEHANDLER, "--conninfo", "host=x", *_command(host, ())], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "--conninfo is not for it" in done.stderr

@@ -1,0 +1,68 @@
+"""The operator's commands against one database, run as a person or a program runs them."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .database import Database
+from .handler import ENVIRONMENT
+
+PROGRAM = str(Path(sys.executable).with_name("pipehandler"))
+
+
+class Done(NamedTuple):
+    """How a command ended."""
+
+    status: int
+    output: bytes
+    errors: str
+
+    @property
+    def text(self) -> str:
+        """The output, of a command that did what it was told."""
+        assert (self.status, self.errors) == (0, ""), self
+        return self.output.decode()
+
+
+class Console:
+    """Commands with a configuration file of their own in `folder`, as a role of `database` (default: upkeep)."""
+
+    def __init__(self, folder: Path, database: Database) -> None:
+        self.folder = folder
+        self.database = database
+        self.config = folder / "console.toml"
+        self.configure()
+
+    def configure(self, role: str = "upkeep", more: str = "") -> None:
+        """Write the configuration."""
+        conninfo = self.database.server.conninfo(self.database.name, user=role)
+        self.config.write_text(
+            f"database.admin_conninfo = '{conninfo}'\nlog.syslog = false\n"
+            f"state.directory = '{self.folder / 'nowhere'}'\n{more}\n"
+        )
+
+    def command(self, *arguments: object) -> list[str]:
+        """The whole command line."""
+        return [PROGRAM, "--config", str(self.config), *map(str, arguments)]
+
+    def run(self, *arguments: object, stdin: bytes = b"") -> Done:
+        """Run a command."""
+        done = subprocess.run(
+            self.command(*arguments), input=stdin, capture_output=True, env=ENVIRONMENT, cwd="/", timeout=120
+        )
+        return Done(done.returncode, done.stdout, done.stderr.decode())
+
+    def start(self, *arguments: object) -> subprocess.Popen[bytes]:
+        """Start a command."""
+        return subprocess.Popen(
+            self.command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT, cwd="/"
+        )
+
+
+def everything(database: Database, *tables: str) -> dict[str, list[Any]]:
+    """All rows of the tables (default: all that hold mail), in order, for comparison."""
+    return {
+        table: database.rows(f'SELECT t.* FROM pipehandler.{table} t ORDER BY t::text COLLATE "C"')
+        for table in tables or ("message", "raw_message", "attachment", "delivery")
+    }
