@@ -17,6 +17,10 @@ from .stopwatch import PHASES
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
+_RECENT = 1_800.0  # seconds; longer than any attempt lasts
+_MOMENT = 0.2
+
+
 class JournalError(Exception):
     """The journal cannot be read; the text says why and what to do."""
 
@@ -71,22 +75,24 @@ class Tally(NamedTuple):
 def tally(directory: str) -> Tally:
     """Add up the journal in the state directory. Raises JournalError."""
     with _opened(directory) as database:
+        database.execute("BEGIN")  # one picture: records become totals when they go
         exits = [_exits(*row) for row in database.execute("SELECT * FROM total ORDER BY 1, 2, 3, 4")]
         durations = _durations(database.execute("SELECT * FROM duration ORDER BY 1, 2, 3").fetchall())
         incomplete = _incomplete(database)
-    killed = [row for row in incomplete if not row["alive"]]
+        database.execute("COMMIT")
+        killed = _killed(database, incomplete)
     for ingress, way in sorted({(row["ingress"], row["way"]) for row in killed}):
         own = [row["began"] for row in killed if (row["ingress"], row["way"]) == (ingress, way)]
         exits = _added(exits, Exits(ingress, way, None, KILLED, len(own), 0, max(own)))
-    return Tally(exits, durations, len(incomplete) - len(killed))
+    return Tally(exits, durations, sum(each["alive"] for each in incomplete))
 
 
 def records(directory: str, seconds: float) -> list[Record]:
     """The attempts that began in the last `seconds` and are over, oldest first. Raises JournalError."""
     with _opened(directory) as database:
-        alive = {row["id"] for row in _incomplete(database) if row["alive"]}
+        killed = {row["id"] for row in _killed(database, _incomplete(database))}
         rows = database.execute("SELECT * FROM attempt WHERE began > ? ORDER BY began, id", (time.time() - seconds,))
-        return [_record(row) for row in rows if row["id"] not in alive]
+        return [_record(row) for row in rows if row["status"] is not None or row["id"] in killed]
 
 
 @contextmanager
@@ -112,10 +118,23 @@ def _opened(directory: str) -> Iterator[sqlite3.Connection]:
 def _incomplete(database: sqlite3.Connection) -> list[dict[str, Any]]:
     """The attempts without an end, and whether each is still alive."""
     rows = database.execute(
-        "SELECT id, began, pid, ingress, way, id = (SELECT max(id) FROM attempt n WHERE n.pid = a.pid) AS last"
-        "  FROM attempt a WHERE status IS NULL"
+        "SELECT id, began, pid, ingress, way FROM attempt WHERE status IS NULL ORDER BY id"
     ).fetchall()
-    return [{**row, "alive": bool(row["last"]) and _alive(row["pid"], row["began"])} for row in rows]
+    if not rows:
+        return []
+    last = dict(
+        database.execute("SELECT pid, max(id) FROM attempt WHERE id >= ? GROUP BY pid", (rows[0]["id"],)).fetchall()
+    )
+    return [{**row, "alive": last[row["pid"]] == row["id"] and _alive(row["pid"], row["began"])} for row in rows]
+
+
+def _killed(database: sqlite3.Connection, incomplete: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those of the incomplete attempts that were killed, and did not come to their end while we looked at them."""
+    dead = [each for each in incomplete if not each["alive"]]
+    if any(time.time() - each["began"] < _RECENT for each in dead):
+        time.sleep(_MOMENT)  # the supervisor may be about to write down how a worker ended
+    statement = "SELECT count(*) FROM attempt WHERE id = ? AND status IS NOT NULL"
+    return [each for each in dead if not database.execute(statement, (each["id"],)).fetchone()[0]]
 
 
 def _alive(pid: int, began: float) -> bool:

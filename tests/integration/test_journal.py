@@ -214,6 +214,21 @@ def test_a_number_that_was_given_out_again(folder: Path) -> None:
     assert [(record.queue_id, record.action) for record in records(str(folder), 1e6)] == [(None, KILLED), ("1", KILLED)]
 
 
+def test_an_end_while_it_is_looked_at(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An attempt that ends between the look into the journal and the look at its process was not killed."""
+    journal = Journal(str(folder))
+    entry = journal.begin("pipe", "cold", "1", time.monotonic())
+
+    def gone(*_: object) -> bool:
+        journal.end(entry, "pipe", "cold", DELIVERED, size=1, sqlstate="", message="", reason="", seconds={})
+        return False
+
+    monkeypatch.setattr("pipehandler.tally._alive", gone)
+    assert tally(str(folder)).exits == []
+    assert [each.action for each in tally(str(folder)).exits] == ["delivered"]
+    journal.close()
+
+
 def test_many_at_once(handler: Handler) -> None:
     """Whoever comes at the same time, to a journal that is not there yet, is written down."""
     with ThreadPoolExecutor(16) as pool:

@@ -1,0 +1,245 @@
+"""The metrics: their names, their numbers, and the README's list of them."""
+
+import re
+import shutil
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from prometheus_client.core import Metric
+from prometheus_client.parser import text_string_to_metric_families
+from real.missing import missing
+
+from pipehandler.health import Health
+from pipehandler.journal import BOUNDS
+from pipehandler.metrics import METRICS, exposition, families
+from pipehandler.observation import Observation
+from pipehandler.outcome import TABLE
+from pipehandler.postqueue import QUEUES, Queued
+from pipehandler.tally import Duration, Exits, Tally
+
+README = Path(__file__).parents[2] / "README.md"
+
+TALLY = Tally(
+    exits=[
+        Exits("pipe", "cold", 0, "delivered", 3, 1000, 100.0),
+        Exits("pipe", "cold", 0, "duplicate", 2, 500, 300.0),
+        Exits("pipe", "resident", 0, "duplicate", 1, 50, 200.0),
+        Exits("pipe", "cold", 75, "outage", 7, 0, 400.0),
+        Exits("pipe", "resident", None, "killed", 4, 0, 500.0),
+        Exits("maildir", "cold", 0, "delivered", 1, 10, 50.0),
+        Exits("pipe", "cold", 99, "of another version", 1, 0, 60.0),
+    ],
+    durations=[Duration("cold", "parse", (1, 1, 2, *(5,) * (len(BOUNDS) - 3)), 0.25)],
+    under_way=6,
+)
+WHOLE = Observation(
+    tally=TALLY,
+    health=Health(5, 8, datetime(2026, 1, 1, tzinfo=UTC)),
+    schema_expected=6,
+    service={
+        "workers": 5,
+        "free": 3,
+        "busy": 2,
+        "waiting": 9,
+        "delivered": 70,
+        "congested": 10,
+        "sent_back": 11,
+        "replaced": 12,
+        "died": 13,
+    },
+    queue={"deferred": Queued(14, 1000.0), "hold": Queued(1, 2000.0)},
+    outage=True,
+    reasons={},
+)
+EMPTY = WHOLE._replace(
+    tally=Tally([], [], 0), health=Health(6, 0, None), service=dict.fromkeys(WHOLE.service or {}, 0), queue={}
+)
+UNKNOWN = WHOLE._replace(tally=None, health=None, service=None, queue=None, outage=False)
+
+
+def exported(seen: Observation) -> dict[str, Metric]:
+    """What a scrape of the text format gives, by the name that Prometheus knows."""
+    found = text_string_to_metric_families(exposition(lambda: seen).decode())
+    return {f"{each.name}_total" if each.type == "counter" else each.name: each for each in found}
+
+
+def values(seen: Observation, name: str) -> dict[str, float]:
+    """The series of one metric: the values of its labels, with blanks between them, and the number."""
+    found = exported(seen).get(name)
+    labels = METRICS[name].labels
+    return {" ".join(each.labels[label] for label in labels): each.value for each in found.samples} if found else {}
+
+
+def value(seen: Observation, name: str) -> float | None:
+    """The number of a metric without labels, None where it is not exported."""
+    return values(seen, name).get("")
+
+
+# Names, after https://prometheus.io/docs/practices/naming/ and what `promtool check metrics` looks for.
+
+BASE_UNITS = {"seconds", "bytes"}
+NO_UNITS = {"ms", "us", "ns", "s", "sec", "min", "m", "h", "d", "b", "kb", "mb", "milliseconds", "minutes", "octets", "kilobytes"}  # fmt: skip
+TYPES = {"counter", "gauge", "histogram", "summary"}
+OF_HISTOGRAMS = {"bucket", "count", "sum", "le", "quantile"}
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_names(name: str) -> None:
+    """Lower case, ours, base units last, _total for counters alone, nothing that another type reserves, and a help text."""
+    _, kind, labels, meaning = METRICS[name]
+    words = name.split("_")
+    assert re.fullmatch(r"pipehandler(_[a-z]+)+", name)
+    assert all(re.fullmatch(r"[a-z]+", label) for label in labels)
+    assert (words[-1] == "total") == (kind == "counter")
+    assert not set(words) & (NO_UNITS | TYPES | OF_HISTOGRAMS)
+    assert not set(labels) & OF_HISTOGRAMS
+    unit = BASE_UNITS & set(words)
+    assert not unit or words[-1 - (kind == "counter")] in unit
+    assert kind != "histogram" or unit
+    assert re.fullmatch(r"[A-Z0-9].*\.", meaning)
+    assert "|" not in meaning
+    assert "\n" not in meaning
+
+
+def test_ages_are_times() -> None:
+    """A time is exported as seconds since 1970, so that it stays true however old the number is."""
+    assert not [name for name in METRICS if "age" in name.split("_")]
+
+
+@pytest.mark.parametrize("seen", [WHOLE, EMPTY, UNKNOWN], ids=["whole", "empty", "unknown"])
+def test_promtool_finds_nothing(seen: Observation) -> None:
+    """Prometheus' own checker has nothing to say."""
+    if shutil.which("promtool") is None:
+        missing("promtool")
+    done = subprocess.run(["promtool", "check", "metrics"], input=exposition(lambda: seen), capture_output=True)
+    assert (done.returncode, done.stdout + done.stderr) == (0, b"")
+
+
+def test_all_are_exported() -> None:
+    """Each metric of the list is exported with its type, its help and its labels, and no other."""
+    found = exported(WHOLE)
+    assert list(found) == list(METRICS)
+    for name, metric in found.items():
+        described = METRICS[name]
+        assert (metric.type, metric.documentation) == (described.kind, described.meaning)
+        for sample in metric.samples:
+            assert sample.labels.keys() - {"le"} == set(described.labels)
+
+
+def test_readme_lists_them() -> None:
+    """The README's table of metrics is the list of metrics."""
+    text = README.read_text("utf-8").partition("<!-- metrics -->")[2].partition("<!-- /metrics -->")[0]
+    rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in text.strip().splitlines()]
+    assert rows[2:] == [
+        [f"`{name}`", kind, ", ".join(f"`{label}`" for label in labels), meaning]
+        for name, kind, labels, meaning in METRICS.values()
+    ]
+
+
+# Numbers.
+
+
+def test_exits() -> None:
+    """Each way to end is a series of its own; what the journal does not know by name is there all the same."""
+    found = values(WHOLE, "pipehandler_exits_total")
+    assert {key: number for key, number in found.items() if number} == {
+        "pipe cold 0 EX_OK delivered": 3,
+        "pipe cold 0 EX_OK duplicate": 2,
+        "pipe resident 0 EX_OK duplicate": 1,
+        "pipe cold 75 EX_TEMPFAIL outage": 7,
+        "pipe resident killed killed killed": 4,
+        "maildir cold 0 EX_OK delivered": 1,
+        "pipe cold 99  of another version": 1,
+    }
+
+
+def test_all_ways_to_end_are_there_from_the_start() -> None:
+    """A series that begins at 1 is no increase for Prometheus; so it begins at 0, before anything has happened."""
+    found = values(EMPTY, "pipehandler_exits_total")
+    assert set(found.values()) == {0}
+    assert len(found) == 2 * (len(TABLE) + 1)
+    assert values(EMPTY, "pipehandler_received_bytes_total") == {"pipe cold": 0, "pipe resident": 0}
+    assert values(EMPTY, "pipehandler_queue_messages") == dict.fromkeys(QUEUES, 0)
+    assert values(EMPTY, "pipehandler_workers_replaced_total") == {"spent": 0, "died": 0}
+    assert value(EMPTY, "pipehandler_duplicates_total") == value(EMPTY, "pipehandler_outage_refusals_total") == 0
+    sums = [
+        each for each in exported(EMPTY)["pipehandler_phase_duration_seconds"].samples if each.name.endswith("_sum")
+    ]
+    assert [each.value for each in sums] == [0] * 8
+
+
+def test_of_the_journal() -> None:
+    """Bytes by ingress and way, duplicates, refusals, what is under way, and the last success of all."""
+    assert values(WHOLE, "pipehandler_received_bytes_total") == {
+        "pipe cold": 1500,
+        "pipe resident": 50,
+        "maildir cold": 10,
+    }
+    assert value(WHOLE, "pipehandler_duplicates_total") == 3
+    assert value(WHOLE, "pipehandler_outage_refusals_total") == 7
+    assert value(WHOLE, "pipehandler_attempts_under_way") == 6
+    assert value(WHOLE, "pipehandler_last_success_timestamp_seconds") == 300
+    assert value(EMPTY, "pipehandler_last_success_timestamp_seconds") is None
+    assert value(WHOLE, "pipehandler_outage") == 1
+
+
+def test_histogram() -> None:
+    """The buckets are cumulative, in the journal's bounds, the last of them without a bound; sum and count agree."""
+    samples = [
+        each
+        for each in exported(WHOLE)["pipehandler_phase_duration_seconds"].samples
+        if (each.labels["way"], each.labels["phase"]) == ("cold", "parse")
+    ]
+    buckets = {each.labels["le"]: each.value for each in samples if each.name.endswith("_bucket")}
+    assert [float(bound) for bound in buckets] == list(BOUNDS)
+    assert list(buckets)[-1] == "+Inf"
+    assert list(buckets.values()) == [1, 1, 2, *[5] * (len(BOUNDS) - 3)]
+    rest = {each.name.rpartition("_")[2]: each.value for each in samples if not each.name.endswith("_bucket")}
+    assert rest == {"count": 5, "sum": 0.25}
+
+
+def test_of_the_database() -> None:
+    """The schema that is there and the one that should be, and the quarantine with the time of its oldest message."""
+    assert value(WHOLE, "pipehandler_schema_version") == 5
+    assert value(WHOLE, "pipehandler_schema_version_expected") == 6
+    assert value(WHOLE, "pipehandler_quarantine_messages") == 8
+    assert value(WHOLE, "pipehandler_quarantine_oldest_timestamp_seconds") == 1767225600
+    assert value(EMPTY, "pipehandler_quarantine_oldest_timestamp_seconds") is None
+
+
+def test_of_the_workers() -> None:
+    """Free, busy, waiting, replaced, sent away."""
+    assert values(WHOLE, "pipehandler_workers") == {"free": 3, "busy": 2}
+    assert value(WHOLE, "pipehandler_waiting_messages") == 9
+    assert values(WHOLE, "pipehandler_workers_replaced_total") == {"spent": 12, "died": 13}
+    assert value(WHOLE, "pipehandler_service_congested_total") == 10
+    assert value(WHOLE, "pipehandler_service_sent_back_total") == 11
+
+
+def test_of_the_queue() -> None:
+    """Every queue by name, also an empty one; the oldest message where there is one."""
+    expected = {**dict.fromkeys(QUEUES, 0), "deferred": 14, "hold": 1}
+    assert values(WHOLE, "pipehandler_queue_messages") == expected
+    assert values(WHOLE, "pipehandler_queue_oldest_timestamp_seconds") == {"deferred": 1000, "hold": 2000}
+
+
+def test_what_is_not_known_is_not_zero() -> None:
+    """Without an answer there is no number but that there was none: a counter that fell to 0 would rise again."""
+    found = exported(UNKNOWN)
+    assert {name: value(UNKNOWN, name) for name in found if name != "pipehandler_build_info"} == {
+        "pipehandler_journal_up": 0,
+        "pipehandler_database_up": 0,
+        "pipehandler_schema_version_expected": 6,
+        "pipehandler_service_up": 0,
+        "pipehandler_queue_up": 0,
+    }
+    assert {value(WHOLE, name) for name in METRICS if name.endswith("_up")} == {1}
+
+
+def test_no_content() -> None:
+    """Labels are words of ours and versions: no address, no queue id, no reason."""
+    seen = WHOLE._replace(reasons={"database": "password of someone@example.com"})
+    assert b"@" not in exposition(lambda: seen)
+    assert len(list(families(seen))) == len(METRICS)

@@ -1,0 +1,175 @@
+"""The alert rules among the examples: Prometheus takes them, they speak of metrics that exist, and each fires when it should."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from real.missing import missing
+
+from pipehandler import admin
+from pipehandler.metrics import METRICS
+from pipehandler.outcome import TABLE
+from pipehandler.postqueue import QUEUES
+
+RULES = Path(__file__).parents[2] / "postfix" / "pipehandler.rules.yml.example"
+TEXT = RULES.read_text("utf-8")
+ALERTS = re.findall(r"^      - alert: (\w+)$", TEXT, re.MULTILINE)
+
+
+def promtool(*arguments: str) -> str:
+    """Run it; returns what it prints."""
+    if shutil.which("promtool") is None:
+        missing("promtool")
+    done = subprocess.run(["promtool", *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_prometheus_takes_them() -> None:
+    """Expressions and templates are right."""
+    assert f"SUCCESS: {len(ALERTS)} rules found" in promtool("check", "rules", str(RULES))
+
+
+def test_they_speak_of_what_is_exported() -> None:
+    """A rule on a metric, an outcome or a queue that does not exist would never fire."""
+    named = {re.sub("_bucket$", "", name) for name in re.findall(r"\bpipehandler_\w+", TEXT)}
+    assert named <= METRICS.keys()
+    known = {"outcome": {row.action for row in TABLE}, "queue": set(QUEUES)}
+    for label, kind, text in re.findall(r'(\w+)(=~|!=|!~|=)"([^"]*)"', TEXT):
+        words = text.split("|") if "~" in kind else [text]
+        assert label not in known or set(words) <= known[label]
+        if label == "status":
+            assert set(words) <= {"killed", *(str(row.status) for row in TABLE)}
+
+
+@pytest.mark.parametrize("alert", ALERTS)
+def test_they_say_what_to_do(alert: str) -> None:
+    """Each has a severity, a summary, and a description that names a command; those of ours exist."""
+    rule = TEXT.partition(f"- alert: {alert}\n")[2].partition("- alert:")[0]
+    assert re.search(r"severity: (critical|warning|info)\b", rule)
+    assert re.search(r"^          summary: \".+\"$", rule, re.MULTILINE)
+    (description,) = re.findall(r"^          description: \"(.+)\"$", rule, re.MULTILINE)
+    assert re.search(r"`(pipehandler|postqueue|postfix|journalctl|systemctl) [^`]+`", description)
+    commands = set(re.findall(r"`pipehandler (\w+)[^`]*`", rule))
+    assert commands <= set(admin.COMMANDS)
+
+
+# When they fire. Time begins at 0 and goes by minutes; a series is written as promtool has it: first+step x times.
+
+MINUTES = 240
+NOW = "3h"
+QUIET, OFTEN, ONE, FRESH = (f"{each}x{MINUTES}" for each in ("0+0", "0+10", "1+0", "0+60"))
+ONCE = f"0x170 1x{MINUTES - 170}"  # ten minutes ago
+
+
+def exits(outcome: str, status: str, way: str = "cold") -> str:
+    """A series of attempts."""
+    return f'pipehandler_exits_total{{ingress="pipe",way="{way}",outcome="{outcome}",status="{status}"}}'
+
+
+def bucket(bound: str) -> str:
+    """A series of the histogram."""
+    return f'pipehandler_phase_duration_seconds_bucket{{way="cold",phase="store",le="{bound}"}}'
+
+
+TEXTFILE = 'node_textfile_mtime_seconds{file="/var/lib/prometheus/node-exporter/pipehandler.prom"}'
+DELIVERED, DELIVERED_RESIDENT = exits("delivered", "0"), exits("delivered", "0", "resident")
+DEFERRED, OLDEST = (
+    f'pipehandler_queue_{each}{{queue="deferred"}}' for each in ("messages", "oldest_timestamp_seconds")
+)
+HELD, OLDEST_HELD = (f'pipehandler_queue_{each}{{queue="hold"}}' for each in ("messages", "oldest_timestamp_seconds"))
+DIED = 'pipehandler_workers_replaced_total{reason="died"}'
+
+HEALTHY = {
+    **dict.fromkeys((DELIVERED, DELIVERED_RESIDENT, bucket("5.0"), bucket("+Inf")), OFTEN),
+    **dict.fromkeys((exits("store_unavailable", "75"), exits("fault", "75"), exits("outage", "75")), QUIET),
+    **dict.fromkeys((exits("too_large", "65"), exits("killed", "killed"), DIED, "pipehandler_outage"), QUIET),
+    **dict.fromkeys(("pipehandler_service_congested_total", "pipehandler_service_sent_back_total"), QUIET),
+    **dict.fromkeys((f"pipehandler_{each}_up" for each in ("journal", "database", "service", "queue")), ONE),
+    **dict.fromkeys(("pipehandler_build_info", "pipehandler_schema_version", DEFERRED), ONE),
+    **dict.fromkeys((TEXTFILE, OLDEST), FRESH),
+    "pipehandler_schema_version_expected": ONE,
+    "pipehandler_quarantine_messages": QUIET,
+    HELD: QUIET,
+    OLDEST_HELD: QUIET,
+}
+
+TROUBLE: dict[str, tuple[dict[str, str], set[str]]] = {
+    "nothing": ({}, set()),
+    "a message deferred once": ({exits("store_unavailable", "75"): ONCE}, set()),
+    "deferred again and again": ({exits("store_unavailable", "75"): FRESH}, {"MailDeferred"}),
+    "refused in the outage": ({exits("outage", "75"): FRESH}, set()),
+    "nothing delivered": (
+        {DELIVERED: QUIET, DELIVERED_RESIDENT: QUIET, DEFERRED: OFTEN},
+        {"NothingDelivered"},
+    ),
+    "nothing to deliver": ({DELIVERED: QUIET, DELIVERED_RESIDENT: QUIET}, set()),
+    "a burst": ({DEFERRED: OFTEN}, set()),
+    "database down": ({"pipehandler_database_up": QUIET}, {"DatabaseDown"}),
+    "outage": ({"pipehandler_outage": ONE}, {"Outage"}),
+    "bounced": ({exits("too_large", "65"): ONCE}, {"MailBounced"}),
+    "fault": ({exits("fault", "75"): ONCE}, {"Fault"}),
+    "killed": ({exits("killed", "killed"): ONCE}, {"AttemptsKilled"}),
+    "the first one killed in the resident way": (
+        {exits("killed", "killed", "resident"): ONCE},
+        {"AttemptsKilled"},
+    ),
+    "old schema": ({"pipehandler_schema_version_expected": f"2x{MINUTES}"}, {"SchemaTooOld"}),
+    "newer schema": ({"pipehandler_schema_version": f"2x{MINUTES}"}, set()),
+    "old message": ({OLDEST: QUIET}, {"QueueOld"}),
+    "slow": ({bucket("5.0"): QUIET, bucket("10.0"): OFTEN}, {"Slow"}),
+    "quarantine": ({"pipehandler_quarantine_messages": f"3x{MINUTES}"}, {"Quarantine"}),
+    "quarantine grows": ({"pipehandler_quarantine_messages": OFTEN}, {"Quarantine", "QuarantineGrows"}),
+    "service down": ({"pipehandler_service_up": QUIET}, {"ServiceDown"}),
+    "no service wanted": ({"pipehandler_service_up": QUIET, DELIVERED_RESIDENT: QUIET}, set()),
+    "workers die": ({DIED: OFTEN}, {"WorkersDying"}),
+    "congested": ({"pipehandler_service_congested_total": OFTEN}, {"Congested"}),
+    "sent back for a moment": ({"pipehandler_service_sent_back_total": ONCE}, set()),
+    "sent back": ({"pipehandler_service_sent_back_total": OFTEN}, {"SentBack"}),
+    "journal": ({"pipehandler_journal_up": QUIET}, {"JournalUnreadable"}),
+    "queue": ({"pipehandler_queue_up": QUIET}, {"QueueUnknown"}),
+    "absent": ({"pipehandler_build_info": f"_x{MINUTES}"}, {"MetricsAbsent"}),
+    "stale": ({TEXTFILE: QUIET}, {"TextfileStale"}),
+}
+
+
+def with_host(series: str) -> str:
+    """A series with the label that a scrape adds."""
+    return series[:-1] + ',instance="mx"}' if series.endswith("}") else series + '{instance="mx"}'
+
+
+def group(name: str, series: dict[str, str], fired: dict[str, set[str]]) -> dict[str, object]:
+    """A test for promtool: which alerts, and no others, fire at each time."""
+    return {
+        "name": name,
+        "interval": "1m",
+        "input_series": [{"series": with_host(each), "values": text} for each, text in series.items()],
+        "promql_expr_test": [
+            {
+                "expr": 'count by (alertname) (ALERTS{alertstate="firing"})',
+                "eval_time": now,
+                "exp_samples": [{"labels": f'{{alertname="Pipehandler{each}"}}', "value": 1} for each in sorted(names)],
+            }
+            for now, names in fired.items()
+        ],
+    }
+
+
+def test_they_fire(tmp_path: Path) -> None:
+    """In each kind of trouble those alerts fire that should, and no others; mail on hold is no trouble before a day is over."""
+    groups = [group(name, HEALTHY | overrides, {NOW: fired}) for name, (overrides, fired) in TROUBLE.items()]
+    times = 60 * 26
+    held = {name: re.sub(r"x\d+$", f"x{times}", each) for name, each in HEALTHY.items()} | {HELD: f"1x{times}"}
+    groups.append(group("on hold", held, {"23h": set(), "25h": {"MailHeld"}}))
+    file = tmp_path / "test.yml"  # JSON is YAML
+    file.write_text(json.dumps({"rule_files": [str(RULES)], "evaluation_interval": "5m", "tests": groups}))
+    promtool("test", "rules", str(file))
+
+
+def test_every_alert_was_seen() -> None:
+    """No rule is without a test."""
+    seen = {f"Pipehandler{name}" for _, fired in TROUBLE.values() for name in fired}
+    assert seen | {"PipehandlerMailHeld"} == set(ALERTS)
