@@ -33,12 +33,16 @@ def _fork(work: Callable[[], object]) -> int:
     """A child process that works and leaves with 0, whatever happens."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NPROC)
     resource.setrlimit(resource.RLIMIT_NPROC, (hard, hard))
+    # Python drops what a signal raises in the functions that it calls around a fork: the signals wait.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM, signal.SIGINT})
     try:
         child = os.fork()
         if child == 0:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             _do(work)
     finally:
         resource.setrlimit(resource.RLIMIT_NPROC, (soft, hard))
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     return child
 
 

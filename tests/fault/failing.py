@@ -150,7 +150,11 @@ def _connection(host: Host, ledger: Ledger, scale: Scale) -> list[_Point]:
 def _probe(host: Host, ledger: Ledger, scale: Scale) -> list[_Point]:
     """The calls while a message is parsed whose first delivery was killed there."""
     sent = letter("probe")
-    (parsed,) = (each for each in _trace(host, sent, ledger, host.deliverer) if each.name == "ftruncate")
+    (parsed,) = (
+        each
+        for each in _trace(host, sent, ledger, host.deliverer)
+        if each.name == "ftruncate" and "/parsing-" in each.file
+    )
     host.kill(sent, parsed)
     calls = since(host.trace(sent, host.deliverer), lambda each: "/parsing-" in each.file)
     calls = calls[: calls.index(next(each for each in calls if each.name == "unlink")) + 1]

@@ -266,12 +266,14 @@ def crew(
         for number in range(_AT_ONCE.get((way, scale), 2)):
             own = folder / str(number)
             own.mkdir(parents=True)
-            if way is Way.COLD:
-                hosts.append(Host(Handler(own, conninfo, **(sections or {}))))
-                continue
             name = f"{folder.name}{number}"
             first = letter(f"first-{name}")
             ledger.send(first.raw, *first.recipients)
+            if way is Way.COLD:
+                handler = Handler(own, conninfo, **(sections or {}))
+                handler.run(first.command(handler), first.raw)  # the journal is there: all others make the same calls
+                hosts.append(Host(handler))
+                continue
             handler = Handler(own, f"{conninfo} application_name={name}", serve={"workers": 1}, **(sections or {}))
             end = partial(_end_connection, database, name) if new_connection else None
             hosts.append(ResidentHost(handler, first, row, end))

@@ -87,7 +87,9 @@ def _probe(host: Host, ledger: Ledger, scale: Scale) -> list[tuple[Call, ...]]:
     """A call while the message is parsed, and then each call of the next delivery while its probe runs and it parses itself."""
     sent = _slow("probe")
     ledger.send(sent.raw, *sent.recipients)
-    (parsed,) = (each for each in host.trace(sent, host.deliverer) if each.name == "ftruncate")  # the end of its mark
+    (parsed,) = (
+        each for each in host.trace(sent, host.deliverer) if each.name == "ftruncate" and "/parsing-" in each.file
+    )  # the end of its mark
     host.kill(sent, parsed)
     calls = since(host.trace(sent, host.deliverer), lambda each: each.name == "clone")
     during = calls[: [(each.name, each.number) for each in calls].index((parsed.name, parsed.number)) + 1]

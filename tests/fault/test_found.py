@@ -18,13 +18,14 @@ def test_a_mark_that_cannot_be_closed_does_not_cost_the_parsing(handler: Handler
 
     It was stored as `failed`, without its text: the error came out of the context manager around the parsing.
     """
+    assert handler.deliver(letter("first").raw).status == 0  # and there is a journal
     _, calls = trace(handler, letter("before").command(handler), letter("before").raw)
     (closing,) = (each for each in calls if each.name == "close" and Path(each.file).name.startswith("parsing-"))
     sent = letter("mark")
     ended, said = fail(handler, sent.command(handler), sent.raw, closing, "error=EIO")
     assert "(INJECTED)" in said
     assert ended.status == 0
-    assert [row.state for row in database.rows("SELECT state FROM pipehandler.message")] == ["parsed", "parsed"]
+    assert [row.state for row in database.rows("SELECT state FROM pipehandler.message")] == ["parsed"] * 3
 
 
 def test_a_duplicate_waits_for_the_standby_too(folder: Path) -> None:

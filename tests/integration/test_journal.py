@@ -14,7 +14,7 @@ import pytest
 from real import account
 from real.database import Database
 from real.handler import Handler
-from real.service import ResidentHandler, Service, begin, configure, ended, held, wait_until
+from real.service import ResidentHandler, Service, begin, configure, ended, held, stuck, wait_until
 
 from pipehandler import journal
 from pipehandler.journal import BOUNDS, KILLED, NAME, Journal
@@ -161,8 +161,7 @@ def test_killed(handler: Handler, database: Database, moment: str) -> None:
         if moment == "store":
             running.stdin.write(MESSAGE)
             running.stdin.close()
-            waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-            wait_until(lambda: database.value(waiting), "the wait for the lock")
+            stuck(database)
         wait_until(lambda: tally(str(handler.state)).under_way, "the record")
         assert records(str(handler.state), 1_000) == []
         running.kill()

@@ -209,7 +209,7 @@ def test_batches(console: Console, database: Database) -> None:
 def hard(console: Console) -> bytes:
     """A message for which the parser is given too little time."""
     console.configure(more="limits.parse_seconds = 1")
-    part = b"--b\nContent-Type: text/plain\n\n" + "봄이 왔습니다\n".encode("euc-kr") * 3200
+    part = b"--b\nContent-Type: text/plain\n\n" + "봄이 왔습니다\n".encode("euc-kr") * 5000
     return b"Message-ID: <costly@example.org>\nContent-Type: multipart/mixed; boundary=b\n\n" + part * 990 + b"--b--\n"
 
 
@@ -242,8 +242,9 @@ def test_message_that_kills(console: Console, database: Database, hard: bytes) -
     (console.folder / "nowhere").mkdir()
     store(database, submission(hard, document=parse(MESSAGE)), submission(MESSAGE, document=GARBAGE))
     console.configure()
-    command = ["prlimit", "--cpu=3", *console.command("reparse", "--all")]
+    command = ["prlimit", "--cpu=2", *console.command("reparse", "--all")]
     assert subprocess.run(command, capture_output=True, timeout=60).returncode in (-signal.SIGXCPU, -signal.SIGKILL)
+    assert len(list((console.folder / "nowhere").iterdir())) == 1
     done = subprocess.run(command, capture_output=True, timeout=60)
     assert done.returncode == 0, done
     assert b"2 tried" in done.stdout

@@ -15,7 +15,7 @@ import pytest
 from real import account
 from real.database import Database
 from real.handler import Handler, entrypoint
-from real.service import Service, begin, configure, ended, held, wait_until
+from real.service import Service, begin, configure, ended, held, stuck, wait_until
 
 MESSAGE = b"From: a@example.org\nMessage-ID: <1@example.org>\nSubject: one\n\nbody\n"
 
@@ -297,6 +297,7 @@ def test_a_worker_stands_still(handler: Handler, database: Database) -> None:
         (worker,) = service.workers()
         with held(database):
             running = begin(handler, service, MESSAGE)
+            stuck(database)
             os.kill(worker, signal.SIGSTOP)
             before = time.monotonic()
             assert ended(running) == (75, "4.3.0 internal fault\n")

@@ -134,6 +134,8 @@ def test_half_a_hand_over(service: Service, handler: Handler, packet: bytes) -> 
 
 def test_more_descriptors_than_wanted(service: Service, handler: Handler) -> None:
     """Only one is taken, and none is left open in a worker."""
+    assert handler.deliver(MESSAGE).status == 0  # and the worker has the journal open
+    wait_until(lambda: not service.status()["busy"])
     (worker,) = service.workers()
     before = len(os.listdir(f"/proc/{worker}/fd"))
     with visit(handler, entrypoint_packet(handler)) as client, open("/dev/null", "rb") as null:

@@ -175,6 +175,12 @@ def begin(handler: Handler, service: Service, raw: bytes) -> subprocess.Popen[by
     return running
 
 
+def stuck(database: Database) -> None:
+    """Wait until a delivery waits for a lock, as it does while the database is `held`."""
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    wait_until(lambda: database.value(waiting), "the wait for the lock")
+
+
 def ended(running: subprocess.Popen[bytes]) -> Ended:
     """How it ended."""
     output, _ = running.communicate(timeout=60)
