@@ -7,6 +7,8 @@ table. What the content of a message does to the parser becomes data; trouble th
 import errno
 from dataclasses import replace
 
+from pipehandler.parse.message import PARSER_VERSION
+
 from . import outcome
 from .config import Config
 from .deadline import Deadline, TimeUp
@@ -14,7 +16,6 @@ from .document import Defect, Document
 from .envelope import Envelope
 from .fingerprint import identify
 from .log import described
-from .message import PARSER_VERSION
 from .outcome import Result
 from .parsing import read
 from .stopwatch import Stopwatch

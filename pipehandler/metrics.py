@@ -13,9 +13,10 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from pipehandler.parse.message import PARSER_VERSION
+
 from . import __version__
 from .journal import BOUNDS, KILLED
-from .message import PARSER_VERSION
 from .observation import Observation
 from .outcome import DUPLICATE, OUTAGE, TABLE
 from .postqueue import QUEUES

@@ -7,12 +7,13 @@ What the content does to the parser becomes data: a Document without anything bu
 from collections.abc import Callable
 from typing import NamedTuple
 
+from pipehandler.parse.message import parse
+
 from .child import survives
 from .config import Config
 from .deadline import Deadline, TimeUp
 from .document import Document
 from .log import described
-from .message import parse
 from .survival import Mark
 
 

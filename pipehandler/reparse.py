@@ -9,13 +9,14 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from pipehandler.parse.message import PARSER_VERSION
+
 from .bounded import bounded
 from .config import Config
 from .deadline import Deadline
 from .document import Document
 from .envelope import Envelope
 from .fingerprint import Identity
-from .message import PARSER_VERSION
 from .parsing import read
 from .store import DataRefused, Store, check_size
 from .submission import Submission

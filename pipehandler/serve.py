@@ -3,10 +3,11 @@
 import os
 from contextlib import suppress
 
+from pipehandler.parse.message import parse
+
 from . import systemd
 from .config import Config
 from .listening import ServeError, listen
-from .message import parse
 from .supervisor import Supervisor
 
 _EXAMPLE = b"""\

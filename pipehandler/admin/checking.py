@@ -4,13 +4,13 @@ import os
 
 import click
 
-from pipehandler.check_account import check_account
-from pipehandler.check_database import account
-from pipehandler.check_handler import check_handler, unusable
-from pipehandler.check_postfix import check_postfix, unreadable
-from pipehandler.check_transport import processes, transports
+from pipehandler.check.account import check_account
+from pipehandler.check.database import account
+from pipehandler.check.finding import Finding
+from pipehandler.check.handler import check_handler, unusable
+from pipehandler.check.postfix import check_postfix, unreadable
+from pipehandler.check.transport import processes, transports
 from pipehandler.config import Config, ConfigError, load
-from pipehandler.finding import Finding
 from pipehandler.postconf import DEFAULT_DIRECTORY, Postfix, PostfixError, Service
 from pipehandler.table import safe
 

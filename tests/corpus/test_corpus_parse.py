@@ -7,10 +7,10 @@ from dataclasses import asdict
 import pytest
 
 from corpus.messages import names, needs_corpus, read, table
-from pipehandler import address
 from pipehandler.document import Address
-from pipehandler.header import Header
-from pipehandler.message import parse
+from pipehandler.parse import address
+from pipehandler.parse.header import Header
+from pipehandler.parse.message import parse
 
 # Where the decoded view of a message lacks something that its octets hold.
 LACKING = {

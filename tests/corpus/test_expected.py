@@ -13,11 +13,11 @@ import pytest
 from corpus import expectations
 from corpus.expectations import Expectation, digest, trimmed
 from corpus.messages import needs_corpus, read, table
-from pipehandler import mime, transfer_encoding
-from pipehandler.defect import Notebook
 from pipehandler.document import Address, Document
-from pipehandler.limits import Limits
-from pipehandler.message import parse
+from pipehandler.parse import mime, transfer_encoding
+from pipehandler.parse.defect import Notebook
+from pipehandler.parse.limits import Limits
+from pipehandler.parse.message import parse
 
 ABSENT = "absent"
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipehandler.document import Document
-from pipehandler.message import parse
+from pipehandler.parse.message import parse
 
 FOLDER = Path(__file__).parent
 TRUSTED_AUTHSERV_IDS = ("mx.example.org",)

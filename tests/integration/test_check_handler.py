@@ -23,7 +23,7 @@ from real.handler import Handler
 from real.postgresql import PostgreSQL
 
 from pipehandler.admin import cli
-from pipehandler.check_server import check_clock
+from pipehandler.check.server import check_clock
 
 PIPEHANDLER = str(Path(sys.executable).with_name("pipehandler"))
 

@@ -21,7 +21,7 @@ from real.submission import MESSAGE, submission
 from pipehandler.admin.upkeep import interruptible
 from pipehandler.document import Address, Attachment, Defect, Document
 from pipehandler.fingerprint import identify
-from pipehandler.message import PARSER_VERSION, parse
+from pipehandler.parse.message import PARSER_VERSION, parse
 from pipehandler.store import Store
 from pipehandler.submission import Submission
 from pipehandler.sysexits import EX_NOINPUT, EX_UNAVAILABLE

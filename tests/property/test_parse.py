@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipehandler.document import Attachment, Document
-from pipehandler.message import DEFECTS, parse
+from pipehandler.parse.message import DEFECTS, parse
 
 GOLDEN = [path.read_bytes() for path in sorted(FOLDER.glob("*.eml"))]
 

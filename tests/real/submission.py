@@ -6,7 +6,7 @@ from typing import Any
 from pipehandler.document import Document
 from pipehandler.envelope import Envelope
 from pipehandler.fingerprint import identify
-from pipehandler.message import PARSER_VERSION, parse
+from pipehandler.parse.message import PARSER_VERSION, parse
 from pipehandler.submission import Submission
 
 MESSAGE = b"From: A <a@example.org>\nMessage-ID: <1@example.org>\nSubject: one\n\nbody\n"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipehandler.authentication import read
+from pipehandler.parse.authentication import read
 
 MX = ("mx.example.org", "mx2.example.org")
 RESULTS = "Authentication-Results"

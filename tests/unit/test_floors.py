@@ -14,17 +14,29 @@ from real.service import Service
 
 FLOORS = (
     # Numbers, tables and shapes.
-    ("sysexits", "document", "limits", "share", "finding", "postconf", "handover", "systemd", "stopwatch", "child"),
+    ("parse", "check"),
+    (
+        "sysexits",
+        "document",
+        "parse.limits",
+        "share",
+        "check.finding",
+        "postconf",
+        "handover",
+        "systemd",
+        "stopwatch",
+        "child",
+    ),
     ("outcome", "listening", "postqueue"),
     # No I/O but reading the configuration and writing the log, no clock.
-    ("config", "journal", "fingerprint", "charset", "transfer_encoding", "authentication"),
-    ("envelope", "prepended", "log", "decoding", "defect"),
-    ("encoded_word",),
-    ("address", "parameter"),
-    ("part",),
-    ("mime",),
-    ("header",),
-    ("message",),
+    ("config", "journal", "fingerprint", "parse.charset", "parse.transfer_encoding", "parse.authentication"),
+    ("envelope", "prepended", "log", "parse.decoding", "parse.defect"),
+    ("parse.encoded_word",),
+    ("parse.address", "parse.parameter"),
+    ("parse.part",),
+    ("parse.mime",),
+    ("parse.header",),
+    ("parse.message",),
     # What deliveries on one host tell each other, and the operator.
     ("deadline", "outage", "survival", "cut", "sentry", "tally"),
     ("parsing", "rlimit", "attempt"),
@@ -39,11 +51,11 @@ FLOORS = (
     ("observation",),
     ("metrics", "scrape", "status"),
     # Being sure before the first mail.
-    ("check_argv", "check_role"),
-    ("check_server", "check_transport"),
-    ("check_database",),
-    ("check_handler", "check_postfix"),
-    ("check_account",),
+    ("check.argv", "check.role"),
+    ("check.server", "check.transport"),
+    ("check.database",),
+    ("check.handler", "check.postfix"),
+    ("check.account",),
     # The ways in.
     ("pipe", "importing"),
     # The resident workers.
@@ -85,6 +97,7 @@ COLD = frozenset({
 """What a cold delivery may load, by top-level name, beside the interpreter's private modules; each costs every message."""
 
 PACKAGE = Path(next(iter(importlib.util.find_spec("pipehandler").submodule_search_locations)))  # type: ignore[union-attr,arg-type]
+FOLDERS = {"admin", "check", "parse"}
 MODULES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): ast.parse(
         path.read_text("utf-8")
@@ -99,23 +112,23 @@ DOORS = {
     "sqlite3": {"journal", "tally"},
     "sentry_sdk": {"sentry"},
     "prometheus_client": {"metrics"},
-    "mailparser": {"header"},
+    "mailparser": {"parse.header"},
     "click": {name for name in MODULES if name.partition(".")[0] == "admin"},
-    "chardet": {"decoding"},
+    "chardet": {"parse.decoding"},
 }
 
 
 def imports(module: str) -> Iterator[tuple[str, str]]:
     """Each import of a module, wherever in it: (package, module of the package or "")."""
-    folder = "admin." if module.startswith("admin") else ""
+    folder = module if module in FOLDERS else module.rpartition(".")[0]
     for node in ast.walk(MODULES[module]):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 package, _, inner = alias.name.partition(".")
                 yield package, inner
         elif isinstance(node, ast.ImportFrom):
-            above = f"pipehandler.{folder}" if node.level else ""
-            package, _, inner = f"{above}{node.module or ''}".strip(".").partition(".")
+            above = f"pipehandler.{folder}." if node.level else ""
+            package, _, inner = f"{above}{node.module or ''}".replace("..", ".").strip(".").partition(".")
             for alias in node.names:
                 below = f"{inner}.{alias.name}".strip(".")
                 yield package, below if package == "pipehandler" and below in MODULES else inner

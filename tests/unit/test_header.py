@@ -5,13 +5,13 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from pipehandler import address
-from pipehandler.defect import Notebook
 from pipehandler.document import Address
-from pipehandler.encoded_word import decode_words
-from pipehandler.header import Header
-from pipehandler.limits import Limits
-from pipehandler.part import Field
+from pipehandler.parse import address
+from pipehandler.parse.defect import Notebook
+from pipehandler.parse.encoded_word import decode_words
+from pipehandler.parse.header import Header
+from pipehandler.parse.limits import Limits
+from pipehandler.parse.part import Field
 
 
 def header(**fields: str | bytes) -> tuple[Header, Notebook]:

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 import pipehandler
-from pipehandler import message
-from pipehandler.defect import Notebook
 from pipehandler.document import Document
-from pipehandler.limits import Limits
+from pipehandler.parse import message
+from pipehandler.parse.defect import Notebook
+from pipehandler.parse.limits import Limits
 
 HEADER = b"From: a@example.org\nTo: b@example.net\nSubject: x\nDate: Tue, 14 Mar 2023 09:26:53 +0100\n"
 MIXED = HEADER + b"Content-Type: multipart/mixed; boundary=b\n\n"
@@ -22,7 +22,7 @@ MIXED = HEADER + b"Content-Type: multipart/mixed; boundary=b\n\n"
 def test_defects_are_complete() -> None:
     """Each code that is written somewhere in the package is explained, and each explanation is of use."""
     package = Path(pipehandler.__file__).parent
-    source = "".join(path.read_text() for path in package.glob("*.py") if path.name != "defect.py")
+    source = "".join(path.read_text() for path in package.rglob("*.py") if path.name != "defect.py")
     used = set(re.findall(r'"([a-z0-9]+(?:-[a-z0-9]+)+)"', source)) & set(message.DEFECTS)
     assert used | {"defects-left-out", "nul-replaced"} == set(message.DEFECTS)
     assert all(sentence.endswith(".") and len(sentence) > 20 for sentence in message.DEFECTS.values())
@@ -93,7 +93,7 @@ def test_limits_leave_the_rest() -> None:
 
 MEASURE = """
 import resource, sys, time
-from pipehandler import message
+from pipehandler.parse import message
 message.parse(b"a: b\\n\\n\\xe4")
 raw = sys.stdin.buffer.read()
 before, begin = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()

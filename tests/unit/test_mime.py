@@ -4,10 +4,10 @@ import time
 
 import pytest
 
-from pipehandler.defect import Notebook
-from pipehandler.limits import Limits
-from pipehandler.mime import scan
-from pipehandler.part import Part
+from pipehandler.parse.defect import Notebook
+from pipehandler.parse.limits import Limits
+from pipehandler.parse.mime import scan
+from pipehandler.parse.part import Part
 
 HEADER = b'Content-Type: multipart/mixed; boundary="b"\n\n'
 

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from pipehandler.parameter import parse
+from pipehandler.parse.parameter import parse
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from pipehandler.transfer_encoding import decode
+from pipehandler.parse.transfer_encoding import decode
 
 
 def decoded(octets: bytes, encoding: str) -> tuple[bytes, list[str]]:

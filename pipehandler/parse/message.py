@@ -7,11 +7,12 @@ Parsing is total and deterministic: whatever the octets are, a Document comes ou
 was guessed, replaced or left out on the way stands in its defects. A field or a part that fails costs no other.
 """
 
+from pipehandler.document import Attachment, Document
+
 from . import authentication, mime, transfer_encoding
 from .charset import codec
 from .decoding import decode
 from .defect import DEFECTS, Notebook
-from .document import Attachment, Document
 from .header import MAIL_PARSER_VERSION, Header
 from .limits import DEFAULT, Limits
 from .parameter import Parameters

@@ -1,6 +1,6 @@
 """Is everything there that the handler needs on its host? Asked as the account that it runs as.
 
-The configuration, the state directory and the log file; check_database.py goes on with the database.
+The configuration, the state directory and the log file; database.py beside it goes on with the database.
 """
 
 import grp
@@ -9,8 +9,9 @@ import shlex
 import stat
 from collections.abc import Callable, Iterator
 
-from .check_database import account, check_database
-from .config import Config, ConfigError, load
+from pipehandler.config import Config, ConfigError, load
+
+from .database import account, check_database
 from .finding import Finding
 
 ROOM = 16_777_216
@@ -99,7 +100,7 @@ def _in_uri(conninfo: str) -> bool:
 
 def _state(directory: str) -> Iterator[Finding]:
     name, who = shlex.quote(directory), f"-o {account()} -g {_group()}"
-    why = "Without it deliveries do not know of an outage of the database, nor of a message that killed its parser."
+    why = "Without it deliveries know neither of an outage of the database nor of a message that killed its parser, and no journal is kept."
     make = f"install -d -m 700 {who} {name}"
     if not os.path.isdir(directory):
         closed = first_closed(directory, lambda each: not os.path.isdir(each) or os.access(each, os.X_OK))

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from pipehandler.document import Defect
+
 from .charset import storable
-from .document import Defect
 
 DEFECTS: Mapping[str, str] = MappingProxyType(
     {

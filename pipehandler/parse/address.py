@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from pipehandler.document import Address
+
 from .charset import storable
-from .document import Address
 from .encoded_word import decode_words
 
 _UNQUOTED = (

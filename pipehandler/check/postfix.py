@@ -8,11 +8,12 @@ import re
 import shlex
 from collections.abc import Iterator
 
-from .check_argv import configuration
-from .check_transport import check_transport, printed, transports
-from .config import Config, ConfigError, load
+from pipehandler.config import Config, ConfigError, load
+from pipehandler.postconf import Postfix, PostfixError, Service, seconds, words
+
+from .argv import configuration
 from .finding import Finding
-from .postconf import Postfix, PostfixError, Service, seconds, words
+from .transport import check_transport, printed, transports
 
 _MARGIN = 30  # seconds between our deadline and Postfix's
 _DAY = 86400

@@ -7,8 +7,9 @@ hostile message took over could read or change other people's mail.
 from collections.abc import Iterator
 from typing import Any
 
+from pipehandler.store import Store
+
 from .finding import Finding
-from .store import Store
 
 _TOO_FEW = "The handler cannot store anything: every message would be deferred."
 _TOO_MANY = "A hostile message that takes over the handler could use it: read, change or delete mail, or worse."

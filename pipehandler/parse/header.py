@@ -18,10 +18,11 @@ from email.utils import parsedate_tz
 import mailparser
 from mailparser.version import __version__ as MAIL_PARSER_VERSION
 
+from pipehandler.document import Address
+
 from . import address
 from .decoding import decode, is_utf8
 from .defect import Notebook
-from .document import Address
 from .encoded_word import decode_words
 from .limits import Limits
 from .part import Field

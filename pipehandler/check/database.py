@@ -13,14 +13,15 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from .check_role import check_role
-from .check_server import check_clock, check_connections, check_server
-from .config import Config
+from pipehandler.config import Config
+from pipehandler.health import health
+from pipehandler.migrate import migrations
+from pipehandler.outcome import MISCONFIGURED
+from pipehandler.store import Store, StoreError
+
 from .finding import Finding
-from .health import health
-from .migrate import migrations
-from .outcome import MISCONFIGURED
-from .store import Store, StoreError
+from .role import check_role
+from .server import check_clock, check_connections, check_server
 
 _ABOUT = """
 SELECT current_user::text AS role, current_database()::text AS database, d.datdba::regrole::text AS owner,

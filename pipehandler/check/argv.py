@@ -4,9 +4,9 @@ import os
 import re
 from collections.abc import Iterator
 
-from .config import DEFAULT_PATH, Config
-from .envelope import OPTIONS
-from .postconf import Service
+from pipehandler.config import DEFAULT_PATH, Config
+from pipehandler.envelope import OPTIONS
+from pipehandler.postconf import Service
 
 ENTRYPOINT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "__main__.py")
 """What master.cf should run, in this installation."""

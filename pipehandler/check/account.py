@@ -13,10 +13,11 @@ import shlex
 import subprocess
 from typing import Any
 
-from .check_argv import configuration
-from .check_handler import first_closed
+from pipehandler.postconf import Postfix, Service
+
+from .argv import configuration
 from .finding import Finding
-from .postconf import Postfix, Service
+from .handler import first_closed
 
 _SECONDS = 120
 

@@ -10,10 +10,11 @@ import shlex
 import sys
 from collections.abc import Iterator
 
-from .check_argv import DEFERRED, Raw, check_argv, place
-from .config import Config
+from pipehandler.config import Config
+from pipehandler.postconf import Postfix, PostfixError, Service
+
+from .argv import DEFERRED, Raw, check_argv, place
 from .finding import Finding
-from .postconf import Postfix, PostfixError, Service
 
 _FILTER = "pipe_delivery_status_filter"
 _FILTER_FILE = "pipehandler_status_filter"

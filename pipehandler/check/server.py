@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 from typing import Any
 
-from .check_role import quoted
-from .config import Config
+from pipehandler.config import Config
+from pipehandler.store import Store
+
 from .finding import Finding
-from .store import Store
+from .role import quoted
 
 CLOCK = 5.0
 """Seconds by which the clocks of the two hosts may differ."""
