@@ -20,6 +20,7 @@ _HOUR = 3_600
 _BARS = " ▁▂▃▄▅▆▇█"
 _FAILURES = 5
 _REASONS = 3
+_STATUSES = {each.action: str(each.status) for each in outcome.TABLE}
 _ORDER = [*(each.action for each in outcome.TABLE), KILLED]
 
 _CHECK = "`pipehandler check` says what is wrong, and the line that mends it"
@@ -123,8 +124,11 @@ def lines(status: Status) -> Iterator[str]:
     seen = status.seen
     if status.counts:
         yield table(
-            ["ATTEMPTS", "HOUR", "BY 5 MINUTES", "DAY", "BY HOURS"],
-            [[action, sum(hour), bars(hour), sum(day), bars(day)] for action, (hour, day) in status.counts.items()],
+            ["ATTEMPTS", "STATUS", "HOUR", "BY 5 MINUTES", "DAY", "BY HOURS"],
+            [
+                [action, _STATUSES.get(action, "-"), sum(hour), bars(hour), sum(day), bars(day)]
+                for action, (hour, day) in status.counts.items()
+            ],
         )
     elif seen.tally:
         yield "no attempt at a message in the last day"
@@ -205,7 +209,13 @@ def as_json(status: Status) -> dict[str, Any]:
     return {
         "time": datetime.fromtimestamp(status.now, UTC),
         "attempts": {
-            action: {"hour": sum(hour), "day": sum(day), "by_5_minutes": hour, "by_hours": day}
+            action: {
+                "status": _STATUSES.get(action),
+                "hour": sum(hour),
+                "day": sum(day),
+                "by_5_minutes": hour,
+                "by_hours": day,
+            }
             for action, (hour, day) in status.counts.items()
         },
         "failures": [
