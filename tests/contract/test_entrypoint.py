@@ -12,34 +12,23 @@ from itertools import product
 from pathlib import Path
 
 import pytest
-from real import account
 from real.database import Database
 from real.handler import Ended, Handler, entrypoint
-from real.service import ResidentHandler
 
 from pipehandler import outcome
 from pipehandler.outcome import Outcome
 
 MESSAGE = b"From: a@example.org\nMessage-ID: <1@example.org>\nSubject: one\n\nbody\n"
-COLD = pytest.mark.parametrize("handler", ["cold"], indirect=True)
+COLD = pytest.mark.parametrize("either", ["cold"], indirect=True)
 """For what only the entrypoint itself can meet."""
 
 EVERY_OCTET = b"Subject: octets\n\n" + bytes(range(256)) * 3
 
 
-@pytest.fixture(params=["cold", "resident"])
-def handler(request: pytest.FixtureRequest, database: Database) -> Iterator[Handler]:
-    """The entrypoint without a service, and with one."""
-    with account.folder("pipehandler-") as folder:
-        if request.param == "cold":
-            yield Handler(folder, database.conninfo)
-            return
-        resident = ResidentHandler(folder, database.conninfo)
-        try:
-            yield resident
-            assert not [line for line in resident.log_lines() if " way=cold " in line]
-        finally:
-            resident.stop()
+@pytest.fixture
+def handler(either: Handler) -> Handler:
+    """Here the handler is one in each of the two ways."""
+    return either
 
 
 def assert_ended(ended: Ended, how: Outcome) -> str:

@@ -3,12 +3,12 @@
 import json
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
+from real.console import PROGRAM, Done
 from real.database import Database
 from real.handler import ENVIRONMENT, entrypoint
 from real.submission import submission
@@ -35,24 +35,9 @@ HOSTILE = (
 )
 
 
-class Done(NamedTuple):
-    """How a command ended."""
-
-    status: int
-    output: bytes
-    errors: str
-
-    @property
-    def text(self) -> str:
-        """The output, of a command that did what it was told."""
-        assert (self.status, self.errors) == (0, "")
-        return self.output.decode()
-
-
 def pipehandler(*arguments: str) -> Done:
     """Run the installed console script."""
-    script = Path(sys.executable).parent / "pipehandler"
-    done = subprocess.run([script, *arguments], capture_output=True, env=ENVIRONMENT, cwd="/", timeout=60)
+    done = subprocess.run([PROGRAM, *arguments], capture_output=True, env=ENVIRONMENT, cwd="/", timeout=60)
     return Done(done.returncode, done.stdout, done.stderr.decode())
 
 

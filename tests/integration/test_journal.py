@@ -5,7 +5,7 @@ import signal
 import sqlite3
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
@@ -24,16 +24,6 @@ from pipehandler.tally import Exits, JournalError, Record, records, tally
 
 MESSAGE = b"From: secret@example.org\nMessage-ID: <secret-id@example.org>\nSubject: secret subject\n\nsecret body\n"
 DAY = 86_400.0
-
-
-@pytest.fixture(params=["cold", "resident"])
-def either(request: pytest.FixtureRequest, database: Database) -> Iterator[Handler]:
-    """A handler in each of the two ways."""
-    with account.folder("pipehandler-") as folder:
-        handler = {"cold": Handler, "resident": ResidentHandler}[request.param](folder, database.conninfo)
-        yield handler
-        if isinstance(handler, ResidentHandler):
-            handler.stop()
 
 
 def way(handler: Handler) -> str:

@@ -73,16 +73,6 @@ def collector() -> Iterator[Collector]:
     server.close()
 
 
-@pytest.fixture(params=["cold", "resident"])
-def either(request: pytest.FixtureRequest, database: Database) -> Iterator[Handler]:
-    """A handler in each of the two ways."""
-    with account.folder("pipehandler-") as folder:
-        handler = {"cold": Handler, "resident": ResidentHandler}[request.param](folder, database.conninfo)
-        yield handler
-        if isinstance(handler, ResidentHandler):
-            handler.stop()
-
-
 def telling(handler: Handler, database: Database, dsn: str, **values: object) -> None:
     """Configure the handler to tell."""
     handler.configure(f"{database.conninfo} password={PASSWORD}", sentry={"dsn": dsn, **values})
