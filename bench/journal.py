@@ -24,7 +24,7 @@ PHASES = {"start": 0.1, "read": 0.001, "parse": 0.01, "store": 0.01}
 
 # What a delivery loads in any case is loaded before; the time of each step in seconds goes to stdout.
 COLD = """
-import bisect, collections.abc, contextlib, datetime, json, os, sys, time
+import bisect, collections.abc, contextlib, datetime, functools, json, os, sys, time, typing
 from pipehandler.outcome import DELIVERED
 times = [time.perf_counter()]
 from pipehandler.journal import Journal

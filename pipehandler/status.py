@@ -17,7 +17,7 @@ DAY = 86_400
 """Seconds of records that a Status wants."""
 
 _HOUR = 3_600
-_BARS = " ▁▂▃▄▅▆▇█"
+_BARS = "·▁▂▃▄▅▆▇█"
 _FAILURES = 5
 _REASONS = 3
 _STATUSES = {each.action: str(each.status) for each in outcome.TABLE}

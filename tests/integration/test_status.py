@@ -46,8 +46,8 @@ def test_everything_is_well(handler: Handler, database: Database) -> None:
         time.sleep(0.2)
         text = run(handler)
     rows = [line.split() for line in text.splitlines()]
-    assert ["delivered", "0", "1", "█", "1", "█"] in rows
-    assert ["duplicate", "0", "1", "█", "1", "█"] in rows
+    assert ["delivered", "0", "1", "···········█", "1", "·······················█"] in rows
+    assert ["duplicate", "0", "1", "···········█", "1", "·······················█"] in rows
     assert "Workers:    0 of 2 busy, 0 messages waiting; 0 replaced, 0 died since the start" in text
     assert "Quarantine: empty" in text
     assert f"Database:   up, schema {database.value('SELECT max(version) FROM pipehandler.migration')}\n" in text
@@ -120,9 +120,9 @@ def test_counts() -> None:
 
 def test_bars() -> None:
     """The greatest count is the highest bar; one is seen beside a million; nothing is nothing."""
-    assert bars([0, 1, 4, 8]) == " ▁▄█"
+    assert bars([0, 1, 4, 8]) == "·▁▄█"
     assert bars([1, 1_000_000]) == "▁█"
-    assert bars([0, 0]) == "  "
+    assert bars([0, 0]) == "··"
     assert bars([]) == ""
 
 
