@@ -7,13 +7,30 @@ import time
 from collections.abc import Callable
 from typing import NoReturn
 
+# Python drops what a signal raises in the functions that it calls around a fork: these wait until it is over.
+_RAISING = {signal.SIGALRM, signal.SIGINT}
+
 
 def survives(work: Callable[[], object], seconds: float) -> bool:
     """Whether a child process lives through `work`, at most for `seconds`; an exception is no death.
 
     Raises OSError where no child can be had.
     """
-    return _wait(_fork(work), seconds)
+    ends = time.monotonic() + seconds
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _RAISING)
+    child = done = 0
+    try:
+        child = _fork(work, mask)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        while not done and time.monotonic() < ends:
+            done, status = os.waitpid(child, os.WNOHANG)
+            time.sleep(0 if done else 0.01)
+    finally:  # whatever interrupts us, the child does not outlive its purpose
+        if child and not done:
+            os.kill(child, signal.SIGKILL)
+            done, status = os.waitpid(child, 0)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    return status == 0
 
 
 def detach(work: Callable[[], object], seconds: float) -> None:
@@ -25,16 +42,18 @@ def detach(work: Callable[[], object], seconds: float) -> None:
             signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.001))
             work()
 
-    # A grandchild: whoever forked it will not have to wait for its end.
-    os.waitpid(_fork(work_unattended), 0)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _RAISING)
+    try:
+        # A grandchild: whoever forked it will not have to wait for its end.
+        os.waitpid(_fork(work_unattended, mask), 0)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def _fork(work: Callable[[], object]) -> int:
-    """A child process that works and leaves with 0, whatever happens."""
+def _fork(work: Callable[[], object], mask: set[int]) -> int:
+    """A child process that works, with this signal mask, and leaves with 0, whatever happens."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NPROC)
     resource.setrlimit(resource.RLIMIT_NPROC, (hard, hard))
-    # Python drops what a signal raises in the functions that it calls around a fork: the signals wait.
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM, signal.SIGINT})
     try:
         child = os.fork()
         if child == 0:
@@ -42,7 +61,6 @@ def _fork(work: Callable[[], object]) -> int:
             _do(work)
     finally:
         resource.setrlimit(resource.RLIMIT_NPROC, (soft, hard))
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     return child
 
 
@@ -55,17 +73,3 @@ def _do(work: Callable[[], object]) -> NoReturn:
         pass
     finally:
         os._exit(0)
-
-
-def _wait(child: int, seconds: float) -> bool:
-    ends = time.monotonic() + seconds
-    done = 0
-    try:
-        while not done and time.monotonic() < ends:
-            done, status = os.waitpid(child, os.WNOHANG)
-            time.sleep(0 if done else 0.01)
-    finally:  # whatever interrupts us, the child does not outlive its purpose
-        if not done:
-            os.kill(child, signal.SIGKILL)
-            done, status = os.waitpid(child, 0)
-    return status == 0

@@ -19,7 +19,7 @@ from pipehandler.sysexits import EX_DATAERR, EX_OK, EX_TEMPFAIL, EX_UNAVAILABLE
 from pipehandler.table import cut
 
 from .command import Failure, told
-from .upkeep import INTERRUPTED, Progress, hint_for, interruptible, opened_for_upkeep, progress
+from .upkeep import INTERRUPTED, Progress, hint_for, opened_for_upkeep, progress
 
 _GOES_ON = "run it again to go on: what is stored is not stored twice"
 
@@ -77,10 +77,9 @@ class _Import:
                 self.refuse(path, os.strerror(error.errno or 0))
 
     def all(self, files: Sequence[File]) -> None:
-        with interruptible() as between, progress(lambda: len(files)) as self.bar:
+        with progress(lambda: len(files)) as self.bar:
             for file in files:
                 for message in importing.messages(file, self.config.limits.message_size):
-                    between()
                     if message.refused:
                         self.refuse(message.name, message.refused)
                     else:

@@ -16,7 +16,7 @@ from pipehandler.sysexits import EX_OSERR
 from pipehandler.table import UNSAFE, cut
 
 from .command import Failure, told
-from .upkeep import INTERRUPTED, Progress, interruptible, opened_for_upkeep, progress
+from .upkeep import INTERRUPTED, Progress, opened_for_upkeep, progress
 
 _WIDE = 60  # columns of a value
 
@@ -63,9 +63,8 @@ def reparse(
             return len(names) or core.count(store, which, str(after) if after else None)
 
         try:
-            with interruptible() as between, progress(length, wanted=not as_json) as bar:
+            with progress(length, wanted=not as_json) as bar:
                 for each in found:
-                    between()
                     one = core.reparse(store, config, each, dry_run)
                     count.add(one)
                     if as_json or dry_run or verbose:

@@ -1,10 +1,8 @@
-"""What the commands share that change what is stored: a word about missing rights, Ctrl-C, and progress on a terminal."""
+"""What the commands share that change what is stored: a word about missing rights, and progress on a terminal."""
 
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType
 
 import click
 
@@ -37,30 +35,6 @@ def opened_for_upkeep(context: click.Context) -> Iterator[Store]:
 def hint_for(sqlstate: str) -> str:
     """What to do about an error of the database, where that is known."""
     return _HINTS.get(sqlstate, "")
-
-
-@contextmanager
-def interruptible() -> Iterator[Callable[[], None]]:
-    """Ctrl-C raises KeyboardInterrupt, as always. But Python drops an exception in what it calls around a fork (one Ctrl-C in
-    ten, where each message is tried in a child): what is yielded, called between two messages, raises it then."""
-    asked = False
-
-    def interrupt(signum: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        asked = True
-        raise KeyboardInterrupt
-
-    def between() -> None:
-        if asked:
-            raise KeyboardInterrupt
-
-    before = signal.getsignal(signal.SIGINT)
-    if before is not signal.SIG_IGN:  # in the background of a shell
-        signal.signal(signal.SIGINT, interrupt)
-    try:
-        yield between
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 class Progress:

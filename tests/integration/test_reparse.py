@@ -5,7 +5,6 @@ import re
 import signal
 import subprocess
 import threading
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ from real.database import Database
 from real.service import wait_until
 from real.submission import MESSAGE, submission
 
-from pipehandler.admin.upkeep import interruptible
 from pipehandler.document import Address, Attachment, Defect, Document
 from pipehandler.fingerprint import identify
 from pipehandler.parse.message import PARSER_VERSION, parse
@@ -419,18 +417,6 @@ def test_while_it_is_delivered_again(console: Console, database: Database) -> No
     assert console.run("reparse").status == 0
     assert database.value("SELECT count(*) FROM pipehandler.delivery") == 61
     assert states(database) == {"parsed"}
-
-
-def test_no_interruption_is_lost() -> None:
-    """A Ctrl-C that something swallowed (Python does around a fork) counts at the next message; afterwards all is as before."""
-    before = signal.getsignal(signal.SIGINT)
-    with interruptible() as between:
-        between()
-        with suppress(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-        with pytest.raises(KeyboardInterrupt):
-            between()
-    assert signal.getsignal(signal.SIGINT) is before
 
 
 def waiting(database: Database) -> int:
