@@ -64,8 +64,9 @@ def test_too_long() -> None:
     assert children() == []
 
 
-def fork_for_ever() -> None:
-    """One child after the other."""
+def fork_until(seconds: float) -> None:
+    """One child after the other, until the time is up."""
+    signal.setitimer(signal.ITIMER_REAL, seconds)
     for _ in range(1_000):
         survives(lambda: None, 10)
 
@@ -74,9 +75,8 @@ def fork_for_ever() -> None:
 def test_no_signal_is_lost_around_a_fork() -> None:
     """Whenever the time is up, it is seen, and no child is left: Python drops what is raised in what it calls around a fork."""
     for _ in range(150):
-        signal.setitimer(signal.ITIMER_REAL, random.uniform(0.0005, 0.015))
         with pytest.raises(Interrupted):
-            fork_for_ever()
+            fork_until(random.uniform(0.0005, 0.015))
         assert children() == []
     assert signal.SIGALRM not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
