@@ -17,7 +17,8 @@ FILES = (
 )
 """The examples in postfix/, without their ending .example."""
 
-_FENCE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "__main__.py")
+ENTRYPOINT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "__main__.py")
+"""What master.cf runs: the file of this installation."""
 
 
 def lines(name: str, *, user: str, config: str, socket: str, config_directory: str, domain: str, maxproc: int) -> str:
@@ -29,7 +30,7 @@ def lines(name: str, *, user: str, config: str, socket: str, config_directory: s
     text = share("postfix").joinpath(f"{name}.example").read_text("utf-8")
     filled = {
         "/opt/pipehandler/bin/python": sys.executable,
-        "/opt/pipehandler/lib/python3.11/site-packages/pipehandler/__main__.py": _FENCE,
+        "/opt/pipehandler/lib/python3.11/site-packages/pipehandler/__main__.py": ENTRYPOINT,
         "/opt/pipehandler/bin/pipehandler": os.path.join(os.path.dirname(sys.executable), "pipehandler"),
         "/etc/pipehandler/pipehandler.toml": config,
         "/run/pipehandler/socket": socket,

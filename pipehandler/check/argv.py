@@ -7,9 +7,7 @@ from collections.abc import Iterator
 from pipehandler.config import DEFAULT_PATH, Config
 from pipehandler.envelope import OPTIONS
 from pipehandler.postconf import Service
-
-ENTRYPOINT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "__main__.py")
-"""What master.cf should run, in this installation."""
+from pipehandler.postfix import ENTRYPOINT
 
 DEFERRED = "Every message would be deferred, and returned to its sender in the end."
 
