@@ -39,6 +39,13 @@ def servers() -> Iterator[Callable[[int], PostgreSQL]]:
             each.stop()
 
 
+@pytest.fixture(scope="module")
+def server() -> Iterator[PostgreSQL]:
+    """A server as it should be: with fsync, unlike the other tests' servers."""
+    with account.folder("pipehandler-pg-") as folder, PostgreSQL(folder / "16", 16) as server:
+        yield server.start()
+
+
 @pytest.fixture
 def own_database() -> Iterator[Database]:
     """A migrated database on a server of its own, which the test may stop, kill or spoil."""

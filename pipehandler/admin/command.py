@@ -1,6 +1,6 @@
 """What the commands share: options of the whole program, errors as a line and a status, JSON.
 
-Exit statuses: 0; 2 wrong usage (click); 66 no such message; 69 the database does not answer; 78 wrong configuration.
+Exit statuses of all: 0; 2 wrong usage (click); 66 no such message; 69 the database does not answer; 78 wrong configuration.
 """
 
 import json

@@ -146,30 +146,22 @@ def _too_few(store: Store, role: str) -> Iterator[Finding]:
         )
 
 
+def _more(what: str, mend: str) -> Finding:
+    return Finding("rights-too-many", what, _TOO_MANY, mend)
+
+
 def _attribute(role: str, name: str) -> Finding:
-    return Finding("rights-too-many", f"role {role} is {name}", _TOO_MANY, f"ALTER ROLE {quoted(role)} NO{name};")
+    return _more(f"role {role} is {name}", f"ALTER ROLE {quoted(role)} NO{name};")
 
 
 def _too_many(store: Store, superuser: str) -> Iterator[Finding]:
     reached = {"reached": [row["oid"] for row in store.rows(_REACHED)]}
     for row in store.rows(_MEMBERSHIPS, reached):
-        yield Finding(
-            "rights-too-many",
-            f"role {row['member']} is a member of {row['role']}",
-            _TOO_MANY,
-            f"REVOKE {quoted(row['role'])} FROM {quoted(row['member'])};",
-        )
+        member, role = row["member"], row["role"]
+        yield _more(f"role {member} is a member of {role}", f"REVOKE {quoted(role)} FROM {quoted(member)};")
     for row in store.rows(_OWNED, reached):
-        yield Finding(
-            "rights-too-many",
-            f"role {row['owner']} owns the database, its schema pipehandler, or something in it",
-            _TOO_MANY,
-            f"REASSIGN OWNED BY {row['owner']} TO {quoted(superuser)};",
-        )
+        what = f"role {row['owner']} owns the database, its schema pipehandler, or something in it"
+        yield _more(what, f"REASSIGN OWNED BY {row['owner']} TO {quoted(superuser)};")
     for row in store.rows(_GRANTS, reached):
-        yield Finding(
-            "rights-too-many",
-            f"{row['grantee']} has {row['privileges']} on {row['name']}",
-            _TOO_MANY,
-            f"REVOKE {row['privileges']} ON {row['name']} FROM {row['grantee']};",
-        )
+        grantee, privileges, name = row["grantee"], row["privileges"], row["name"]
+        yield _more(f"{grantee} has {privileges} on {name}", f"REVOKE {privileges} ON {name} FROM {grantee};")

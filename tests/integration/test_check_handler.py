@@ -7,7 +7,6 @@ import pwd
 import re
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -18,21 +17,13 @@ import psycopg
 import pytest
 from click.testing import CliRunner
 from real import account
+from real.console import PROGRAM
 from real.database import Database
 from real.handler import Handler
 from real.postgresql import PostgreSQL
 
 from pipehandler.admin import cli
 from pipehandler.check.server import check_clock
-
-PIPEHANDLER = str(Path(sys.executable).with_name("pipehandler"))
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[PostgreSQL]:
-    """A server as it should be: with fsync, unlike the other tests' servers."""
-    with account.folder("pipehandler-pg-") as folder, PostgreSQL(folder / "16", 16) as server:
-        yield server.start()
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +57,7 @@ class Checked:
     def by_account(self) -> list[dict[str, str]]:
         """What the account finds that the handler runs as."""
         done = subprocess.run(
-            [PIPEHANDLER, *self.command, "--json"], capture_output=True, text=True, cwd="/", **account.identity()
+            [PROGRAM, *self.command, "--json"], capture_output=True, text=True, cwd="/", **account.identity()
         )
         found: list[dict[str, str]] = json.loads(done.stdout)
         assert (done.returncode, done.stderr) == (1 if found else 0, "")
@@ -123,7 +114,7 @@ RIGHTS = {
 
 def test_nothing_to_find(own_handler: Handler) -> None:
     """A sound set-up has no finding, and the command says what it looked at."""
-    done = subprocess.run([PIPEHANDLER, *Checked(own_handler).command], capture_output=True, text=True, cwd="/")
+    done = subprocess.run([PROGRAM, *Checked(own_handler).command], capture_output=True, text=True, cwd="/")
     assert (done.returncode, done.stderr) == (0, "")
     assert re.fullmatch(r"everything is as it should be \(checked: the handler's part as \w+\)\n", done.stdout)
     assert Checked(own_handler).by_account() == []

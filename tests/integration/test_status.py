@@ -2,12 +2,11 @@
 
 import json
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 from real import account
+from real.console import PROGRAM
 from real.database import Database
 from real.handler import Handler
 from real.service import Service, configure
@@ -25,8 +24,7 @@ NOTHING = Observation(Tally([], [], 0), None, 6, None, None, False, {"database":
 
 def run(handler: Handler, *arguments: str) -> str:
     """What `pipehandler status` prints."""
-    program = Path(sys.executable).with_name("pipehandler")
-    done = subprocess.run([program, "--config", handler.config, "status", *arguments], capture_output=True, text=True)
+    done = subprocess.run([PROGRAM, "--config", handler.config, "status", *arguments], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 
@@ -93,8 +91,7 @@ def test_an_older_schema(handler: Handler, database: Database) -> None:
 
 def test_watch(handler: Handler) -> None:
     """With --watch it is shown again and again until Ctrl-C, and ends without a stack."""
-    program = Path(sys.executable).with_name("pipehandler")
-    command = [str(program), "--config", str(handler.config), "status", "--watch"]
+    command = [PROGRAM, "--config", str(handler.config), "status", "--watch"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
         assert running.stdout
         assert running.stderr

@@ -13,20 +13,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from real import account
+from real.console import PROGRAM
 from real.database import Database
 from real.mailhost import MailHost
 from real.postgresql import PostgreSQL
 
 from pipehandler.admin import cli
-
-PIPEHANDLER = str(Path(sys.executable).with_name("pipehandler"))
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[PostgreSQL]:
-    """A server as it should be: with fsync, unlike the other tests' servers."""
-    with account.folder("pipehandler-pg-") as folder, PostgreSQL(folder / "16", 16) as server:
-        yield server.start()
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +50,7 @@ def host(whole: MailHost) -> Iterator[MailHost]:
 def run(host: MailHost, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run check as a person does."""
     host.settle()
-    return subprocess.run([PIPEHANDLER, *_command(host, arguments)], capture_output=True, text=True, cwd="/")
+    return subprocess.run([PROGRAM, *_command(host, arguments)], capture_output=True, text=True, cwd="/")
 
 
 def _command(host: MailHost, arguments: tuple[str, ...]) -> list[str]:
@@ -170,7 +162,7 @@ BROKEN: dict[str, tuple[Callable[[MailHost], None], list[str]]] = {
     "no entrypoint": (master(r"\S+/pipehandler/__main__\.py", "/no/pipehandler/__main__.py"), ["entrypoint-missing"]),
     "without -S": (master(" -I -S ", " -I "), ["interpreter-options"]),
     "another option": (master(" -I -S ", " -O -I -S "), ["interpreter-options"]),
-    "console script": (master(r"argv=.* deliver", f"argv={PIPEHANDLER} deliver"), ["interpreter-options"]),
+    "console script": (master(r"argv=.* deliver", f"argv={PROGRAM} deliver"), ["interpreter-options"]),
     "no sender": (master(r"^ +--sender=.*\n", ""), ["argv-missing"]),
     "no client": (master(r"^ +--client-.*\n", ""), ["argv-missing"]),
     "another macro": (master(r"--queue-id=\$\{queue_id\}", "--queue-id=${sender}"), ["argv-unknown"]),
@@ -312,7 +304,7 @@ def test_no_postfix(host: MailHost) -> None:
     assert codes(check(host)) == ["postfix"]
     # In a namespace where its programs are not.
     without = ["unshare", "--mount", "bash", "-euc", 'mount -t tmpfs tmpfs /usr/sbin && exec "$@"', "-"]
-    command = [*without, PIPEHANDLER, *_command(host, ("--json",))]
+    command = [*without, PROGRAM, *_command(host, ("--json",))]
     done = subprocess.run(command, capture_output=True, text=True)
     (found,) = json.loads(done.stdout)
     assert (found["code"], found["mend"]) == ("postfix", "apt-get install postfix")
@@ -482,7 +474,7 @@ def test_not_root(host: MailHost, user: str, note: str) -> None:
     account.give(host.handler.config)
     host.settle()
     done = subprocess.run(
-        [PIPEHANDLER, *_command(host, ("--json",))],
+        [PROGRAM, *_command(host, ("--json",))],
         capture_output=True,
         text=True,
         cwd="/",
@@ -496,6 +488,6 @@ def test_not_root(host: MailHost, user: str, note: str) -> None:
 
 def test_conninfo_is_refused(host: MailHost) -> None:
     """What is checked is the configuration; an option that would be ignored is a wrong call."""
-    done = subprocess.run([PIPEHANDLER, "--conninfo", "host=x", *_command(host, ())], capture_output=True, text=True)
+    done = subprocess.run([PROGRAM, "--conninfo", "host=x", *_command(host, ())], capture_output=True, text=True)
     assert done.returncode == 2
     assert "--conninfo is not for it" in done.stderr

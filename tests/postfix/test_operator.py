@@ -7,12 +7,12 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from real.console import PROGRAM
 from real.database import Database
 from real.mailhost import MailHost
 from real.postgresql import FAST, PostgreSQL
@@ -29,9 +29,8 @@ class Operator(NamedTuple):
 
     def command(self, *arguments: str, conninfo: str | None = None) -> tuple[int, str]:
         """Run pipehandler; its status and all that it says."""
-        program = Path(sys.executable).with_name("pipehandler")
         options = ["--conninfo", conninfo] if conninfo else []
-        command = [str(program), "--config", str(self.host.handler.config), *options, *arguments]
+        command = [PROGRAM, "--config", str(self.host.handler.config), *options, *arguments]
         done = subprocess.run(command, capture_output=True, text=True, timeout=TOGETHER)
         return done.returncode, done.stdout + done.stderr
 
