@@ -80,12 +80,9 @@ class Mishaps:
 
     def _stopped_handler(self) -> int:
         """A handler that stands still."""
-        pid = 0
-        while stat(pid)[:1] != ["T"]:  # it may have been about to end
-            pid = random.choice(self._some(self._handlers))
-            send(pid, signal.SIGSTOP)
-            time.sleep(0.01)
-        return pid
+        while True:
+            if _stopped(pid := random.choice(self._some(self._handlers))):
+                return pid
 
     def kill_worker(self) -> None:
         """A resident worker dies, with or without a message."""
@@ -170,9 +167,10 @@ class Mishaps:
         return [child for agent in self._agents() for child in children(agent) if self._is_handler(child)]
 
     def _is_handler(self, pid: int) -> bool:
-        """A child that pipe(8) has just forked is not it yet."""
+        """A child that pipe(8) has just forked is not it yet: it has pipe(8)'s command line, with all that master.cf says, and
+        the lock of the queue file, which it would hold for as long as it stood still."""
         try:
-            return os.fsencode(f"--config={self.host.handler.config}") in Path(
+            return name(pid) != "pipe" and os.fsencode(f"--config={self.host.handler.config}") in Path(
                 f"/proc/{pid}/cmdline"
             ).read_bytes().split(b"\0")
         except OSError:
@@ -186,3 +184,10 @@ class Mishaps:
                 raise TimeoutError("nobody delivers")
             time.sleep(0.001)
         return found
+
+
+def _stopped(pid: int) -> bool:
+    """Let it stand still; False where it ended before."""
+    send(pid, signal.SIGSTOP)
+    wait_until(lambda: stat(pid)[:1] in ([], ["T"]))
+    return bool(stat(pid))
