@@ -26,9 +26,12 @@ class ConfigError(Exception):
         self.usable = usable or Config()
 
 
-def _key(default: Any, meaning: str, low: int | None = None, high: int | None = None) -> Any:
-    """One key: its default, its meaning for people, and for a number its bounds (both allowed)."""
-    return field(default=default, metadata={"meaning": meaning, "low": low, "high": high})
+def _key(
+    default: Any, meaning: str, low: int | None = None, high: int | None = None, choices: tuple[str, ...] = ()
+) -> Any:
+    """One key: its default, its meaning for people, for a number its bounds (both allowed), and for a string that is not just
+    any string what it may be."""
+    return field(default=default, metadata={"meaning": meaning, "low": low, "high": high, "choices": choices})
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,21 @@ class Store:
 
     attachments: bool = _key(True, "false: attachments are described only; their bytes stay in the raw message")
     mail_host: str = _key("", "the name of this mail host in delivery.mail_host; empty: the host name")
+
+
+@dataclass(frozen=True, slots=True)
+class Recipients:
+    """For whom mail is stored, when it is delivered; at RCPT TO it is Postfix that asks."""
+
+    policy: str = _key("any", "known: a recipient without a lease is rejected (67)", choices=("any", "known"))
+    expired: str = _key(
+        "store",
+        "a recipient whose lease has expired since RCPT TO: stored, out of sight, or rejected (67)",
+        choices=("store", "reject"),
+    )
+    delimiter: str = _key(
+        "+", "the characters that may begin an extension, as recipient_delimiter of Postfix; empty: none"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +137,7 @@ class Config:
     database: Database = field(default_factory=Database)
     limits: Limits = field(default_factory=Limits)
     store: Store = field(default_factory=Store)
+    recipients: Recipients = field(default_factory=Recipients)
     authentication: Authentication = field(default_factory=Authentication)
     state: State = field(default_factory=State)
     log: Log = field(default_factory=Log)
@@ -213,6 +232,10 @@ def _value(name: str, value: Any, key: Any) -> Any:
         if isinstance(value, list) and all(isinstance(each, str) for each in value):
             return tuple(value)
         allowed = "a list of strings"
+    elif key.metadata["choices"]:
+        if value in key.metadata["choices"]:
+            return value
+        allowed = " or ".join(f'"{choice}"' for choice in key.metadata["choices"])
     else:
         if isinstance(value, str) and "\0" not in value:
             return value

@@ -51,7 +51,16 @@ def deliver(
         if short:
             document.defects.insert(0, Defect("shorter-than-told"))
         submission = Submission(
-            envelope, identity, document, raw, received_at, mail_host, ingress, PARSER_VERSION, config.store.attachments
+            envelope,
+            identity,
+            document,
+            raw,
+            received_at,
+            mail_host,
+            ingress,
+            PARSER_VERSION,
+            config.store.attachments,
+            config.recipients,
         )
         stopwatch.enter("store")
         try:
@@ -73,17 +82,22 @@ def deliver(
         return Result(how, reason=described(error), fault=None if exhausted else error)
     except Exception as error:
         return Result(outcome.FAULT, reason=described(error), fault=error)
-    return _committed(stored, document, fault)
+    return _committed(stored, len(set(envelope.recipients)) - len(stored), document, fault)
 
 
-def _committed(stored: list[Stored], document: Document, fault: Exception | None) -> Result:
+def _committed(stored: list[Stored], rejected: int, document: Document, fault: Exception | None) -> Result:
+    reasons = [f"{rejected} of {rejected + len(stored)} recipients have no lease"] if rejected else []
+    if not stored:
+        return Result(outcome.UNKNOWN_RECIPIENT, reason=reasons[0], message_id=document.message_id, fault=fault)
+    if document.error is not None:
+        reasons.append(document.error)
     if all(each.duplicate for each in stored):
         how = outcome.DUPLICATE
     elif document.error is not None:
         how = outcome.QUARANTINED
     else:
         how = outcome.DELIVERED
-    return Result(how, stored[0].message, document.error or "", message_id=document.message_id, fault=fault)
+    return Result(how, stored[0].message, "; ".join(reasons), message_id=document.message_id, fault=fault)
 
 
 def _refused(refusal: DataRefused | MemoryError) -> str:

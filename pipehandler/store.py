@@ -23,7 +23,8 @@ from .outcome import MISCONFIGURED, STORE_FULL, STORE_UNAVAILABLE, Outcome
 from .submission import Submission, octets
 
 _TRIES = 3
-_AGAIN = frozenset({"40001", "40P01", "55P03"})  # serialization_failure, deadlock_detected, lock_not_available
+# serialization_failure, deadlock_detected, lock_not_available; foreign_key_violation: a lease was removed at this very moment
+_AGAIN = frozenset({"40001", "40P01", "55P03", "23503"})
 _DATA_CLASSES = frozenset({"22", "54", "0A"})  # data exception, program limit exceeded, feature not supported
 _DATA = frozenset({"23502", "23514"})  # not_null_violation, check_violation
 _NO_TEXT = "22021"  # character_not_in_repertoire; here also for what psycopg refuses before the server can
@@ -138,8 +139,9 @@ class Store:
     def ingest(self, submission: Submission) -> list[Stored]:
         """Store one message for its recipients, all or nothing: THE COMMIT POINT.
 
-        Returns what happened for each recipient, after the transaction was committed. Raises DataRefused where the
-        server refuses the decoded view, StoreError otherwise; after either nothing was stored, or it is not known.
+        Returns what happened for each recipient that was not rejected (submission.recipients), after the transaction was
+        committed. Raises DataRefused where the server refuses the decoded view, StoreError otherwise; after either nothing
+        was stored, or it is not known.
         """
         arguments = submission.arguments()
         check_size(arguments)
@@ -161,7 +163,7 @@ class Store:
         try:
             connection = self.connect()
             with _translated():
-                rows = [Stored(*row) for row in connection.execute(_INGEST, arguments)]
+                rows = connection.execute(_INGEST, arguments).fetchall()
             if not self._idle():
                 raise StoreError(STORE_UNAVAILABLE, "the server did not confirm the commit")
         except BaseException as error:
@@ -171,7 +173,7 @@ class Store:
             raise
         if len(rows) != wanted:
             raise StoreError(STORE_UNAVAILABLE, "a delivery was removed while it came again", "40001")
-        return rows
+        return [Stored(*row) for row in rows if row[1] is not None]
 
     def _idle(self) -> bool:
         return self._connection is not None and self._connection.info.transaction_status == TransactionStatus.IDLE

@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from typing import Any
 
+from .config import Recipients
 from .document import Address, Document
 from .envelope import Envelope
 from .fingerprint import Identity
@@ -15,7 +16,8 @@ from .fingerprint import Identity
 class Submission:
     """One message on its way into the store: everything that pipehandler.ingest is told.
 
-    `raw` is what was read; `received_at` an ISO 8601 time with zone; `parser` the version that made the document.
+    `raw` is what was read; `received_at` an ISO 8601 time with zone; `parser` the version that made the document;
+    `recipients` says which of the envelope's recipients are rejected.
     """
 
     envelope: Envelope
@@ -27,6 +29,7 @@ class Submission:
     ingress: str
     parser: str
     attachments: bool = True
+    recipients: Recipients = field(default_factory=Recipients)
 
     def arguments(self) -> tuple[Any, ...]:
         """The arguments of pipehandler.ingest, in their order; the names inside the JSON are its columns."""
@@ -38,6 +41,7 @@ class Submission:
                 {"recipient": recipient, "original_recipient": original}
                 for recipient, original in zip(envelope.recipients, originals, strict=True)
             ],
+            **asdict(self.recipients),
             "sender": envelope.sender,
             "queue_id": envelope.queue_id or None,
             "mail_host": self.mail_host,

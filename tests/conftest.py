@@ -4,6 +4,7 @@ A service that is not there skips a test at a desk, and is an error in CI.
 """
 
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,9 @@ from real.mailhost import MailHost
 from real.missing import missing
 from real.postgresql import FAST, PostgreSQL, binaries
 from real.service import ResidentHandler
+
+# Who starts tests in the background of a shell lets them ignore Ctrl-C, and with them every program that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 VERSIONS = (15, 16, 18)
 """PostgreSQL as the tests want it: Debian's, and the two of the wheel."""

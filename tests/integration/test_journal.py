@@ -169,6 +169,7 @@ def test_worker_killed(handler: Handler, database: Database) -> None:
     configure(handler)
     with Service(handler) as service, held(database):
         running = begin(handler, service, MESSAGE)
+        stuck(database)
         os.kill(service.workers()[0], signal.SIGKILL)
         assert ended(running).status == 75
         (record,) = written(handler)

@@ -11,7 +11,7 @@ from real.submission import MESSAGE, submission
 from pipehandler.fingerprint import identify
 from pipehandler.store import Store
 
-TABLES = ("address", "attachment", "delivery", "message", "migration", "raw_message")
+TABLES = ("address", "attachment", "delivery", "message", "migration", "raw_message", "retention")
 ACTIONS = {
     "SELECT": "SELECT * FROM {}",
     "INSERT": "INSERT INTO {} DEFAULT VALUES",
@@ -29,6 +29,7 @@ ALLOWED = {
         "message": {"SELECT", "UPDATE", "DELETE"},
         "migration": {"SELECT"},
         "raw_message": {"SELECT", "DELETE"},
+        "retention": {"SELECT"},
     },
 }
 REPARSE = "SELECT * FROM pipehandler.reparse(NULL, '{}', NULL, NULL, NULL)"

@@ -17,7 +17,7 @@ import pytest
 from real import account
 from real.database import Database
 from real.handler import Ended, Handler
-from real.service import ResidentHandler, Service, begin, configure, ended, held, wait_until
+from real.service import ResidentHandler, Service, begin, configure, ended, held, stuck, wait_until
 
 MESSAGE = b"From: secret@example.org\nMessage-ID: <secret-id@example.org>\nSubject: secret subject\n\nsecret body\n"
 PASSWORD = "secret-password"
@@ -136,6 +136,7 @@ def test_worker_that_died(handler: Handler, database: Database, collector: Colle
         file.write(f'[sentry]\ndsn = "{collector.dsn}"\n')
     with Service(handler) as service, held(database):
         running = begin(handler, service, MESSAGE)
+        stuck(database)
         os.kill(service.workers()[0], 9)
         assert ended(running).status == 75
         assert collector.event()["message"] == "fault: the worker killed by signal 9"

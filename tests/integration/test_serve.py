@@ -237,6 +237,7 @@ def test_a_worker_dies(service: Service, handler: Handler, database: Database) -
     """It takes one attempt with it, which is deferred and told, and another takes its place."""
     with held(database):
         running = begin(handler, service, MESSAGE)
+        stuck(database)
         os.kill(service.workers()[0], signal.SIGKILL)
         assert ended(running) == (75, "4.3.0 internal fault\n")
     wait_until(lambda: service.status()["workers"] == 1)
@@ -278,6 +279,7 @@ def test_the_supervisor_dies(service: Service, handler: Handler, database: Datab
     where its socket was left."""
     with held(database):
         running = begin(handler, service, MESSAGE)
+        stuck(database)
         (worker,) = service.workers()
         service.signal(signal.SIGKILL)
         service.wait()

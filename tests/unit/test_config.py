@@ -20,6 +20,9 @@ DEFAULTS = {
     "limits.memory": 1_073_741_824,
     "store.attachments": True,
     "store.mail_host": "",
+    "recipients.policy": "any",
+    "recipients.expired": "store",
+    "recipients.delimiter": "+",
     "authentication.trusted_authserv_ids": (),
     "state.directory": "/var/lib/pipehandler",
     "log.syslog": True,
@@ -46,6 +49,7 @@ BOUNDS = {
     "serve.growth": (1_048_576, 1 << 40),
     "sentry.every": (1, 31_536_000),
 }
+CHOICES = {"recipients.policy": ("any", "known"), "recipients.expired": ("store", "reject")}
 # What must stand beside a bound so that the file as a whole makes sense.
 BESIDE = {
     "limits.deadline = 5": "limits.parse_seconds = 1",
@@ -98,11 +102,18 @@ def test_defaults(tmp_path: Path) -> None:
     assert {key: value(config, key) for key in keys()} == DEFAULTS
 
 
-@pytest.mark.parametrize("key", [key for key in DEFAULTS if key not in BOUNDS])
+@pytest.mark.parametrize("key", [key for key in DEFAULTS if key not in BOUNDS | CHOICES])
 def test_value_is_taken(tmp_path: Path, key: str) -> None:
     """A value of the right type replaces the default."""
     written, expected = SAMPLES[type(DEFAULTS[key])]
     assert value(read(tmp_path, f"{key} = {written}"), key) == expected
+
+
+@pytest.mark.parametrize(("key", "choice"), [(key, choice) for key, choices in CHOICES.items() for choice in choices])
+def test_choices(tmp_path: Path, key: str, choice: str) -> None:
+    """Where there is something to choose, each choice is taken, and nothing else."""
+    assert value(read(tmp_path, f'{key} = "{choice}"'), key) == choice
+    assert f'{key} = "{choice}!"'.replace('"', "'") in refusal(tmp_path, f'{key} = "{choice}!"')
 
 
 @pytest.mark.parametrize(("key", "bound"), [(key, bound) for key, bounds in BOUNDS.items() for bound in bounds])
@@ -128,6 +139,9 @@ def test_wrong_type(tmp_path: Path, key: str, wrong: str) -> None:
     """A value of another type is refused, with the key and what is allowed; nothing is converted."""
     told = refusal(tmp_path, f"{key} = {wrong}")
     assert told.startswith(f"{key} = ")
+    if key in CHOICES:
+        assert told.endswith('; allowed: "{}" or "{}"'.format(*CHOICES[key]))
+        return
     assert told.endswith(
         KINDS.get(type(DEFAULTS[key]), "a whole number from {} to {}".format(*BOUNDS.get(key, ("", ""))))
     )
@@ -136,7 +150,10 @@ def test_wrong_type(tmp_path: Path, key: str, wrong: str) -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("[databases]", "[databases] is not a section; there are database, limits, store, authentication, state, log"),
+        (
+            "[databases]",
+            "[databases] is not a section; there are database, limits, store, recipients, authentication, state, log",
+        ),
         ("[[database]]", "database = [{}] stands outside a section"),
         ("database = 1", "database = 1 stands outside a section"),
         ("conninfo = 'x'", "[conninfo] is not a section"),

@@ -45,7 +45,9 @@ def test_keys() -> None:
             default, low, high = key.default, key.metadata["low"], key.metadata["high"]
             shown = str(default).lower() if isinstance(default, bool) else default
             allowed = (
-                "true, false"
+                ", ".join(key.metadata["choices"])
+                if key.metadata["choices"]
+                else "true, false"
                 if isinstance(default, bool)
                 else f"{low} to {high}"
                 if isinstance(default, int)

@@ -25,6 +25,7 @@ FLOORS = (
         "handover",
         "systemd",
         "stopwatch",
+        "duration",
         "child",
     ),
     ("outcome", "listening", "postqueue"),
