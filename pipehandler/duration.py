@@ -3,8 +3,8 @@
 import re
 from datetime import timedelta
 
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-_LONGEST = timedelta(weeks=52 * 1000)
+_UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}  # seconds
+_LONGEST = 1_000 * 365 * 86_400
 
 
 def duration(text: str) -> timedelta:
@@ -13,6 +13,7 @@ def duration(text: str) -> timedelta:
     Raises ValueError for anything else, for 0, and for more than a thousand years.
     """
     found = re.fullmatch(r"(\d{1,12})([smhdw])", text, re.ASCII)
-    if found and (length := int(found[1]) * timedelta(**{_UNITS[found[2]]: 1})) and length <= _LONGEST:
-        return length
-    raise ValueError(f"{text!r} is no duration; expected a number and a unit (s, m, h, d, w), such as 10m or 30d")
+    seconds = int(found[1]) * _UNITS[found[2]] if found else 0
+    if not 0 < seconds <= _LONGEST:
+        raise ValueError(f"{text!r} is no duration; expected a number and a unit (s, m, h, d, w), such as 10m or 30d")
+    return timedelta(seconds=seconds)
