@@ -88,6 +88,12 @@ METRICS = {
             "When the oldest message in quarantine was received; absent if there is none.",
         ),
         Described(
+            "pipehandler_expired_oldest_timestamp_seconds",
+            "gauge",
+            (),
+            "Since when something has expired that was not removed yet; absent if there is nothing.",
+        ),
+        Described(
             "pipehandler_service_up", "gauge", (), "Whether the resident workers' service answered (1) or not (0)."
         ),
         Described("pipehandler_workers", "gauge", ("state",), "Resident workers that are free or busy."),
@@ -219,10 +225,11 @@ def _of_database(seen: Observation) -> dict[str, _Values]:
         "pipehandler_schema_version_expected": {(): seen.schema_expected},
     }
     if seen.health:
-        oldest = seen.health.oldest_quarantined
+        oldest, expired = seen.health.oldest_quarantined, seen.health.oldest_expired
         found["pipehandler_schema_version"] = {(): seen.health.schema_version}
         found["pipehandler_quarantine_messages"] = {(): seen.health.quarantined}
         found["pipehandler_quarantine_oldest_timestamp_seconds"] = {(): oldest.timestamp()} if oldest else {}
+        found["pipehandler_expired_oldest_timestamp_seconds"] = {(): expired.timestamp()} if expired else {}
     return found
 
 

@@ -20,6 +20,7 @@ _HOUR = 3_600
 _BARS = "·▁▂▃▄▅▆▇█"
 _FAILURES = 5
 _REASONS = 3
+_OVERDUE = 600  # seconds after which what has expired should have been removed
 _STATUSES = {each.action: str(each.status) for each in outcome.TABLE}
 _ORDER = [*(each.action for each in outcome.TABLE), KILLED]
 
@@ -170,6 +171,9 @@ def _about(status: Status) -> Iterator[tuple[str, str]]:
         oldest = seen.health.oldest_quarantined
         many = f"{seen.health.quarantined}, the oldest of {_time(oldest.timestamp())}" if oldest else "empty"
         yield "Quarantine", f"{many}: `pipehandler quarantine list`" if oldest else many
+        expired = seen.health.oldest_expired
+        if expired and status.now - expired.timestamp() > _OVERDUE:
+            yield "Expired", f"not removed since {_time(expired.timestamp())}: does `pipehandler expire` run?"
     if seen.outage:
         yield "Outage", "deliveries found the database down, and none has succeeded since"
     if seen.queue is None:

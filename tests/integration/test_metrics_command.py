@@ -154,6 +154,18 @@ def test_quarantine(handler: Handler, database: Database) -> None:
     assert version == number(text, "pipehandler_schema_version_expected") == observe(load(str(handler.config)))[2]
 
 
+def test_expired(handler: Handler, database: Database) -> None:
+    """The handler's role sees since when something should be gone: a delivery by itself, or a lease."""
+    name = "pipehandler_expired_oldest_timestamp_seconds"
+    assert handler.deliver(MESSAGE).status == 0
+    database.execute("SELECT pipehandler.lease_address('@example.org', '1 hour')")
+    assert number(metrics(handler), name) is None
+    database.execute("UPDATE pipehandler.address SET created_at = '2026-01-02Z', expires_at = '2026-01-02Z'")
+    assert number(metrics(handler), name) == 1767312000
+    database.execute("UPDATE pipehandler.delivery SET expires_at = '2026-01-01Z'")
+    assert number(metrics(handler), name) == 1767225600
+
+
 def test_resident_workers(handler: Handler, database: Database) -> None:
     """The service is asked as well: free, busy, waiting, gone; and what went through it has its own label."""
     configure(handler)

@@ -89,6 +89,17 @@ def test_an_older_schema(handler: Handler, database: Database) -> None:
     assert "`pipehandler migrate`" in run(handler)
 
 
+def test_expired_mail_stays(handler: Handler, database: Database) -> None:
+    """What has expired should be gone soon; where it is not, the command that removes it is named."""
+    database.execute("SELECT pipehandler.lease_address('@example.org', '1 hour')")
+    ended = "UPDATE pipehandler.address SET created_at = now() - interval '1 d', expires_at = now() - interval '{}'"
+    database.execute(ended.format("1 min"))
+    assert "Expired:" not in run(handler)
+    database.execute(ended.format("1 h"))
+    assert "Expired:    not removed since " in run(handler)
+    assert "does `pipehandler expire` run?" in run(handler)
+
+
 def test_watch(handler: Handler) -> None:
     """With --watch it is shown again and again until Ctrl-C, and ends without a stack."""
     command = [PROGRAM, "--config", str(handler.config), "status", "--watch"]

@@ -36,7 +36,7 @@ TALLY = Tally(
 )
 WHOLE = Observation(
     tally=TALLY,
-    health=Health(5, 8, datetime(2026, 1, 1, tzinfo=UTC)),
+    health=Health(5, 8, datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC)),
     schema_expected=6,
     service={
         "workers": 5,
@@ -201,12 +201,14 @@ def test_histogram() -> None:
 
 
 def test_of_the_database() -> None:
-    """The schema that is there and the one that should be, and the quarantine with the time of its oldest message."""
+    """The schema that is there and the one that should be, the quarantine with the time of its oldest message, and what should be gone."""
     assert value(WHOLE, "pipehandler_schema_version") == 5
     assert value(WHOLE, "pipehandler_schema_version_expected") == 6
     assert value(WHOLE, "pipehandler_quarantine_messages") == 8
     assert value(WHOLE, "pipehandler_quarantine_oldest_timestamp_seconds") == 1767225600
     assert value(EMPTY, "pipehandler_quarantine_oldest_timestamp_seconds") is None
+    assert value(WHOLE, "pipehandler_expired_oldest_timestamp_seconds") == 1767312000
+    assert value(EMPTY, "pipehandler_expired_oldest_timestamp_seconds") is None
 
 
 def test_of_the_workers() -> None:

@@ -81,6 +81,7 @@ DEFERRED, OLDEST = (
     f'pipehandler_queue_{each}{{queue="deferred"}}' for each in ("messages", "oldest_timestamp_seconds")
 )
 HELD, OLDEST_HELD = (f'pipehandler_queue_{each}{{queue="hold"}}' for each in ("messages", "oldest_timestamp_seconds"))
+EXPIRED = "pipehandler_expired_oldest_timestamp_seconds"
 DIED = 'pipehandler_workers_replaced_total{reason="died"}'
 
 HEALTHY = {
@@ -90,7 +91,7 @@ HEALTHY = {
     **dict.fromkeys(("pipehandler_service_congested_total", "pipehandler_service_sent_back_total"), QUIET),
     **dict.fromkeys((f"pipehandler_{each}_up" for each in ("journal", "database", "service", "queue")), ONE),
     **dict.fromkeys(("pipehandler_build_info", "pipehandler_schema_version", DEFERRED), ONE),
-    **dict.fromkeys((TEXTFILE, OLDEST), FRESH),
+    **dict.fromkeys((TEXTFILE, OLDEST, EXPIRED), FRESH),
     "pipehandler_schema_version_expected": ONE,
     "pipehandler_quarantine_messages": QUIET,
     HELD: QUIET,
@@ -123,6 +124,8 @@ TROUBLE: dict[str, tuple[dict[str, str], set[str]]] = {
     "slow": ({bucket("5.0"): QUIET, bucket("10.0"): OFTEN}, {"Slow"}),
     "quarantine": ({"pipehandler_quarantine_messages": f"3x{MINUTES}"}, {"Quarantine"}),
     "quarantine grows": ({"pipehandler_quarantine_messages": OFTEN}, {"Quarantine", "QuarantineGrows"}),
+    "expiry": ({EXPIRED: QUIET}, {"ExpiredMailStays"}),
+    "nothing has expired": ({EXPIRED: f"_x{MINUTES}"}, set()),
     "service down": ({"pipehandler_service_up": QUIET}, {"ServiceDown"}),
     "no service wanted": ({"pipehandler_service_up": QUIET, DELIVERED_RESIDENT: QUIET}, set()),
     "workers die": ({DIED: OFTEN}, {"WorkersDying"}),
