@@ -155,13 +155,20 @@ def test_quarantine(handler: Handler, database: Database) -> None:
 
 
 def test_expired(handler: Handler, database: Database) -> None:
-    """The handler's role sees since when something should be gone: a delivery by itself, or a lease."""
+    """The handler's role sees since when something should be gone: a delivery by itself or with its lease, or a lease."""
     name = "pipehandler_expired_oldest_timestamp_seconds"
+    database.execute("SELECT pipehandler.lease_address('@example.com', '1 hour')")
     assert handler.deliver(MESSAGE).status == 0
-    database.execute("SELECT pipehandler.lease_address('@example.org', '1 hour')")
     assert number(metrics(handler), name) is None
-    database.execute("UPDATE pipehandler.address SET created_at = '2026-01-02Z', expires_at = '2026-01-02Z'")
-    assert number(metrics(handler), name) == 1767312000
+    ended = "UPDATE pipehandler.address SET created_at = now() - interval '{0}', expires_at = now() - interval '{0}'"
+    database.execute(ended.format("2 hours"))
+    since = number(metrics(handler), name)
+    assert since is not None
+    assert 0 <= time.time() - 7_200 - since < 60
+    database.execute("UPDATE pipehandler.delivery SET lease = NULL")
+    assert number(metrics(handler), name) is None
+    database.execute(ended.format("7 days"))
+    assert number(metrics(handler), name) is not None
     database.execute("UPDATE pipehandler.delivery SET expires_at = '2026-01-01Z'")
     assert number(metrics(handler), name) == 1767225600
 

@@ -91,7 +91,8 @@ def test_an_older_schema(handler: Handler, database: Database) -> None:
 
 def test_expired_mail_stays(handler: Handler, database: Database) -> None:
     """What has expired should be gone soon; where it is not, the command that removes it is named."""
-    database.execute("SELECT pipehandler.lease_address('@example.org', '1 hour')")
+    database.execute("SELECT pipehandler.lease_address('@example.com', '1 hour')")
+    assert handler.deliver(MESSAGE).status == 0
     ended = "UPDATE pipehandler.address SET created_at = now() - interval '1 d', expires_at = now() - interval '{}'"
     database.execute(ended.format("1 min"))
     assert "Expired:" not in run(handler)
