@@ -22,7 +22,7 @@ from real.mailhost import DOMAIN, MailHost
 from report import Aim, Report, Table
 from setting import Setting, Spent, Watch
 
-SMALL = {"messages": 4, "rounds": 1, "files": 4}
+SMALL = {"messages": 2, "rounds": 1, "files": 2}
 FLOOR, USUAL, COLD, RESIDENT = "pipe to cat >/dev/null", "usual script", "pipehandler, cold", "pipehandler, resident"
 WAYS = (FLOOR, USUAL, COLD, RESIDENT)
 _DOMAINS = {FLOOR: "floor.example", USUAL: "usual.example"}

@@ -65,7 +65,7 @@ class Attempt:
                 recipients=self.recipients,
                 size=self.size,
                 way=self._way,
-                seconds=time.monotonic() - self._started,
+                seconds=sum(self.stopwatch.seconds.values()),
                 message=result.message or None,
                 message_id=result.message_id or None,
                 sqlstate=result.sqlstate or None,

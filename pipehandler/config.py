@@ -8,8 +8,11 @@ key, the value and what is allowed. The README lists every key; a test compares.
 import os
 import tomllib
 from contextlib import suppress
-from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from dataclasses import MISSING, dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .retention import Rule
 
 DEFAULT_PATH = "/etc/pipehandler/pipehandler.toml"
 DEFAULT_SOCKET = "/run/pipehandler/socket"
@@ -60,6 +63,7 @@ class Store:
 
     attachments: bool = _key(True, "false: attachments are described only; their bytes stay in the raw message")
     mail_host: str = _key("", "the name of this mail host in delivery.mail_host; empty: the host name")
+    notify: bool = _key(True, "true: whoever waits for new mail is woken (NOTIFY); false: readers poll")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,7 @@ class Recipients:
     delimiter: str = _key(
         "+", "the characters that may begin an extension, as recipient_delimiter of Postfix; empty: none"
     )
+    domain: str = _key("", "the domain of `pipehandler address new` without --domain")
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +148,7 @@ class Config:
     log: Log = field(default_factory=Log)
     serve: Serve = field(default_factory=Serve)
     sentry: Sentry = field(default_factory=Sentry)
+    retention: "tuple[Rule, ...]" = ()
 
 
 def load(path: str = DEFAULT_PATH) -> Config:
@@ -175,11 +181,14 @@ def _usable(table: dict[str, Any]) -> Config:
 
 
 def _config(table: dict[str, Any]) -> Config:
-    sections = {part.name: part.default_factory for part in fields(Config)}
-    values = {}
+    sections = {part.name: part.default_factory for part in fields(Config) if part.default_factory is not MISSING}
+    values: dict[str, Any] = {}
     for name, section in table.items():
+        if name == "retention":
+            values[name] = _rules(section)
+            continue
         if name not in sections:
-            raise ConfigError(f"[{name}] is not a section; there are {_names(sections)}")
+            raise ConfigError(f"[{name}] is not a section; there are {_names(sections)}, and [[retention]]")
         if not isinstance(section, dict):
             raise ConfigError(f"{name} = {section!r} stands outside a section; there are {_names(sections)}")
         values[name] = _section(name, sections[name], section)
@@ -196,6 +205,15 @@ def _config(table: dict[str, Any]) -> Config:
             f" limits.message_size = {config.limits.message_size}; allowed: {needed} and more"
         )
     return config
+
+
+def _rules(tables: Any) -> "tuple[Rule, ...]":
+    from .retention import rules  # a delivery without rules does not load them
+
+    try:
+        return rules(tables)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
 
 
 def memory_needed(message_size: int) -> int:

@@ -86,7 +86,7 @@ def deliver(
 
 
 def _committed(stored: list[Stored], rejected: int, document: Document, fault: Exception | None) -> Result:
-    reasons = [f"{rejected} of {rejected + len(stored)} recipients have no lease"] if rejected else []
+    reasons = [f"{rejected} of {rejected + len(stored)} recipients have no lease that lives"] if rejected else []
     if not stored:
         return Result(outcome.UNKNOWN_RECIPIENT, reason=reasons[0], message_id=document.message_id, fault=fault)
     if document.error is not None:

@@ -13,6 +13,7 @@ import stat
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -116,8 +117,9 @@ def envelope(raw: bytes, recipients: Sequence[str] = (), sender: str | None = No
 
 
 def bring_in(raw: bytes, envelope: Envelope, config: Config, store: Store) -> Result:
-    """Deliver one message. Uses SIGALRM."""
+    """Deliver one message, whoever has its recipient: the caller has decided that. Uses SIGALRM."""
     started = time.monotonic()
+    config = replace(config, recipients=replace(config.recipients, policy="any", expired="store"))
     with bounded(config.limits):
         return deliver(
             raw,

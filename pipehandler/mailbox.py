@@ -1,7 +1,8 @@
 """What arrived: the queries behind `pipehandler list`, `show`, `raw` and `attachment`.
 
-An id is either the number of a delivery or the UUID of a message. Every function raises StoreError where the database does
-not answer, and NoSuchMessage where the id names nothing.
+What has expired is not there any more, whether or not `pipehandler expire` has removed it already. An id is either the number
+of a delivery or the UUID of a message. Every function raises StoreError where the database does not answer, and NoSuchMessage where
+the id names nothing.
 """
 
 from datetime import datetime
@@ -9,6 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from .envelope import lower_domain
+from .pattern import escaped, like
 from .store import Store
 
 Row = dict[str, Any]
@@ -16,7 +18,7 @@ Row = dict[str, Any]
 _LIST = """
 SELECT d.id, d.received_at, d.recipient, d.sender, m.from_name, m.from_address, m.subject, m.size, m.state,
        (SELECT count(*) FROM pipehandler.attachment a WHERE a.message = m.id) AS attachments, m.id::text AS message
-  FROM pipehandler.delivery d
+  FROM pipehandler.current_delivery d
   JOIN pipehandler.message m ON m.id = d.message
  WHERE (%(recipient)s::text IS NULL OR d.recipient LIKE %(recipient)s)
    AND (%(sender)s::text IS NULL OR d.sender ILIKE %(sender)s OR m.from_address ILIKE %(sender)s
@@ -41,8 +43,10 @@ SELECT m.id::text, m.received_at, m.message_id, m.in_reply_to, m.reference_ids, 
 _DELIVERIES = """
 SELECT d.id, d.message::text, d.recipient, d.original_recipient, d.sender, d.queue_id, d.mail_host, d.ingress,
        host(d.client_address) AS client_address, d.client_hostname, d.client_helo, d.client_port, d.client_protocol,
-       d.sasl_username, d.received_at, d.stored_at, d.expires_at
-  FROM pipehandler.delivery d
+       d.sasl_username, d.received_at, d.stored_at, d.expires_at, d.raw_until, d.attachments_until, d.extension
+  FROM pipehandler.current_delivery d
+ WHERE d.message = %s::uuid
+ ORDER BY d.id
 """
 
 _ATTACHMENTS = """
@@ -75,9 +79,9 @@ def deliveries(
     `subject` within Subject, both without regard to case; `since` is inclusive, `until` is not; `state` is that of the message.
     """
     parameters = {
-        "recipient": _escaped(lower_domain(recipient)).replace("*", "%") if recipient else None,
-        "sender": f"%{_escaped(sender)}%" if sender else None,
-        "subject": f"%{_escaped(subject)}%" if subject else None,
+        "recipient": like(lower_domain(recipient)) if recipient else None,
+        "sender": f"%{escaped(sender)}%" if sender else None,
+        "subject": f"%{escaped(subject)}%" if subject else None,
         "since": since,
         "until": until,
         "state": state,
@@ -89,8 +93,11 @@ def deliveries(
 def message(store: Store, name: str) -> Row:
     """One message, with its "deliveries" and its "attachments" (without their content)."""
     found = _find(store, name)
-    row = store.rows(_MESSAGE, [found])[0]
-    row["deliveries"] = store.rows(_DELIVERIES + " WHERE d.message = %s::uuid ORDER BY d.id", [found])
+    rows = store.rows(_MESSAGE, [found])
+    if not rows:  # removed at this moment
+        raise _nothing(name)
+    row = rows[0]
+    row["deliveries"] = store.rows(_DELIVERIES, [found])
     row["attachments"] = store.rows(_ATTACHMENTS, [found])
     return row
 
@@ -100,7 +107,7 @@ def raw(store: Store, name: str) -> bytes:
     found = _find(store, name)
     delivery = int(name) if _is_number(name) else None
     rows = store.rows(
-        "SELECT coalesce((SELECT prepended FROM pipehandler.delivery WHERE id = %s), '') || r.raw AS raw"
+        "SELECT coalesce((SELECT prepended FROM pipehandler.current_delivery WHERE id = %s), '') || r.raw AS raw"
         "  FROM pipehandler.raw_message r WHERE r.message = %s::uuid",
         [delivery, found],
     )
@@ -120,7 +127,8 @@ def attachment(store: Store, name: str, ordinal: int) -> bytes:
         raise NoSuchMessage(f"{name} has no attachment {ordinal}; it has {count}, see `pipehandler show {name}`")
     if rows[0]["content"] is None:
         raise NoSuchMessage(
-            f"the content of attachment {ordinal} is not stored (store.attachments = false); it is in `pipehandler raw {name}`"
+            f"the content of attachment {ordinal} is not stored: store.attachments was false, or a rule of retention has removed"
+            f" it; where the bytes are still stored, it is in `pipehandler raw {name}`"
         )
     return bytes(rows[0]["content"])
 
@@ -128,23 +136,24 @@ def attachment(store: Store, name: str, ordinal: int) -> bytes:
 def _find(store: Store, name: str) -> str:
     """The UUID of the message that `name`, a delivery's number or a message's UUID, stands for."""
     if _is_number(name):
-        rows = store.rows("SELECT message::text AS id FROM pipehandler.delivery WHERE id = %s", [int(name)])
+        rows = store.rows("SELECT message::text AS id FROM pipehandler.current_delivery WHERE id = %s", [int(name)])
     else:
         try:
             wanted = str(UUID(name))
         except ValueError:
             raise NoSuchMessage(f"{name!r} is no id; give a delivery's number or a message's UUID") from None
-        rows = store.rows("SELECT id::text FROM pipehandler.message WHERE id = %s::uuid", [wanted])
+        rows = store.rows(
+            "SELECT message::text AS id FROM pipehandler.current_delivery WHERE message = %s::uuid LIMIT 1", [wanted]
+        )
     if not rows:
-        raise NoSuchMessage(f"nothing with the id {name} is stored; `pipehandler list` shows what is")
+        raise _nothing(name)
     return str(rows[0]["id"])
+
+
+def _nothing(name: str) -> NoSuchMessage:
+    return NoSuchMessage(f"nothing with the id {name} is stored; `pipehandler list` shows what is")
 
 
 def _is_number(name: str) -> bool:
     """Whether it can be the number of a delivery, a bigint."""
     return name.isascii() and name.isdigit() and int(name) < 1 << 63
-
-
-def _escaped(text: str) -> str:
-    """Text for LIKE, in which nothing but a wildcard of ours is one."""
-    return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")

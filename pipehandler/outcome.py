@@ -68,6 +68,10 @@ TABLE = (
 """All outcomes there are; the README shows the same table, and a test compares them."""
 
 
+NEWS = frozenset({DELIVERED, QUARANTINED})
+"""Those after which something is stored that was not there before."""
+
+
 class Result(NamedTuple):
     """How one delivery ended. message: the id of what is stored, else "". reason and sqlstate: for the log alone.
     message_id: the Message-ID, as far as it is known. outage: the database would have failed any other message, too.

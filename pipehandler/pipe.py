@@ -44,7 +44,7 @@ def run(
     """Deliver the message on the descriptor `file`. `argv`: what follows `deliver`; `started`: time.monotonic at the start of the
     entrypoint; `caller`: who that is, if not this process; `resident`: what a worker has ready.
 
-    Returns how it ended, and what writes that down, to be called when pipe(8) has its line.
+    Returns how it ended, and what announces and writes that down, to be called when pipe(8) has its line.
     """
     queue_id = option(argv, "queue-id")
     if resident:
@@ -63,12 +63,15 @@ def run(
         return wrong, lambda: attempt.record(wrong)
     limits = attempt.config.limits
     deadline = Deadline(limits.deadline, started)
+    news: Store | None = None
     try:
         limit(limits)
         attempt.begin()
         attempt.recipients = len(envelope.recipients)
         with Outage(attempt.config.state.directory) as outage:
-            result = _deliver(attempt, envelope, deadline, outage, file, caller, resident.store if resident else None)
+            result, news = _deliver(
+                attempt, envelope, deadline, outage, file, caller, resident.store if resident else None
+            )
     except TimeUp:
         result = Result(outcome.DEADLINE, reason="time was up before the message was stored")
     except MemoryError:
@@ -76,7 +79,16 @@ def run(
     except Exception as error:
         result = Result(outcome.FAULT, reason=log.described(error), fault=error)
     deadline.disarm()
-    return result, lambda: attempt.record(result)
+
+    def record() -> None:
+        if news:
+            attempt.stopwatch.stop()  # it is stored; that others are told is no part of that
+            news.announce()
+            if not resident:
+                news.close()
+        attempt.record(result)
+
+    return result, record
 
 
 def _deliver(
@@ -87,9 +99,10 @@ def _deliver(
     file: int,
     caller: Caller,
     kept: "Store | None",
-) -> Result:
+) -> "tuple[Result, Store | None]":
+    """How it ended; and, with its connection still open, the store that has to announce what is new there."""
     if outage.refuses():
-        return Result(outcome.OUTAGE, reason="the database is known to be down")
+        return Result(outcome.OUTAGE, reason="the database is known to be down"), None
 
     config = attempt.config
     largest = config.limits.message_size
@@ -99,7 +112,7 @@ def _deliver(
     attempt.size = len(raw)
     attempt.stopwatch.enter("start")
     if len(raw) > largest:
-        return Result(outcome.TOO_LARGE, reason=f"larger than limits.message_size = {largest}")
+        return Result(outcome.TOO_LARGE, reason=f"larger than limits.message_size = {largest}"), None
 
     # Imported here, because what is refused above does not need it.
     from datetime import UTC, datetime
@@ -112,7 +125,7 @@ def _deliver(
     short = envelope.size is not None and queue_file_octets(raw, prepended(raw)) < envelope.size
     if not raw or ((short or envelope.size is None) and is_orphan(caller)) or (short and caller.parent == 1):
         # The end of the input is that of pipe(8). Nobody reads this status; Postfix will deliver the whole message again.
-        return Result(outcome.CUT, reason=f"{len(raw)} octets came of a message of {envelope.size}")
+        return Result(outcome.CUT, reason=f"{len(raw)} octets came of a message of {envelope.size}"), None
 
     database = config.database
     store = kept or Store(database.conninfo, database.connect_timeout, database.statement_timeout)
@@ -129,10 +142,11 @@ def _deliver(
         received_at=datetime.now(UTC).isoformat(),
         short=short,
     )
-    if not kept:
+    news = store if config.store.notify and result.outcome in outcome.NEWS else None
+    if not kept and not news:
         store.close()
     if result.outcome.status == EX_OK:
         outage.succeeded()
     elif result.outage:
         outage.failed()
-    return result
+    return result, news

@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+from urllib.parse import unquote, urlsplit
 
 from .share import share
 
@@ -10,9 +11,12 @@ FILES = (
     "master.cf",
     "main.cf",
     "pipehandler_status_filter",
+    "pgsql-recipients.cf",
     "pipehandler.socket",
     "pipehandler.service",
     "pipehandler-metrics.service",
+    "pipehandler-expire.service",
+    "pipehandler-expire.timer",
     "pipehandler.rules.yml",
 )
 """The examples in postfix/, without their ending .example."""
@@ -21,11 +25,27 @@ ENTRYPOINT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "__main__.
 """What master.cf runs: the file of this installation."""
 
 
-def lines(name: str, *, user: str, config: str, socket: str, config_directory: str, domain: str, maxproc: int) -> str:
+DATABASE = "postgresql:///mail?host=/run/postgresql"
+"""The database of the examples."""
+
+
+def lines(
+    name: str,
+    *,
+    user: str,
+    config: str,
+    socket: str,
+    config_directory: str,
+    domain: str,
+    maxproc: int,
+    database: str = DATABASE,
+    delimiter: str = "+",
+) -> str:
     """The example file `name`, filled in.
 
     user: whom pipe(8) runs the handler as. config: the path of pipehandler.toml. socket: of `pipehandler serve`. config_directory: Postfix's. domain: the domain
     whose mail is stored. maxproc: how many messages may be delivered at once; keep it below PostgreSQL's max_connections.
+    database: its URI, for the table of recipients; delimiter: recipients.delimiter.
     """
     text = share("postfix").joinpath(f"{name}.example").read_text("utf-8")
     filled = {
@@ -40,7 +60,15 @@ def lines(name: str, *, user: str, config: str, socket: str, config_directory: s
         "SocketUser=pipehandler": f"SocketUser={user}",
         "example.com": domain,
         "20      pipe": f"{maxproc:<8}pipe",
+        DATABASE: database,
+        "dbname = mail": f"dbname = {unquote(urlsplit(database).path[1:])}",
+        "'%s', '+'": f"'%s', {literal(delimiter)}",
     }
     # One pass, so that nothing that was filled in is replaced again.
     pattern = "|".join(re.escape(key) for key in sorted(filled, key=len, reverse=True))
     return re.sub(pattern, lambda found: filled[found[0]], text)
+
+
+def literal(text: str) -> str:
+    """Text as SQL in a query of pgsql_table(5), where % begins an expansion."""
+    return "'" + text.replace("'", "''").replace("%", "%%") + "'"

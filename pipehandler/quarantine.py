@@ -1,4 +1,4 @@
-"""The quarantine: messages in state failed, whose bytes are stored although they could not be parsed.
+"""The quarantine: messages in state failed, whose bytes are stored although they could not be parsed; not what has expired.
 
 Every function raises StoreError where the database does not answer, and NoSuchMessage for an id that names nothing in
 quarantine. An id is the number of a delivery or the UUID of a message.
@@ -17,9 +17,9 @@ from .store import Store, StoreError
 
 _LIST = """
 SELECT m.id::text AS message, m.received_at, m.size,
-       ARRAY(SELECT d.recipient FROM pipehandler.delivery d WHERE d.message = m.id ORDER BY d.id) AS recipients, m.error
+       ARRAY(SELECT d.recipient FROM pipehandler.current_delivery d WHERE d.message = m.id ORDER BY d.id) AS recipients, m.error
   FROM pipehandler.message m
- WHERE m.state = 'failed'
+ WHERE m.state = 'failed' AND EXISTS (SELECT FROM pipehandler.current_delivery d WHERE d.message = m.id)
  ORDER BY m.received_at DESC, m.id
  LIMIT %(limit)s
 """
@@ -27,14 +27,14 @@ SELECT m.id::text AS message, m.received_at, m.size,
 _REASONS = """
 SELECT m.error, count(*) AS messages, min(m.received_at) AS oldest, max(m.received_at) AS newest
   FROM pipehandler.message m
- WHERE m.state = 'failed'
+ WHERE m.state = 'failed' AND EXISTS (SELECT FROM pipehandler.current_delivery d WHERE d.message = m.id)
  GROUP BY m.error
  ORDER BY messages DESC, m.error
 """
 
 _BYTES = """
 SELECT d.id, d.recipient, d.original_recipient, d.sender, d.prepended
-  FROM pipehandler.delivery d
+  FROM pipehandler.current_delivery d
  WHERE d.message = %s::uuid
  ORDER BY d.id
 """

@@ -13,6 +13,7 @@ class Stopwatch:
         self.seconds: dict[str, float] = {}
         self._phase = PHASES[0]
         self._since = started
+        self._stopped = False
 
     def enter(self, phase: str) -> None:
         """The phase that went on until now is over, or interrupted; `phase` begins, or goes on."""
@@ -21,5 +22,7 @@ class Stopwatch:
         self._phase, self._since = phase, now
 
     def stop(self) -> None:
-        """The phase that went on until now was the last one."""
-        self.enter(self._phase)
+        """The phase that went on until now was the last one; from the second time on nothing."""
+        if not self._stopped:
+            self.enter(self._phase)
+        self._stopped = True

@@ -8,17 +8,19 @@ a success: the redelivery finds its own row and is a duplicate.
 """
 
 import random
-import select
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
+from urllib.parse import quote, urlencode
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row
 
+from . import notification
+from .notification import readable
 from .outcome import MISCONFIGURED, STORE_FULL, STORE_UNAVAILABLE, Outcome
 from .submission import Submission, octets
 
@@ -34,6 +36,8 @@ _DISK_FULL = "53100"
 _READ_ONLY = "25006"
 _GONE = frozenset({"", "57P01", "57P02", "57P03"})  # the connection, or the server: shut down, crashed, not yet up
 _QUERY_CANCELED = "57014"  # statement_timeout
+
+_WHERE = ("host", "hostaddr", "port", "sslmode", "sslrootcert")
 
 _INGEST = """
 SELECT recipient, delivery, message::text, duplicate
@@ -93,6 +97,8 @@ class Store:
         self._statement_timeout = statement_timeout
         self._statement_milliseconds = 0  # of the open connection
         self._connection: psycopg.Connection[Any] | None = None
+        self._listening = False  # on the open connection
+        self._announced = False  # since the last `wait`
 
     @property
     def socket(self) -> int | None:
@@ -101,8 +107,9 @@ class Store:
 
     @property
     def ended(self) -> bool:
-        """Whether the connection is no more: between two statements a server has nothing to say but that it ends."""
-        return self.socket is None or bool(select.select([self.socket], [], [], 0)[0])
+        """Whether the connection is no more: between two statements a server has nothing to say but that it ends, or what
+        we listen to; then the next statement will tell."""
+        return self.socket is None or (not self._listening and readable(self.socket))
 
     def connect(self) -> psycopg.Connection[Any]:
         """The open connection, in autocommit mode; opened if there is none."""
@@ -135,6 +142,7 @@ class Store:
             with suppress(psycopg.Error):
                 self._connection.close()
             self._connection = None
+            self._listening = False
 
     def ingest(self, submission: Submission) -> list[Stored]:
         """Store one message for its recipients, all or nothing: THE COMMIT POINT.
@@ -175,6 +183,29 @@ class Store:
             raise StoreError(STORE_UNAVAILABLE, "a delivery was removed while it came again", "40001")
         return [Stored(*row) for row in rows if row[1] is not None]
 
+    def announce(self) -> None:
+        """Wake those who listen: something new is committed. Only a hint, so only on a connection that is open; for a second at
+        the most, and never raises."""
+        if self._connection is not None and not notification.notify(self._connection.pgconn):
+            self.close()
+
+    def listen(self) -> None:
+        """Hear from now on what is announced, while this connection lasts."""
+        self.connect().add_notify_handler(self._hear)
+        self.script(f"LISTEN {notification.CHANNEL}")
+        self._listening = True
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until something is announced, or was since the last call, `seconds` at the most; whether that is so. Raises
+        StoreError where the connection ended."""
+        with _translated():
+            heard = self._announced or notification.heard(self.connect().pgconn, seconds)
+        self._announced = False
+        return heard
+
+    def _hear(self, _: psycopg.Notify) -> None:
+        self._announced = True
+
     def _idle(self) -> bool:
         return self._connection is not None and self._connection.info.transaction_status == TransactionStatus.IDLE
 
@@ -197,6 +228,16 @@ def check_size(arguments: Sequence[Any]) -> None:
     """Raises DataRefused for arguments of a statement that a server may not take: it would end the session instead."""
     if octets(arguments) > _LARGEST:
         raise DataRefused(STORE_UNAVAILABLE, "the data was refused (larger than the protocol allows)", _TOO_LARGE)
+
+
+def uri(conninfo: str) -> str:
+    """Where the database of `conninfo` is, as a URI for programs of others: without user and secrets. Raises StoreError."""
+    parameters = _parameters(conninfo)
+    where = {name: str(parameters[name]) for name in _WHERE if parameters.get(name)} or {"host": "/run/postgresql"}
+    # A comma between hosts would end the URI for pgsql_table(5).
+    return (
+        f"postgresql:///{quote(str(parameters.get('dbname') or ''), '')}?{urlencode(where, quote_via=quote, safe='/')}"
+    )
 
 
 def _parameters(conninfo: str) -> dict[str, Any]:

@@ -41,7 +41,9 @@ class Submission:
                 {"recipient": recipient, "original_recipient": original}
                 for recipient, original in zip(envelope.recipients, originals, strict=True)
             ],
-            **asdict(self.recipients),
+            "policy": self.recipients.policy,
+            "expired": self.recipients.expired,
+            "delimiter": self.recipients.delimiter,
             "sender": envelope.sender,
             "queue_id": envelope.queue_id or None,
             "mail_host": self.mail_host,

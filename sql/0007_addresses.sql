@@ -25,27 +25,30 @@ LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    encoded CONSTANT text    := substring(label FROM '^xn--.*?([^-]*)$');
+    encoded CONSTANT text    := substring(label FROM '^xn--(?:[ -~]*-)?([a-z0-9]+)$');
     output  text[]           := string_to_array(coalesce(substring(label FROM '^xn--(.*)-'), ''), NULL);
     n       integer          := 128;
-    i       integer          := 0;
+    i       bigint           := 0;
     bias    integer          := 72;
     place   integer          := 1;
-    old     integer;
-    weight  integer;
+    old     bigint;
+    weight  bigint;
     k       integer;
     t       integer;
     digit   integer;
 BEGIN
-    WHILE place <= coalesce(length(encoded), 0) LOOP
+    IF encoded IS NULL THEN
+        RETURN label;
+    END IF;
+    WHILE place <= length(encoded) LOOP
         old := i;
         weight := 1;
         k := 36;
         LOOP
-            digit := strpos('abcdefghijklmnopqrstuvwxyz0123456789', substring(encoded FROM place FOR 1)) - 1;
-            IF place > length(encoded) OR digit < 0 THEN
+            IF place > length(encoded) THEN
                 RETURN label;
             END IF;
+            digit := strpos('abcdefghijklmnopqrstuvwxyz0123456789', substring(encoded FROM place FOR 1)) - 1;
             place := place + 1;
             i := i + digit * weight;
             t := least(greatest(k - bias, 1), 26);
@@ -63,11 +66,11 @@ BEGIN
         bias := k + 36 * bias / (bias + 38);
         n := n + i / (cardinality(output) + 1);
         i := i % (cardinality(output) + 1);
-        output := output[:i] || chr(n) || output[i + 1:];
+        output := output[:i::integer] || chr(n) || output[i::integer + 1:];
         i := i + 1;
     END LOOP;
-    RETURN CASE WHEN n > 128 THEN array_to_string(output, '') ELSE label END;
-EXCEPTION WHEN numeric_value_out_of_range OR program_limit_exceeded OR invalid_parameter_value THEN
+    RETURN array_to_string(output, '');
+EXCEPTION WHEN numeric_value_out_of_range OR program_limit_exceeded OR invalid_parameter_value THEN -- no code point
     RETURN label;
 END
 $$;
@@ -79,23 +82,25 @@ LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    folded text := lower(address COLLATE pipehandler.folding);
+    folded text := lower(address COLLATE "C");
 BEGIN
-    IF octet_length(folded) > length(folded) THEN
-        -- Two letters that Unicode folds and does not lower.
-        folded := normalize(replace(translate(folded, 'ς', 'σ'), 'ß', 'ss'), NFC);
-    END IF;
     IF folded ~ '[@.]xn--[^@]*$' THEN
         folded := substring(folded FROM '^.*@')
                   || (SELECT string_agg(CASE WHEN label LIKE 'xn--%' THEN pipehandler.u_label(label) ELSE label END, '.' ORDER BY n)
                         FROM string_to_table(substring(folded FROM '[^@]*$'), '.') WITH ORDINALITY AS l (label, n));
+    END IF;
+    IF octet_length(folded) > length(folded) THEN
+        -- What Postfix asks for is folded already (Unicode's full case folding), what it delivers is not: both must come to the
+        -- same. NFKC knows most of what folding does beyond lower case; here is the rest.
+        folded := lower(normalize(folded, NFKD) COLLATE pipehandler.folding);
+        folded := normalize(replace(translate(folded, U&'\03C2\0345\1C80\1C81\1C82\1C83\1C84\1C85\1C86\1C87\1C88', 'σιвдосттъѣꙋ'), 'ß', 'ss'), NFKC);
     END IF;
     RETURN folded;
 END
 $$;
 COMMENT ON FUNCTION pipehandler.canonical(text) IS
 'The form in which addresses are compared: in lower case, the local part too, as Postfix looks them up (RFC 5321 2.4 leaves it to
-the host); internationalised domains as U-labels (RFC 5890 2.3.2.1); Unicode in NFC.';
+the host); internationalised domains as U-labels (RFC 5890 2.3.2.1); Unicode in NFKC with its case folded (Unicode 5.18.4).';
 
 ALTER TABLE pipehandler.address
     ADD COLUMN superseded boolean NOT NULL DEFAULT false,
@@ -127,7 +132,10 @@ LANGUAGE sql STABLE
 AS $$
     WITH cut AS (
         SELECT part.domain, left(part.local, place - 1) || part.domain AS base,
-               CASE WHEN place > 1 THEN substring(part.local FROM place + 1) END AS extension
+               -- As split_addr(3) of Postfix: nothing before the delimiter is no address, and some names are not split.
+               CASE WHEN place > 1 AND NOT (strpos(delimiter, '-') > 0
+                                            AND part.local ~* '^(owner-.*|.+-request|mailer-daemon|double-bounce)$')
+                    THEN substring(part.local FROM place + 1) END AS extension
           FROM (SELECT substring(lease_of.recipient FROM '^(.*)@') AS local,
                        substring(lease_of.recipient FROM '@[^@]*$') AS domain) AS part,
                strpos(translate(part.local, delimiter, repeat(left(delimiter, 1), length(delimiter))), left(delimiter, 1)) AS place
@@ -148,8 +156,8 @@ Postfix looks up virtual_mailbox_maps; one that has expired only where none live
 (recipient_delimiter of Postfix), empty for none. One row; lease is null where there is none.';
 
 -- Postfix asks at RCPT TO. Before 3.8 it tells the server that it speaks LATIN1, and sends the bytes of UTF-8.
-CREATE FUNCTION pipehandler.lookup(address text, delimiter text DEFAULT '+') RETURNS text
-LANGUAGE plpgsql STABLE SECURITY DEFINER
+CREATE FUNCTION pipehandler.lookup(address text, delimiter text DEFAULT '+') RETURNS SETOF text
+LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 1
 SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off
 AS $$
@@ -159,14 +167,15 @@ BEGIN
     IF current_setting('client_encoding') = 'LATIN1' THEN
         recipient := convert_from(convert_to(address, 'LATIN1'), 'UTF8');
     END IF;
-    RETURN (SELECT 'OK' FROM pipehandler.lease_of(recipient, delimiter) AS l
-             WHERE l.lease IS NOT NULL AND (l.expires_at IS NULL OR l.expires_at > now()));
-EXCEPTION WHEN character_not_in_repertoire THEN
-    RETURN NULL;
+    -- No row, because Postfix logs a warning for each null.
+    RETURN QUERY SELECT 'OK' FROM pipehandler.lease_of(recipient, delimiter) AS l
+                  WHERE l.lease IS NOT NULL AND (l.expires_at IS NULL OR l.expires_at > now());
+EXCEPTION WHEN character_not_in_repertoire OR untranslatable_character THEN -- no UTF-8: nobody's
+    RETURN;
 END
 $$;
 COMMENT ON FUNCTION pipehandler.lookup(text, text) IS
-'For Postfix''s virtual_mailbox_maps: OK where mail to this address is somebody''s now, else null. delimiter: as for lease_of.';
+'For Postfix''s virtual_mailbox_maps: OK where mail to this address is somebody''s now, else no row. delimiter: as for lease_of.';
 
 CREATE FUNCTION pipehandler.lease_address(address text, ttl interval DEFAULT NULL, label text DEFAULT NULL)
 RETURNS pipehandler.address
@@ -184,7 +193,7 @@ BEGIN
     END IF;
     UPDATE pipehandler.address a SET superseded = true WHERE a.address = wanted AND NOT a.superseded AND a.expires_at <= now();
     INSERT INTO pipehandler.address (address, label, expires_at)
-    VALUES (wanted, lease_address.label, now() + ttl)
+    VALUES (wanted, lease_address.label, nullif(now() + ttl, 'infinity'))
     RETURNING * INTO given;
     RETURN given;
 EXCEPTION
@@ -203,11 +212,15 @@ CREATE FUNCTION pipehandler.lease_random_address(domain text, ttl interval DEFAU
 RETURNS pipehandler.address
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off
 AS $$
 DECLARE
     noise bytea;
     local text;
 BEGIN
+    IF strpos(domain, '@') > 0 THEN
+        RAISE EXCEPTION '% is no domain; expected a name such as example.com', quote_literal(domain);
+    END IF;
     LOOP
         -- Eight syllables of six random bits each; the first six octets of a UUID version 4 are random.
         noise := uuid_send(gen_random_uuid());
@@ -216,8 +229,9 @@ BEGIN
           INTO local
           FROM generate_series(0, 7) AS n,
                LATERAL (SELECT sum(get_bit(noise, n * 6 + b) << b)::integer AS bits FROM generate_series(0, 5) AS b) AS taken;
-        -- One that nobody ever had.
-        CONTINUE WHEN EXISTS (SELECT FROM pipehandler.address a WHERE a.address = pipehandler.canonical(local || '@' || domain));
+        -- One that nobody has or had.
+        CONTINUE WHEN EXISTS (SELECT FROM pipehandler.address a
+                               WHERE a.address = pipehandler.canonical(local || '@' || domain) AND NOT a.superseded);
         RETURN pipehandler.lease_address(local || '@' || domain, ttl, label);
     END LOOP;
 END
@@ -232,8 +246,12 @@ AS $$
 DECLARE
     given pipehandler.address;
 BEGIN
+    IF ttl <= interval '0' THEN
+        RAISE EXCEPTION 'a lease cannot be extended by %; a ttl is longer than 0, or null for ever', ttl;
+    END IF;
     UPDATE pipehandler.address a
-       SET expires_at = CASE WHEN ttl IS NOT NULL AND a.expires_at IS NOT NULL THEN greatest(a.expires_at, now() + ttl) END
+       SET expires_at = CASE WHEN ttl IS NOT NULL AND a.expires_at IS NOT NULL
+                             THEN nullif(greatest(a.expires_at, now() + ttl), 'infinity') END
      WHERE a.lease = extend_lease.lease AND NOT a.superseded
     RETURNING * INTO given;
     IF NOT FOUND THEN
@@ -254,7 +272,8 @@ AS $$
 DECLARE
     given pipehandler.address;
 BEGIN
-    UPDATE pipehandler.address a SET expires_at = least(a.expires_at, now()) WHERE a.lease = expire_lease.lease
+    -- Not before it began: somebody else may have made it after this transaction started.
+    UPDATE pipehandler.address a SET expires_at = least(a.expires_at, greatest(a.created_at, now())) WHERE a.lease = expire_lease.lease
     RETURNING * INTO given;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'there is no lease %: it was removed', lease USING ERRCODE = 'no_data_found';

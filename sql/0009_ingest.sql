@@ -38,6 +38,9 @@ BEGIN
                                 ELSE o.expires_at <= now() AND envelope ->> 'expired' = 'reject' END IS TRUE AS rejects
                       FROM pipehandler.lease_of(r.recipient, coalesce(envelope ->> 'delimiter', '+')) AS o) AS l;
 
+    -- Before it reads the rules of retention: pipehandler.apply_retention waits for whoever may have read old ones.
+    PERFORM pg_current_xact_id();
+
     -- Claim the deliveries first; in one order everywhere, so that two handlers never wait for each other.
     INSERT INTO pipehandler.delivery (
         message, recipient, fingerprint, original_recipient, sender, queue_id, mail_host, ingress, client_address,
@@ -46,7 +49,7 @@ BEGIN
     SELECT new_message, r.recipient, print, r.original_recipient, e.sender, e.queue_id, e.mail_host, e.ingress,
            e.client_address, e.client_hostname, e.client_helo, e.client_port, e.client_protocol, e.sasl_username,
            ingest.prepended, e.received_at, r.lease, r.extension, e.received_at + t.keep,
-           coalesce(e.received_at + t.raw, 'infinity'), coalesce(e.received_at + t.attachments, 'infinity')
+           e.received_at + t.raw, e.received_at + t.attachments
       FROM jsonb_to_record(envelope) AS e (
                sender text, queue_id text, mail_host text, ingress text, client_address inet, client_hostname text,
                client_helo text, client_port integer, client_protocol text, sasl_username text,

@@ -16,12 +16,15 @@ COMMANDS = {
     "check": "checking.check",
     "status": "overview.status_",
     "metrics": "watching.metrics",
+    "follow": "following.follow_",
+    "address": "addressing.address",
     "list": "reading.list_",
     "show": "reading.show",
     "raw": "reading.raw",
     "attachment": "reading.attachment",
     "quarantine": "quarantine.quarantine",
     "reparse": "reparsing.reparse",
+    "expire": "expiring.expire",
     "import": "importing.import_",
 }
 """Each command and its place below this package."""

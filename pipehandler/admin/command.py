@@ -52,15 +52,20 @@ def told() -> Iterator[None]:
         ) from error
 
 
+def chosen_conninfo(context: click.Context) -> str:
+    """Where the options say that the database is. Raises ConfigError."""
+    given: str | None = context.obj["conninfo"]
+    if given is not None:
+        return given
+    database = load(context.obj["config"]).database
+    return database.admin_conninfo or database.conninfo
+
+
 @contextmanager
 def opened_store(context: click.Context) -> Iterator[Store]:
     """The store that the options name."""
     with told():
-        conninfo = context.obj["conninfo"]
-        if conninfo is None:
-            database = load(context.obj["config"]).database
-            conninfo = database.admin_conninfo or database.conninfo
-        store = Store(conninfo, statement_timeout=_STATEMENT_TIMEOUT)
+        store = Store(chosen_conninfo(context), statement_timeout=_STATEMENT_TIMEOUT)
         try:
             yield store
         finally:
@@ -72,9 +77,9 @@ def local(time: datetime) -> str:
     return time.astimezone().isoformat(" ", "seconds")
 
 
-def echo_json(value: Any) -> None:
-    """Print JSON that a terminal can show."""
-    text = json.dumps(value, ensure_ascii=False, indent=2, default=_jsonable)
+def echo_json(value: Any, indent: int | None = 2) -> None:
+    """Print JSON that a terminal can show; on one line where `indent` is None."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent, default=_jsonable)
     # JSON escapes most control characters; a terminal would obey the others.
     click.echo(UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
 

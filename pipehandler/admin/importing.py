@@ -13,7 +13,7 @@ import click
 from pipehandler import importing
 from pipehandler.config import Config, load
 from pipehandler.importing import File, Refused
-from pipehandler.outcome import DUPLICATE
+from pipehandler.outcome import DUPLICATE, NEWS
 from pipehandler.store import Store
 from pipehandler.sysexits import EX_DATAERR, EX_OK, EX_TEMPFAIL, EX_UNAVAILABLE
 from pipehandler.table import cut
@@ -48,6 +48,9 @@ def import_(context: click.Context, paths: Sequence[str], recipients: Sequence[s
         except KeyboardInterrupt:
             run.show()
             raise Failure(f"interrupted; {_GOES_ON}", INTERRUPTED) from None
+        finally:
+            if run.news and config.store.notify:
+                store.announce()
     run.show()
     context.exit(run.status)
 
@@ -59,6 +62,7 @@ class _Import:
         self.store, self.config, self.recipients, self.sender = store, config, recipients, sender
         self.actions: Counter[str] = Counter()
         self.status = EX_OK
+        self.news = False
         self.bar = Progress()
 
     def listed(self, paths: Sequence[str], stack: ExitStack) -> Iterator[File]:
@@ -105,6 +109,7 @@ class _Import:
             self.refuse(name, f"the database cannot take its envelope: {result.reason} SQLSTATE {result.sqlstate}")
             return
         self.actions[how.action] += 1
+        self.news = self.news or how in NEWS
         line = " ".join(filter(None, (how.action, result.message)))
         if how.status != EX_OK:
             self.status = EX_TEMPFAIL

@@ -1,5 +1,6 @@
 """Commands that set it up and run it: `deliver`, `migrate`, `postfix`, `serve`."""
 
+import os
 import sys
 from typing import Any
 
@@ -9,6 +10,7 @@ from pipehandler import postfix
 from pipehandler.config import DEFAULT_SOCKET, load
 from pipehandler.listening import ask
 from pipehandler.migrate import migrate, plan
+from pipehandler.store import uri
 from pipehandler.table import table
 
 from .command import echo_json, opened_store, told
@@ -56,6 +58,12 @@ def migrate_(context: click.Context, dry_run: bool) -> None:
 @click.pass_context
 def postfix_lines(context: click.Context, /, file: str, **options: Any) -> None:
     """Print the lines for master.cf and main.cf, and units for systemd, with the paths of this installation."""
+    if file in ("all", "pgsql-recipients.cf") and os.path.exists(context.obj["config"]):
+        with told():
+            configured = load(context.obj["config"])
+            options["delimiter"] = configured.recipients.delimiter
+            if configured.database.conninfo:
+                options["database"] = uri(configured.database.conninfo)
     for name in postfix.FILES if file == "all" else [file]:
         if file == "all":
             click.echo(f"##### {name}")

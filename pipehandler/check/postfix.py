@@ -13,6 +13,7 @@ from pipehandler.postconf import Postfix, PostfixError, Service, seconds, words
 
 from .argv import configuration
 from .finding import Finding
+from .recipients import check_recipients
 from .transport import check_transport, printed, transports
 
 _MARGIN = 30  # seconds between our deadline and Postfix's
@@ -62,7 +63,7 @@ def check_postfix(postfix: Postfix, path: str, config: Config | None) -> list[Fi
         if service.command == "pipe":
             found += _limits(postfix, service, of_service[1])
     if services:
-        found += _route(postfix, services)
+        found += _route(postfix, services, path, config)
     return found
 
 
@@ -182,7 +183,7 @@ def _queue_space(postfix: Postfix, size: int) -> Iterator[Finding]:
         )
 
 
-def _route(postfix: Postfix, services: list[Service]) -> Iterator[Finding]:
+def _route(postfix: Postfix, services: list[Service], path: str, config: Config | None) -> Iterator[Finding]:
     """Whether mail comes to one of the transports."""
     parameters = postfix.parameters
     names = {service.name for service in services}
@@ -199,6 +200,8 @@ def _route(postfix: Postfix, services: list[Service]) -> Iterator[Finding]:
         return
     if "virtual_transport" not in using:
         return
+    if config:
+        yield from check_recipients(postfix, path, config)
     domains = words(parameters["virtual_mailbox_domains"])
     if not domains and using == ["virtual_transport"] and not tables:
         yield Finding(

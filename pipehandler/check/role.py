@@ -55,7 +55,7 @@ SELECT DISTINCT r.rolname::text AS role, b.rolname::text AS member
   JOIN pg_roles b ON b.oid = m.member
  WHERE m.member = ANY (%(reached)s::oid[])
    AND r.rolname <> 'pg_use_reserved_connections'
-   AND (r.rolsuper OR r.rolcreaterole OR r.rolname ~ '^pg_' OR r.rolname IN ('pipehandler_reader', 'pipehandler_upkeep'))
+   AND (r.rolsuper OR r.rolcreaterole OR r.rolname ~ '^pg_' OR r.rolname ~ '^pipehandler_(reader|upkeep|lessor|lookup)$')
  ORDER BY role, member
 """
 
@@ -103,7 +103,7 @@ granted AS (
 SELECT g.name, coalesce(quote_ident(r.rolname), 'PUBLIC') AS grantee, string_agg(DISTINCT g.privilege_type, ', ') AS privileges
   FROM granted g LEFT JOIN pg_roles r ON r.oid = g.grantee
  WHERE g.grantee <> g.owner AND (g.grantee = 0 OR g.grantee = ANY (%(reached)s::oid[]))
-   AND (r.rolname IS NULL OR (r.rolname !~ '^pg_' AND r.rolname NOT IN ('pipehandler_reader', 'pipehandler_upkeep')))
+   AND (r.rolname IS NULL OR (r.rolname !~ '^pg_' AND r.rolname !~ '^pipehandler_(reader|upkeep|lessor|lookup)$'))
  GROUP BY g.name, r.rolname
  ORDER BY g.name, r.rolname
 """

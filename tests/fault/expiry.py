@@ -1,19 +1,20 @@
 """Expiry: a delivery is removed, and with its last delivery the message; at the very moment of its redelivery, too.
 
-It is done with no more rights than the role pipehandler_upkeep has (sql/0003_roles.sql). Ways and orders of it differ
-from one operator to the next, so two are tried: the delivery first, and the message locked first.
+The time of a delivery is made to have come, and then what `pipehandler expire` does is done, with no more rights than the role
+pipehandler_upkeep has (sql/0003_roles.sql).
 """
 
 import random
 import threading
 import time
 from collections import Counter
+from contextlib import closing
 from typing import Any
 
-import psycopg
 from real.database import Database
 from real.submission import submission
 
+from pipehandler import expiry
 from pipehandler.store import Store, StoreError
 
 from .ledger import Row
@@ -26,39 +27,25 @@ MESSAGES = tuple(
 )
 
 _THE_DELIVERY = """
-SELECT d.id, d.message FROM pipehandler.delivery d JOIN pipehandler.raw_message r ON r.message = d.message
+SELECT d.id FROM pipehandler.delivery d JOIN pipehandler.raw_message r ON r.message = d.message
  WHERE d.recipient = %s AND coalesce(d.prepended, '') || r.raw = %s
 """
-_ANY_DELIVERY = "SELECT d.id, d.message FROM pipehandler.delivery d ORDER BY random() LIMIT 1"
-_LOCK = "SELECT FROM pipehandler.message WHERE id = %s FOR UPDATE"
-_DELETE = "DELETE FROM pipehandler.delivery WHERE id = %s"
-_DELETE_LAST = """
-DELETE FROM pipehandler.message m
- WHERE m.id = %s AND NOT EXISTS (SELECT FROM pipehandler.delivery d WHERE d.message = m.id)
-"""
+_ANY_DELIVERY = "SELECT d.id FROM pipehandler.delivery d WHERE d.expires_at IS NULL ORDER BY random() LIMIT 1"
+_DUE = "UPDATE pipehandler.delivery SET expires_at = now() WHERE id = %s"
 
 
 def expire(database: Database, recipient: str, raw: bytes) -> None:
     """Remove one delivery."""
-    with _upkeep(database) as connection:
-        found = connection.execute(_THE_DELIVERY, (recipient, raw)).fetchall()
+    with closing(_upkeep(database)) as store:
+        found = store.rows(_THE_DELIVERY, (recipient, raw))
         assert len(found) == 1, f"{recipient} has the message {len(found)} times"
-        _remove(connection, found[0], lock_first=False)
+        store.connect().execute(_DUE, [found[0]["id"]])
+        removed = sum((counts for counts in expiry.expire(store, ())), Counter())
+        assert removed["deliveries"] == 1
 
 
-def _upkeep(database: Database) -> psycopg.Connection[Any]:
-    return psycopg.connect(database.server.conninfo(database.name, user="upkeep"))
-
-
-def _remove(connection: psycopg.Connection[Any], found: tuple[int, str], lock_first: bool) -> bool:
-    """Remove one delivery (its id, and that of its message) and commit; returns whether it was still there."""
-    delivery, message = found
-    if lock_first:
-        connection.execute(_LOCK, (message,))
-    removed = connection.execute(_DELETE, (delivery,)).rowcount == 1
-    connection.execute(_DELETE_LAST, (message,))
-    connection.commit()
-    return removed
+def _upkeep(database: Database) -> Store:
+    return Store(database.server.conninfo(database.name, user="upkeep"))
 
 
 class _Rush:
@@ -68,7 +55,8 @@ class _Rush:
         self.rounds, self.database, self.row = rounds, database, row
         self.lock = threading.Lock()
         self.stored: Counter[int] = Counter()  # deliveries that a handler was told it has stored, by id
-        self.removed: set[int] = set()
+        self.due: set[int] = set()  # deliveries whose time was made to have come
+        self.removed = 0
         self.over = threading.Event()
 
     def run(self) -> None:
@@ -82,6 +70,9 @@ class _Rush:
         self.over.set()
         for thread in expirers:
             thread.join()
+        with closing(_upkeep(self.database)) as store:
+            for counts in expiry.expire(store, ()):
+                self.removed += counts["deliveries"]
 
     def _guard(self, work: Any, number: int) -> None:
         """Nothing may end a thread unseen."""
@@ -118,21 +109,17 @@ class _Rush:
             return
 
     def _expire(self, number: int) -> None:
-        with _upkeep(self.database) as connection:
+        with closing(_upkeep(self.database)) as store:
             while not self.over.is_set():
-                found = connection.execute(_ANY_DELIVERY).fetchone()
-                try:
-                    removed = found is not None and _remove(connection, found, lock_first=number % 2 == 1)
-                except (psycopg.errors.ForeignKeyViolation, psycopg.errors.DeadlockDetected):
-                    removed = False  # it was delivered again at this moment: the whole transaction is undone
-                    connection.rollback()
-                if found is None or not removed:
-                    connection.rollback()
-                    time.sleep(0.001)
-                    continue
-                with self.lock:
-                    self.row.points += 1
-                    self.removed.add(found[0])
+                for found in store.rows(_ANY_DELIVERY):
+                    with self.lock:
+                        self.row.points += 1
+                        self.due.add(found["id"])
+                    store.connect().execute(_DUE, [found["id"]])
+                for counts in expiry.expire(store, (), batch=1 + 9 * number):
+                    with self.lock:
+                        self.removed += counts["deliveries"]
+                time.sleep(0.001)
 
 
 def run(rounds: int, database: Database, row: Row) -> None:
@@ -143,7 +130,7 @@ def run(rounds: int, database: Database, row: Row) -> None:
 
     present = {each.id for each in database.rows("SELECT id FROM pipehandler.delivery")}
     row.sent += len(rush.stored)
-    row.lost += len(set(rush.stored) - rush.removed - present)
+    row.lost += len(set(rush.stored) - rush.due - present)
     row.doubled += sum((rush.stored - Counter(set(rush.stored))).values())
     if not rush.removed:
         row.note("expiry: nothing expired while deliveries came")

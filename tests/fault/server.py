@@ -107,7 +107,7 @@ def _troubles(row: Row, host: MailHost, folder: Path, scale: Scale, way: Way) ->
         with (
             service(host, way),
             pool(way, row, 2) as handlers,
-            Load(host, 2_000 if scale is Scale.FULL else 30) as load,
+            Load(host, 2_000 if scale is Scale.FULL else 12) as load,
         ):
             witness = _Witness(database, handlers, row, load.ledger)
             if scale is Scale.SHORT:

@@ -128,11 +128,13 @@ class _Campaign:
 
     def _conversation(self, kind: _Kind, kept: bool) -> list[Message]:
         raw, recipients = self._message(kind)
+        self._beforehand(kind, raw, recipients)
         with self._wire(kept) as (wire, handler):
             before = len(wire.messages)
             status = handler.deliver(raw, *recipients).status
             if self.handlers.way is Way.COLD:
                 wire.wait_for()
+            self.handlers.worker(handler)  # it announces the message when the entrypoint has its answer
             if status != 0 or not _confirmed(wire, patience=1):
                 self.row.note(f"without a fault the status is {status}, {kind}")
             return wire.messages[before:]
@@ -158,18 +160,23 @@ class _Campaign:
         self.ledger.send(raw, *recipients)
         return raw, recipients
 
+    def _beforehand(self, kind: _Kind, raw: bytes, recipients: list[str]) -> None:
+        """Deliver a message that is to be there before."""
+        if kind.before:
+            with self.handlers.handler(self.conninfo) as handler:
+                self._redeliver(handler, raw, recipients, f"before {kind}")
+
     def strike(self, point: _Point) -> None:
         """One delivery with the fault, and another without it; a worker that had the fault has to make that, too."""
         raw, recipients = self._message(point.kind)
-        if point.kind.before:
-            with self.handlers.handler(self.conninfo) as handler:
-                self._redeliver(handler, raw, recipients, f"before {point.name}")
+        self._beforehand(point.kind, raw, recipients)
         times = _HASTY if point.how == STALL else {}
         for _ in range(_TRIES):
             with self._wire(point.kept, **times) as (wire, handler):
                 before = len(wire.passed)
                 wire.fault = Fault(point.strikes, point.place, point.how)
                 status = handler.deliver(raw, *recipients).status
+                self.handlers.worker(handler)
                 wire.fault = None
                 hits, confirmed = wire.hits, _confirmed(wire, before, patience=float(status == 0))
                 if hits and self.handlers.way is Way.RESIDENT:

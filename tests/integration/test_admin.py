@@ -287,8 +287,10 @@ def test_postfix_lines() -> None:
     assert "mail.example.net" in everything
     assert [line for line in everything.splitlines() if line.startswith("##### ")] == [
         *("##### master.cf", "##### main.cf", "##### pipehandler_status_filter"),
+        "##### pgsql-recipients.cf",
         *("##### pipehandler.socket", "##### pipehandler.service"),
-        *("##### pipehandler-metrics.service", "##### pipehandler.rules.yml"),
+        *("##### pipehandler-metrics.service", "##### pipehandler-expire.service", "##### pipehandler-expire.timer"),
+        "##### pipehandler.rules.yml",
     ]
 
 

@@ -95,6 +95,8 @@ RIGHTS = {
     "passes row security": ["ALTER ROLE pipehandler BYPASSRLS"],
     "reader": ["GRANT pipehandler_reader TO pipehandler"],
     "upkeep": ["GRANT pipehandler_upkeep TO pipehandler"],
+    "gives addresses out": ["GRANT pipehandler_lessor TO pipehandler"],
+    "looks addresses up": ["GRANT pipehandler_lookup TO pipehandler_ingest"],
     "the group reads": ["GRANT pipehandler_reader TO pipehandler_ingest"],
     "reads everything": ["GRANT pg_read_all_data TO pipehandler"],
     "runs programs": ["GRANT pg_execute_server_program TO pipehandler"],

@@ -222,9 +222,9 @@ def test_an_end_while_it_is_looked_at(folder: Path, monkeypatch: pytest.MonkeyPa
 def test_many_at_once(handler: Handler) -> None:
     """Whoever comes at the same time, to a journal that is not there yet, is written down."""
     with ThreadPoolExecutor(16) as pool:
-        done = list(pool.map(lambda number: handler.deliver(MESSAGE, f"a{number}@example.com"), range(48)))
+        done = list(pool.map(lambda number: handler.deliver(MESSAGE, f"a{number}@example.com"), range(20)))
     assert {each.status for each in done} == {0}
-    assert [record.action for record in written(handler, 48)] == ["delivered"] * 48
+    assert [record.action for record in written(handler, 20)] == ["delivered"] * 20
     assert [path.name for path in handler.state.iterdir() if path.name.startswith(f"{NAME}.")] == []
 
 
@@ -301,7 +301,7 @@ def test_full_disk(either: Handler) -> None:
             while True:
                 file.write(b"x" * 100)
         for number in range(60):  # what room its own files have left is used up
-            assert either.deliver(MESSAGE, f"{number}@example.com").status == 0
+            assert either.deliver(MESSAGE, f"{number}@example.com", queue_id="4" * 2_000).status == 0
             if len(records(str(either.state), 1_000)) < number:
                 break
         else:

@@ -37,7 +37,8 @@ def store(
     opened = Store(database.conninfo)
     document = Document(error=error, defects=[Defect("shorter-than-told")]) if error else None
     try:
-        return opened.ingest(submission(raw, *recipients, document=document, **changes))[0]  # type: ignore[arg-type]
+        rows = opened.ingest(submission(raw, *recipients, document=document, **changes))  # type: ignore[arg-type]
+        return min(rows, key=lambda row: row.delivery)
     finally:
         opened.close()
 

@@ -11,7 +11,7 @@ from real.submission import MESSAGE, submission
 from pipehandler.fingerprint import identify
 from pipehandler.store import Store
 
-TABLES = ("address", "attachment", "delivery", "message", "migration", "raw_message", "retention")
+TABLES = ("address", "attachment", "delivery", "message", "migration", "raw_message", "retention", "retention_change")
 ACTIONS = {
     "SELECT": "SELECT * FROM {}",
     "INSERT": "INSERT INTO {} DEFAULT VALUES",
@@ -21,6 +21,8 @@ ACTIONS = {
 }
 ALLOWED = {
     "pipehandler": {},
+    "postfix": {},
+    "lessor": {},
     "reader": {table: {"SELECT"} for table in TABLES},
     "upkeep": {
         "address": {"SELECT", "INSERT", "UPDATE", "DELETE"},
@@ -29,7 +31,8 @@ ALLOWED = {
         "message": {"SELECT", "UPDATE", "DELETE"},
         "migration": {"SELECT"},
         "raw_message": {"SELECT", "DELETE"},
-        "retention": {"SELECT"},
+        "retention": {"SELECT", "INSERT", "UPDATE", "DELETE"},
+        "retention_change": {"SELECT", "INSERT", "UPDATE", "DELETE"},
     },
 }
 REPARSE = "SELECT * FROM pipehandler.reparse(NULL, '{}', NULL, NULL, NULL)"
@@ -153,6 +156,37 @@ def test_functions(untouched: Database) -> None:
         assert not function.public
         if function.prosecdef:
             assert "search_path=pg_catalog, pg_temp" in (function.proconfig or [])
+
+
+FUNCTIONS = {
+    "pipehandler": {"health", "ingest"},
+    "postfix": {"lookup"},
+    "lessor": {"expire_lease", "extend_lease", "lease_address", "lease_random_address", "remove_lease"},
+}
+"""The functions that those may call who may not read."""
+
+
+@pytest.mark.parametrize("role", FUNCTIONS)
+def test_functions_of_a_role(untouched: Database, role: str) -> None:
+    """Who asks for Postfix whether there is a recipient may call one function, who gives addresses out those of the pool."""
+    rows = untouched.rows(
+        "SELECT proname FROM pg_proc WHERE pronamespace = 'pipehandler'::regnamespace"
+        "   AND has_function_privilege(%s, oid, 'EXECUTE')",
+        role,
+    )
+    assert {row.proname for row in rows} == FUNCTIONS[role]
+
+
+def test_addresses_are_given_out_and_found(untouched: Database) -> None:
+    """Those who may neither read nor change a table can do what they are for."""
+    attempt(untouched, "postfix", "SELECT pipehandler.lookup('a@example.com', '+')")
+    attempt(
+        untouched,
+        "lessor",
+        "SELECT pipehandler.lease_random_address('example.com', '1 h')",
+        "SELECT pipehandler.remove_lease((pipehandler.extend_lease((pipehandler.expire_lease((a).lease)).lease)).lease)"
+        "  FROM pipehandler.lease_address('a@example.com') AS a",
+    )
 
 
 def test_upkeep_leases_addresses(untouched: Database) -> None:

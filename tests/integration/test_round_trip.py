@@ -18,16 +18,17 @@ LARGE = MESSAGE + b"x" * 3_000_000
     "recipients", [["a@example.com"], ["a@example.com", "b@example.com", "c@example.com"]], ids=len
 )
 def test_one_round_trip(handler: Handler, database: Database, raw: bytes, recipients: list[str]) -> None:
-    """After the start-up the handler sends one flight of messages with one Sync, and only then the server answers."""
+    """After the start-up the handler sends one flight of messages with one Sync, and only then the server answers. After that
+    there is only what tells those who listen."""
     with proxy(database.server.port) as wire:
         handler.configure(wire.conninfo(database.conninfo))
         assert handler.deliver(raw, *recipients).status == 0
         wire.wait_for()
         kinds = wire.kinds()
     # Parse, Bind, Describe, Execute, Sync; ParseComplete, BindComplete, RowDescription, DataRow, CommandComplete,
-    # ReadyForQuery; Terminate.
+    # ReadyForQuery; Query and its answer: the announcement; Terminate.
     said = " ".join(kinds[kinds.index("BZ") + 1 :])
-    assert said == f"FP FB FD FE FS B1 B2 BT {'BD ' * len(recipients)}BC BZ FX"
+    assert said == f"FP FB FD FE FS B1 B2 BT {'BD ' * len(recipients)}BC BZ FQ BT BD BC BZ FX"
 
 
 def commits(database: Database, count: int) -> int:
@@ -58,12 +59,13 @@ def test_one_transaction(every_database: Database) -> None:
 
 
 def test_one_statement(handler: Handler, database: Database) -> None:
-    """The server's log knows one statement for a delivery: no BEGIN, no SET, no second look."""
+    """The server's log knows one statement for a delivery, and one that announces it: no BEGIN, no SET, no second look."""
     database.execute(f"ALTER DATABASE {database.name} SET log_statement = 'all'")
     log = database.server.log
     before = log.stat().st_size
     assert handler.deliver(MESSAGE).status == 0
     lines = log.read_bytes()[before:].decode().splitlines()
     logged = [line for line in lines if "LOG:  execute" in line or "LOG:  statement" in line]
-    assert len(logged) == 1
+    assert len(logged) == 2
     assert "execute <unnamed>:" in logged[0]
+    assert "pg_notify" in logged[1]

@@ -18,6 +18,8 @@ TITLES = (
     "What is written",
     "Round trips",
     "The journal",
+    "Space after many short lives",
+    "Space while they pass",
     "The aims",
 )
 

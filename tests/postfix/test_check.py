@@ -109,6 +109,16 @@ def handler(**sections: dict[str, object]) -> Callable[[MailHost], None]:
     return lambda host: host.handler.configure(_conninfo(host), **sections)
 
 
+def both(*changes: Callable[[MailHost], None]) -> Callable[[MailHost], None]:
+    """One change after the other."""
+
+    def change(host: MailHost) -> None:
+        for each in changes:
+            each(host)
+
+    return change
+
+
 def _conninfo(host: MailHost) -> str:
     found = re.search(r'conninfo = "(.*)"', host.handler.config.read_text())
     assert found
@@ -123,6 +133,18 @@ def filter_gone(host: MailHost) -> None:
 def filter_for_crashes_only(host: MailHost) -> None:
     """The table knows only one of the two texts."""
     (host.config / "pipehandler_status_filter").write_text("/^5\\.3\\.0 (Command died.*)/ 4.3.0 ${1}\n")
+
+
+def recipients(lookup: str, **keys: object) -> Callable[[MailHost], None]:
+    """The pool is asked by this call, and the configuration says something about recipients."""
+
+    def change(host: MailHost) -> None:
+        handler(recipients={"policy": "known", **keys})(host)
+        lines = host.lines("pgsql-recipients.cf")
+        (host.config / "pgsql-recipients.cf").write_text(re.sub("lookup.*", lambda _: lookup, lines))
+        main(f"virtual_mailbox_maps = proxy:pgsql:{host.config}/pgsql-recipients.cf")(host)
+
+    return change
 
 
 BROKEN: dict[str, tuple[Callable[[MailHost], None], list[str]]] = {
@@ -143,6 +165,13 @@ BROKEN: dict[str, tuple[Callable[[MailHost], None], list[str]]] = {
     "no domains": (main("virtual_mailbox_domains ="), ["domains-missing"]),
     "domain twice": (main("mydestination = localhost, example.com"), ["domain-twice"]),
     "no queue directory": (main("queue_directory = /nonexistent"), ["queue-directory"]),
+    "anybody is a recipient": (handler(recipients={"policy": "known"}), ["recipients-open"]),
+    "no table of recipients": (
+        both(main("virtual_mailbox_maps ="), handler(recipients={"policy": "known", "delimiter": "%'"})),
+        ["recipients-open"],
+    ),
+    "another delimiter": (recipients("lookup('%s', '+')", delimiter="-"), ["recipients-delimiter"]),
+    "a delimiter to be quoted": (recipients("lookup( '%s' )", delimiter="/'&\\%"), ["recipients-delimiter"]),
     # master.cf
     "chroot": (master(r"^(pipehandler unix  -       n       )n", r"\1y"), ["chroot"]),
     "chroot of pipe(8)": (master(" null_sender=", " chroot=/var null_sender="), ["chroot"]),
@@ -203,6 +232,15 @@ def test_broken(host: MailHost, what: str) -> None:
     assert all(all(finding.values()) for finding in found)
     mend(found)
     assert codes(check(host, "--part", "postfix")) == []
+
+
+def test_table_of_recipients(host: MailHost) -> None:
+    """A table of recipients that asks as the handler does has no finding; of one that is not there postconf warns."""
+    for lookup in ("lookup('%s', '+')", "lookup('%s')", "lookup('%S','+') LIMIT 1"):
+        recipients(lookup)(host)
+        assert check(host, "--part", "postfix") == []
+    (host.config / "pgsql-recipients.cf").unlink()
+    assert codes(check(host, "--part", "postfix")) == ["postfix-warning"]
 
 
 def test_report(host: MailHost) -> None:

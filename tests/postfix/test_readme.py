@@ -42,14 +42,17 @@ export PATH=/opt/pipehandler/bin:$WORK/bin:$PATH
 
 # systemd cannot run in there: this does with the unit that was installed what systemctl would do.
 SYSTEMCTL = """#!/bin/bash -eu
-value() { sed -n "s/^$1=//p" /etc/systemd/system/pipehandler.service; }
-case $1 in
-    enable)
+value() { sed -n "s/^$1=//p" "/etc/systemd/system/${unit:-pipehandler.service}"; }
+case "$*" in
+    *expire.timer)
+        unit=pipehandler-expire.service
+        $(value ExecStart) ;;
+    enable*)
         chown "$(value User)" /run/pipehandler
         setpriv --reuid "$(value User)" --clear-groups $(value ExecStart) &
         echo $! > "$WORK/pid"
         until [ -S /run/pipehandler/socket ]; do sleep 0.1; done ;;
-    disable)
+    disable*)
         kill "$(cat "$WORK/pid")"
         while [ -S /run/pipehandler/socket ]; do sleep 0.1; done ;;
 esac
@@ -109,6 +112,19 @@ def test_queries(database: Database, query: str, two_messages: None) -> None:
     with psycopg.connect(database.server.conninfo(database.name, user="reader")) as reader:
         rows = reader.execute(query).fetchall()
     assert rows or "failed" in query
+
+
+@pytest.mark.parametrize("program", blocks("python"))
+def test_programs(database: Database, program: str, two_messages: None) -> None:
+    """Every program of the README shows what is there, and waits for more."""
+    conninfo = database.server.conninfo(database.name, user="reader")
+    program = program.replace("host=/run/postgresql dbname=mail", conninfo)
+    assert conninfo in program
+    with subprocess.Popen([sys.executable, "-u", "-c", program], stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout
+        assert [running.stdout.readline(), running.stdout.readline()] == ["hello\n", "None\n"]
+        assert running.poll() is None
+        running.kill()
 
 
 @pytest.fixture
@@ -175,7 +191,7 @@ def test_demo_keep() -> None:
         running.send_signal(signal.SIGINT)
         printed += running.stdout.read()
     assert running.returncode == 0, printed
-    (folder,) = set(re.findall(r"/tmp/pipehandler-demo-\w+", printed))
+    (folder,) = set(re.findall(r"/\S+/pipehandler-demo-\w+", printed))
     assert "curl smtp://127.0.0.1:" in printed
     assert not Path(folder).exists()
     assert subprocess.run(["pgrep", "-f", folder], capture_output=True, text=True).stdout == ""

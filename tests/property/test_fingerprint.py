@@ -149,6 +149,7 @@ def test_prepended(above: bytes, length: int) -> None:
 
 
 @given(st.binary(max_size=200))
+@settings(deadline=None)
 def test_id_is_a_uuid_of_version_8(raw: bytes) -> None:
     """The message id is a UUID of version 8 and the variant of RFC 9562, made from SHA-256 of the content."""
     identity = identify(raw)

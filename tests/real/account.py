@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 IS_ROOT = os.geteuid() == 0
+FOLDERS = "PIPEHANDLER_FOLDERS"
+"""The environment variable that says where folders are made, if not in /tmp."""
+
 NAME = "nobody" if IS_ROOT else pwd.getpwuid(os.geteuid()).pw_name
 
 
@@ -28,7 +31,7 @@ def give(path: Path) -> None:
 @contextmanager
 def folder(prefix: str) -> Iterator[Path]:
     """A new folder that the account may enter, with a path short enough for a Unix socket; removed at the end."""
-    path = Path(tempfile.mkdtemp(prefix=prefix, dir="/tmp"))
+    path = Path(tempfile.mkdtemp(prefix=prefix, dir=os.environ.get(FOLDERS, "/tmp")))
     path.chmod(0o755)
     try:
         yield path

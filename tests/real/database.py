@@ -46,6 +46,8 @@ class Database:
                 maintenance.execute("CREATE ROLE pipehandler LOGIN IN ROLE pipehandler_ingest")
                 maintenance.execute("CREATE ROLE reader LOGIN IN ROLE pipehandler_reader")
                 maintenance.execute("CREATE ROLE upkeep LOGIN IN ROLE pipehandler_upkeep")
+                maintenance.execute("CREATE ROLE lessor LOGIN IN ROLE pipehandler_lessor")
+                maintenance.execute("CREATE ROLE postfix LOGIN IN ROLE pipehandler_lookup")
             maintenance.execute(sql.SQL("CREATE DATABASE {} TEMPLATE migrated STRATEGY file_copy").format(name))
         yield database
         # Another connection: the test may have restarted the server.

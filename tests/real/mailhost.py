@@ -4,6 +4,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from pipehandler import postfix
+from pipehandler.store import uri
+
 from . import account
 from .handler import Handler
 from .postfix import Postfix
@@ -25,6 +28,7 @@ class MailHost(Postfix):
 
     def __init__(self, folder: Path, conninfo: str, **sections: dict[str, object]) -> None:
         super().__init__(folder)
+        self._database = uri(conninfo)
         handler_folder = folder / "handler"
         handler_folder.mkdir()
         self.handler = Handler(handler_folder, conninfo, **sections)
@@ -32,8 +36,14 @@ class MailHost(Postfix):
             self.add(name, self.lines(name))
 
     def lines(self, name: str) -> str:
-        """One of the example files, filled in for this host."""
-        return pipehandler(
-            "--config", self.handler.config, "postfix", name, "--user", account.NAME, "--domain", DOMAIN,
-            "--config-directory", self.config, "--socket", self.handler.socket, "--maxproc", 8,
-        )  # fmt: skip
+        """One of the example files, filled in for this host as the command does it."""
+        return postfix.lines(
+            name,
+            user=account.NAME,
+            config=str(self.handler.config),
+            socket=str(self.handler.socket),
+            config_directory=str(self.config),
+            domain=DOMAIN,
+            maxproc=8,
+            database=self._database,
+        )

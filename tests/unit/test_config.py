@@ -1,13 +1,15 @@
 """The configuration file: every key with its default, its type and its bounds; and what is said when it is wrong."""
 
 import os
-from dataclasses import FrozenInstanceError, fields
+from dataclasses import MISSING, FrozenInstanceError, fields
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipehandler.config import DEFAULT_PATH, Config, ConfigError, load, memory_needed
+from pipehandler.retention import KEYS, Rule
 
 DEFAULTS = {
     "database.conninfo": "",
@@ -20,9 +22,11 @@ DEFAULTS = {
     "limits.memory": 1_073_741_824,
     "store.attachments": True,
     "store.mail_host": "",
+    "store.notify": True,
     "recipients.policy": "any",
     "recipients.expired": "store",
     "recipients.delimiter": "+",
+    "recipients.domain": "",
     "authentication.trusted_authserv_ids": (),
     "state.directory": "/var/lib/pipehandler",
     "log.syslog": True,
@@ -91,7 +95,7 @@ def value(config: Config, key: str) -> Any:
 
 def keys() -> list[str]:
     """All keys that the code knows."""
-    sections = {section.name: section.default_factory for section in fields(Config)}
+    sections = {section.name: section.default_factory for section in fields(Config) if section.name != "retention"}
     return [f"{name}.{key.name}" for name, section in sections.items() for key in fields(section)]  # type: ignore[arg-type]
 
 
@@ -211,6 +215,62 @@ def test_frozen() -> None:
 
 def test_every_key_says_what_it_means() -> None:
     """Each key has its meaning for people; the papers are made from it."""
-    for section in fields(Config):
+    for section in [each for each in fields(Config) if each.default_factory is not MISSING]:
         assert all(key.metadata["meaning"] for key in fields(section.default_factory))  # type: ignore[arg-type]
+    assert all(key.meaning for key in KEYS.values())
     assert os.path.isabs(DEFAULT_PATH)
+
+
+def test_retention(tmp_path: Path) -> None:
+    """The rules come in the order of the file; what a rule does not say is None: anybody's, for ever, as long as the mail."""
+    config = read(
+        tmp_path,
+        """
+        [[retention]]
+        recipient = "*@Example.com"
+        list_id = "*.sender.example"
+        keep = "30d"
+        raw = "12h"
+        [[retention]]
+        sender = ""
+        keep = "forever"
+        attachments = "2w"
+        """,
+    )
+    assert config.retention == (
+        Rule(recipient="*@Example.com", list_id="*.sender.example", keep=timedelta(days=30), raw=timedelta(hours=12)),
+        Rule(sender="", attachments=timedelta(weeks=2)),
+    )
+    assert read(tmp_path, "").retention == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            "keep = '1 day'",
+            "rule 2: keep = '1 day'; allowed: a number with a unit (s, m, h, d, w), such as \"30d\", or",
+        ),
+        ("keep = 30", "rule 2: keep = 30; allowed: a number"),
+        ("raw = '0d'", "rule 2: raw = '0d'; allowed: a number"),
+        ("attachments = ''", "rule 2: attachments = ''; allowed: a number"),
+        ("recipient = ''\nkeep = '1d'", "rule 2: recipient = ''; allowed: a pattern"),
+        ("list_id = ''\nkeep = '1d'", "rule 2: list_id = ''; allowed: a pattern"),
+        ("sender = ['a']\nkeep = '1d'", "rule 2: sender = ['a']; allowed: a pattern"),
+        ("sender = \"a\\u0000\"\nkeep = '1d'", "rule 2: sender = 'a\\x00'; allowed: a pattern"),
+        (
+            "subject = '*'\nkeep = '1d'",
+            "rule 2: subject is not a key; a rule has recipient, sender, list_id, keep, raw",
+        ),
+        ("recipient = '*'", "rule 2: says nothing; a rule has one of keep, raw, attachments at least"),
+    ],
+)
+def test_wrong_rule(tmp_path: Path, text: str, told: str) -> None:
+    """A rule that is wrong is refused, with its number, the key, the value and what is allowed."""
+    assert told in refusal(tmp_path, f"[[retention]]\nkeep = '1d'\n[[retention]]\n{text}\n")
+
+
+@pytest.mark.parametrize("text", ["retention = 1", "[retention]\nkeep = '1d'", "retention = ['x']"])
+def test_no_rules(tmp_path: Path, text: str) -> None:
+    """What is no array of tables is refused, and it is said how one is written."""
+    assert "allowed: tables, each under a line [[retention]]" in refusal(tmp_path, text)

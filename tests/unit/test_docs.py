@@ -1,7 +1,7 @@
 """The papers are true: every table that could rot is compared with the code."""
 
 import re
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 
 import pytest
@@ -9,6 +9,7 @@ import pytest
 from pipehandler import admin
 from pipehandler.config import Config
 from pipehandler.outcome import TABLE
+from pipehandler.retention import KEYS
 from pipehandler.sysexits import DEFERRED, EX_OK
 
 REPOSITORY = Path(__file__).parents[2]
@@ -40,7 +41,7 @@ def test_outcomes() -> None:
 def test_keys() -> None:
     """The README names every configuration key with its default, its bounds and its meaning."""
     expected = []
-    for section in fields(Config):
+    for section in [each for each in fields(Config) if each.default_factory is not MISSING]:
         for key in fields(section.default_factory):  # type: ignore[arg-type]
             default, low, high = key.default, key.metadata["low"], key.metadata["high"]
             shown = str(default).lower() if isinstance(default, bool) else default
@@ -58,6 +59,11 @@ def test_keys() -> None:
             shown = '""' if shown == "" else "[]" if shown == () else shown
             expected.append([f"`{section.name}.{key.name}`", f"`{shown}`", allowed, key.metadata["meaning"]])
     assert table("keys") == expected
+
+
+def test_rules() -> None:
+    """The README names every key of a rule of retention with what it means without it."""
+    assert table("rules") == [[f"`{name}`", key.missing, key.allowed, key.meaning] for name, key in KEYS.items()]
 
 
 def test_commands() -> None:

@@ -27,8 +27,10 @@ FLOORS = (
         "stopwatch",
         "duration",
         "child",
+        "notification",
+        "pattern",
     ),
-    ("outcome", "listening", "postqueue"),
+    ("outcome", "listening", "postqueue", "retention"),
     # No I/O but reading the configuration and writing the log, no clock.
     ("config", "journal", "fingerprint", "parse.charset", "parse.transfer_encoding", "parse.authentication"),
     ("envelope", "prepended", "log", "parse.decoding", "parse.defect"),
@@ -46,14 +48,14 @@ FLOORS = (
     ("submission",),
     ("store",),
     # The story of a message; what operators ask for.
-    ("deliver", "reparse", "health", "mailbox", "migrate", "postfix", "table"),
+    ("deliver", "reparse", "health", "mailbox", "migrate", "pool", "postfix", "stream", "table", "expiry"),
     ("quarantine",),
     # How it goes.
     ("observation",),
     ("metrics", "scrape", "status"),
     # Being sure before the first mail.
     ("check.argv", "check.role"),
-    ("check.server", "check.transport"),
+    ("check.server", "check.transport", "check.recipients"),
     ("check.database",),
     ("check.handler", "check.postfix"),
     ("check.account",),
@@ -66,8 +68,15 @@ FLOORS = (
     ("serve",),
     # The commands.
     ("admin.command",),
-    ("admin.upkeep", "admin.checking", "admin.overview", "admin.reading", "admin.setup", "admin.watching"),
-    ("admin.quarantine", "admin.reparsing", "admin.importing"),
+    (
+        "admin.upkeep",
+        "admin.checking",
+        "admin.overview",
+        "admin.reading",
+        "admin.setup",
+        "admin.watching",
+    ),
+    ("admin.quarantine", "admin.reparsing", "admin.importing", "admin.following", "admin.addressing", "admin.expiring"),
     ("admin",),
     # The fence.
     ("fence",),

@@ -1,0 +1,174 @@
+"""`pipehandler address new | add | list | extend | expire | remove`: who has which recipient address, and for how long.
+
+Exit statuses beside those of all commands: 65 no address; 66 no such lease; 73 the address is given out already.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import click
+
+from pipehandler import pool
+from pipehandler.config import load
+from pipehandler.duration import duration
+from pipehandler.pool import AddressTaken, NoAddress, NoSuchLease, Row
+from pipehandler.store import Store
+from pipehandler.sysexits import EX_CANTCREAT, EX_DATAERR, EX_NOINPUT
+from pipehandler.table import cut, safe, table
+
+from .command import Failure, echo_json, local, opened_store, told
+from .upkeep import opened_for_upkeep
+
+
+def _period(_context: click.Context, _parameter: click.Parameter, value: str | None) -> timedelta | None:
+    if value is None or value == "none":
+        return None
+    try:
+        return duration(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{error}; or none, for ever") from None
+
+
+_ttl = click.option(
+    "--ttl",
+    callback=_period,
+    metavar="DURATION",
+    help="How long from now on, such as 10m, 36h, 30d; none, or without it: for ever.",
+)
+_label = click.option("--label", help="Whatever you call it.")
+_json = click.option("--json", "as_json", is_flag=True, help="The lease as a JSON object, for programs.")
+_lease = click.argument("name", metavar="ADDRESS|LEASE")
+
+
+@click.group("address")
+def address() -> None:
+    """Give recipient addresses out, for a time or for ever.
+
+    A number stands for a lease, everything else for an address, and so for the lease that it has now.
+    """
+
+
+@address.command("new")
+@click.option("--domain", help="The domain of the address; without, recipients.domain of the configuration.")
+@_ttl
+@_label
+@_json
+@click.pass_context
+def new(context: click.Context, domain: str | None, ttl: timedelta | None, label: str | None, as_json: bool) -> None:
+    """Give out a random address that can be read aloud, and print it."""
+    if domain is None:
+        with told():
+            domain = load(context.obj["config"]).recipients.domain
+    if not domain:
+        raise click.UsageError("which domain? Give --domain, or set recipients.domain in the configuration")
+    with _opened(context) as store:
+        _given(pool.new(store, domain, ttl, label), as_json)
+
+
+@address.command("add")
+@click.argument("name", metavar="ADDRESS")
+@_ttl
+@_label
+@_json
+@click.pass_context
+def add(context: click.Context, name: str, ttl: timedelta | None, label: str | None, as_json: bool) -> None:
+    """Give out this address; @DOMAIN is a catch-all, for all addresses of the domain that have no lease of their own."""
+    with _opened(context) as store:
+        _given(pool.add(store, name, ttl, label), as_json)
+
+
+@address.command("list")
+@click.option("--label", help="Those with this label.")
+@click.option("--domain", help="Those of this domain.")
+@click.option("--expired", is_flag=True, help="Those that have expired, instead of those that live.")
+@click.option("--limit", type=click.IntRange(1, 1_000_000), default=20, show_default=True, help="At most so many.")
+@click.option("--json", "as_json", is_flag=True, help="A JSON array, for programs.")
+@click.pass_context
+def list_(
+    context: click.Context, label: str | None, domain: str | None, expired: bool, limit: int, as_json: bool
+) -> None:
+    """List leases, the newest first, each with the number of its deliveries."""
+    with opened_store(context) as store:
+        rows = pool.leases(store, label=label, domain=domain, expired=expired, limit=limit)
+    if as_json:
+        echo_json(rows)
+    elif not rows:
+        click.echo("nothing found")
+    else:
+        lines = [
+            [row["lease"], row["address"], row["label"], local(row["created_at"]), _end(row), row["deliveries"]]
+            for row in rows
+        ]
+        click.echo(table(["LEASE", "ADDRESS", "LABEL", "CREATED", "EXPIRES", "DELIVERIES"], lines, 60))
+
+
+@address.command("extend")
+@_lease
+@_ttl
+@_json
+@click.pass_context
+def extend(context: click.Context, name: str, ttl: timedelta | None, as_json: bool) -> None:
+    """Let a lease last longer; without --ttl, for ever. Never shorter than before.
+
+    One that has expired comes back with all its mail, as long as neither it was removed nor its address given out again.
+    """
+    with _opened(context) as store:
+        _changed(pool.extend(store, name, ttl), as_json)
+
+
+@address.command("expire")
+@_lease
+@_json
+@click.pass_context
+def expire(context: click.Context, name: str, as_json: bool) -> None:
+    """End a lease now: its address is refused, and its mail out of sight."""
+    with _opened(context) as store:
+        _changed(pool.expire(store, name), as_json)
+
+
+@address.command("remove")
+@_lease
+@click.pass_context
+def remove(context: click.Context, name: str) -> None:
+    """Delete a lease and all its mail, at once and for good."""
+    with _opened(context) as store:
+        row = pool.remove(store, name)
+    count = row["deliveries"]
+    click.echo(_line(row, f"removed with {count} {'delivery' if count == 1 else 'deliveries'}"))
+
+
+@contextmanager
+def _opened(context: click.Context) -> Iterator[Store]:
+    """The store that the options name, and what the pool says as a line and a status."""
+    with opened_for_upkeep(context) as store:
+        try:
+            yield store
+        except NoAddress as error:
+            raise Failure(safe(str(error)), EX_DATAERR) from error
+        except NoSuchLease as error:
+            raise Failure(safe(str(error)), EX_NOINPUT) from error
+        except AddressTaken as error:
+            raise Failure(safe(str(error)), EX_CANTCREAT) from error
+
+
+def _given(row: Row, as_json: bool) -> None:
+    if as_json:
+        echo_json(row)
+    else:
+        click.echo(safe(row["address"]))
+
+
+def _changed(row: Row, as_json: bool) -> None:
+    if as_json:
+        echo_json(row)
+    else:
+        click.echo(_line(row, f"expires {_end(row)}"))
+
+
+def _line(row: Row, what: str) -> str:
+    return f"{cut(row['address'], 1000)}: lease {row['lease']} {what}"
+
+
+def _end(row: Row) -> str:
+    return local(row["expires_at"]) if row["expires_at"] else "never"

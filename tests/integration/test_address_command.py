@@ -1,0 +1,157 @@
+"""`pipehandler address`: addresses are given out, listed, extended, ended and removed by a person or a program."""
+
+import json
+import re
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from real.console import Console, Done
+from real.database import Database
+from real.submission import submission
+
+from pipehandler.admin import cli
+from pipehandler.store import Store
+from pipehandler.sysexits import EX_CANTCREAT, EX_DATAERR, EX_NOINPUT, EX_UNAVAILABLE
+
+USAGE = 2  # click's status for a wrong call
+
+
+class Commands(Console):
+    """The commands in this process, which saves the start of an interpreter for each."""
+
+    def run(self, *arguments: object, stdin: bytes = b"") -> Done:
+        """Run a command."""
+        done = CliRunner().invoke(cli, self.command(*arguments)[1:], input=stdin)
+        assert isinstance(done.exception, SystemExit | None), done.exception
+        return Done(done.exit_code, done.stdout_bytes, done.stderr)
+
+
+@pytest.fixture
+def console(folder: Path, database: Database) -> Console:
+    """The commands, as upkeep."""
+    return Commands(folder, database)
+
+
+def left(lease: dict[str, Any]) -> timedelta:
+    """How long a lease still lasts."""
+    return datetime.fromisoformat(lease["expires_at"]) - datetime.now(UTC)
+
+
+def test_new(console: Console) -> None:
+    """`new` prints a random address of the domain that is given or configured, and nothing else, for scripts; or the lease, for programs."""
+    assert re.fullmatch(r"[a-z.]{19}@example\.com\n", console.run("address", "new", "--domain", "Example.com").text)
+    unnamed = console.run("address", "new")
+    assert unnamed.status == USAGE
+    assert "Give --domain, or set recipients.domain" in unnamed.errors
+
+    console.configure(more="recipients.domain = 'bücher.example'")
+    lease = json.loads(console.run("address", "new", "--ttl", "10m", "--label", "shop 7", "--json").text)
+    assert (lease["address"].partition("@")[2], lease["label"]) == ("bücher.example", "shop 7")
+    assert timedelta(minutes=9) < left(lease) <= timedelta(minutes=10)
+    never = json.loads(console.run("address", "new", "--domain", "example.com", "--ttl", "none", "--json").text)
+    assert never["expires_at"] is None
+
+
+def test_the_life_of_a_lease(console: Console, database: Database) -> None:
+    """An address is added, gets mail, is listed, extended, ended, brought back, given out again, and removed with its mail; named by its
+    address in any spelling, or by the number of the lease."""
+    assert (
+        console.run("address", "add", "User@Example.com", "--ttl", "1h", "--label", "mine").text == "user@example.com\n"
+    )
+    store = Store(database.conninfo)
+    store.ingest(submission(b"Subject: a\n\n1", "user@example.com"))
+    store.ingest(submission(b"Subject: a\n\n2", "user+x@example.com"))
+    (listed,) = json.loads(console.run("address", "list", "--json").text)
+    assert (listed["lease"], listed["address"], listed["label"], listed["deliveries"]) == (
+        1,
+        "user@example.com",
+        "mine",
+        2,
+    )
+
+    assert console.run("address", "extend", "USER@example.COM", "--ttl", "1d").text.startswith(
+        "user@example.com: lease 1 expires 2"
+    )
+    (listed,) = json.loads(console.run("address", "list", "--json").text)
+    assert left(listed) > timedelta(hours=23)
+    assert console.run("address", "extend", "1").text == "user@example.com: lease 1 expires never\n"
+    assert console.run("address", "expire", "user@example.com").text.startswith("user@example.com: lease 1 expires 2")
+    assert console.run("address", "list").text == "nothing found\n"
+    back = json.loads(console.run("address", "extend", "user@example.com", "--ttl", "2h", "--json").text)
+    assert back["lease"] == 1
+
+    ended = json.loads(console.run("address", "expire", "1", "--json").text)
+    assert left(ended) <= timedelta()
+    assert json.loads(console.run("address", "add", "user@example.com", "--json").text)["lease"] == 2
+    assert json.loads(console.run("address", "list", "--expired", "--json").text)[0]["lease"] == 1
+    store.ingest(submission(b"Subject: a\n\n1", "user@example.com"))
+    store.close()
+    assert (
+        console.run("address", "remove", "user@example.com").text
+        == "user@example.com: lease 2 removed with 1 delivery\n"
+    )
+    assert console.run("address", "remove", "1").text == "user@example.com: lease 1 removed with 2 deliveries\n"
+    for table in ("address", "delivery", "message"):
+        assert database.value(f"SELECT count(*) FROM pipehandler.{table}") == 0
+
+
+def test_list(console: Console, database: Database) -> None:
+    """A table for people, the newest first; by label, by domain in every spelling, no more than wanted."""
+    database.execute(
+        "SELECT pipehandler.lease_address('u' || n || '@example.com', '1 h', 'even' || n % 2) FROM generate_series(1, 4) AS n"
+    )
+    database.execute("SELECT pipehandler.lease_address('@bücher.example')")
+    head, first, second = console.run("address", "list", "--limit", "2").text.splitlines()
+    assert head.split() == ["LEASE", "ADDRESS", "LABEL", "CREATED", "EXPIRES", "DELIVERIES"]
+    assert re.fullmatch(r"    5  @bücher\.example +20\S+ \S+  never +0", first)
+    assert re.fullmatch(r"    4  u4@example\.com +even0  20\S+ \S+  20\S+ \S+ +0", second)
+
+    def found(*arguments: str) -> list[int]:
+        return [row["lease"] for row in json.loads(console.run("address", "list", "--json", *arguments).text)]
+
+    assert found("--label", "even1") == [3, 1]
+    assert found("--domain", "XN--BCHER-KVA.example") == [5]
+    assert found("--domain", "Example.com", "--limit", "3") == [4, 3, 2]
+    assert found("--expired") == []
+
+
+WRONG = {
+    "no address": (("add", "user"), EX_DATAERR, "'user' is no address; expected LOCAL@DOMAIN"),
+    "no UTF-8": (("add", "\udce9@example.com"), EX_DATAERR, "is no address"),
+    "no domain": (("new", "--domain", "u@example.com"), EX_DATAERR, "'u@example.com' is no domain"),
+    "taken": (
+        ("add", "A@example.com"),
+        EX_CANTCREAT,
+        "a@example.com is given out already; extend its lease, or expire it first",
+    ),
+    "no such address": (("expire", "nobody@example.com"), EX_NOINPUT, "there is no lease nobody@example.com"),
+    "no such lease": (("remove", "77"), EX_NOINPUT, "there is no lease 77; `pipehandler address list` shows"),
+    "no lease of this size": (("extend", "9" * 30), EX_NOINPUT, "there is no lease 999"),
+    "given out again": (("extend", "2"), EX_NOINPUT, "its address was given out again"),
+    "no duration": (("add", "c@example.com", "--ttl", "10"), USAGE, "'10' is no duration"),
+}
+
+
+@pytest.mark.parametrize("how", WRONG)
+def test_errors(console: Console, database: Database, how: str) -> None:
+    """What is wrong is said in a line, with a status of its own."""
+    for address, ttl in (("a@example.com", None), ("b@example.com", "1 us"), ("b@example.com", None)):
+        database.execute("SELECT pipehandler.lease_address(%s, %s)", address, ttl)
+    arguments, status, text = WRONG[how]
+    done = console.run("address", *arguments)
+    assert (done.status, done.output) == (status, b"")
+    assert text in done.errors
+
+
+def test_as_another_role(console: Console) -> None:
+    """A role of an application that gives addresses out may do that; who may only read is told which role it takes."""
+    console.configure(role="lessor")
+    assert console.run("address", "add", "a@example.com").text == "a@example.com\n"
+    console.configure(role="reader")
+    assert "a@example.com" in console.run("address", "list").text
+    done = console.run("address", "add", "b@example.com")
+    assert done.status == EX_UNAVAILABLE
+    assert "pipehandler_upkeep" in done.errors

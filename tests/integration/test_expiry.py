@@ -1,0 +1,611 @@
+"""Expiry: what has outlived its time is gone from sight at once, and from the tables when `pipehandler expire` has been there;
+nothing else ever is."""
+
+import json
+import random
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.errors import NoDataFound
+from real.console import Console, everything
+from real.database import Database
+from real.service import wait_until
+from real.submission import MESSAGE, submission
+
+from pipehandler import expiry, mailbox, quarantine
+from pipehandler.document import Document
+from pipehandler.fingerprint import identify
+from pipehandler.mailbox import NoSuchMessage
+from pipehandler.retention import Rule
+from pipehandler.store import Store, Stored, StoreError
+from pipehandler.sysexits import EX_CONFIG, EX_NOINPUT, EX_UNAVAILABLE
+
+PICTURE = (
+    b"From: News <News@Sender.example>\nMessage-ID: <picture@sender.example>\nList-Id: <Garden.sender.example>\n"
+    b"Content-Type: multipart/mixed; boundary=b\n\n--b\n\ntext\n--b\nContent-Type: image/gif\n\nGIF\n--b--\n"
+)
+INGEST = "SELECT FROM pipehandler.ingest(%s::jsonb, %s::jsonb, %s::text, %s::text, %b::bytea, %b::bytea, %b::bytea[])"
+INTERRUPTED = 130
+
+
+@pytest.fixture
+def console(folder: Path, database: Database) -> Console:
+    """The commands, as upkeep."""
+    return Console(folder, database)
+
+
+def store(database: Database, raw: bytes, *recipients: str, **changes: Any) -> list[Stored]:
+    """Store a message; what happened, in the order of the deliveries."""
+    changes.setdefault("received_at", datetime.now(UTC).isoformat())
+    with closing(Store(database.conninfo)) as opened:
+        return sorted(opened.ingest(submission(raw, *recipients, **changes)), key=lambda row: row.delivery)
+
+
+def age(database: Database, *recipients: str, column: str = "expires_at") -> None:
+    """The time of these deliveries has come."""
+    database.execute(
+        f"UPDATE pipehandler.delivery SET {column} = now() - interval '1 s' WHERE recipient = ANY (%s)",
+        list(recipients),
+    )
+
+
+def lease(database: Database, address: str, over: bool = False) -> int:
+    """Give an address out; over: its time has come already."""
+    number = database.value("SELECT (pipehandler.lease_address(%s)).lease", address)
+    if over:
+        end(database, number)
+    return int(number)
+
+
+def end(database: Database, number: int, ago: str = "1 s") -> None:
+    """A lease has ended, so long ago."""
+    database.execute(
+        "UPDATE pipehandler.address SET created_at = now() - interval '1 year', expires_at = now() - %s::interval"
+        " WHERE lease = %s",
+        *(ago, number),
+    )
+
+
+def run(database: Database, *rules: Rule, batch: int = 500) -> dict[str, int]:
+    """One whole run, as upkeep; what it did."""
+    total: expiry.Counts = expiry.Counts()
+    with upkeep(database) as opened:
+        for counts in expiry.expire(opened, rules, batch):
+            total.update(counts)
+    return dict(+total)
+
+
+@contextmanager
+def upkeep(database: Database) -> Iterator[Store]:
+    """A store for upkeep."""
+    with closing(Store(database.server.conninfo(database.name, user="upkeep"))) as opened:
+        yield opened
+
+
+def recipients(database: Database) -> list[str]:
+    """Who has deliveries in the table."""
+    return [row.recipient for row in database.rows("SELECT recipient FROM pipehandler.delivery ORDER BY recipient")]
+
+
+def count(database: Database, table: str, where: str = "true") -> int:
+    """How many rows there are."""
+    return int(database.value(f"SELECT count(*) FROM pipehandler.{table} WHERE {where}"))
+
+
+# What goes, and what stays.
+
+
+def test_what_goes(every_database: Database) -> None:
+    """A delivery goes at its time or with its lease, a message with its last delivery, and a lease that is empty when no mail can
+    be on its way any more; nothing else."""
+    database = every_database
+    leases = {name: lease(database, f"{name}@example.com") for name in ("over", "alive", "old")}
+    store(database, MESSAGE, "own@example.com", "over@example.com", "alive@example.com", "none@example.com")
+    store(database, PICTURE, "own@example.com", "over@example.com")
+    age(database, "own@example.com")
+    end(database, leases["over"])
+    end(database, leases["old"], "6 days")
+    assert run(database) == {"deliveries": 4, "messages": 1, "leases": 1}
+    assert recipients(database) == ["alive@example.com", "none@example.com"]
+    assert [row.raw for row in database.rows("SELECT raw FROM pipehandler.raw_message")] == [MESSAGE]
+    assert count(database, "attachment") == 0
+    assert [row.lease for row in database.rows("SELECT lease FROM pipehandler.address ORDER BY lease")] == [
+        *(leases["over"], leases["alive"]),
+    ]
+    assert run(database) == {}
+
+
+def test_mail_that_was_on_its_way(every_database: Database) -> None:
+    """A message that comes after the end of its lease, because it waited in a queue, is stored out of sight, and the next run
+    removes it; the lease is known for so long."""
+    over = lease(every_database, "over@example.com", over=True)
+    assert run(every_database) == {}
+    store(every_database, MESSAGE, "over@example.com")
+    assert every_database.value("SELECT lease FROM pipehandler.delivery") == over
+    assert count(every_database, "inbox") == 0
+    assert run(every_database) == {"deliveries": 1, "messages": 1}
+
+
+def test_bytes_and_attachments_go_earlier(every_database: Database) -> None:
+    """Bytes and contents go when no delivery wants them any more, be it that its time came or that it went itself; a later
+    delivery brings them back."""
+    database = every_database
+    store(database, PICTURE, "a@example.com", "b@example.com")
+    for column in ("raw_until", "attachments_until"):
+        age(database, "a@example.com", column=column)
+    assert run(database) == {}
+    age(database, "b@example.com")
+    assert run(database) == {"deliveries": 1, "raws": 1, "attachments": 1}
+    assert (count(database, "message"), count(database, "raw_message"), count(database, "attachment")) == (1, 0, 1)
+    store(database, PICTURE, "c@example.com")
+    assert (count(database, "raw_message"), count(database, "attachment", "content IS NOT NULL")) == (1, 1)
+    age(database, "c@example.com", column="attachments_until")
+    assert run(database) == {"attachments": 1}
+    assert run(database) == {}
+    assert count(database, "raw_message") == 1
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_batches(database: Database, batch: int) -> None:
+    """However small the batches, everything goes, also what has one and the same time, and each is a transaction of its own."""
+    over = lease(database, "@lease.example")
+    for number in range(4):
+        store(
+            database,
+            MESSAGE + b"%d" % number,
+            "own@example.com",
+            "x@lease.example",
+            "y@lease.example",
+            "raw@example.com",
+        )
+    end(database, over)
+    age(database, "own@example.com")
+    age(database, "raw@example.com", column="raw_until")
+    with upkeep(database) as opened:
+        first = next(iter(expiry.expire(opened, (), batch)))
+    assert 0 <= first["deliveries"] <= batch
+    assert count(database, "delivery") == 16 - first["deliveries"]
+    run(database, batch=batch)
+    assert recipients(database) == ["raw@example.com"] * 4
+    assert count(database, "raw_message") == 0
+
+
+def test_removing_a_lease(every_database: Database) -> None:
+    """Whoever gives addresses out can remove a lease with all its mail at once; messages that others have stay with them."""
+    database = every_database
+    gone = lease(database, "gone@example.com")
+    store(database, MESSAGE, "gone@example.com", "other@example.com")
+    store(database, PICTURE, "gone@example.com", "gone+plus@example.com")
+    with psycopg.connect(database.server.conninfo(database.name, user="lessor")) as lessor:
+        assert lessor.execute("SELECT pipehandler.remove_lease(%s)", [gone]).fetchall() == [(3,)]
+        lessor.commit()
+        with pytest.raises(NoDataFound, match=f"no lease {gone}"):
+            lessor.execute("SELECT pipehandler.remove_lease(%s)", [gone])
+    assert recipients(database) == ["other@example.com"]
+    assert (count(database, "message"), count(database, "raw_message"), count(database, "address")) == (1, 1, 0)
+
+
+def test_a_lease_that_is_extended_meanwhile(database: Database) -> None:
+    """Mail of a lease that is extended while a run waits for its message stays."""
+    over = lease(database, "over@example.com")
+    store(database, MESSAGE, "over@example.com")
+    end(database, over)
+    done: list[dict[str, int]] = []
+    thread = threading.Thread(target=lambda: done.append(run(database)))
+    with psycopg.connect(database.admin) as other:
+        other.execute("SELECT FROM pipehandler.message FOR KEY SHARE")
+        thread.start()
+        wait_until(lambda: waiting(database))
+        database.execute("SELECT pipehandler.extend_lease(%s)", over)
+    thread.join(30)
+    assert done == [{}]
+    assert recipients(database) == ["over@example.com"]
+
+
+def test_bytes_that_somebody_begins_to_want(database: Database) -> None:
+    """Bytes and contents whose time has come stay when, at that moment, a delivery of the message comes in that wants them."""
+    store(database, PICTURE, "a@example.com")
+    for column in ("raw_until", "attachments_until"):
+        age(database, "a@example.com", column=column)
+    done: list[dict[str, int]] = []
+    thread = threading.Thread(target=lambda: done.append(run(database)))
+    with psycopg.connect(database.conninfo) as handler:
+        handler.execute(INGEST, submission(PICTURE, "b@example.com").arguments())
+        thread.start()
+        wait_until(lambda: waiting(database))
+    thread.join(30)
+    assert done == [{}]
+    assert (count(database, "raw_message"), count(database, "attachment", "content IS NOT NULL")) == (1, 1)
+    assert run(database) == {}
+
+
+def test_a_lease_that_gets_mail_while_it_is_removed(database: Database) -> None:
+    """A lease to which a delivery comes at this moment is left to a later run, which does not wait for it."""
+    over = lease(database, "over@example.com")
+    end(database, over, "10 days")
+    with psycopg.connect(database.conninfo) as handler:
+        handler.execute(INGEST, submission(PICTURE, "over@example.com").arguments())
+        assert run(database) == {}
+    assert run(database) == {"deliveries": 1, "messages": 1, "leases": 1}
+
+
+def waiting(database: Database) -> int:
+    """How many sessions wait for a lock."""
+    return int(
+        database.value(
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        )
+    )
+
+
+# Out of sight.
+
+
+def test_nobody_sees_what_has_expired(console: Console, database: Database) -> None:
+    """Before a run has been there, what has expired is in no view and in no answer; only who still has the message sees it."""
+    failed = Document(error="it failed")
+    (shared, mine), (own,), (quarantined,) = (
+        store(database, PICTURE, "a@example.com", "b@example.com"),
+        store(database, MESSAGE, "a@example.com"),
+        store(database, b"broken", "a@example.com", document=failed),
+    )
+    age(database, "a@example.com")
+    assert [row["id"] for row in json.loads(console.run("list", "--json").text)] == [mine.delivery]
+    assert [row["id"] for row in json.loads(console.run("show", "--json", mine.message).text)["deliveries"]] == [
+        mine.delivery
+    ]
+    assert console.run("raw", mine.delivery).status == 0
+    with upkeep(database) as opened:
+        for name in (str(shared.delivery), str(own.delivery), own.message, quarantined.message):
+            for look in (mailbox.message, mailbox.raw, quarantine.message):
+                with pytest.raises(NoSuchMessage, match=f"nothing with the id {name} is stored"):
+                    look(opened, name)
+            with pytest.raises(NoSuchMessage):
+                mailbox.attachment(opened, name, 1)
+        assert quarantine.reasons(opened) == []
+    assert console.run("quarantine", "drop", "--yes", quarantined.message).status == EX_NOINPUT
+    assert console.run("quarantine", "list").text == "nothing is in quarantine\n"
+    console.run("quarantine", "export", "--all", "--to", console.folder / "out")
+    assert list((console.folder / "out").iterdir()) == []
+    assert count(database, "delivery") == 4
+
+
+def test_content_that_is_gone(console: Console, database: Database) -> None:
+    """For an attachment whose content has gone it is said why it may have, and reading the message again does not bring it back."""
+    ((stored),) = store(database, PICTURE, "a@example.com", parser="0")
+    age(database, "a@example.com", column="attachments_until")
+    run(database)
+    told = console.run("attachment", stored.delivery, 1)
+    assert told.status == EX_NOINPUT
+    assert "store.attachments was false, or a rule of retention has removed it" in told.errors
+    before = everything(database, "attachment")
+    assert console.run("reparse", "--all").text == "1 tried, 0 changed, 1 parsed again\n"
+    assert everything(database, "attachment") == before
+    database.execute("UPDATE pipehandler.attachment SET file_name = 'other'")
+    assert console.run("reparse", "--all").text == "1 tried, 1 changed, 1 parsed again\n"
+    assert everything(database, "attachment") == before
+
+
+# Rules.
+
+RULES = """
+[[retention]]
+recipient = "KEEP_%@example.com"
+keep = "forever"
+[[retention]]
+sender = ""
+keep = "1h"
+[[retention]]
+list_id = "garden.*"
+keep = "2h"
+raw = "1h"
+[[retention]]
+recipient = "*@bücher.example"
+sender = "*@sender.example"
+keep = "3h"
+attachments = "1h"
+[[retention]]
+recipient = "*@example.com"
+keep = "4h"
+"""
+
+
+@pytest.mark.parametrize("order", ["before", "after"])
+def test_rules(console: Console, database: Database, order: str) -> None:
+    """The first rule that matches decides, in any spelling of an address, with * as the only wildcard; for what comes after it, and for
+    what was there before."""
+    console.configure(more=RULES)
+    if order == "before":
+        assert console.run("expire").text == "removed nothing\n"
+    now = datetime.now(UTC).replace(microsecond=0).isoformat()
+    plain = MESSAGE.replace(b"a@example.org", b"a@Sender.example")
+    cases: dict[tuple[str, str, bytes], list[int | None]] = {
+        ("keep_%@Example.com", "", PICTURE): [None, None, None],
+        ("keepx%@example.com", "", PICTURE): [1, None, None],
+        ("keep_x@example.com", "x@example.org", PICTURE): [2, 1, None],
+        ("user@XN--Bcher-KVA.example", "x@example.org", plain): [3, None, 1],
+        ("user@xn--bcher-kva.example", "y@SENDER.example", MESSAGE): [3, None, 1],
+        ("user@xn--bcher-kva.example", "x@example.org", MESSAGE + b"again"): [None, None, None],
+        ("user@EXAMPLE.com", "x@example.org", MESSAGE): [4, None, None],
+        ("user@example.com.example", "x@example.org", MESSAGE): [None, None, None],
+    }
+    ids = [
+        store(database, raw, recipient, sender=sender, received_at=now)[0].delivery for recipient, sender, raw in cases
+    ]
+    if order == "after":
+        assert console.run("expire").text == "removed nothing; the rules changed, and gave 5 deliveries another time\n"
+    hours = "extract(epoch FROM {} - received_at) / 3600 AS {}"
+    columns = ", ".join(hours.format(name, name) for name in ("expires_at", "raw_until", "attachments_until"))
+    rows = {row.id: row for row in database.rows(f"SELECT id, {columns} FROM pipehandler.delivery")}
+    assert {
+        case: [rows[number][1], rows[number][2], rows[number][3]] for case, number in zip(cases, ids, strict=True)
+    } == cases
+    assert console.run("expire").text == "removed nothing\n"
+    console.configure()
+    assert console.run("expire").text == "removed nothing; the rules changed, and gave 5 deliveries another time\n"
+    assert (count(database, "retention"), count(database, "delivery", "expires_at IS NULL")) == (0, len(cases))
+
+
+def test_a_change_goes_on(database: Database) -> None:
+    """A run that ends while it applies a change is no loss: the next one goes on where it was, and bytes that are gone stay gone."""
+    numbers = [store(database, MESSAGE + b"%d" % number, "a@example.com")[0].delivery for number in range(5)]
+    database.execute("UPDATE pipehandler.delivery SET raw_until = 'epoch' WHERE id = %s", numbers[0])
+    rules = (Rule(keep=timedelta(days=1), raw=timedelta(hours=1)),)
+    with upkeep(database) as opened:
+        first = next(counts for counts in expiry.expire(opened, rules, 2) if counts["applied"])
+    assert first == {"applied": 2, "changed": 2}
+    assert database.value("SELECT through FROM pipehandler.retention_change") == numbers[1]
+    assert run(database, *rules, batch=2) == {"applied": 3, "changed": 3}
+    assert count(database, "delivery", "expires_at = received_at + interval '24 hours'") == 5
+    assert count(database, "delivery", "raw_until = 'epoch'") == 1
+    assert count(database, "retention_change") == 0
+
+
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+def test_a_delivery_that_read_the_old_rules(database: Database, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
+    """A delivery that read the old rules, before they changed or while the change was not committed, and is committed after it, follows
+    the new ones, too."""
+    monkeypatch.setattr(expiry, "_PATIENCE", 0.1)
+    rules = (Rule(keep=timedelta(days=1)),)
+    arguments = submission(MESSAGE, "slow@example.com").arguments()
+    with psycopg.connect(database.conninfo) as handler, psycopg.connect(database.admin) as operator:
+        if when == "before":
+            handler.execute(INGEST, arguments)
+        operator.execute("SELECT pipehandler.set_retention(%s)", [json.dumps([{"keep": 86400}])])
+        if when == "meanwhile":
+            handler.execute(INGEST, arguments)
+        operator.commit()
+        store(database, PICTURE, "quick@example.com")
+        assert run(database, *rules) == {"waiting": 1}
+        assert run(database, *rules) == {"waiting": 1}
+    # What it is kept for ended months ago, so it goes in the same run.
+    assert run(database, *rules) == {"applied": 2, "changed": 1, "deliveries": 1, "messages": 1}
+    assert recipients(database) == ["quick@example.com"]
+
+
+# The command.
+
+
+def prepared(database: Database) -> None:
+    """Something of each kind is due, by the rule below or already."""
+    leases = [lease(database, f"{name}@example.com") for name in ("over", "old", "alive")]
+    store(database, MESSAGE, "over@example.com", "alive@example.com", received_at="2026-09-07T10:00:00Z")
+    store(database, PICTURE, "raw@example.com", "rule@example.com", received_at="2026-09-07T10:00:00Z")
+    store(database, b"due", "due@example.com", "rule@example.com", received_at="2026-09-07T10:00:00Z")
+    end(database, leases[0])
+    end(database, leases[1], "10 days")
+    age(database, "due@example.com")
+    for column in ("raw_until", "attachments_until"):
+        age(database, "raw@example.com", column=column)
+
+
+DUE = """
+[[retention]]
+recipient = "raw@*"
+raw = "1d"
+attachments = "1d"
+[[retention]]
+recipient = "*u*@*"
+keep = "1d"
+"""
+REMOVED = "4 deliveries, 1 message, 1 message's bytes, 1 attachment's content, 1 lease"
+
+
+def test_dry_run(console: Console, database: Database) -> None:
+    """What would go is counted, also by rules that are not in force yet, and nothing is changed; then just that goes."""
+    prepared(database)
+    console.configure(more=DUE)
+    before = [everything(database), everything(database, "address", "retention", "retention_change")]
+    said = console.run("expire", "--dry-run").text
+    assert [everything(database), everything(database, "address", "retention", "retention_change")] == before
+    assert said == f"would remove {REMOVED}; the rules changed, and would give 4 deliveries another time\n"
+    assert console.run("expire").text == said.replace("would remove", "removed").replace("would give", "gave")
+    assert console.run("expire", "--dry-run").text == "would remove nothing\n"
+    assert console.run("expire", "--dry-run", "--every", "1").status == 2
+    assert recipients(database) == ["alive@example.com", "raw@example.com"]
+
+
+def test_again_and_again(folder: Path, own_database: Database) -> None:
+    """With --every it removes what comes due, says what fails, survives a restart of the database and a broken configuration, and ends
+    at once when it is told to."""
+    database = own_database
+    console = Console(folder, database)
+    with console.start("expire", "--every", "1") as running:
+        try:
+            store(database, MESSAGE, "a@example.com")
+            age(database, "a@example.com")
+            wait_until(lambda: not recipients(database))
+            database.server.stop()
+            assert running.stderr
+            assert re.search(rb"database: .*; trying again in 1 s\n", running.stderr.readline())
+            database.server.start()
+            store(database, MESSAGE, "a@example.com")
+            console.config.write_text(console.config.read_text() + "[[retention]]\nkeep = 1\n")
+            while b"rule 1: keep = 1" not in running.stderr.readline():
+                pass
+            console.configure(more="[[retention]]\nraw = '1s'")
+            wait_until(lambda: not count(database, "raw_message"))
+            before = time.monotonic()
+            running.send_signal(signal.SIGTERM)
+            assert running.wait(10) == 0
+            assert time.monotonic() - before < 2
+            assert running.stdout
+            assert running.stdout.read().startswith(b"removed 1 delivery, 1 message\n")
+        finally:
+            running.kill()
+
+
+def test_interrupted(console: Console, database: Database) -> None:
+    """Ctrl-C ends a run that waits for somebody; its batch is undone, and nothing is lost."""
+    store(database, MESSAGE, "a@example.com")
+    age(database, "a@example.com")
+    with psycopg.connect(database.admin) as other:
+        other.execute("SELECT FROM pipehandler.message FOR KEY SHARE")
+        running = console.start("expire")
+        wait_until(lambda: waiting(database))
+        running.send_signal(signal.SIGINT)
+        output, errors = running.communicate(timeout=10)
+        wait_until(lambda: not waiting(database))
+    assert (running.returncode, output, errors) == (
+        *(INTERRUPTED, b"removed nothing\n", b"Error: interrupted; the next run goes on\n"),
+    )
+    assert recipients(database) == ["a@example.com"]
+
+
+def test_refused(console: Console, database: Database) -> None:
+    """Who may not remove anything is told which role may; a wrong rule is said with its number."""
+    console.configure("reader", "[[retention]]\nkeep = '1d'")
+    for arguments in ([], ["--dry-run"]):
+        done = console.run("expire", *arguments)
+        assert (done.status, done.output) == (EX_UNAVAILABLE, b"")
+        assert "permission denied" in done.errors
+        assert "pipehandler_upkeep" in done.errors
+    console.configure(more="[[retention]]\nkeep = '1d'\n[[retention]]\nkept = '1d'")
+    for arguments in ([], ["--dry-run"], ["--every", "1"]):
+        done = console.run("expire", *arguments)
+        assert (done.status, done.output) == (EX_CONFIG, b"")
+        assert "[[retention]], rule 2: kept is not a key" in done.errors
+
+
+# At the same time.
+
+RACE = (
+    Rule(recipient="short@*", keep=timedelta(seconds=1)),
+    Rule(recipient="text@*", raw=timedelta(seconds=1), attachments=timedelta(seconds=1)),
+)
+PARTIES = (
+    (("short", "text"), ("over", "short"), ("kept",)),
+    (("short", "over"), ("over", "short"), ("short",)),
+    (("short", "text"), ("text",), ("over", "short")),
+)
+WHOLE: tuple[list[tuple[bool, bool]], ...] = ([(True, True)], [], [(False, False)])
+"""To whom three deliver one message at the same time, for three messages in turn, and what is left of each: (bytes, contents). What
+is received in the past is due at once: all that short gets, and the bytes that text gets. over is a lease that ends and is given
+out again, kept is somebody who keeps it."""
+
+
+def test_against_deliveries(database: Database) -> None:
+    """While the same few messages are delivered, expire, lose and regain their bytes, and their leases end and are removed: nothing is
+    lost that was answered as stored and is not due, no message is left without delivery, and whoever wants bytes has them."""
+    over = threading.Event()
+    failures: list[str] = []
+    answered: set[int] = set()
+    removed: expiry.Counts = expiry.Counts()
+    together = threading.Barrier(len(PARTIES))
+    turns: list[int] = []
+    run(database, *RACE)
+
+    def guarded(work: Callable[[int], None], number: int) -> threading.Thread:
+        def guard() -> None:
+            try:
+                work(number)
+            except Exception as error:  # nothing may end a thread unseen
+                failures.append(f"{work.__name__}: {type(error).__name__}: {error}")
+
+        return threading.Thread(target=guard)
+
+    def deliver(number: int) -> None:
+        with closing(Store(database.conninfo)) as opened:
+            chance = random.Random(number)
+            for turn in range(3000):
+                together.wait(60)
+                if turn >= 60 and removed["messages"] and removed["raws"]:
+                    break
+                together.wait(60)
+                if number == 0:
+                    turns.append(turn)
+                time.sleep(chance.uniform(0, 0.01))
+                made = submission(
+                    PICTURE + b"%d" % turn, *(f"{name}@example.com" for name in PARTIES[turn % 3][number])
+                )
+                for _ in range(20):
+                    try:
+                        rows = opened.ingest(made)
+                        break
+                    except StoreError as error:
+                        if error.sqlstate not in ("40001", "40P01", "23503"):
+                            raise
+                else:
+                    raise AssertionError("a delivery was never taken")
+                answered.update(row.delivery for row in rows if row.recipient == "kept@example.com")
+
+    def expire(number: int) -> None:
+        with upkeep(database) as opened:
+            while not over.is_set():
+                for counts in expiry.expire(opened, RACE, 3 + number):
+                    removed.update(counts)
+                opened.rows("SELECT * FROM pipehandler.remove_leases(5, '-infinity', '0')")
+
+    def give(_: int) -> None:
+        while not over.is_set():
+            try:
+                number = lease(database, "over@example.com")
+                time.sleep(0.005)
+                end(database, number)
+                if number % 4 == 0:
+                    database.execute("SELECT pipehandler.remove_lease(%s)", number)
+            except (psycopg.errors.UniqueViolation, psycopg.errors.NoDataFound, psycopg.errors.DeadlockDetected):
+                pass
+
+    deliverers = [guarded(deliver, number) for number in range(3)]
+    others = [guarded(expire, 0), guarded(expire, 1), guarded(give, 0)]
+    for thread in (*deliverers, *others):
+        thread.start()
+    for thread in deliverers:
+        thread.join()
+    over.set()
+    for thread in others:
+        thread.join()
+    assert failures == []
+    assert removed["deliveries"] > 0
+    assert removed["messages"] > 0
+    assert removed["raws"] > 0
+    database.execute("SELECT pipehandler.remove_lease(lease) FROM pipehandler.address")
+    database.execute(
+        "UPDATE pipehandler.delivery SET expires_at = now() WHERE recipient = 'over@example.com'"
+    )  # nobody's
+    run(database, *RACE)
+
+    there = {
+        row.id for row in database.rows("SELECT id FROM pipehandler.delivery WHERE recipient = 'kept@example.com'")
+    }
+    assert answered == there
+    assert not set(recipients(database)) & {"short@example.com", "over@example.com"}
+    assert count(database, "message m", "NOT EXISTS (SELECT FROM pipehandler.delivery d WHERE d.message = m.id)") == 0
+    whole = """
+    SELECT EXISTS (SELECT FROM pipehandler.raw_message r WHERE r.message = m.id) AS raw,
+           EXISTS (SELECT FROM pipehandler.attachment a WHERE a.message = m.id AND a.content IS NOT NULL) AS content
+      FROM pipehandler.message m
+     WHERE m.id = %s::uuid
+    """
+    found = {turn: [tuple(row) for row in database.rows(whole, identify(PICTURE + b"%d" % turn).id)] for turn in turns}
+    assert found == {turn: WHOLE[turn % 3] for turn in turns}

@@ -1,0 +1,166 @@
+"""`pipehandler.follow`, the stream in Python: woken by what is stored, for as long as it takes, through a restart of the server."""
+
+import logging
+import signal
+import time
+from contextlib import closing
+
+import psycopg
+import pytest
+from real.database import Database
+from real.following import waiting
+from real.service import wait_until
+from real.stream import Coming, announce, ingest, stored, writing
+
+import pipehandler
+from pipehandler.store import StoreError
+
+LONG = 30.0
+"""Seconds between two polls: what comes before that was woken."""
+
+
+def reader(database: Database) -> str:
+    """How an application connects."""
+    return database.server.conninfo(database.name, user="reader")
+
+
+def test_five_lines(database: Database) -> None:
+    """An application needs five lines, and goes on where its saved cursor is."""
+    wanted = [stored(database, number) for number in range(3)]
+    seen, saved = [], ""
+    for delivery in pipehandler.follow(reader(database), cursor=saved):
+        seen.append((delivery.id, delivery.subject))
+        saved = delivery.cursor
+        if len(seen) == 2:
+            break
+    assert seen == [(wanted[0], "one"), (wanted[1], "one")]
+    with closing(pipehandler.follow(reader(database), cursor=saved)) as stream:
+        assert next(stream).id == wanted[2]
+
+
+def test_the_connection_ends_with_the_stream(database: Database) -> None:
+    """Closing the stream closes its connection."""
+    stored(database, 1)
+    stream = pipehandler.follow(f"{reader(database)} application_name=closing")
+    next(stream)
+    there = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'closing'"
+    assert database.value(there) == 1
+    stream.close()
+    wait_until(lambda: database.value(there) == 0)
+
+
+def test_woken(database: Database) -> None:
+    """What is announced is seen at once, though the next poll is far away."""
+    coming = Coming(pipehandler.follow(reader(database), "now", poll=LONG))
+    wait_until(lambda: waiting(database))
+    wanted = stored(database, 1)
+    announce(database)
+    assert coming.next(5) == wanted
+
+
+def test_polls_where_nobody_tells(database: Database) -> None:
+    """Without a word of anybody the next poll finds it."""
+    coming = Coming(pipehandler.follow(reader(database), "now", poll=0.3))
+    wait_until(lambda: waiting(database))
+    wanted = stored(database, 1)
+    assert coming.next() == wanted
+
+
+def test_what_waits_for_an_older_transaction(database: Database) -> None:
+    """What may not come yet comes a moment after the older transaction has ended, though nobody tells of that."""
+    with writing(database) as older:
+        older.execute("SELECT pg_current_xact_id()")
+        wanted = stored(database, 1)
+        coming = Coming(pipehandler.follow(reader(database), poll=LONG))
+        time.sleep(0.3)
+        assert not coming.there
+        older.rollback()
+        ended = time.monotonic()
+        assert coming.next() == wanted
+        assert time.monotonic() - ended < 2
+
+
+def test_many_at_once(database: Database) -> None:
+    """More than are fetched at once come in their order, each once."""
+    with writing(database) as connection:
+        for number in range(3):
+            ingest(connection, number, *(f"{each}@example.com" for each in range(83)))
+        connection.commit()
+    wanted = [row.id for row in database.rows("SELECT id FROM pipehandler.delivery ORDER BY xid, id")]
+    with closing(pipehandler.follow(reader(database))) as stream:
+        assert [next(stream).id for _ in wanted] == wanted
+
+
+def test_filters(database: Database) -> None:
+    """A recipient, in any case, or a lease chooses what comes."""
+    lease = database.value("SELECT lease FROM pipehandler.lease_address('a@example.com')")
+    stored(database, 1, "b@example.com")
+    wanted = stored(database, 2, "a+x@example.com")
+    with closing(pipehandler.follow(reader(database), recipient="A+X@example.com")) as stream:
+        assert next(stream).id == wanted
+    with closing(pipehandler.follow(reader(database), lease=lease)) as stream:
+        assert next(stream).extension == "x"
+
+
+def test_a_restart(own_database: Database, caplog: pytest.LogCaptureFixture) -> None:
+    """Through a restart of the server, and a crash, the stream goes on where it was; that the database was away is logged once."""
+    caplog.set_level(logging.WARNING, "pipehandler.stream")
+    coming = Coming(pipehandler.follow(reader(own_database), poll=LONG), 3)
+    for number, how in enumerate((signal.SIGINT, signal.SIGKILL, None)):
+        wanted = stored(own_database, number)
+        announce(own_database)
+        assert coming.next() == wanted
+        if how:
+            wait_until(lambda: waiting(own_database))
+            own_database.server.stop(how)
+            own_database.server.start()
+    told = [record.getMessage().partition(":")[0] for record in caplog.records]
+    assert told == ["the database is away", "the database is back"] * 2
+
+
+def test_a_standby(own_database: Database) -> None:
+    """A standby cannot listen, and is polled; a cursor of its primary, which is ahead of it, is no error there."""
+    server = own_database.server
+    with server.standby(server.folder.parent / "standby") as standby:
+        conninfo = standby.conninfo(own_database.name, user="reader")
+        coming = Coming(pipehandler.follow(conninfo, poll=0.1))
+        wanted = stored(own_database, 1)
+        assert coming.next() == wanted
+        ahead = f"SELECT * FROM pipehandler.deliveries_after('{1 << 60}-1')"
+        with psycopg.connect(conninfo) as connection:
+            assert connection.execute(ahead).fetchall() == []
+
+
+@pytest.mark.parametrize(
+    ("conninfo", "cursor", "told"),
+    [
+        ("host=/nowhere dbname=mail", "", "connection"),
+        ("what", "", "no libpq connection string"),
+        ("{handler}", "", "permission denied"),
+        ("{reader}", "x-y", "is no cursor"),
+        ("{reader}", f"{1 << 60}-1", "of another cluster"),
+        ("{empty}", "", "does not exist"),
+    ],
+)
+def test_wrong_from_the_start(database: Database, conninfo: str, cursor: str, told: str) -> None:
+    """What cannot become better by waiting is raised at once, and says what it is."""
+    known = {"handler": database.conninfo, "reader": reader(database), "empty": database.server.conninfo()}
+    with pytest.raises(StoreError, match=told):
+        next(pipehandler.follow(conninfo.format(**known), cursor))
+
+
+def test_a_right_that_is_taken_away(database: Database) -> None:
+    """A stream that may not read any more ends with the reason."""
+    stored(database, 1)
+    stream = pipehandler.follow(reader(database), poll=0.1)
+    next(stream)
+    database.execute("REVOKE EXECUTE ON FUNCTION pipehandler.deliveries_after FROM pipehandler_reader")
+    with pytest.raises(StoreError, match="permission denied"):
+        next(stream)
+
+
+def test_what_the_package_offers() -> None:
+    """The package has what it says, and nothing else under a wrong name."""
+    assert all(getattr(pipehandler, name) for name in pipehandler.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'followed'"):
+        pipehandler.followed  # noqa: B018

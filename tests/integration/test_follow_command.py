@@ -1,0 +1,164 @@
+"""`pipehandler follow`, the stream on a terminal and for programs; and who tells it that something has arrived."""
+
+import statistics
+import subprocess
+import time
+from contextlib import nullcontext
+from pathlib import Path
+
+import psycopg
+import pytest
+from real.console import Console
+from real.database import Database
+from real.following import following, waiting
+from real.handler import Handler
+from real.proxy import BEFORE, FRONTEND, STALL, Fault, message, proxy
+from real.service import Service, wait_until
+from real.stream import announce, numbered, stored
+from real.submission import submission
+
+import pipehandler
+from pipehandler.store import Store
+
+
+@pytest.fixture
+def console(tmp_path: Path, database: Database) -> Console:
+    """The commands, for a role that may only read."""
+    console = Console(tmp_path, database)
+    console.configure(role="reader")
+    return console
+
+
+def age(database: Database, delivery: int) -> float:
+    """Seconds since a row was written, a moment before its commit."""
+    age = "SELECT extract(epoch FROM clock_timestamp() - stored_at)::float8 FROM pipehandler.delivery WHERE id = %s"
+    return float(database.value(age, delivery))
+
+
+@pytest.mark.parametrize("way", ["cold", "resident"])
+def test_woken_by_the_handler(console: Console, handler: Handler, database: Database, way: str) -> None:
+    """What the handler has stored is seen at once, cold or by a worker; a poll would take 2.5 s in the middle."""
+    delays = []
+    with Service(handler) if way == "resident" else nullcontext(), following(console, "--json") as follower:
+        for number in range(5):
+            assert handler.deliver(numbered(number)).status == 0
+            line = follower.line()
+            delays.append(age(database, line.json["id"]) - (time.monotonic() - line.at))
+    assert statistics.median(delays) < 1, delays
+
+
+def test_woken_by_an_import(console: Console, database: Database) -> None:
+    """An import tells at its end."""
+    (console.folder / "upkeep").mkdir()
+    upkeep = Console(console.folder / "upkeep", database)
+    with following(console, "--json") as follower:
+        upkeep.run("import", "--recipient", "user@example.com", "-", stdin=numbered(1))
+        ended = time.monotonic()
+        assert follower.line().at - ended < 2
+
+
+def test_what_is_told(handler: Handler, database: Database) -> None:
+    """Who listens is told that there is something new, and nothing about it; not of a duplicate; with store.notify = false of nothing."""
+    with psycopg.connect(database.admin, autocommit=True) as listener:
+        listener.execute("LISTEN pipehandler")
+        assert handler.deliver(numbered(1)).status == 0
+        assert [each.payload for each in listener.notifies(timeout=10, stop_after=1)] == [""]
+        assert handler.deliver(numbered(1)).status == 0
+        handler.configure(database.conninfo, store={"notify": False})
+        assert handler.deliver(numbered(2)).status == 0
+        assert list(listener.notifies(timeout=0.2)) == []
+
+
+@pytest.mark.parametrize("way", ["cold", "resident"])
+def test_the_answer_comes_first(handler: Handler, database: Database, way: str) -> None:
+    """A server that falls silent when it shall tell others costs a second after the answer, and changes no status."""
+    with proxy(database.server.port) as wire:
+        handler.configure(wire.conninfo(database.conninfo), serve={"workers": 1})
+        wire.fault = Fault(message(FRONTEND, "Q"), BEFORE, STALL)
+        with Service(handler) if way == "resident" else nullcontext() as service:
+            running = handler.start(handler.command())
+            assert running.stdin
+            assert running.stdout
+            with running.stdin, running.stdout:
+                running.stdin.write(numbered(1))
+                running.stdin.close()
+                assert running.stdout.readline().startswith(b"2.0.0 stored ")
+            answered = time.monotonic()
+            assert running.wait(20) == 0
+            if service:
+                wait_until(service.ready)
+            assert wire.hits == 1
+            assert time.monotonic() - answered < 3
+            assert handler.deliver(numbered(2)).status == 0
+    assert sum("action=delivered" in line for line in handler.log_lines()) == 2
+
+
+def test_lines_for_people(console: Console, database: Database) -> None:
+    """A line for each delivery: when, for whom, from whom, what; nothing in it that a terminal would obey. Ctrl-C ends it."""
+    store = Store(database.conninfo)
+    store.ingest(submission(numbered(1).replace(b"Subject: one", b"Subject: =?utf-8?q?one=1B[2J_two?=")))
+    store.close()
+    with following(console, "--from-start") as follower:
+        line = follower.line()
+        assert follower.end() == (130, "")
+    assert line.text.split("  ")[1:] == ["user@example.com", "A", "one\N{REPLACEMENT CHARACTER}[2J two\n"]
+
+
+def test_where_it_begins(console: Console, database: Database) -> None:
+    """It begins now; with --from-start with the first delivery, with --cursor after the one that had it."""
+    first = stored(database, 1)
+    second = stored(database, 2)
+    with following(console, "--json") as now, following(console, "--json", "--from-start") as start:
+        seen = start.line().json
+        assert set(seen) == set(pipehandler.Delivery._fields)
+        assert (seen["id"], start.line().json["id"]) == (first, second)
+        more = ["--cursor", str(seen["cursor"]), "--recipient", "USER@example.com"]
+        with following(console, "--json", *more) as later:
+            assert later.line().json["id"] == second
+        third = stored(database, 3)
+        announce(database)
+        assert now.line().json["id"] == third
+
+
+def test_database_away_and_back(tmp_path: Path, own_database: Database) -> None:
+    """What becomes of the database is told on stderr, and the stream goes on."""
+    console = Console(tmp_path, own_database)
+    with following(console, "--json") as follower:
+        own_database.server.stop()
+        own_database.server.start()
+        wait_until(lambda: waiting(own_database))
+        wanted = stored(own_database, 1)
+        announce(own_database)
+        assert follower.line().json["id"] == wanted
+        _, errors = follower.end()
+    away, back = errors.splitlines()
+    assert away.startswith("the database is away: ")
+    assert back == "the database is back"
+
+
+def test_a_closed_pipe(console: Console, database: Database) -> None:
+    """Whoever reads only the first lines ends it, though nothing more arrives; and nothing is said about that."""
+    for number in range(2):
+        stored(database, number)
+    command = " ".join(f"'{word}'" for word in console.command("follow", "--from-start"))
+    done = subprocess.run(["bash", "-c", f"{command} | head -n 1"], capture_output=True, timeout=30)
+    assert len(done.stdout.splitlines()) == 1
+    assert done.stderr == b""
+
+
+@pytest.mark.parametrize(
+    ("role", "arguments", "status", "told"),
+    [
+        ("reader", ["--cursor", "1-1", "--from-start"], 2, "not both"),
+        ("reader", ["--lease", "0"], 2, "0 is not in the range"),
+        ("reader", ["--cursor", "x"], 69, "'x' is no cursor"),
+        ("pipehandler", [], 69, "pipehandler_reader"),
+    ],
+)
+def test_what_is_wrong(console: Console, role: str, arguments: list[str], status: int, told: str) -> None:
+    """What is wrong is said in a line."""
+    console.configure(role)
+    done = console.run("follow", *arguments)
+    assert done.status == status
+    assert told in done.errors
+    assert "Traceback" not in done.errors

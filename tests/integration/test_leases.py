@@ -1,0 +1,132 @@
+"""Deliveries to addresses that have a lifetime: what is stored, what is rejected, and what the log says. Cold and resident."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psycopg
+import pytest
+from real.console import Console
+from real.database import Database
+from real.handler import Ended, Handler
+from real.service import stuck
+from real.submission import submission
+
+from pipehandler.config import Recipients
+from pipehandler.store import Store
+from pipehandler.sysexits import EX_NOUSER, EX_OK
+
+MESSAGE = b"From: A <a@example.org>\nMessage-ID: <%s@example.org>\nSubject: one\n\nbody\n"
+REJECTED = Ended(EX_NOUSER, "5.1.1 recipient unknown\n")
+
+
+@pytest.fixture
+def console(folder: Path, database: Database) -> Console:
+    """The commands, as upkeep."""
+    return Console(folder, database)
+
+
+def lease(database: Database, address: str, ttl: str | None = None) -> int:
+    """Give an address out."""
+    return int(database.value("SELECT lease FROM pipehandler.lease_address(%s, %s)", address, ttl))
+
+
+def stored(database: Database) -> list[tuple[str, int | None, str | None]]:
+    """Recipient, lease and extension of each delivery, in order."""
+    rows = database.rows("SELECT recipient, lease, extension FROM pipehandler.delivery ORDER BY id")
+    return [tuple(row) for row in rows]
+
+
+def line(ended: Ended) -> str:
+    """What was said of a stored message, without its id."""
+    assert ended.status == EX_OK
+    return ended.output.rpartition(" ")[0]
+
+
+def test_known_and_reject(either: Handler, database: Database) -> None:
+    """Where only leases that live are known: those recipients are stored whose lease lives, status 67 only if there is none. What was stored
+    before is a duplicate, also when the lease has expired since: its sender is never told that it was not delivered."""
+    either.configure(database.conninfo, recipients={"policy": "known", "expired": "reject"})
+    user, gone = lease(database, "user@example.com"), lease(database, "gone@example.com", "1 us")
+    catch = lease(database, "@catch.example")
+
+    assert either.deliver(MESSAGE % b"1", "nobody@example.com") == REJECTED
+    assert either.deliver(MESSAGE % b"1", "nobody@example.com", "gone@example.com") == REJECTED
+    assert not database.value("SELECT count(*) FROM pipehandler.message")
+
+    recipients = ("nobody@example.com", "User+Ext@example.com", "gone@example.com", "any@catch.example")
+    assert line(either.deliver(MESSAGE % b"2", *recipients)) == "2.0.0 stored"
+    assert line(either.deliver(MESSAGE % b"2", *recipients)) == "2.0.0 stored before"
+    both = [("User+Ext@example.com", user, "Ext"), ("any@catch.example", catch, None)]
+    assert sorted(stored(database)) == both
+    fields = [dict(word.split("=", 1) for word in each.split(" reason=")[0].split()) for each in either.log_lines()]
+    assert [each["action"] for each in fields] == ["unknown_recipient"] * 2 + ["delivered", "duplicate"]
+    assert 'reason="2 of 4 recipients have no lease that lives"' in either.log_lines()[2]
+
+    database.execute("SELECT pipehandler.expire_lease(%s)", user)
+    assert line(either.deliver(MESSAGE % b"2", "User+Ext@example.com")) == "2.0.0 stored before"
+    assert either.deliver(MESSAGE % b"3", "User+Ext@example.com") == REJECTED
+    assert sorted(stored(database)) == both
+    assert gone
+
+
+def test_given_out_again(either: Handler, database: Database) -> None:
+    """The same message for an address that was given out again is a delivery of the new holder, who sees nothing of the old one's; and what
+    cannot be parsed is his as well."""
+    either.configure(database.conninfo, recipients={"policy": "known", "expired": "store"})
+    old = lease(database, "user@example.com")
+    assert line(either.deliver(MESSAGE % b"1")) == "2.0.0 stored"
+    database.execute("SELECT pipehandler.expire_lease(%s)", old)
+    assert line(either.deliver(MESSAGE % b"late")) == "2.0.0 stored"
+    new = lease(database, "user@example.com")
+    visible = "SELECT count(*) FROM pipehandler.inbox"
+    assert database.value(visible) == 0
+    assert line(either.deliver(MESSAGE % b"1")) == "2.0.0 stored"
+    assert line(either.deliver(MESSAGE % b"1")) == "2.0.0 stored before"
+    assert database.value(visible) == 1
+
+    database.execute("ALTER TABLE pipehandler.message ADD CHECK (subject <> 'refused')")
+    refused = either.deliver(MESSAGE.replace(b"one", b"refused") % b"4", "user@example.com", "nobody@example.com")
+    assert line(refused) == "2.0.0 stored, not parsed"
+    assert [row[1] for row in stored(database)] == [old, old, new, new]
+    assert either.deliver(MESSAGE % b"5", "nobody@example.com") == REJECTED
+
+
+def test_any(handler: Handler, database: Database) -> None:
+    """Without a policy everything is stored, and what has a lease has it; another delimiter is one."""
+    user, gone = lease(database, "user@example.com"), lease(database, "gone@example.com", "1 us")
+    recipients = ("user@example.com", "user+x@example.com", "nobody@example.com", "gone@example.com")
+    assert line(handler.deliver(MESSAGE % b"1", *recipients)) == "2.0.0 stored"
+    assert {row[0]: row[1:] for row in stored(database)} == {
+        "user@example.com": (user, None),
+        "user+x@example.com": (user, "x"),
+        "nobody@example.com": (None, None),
+        "gone@example.com": (gone, None),
+    }
+    handler.configure(database.conninfo, recipients={"delimiter": "-"})
+    assert line(handler.deliver(MESSAGE % b"2", "user-y@example.com", "user+y@example.com")) == "2.0.0 stored"
+    assert sorted(stored(database)[-2:]) == [("user+y@example.com", None, None), ("user-y@example.com", user, "y")]
+
+
+@pytest.mark.parametrize("policy", ["any", "known"])
+def test_removed_at_this_very_moment(database: Database, policy: str) -> None:
+    """A lease that is removed while a delivery to it is under way: the delivery is made again, and finds what is so now."""
+    number = lease(database, "user@example.com")
+    store = Store(database.conninfo)
+    with psycopg.connect(database.admin) as remover, ThreadPoolExecutor() as executor:
+        remover.execute("SELECT pipehandler.remove_lease(%s)", [number])
+        storing = executor.submit(store.ingest, submission(recipients=Recipients(policy=policy)))
+        stuck(database)
+        remover.commit()
+        assert [each.recipient for each in storing.result()] == (["user@example.com"] if policy == "any" else [])
+    store.close()
+    assert stored(database) == ([("user@example.com", None, None)] if policy == "any" else [])
+
+
+@pytest.mark.parametrize("expired", ["store", "reject"])
+def test_import_stores_what_it_is_given(console: Console, database: Database, expired: str) -> None:
+    """Who imports has decided: whatever the policy for deliveries is, it is stored, with the lease that its recipient has."""
+    console.configure(more=f"recipients.policy = 'known'\nrecipients.expired = '{expired}'")
+    gone = lease(database, "gone@example.com", "1 us")
+    arguments = ("import", "--recipient", "nobody@example.com", "--recipient", "gone@example.com", "-")
+    assert console.run(*arguments, stdin=MESSAGE % b"1").text.splitlines()[-1] == "1 delivered"
+    assert sorted(stored(database)) == [("gone@example.com", gone, None), ("nobody@example.com", None, None)]

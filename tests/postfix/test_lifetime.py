@@ -1,0 +1,109 @@
+"""The life of an address with a real Postfix, by the commands of an operator: given out, used, seen, ended, refused, given out again."""
+
+import json
+import queue
+import smtplib
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from real.console import Console
+from real.database import Database
+from real.mailhost import MailHost
+from real.service import wait_until
+
+from pipehandler.sysexits import EX_NOINPUT
+
+TTL = 10  # seconds
+MESSAGES = [
+    b"From: a@example.org\nMessage-ID: <%d@example.org>\nSubject: number %d\n\nhello\n" % (n, n) for n in range(3)
+]
+TABLES = ("delivery", "message", "raw_message", "attachment")
+
+
+@contextmanager
+def following(console: Console, address: str) -> Iterator["queue.Queue[tuple[float, dict[str, str]]]"]:
+    """`pipehandler follow` from the beginning: what it prints, with the time when it was read."""
+    seen: queue.Queue[tuple[float, dict[str, str]]] = queue.Queue()
+    with console.start("follow", "--recipient", address, "--from-start", "--json") as running:
+        output = running.stdout
+        assert output
+
+        def read() -> None:
+            for line in output:
+                seen.put((time.time(), json.loads(line)))
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        try:
+            yield seen
+        finally:
+            running.terminate()
+            reader.join()
+
+
+def rcpt(host: MailHost, address: str) -> tuple[int, bytes]:
+    """What Postfix says to a recipient: the status and the enhanced code."""
+    with smtplib.SMTP("127.0.0.1", host.port, timeout=60) as client:
+        client.ehlo()
+        client.mail("a@example.org")
+        status, text = client.rcpt(address)
+        return status, text.split()[0]
+
+
+def views(console: Console, address: str) -> list[object]:
+    """What every view shows of an address."""
+    database = console.database
+    return [
+        json.loads(console.run("list", "--recipient", address, "--json").text),
+        database.rows("SELECT * FROM pipehandler.inbox WHERE recipient = %s", address),
+        database.rows("SELECT * FROM pipehandler.current_delivery WHERE recipient = %s", address),
+        database.rows("SELECT * FROM pipehandler.deliveries_after('', %s)", address),
+    ]
+
+
+def counts(database: Database) -> list[int]:
+    """How many rows there are in each table of mail."""
+    return [database.value(f"SELECT count(*) FROM pipehandler.{table}") for table in TABLES]
+
+
+def test_life_of_an_address(own: MailHost, folder: Path, database: Database) -> None:
+    """Mail to an address that was given out arrives and is seen at once; when its time is over it is refused in the dialogue and
+    its mail is out of sight at once, and after `expire` off the disk; given out again it is empty."""
+    console = Console(folder, database)
+    own.add("pgsql-recipients.cf", own.lines("pgsql-recipients.cf"))
+    own.postconf("-e", f"virtual_mailbox_maps=proxy:pgsql:{own.config}/pgsql-recipients.cf")
+    own.start()
+    assert rcpt(own, "nobody@example.com") == (550, b"5.1.1")
+    address = console.run("address", "new", "--domain", "example.com", "--ttl", f"{TTL}s").text.strip()
+    ends = database.value("SELECT expires_at FROM pipehandler.address").timestamp()
+
+    late = []
+    with following(console, address) as seen:
+        for message in MESSAGES:
+            own.send(message, "a@example.org", address)
+            at, delivery = seen.get(timeout=TTL)
+            stored_at = database.value("SELECT stored_at FROM pipehandler.delivery WHERE id = %s", delivery["id"])
+            late.append(at - stored_at.timestamp())
+    assert min(late) < 0.1, late
+    assert all(views(console, address))
+
+    wait_until(lambda: time.time() > ends)
+    assert rcpt(own, address) == (550, b"5.1.1")
+    assert not any(views(console, address))
+    for command in ("show", "raw"):
+        assert console.run(command, delivery["id"]).status == EX_NOINPUT
+    assert counts(database)[:3] == [len(MESSAGES)] * 3
+
+    console.run("expire")
+    assert counts(database) == [0, 0, 0, 0]
+
+    console.run("address", "add", address)
+    assert rcpt(own, address) == (250, b"2.1.5")
+    assert not any(views(console, address))
+    own.send(MESSAGES[0], "a@example.org", address)
+    own.drain()
+    (again,) = json.loads(console.run("list", "--recipient", address, "--json").text)
+    assert again["subject"] == "number 0"
