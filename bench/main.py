@@ -11,6 +11,7 @@ from pathlib import Path
 
 import backlog
 import database
+import expiry
 import journal
 import one
 import recipients
@@ -21,7 +22,7 @@ import through
 from report import Report
 from setting import setting
 
-PARTS = {each.__name__: each for each in (one, through, sizes, recipients, rows, backlog, database, journal)}
+PARTS = {each.__name__: each for each in (one, through, sizes, recipients, rows, backlog, database, journal, expiry)}
 
 
 def main() -> None:
