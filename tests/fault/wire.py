@@ -9,7 +9,7 @@ one that it kept was lost; and it goes on afterwards.
 import itertools
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -90,14 +90,26 @@ class _Point(NamedTuple):
         return (each.sender, each.number) == (self.message.sender, self.message.number)
 
 
+def _wait_for(done: Callable[[], object], seconds: float = 2) -> None:
+    """Wait until something is so, but not longer than that."""
+    until = time.monotonic() + seconds
+    while not done() and time.monotonic() < until:
+        time.sleep(0.01)
+
+
+def _await_hit(wire: Proxy) -> None:
+    """Wait for the fault at the end of a conversation, which may come when the handler has already left."""
+    _wait_for(lambda: wire.hits)
+
+
 def _confirmed(wire: Proxy, start: int = 0, patience: float = 0) -> bool:
     """Whether the commit's answer was passed on, since there were `start` messages; the proxy notes it a moment later."""
-    until = time.monotonic() + patience
-    while not any((each.sender, each.kind, each.nth) == (BACKEND, "Z", 2) for each in wire.passed[start:]):
-        if time.monotonic() >= until:
-            return False
-        time.sleep(0.01)
-    return True
+
+    def there() -> bool:
+        return any((each.sender, each.kind, each.nth) == (BACKEND, "Z", 2) for each in wire.passed[start:])
+
+    _wait_for(there, patience)
+    return there()
 
 
 class _Campaign:
@@ -177,6 +189,8 @@ class _Campaign:
                 wire.fault = Fault(point.strikes, point.place, point.how)
                 status = handler.deliver(raw, *recipients).status
                 self.handlers.worker(handler)
+                if point.message.kind == "X" and self.handlers.way is Way.COLD:
+                    _await_hit(wire)
                 wire.fault = None
                 hits, confirmed = wire.hits, _confirmed(wire, before, patience=float(status == 0))
                 if hits and self.handlers.way is Way.RESIDENT:
