@@ -145,9 +145,9 @@ class Postfix:
         return [json.loads(line) for line in done.stdout.splitlines()]
 
     def drain(self, seconds: float = 60) -> None:
-        """Wait until the queue is empty."""
+        """Wait until the queue is empty. Looked at twice: a message that moves from one queue to another meanwhile is in neither."""
         until = time.monotonic() + seconds
-        while queue := self.queue():
+        while queue := self.queue() or self.queue():
             if time.monotonic() > until:
                 raise TimeoutError(f"{len(queue)} messages are still queued: {queue[:2]}\n{self.log()[-3000:]}")
             time.sleep(0.1)
