@@ -1,47 +1,23 @@
 """The life of an address with a real Postfix, by the commands of an operator: given out, used, seen, ended, refused, given out again."""
 
 import json
-import queue
 import smtplib
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from real.console import Console
 from real.database import Database
+from real.following import following
 from real.mailhost import MailHost
 from real.service import wait_until
 
 from pipehandler.sysexits import EX_NOINPUT
 
-TTL = 10  # seconds
+TTL = 12  # seconds
 MESSAGES = [
     b"From: a@example.org\nMessage-ID: <%d@example.org>\nSubject: number %d\n\nhello\n" % (n, n) for n in range(3)
 ]
 TABLES = ("delivery", "message", "raw_message", "attachment")
-
-
-@contextmanager
-def following(console: Console, address: str) -> Iterator["queue.Queue[tuple[float, dict[str, str]]]"]:
-    """`pipehandler follow` from the beginning: what it prints, with the time when it was read."""
-    seen: queue.Queue[tuple[float, dict[str, str]]] = queue.Queue()
-    with console.start("follow", "--recipient", address, "--from-start", "--json") as running:
-        output = running.stdout
-        assert output
-
-        def read() -> None:
-            for line in output:
-                seen.put((time.time(), json.loads(line)))
-
-        reader = threading.Thread(target=read)
-        reader.start()
-        try:
-            yield seen
-        finally:
-            running.terminate()
-            reader.join()
 
 
 def rcpt(host: MailHost, address: str) -> tuple[int, bytes]:
@@ -81,12 +57,13 @@ def test_life_of_an_address(own: MailHost, folder: Path, database: Database) -> 
     ends = database.value("SELECT expires_at FROM pipehandler.address").timestamp()
 
     late = []
-    with following(console, address) as seen:
+    with following(console, "--recipient", address, "--from-start", "--json") as stream:
         for message in MESSAGES:
             own.send(message, "a@example.org", address)
-            at, delivery = seen.get(timeout=TTL)
-            stored_at = database.value("SELECT stored_at FROM pipehandler.delivery WHERE id = %s", delivery["id"])
-            late.append(at - stored_at.timestamp())
+            line = stream.line()
+            shown = line.json["id"]
+            stored_at = database.value("SELECT stored_at FROM pipehandler.delivery WHERE id = %s", shown)
+            late.append(time.time() - (time.monotonic() - line.at) - stored_at.timestamp())
     assert min(late) < 0.1, late
     assert all(views(console, address))
 
@@ -94,7 +71,7 @@ def test_life_of_an_address(own: MailHost, folder: Path, database: Database) -> 
     assert rcpt(own, address) == (550, b"5.1.1")
     assert not any(views(console, address))
     for command in ("show", "raw"):
-        assert console.run(command, delivery["id"]).status == EX_NOINPUT
+        assert console.run(command, shown).status == EX_NOINPUT
     assert counts(database)[:3] == [len(MESSAGES)] * 3
 
     console.run("expire")
