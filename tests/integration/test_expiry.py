@@ -5,6 +5,7 @@ import json
 import random
 import re
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,8 +17,9 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg.errors import NoDataFound
-from real.console import Console, everything
+from real.console import PROGRAM, Console, everything
 from real.database import Database
+from real.handler import Handler
 from real.service import wait_until
 from real.submission import MESSAGE, submission
 
@@ -353,6 +355,20 @@ def test_rules(console: Console, database: Database, order: str) -> None:
     console.configure()
     assert console.run("expire").text == "removed nothing; the rules changed, and gave 5 deliveries another time\n"
     assert (count(database, "retention"), count(database, "delivery", "expires_at IS NULL")) == (0, len(cases))
+
+
+def test_delivered_with_rules(either: Handler, database: Database) -> None:
+    """The handler takes a configuration with rules, and its deliveries follow those that `pipehandler expire` has brought to the
+    database with it: the other mail is kept."""
+    with either.config.open("a") as file:
+        file.write("[[retention]]\nlist_id = '*'\nkeep = '90d'\nraw = '7d'\n")
+    subprocess.run([PROGRAM, "--config", either.config, "--conninfo", database.admin, "expire"], check=True)
+    for raw in (PICTURE, MESSAGE):
+        assert either.deliver(raw).status == 0
+    kept = database.rows(
+        "SELECT expires_at - received_at AS mail, raw_until - received_at AS raw FROM pipehandler.delivery ORDER BY id"
+    )
+    assert kept == [(timedelta(days=90), timedelta(days=7)), (None, None)]
 
 
 def test_a_change_goes_on(database: Database) -> None:
