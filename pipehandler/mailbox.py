@@ -17,10 +17,12 @@ Row = dict[str, Any]
 
 _LIST = """
 SELECT d.id, d.received_at, d.recipient, d.sender, m.from_name, m.from_address, m.subject, m.size, m.state,
-       (SELECT count(*) FROM pipehandler.attachment a WHERE a.message = m.id) AS attachments, m.id::text AS message
+       (SELECT count(*) FROM pipehandler.attachment a WHERE a.message = m.id) AS attachments, m.id::text AS message,
+       d.lease, d.extension
   FROM pipehandler.current_delivery d
   JOIN pipehandler.message m ON m.id = d.message
  WHERE (%(recipient)s::text IS NULL OR d.recipient LIKE %(recipient)s)
+   AND (%(lease)s::bigint IS NULL OR d.lease = %(lease)s)
    AND (%(sender)s::text IS NULL OR d.sender ILIKE %(sender)s OR m.from_address ILIKE %(sender)s
         OR m.from_name ILIKE %(sender)s)
    AND (%(subject)s::text IS NULL OR m.subject ILIKE %(subject)s)
@@ -43,7 +45,7 @@ SELECT m.id::text, m.received_at, m.message_id, m.in_reply_to, m.reference_ids, 
 _DELIVERIES = """
 SELECT d.id, d.message::text, d.recipient, d.original_recipient, d.sender, d.queue_id, d.mail_host, d.ingress,
        host(d.client_address) AS client_address, d.client_hostname, d.client_helo, d.client_port, d.client_protocol,
-       d.sasl_username, d.received_at, d.stored_at, d.expires_at, d.raw_until, d.attachments_until, d.extension
+       d.sasl_username, d.received_at, d.stored_at, d.lease, d.expires_at, d.raw_until, d.attachments_until, d.extension
   FROM pipehandler.current_delivery d
  WHERE d.message = %s::uuid
  ORDER BY d.id
@@ -66,6 +68,7 @@ def deliveries(
     store: Store,
     *,
     recipient: str | None = None,
+    lease: int | None = None,
     sender: str | None = None,
     subject: str | None = None,
     since: datetime | None = None,
@@ -75,11 +78,13 @@ def deliveries(
 ) -> list[Row]:
     """The newest deliveries first, at most `limit`.
 
-    `recipient` is an address in which * stands for anything; `sender` is looked for within the envelope sender and From,
-    `subject` within Subject, both without regard to case; `since` is inclusive, `until` is not; `state` is that of the message.
+    `recipient` is an address in which * stands for anything; `lease` the one to which they belong; `sender` is looked for within
+    the envelope sender and From, `subject` within Subject, both without regard to case; `since` is inclusive, `until` is not; `state`
+    is that of the message.
     """
     parameters = {
         "recipient": like(lower_domain(recipient)) if recipient else None,
+        "lease": lease,
         "sender": f"%{escaped(sender)}%" if sender else None,
         "subject": f"%{escaped(subject)}%" if subject else None,
         "since": since,

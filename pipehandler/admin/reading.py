@@ -15,6 +15,7 @@ from .command import echo_json, local, opened_store
 
 @click.command("list")
 @click.option("--recipient", help="An address; * stands for anything.")
+@click.option("--lease", type=click.IntRange(min=1), help="What belongs to this lease of an address.")
 @click.option("--sender", help="Part of the envelope sender or of From.")
 @click.option("--subject", help="Part of the subject.")
 @click.option("--since", type=click.DateTime(), help="Received at this local time or later.")
@@ -111,7 +112,8 @@ def _described(row: mailbox.Row, header: bool) -> Iterator[str]:
     for delivery in row["deliveries"]:
         sender = delivery["sender"] or "<>"
         queue = f", queue id {delivery['queue_id']}" if delivery["queue_id"] else ""
-        yield f"{'Delivery:':<12}{delivery['id']} from {sender} to {delivery['recipient']}, {local(delivery['received_at'])}{queue}"
+        lease = f", lease {delivery['lease']}" if delivery["lease"] else ""
+        yield f"{'Delivery:':<12}{delivery['id']} from {sender} to {delivery['recipient']}, {local(delivery['received_at'])}{queue}{lease}"
     for defect in row["defects"]:
         where = f" ({defect['where']})" if defect["where"] else ""
         yield f"{'Defect:':<12}{defect['code']}{where} {cut(defect['detail'], 100)}".rstrip()

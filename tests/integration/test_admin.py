@@ -47,6 +47,7 @@ class Mailbox:
     def __init__(self, database: Database) -> None:
         self.database = database
         self.conninfo = database.server.conninfo(database.name, user="reader")
+        database.execute("SELECT pipehandler.lease_address('b_c@example.com')")
         store = Store(database.conninfo)
         later = "2026-09-08T10:00:00+09:00"
         plain = b"From: Bob <bob@example.net>\nSubject: 100x offxer\n\nplain"
@@ -96,6 +97,8 @@ def test_list_is_newest_first(mailbox: Mailbox) -> None:
         (["--recipient", "b_c@*"], ["b_c@"]),
         (["--recipient", "%"], []),
         (["--recipient", "a"], []),
+        (["--lease", "1"], ["b_c@"]),
+        (["--lease", "2"], []),
         (["--sender", "ANN"], ["a@"]),
         (["--sender", "bounces@"], ["a@"]),
         (["--sender", "example.net"], ["b_c@", "bxc@", "user+tag@"]),
@@ -144,7 +147,7 @@ def test_show(mailbox: Mailbox) -> None:
 def test_json_is_complete(mailbox: Mailbox) -> None:
     """The JSON of a message has every column of its tables, but for the bytes and what is derived or internal."""
     shown = json.loads(mailbox.run("show", "--json", mailbox.letter.message).text)
-    left_out = {"from_name", "from_address", "fingerprint", "prepended", "lease", "xid", "content"}
+    left_out = {"from_name", "from_address", "fingerprint", "prepended", "xid", "content"}
     rows = {"message": shown, "delivery": shown["deliveries"][0], "attachment": shown["attachments"][0]}
     for table, row in rows.items():
         columns = mailbox.database.rows(
