@@ -3,6 +3,8 @@
 import re
 from datetime import timedelta
 
+FOREVER = "forever"
+
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}  # seconds
 _LONGEST = 1_000 * 365 * 86_400
 
@@ -17,3 +19,8 @@ def duration(text: str) -> timedelta:
     if not 0 < seconds <= _LONGEST:
         raise ValueError(f"{text!r} is no duration; expected a number and a unit (s, m, h, d, w), such as 10m or 30d")
     return timedelta(seconds=seconds)
+
+
+def period(text: str) -> timedelta | None:
+    """A duration, or None for "forever". Raises ValueError."""
+    return None if text == FOREVER else duration(text)

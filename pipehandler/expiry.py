@@ -30,6 +30,9 @@ WAITING = "waiting"
 
 Counts = Counter[str]
 
+_GRACE = "120 hours"
+"""So long an expired lease is remembered without its mail: maximal_queue_lifetime of Postfix."""
+
 _TRIES = 10
 # serialization_failure, deadlock_detected, foreign_key_violation: a delivery came in between
 _AGAIN = frozenset({"40001", "40P01", "23503"})
@@ -45,7 +48,7 @@ _APPLY = "SELECT * FROM pipehandler.apply_retention(%s)"
 _EXPIRE = """
 SELECT deliveries, messages, raws, attachments, reached::text FROM pipehandler.expire(%s, %s::timestamptz)
 """
-_LEASES = "SELECT leases, reached::text FROM pipehandler.remove_leases(%s, %s::timestamptz)"
+_LEASES = "SELECT leases, reached::text FROM pipehandler.remove_leases(%s, %s::timestamptz, %s::interval)"
 
 _DUE = """
 WITH delivery AS (
@@ -66,7 +69,7 @@ SELECT coalesce(sum(m.deliveries), 0) AS deliveries, count(*) FILTER (WHERE m.ex
            SELECT FROM pipehandler.raw_message r WHERE r.message = m.message)) AS raws,
        coalesce(sum((SELECT count(*) FROM pipehandler.attachment a WHERE a.message = m.message AND a.content IS NOT NULL))
                 FILTER (WHERE NOT m.expired AND NOT m.attachments), 0) AS attachments,
-       (SELECT count(*) FROM pipehandler.address a WHERE a.expires_at <= now() - interval '120 hours') AS leases
+       (SELECT count(*) FROM pipehandler.address a WHERE a.expires_at <= now() - %s::interval) AS leases
   FROM message m
 """
 _CHANGED = """
@@ -84,10 +87,10 @@ def expire(store: Store, rules: tuple[Rule, ...], batch: int = BATCH) -> Iterato
     """
     _again(store, _SET, [_json(rules)])
     yield from _apply(store, batch)
-    for statement in (_EXPIRE, _LEASES):
+    for statement, *more in ((_EXPIRE,), (_LEASES, _GRACE)):
         reached: str | None = "-infinity"
         while reached is not None:
-            row = _again(store, statement, [batch, reached])
+            row = _again(store, statement, [batch, reached, *more])
             reached = row.pop("reached")
             yield Counter(row)
 
@@ -106,7 +109,7 @@ def due(store: Store, rules: tuple[Rule, ...]) -> Counts:
     try:
         changed = store.rows(_SET, [_json(rules)])[0]["changed"] or store.rows(_UNDER_WAY)[0]["changed"]
         table = "pipehandler.renewed_delivery" if changed else "pipehandler.delivery"
-        counts = Counter({name: int(count) for name, count in store.rows(_DUE.format(table))[0].items()})
+        counts = Counter({name: int(count) for name, count in store.rows(_DUE.format(table), [_GRACE])[0].items()})
         if changed:
             counts += Counter(store.rows(_CHANGED)[0])
         return counts

@@ -7,9 +7,7 @@ sql/0008_retention.sql, and `pipehandler expire` brings them there: to a deliver
 from datetime import timedelta
 from typing import Any, NamedTuple
 
-from .duration import duration
-
-FOREVER = "forever"
+from .duration import FOREVER, period
 
 _ADDRESS = 'a pattern such as "*@example.com", in which * stands for anything'
 _TIME = f'a number with a unit (s, m, h, d, w), such as "30d", or "{FOREVER}"'
@@ -74,6 +72,6 @@ def _rule(table: dict[str, Any]) -> Rule:
 
 def _time(key: str, value: str) -> timedelta | None:
     try:
-        return None if value == FOREVER else duration(value)
+        return period(value)
     except ValueError:
         raise ValueError(f"{key} = {value!r}; allowed: {KEYS[key].allowed}") from None

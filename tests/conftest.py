@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from real import account
+from real.console import Console
 from real.database import Database
 from real.handler import Handler
 from real.mailhost import MailHost
@@ -178,6 +179,12 @@ def folder() -> Iterator[Path]:
     """A folder that every account may enter; pytest's own is closed to the pipe user."""
     with account.folder("pipehandler-") as path:
         yield path
+
+
+@pytest.fixture
+def console(folder: Path, database: Database) -> Console:
+    """The commands, as upkeep."""
+    return Console(folder, database)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

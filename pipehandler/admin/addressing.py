@@ -11,7 +11,7 @@ import click
 
 from pipehandler import pool
 from pipehandler.config import load
-from pipehandler.duration import duration
+from pipehandler.duration import FOREVER, period
 from pipehandler.pool import AddressTaken, NoAddress, NoSuchLease, Row
 from pipehandler.store import Store
 from pipehandler.sysexits import EX_CANTCREAT, EX_DATAERR, EX_NOINPUT
@@ -22,19 +22,17 @@ from .upkeep import opened_for_upkeep
 
 
 def _period(_context: click.Context, _parameter: click.Parameter, value: str | None) -> timedelta | None:
-    if value is None or value == "none":
-        return None
     try:
-        return duration(value)
+        return None if value is None else period(value)
     except ValueError as error:
-        raise click.BadParameter(f"{error}; or none, for ever") from None
+        raise click.BadParameter(f"{error}; or {FOREVER}") from None
 
 
 _ttl = click.option(
     "--ttl",
     callback=_period,
     metavar="DURATION",
-    help="How long from now on, such as 10m, 36h, 30d; none, or without it: for ever.",
+    help="How long from now on, such as 10m, 36h, 30d; without it: forever.",
 )
 _label = click.option("--label", help="Whatever you call it.")
 _json = click.option("--json", "as_json", is_flag=True, help="The lease as a JSON object, for programs.")

@@ -7,18 +7,11 @@ import threading
 
 import click
 
-from pipehandler.store import StoreError
 from pipehandler.stream import NOW, Delivery, follow
-from pipehandler.sysexits import EX_UNAVAILABLE
 from pipehandler.table import cut
 
-from .command import Failure, chosen_conninfo, echo_json, local, told
-from .upkeep import INTERRUPTED
-
-_HINTS = {
-    "42501": "connect with a role that is in pipehandler_reader (database.admin_conninfo)",
-    "42883": "the schema is older than this program; run `pipehandler migrate`",
-}
+from .command import chosen_conninfo, echo_json, local, told
+from .upkeep import INTERRUPTED, hinted
 
 
 class _Stderr(logging.Handler):
@@ -53,17 +46,13 @@ def follow_(
     begin = "" if from_start else NOW if cursor is None else cursor
     logging.getLogger("pipehandler.stream").addHandler(_Stderr())
     threading.Thread(target=_leave_when_nobody_reads, daemon=True).start()
-    with told():
+    with told(), hinted("pipehandler_reader"):
         try:
             for delivery in follow(chosen_conninfo(context), begin, recipient=recipient, lease=lease):
                 if as_json:
                     echo_json(delivery._asdict(), indent=None)
                 else:
                     click.echo(_line(delivery))
-        except StoreError as error:
-            if hint := _HINTS.get(error.sqlstate):
-                raise Failure(f"database: {error} (SQLSTATE {error.sqlstate}); {hint}", EX_UNAVAILABLE) from error
-            raise
         except KeyboardInterrupt:
             context.exit(INTERRUPTED)
 

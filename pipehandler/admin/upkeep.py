@@ -1,4 +1,4 @@
-"""What the commands share that change what is stored: a word about missing rights, and progress on a terminal."""
+"""What the commands share for which not every role has the right: a word about it, and progress on a terminal."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -14,8 +14,9 @@ from .command import Failure, opened_store
 INTERRUPTED = 130
 """The exit status after Ctrl-C, as shells have it."""
 
+_UPKEEP = "pipehandler_upkeep"
 _HINTS = {
-    "42501": "the role may not do this; connect with one that is in pipehandler_upkeep (database.admin_conninfo)",
+    "42501": "the role may not do this; connect with one that is in {group} (database.admin_conninfo)",
     "42883": "the schema is older than this program; run `pipehandler migrate`",
 }
 
@@ -23,18 +24,24 @@ _HINTS = {
 @contextmanager
 def opened_for_upkeep(context: click.Context) -> Iterator[Store]:
     """The store that the options name, for a role that may change it."""
-    with opened_store(context) as store:
-        try:
-            yield store
-        except StoreError as error:
-            if hint := hint_for(error.sqlstate):
-                raise Failure(f"database: {error} (SQLSTATE {error.sqlstate}); {hint}", EX_UNAVAILABLE) from error
-            raise
+    with opened_store(context) as store, hinted():
+        yield store
 
 
-def hint_for(sqlstate: str) -> str:
-    """What to do about an error of the database, where that is known."""
-    return _HINTS.get(sqlstate, "")
+@contextmanager
+def hinted(group: str = _UPKEEP) -> Iterator[None]:
+    """Say what to do about an error of the database, where that is known. group: the role that has the right."""
+    try:
+        yield
+    except StoreError as error:
+        if hint := hint_for(error.sqlstate, group):
+            raise Failure(f"database: {error} (SQLSTATE {error.sqlstate}); {hint}", EX_UNAVAILABLE) from error
+        raise
+
+
+def hint_for(sqlstate: str, group: str = _UPKEEP) -> str:
+    """What to do about an error of the database, where that is known. group: the role that has the right."""
+    return _HINTS.get(sqlstate, "").format(group=group)
 
 
 class Progress:

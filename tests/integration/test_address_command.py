@@ -51,7 +51,7 @@ def test_new(console: Console) -> None:
     lease = json.loads(console.run("address", "new", "--ttl", "10m", "--label", "shop 7", "--json").text)
     assert (lease["address"].partition("@")[2], lease["label"]) == ("bücher.example", "shop 7")
     assert timedelta(minutes=9) < left(lease) <= timedelta(minutes=10)
-    never = json.loads(console.run("address", "new", "--domain", "example.com", "--ttl", "none", "--json").text)
+    never = json.loads(console.run("address", "new", "--domain", "example.com", "--ttl", "forever", "--json").text)
     assert never["expires_at"] is None
 
 

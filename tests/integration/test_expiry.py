@@ -39,12 +39,6 @@ INGEST = "SELECT FROM pipehandler.ingest(%s::jsonb, %s::jsonb, %s::text, %s::tex
 INTERRUPTED = 130
 
 
-@pytest.fixture
-def console(folder: Path, database: Database) -> Console:
-    """The commands, as upkeep."""
-    return Console(folder, database)
-
-
 def store(database: Database, raw: bytes, *recipients: str, **changes: Any) -> list[Stored]:
     """Store a message; what happened, in the order of the deliveries."""
     changes.setdefault("received_at", datetime.now(UTC).isoformat())
@@ -495,6 +489,16 @@ def test_interrupted(console: Console, database: Database) -> None:
         *(INTERRUPTED, b"removed nothing\n", b"Error: interrupted; the next run goes on\n"),
     )
     assert recipients(database) == ["a@example.com"]
+
+
+def test_on_a_terminal(console: Console, database: Database) -> None:
+    """A bar for people, to its end, and then what was removed."""
+    for recipient in ("a@example.com", "b@example.com"):
+        store(database, MESSAGE, recipient)
+        age(database, recipient)
+    shown = console.on_a_terminal("expire")
+    assert b"100%" in shown
+    assert b"removed 2 deliveries, 1 message" in shown.partition(b"100%")[2]
 
 
 def test_refused(console: Console, database: Database) -> None:

@@ -26,12 +26,6 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 EX_INTERRUPTED = 130
 
 
-@pytest.fixture
-def console(folder: Path, database: Database) -> Console:
-    """The commands, as upkeep."""
-    return Console(folder, database)
-
-
 def raws(database: Database) -> list[bytes]:
     """All stored messages."""
     return sorted(row.raw for row in database.rows("SELECT raw FROM pipehandler.raw_message"))

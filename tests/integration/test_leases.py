@@ -1,7 +1,6 @@
 """Deliveries to addresses that have a lifetime: what is stored, what is rejected, and what the log says. Cold and resident."""
 
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import psycopg
 import pytest
@@ -17,12 +16,6 @@ from pipehandler.sysexits import EX_NOUSER, EX_OK
 
 MESSAGE = b"From: A <a@example.org>\nMessage-ID: <%s@example.org>\nSubject: one\n\nbody\n"
 REJECTED = Ended(EX_NOUSER, "5.1.1 recipient unknown\n")
-
-
-@pytest.fixture
-def console(folder: Path, database: Database) -> Console:
-    """The commands, as upkeep."""
-    return Console(folder, database)
 
 
 def lease(database: Database, address: str, ttl: str | None = None) -> int:

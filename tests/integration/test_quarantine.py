@@ -24,12 +24,6 @@ UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 USAGE = 2
 
 
-@pytest.fixture
-def console(folder: Path, database: Database) -> Console:
-    """The commands, as upkeep."""
-    return Console(folder, database)
-
-
 def store(
     database: Database, raw: bytes, *recipients: str, error: str | None = "it failed", **changes: object
 ) -> Stored:

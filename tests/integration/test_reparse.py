@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -54,12 +53,6 @@ GARBAGE = Document(
     authentication={"spf": "garbage"},
     defects=[Defect("date-invalid", "garbage", "garbage")],
 )
-
-
-@pytest.fixture
-def console(folder: Path, database: Database) -> Console:
-    """The commands, as upkeep."""
-    return Console(folder, database)
 
 
 def store(database: Database, *submissions: Submission) -> list[str]:
@@ -517,10 +510,6 @@ def test_roles(console: Console, database: Database) -> None:
 def test_on_a_terminal(console: Console, database: Database) -> None:
     """A bar for people, and lines that do not run into it."""
     store(database, *(failed(number) for number in range(3)))
-    command = console.command("reparse", "--verbose")
-    done = subprocess.run(
-        ["script", "-qec", " ".join(command), "/dev/null"], capture_output=True, stdin=subprocess.DEVNULL, timeout=60
-    )
-    assert done.returncode == 0, done
-    assert b"100%" in done.stdout
-    assert done.stdout.count(b"parsed now") == 4
+    shown = console.on_a_terminal("reparse", "--verbose")
+    assert b"100%" in shown
+    assert shown.count(b"parsed now") == 4

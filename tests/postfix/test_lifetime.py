@@ -49,8 +49,7 @@ def test_life_of_an_address(own: MailHost, folder: Path, database: Database) -> 
     """Mail to an address that was given out arrives and is seen at once; when its time is over it is refused in the dialogue and
     its mail is out of sight at once, and after `expire` off the disk; given out again it is empty."""
     console = Console(folder, database)
-    own.add("pgsql-recipients.cf", own.lines("pgsql-recipients.cf"))
-    own.postconf("-e", f"virtual_mailbox_maps=proxy:pgsql:{own.config}/pgsql-recipients.cf")
+    own.ask_the_pool()
     own.start()
     assert rcpt(own, "nobody@example.com") == (550, b"5.1.1")
     address = console.run("address", "new", "--domain", "example.com", "--ttl", f"{TTL}s").text.strip()

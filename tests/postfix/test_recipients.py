@@ -87,9 +87,9 @@ def pool(_postfix: None, servers: Callable[[int], PostgreSQL]) -> Iterator[Pool]
     """A mail host that asks the pool, for all tests here; each has addresses of its own."""
     with account.folder("pipehandler-mx-") as folder, Database.fresh(servers(16)) as database:
         host = MailHost(folder, database.conninfo)
-        host.add("pgsql-recipients.cf", host.lines("pgsql-recipients.cf"))
+        host.ask_the_pool()
         host.postconf(
-            *("-e", f"virtual_mailbox_maps=proxy:pgsql:{host.config}/pgsql-recipients.cf"),
+            "-e",
             f"virtual_mailbox_domains=example.com, {U_LABEL}, {A_LABEL}, catch.example, köln.example",
         )
         host.start()

@@ -1,5 +1,6 @@
 """The operator's commands against one database, run as a person or a program runs them."""
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +53,17 @@ class Console:
             self.command(*arguments), input=stdin, capture_output=True, env=ENVIRONMENT, cwd="/", timeout=120
         )
         return Done(done.returncode, done.stdout, done.stderr.decode())
+
+    def on_a_terminal(self, *arguments: object) -> bytes:
+        """What a command, which does what it was told, shows on a terminal (script(1))."""
+        done = subprocess.run(
+            ["script", "-qec", shlex.join(self.command(*arguments)), "/dev/null"],
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            timeout=120,
+        )
+        assert done.returncode == 0, done
+        return done.stdout
 
     def start(self, *arguments: object) -> subprocess.Popen[bytes]:
         """Start a command."""

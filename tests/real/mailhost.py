@@ -47,3 +47,8 @@ class MailHost(Postfix):
             maxproc=8,
             database=self._database,
         )
+
+    def ask_the_pool(self) -> None:
+        """Refuse at RCPT TO whoever is not in the pool of addresses."""
+        self.add("pgsql-recipients.cf", self.lines("pgsql-recipients.cf"))
+        self.postconf("-e", f"virtual_mailbox_maps=proxy:pgsql:{self.config}/pgsql-recipients.cf")
