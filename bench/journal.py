@@ -17,7 +17,7 @@ from report import Aim, Report, Table
 from setting import Setting
 
 from pipehandler.journal import Journal
-from pipehandler.outcome import DELIVERED
+from pipehandler.mail.outcome import DELIVERED
 
 SMALL = {"rounds": 3, "records": 1_000}
 PHASES = {"start": 0.1, "read": 0.001, "parse": 0.01, "store": 0.01}

@@ -9,7 +9,7 @@ from contextlib import suppress
 from . import log, sentry
 from .config import Config
 from .journal import Journal
-from .outcome import Result
+from .mail.outcome import Result
 from .stopwatch import Stopwatch
 
 

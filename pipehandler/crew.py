@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from selectors import EVENT_READ, BaseSelector
 
-from . import log, outcome, worker
+from . import log, worker
 from .attempt import Attempt
 from .config import Config
 from .handover import option
 from .journal import Journal
-from .outcome import Outcome, Result
+from .mail import outcome
+from .mail.outcome import Outcome, Result
 from .pipe import INGRESS
 from .worker import Task
 

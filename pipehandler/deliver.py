@@ -9,14 +9,14 @@ from dataclasses import replace
 
 from pipehandler.parse.message import PARSER_VERSION
 
-from . import outcome
 from .config import Config
 from .deadline import Deadline, TimeUp
-from .document import Defect, Document
-from .envelope import Envelope
-from .fingerprint import identify
 from .log import described
-from .outcome import Result
+from .mail import outcome
+from .mail.document import Defect, Document
+from .mail.envelope import Envelope
+from .mail.fingerprint import identify
+from .mail.outcome import Result
 from .parsing import read
 from .stopwatch import Stopwatch
 from .store import DataRefused, Store, Stored, StoreError

@@ -21,10 +21,10 @@ from .bounded import bounded
 from .config import Config
 from .deadline import Deadline
 from .deliver import deliver
-from .envelope import Envelope, lower_domain
-from .fingerprint import identify
-from .outcome import DUPLICATE, MISCONFIGURED, STORE_FULL, STORE_UNAVAILABLE, Result
-from .prepended import told
+from .mail.envelope import Envelope, lower_domain
+from .mail.fingerprint import identify
+from .mail.outcome import DUPLICATE, MISCONFIGURED, STORE_FULL, STORE_UNAVAILABLE, Result
+from .mail.prepended import told
 from .stopwatch import Stopwatch
 from .store import Store, StoreError
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeVar
 
-from .outcome import Outcome
+from .mail.outcome import Outcome
 from .stopwatch import PHASES
 
 _T = TypeVar("_T")

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from .envelope import lower_domain
+from .mail.envelope import lower_domain
 from .pattern import escaped, like
 from .store import Store
 

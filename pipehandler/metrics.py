@@ -17,11 +17,11 @@ from pipehandler.parse.message import PARSER_VERSION
 
 from . import __version__
 from .journal import BOUNDS, KILLED
+from .mail.outcome import DUPLICATE, OUTAGE, TABLE
+from .mail.sysexits import EX_OK, NAMES
 from .observation import Observation
-from .outcome import DUPLICATE, OUTAGE, TABLE
 from .postqueue import QUEUES
 from .stopwatch import PHASES
-from .sysexits import EX_OK, NAMES
 from .tally import Exits, Tally
 
 _Values = dict[tuple[str, ...], float]

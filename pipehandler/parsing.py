@@ -12,8 +12,8 @@ from pipehandler.parse.message import parse
 from .child import survives
 from .config import Config
 from .deadline import Deadline, TimeUp
-from .document import Document
 from .log import described
+from .mail.document import Document
 from .survival import Mark
 
 

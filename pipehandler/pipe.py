@@ -10,18 +10,19 @@ import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from . import log, outcome
+from . import log
 from .attempt import Attempt
 from .config import DEFAULT_PATH, Config, ConfigError, load
 from .cut import Caller, is_orphan, queue_file_octets
 from .deadline import Deadline, TimeUp
-from .envelope import Envelope, UsageError, from_argv
 from .handover import option
 from .journal import Journal
+from .mail import outcome
+from .mail.envelope import Envelope, UsageError, from_argv
+from .mail.outcome import Result
+from .mail.sysexits import EX_OK
 from .outage import Outage
-from .outcome import Result
 from .rlimit import limit
-from .sysexits import EX_OK
 
 if TYPE_CHECKING:
     from .store import Store
@@ -118,7 +119,7 @@ def _deliver(
     from datetime import UTC, datetime
 
     from .deliver import deliver
-    from .fingerprint import prepended
+    from .mail.fingerprint import prepended
     from .store import Store
 
     # ${size} does not count what pipe(8) itself prepended to the message.

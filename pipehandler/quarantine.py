@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from . import mailbox
+from .mail.prepended import Told, with_fields
 from .mailbox import NoSuchMessage, Row
-from .prepended import Told, with_fields
 from .store import Store, StoreError
 
 _LIST = """

@@ -14,9 +14,9 @@ from pipehandler.parse.message import PARSER_VERSION
 from .bounded import bounded
 from .config import Config
 from .deadline import Deadline
-from .document import Document
-from .envelope import Envelope
-from .fingerprint import Identity
+from .mail.document import Document
+from .mail.envelope import Envelope
+from .mail.fingerprint import Identity
 from .parsing import read
 from .store import DataRefused, Store, check_size
 from .submission import Submission

@@ -15,7 +15,7 @@ from .child import detach
 from .config import Config
 from .journal import Journal
 from .log import described
-from .outcome import FAULT, QUARANTINED, Result
+from .mail.outcome import FAULT, QUARANTINED, Result
 
 if TYPE_CHECKING:
     from sentry_sdk.types import Event

@@ -20,8 +20,8 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row
 
 from . import notification
+from .mail.outcome import MISCONFIGURED, STORE_FULL, STORE_UNAVAILABLE, Outcome
 from .notification import readable
-from .outcome import MISCONFIGURED, STORE_FULL, STORE_UNAVAILABLE, Outcome
 from .submission import Submission, octets
 
 _TRIES = 3

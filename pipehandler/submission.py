@@ -7,9 +7,9 @@ from hashlib import sha256
 from typing import Any
 
 from .config import Recipients
-from .document import Address, Document
-from .envelope import Envelope
-from .fingerprint import Identity
+from .mail.document import Address, Document
+from .mail.envelope import Envelope
+from .mail.fingerprint import Identity
 
 
 @dataclass(frozen=True, slots=True)

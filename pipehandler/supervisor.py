@@ -18,11 +18,12 @@ from collections.abc import Iterator
 from contextlib import suppress
 from selectors import EVENT_READ, DefaultSelector
 
-from . import outcome, systemd
+from . import systemd
 from .config import DEFAULT_PATH, Config, ConfigError, load
 from .crew import Crew, ended, event
 from .deadline import GRACE
 from .handover import INSTALLATION, LARGEST, option, peer
+from .mail import outcome
 from .worker import Task
 
 _ROOM = 512

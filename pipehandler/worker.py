@@ -20,7 +20,7 @@ from .cut import Caller
 from .deadline import GRACE
 from .handover import LARGEST, option, peer
 from .journal import Journal
-from .outcome import FAULT, Result
+from .mail.outcome import FAULT, Result
 from .pipe import INGRESS, Resident, run
 from .store import Store, StoreError
 

@@ -12,9 +12,9 @@ import click
 from pipehandler import pool
 from pipehandler.config import load
 from pipehandler.duration import FOREVER, period
+from pipehandler.mail.sysexits import EX_CANTCREAT, EX_DATAERR, EX_NOINPUT
 from pipehandler.pool import AddressTaken, NoAddress, NoSuchLease, Row
 from pipehandler.store import Store
-from pipehandler.sysexits import EX_CANTCREAT, EX_DATAERR, EX_NOINPUT
 from pipehandler.table import cut, safe, table
 
 from .command import Failure, echo_json, local, opened_store, told

@@ -13,9 +13,9 @@ import click
 from pipehandler import importing
 from pipehandler.config import Config, load
 from pipehandler.importing import File, Refused
-from pipehandler.outcome import DUPLICATE, NEWS
+from pipehandler.mail.outcome import DUPLICATE, NEWS
+from pipehandler.mail.sysexits import EX_DATAERR, EX_OK, EX_TEMPFAIL, EX_UNAVAILABLE
 from pipehandler.store import Store
-from pipehandler.sysexits import EX_DATAERR, EX_OK, EX_TEMPFAIL, EX_UNAVAILABLE
 from pipehandler.table import cut
 
 from .command import Failure, told

@@ -5,9 +5,9 @@ from pathlib import Path
 import click
 
 from pipehandler import quarantine as store_of
+from pipehandler.mail.sysexits import EX_CANTCREAT
 from pipehandler.mailbox import NoSuchMessage, Row
 from pipehandler.quarantine import FileDiffers
-from pipehandler.sysexits import EX_CANTCREAT
 from pipehandler.table import cut, safe, table
 
 from .command import Failure, echo_json, local, opened_store

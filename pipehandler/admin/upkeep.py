@@ -6,8 +6,8 @@ from contextlib import contextmanager
 
 import click
 
+from pipehandler.mail.sysexits import EX_UNAVAILABLE
 from pipehandler.store import Store, StoreError
-from pipehandler.sysexits import EX_UNAVAILABLE
 
 from .command import Failure, opened_store
 

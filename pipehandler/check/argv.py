@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 
 from pipehandler.config import DEFAULT_PATH, Config
-from pipehandler.envelope import OPTIONS
+from pipehandler.mail.envelope import OPTIONS
 from pipehandler.postconf import Service
 from pipehandler.postfix import ENTRYPOINT
 

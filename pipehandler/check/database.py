@@ -15,8 +15,8 @@ from typing import Any
 
 from pipehandler.config import Config
 from pipehandler.health import health
+from pipehandler.mail.outcome import MISCONFIGURED
 from pipehandler.migrate import migrations
-from pipehandler.outcome import MISCONFIGURED
 from pipehandler.store import Store, StoreError
 
 from .finding import Finding

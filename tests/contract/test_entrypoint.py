@@ -15,8 +15,8 @@ import pytest
 from real.database import Database
 from real.handler import Ended, Handler, entrypoint
 
-from pipehandler import outcome
-from pipehandler.outcome import Outcome
+from pipehandler.mail import outcome
+from pipehandler.mail.outcome import Outcome
 
 MESSAGE = b"From: a@example.org\nMessage-ID: <1@example.org>\nSubject: one\n\nbody\n"
 COLD = pytest.mark.parametrize("either", ["cold"], indirect=True)

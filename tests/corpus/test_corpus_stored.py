@@ -12,8 +12,8 @@ from pipehandler import mailbox
 from pipehandler.config import Config, State
 from pipehandler.deadline import Deadline
 from pipehandler.deliver import deliver
-from pipehandler.envelope import Envelope
-from pipehandler.outcome import DELIVERED, DUPLICATE
+from pipehandler.mail.envelope import Envelope
+from pipehandler.mail.outcome import DELIVERED, DUPLICATE
 from pipehandler.stopwatch import Stopwatch
 from pipehandler.store import Store
 

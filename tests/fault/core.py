@@ -12,8 +12,8 @@ from real.database import Database
 from pipehandler import config
 from pipehandler.deadline import Deadline
 from pipehandler.deliver import deliver
-from pipehandler.envelope import Envelope
-from pipehandler.outcome import Result
+from pipehandler.mail.envelope import Envelope
+from pipehandler.mail.outcome import Result
 from pipehandler.stopwatch import Stopwatch
 from pipehandler.store import Store
 

@@ -24,7 +24,7 @@ from real.postgresql import FAST, PostgreSQL
 from real.stream import announce, ingest, numbered
 
 import pipehandler
-from pipehandler.fingerprint import identify
+from pipehandler.mail.fingerprint import identify
 from pipehandler.store import StoreError
 
 from .ledger import Row, Scale, Way

@@ -13,8 +13,8 @@ from real.database import Database
 from real.submission import submission
 
 from pipehandler.admin import cli
+from pipehandler.mail.sysexits import EX_CANTCREAT, EX_DATAERR, EX_NOINPUT, EX_UNAVAILABLE
 from pipehandler.store import Store
-from pipehandler.sysexits import EX_CANTCREAT, EX_DATAERR, EX_NOINPUT, EX_UNAVAILABLE
 
 USAGE = 2  # click's status for a wrong call
 

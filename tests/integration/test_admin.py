@@ -14,10 +14,10 @@ from real.handler import ENVIRONMENT, entrypoint
 from real.submission import submission
 
 from pipehandler import __version__
-from pipehandler.document import Document
+from pipehandler.mail.document import Document
+from pipehandler.mail.sysexits import EX_CONFIG, EX_NOINPUT, EX_UNAVAILABLE
 from pipehandler.mailbox import NoSuchMessage, attachment
 from pipehandler.store import Store
-from pipehandler.sysexits import EX_CONFIG, EX_NOINPUT, EX_UNAVAILABLE
 
 USAGE = 2  # click's status for a wrong call
 

@@ -24,12 +24,12 @@ from real.service import wait_until
 from real.submission import MESSAGE, submission
 
 from pipehandler import expiry, mailbox, quarantine
-from pipehandler.document import Document
-from pipehandler.fingerprint import identify
+from pipehandler.mail.document import Document
+from pipehandler.mail.fingerprint import identify
+from pipehandler.mail.sysexits import EX_CONFIG, EX_NOINPUT, EX_UNAVAILABLE
 from pipehandler.mailbox import NoSuchMessage
 from pipehandler.retention import Rule
 from pipehandler.store import Store, Stored, StoreError
-from pipehandler.sysexits import EX_CONFIG, EX_NOINPUT, EX_UNAVAILABLE
 
 PICTURE = (
     b"From: News <News@Sender.example>\nMessage-ID: <picture@sender.example>\nList-Id: <Garden.sender.example>\n"

@@ -11,11 +11,11 @@ from real.console import Console, everything
 from real.database import Database
 from real.submission import submission
 
-from pipehandler.document import Document
-from pipehandler.envelope import Envelope
-from pipehandler.fingerprint import identify
+from pipehandler.mail.document import Document
+from pipehandler.mail.envelope import Envelope
+from pipehandler.mail.fingerprint import identify
+from pipehandler.mail.sysexits import EX_DATAERR, EX_TEMPFAIL, EX_UNAVAILABLE
 from pipehandler.store import Store
-from pipehandler.sysexits import EX_DATAERR, EX_TEMPFAIL, EX_UNAVAILABLE
 
 LETTER = (
     b"Received: by mx\nFrom: Ann <ann@example.org>\nMessage-ID: <1@example.org>\nSubject: \xff\xfe no UTF-8\n\n"

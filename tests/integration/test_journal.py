@@ -18,7 +18,7 @@ from real.service import ResidentHandler, Service, begin, configure, ended, held
 
 from pipehandler import journal
 from pipehandler.journal import BOUNDS, KILLED, NAME, Journal
-from pipehandler.outcome import DELIVERED, FAULT
+from pipehandler.mail.outcome import DELIVERED, FAULT
 from pipehandler.stopwatch import PHASES
 from pipehandler.tally import Exits, JournalError, Record, records, tally
 

@@ -11,8 +11,8 @@ from real.service import stuck
 from real.submission import submission
 
 from pipehandler.config import Recipients
+from pipehandler.mail.sysexits import EX_NOUSER, EX_OK
 from pipehandler.store import Store
-from pipehandler.sysexits import EX_NOUSER, EX_OK
 
 MESSAGE = b"From: A <a@example.org>\nMessage-ID: <%s@example.org>\nSubject: one\n\nbody\n"
 REJECTED = Ended(EX_NOUSER, "5.1.1 recipient unknown\n")

@@ -29,8 +29,8 @@ from real.service import Service, begin, configure, ended, held, wait_until
 
 from pipehandler import __version__
 from pipehandler.config import load
+from pipehandler.mail.sysexits import EX_CANTCREAT, EX_CONFIG, EX_UNAVAILABLE
 from pipehandler.observation import observe
-from pipehandler.sysexits import EX_CANTCREAT, EX_CONFIG, EX_UNAVAILABLE
 
 USAGE = 2  # click's status for a wrong call
 SCRAPE_TIMEOUT = 10  # seconds, Prometheus' default

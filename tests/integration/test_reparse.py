@@ -17,12 +17,12 @@ from real.database import Database
 from real.service import wait_until
 from real.submission import MESSAGE, submission
 
-from pipehandler.document import Address, Attachment, Defect, Document
-from pipehandler.fingerprint import identify
+from pipehandler.mail.document import Address, Attachment, Defect, Document
+from pipehandler.mail.fingerprint import identify
+from pipehandler.mail.sysexits import EX_NOINPUT, EX_UNAVAILABLE
 from pipehandler.parse.message import PARSER_VERSION, parse
 from pipehandler.store import Store
 from pipehandler.submission import Submission
-from pipehandler.sysexits import EX_NOINPUT, EX_UNAVAILABLE
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SOME = sorted(GOLDEN.glob("*.eml"))

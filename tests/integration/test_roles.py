@@ -8,7 +8,7 @@ from psycopg.errors import InsufficientPrivilege, NotNullViolation
 from real.database import Database
 from real.submission import MESSAGE, submission
 
-from pipehandler.fingerprint import identify
+from pipehandler.mail.fingerprint import identify
 from pipehandler.store import Store
 
 TABLES = ("address", "attachment", "delivery", "message", "migration", "raw_message", "retention", "retention_change")

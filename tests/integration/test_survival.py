@@ -6,7 +6,7 @@ from pathlib import Path
 from real.database import Database
 from real.handler import Handler
 
-from pipehandler.fingerprint import identify
+from pipehandler.mail.fingerprint import identify
 
 # Nothing in it kills; but guessing the charset of so many parts takes longer than the CPU limit of the test.
 PART = b"--b\nContent-Type: text/plain\n\n" + "봄이 왔습니다\n".encode("euc-kr") * 3200

@@ -172,7 +172,7 @@ def test_postconf(mail: MailHost) -> None:
 
 def test_transport_and_entrypoint_agree(mail: MailHost) -> None:
     """master.cf passes every option that the entrypoint knows, and no other."""
-    from pipehandler.envelope import OPTIONS
+    from pipehandler.mail.envelope import OPTIONS
 
     options = re.findall(r"--([a-z-]+)=", mail.postconf("-M", "pipehandler/unix"))
     assert sorted(options) == sorted(OPTIONS)

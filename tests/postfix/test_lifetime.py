@@ -11,7 +11,7 @@ from real.following import following
 from real.mailhost import MailHost
 from real.service import wait_until
 
-from pipehandler.sysexits import EX_NOINPUT
+from pipehandler.mail.sysexits import EX_NOINPUT
 
 TTL = 12  # seconds
 MESSAGES = [

@@ -8,9 +8,9 @@ import pytest
 
 from pipehandler import admin
 from pipehandler.config import Config
-from pipehandler.outcome import TABLE
+from pipehandler.mail.outcome import TABLE
+from pipehandler.mail.sysexits import DEFERRED, EX_OK
 from pipehandler.retention import KEYS
-from pipehandler.sysexits import DEFERRED, EX_OK
 
 REPOSITORY = Path(__file__).parents[2]
 README = (REPOSITORY / "README.md").read_text("utf-8")

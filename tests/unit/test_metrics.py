@@ -13,9 +13,9 @@ from real.missing import missing
 
 from pipehandler.health import Health
 from pipehandler.journal import BOUNDS
+from pipehandler.mail.outcome import TABLE
 from pipehandler.metrics import METRICS, exposition, families
 from pipehandler.observation import Observation
-from pipehandler.outcome import TABLE
 from pipehandler.postqueue import QUEUES, Queued
 from pipehandler.tally import Duration, Exits, Tally
 

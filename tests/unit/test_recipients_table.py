@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from pipehandler.admin import cli
-from pipehandler.sysexits import EX_CONFIG
+from pipehandler.mail.sysexits import EX_CONFIG
 
 TIMES = "&user=postfix&connect_timeout=3&tcp_user_timeout=5000&options=-cstatement_timeout%3D5000"
 

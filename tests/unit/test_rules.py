@@ -10,8 +10,8 @@ import pytest
 from real.missing import missing
 
 from pipehandler import admin
+from pipehandler.mail.outcome import TABLE
 from pipehandler.metrics import METRICS
-from pipehandler.outcome import TABLE
 from pipehandler.postqueue import QUEUES
 
 RULES = Path(__file__).parents[2] / "postfix" / "pipehandler.rules.yml.example"

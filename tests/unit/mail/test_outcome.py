@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from pipehandler import outcome
-from pipehandler.outcome import TABLE, Outcome
-from pipehandler.sysexits import DEFERRED, EX_OK
+from pipehandler.mail import outcome
+from pipehandler.mail.outcome import TABLE, Outcome
+from pipehandler.mail.sysexits import DEFERRED, EX_OK
 
 UUID = "70ca6f71-7d53-888d-89e8-d8804ed332d8"
 

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from pipehandler.envelope import OPTIONS, Envelope, UsageError, from_argv
+from pipehandler.mail.envelope import OPTIONS, Envelope, UsageError, from_argv
 
 
 def envelope(*argv: str) -> Envelope:

@@ -1,0 +1,1 @@
+"""A message and its envelope as values: standard library only, no I/O, no clock."""
