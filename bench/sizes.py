@@ -14,8 +14,8 @@ from real.database import Database
 from report import Aim, Report, Table
 from setting import Clock, Setting, backends
 
-from pipehandler.config import memory_needed
 from pipehandler.mail.sysexits import EX_OK, EX_OSERR, EX_TEMPFAIL
+from pipehandler.settings.config import memory_needed
 
 SMALL = {"rounds": 1, "largest": 100_000}
 _SIZES = (1_000, 12_000, 100_000, 1_000_000, 10_000_000, 50_000_000)

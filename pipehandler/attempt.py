@@ -7,9 +7,9 @@ import time
 from contextlib import suppress
 
 from . import log, sentry
-from .config import Config
 from .journal import Journal
 from .mail.outcome import Result
+from .settings.config import Config
 from .stopwatch import Stopwatch
 
 

@@ -10,12 +10,12 @@ from selectors import EVENT_READ, BaseSelector
 
 from . import log, worker
 from .attempt import Attempt
-from .config import Config
 from .handover import option
 from .journal import Journal
 from .mail import outcome
 from .mail.outcome import Outcome, Result
 from .pipe import INGRESS
+from .settings.config import Config
 from .worker import Task
 
 _RESTART_SECONDS = 1.0

@@ -9,7 +9,6 @@ from dataclasses import replace
 
 from pipehandler.parse.message import PARSER_VERSION
 
-from .config import Config
 from .deadline import Deadline, TimeUp
 from .log import described
 from .mail import outcome
@@ -18,6 +17,7 @@ from .mail.envelope import Envelope
 from .mail.fingerprint import identify
 from .mail.outcome import Result
 from .parsing import read
+from .settings.config import Config
 from .stopwatch import Stopwatch
 from .store import DataRefused, Store, Stored, StoreError
 from .submission import Submission

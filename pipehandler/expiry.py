@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Any
 
 from .pattern import like
-from .retention import PATTERNS, TIMES, Rule
+from .settings.retention import PATTERNS, TIMES, Rule
 from .store import Store, StoreError
 
 BATCH = 500

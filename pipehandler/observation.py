@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import NamedTuple, TypeVar
 
-from .config import Config
 from .health import Health, health
 from .journal import NAME
 from .listening import ServeError, ask
@@ -19,6 +18,7 @@ from .migrate import migrations
 from .outage import Outage
 from .postconf import DEFAULT_DIRECTORY
 from .postqueue import Queued, QueueError, queued
+from .settings.config import Config
 from .store import Store, StoreError
 from .tally import JournalError, Tally, tally
 

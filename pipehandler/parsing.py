@@ -10,10 +10,10 @@ from typing import NamedTuple
 from pipehandler.parse.message import parse
 
 from .child import survives
-from .config import Config
 from .deadline import Deadline, TimeUp
 from .log import described
 from .mail.document import Document
+from .settings.config import Config
 from .survival import Mark
 
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from . import log
 from .attempt import Attempt
-from .config import DEFAULT_PATH, Config, ConfigError, load
 from .cut import Caller, is_orphan, queue_file_octets
 from .deadline import Deadline, TimeUp
 from .handover import option
@@ -23,6 +22,7 @@ from .mail.outcome import Result
 from .mail.sysexits import EX_OK
 from .outage import Outage
 from .rlimit import limit
+from .settings.config import DEFAULT_PATH, Config, ConfigError, load
 
 if TYPE_CHECKING:
     from .store import Store

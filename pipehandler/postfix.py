@@ -5,7 +5,7 @@ import re
 import sys
 from urllib.parse import unquote, urlsplit
 
-from .share import share
+from .settings.share import share
 
 FILES = (
     "master.cf",

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from . import __version__
 from .child import detach
-from .config import Config
 from .journal import Journal
 from .log import described
 from .mail.outcome import FAULT, QUARANTINED, Result
+from .settings.config import Config
 
 if TYPE_CHECKING:
     from sentry_sdk.types import Event

@@ -6,8 +6,8 @@ from contextlib import suppress
 from pipehandler.parse.message import parse
 
 from . import systemd
-from .config import Config
 from .listening import ServeError, listen
+from .settings.config import Config
 from .supervisor import Supervisor
 
 _EXAMPLE = b"""\

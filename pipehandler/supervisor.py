@@ -19,11 +19,11 @@ from contextlib import suppress
 from selectors import EVENT_READ, DefaultSelector
 
 from . import systemd
-from .config import DEFAULT_PATH, Config, ConfigError, load
 from .crew import Crew, ended, event
 from .deadline import GRACE
 from .handover import INSTALLATION, LARGEST, option, peer
 from .mail import outcome
+from .settings.config import DEFAULT_PATH, Config, ConfigError, load
 from .worker import Task
 
 _ROOM = 512

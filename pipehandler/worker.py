@@ -15,13 +15,13 @@ from typing import NamedTuple, NoReturn
 
 from . import deadline, log
 from .attempt import Attempt
-from .config import Config
 from .cut import Caller
 from .deadline import GRACE
 from .handover import LARGEST, option, peer
 from .journal import Journal
 from .mail.outcome import FAULT, Result
 from .pipe import INGRESS, Resident, run
+from .settings.config import Config
 from .store import Store, StoreError
 
 READY, FREE, LAST = b"ready", b"free", b"last"

@@ -6,7 +6,7 @@ from importlib import import_module
 import click
 
 from pipehandler import __version__
-from pipehandler.config import DEFAULT_PATH
+from pipehandler.settings.config import DEFAULT_PATH
 
 COMMANDS = {
     "deliver": "setup.deliver",

@@ -10,10 +10,10 @@ from datetime import timedelta
 import click
 
 from pipehandler import pool
-from pipehandler.config import load
-from pipehandler.duration import FOREVER, period
 from pipehandler.mail.sysexits import EX_CANTCREAT, EX_DATAERR, EX_NOINPUT
 from pipehandler.pool import AddressTaken, NoAddress, NoSuchLease, Row
+from pipehandler.settings.config import load
+from pipehandler.settings.duration import FOREVER, period
 from pipehandler.store import Store
 from pipehandler.table import cut, safe, table
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import click
 
-from pipehandler.config import ConfigError, load
 from pipehandler.listening import ServeError
 from pipehandler.mail.sysexits import EX_CONFIG, EX_NOINPUT, EX_UNAVAILABLE
 from pipehandler.mailbox import NoSuchMessage
 from pipehandler.migrate import MigrationError
+from pipehandler.settings.config import ConfigError, load
 from pipehandler.store import Store, StoreError
 from pipehandler.table import UNSAFE
 

@@ -9,8 +9,8 @@ from types import FrameType
 import click
 
 from pipehandler import expiry
-from pipehandler.config import load
 from pipehandler.expiry import APPLIED, ATTACHMENTS, BATCH, CHANGED, DELIVERIES, LEASES, MESSAGES, RAWS, WAITING, Counts
+from pipehandler.settings.config import load
 
 from .command import Failure, told
 from .upkeep import INTERRUPTED, opened_for_upkeep, progress

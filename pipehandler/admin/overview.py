@@ -4,9 +4,9 @@ import time
 
 import click
 
-from pipehandler.config import load
 from pipehandler.observation import observe
 from pipehandler.postconf import DEFAULT_DIRECTORY
+from pipehandler.settings.config import load
 from pipehandler.status import DAY, Status, as_json, lines, status
 from pipehandler.table import safe
 from pipehandler.tally import JournalError, records

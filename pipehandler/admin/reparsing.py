@@ -9,9 +9,9 @@ import click
 
 from pipehandler import mailbox
 from pipehandler import reparse as core
-from pipehandler.config import load
 from pipehandler.mail.sysexits import EX_OSERR
 from pipehandler.reparse import ALL, FAILED, KEPT, OLDER, STILL_FAILED, Reparsed
+from pipehandler.settings.config import load
 from pipehandler.store import StoreError
 from pipehandler.table import UNSAFE, cut
 

@@ -7,9 +7,9 @@ from typing import Any
 import click
 
 from pipehandler import postfix
-from pipehandler.config import DEFAULT_SOCKET, load
 from pipehandler.listening import ask
 from pipehandler.migrate import migrate, plan
+from pipehandler.settings.config import DEFAULT_SOCKET, load
 from pipehandler.store import uri
 from pipehandler.table import table
 

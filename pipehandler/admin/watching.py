@@ -8,10 +8,10 @@ from pathlib import Path
 
 import click
 
-from pipehandler.config import load
 from pipehandler.mail.sysexits import EX_CANTCREAT, EX_UNAVAILABLE
 from pipehandler.observation import Observation, observe
 from pipehandler.postconf import DEFAULT_DIRECTORY
+from pipehandler.settings.config import load
 
 from .command import Failure, told
 

@@ -4,10 +4,10 @@ import os
 import re
 from collections.abc import Iterator
 
-from pipehandler.config import DEFAULT_PATH, Config
 from pipehandler.mail.envelope import OPTIONS
 from pipehandler.postconf import Service
 from pipehandler.postfix import ENTRYPOINT
+from pipehandler.settings.config import DEFAULT_PATH, Config
 
 DEFERRED = "Every message would be deferred, and returned to its sender in the end."
 

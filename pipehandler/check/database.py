@@ -13,10 +13,10 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from pipehandler.config import Config
 from pipehandler.health import health
 from pipehandler.mail.outcome import MISCONFIGURED
 from pipehandler.migrate import migrations
+from pipehandler.settings.config import Config
 from pipehandler.store import Store, StoreError
 
 from .finding import Finding

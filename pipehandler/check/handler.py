@@ -9,7 +9,7 @@ import shlex
 import stat
 from collections.abc import Callable, Iterator
 
-from pipehandler.config import Config, ConfigError, load
+from pipehandler.settings.config import Config, ConfigError, load
 
 from .database import account, check_database
 from .finding import Finding

@@ -8,8 +8,8 @@ import re
 import shlex
 from collections.abc import Iterator
 
-from pipehandler.config import Config, ConfigError, load
 from pipehandler.postconf import Postfix, PostfixError, Service, seconds, words
+from pipehandler.settings.config import Config, ConfigError, load
 
 from .argv import configuration
 from .finding import Finding

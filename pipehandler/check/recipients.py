@@ -6,9 +6,9 @@ import shlex
 import sys
 from collections.abc import Iterator
 
-from pipehandler.config import Config
 from pipehandler.postconf import Postfix, words
 from pipehandler.postfix import literal
+from pipehandler.settings.config import Config
 
 from .finding import Finding
 

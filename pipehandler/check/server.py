@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from pipehandler.config import Config
+from pipehandler.settings.config import Config
 from pipehandler.store import Store
 
 from .finding import Finding

@@ -10,8 +10,8 @@ import shlex
 import sys
 from collections.abc import Iterator
 
-from pipehandler.config import Config
 from pipehandler.postconf import Postfix, PostfixError, Service
+from pipehandler.settings.config import Config
 
 from .argv import DEFERRED, Raw, check_argv, place
 from .finding import Finding

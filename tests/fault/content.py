@@ -24,7 +24,7 @@ from real.handler import Ended, Handler
 from real.postgresql import FAST, PostgreSQL
 from real.service import Service, wait_until
 
-from pipehandler.config import Limits, memory_needed
+from pipehandler.settings.config import Limits, memory_needed
 
 from . import core, hostile, measured
 from .ledger import Ledger, Row, Scale, Way

@@ -28,7 +28,7 @@ from pipehandler.mail.document import Document
 from pipehandler.mail.fingerprint import identify
 from pipehandler.mail.sysexits import EX_CONFIG, EX_NOINPUT, EX_UNAVAILABLE
 from pipehandler.mailbox import NoSuchMessage
-from pipehandler.retention import Rule
+from pipehandler.settings.retention import Rule
 from pipehandler.store import Store, Stored, StoreError
 
 PICTURE = (

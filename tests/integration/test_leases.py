@@ -10,8 +10,8 @@ from real.handler import Ended, Handler
 from real.service import stuck
 from real.submission import submission
 
-from pipehandler.config import Recipients
 from pipehandler.mail.sysexits import EX_NOUSER, EX_OK
+from pipehandler.settings.config import Recipients
 from pipehandler.store import Store
 
 MESSAGE = b"From: A <a@example.org>\nMessage-ID: <%s@example.org>\nSubject: one\n\nbody\n"

@@ -28,9 +28,9 @@ from real.proxy import FRONTEND, STALL, Fault, proxy
 from real.service import Service, begin, configure, ended, held, wait_until
 
 from pipehandler import __version__
-from pipehandler.config import load
 from pipehandler.mail.sysexits import EX_CANTCREAT, EX_CONFIG, EX_UNAVAILABLE
 from pipehandler.observation import observe
+from pipehandler.settings.config import load
 
 USAGE = 2  # click's status for a wrong call
 SCRAPE_TIMEOUT = 10  # seconds, Prometheus' default

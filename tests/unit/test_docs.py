@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from pipehandler import admin
-from pipehandler.config import Config
 from pipehandler.mail.outcome import TABLE
 from pipehandler.mail.sysexits import DEFERRED, EX_OK
-from pipehandler.retention import KEYS
+from pipehandler.settings.config import Config
+from pipehandler.settings.retention import KEYS
 
 REPOSITORY = Path(__file__).parents[2]
 README = (REPOSITORY / "README.md").read_text("utf-8")

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipehandler.config import Log
 from pipehandler.log import line, write
+from pipehandler.settings.config import Log
 
 HOSTILE = [
     'x" action=delivered status=0 y="',

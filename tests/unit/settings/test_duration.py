@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from pipehandler.duration import duration
+from pipehandler.settings.duration import duration
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from pipehandler.config import DEFAULT_PATH, Config, ConfigError, load, memory_needed
-from pipehandler.retention import KEYS, Rule
+from pipehandler.settings.config import DEFAULT_PATH, Config, ConfigError, load, memory_needed
+from pipehandler.settings.retention import KEYS, Rule
 
 DEFAULTS = {
     "database.conninfo": "",

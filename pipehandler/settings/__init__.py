@@ -1,0 +1,1 @@
+"""The settings of an installation, and the files that come with it."""
