@@ -9,8 +9,8 @@ from contextlib import suppress
 from . import log, sentry
 from .journal import Journal
 from .mail.outcome import Result
+from .runtime.stopwatch import Stopwatch
 from .settings.config import Config
-from .stopwatch import Stopwatch
 
 
 class Attempt:

@@ -9,7 +9,6 @@ from dataclasses import replace
 
 from pipehandler.parse.message import PARSER_VERSION
 
-from .deadline import Deadline, TimeUp
 from .log import described
 from .mail import outcome
 from .mail.document import Defect, Document
@@ -17,8 +16,9 @@ from .mail.envelope import Envelope
 from .mail.fingerprint import identify
 from .mail.outcome import Result
 from .parsing import read
+from .runtime.deadline import Deadline, TimeUp
+from .runtime.stopwatch import Stopwatch
 from .settings.config import Config
-from .stopwatch import Stopwatch
 from .store import DataRefused, Store, Stored, StoreError
 from .submission import Submission
 

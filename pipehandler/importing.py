@@ -17,15 +17,15 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from .bounded import bounded
-from .deadline import Deadline
 from .deliver import deliver
 from .mail.envelope import Envelope, lower_domain
 from .mail.fingerprint import identify
 from .mail.outcome import DUPLICATE, MISCONFIGURED, STORE_FULL, STORE_UNAVAILABLE, Result
 from .mail.prepended import told
+from .runtime.bounded import bounded
+from .runtime.deadline import Deadline
+from .runtime.stopwatch import Stopwatch
 from .settings.config import Config
-from .stopwatch import Stopwatch
 from .store import Store, StoreError
 
 INGRESS = "import"

@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import TypeVar
 
 from .mail.outcome import Outcome
-from .stopwatch import PHASES
+from .runtime.stopwatch import PHASES
 
 _T = TypeVar("_T")
 

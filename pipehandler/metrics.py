@@ -21,7 +21,7 @@ from .mail.outcome import DUPLICATE, OUTAGE, TABLE
 from .mail.sysexits import EX_OK, NAMES
 from .observation import Observation
 from .postqueue import QUEUES
-from .stopwatch import PHASES
+from .runtime.stopwatch import PHASES
 from .tally import Exits, Tally
 
 _Values = dict[tuple[str, ...], float]

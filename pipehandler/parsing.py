@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 from pipehandler.parse.message import parse
 
-from .child import survives
-from .deadline import Deadline, TimeUp
 from .log import described
 from .mail.document import Document
+from .runtime.child import survives
+from .runtime.deadline import Deadline, TimeUp
 from .settings.config import Config
 from .survival import Mark
 

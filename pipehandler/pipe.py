@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from . import log
 from .attempt import Attempt
 from .cut import Caller, is_orphan, queue_file_octets
-from .deadline import Deadline, TimeUp
 from .handover import option
 from .journal import Journal
 from .mail import outcome
@@ -21,7 +20,8 @@ from .mail.envelope import Envelope, UsageError, from_argv
 from .mail.outcome import Result
 from .mail.sysexits import EX_OK
 from .outage import Outage
-from .rlimit import limit
+from .runtime.deadline import Deadline, TimeUp
+from .runtime.rlimit import limit
 from .settings.config import DEFAULT_PATH, Config, ConfigError, load
 
 if TYPE_CHECKING:

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 
 from pipehandler.parse.message import PARSER_VERSION
 
-from .bounded import bounded
-from .deadline import Deadline
 from .mail.document import Document
 from .mail.envelope import Envelope
 from .mail.fingerprint import Identity
 from .parsing import read
+from .runtime.bounded import bounded
+from .runtime.deadline import Deadline
 from .settings.config import Config
 from .store import DataRefused, Store, check_size
 from .submission import Submission

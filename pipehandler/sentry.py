@@ -11,10 +11,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from . import __version__
-from .child import detach
 from .journal import Journal
 from .log import described
 from .mail.outcome import FAULT, QUARANTINED, Result
+from .runtime.child import detach
 from .settings.config import Config
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from contextlib import suppress
 
 from pipehandler.parse.message import parse
 
-from . import systemd
 from .listening import ServeError, listen
+from .runtime import systemd
 from .settings.config import Config
 from .supervisor import Supervisor
 

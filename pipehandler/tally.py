@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .journal import BOUNDS, KILLED, NAME
-from .stopwatch import PHASES
+from .runtime.stopwatch import PHASES
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 

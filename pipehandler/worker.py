@@ -13,14 +13,15 @@ from contextlib import suppress
 from functools import partial
 from typing import NamedTuple, NoReturn
 
-from . import deadline, log
+from . import log
 from .attempt import Attempt
 from .cut import Caller
-from .deadline import GRACE
 from .handover import LARGEST, option, peer
 from .journal import Journal
 from .mail.outcome import FAULT, Result
 from .pipe import INGRESS, Resident, run
+from .runtime import deadline
+from .runtime.deadline import GRACE
 from .settings.config import Config
 from .store import Store, StoreError
 

@@ -9,12 +9,12 @@ from real.database import Database
 
 from corpus.messages import names, needs_corpus, read
 from pipehandler import mailbox
-from pipehandler.deadline import Deadline
 from pipehandler.deliver import deliver
 from pipehandler.mail.envelope import Envelope
 from pipehandler.mail.outcome import DELIVERED, DUPLICATE
+from pipehandler.runtime.deadline import Deadline
+from pipehandler.runtime.stopwatch import Stopwatch
 from pipehandler.settings.config import Config, State
-from pipehandler.stopwatch import Stopwatch
 from pipehandler.store import Store
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from real.database import Database
 
-from pipehandler.deadline import Deadline
 from pipehandler.deliver import deliver
 from pipehandler.mail.envelope import Envelope
 from pipehandler.mail.outcome import Result
+from pipehandler.runtime.deadline import Deadline
+from pipehandler.runtime.stopwatch import Stopwatch
 from pipehandler.settings import config
-from pipehandler.stopwatch import Stopwatch
 from pipehandler.store import Store
 
 

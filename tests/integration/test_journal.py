@@ -19,7 +19,7 @@ from real.service import ResidentHandler, Service, begin, configure, ended, held
 from pipehandler import journal
 from pipehandler.journal import BOUNDS, KILLED, NAME, Journal
 from pipehandler.mail.outcome import DELIVERED, FAULT
-from pipehandler.stopwatch import PHASES
+from pipehandler.runtime.stopwatch import PHASES
 from pipehandler.tally import Exits, JournalError, Record, records, tally
 
 MESSAGE = b"From: secret@example.org\nMessage-ID: <secret-id@example.org>\nSubject: secret subject\n\nsecret body\n"

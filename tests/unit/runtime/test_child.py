@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipehandler.child import detach, survives
+from pipehandler.runtime.child import detach, survives
 
 
 def children() -> list[str]:

@@ -4,9 +4,9 @@ import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from ..settings.config import Limits
 from .deadline import clear
 from .rlimit import limit
-from .settings.config import Limits
 
 _KINDS = (
     *(resource.RLIMIT_AS, resource.RLIMIT_CPU, resource.RLIMIT_FSIZE, resource.RLIMIT_NPROC),

@@ -3,8 +3,8 @@ returns to Python and so does not see SIGALRM (SIGXCPU; death by signal defers).
 
 import resource
 
+from ..settings.config import Limits
 from .deadline import GRACE
-from .settings.config import Limits
 
 _LARGEST_FILE = 1 << 30  # octets; the log file and the journal are the only ones that grow
 

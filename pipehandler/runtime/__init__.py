@@ -1,0 +1,1 @@
+"""This process: its time, its limits, its children and its service manager."""
