@@ -9,12 +9,12 @@ __all__ = ["Delivery", "__version__", "follow"]
 
 TYPE_CHECKING = False  # typing itself is too costly for every delivery
 if TYPE_CHECKING:
-    from .stream import Delivery, follow
+    from .store.stream import Delivery, follow
 
 
 def __getattr__(name: str) -> object:
     if name in ("Delivery", "follow"):
-        from . import stream
+        from .store import stream
 
         return getattr(stream, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -19,8 +19,8 @@ from .parsing import read
 from .runtime.deadline import Deadline, TimeUp
 from .runtime.stopwatch import Stopwatch
 from .settings.config import Config
-from .store import DataRefused, Store, Stored, StoreError
-from .submission import Submission
+from .store.connection import DataRefused, Store, Stored, StoreError
+from .store.submission import Submission
 
 EXHAUSTED_ERRORS = frozenset({errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN})
 """Errors of the operating system that mean: out of memory, descriptors or processes (EX_OSERR)."""

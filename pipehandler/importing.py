@@ -26,7 +26,7 @@ from .runtime.bounded import bounded
 from .runtime.deadline import Deadline
 from .runtime.stopwatch import Stopwatch
 from .settings.config import Config
-from .store import Store, StoreError
+from .store.connection import Store, StoreError
 
 INGRESS = "import"
 

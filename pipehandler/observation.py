@@ -11,15 +11,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import NamedTuple, TypeVar
 
-from .health import Health, health
 from .journal import NAME
 from .listening import ServeError, ask
-from .migrate import migrations
 from .outage import Outage
 from .postconf import DEFAULT_DIRECTORY
 from .postqueue import Queued, QueueError, queued
 from .settings.config import Config
-from .store import Store, StoreError
+from .store.connection import Store, StoreError
+from .store.health import Health, health
+from .store.migrate import migrations
 from .tally import JournalError, Tally, tally
 
 _T = TypeVar("_T")

@@ -25,7 +25,7 @@ from .runtime.rlimit import limit
 from .settings.config import DEFAULT_PATH, Config, ConfigError, load
 
 if TYPE_CHECKING:
-    from .store import Store
+    from .store.connection import Store
 
 INGRESS = "pipe"
 
@@ -120,7 +120,7 @@ def _deliver(
 
     from .deliver import deliver
     from .mail.fingerprint import prepended
-    from .store import Store
+    from .store.connection import Store
 
     # ${size} does not count what pipe(8) itself prepended to the message.
     short = envelope.size is not None and queue_file_octets(raw, prepended(raw)) < envelope.size

@@ -18,8 +18,8 @@ from .parsing import read
 from .runtime.bounded import bounded
 from .runtime.deadline import Deadline
 from .settings.config import Config
-from .store import DataRefused, Store, check_size
-from .submission import Submission
+from .store.connection import DataRefused, Store, check_size
+from .store.submission import Submission
 
 FAILED, OLDER, ALL = "failed", "older", "all"
 """Which messages: those in quarantine, those that another version of the parser has read, all."""

@@ -23,7 +23,7 @@ from .pipe import INGRESS, Resident, run
 from .runtime import deadline
 from .runtime.deadline import GRACE
 from .settings.config import Config
-from .store import Store, StoreError
+from .store.connection import Store, StoreError
 
 READY, FREE, LAST = b"ready", b"free", b"last"
 """What a worker tells the supervisor: give me a first message; that is done, give me another; or: that was my last one."""

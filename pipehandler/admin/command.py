@@ -13,10 +13,10 @@ import click
 
 from pipehandler.listening import ServeError
 from pipehandler.mail.sysexits import EX_CONFIG, EX_NOINPUT, EX_UNAVAILABLE
-from pipehandler.mailbox import NoSuchMessage
-from pipehandler.migrate import MigrationError
 from pipehandler.settings.config import ConfigError, load
-from pipehandler.store import Store, StoreError
+from pipehandler.store.connection import Store, StoreError
+from pipehandler.store.mailbox import NoSuchMessage
+from pipehandler.store.migrate import MigrationError
 from pipehandler.table import UNSAFE
 
 _STATEMENT_TIMEOUT = 3600  # seconds; a person can press Ctrl-C

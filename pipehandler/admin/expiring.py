@@ -8,9 +8,20 @@ from types import FrameType
 
 import click
 
-from pipehandler import expiry
-from pipehandler.expiry import APPLIED, ATTACHMENTS, BATCH, CHANGED, DELIVERIES, LEASES, MESSAGES, RAWS, WAITING, Counts
 from pipehandler.settings.config import load
+from pipehandler.store import expiry
+from pipehandler.store.expiry import (
+    APPLIED,
+    ATTACHMENTS,
+    BATCH,
+    CHANGED,
+    DELIVERIES,
+    LEASES,
+    MESSAGES,
+    RAWS,
+    WAITING,
+    Counts,
+)
 
 from .command import Failure, told
 from .upkeep import INTERRUPTED, opened_for_upkeep, progress

@@ -7,7 +7,7 @@ import threading
 
 import click
 
-from pipehandler.stream import NOW, Delivery, follow
+from pipehandler.store.stream import NOW, Delivery, follow
 from pipehandler.table import cut
 
 from .command import chosen_conninfo, echo_json, local, told
@@ -44,7 +44,7 @@ def follow_(
     if cursor is not None and from_start:
         raise click.UsageError("give --cursor or --from-start, not both")
     begin = "" if from_start else NOW if cursor is None else cursor
-    logging.getLogger("pipehandler.stream").addHandler(_Stderr())
+    logging.getLogger("pipehandler.store.stream").addHandler(_Stderr())
     threading.Thread(target=_leave_when_nobody_reads, daemon=True).start()
     with told(), hinted("pipehandler_reader"):
         try:

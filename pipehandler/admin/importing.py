@@ -15,7 +15,7 @@ from pipehandler.importing import File, Refused
 from pipehandler.mail.outcome import DUPLICATE, NEWS
 from pipehandler.mail.sysexits import EX_DATAERR, EX_OK, EX_TEMPFAIL, EX_UNAVAILABLE
 from pipehandler.settings.config import Config, load
-from pipehandler.store import Store
+from pipehandler.store.connection import Store
 from pipehandler.table import cut
 
 from .command import Failure, told

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import click
 
-from pipehandler import quarantine as store_of
 from pipehandler.mail.sysexits import EX_CANTCREAT
-from pipehandler.mailbox import NoSuchMessage, Row
-from pipehandler.quarantine import FileDiffers
+from pipehandler.store import quarantine as store_of
+from pipehandler.store.mailbox import NoSuchMessage, Row
+from pipehandler.store.quarantine import FileDiffers
 from pipehandler.table import cut, safe, table
 
 from .command import Failure, echo_json, local, opened_store

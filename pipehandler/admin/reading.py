@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from pipehandler import mailbox
+from pipehandler.store import mailbox
 from pipehandler.table import cut, safe, table
 
 from .command import echo_json, local, opened_store

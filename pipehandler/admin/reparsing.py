@@ -7,12 +7,12 @@ from uuid import UUID
 
 import click
 
-from pipehandler import mailbox
 from pipehandler import reparse as core
 from pipehandler.mail.sysexits import EX_OSERR
 from pipehandler.reparse import ALL, FAILED, KEPT, OLDER, STILL_FAILED, Reparsed
 from pipehandler.settings.config import load
-from pipehandler.store import StoreError
+from pipehandler.store import mailbox
+from pipehandler.store.connection import StoreError
 from pipehandler.table import UNSAFE, cut
 
 from .command import Failure, told

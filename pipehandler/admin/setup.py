@@ -8,9 +8,9 @@ import click
 
 from pipehandler import postfix
 from pipehandler.listening import ask
-from pipehandler.migrate import migrate, plan
 from pipehandler.settings.config import DEFAULT_SOCKET, load
-from pipehandler.store import uri
+from pipehandler.store.connection import uri
+from pipehandler.store.migrate import migrate, plan
 from pipehandler.table import table
 
 from .command import echo_json, opened_store, told

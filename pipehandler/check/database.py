@@ -13,11 +13,11 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from pipehandler.health import health
 from pipehandler.mail.outcome import MISCONFIGURED
-from pipehandler.migrate import migrations
 from pipehandler.settings.config import Config
-from pipehandler.store import Store, StoreError
+from pipehandler.store.connection import Store, StoreError
+from pipehandler.store.health import health
+from pipehandler.store.migrate import migrations
 
 from .finding import Finding
 from .role import check_role

@@ -7,7 +7,7 @@ hostile message took over could read or change other people's mail.
 from collections.abc import Iterator
 from typing import Any
 
-from pipehandler.store import Store
+from pipehandler.store.connection import Store
 
 from .finding import Finding
 

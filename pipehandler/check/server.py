@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pipehandler.settings.config import Config
-from pipehandler.store import Store
+from pipehandler.store.connection import Store
 
 from .finding import Finding
 from .role import quoted

@@ -8,14 +8,14 @@ from pathlib import Path
 from real.database import Database
 
 from corpus.messages import names, needs_corpus, read
-from pipehandler import mailbox
 from pipehandler.deliver import deliver
 from pipehandler.mail.envelope import Envelope
 from pipehandler.mail.outcome import DELIVERED, DUPLICATE
 from pipehandler.runtime.deadline import Deadline
 from pipehandler.runtime.stopwatch import Stopwatch
 from pipehandler.settings.config import Config, State
-from pipehandler.store import Store
+from pipehandler.store import mailbox
+from pipehandler.store.connection import Store
 
 
 def kibibytes(what: str) -> int:

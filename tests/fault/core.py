@@ -15,7 +15,7 @@ from pipehandler.mail.outcome import Result
 from pipehandler.runtime.deadline import Deadline
 from pipehandler.runtime.stopwatch import Stopwatch
 from pipehandler.settings import config
-from pipehandler.store import Store
+from pipehandler.store.connection import Store
 
 
 class Core:

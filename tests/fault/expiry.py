@@ -14,8 +14,8 @@ from typing import Any
 from real.database import Database
 from real.submission import submission
 
-from pipehandler import expiry
-from pipehandler.store import Store, StoreError
+from pipehandler.store import expiry
+from pipehandler.store.connection import Store, StoreError
 
 from .ledger import Row
 from .mailbox import clear, stored

@@ -25,7 +25,7 @@ from real.stream import announce, ingest, numbered
 
 import pipehandler
 from pipehandler.mail.fingerprint import identify
-from pipehandler.store import StoreError
+from pipehandler.store.connection import StoreError
 
 from .ledger import Row, Scale, Way
 

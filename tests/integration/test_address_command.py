@@ -14,7 +14,7 @@ from real.submission import submission
 
 from pipehandler.admin import cli
 from pipehandler.mail.sysexits import EX_CANTCREAT, EX_DATAERR, EX_NOINPUT, EX_UNAVAILABLE
-from pipehandler.store import Store
+from pipehandler.store.connection import Store
 
 USAGE = 2  # click's status for a wrong call
 

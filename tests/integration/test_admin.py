@@ -16,8 +16,8 @@ from real.submission import submission
 from pipehandler import __version__
 from pipehandler.mail.document import Document
 from pipehandler.mail.sysexits import EX_CONFIG, EX_NOINPUT, EX_UNAVAILABLE
-from pipehandler.mailbox import NoSuchMessage, attachment
-from pipehandler.store import Store
+from pipehandler.store.connection import Store
+from pipehandler.store.mailbox import NoSuchMessage, attachment
 
 USAGE = 2  # click's status for a wrong call
 

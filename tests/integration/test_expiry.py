@@ -23,13 +23,13 @@ from real.handler import Handler
 from real.service import wait_until
 from real.submission import MESSAGE, submission
 
-from pipehandler import expiry, mailbox, quarantine
 from pipehandler.mail.document import Document
 from pipehandler.mail.fingerprint import identify
 from pipehandler.mail.sysexits import EX_CONFIG, EX_NOINPUT, EX_UNAVAILABLE
-from pipehandler.mailbox import NoSuchMessage
 from pipehandler.settings.retention import Rule
-from pipehandler.store import Store, Stored, StoreError
+from pipehandler.store import expiry, mailbox, quarantine
+from pipehandler.store.connection import Store, Stored, StoreError
+from pipehandler.store.mailbox import NoSuchMessage
 
 PICTURE = (
     b"From: News <News@Sender.example>\nMessage-ID: <picture@sender.example>\nList-Id: <Garden.sender.example>\n"

@@ -13,7 +13,7 @@ from real.service import wait_until
 from real.stream import Coming, announce, ingest, stored, writing
 
 import pipehandler
-from pipehandler.store import StoreError
+from pipehandler.store.connection import StoreError
 
 LONG = 30.0
 """Seconds between two polls: what comes before that was woken."""
@@ -104,7 +104,7 @@ def test_filters(database: Database) -> None:
 
 def test_a_restart(own_database: Database, caplog: pytest.LogCaptureFixture) -> None:
     """Through a restart of the server, and a crash, the stream goes on where it was; that the database was away is logged once."""
-    caplog.set_level(logging.WARNING, "pipehandler.stream")
+    caplog.set_level(logging.WARNING, "pipehandler.store.stream")
     coming = Coming(pipehandler.follow(reader(own_database), poll=LONG), 3)
     for number, how in enumerate((signal.SIGINT, signal.SIGKILL, None)):
         wanted = stored(own_database, number)

@@ -18,7 +18,7 @@ from real.stream import announce, numbered, stored
 from real.submission import submission
 
 import pipehandler
-from pipehandler.store import Store
+from pipehandler.store.connection import Store
 
 
 @pytest.fixture

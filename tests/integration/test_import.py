@@ -15,7 +15,7 @@ from pipehandler.mail.document import Document
 from pipehandler.mail.envelope import Envelope
 from pipehandler.mail.fingerprint import identify
 from pipehandler.mail.sysexits import EX_DATAERR, EX_TEMPFAIL, EX_UNAVAILABLE
-from pipehandler.store import Store
+from pipehandler.store.connection import Store
 
 LETTER = (
     b"Received: by mx\nFrom: Ann <ann@example.org>\nMessage-ID: <1@example.org>\nSubject: \xff\xfe no UTF-8\n\n"

@@ -15,10 +15,10 @@ from real.handler import Handler
 from real.proxy import AFTER, BACKEND, BEFORE, CUT, FRONTEND, INSIDE, RESET, STALL, Fault, Proxy, message, proxy
 from real.submission import MESSAGE, submission
 
-from pipehandler import mailbox
 from pipehandler.mail import outcome
 from pipehandler.mail.document import Attachment, Defect, Document
-from pipehandler.store import DataRefused, Store, Stored, StoreError
+from pipehandler.store import mailbox
+from pipehandler.store.connection import DataRefused, Store, Stored, StoreError
 
 OTHER = MESSAGE.replace(b"one", b"two")
 NUMBERS = itertools.count()

@@ -12,7 +12,7 @@ from real.submission import submission
 
 from pipehandler.mail.sysexits import EX_NOUSER, EX_OK
 from pipehandler.settings.config import Recipients
-from pipehandler.store import Store
+from pipehandler.store.connection import Store
 
 MESSAGE = b"From: A <a@example.org>\nMessage-ID: <%s@example.org>\nSubject: one\n\nbody\n"
 REJECTED = Ended(EX_NOUSER, "5.1.1 recipient unknown\n")

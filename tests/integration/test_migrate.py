@@ -13,8 +13,8 @@ from conftest import VERSIONS
 from real.database import Database
 from real.postgresql import PostgreSQL
 
-from pipehandler.migrate import Migration, MigrationError, migrate, migrations, pending, plan
-from pipehandler.store import Store, StoreError
+from pipehandler.store.connection import Store, StoreError
+from pipehandler.store.migrate import Migration, MigrationError, migrate, migrations, pending, plan
 
 _numbers = itertools.count(1)
 

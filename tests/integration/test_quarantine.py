@@ -12,11 +12,11 @@ from real.database import Database
 from real.service import wait_until
 from real.submission import submission
 
-from pipehandler import quarantine
 from pipehandler.mail.document import Defect, Document
 from pipehandler.mail.sysexits import EX_CANTCREAT, EX_NOINPUT, EX_UNAVAILABLE
-from pipehandler.mailbox import NoSuchMessage
-from pipehandler.store import Store, Stored
+from pipehandler.store import quarantine
+from pipehandler.store.connection import Store, Stored
+from pipehandler.store.mailbox import NoSuchMessage
 
 BROKEN = b"Received: by mx\nSubject: broken\nMessage-ID: <broken@example.org>\n\nFrom here on\n>From there\nbody\n"
 HOSTILE = b"X\x1b[2J: \x9b31m\xe2\x80\xae\nSubject: \x1b]0;title\x07\n\nbody\n"

@@ -21,8 +21,8 @@ from pipehandler.mail.document import Address, Attachment, Defect, Document
 from pipehandler.mail.fingerprint import identify
 from pipehandler.mail.sysexits import EX_NOINPUT, EX_UNAVAILABLE
 from pipehandler.parse.message import PARSER_VERSION, parse
-from pipehandler.store import Store
-from pipehandler.submission import Submission
+from pipehandler.store.connection import Store
+from pipehandler.store.submission import Submission
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SOME = sorted(GOLDEN.glob("*.eml"))

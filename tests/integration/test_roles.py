@@ -9,7 +9,7 @@ from real.database import Database
 from real.submission import MESSAGE, submission
 
 from pipehandler.mail.fingerprint import identify
-from pipehandler.store import Store
+from pipehandler.store.connection import Store
 
 TABLES = ("address", "attachment", "delivery", "message", "migration", "raw_message", "retention", "retention_change")
 ACTIONS = {

@@ -8,7 +8,7 @@ from real.handler import Handler
 from real.proxy import proxy
 from real.submission import MESSAGE, submission
 
-from pipehandler.store import Store
+from pipehandler.store.connection import Store
 
 LARGE = MESSAGE + b"x" * 3_000_000
 

@@ -7,7 +7,7 @@ from real.database import Database
 from real.stream import after, ids, ingest, stored, writing
 from real.submission import MESSAGE, submission
 
-from pipehandler.store import Store
+from pipehandler.store.connection import Store
 
 
 def test_order_of_commit(every_database: Database) -> None:

@@ -9,8 +9,8 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import namedtuple_row
 
-from pipehandler.migrate import migrate
-from pipehandler.store import Store
+from pipehandler.store.connection import Store
+from pipehandler.store.migrate import migrate
 
 from .postgresql import PostgreSQL
 

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from pipehandler import postfix
-from pipehandler.store import uri
+from pipehandler.store.connection import uri
 
 from . import account
 from .handler import Handler

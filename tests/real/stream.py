@@ -10,8 +10,8 @@ from typing import Any
 import psycopg
 from psycopg.rows import namedtuple_row
 
-from pipehandler.store import Store, StoreError
-from pipehandler.stream import Delivery
+from pipehandler.store.connection import Store, StoreError
+from pipehandler.store.stream import Delivery
 
 from .database import Database
 from .submission import MESSAGE, submission

@@ -7,7 +7,7 @@ from pipehandler.mail.document import Document
 from pipehandler.mail.envelope import Envelope
 from pipehandler.mail.fingerprint import identify
 from pipehandler.parse.message import PARSER_VERSION, parse
-from pipehandler.submission import Submission
+from pipehandler.store.submission import Submission
 
 MESSAGE = b"From: A <a@example.org>\nMessage-ID: <1@example.org>\nSubject: one\n\nbody\n"
 

@@ -6,10 +6,10 @@ from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from typing import Any
 
-from .mail.document import Address, Document
-from .mail.envelope import Envelope
-from .mail.fingerprint import Identity
-from .settings.config import Recipients
+from ..mail.document import Address, Document
+from ..mail.envelope import Envelope
+from ..mail.fingerprint import Identity
+from ..settings.config import Recipients
 
 
 @dataclass(frozen=True, slots=True)

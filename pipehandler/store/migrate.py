@@ -8,8 +8,8 @@ database that is newer than this program. `plan` is the same as a script for psq
 from hashlib import sha256
 from typing import NamedTuple
 
-from .settings.share import share
-from .store import Store
+from ..settings.share import share
+from .connection import Store
 
 _LOCK = 0x70697065  # any number will do, the same everywhere; this is "pipe"
 

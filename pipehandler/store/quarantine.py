@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from ..mail.prepended import Told, with_fields
 from . import mailbox
-from .mail.prepended import Told, with_fields
+from .connection import Store, StoreError
 from .mailbox import NoSuchMessage, Row
-from .store import Store, StoreError
 
 _LIST = """
 SELECT m.id::text AS message, m.received_at, m.size,

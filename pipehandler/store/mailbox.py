@@ -9,9 +9,9 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from .mail.envelope import lower_domain
+from ..mail.envelope import lower_domain
+from .connection import Store
 from .pattern import escaped, like
-from .store import Store
 
 Row = dict[str, Any]
 

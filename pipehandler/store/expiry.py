@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
+from ..settings.retention import PATTERNS, TIMES, Rule
+from .connection import Store, StoreError
 from .pattern import like
-from .settings.retention import PATTERNS, TIMES, Rule
-from .store import Store, StoreError
 
 BATCH = 500
 

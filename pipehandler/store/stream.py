@@ -13,7 +13,7 @@ from contextlib import closing
 from datetime import datetime
 from typing import NamedTuple
 
-from .store import Store, StoreError
+from .connection import Store, StoreError
 
 NOW = "now"
 """A cursor for `follow`: begin with what comes from now on."""

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
-from .store import DataRefused, Store, StoreError
+from .connection import DataRefused, Store, StoreError
 
 Row = dict[str, Any]
 

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import NamedTuple
 
-from .store import Store
+from .connection import Store
 
 
 class Health(NamedTuple):

@@ -19,8 +19,8 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row
 
+from ..mail.outcome import MISCONFIGURED, STORE_FULL, STORE_UNAVAILABLE, Outcome
 from . import notification
-from .mail.outcome import MISCONFIGURED, STORE_FULL, STORE_UNAVAILABLE, Outcome
 from .notification import readable
 from .submission import Submission, octets
 

@@ -1,0 +1,1 @@
+"""PostgreSQL: the only folder that imports psycopg and holds SQL."""
