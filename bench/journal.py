@@ -16,8 +16,8 @@ from pathlib import Path
 from report import Aim, Report, Table
 from setting import Setting
 
-from pipehandler.journal import Journal
 from pipehandler.mail.outcome import DELIVERED
+from pipehandler.record.journal import Journal
 
 SMALL = {"rounds": 3, "records": 1_000}
 PHASES = {"start": 0.1, "read": 0.001, "parse": 0.01, "store": 0.01}

@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from selectors import EVENT_READ, BaseSelector
 
-from . import log, worker
-from .attempt import Attempt
+from . import worker
 from .handover import option
-from .journal import Journal
 from .mail import outcome
 from .mail.outcome import Outcome, Result
 from .pipe import INGRESS
+from .record import log
+from .record.attempt import Attempt
+from .record.journal import Journal
 from .settings.config import Config
 from .worker import Task
 

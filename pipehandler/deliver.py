@@ -9,13 +9,13 @@ from dataclasses import replace
 
 from pipehandler.parse.message import PARSER_VERSION
 
-from .log import described
 from .mail import outcome
 from .mail.document import Defect, Document
 from .mail.envelope import Envelope
 from .mail.fingerprint import identify
 from .mail.outcome import Result
 from .parsing import read
+from .record.log import described
 from .runtime.deadline import Deadline, TimeUp
 from .runtime.stopwatch import Stopwatch
 from .settings.config import Config

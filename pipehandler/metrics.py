@@ -16,11 +16,11 @@ from prometheus_client.registry import Collector
 from pipehandler.parse.message import PARSER_VERSION
 
 from . import __version__
-from .journal import BOUNDS, KILLED
 from .mail.outcome import DUPLICATE, OUTAGE, TABLE
 from .mail.sysexits import EX_OK, NAMES
 from .observation import Observation
 from .postqueue import QUEUES
+from .record.journal import BOUNDS, KILLED
 from .runtime.stopwatch import PHASES
 from .tally import Exits, Tally
 

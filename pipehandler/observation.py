@@ -11,11 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import NamedTuple, TypeVar
 
-from .journal import NAME
 from .listening import ServeError, ask
 from .outage import Outage
 from .postconf import DEFAULT_DIRECTORY
 from .postqueue import Queued, QueueError, queued
+from .record.journal import NAME
 from .settings.config import Config
 from .store.connection import Store, StoreError
 from .store.health import Health, health

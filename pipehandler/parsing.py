@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from pipehandler.parse.message import parse
 
-from .log import described
 from .mail.document import Document
+from .record.log import described
 from .runtime.child import survives
 from .runtime.deadline import Deadline, TimeUp
 from .settings.config import Config

@@ -10,16 +10,16 @@ import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from . import log
-from .attempt import Attempt
 from .cut import Caller, is_orphan, queue_file_octets
 from .handover import option
-from .journal import Journal
 from .mail import outcome
 from .mail.envelope import Envelope, UsageError, from_argv
 from .mail.outcome import Result
 from .mail.sysexits import EX_OK
 from .outage import Outage
+from .record import log
+from .record.attempt import Attempt
+from .record.journal import Journal
 from .runtime.deadline import Deadline, TimeUp
 from .runtime.rlimit import limit
 from .settings.config import DEFAULT_PATH, Config, ConfigError, load

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from .journal import KILLED
 from .mail import outcome
 from .mail.sysexits import EX_OK
 from .observation import Observation
+from .record.journal import KILLED
 from .table import cut, table
 from .tally import Record
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .journal import BOUNDS, KILLED, NAME
+from .record.journal import BOUNDS, KILLED, NAME
 from .runtime.stopwatch import PHASES
 
 _TICKS = os.sysconf("SC_CLK_TCK")

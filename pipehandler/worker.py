@@ -13,13 +13,13 @@ from contextlib import suppress
 from functools import partial
 from typing import NamedTuple, NoReturn
 
-from . import log
-from .attempt import Attempt
 from .cut import Caller
 from .handover import LARGEST, option, peer
-from .journal import Journal
 from .mail.outcome import FAULT, Result
 from .pipe import INGRESS, Resident, run
+from .record import log
+from .record.attempt import Attempt
+from .record.journal import Journal
 from .runtime import deadline
 from .runtime.deadline import GRACE
 from .settings.config import Config

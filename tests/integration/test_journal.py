@@ -16,9 +16,9 @@ from real.database import Database
 from real.handler import Handler
 from real.service import ResidentHandler, Service, begin, configure, ended, held, stuck, wait_until
 
-from pipehandler import journal
-from pipehandler.journal import BOUNDS, KILLED, NAME, Journal
 from pipehandler.mail.outcome import DELIVERED, FAULT
+from pipehandler.record import journal
+from pipehandler.record.journal import BOUNDS, KILLED, NAME, Journal
 from pipehandler.runtime.stopwatch import PHASES
 from pipehandler.tally import Exits, JournalError, Record, records, tally
 

@@ -11,10 +11,10 @@ from real.database import Database
 from real.handler import Handler
 from real.service import Service, configure
 
-from pipehandler.journal import KILLED
 from pipehandler.mail import outcome
 from pipehandler.mail.outcome import TABLE
 from pipehandler.observation import Observation
+from pipehandler.record.journal import KILLED
 from pipehandler.status import bars, lines, status, way_out
 from pipehandler.tally import Record, Tally
 

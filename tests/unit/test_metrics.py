@@ -11,11 +11,11 @@ from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from real.missing import missing
 
-from pipehandler.journal import BOUNDS
 from pipehandler.mail.outcome import TABLE
 from pipehandler.metrics import METRICS, exposition, families
 from pipehandler.observation import Observation
 from pipehandler.postqueue import QUEUES, Queued
+from pipehandler.record.journal import BOUNDS
 from pipehandler.store.health import Health
 from pipehandler.tally import Duration, Exits, Tally
 

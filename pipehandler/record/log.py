@@ -9,7 +9,7 @@ import os
 import re
 import syslog
 
-from .settings.config import Log
+from ..settings.config import Log
 
 _PLAIN = re.compile(r"[!#-&(-<>-\[\]-~]+")  # without quotes, backslash, space and the equals sign
 _LONGEST = 400

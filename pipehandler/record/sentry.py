@@ -10,12 +10,12 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from . import __version__
+from .. import __version__
+from ..mail.outcome import FAULT, QUARANTINED, Result
+from ..runtime.child import detach
+from ..settings.config import Config
 from .journal import Journal
 from .log import described
-from .mail.outcome import FAULT, QUARANTINED, Result
-from .runtime.child import detach
-from .settings.config import Config
 
 if TYPE_CHECKING:
     from sentry_sdk.types import Event

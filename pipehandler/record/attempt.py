@@ -6,11 +6,11 @@ The log is for whoever looks for one message, the journal for whoever counts the
 import time
 from contextlib import suppress
 
+from ..mail.outcome import Result
+from ..runtime.stopwatch import Stopwatch
+from ..settings.config import Config
 from . import log, sentry
 from .journal import Journal
-from .mail.outcome import Result
-from .runtime.stopwatch import Stopwatch
-from .settings.config import Config
 
 
 class Attempt:

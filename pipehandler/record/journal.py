@@ -14,8 +14,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeVar
 
-from .mail.outcome import Outcome
-from .runtime.stopwatch import PHASES
+from ..mail.outcome import Outcome
+from ..runtime.stopwatch import PHASES
 
 _T = TypeVar("_T")
 

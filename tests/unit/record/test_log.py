@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipehandler.log import line, write
+from pipehandler.record.log import line, write
 from pipehandler.settings.config import Log
 
 HOSTILE = [
