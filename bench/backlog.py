@@ -12,7 +12,7 @@ from real.mailhost import DOMAIN
 from report import Report, Table
 from setting import Setting, Spent, Watch
 
-from pipehandler.outage import HOLD
+from pipehandler.delivery.outage import HOLD
 
 SMALL = {"messages": 10}
 _FILES = 10

@@ -26,8 +26,8 @@ from real.handler import Handler
 from report import Aim, Report, Table
 from setting import Clock, Setting, backends
 
+from pipehandler.delivery.outage import Outage
 from pipehandler.mail.sysexits import EX_OK, EX_TEMPFAIL
-from pipehandler.outage import Outage
 
 SMALL = {"rounds": 2}
 USUAL_TABLE = "CREATE TABLE usual (message_id text, subject text, sender text, body text, raw bytea)"

@@ -17,7 +17,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from .deliver import deliver
+from .delivery.deliver import deliver
 from .mail.envelope import Envelope, lower_domain
 from .mail.fingerprint import identify
 from .mail.outcome import DUPLICATE, MISCONFIGURED, STORE_FULL, STORE_UNAVAILABLE, Result

@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import NamedTuple, TypeVar
 
+from .delivery.outage import Outage
 from .listening import ServeError, ask
-from .outage import Outage
 from .postconf import DEFAULT_DIRECTORY
 from .postqueue import Queued, QueueError, queued
 from .record.journal import NAME

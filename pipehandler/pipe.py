@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from .cut import Caller, is_orphan, queue_file_octets
+from .delivery.outage import Outage
 from .handover import option
 from .mail import outcome
 from .mail.envelope import Envelope, UsageError, from_argv
 from .mail.outcome import Result
 from .mail.sysexits import EX_OK
-from .outage import Outage
 from .record import log
 from .record.attempt import Attempt
 from .record.journal import Journal
@@ -118,7 +118,7 @@ def _deliver(
     # Imported here, because what is refused above does not need it.
     from datetime import UTC, datetime
 
-    from .deliver import deliver
+    from .delivery.deliver import deliver
     from .mail.fingerprint import prepended
     from .store.connection import Store
 

@@ -7,9 +7,9 @@ from uuid import UUID
 
 import click
 
-from pipehandler import reparse as core
+from pipehandler.delivery import reparse as core
+from pipehandler.delivery.reparse import ALL, FAILED, KEPT, OLDER, STILL_FAILED, Reparsed
 from pipehandler.mail.sysexits import EX_OSERR
-from pipehandler.reparse import ALL, FAILED, KEPT, OLDER, STILL_FAILED, Reparsed
 from pipehandler.settings.config import load
 from pipehandler.store import mailbox
 from pipehandler.store.connection import StoreError

@@ -8,7 +8,7 @@ from pathlib import Path
 from real.database import Database
 
 from corpus.messages import names, needs_corpus, read
-from pipehandler.deliver import deliver
+from pipehandler.delivery.deliver import deliver
 from pipehandler.mail.envelope import Envelope
 from pipehandler.mail.outcome import DELIVERED, DUPLICATE
 from pipehandler.runtime.deadline import Deadline

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from real.database import Database
 
-from pipehandler.deliver import deliver
+from pipehandler.delivery.deliver import deliver
 from pipehandler.mail.envelope import Envelope
 from pipehandler.mail.outcome import Result
 from pipehandler.runtime.deadline import Deadline

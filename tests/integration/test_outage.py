@@ -9,7 +9,7 @@ from real import account
 from real.database import Database
 from real.handler import Handler
 
-from pipehandler.outage import HOLD, Outage
+from pipehandler.delivery.outage import HOLD, Outage
 
 MESSAGE = b"Message-ID: <1@example.org>\n\nhello\n"
 KNOWN = "known to be down"

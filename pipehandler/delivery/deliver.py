@@ -9,18 +9,18 @@ from dataclasses import replace
 
 from pipehandler.parse.message import PARSER_VERSION
 
-from .mail import outcome
-from .mail.document import Defect, Document
-from .mail.envelope import Envelope
-from .mail.fingerprint import identify
-from .mail.outcome import Result
+from ..mail import outcome
+from ..mail.document import Defect, Document
+from ..mail.envelope import Envelope
+from ..mail.fingerprint import identify
+from ..mail.outcome import Result
+from ..record.log import described
+from ..runtime.deadline import Deadline, TimeUp
+from ..runtime.stopwatch import Stopwatch
+from ..settings.config import Config
+from ..store.connection import DataRefused, Store, Stored, StoreError
+from ..store.submission import Submission
 from .parsing import read
-from .record.log import described
-from .runtime.deadline import Deadline, TimeUp
-from .runtime.stopwatch import Stopwatch
-from .settings.config import Config
-from .store.connection import DataRefused, Store, Stored, StoreError
-from .store.submission import Submission
 
 EXHAUSTED_ERRORS = frozenset({errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN})
 """Errors of the operating system that mean: out of memory, descriptors or processes (EX_OSERR)."""

@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 from pipehandler.parse.message import parse
 
-from .mail.document import Document
-from .record.log import described
-from .runtime.child import survives
-from .runtime.deadline import Deadline, TimeUp
-from .settings.config import Config
+from ..mail.document import Document
+from ..record.log import described
+from ..runtime.child import survives
+from ..runtime.deadline import Deadline, TimeUp
+from ..settings.config import Config
 from .survival import Mark
 
 

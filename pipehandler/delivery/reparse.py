@@ -11,15 +11,15 @@ from typing import Any, NamedTuple
 
 from pipehandler.parse.message import PARSER_VERSION
 
-from .mail.document import Document
-from .mail.envelope import Envelope
-from .mail.fingerprint import Identity
+from ..mail.document import Document
+from ..mail.envelope import Envelope
+from ..mail.fingerprint import Identity
+from ..runtime.bounded import bounded
+from ..runtime.deadline import Deadline
+from ..settings.config import Config
+from ..store.connection import DataRefused, Store, check_size
+from ..store.submission import Submission
 from .parsing import read
-from .runtime.bounded import bounded
-from .runtime.deadline import Deadline
-from .settings.config import Config
-from .store.connection import DataRefused, Store, check_size
-from .store.submission import Submission
 
 FAILED, OLDER, ALL = "failed", "older", "all"
 """Which messages: those in quarantine, those that another version of the parser has read, all."""
