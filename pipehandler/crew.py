@@ -10,9 +10,9 @@ from selectors import EVENT_READ, BaseSelector
 
 from . import worker
 from .handover import option
+from .ingress.pipe import INGRESS
 from .mail import outcome
 from .mail.outcome import Outcome, Result
-from .pipe import INGRESS
 from .record import log
 from .record.attempt import Attempt
 from .record.journal import Journal

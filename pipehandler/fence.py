@@ -39,7 +39,7 @@ def deliver(argv: list[str]) -> None:
             signal.alarm(_LAST_ALARM)
             _prepare()
             answer = _take_stdout()
-            from pipehandler.pipe import run
+            from pipehandler.ingress.pipe import run
 
             result, record = run(argv, _STARTED)
             status, line = result.outcome.status, result.line

@@ -13,10 +13,10 @@ from contextlib import suppress
 from functools import partial
 from typing import NamedTuple, NoReturn
 
-from .cut import Caller
 from .handover import LARGEST, option, peer
+from .ingress.cut import Caller
+from .ingress.pipe import INGRESS, Resident, run
 from .mail.outcome import FAULT, Result
-from .pipe import INGRESS, Resident, run
 from .record import log
 from .record.attempt import Attempt
 from .record.journal import Journal

@@ -10,8 +10,8 @@ from contextlib import ExitStack
 
 import click
 
-from pipehandler import importing
-from pipehandler.importing import File, Refused
+from pipehandler.ingress import importing
+from pipehandler.ingress.importing import File, Refused
 from pipehandler.mail.outcome import DUPLICATE, NEWS
 from pipehandler.mail.sysexits import EX_DATAERR, EX_OK, EX_TEMPFAIL, EX_UNAVAILABLE
 from pipehandler.settings.config import Config, load

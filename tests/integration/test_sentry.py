@@ -94,7 +94,7 @@ def test_internal_fault(either: Handler, database: Database, collector: Collecto
     assert "value" not in exception
     assert exception["stacktrace"]["frames"][-1]["function"] == "_deliver"
     assert "io.FileIO" in exception["stacktrace"]["frames"][-1]["context_line"]
-    assert event["message"].startswith("fault: OSError (EBADF) at pipehandler.pipe:")
+    assert event["message"].startswith("fault: OSError (EBADF) at pipehandler.ingress.pipe:")
     assert event["extra"]["outcome"] == "fault"
     assert event["extra"]["status"] == 75
     assert set(event["extra"]["versions"]) == {"python", "mail-parser", "psycopg", "sentry-sdk"}

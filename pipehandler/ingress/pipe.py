@@ -10,22 +10,22 @@ import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from ..delivery.outage import Outage
+from ..handover import option
+from ..mail import outcome
+from ..mail.envelope import Envelope, UsageError, from_argv
+from ..mail.outcome import Result
+from ..mail.sysexits import EX_OK
+from ..record import log
+from ..record.attempt import Attempt
+from ..record.journal import Journal
+from ..runtime.deadline import Deadline, TimeUp
+from ..runtime.rlimit import limit
+from ..settings.config import DEFAULT_PATH, Config, ConfigError, load
 from .cut import Caller, is_orphan, queue_file_octets
-from .delivery.outage import Outage
-from .handover import option
-from .mail import outcome
-from .mail.envelope import Envelope, UsageError, from_argv
-from .mail.outcome import Result
-from .mail.sysexits import EX_OK
-from .record import log
-from .record.attempt import Attempt
-from .record.journal import Journal
-from .runtime.deadline import Deadline, TimeUp
-from .runtime.rlimit import limit
-from .settings.config import DEFAULT_PATH, Config, ConfigError, load
 
 if TYPE_CHECKING:
-    from .store.connection import Store
+    from ..store.connection import Store
 
 INGRESS = "pipe"
 
@@ -118,9 +118,9 @@ def _deliver(
     # Imported here, because what is refused above does not need it.
     from datetime import UTC, datetime
 
-    from .delivery.deliver import deliver
-    from .mail.fingerprint import prepended
-    from .store.connection import Store
+    from ..delivery.deliver import deliver
+    from ..mail.fingerprint import prepended
+    from ..store.connection import Store
 
     # ${size} does not count what pipe(8) itself prepended to the message.
     short = envelope.size is not None and queue_file_octets(raw, prepended(raw)) < envelope.size

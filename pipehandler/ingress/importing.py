@@ -17,16 +17,16 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from .delivery.deliver import deliver
-from .mail.envelope import Envelope, lower_domain
-from .mail.fingerprint import identify
-from .mail.outcome import DUPLICATE, MISCONFIGURED, STORE_FULL, STORE_UNAVAILABLE, Result
-from .mail.prepended import told
-from .runtime.bounded import bounded
-from .runtime.deadline import Deadline
-from .runtime.stopwatch import Stopwatch
-from .settings.config import Config
-from .store.connection import Store, StoreError
+from ..delivery.deliver import deliver
+from ..mail.envelope import Envelope, lower_domain
+from ..mail.fingerprint import identify
+from ..mail.outcome import DUPLICATE, MISCONFIGURED, STORE_FULL, STORE_UNAVAILABLE, Result
+from ..mail.prepended import told
+from ..runtime.bounded import bounded
+from ..runtime.deadline import Deadline
+from ..runtime.stopwatch import Stopwatch
+from ..settings.config import Config
+from ..store.connection import Store, StoreError
 
 INGRESS = "import"
 

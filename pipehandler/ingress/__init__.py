@@ -1,0 +1,1 @@
+"""The entry paths of mail; none imports another."""
