@@ -12,7 +12,6 @@ from contextlib import contextmanager, suppress
 from typing import NamedTuple, TypeVar
 
 from .delivery.outage import Outage
-from .listening import ServeError, ask
 from .postconf import DEFAULT_DIRECTORY
 from .postqueue import Queued, QueueError, queued
 from .record.journal import NAME
@@ -21,6 +20,7 @@ from .store.connection import Store, StoreError
 from .store.health import Health, health
 from .store.migrate import migrations
 from .tally import JournalError, Tally, tally
+from .workers.listening import ServeError, ask
 
 _T = TypeVar("_T")
 

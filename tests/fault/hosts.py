@@ -22,7 +22,7 @@ from real.database import Database
 from real.handler import Ended, Handler
 from real.service import Service
 
-from pipehandler.listening import ServeError
+from pipehandler.workers.listening import ServeError
 
 from . import injection
 from .injection import Call, Letter, Maker, attached, calls, letter

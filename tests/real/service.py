@@ -11,7 +11,7 @@ from typing import IO
 
 import psycopg
 
-from pipehandler.listening import ServeError, ask
+from pipehandler.workers.listening import ServeError, ask
 
 from . import account
 from .database import Database

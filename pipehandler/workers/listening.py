@@ -6,7 +6,7 @@ import os
 import socket
 import stat
 
-from .handover import LARGEST
+from ..handover import LARGEST
 
 BACKLOG = 512
 """Connections that wait in the kernel to be accepted."""

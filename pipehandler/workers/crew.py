@@ -8,15 +8,15 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from selectors import EVENT_READ, BaseSelector
 
+from ..handover import option
+from ..ingress.pipe import INGRESS
+from ..mail import outcome
+from ..mail.outcome import Outcome, Result
+from ..record import log
+from ..record.attempt import Attempt
+from ..record.journal import Journal
+from ..settings.config import Config
 from . import worker
-from .handover import option
-from .ingress.pipe import INGRESS
-from .mail import outcome
-from .mail.outcome import Outcome, Result
-from .record import log
-from .record.attempt import Attempt
-from .record.journal import Journal
-from .settings.config import Config
 from .worker import Task
 
 _RESTART_SECONDS = 1.0

@@ -5,9 +5,9 @@ from contextlib import suppress
 
 from pipehandler.parse.message import parse
 
+from ..runtime import systemd
+from ..settings.config import Config
 from .listening import ServeError, listen
-from .runtime import systemd
-from .settings.config import Config
 from .supervisor import Supervisor
 
 _EXAMPLE = b"""\

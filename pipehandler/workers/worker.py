@@ -13,17 +13,17 @@ from contextlib import suppress
 from functools import partial
 from typing import NamedTuple, NoReturn
 
-from .handover import LARGEST, option, peer
-from .ingress.cut import Caller
-from .ingress.pipe import INGRESS, Resident, run
-from .mail.outcome import FAULT, Result
-from .record import log
-from .record.attempt import Attempt
-from .record.journal import Journal
-from .runtime import deadline
-from .runtime.deadline import GRACE
-from .settings.config import Config
-from .store.connection import Store, StoreError
+from ..handover import LARGEST, option, peer
+from ..ingress.cut import Caller
+from ..ingress.pipe import INGRESS, Resident, run
+from ..mail.outcome import FAULT, Result
+from ..record import log
+from ..record.attempt import Attempt
+from ..record.journal import Journal
+from ..runtime import deadline
+from ..runtime.deadline import GRACE
+from ..settings.config import Config
+from ..store.connection import Store, StoreError
 
 READY, FREE, LAST = b"ready", b"free", b"last"
 """What a worker tells the supervisor: give me a first message; that is done, give me another; or: that was my last one."""

@@ -18,12 +18,12 @@ from collections.abc import Iterator
 from contextlib import suppress
 from selectors import EVENT_READ, DefaultSelector
 
+from ..handover import INSTALLATION, LARGEST, option, peer
+from ..mail import outcome
+from ..runtime import systemd
+from ..runtime.deadline import GRACE
+from ..settings.config import DEFAULT_PATH, Config, ConfigError, load
 from .crew import Crew, ended, event
-from .handover import INSTALLATION, LARGEST, option, peer
-from .mail import outcome
-from .runtime import systemd
-from .runtime.deadline import GRACE
-from .settings.config import DEFAULT_PATH, Config, ConfigError, load
 from .worker import Task
 
 _ROOM = 512

@@ -1,0 +1,1 @@
+"""The resident workers of pipehandler serve."""
