@@ -19,7 +19,7 @@ from . import __version__
 from .mail.outcome import DUPLICATE, OUTAGE, TABLE
 from .mail.sysexits import EX_OK, NAMES
 from .observation import Observation
-from .postqueue import QUEUES
+from .postfix.postqueue import QUEUES
 from .record.journal import BOUNDS, KILLED
 from .runtime.stopwatch import PHASES
 from .tally import Exits, Tally

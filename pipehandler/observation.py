@@ -12,8 +12,8 @@ from contextlib import contextmanager, suppress
 from typing import NamedTuple, TypeVar
 
 from .delivery.outage import Outage
-from .postconf import DEFAULT_DIRECTORY
-from .postqueue import Queued, QueueError, queued
+from .postfix.postconf import DEFAULT_DIRECTORY
+from .postfix.postqueue import Queued, QueueError, queued
 from .record.journal import NAME
 from .settings.config import Config
 from .store.connection import Store, StoreError

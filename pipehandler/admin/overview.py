@@ -5,7 +5,7 @@ import time
 import click
 
 from pipehandler.observation import observe
-from pipehandler.postconf import DEFAULT_DIRECTORY
+from pipehandler.postfix.postconf import DEFAULT_DIRECTORY
 from pipehandler.settings.config import load
 from pipehandler.status import DAY, Status, as_json, lines, status
 from pipehandler.table import safe

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from pipehandler import postfix
+from pipehandler.postfix import postfix
 from pipehandler.settings.config import DEFAULT_SOCKET, load
 from pipehandler.store.connection import uri
 from pipehandler.store.migrate import migrate, plan

@@ -10,7 +10,7 @@ import click
 
 from pipehandler.mail.sysexits import EX_CANTCREAT, EX_UNAVAILABLE
 from pipehandler.observation import Observation, observe
-from pipehandler.postconf import DEFAULT_DIRECTORY
+from pipehandler.postfix.postconf import DEFAULT_DIRECTORY
 from pipehandler.settings.config import load
 
 from .command import Failure, told

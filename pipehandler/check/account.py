@@ -13,7 +13,7 @@ import shlex
 import subprocess
 from typing import Any
 
-from pipehandler.postconf import Postfix, Service
+from pipehandler.postfix.postconf import Postfix, Service
 
 from .argv import configuration
 from .finding import Finding

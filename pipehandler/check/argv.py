@@ -5,8 +5,8 @@ import re
 from collections.abc import Iterator
 
 from pipehandler.mail.envelope import OPTIONS
-from pipehandler.postconf import Service
-from pipehandler.postfix import ENTRYPOINT
+from pipehandler.postfix.postconf import Service
+from pipehandler.postfix.postfix import ENTRYPOINT
 from pipehandler.settings.config import DEFAULT_PATH, Config
 
 DEFERRED = "Every message would be deferred, and returned to its sender in the end."

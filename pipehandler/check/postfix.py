@@ -8,7 +8,7 @@ import re
 import shlex
 from collections.abc import Iterator
 
-from pipehandler.postconf import Postfix, PostfixError, Service, seconds, words
+from pipehandler.postfix.postconf import Postfix, PostfixError, Service, seconds, words
 from pipehandler.settings.config import Config, ConfigError, load
 
 from .argv import configuration

@@ -6,8 +6,8 @@ import shlex
 import sys
 from collections.abc import Iterator
 
-from pipehandler.postconf import Postfix, words
-from pipehandler.postfix import literal
+from pipehandler.postfix.postconf import Postfix, words
+from pipehandler.postfix.postfix import literal
 from pipehandler.settings.config import Config
 
 from .finding import Finding

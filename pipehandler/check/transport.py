@@ -10,7 +10,7 @@ import shlex
 import sys
 from collections.abc import Iterator
 
-from pipehandler.postconf import Postfix, PostfixError, Service
+from pipehandler.postfix.postconf import Postfix, PostfixError, Service
 from pipehandler.settings.config import Config
 
 from .argv import DEFERRED, Raw, check_argv, place

@@ -13,7 +13,7 @@ from real.handler import ENVIRONMENT
 from real.mailhost import MailHost
 from real.service import wait_until
 
-from pipehandler.postqueue import Queued, QueueError, queued
+from pipehandler.postfix.postqueue import Queued, QueueError, queued
 
 MESSAGE = b"From: a@example.org\nSubject: x\n\nhello\n"
 DOWN = "host=127.0.0.1 port=1"
@@ -169,6 +169,6 @@ def test_one_that_says_something_else(folder: Path, monkeypatch: pytest.MonkeyPa
 
 def test_without_postfix(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     """Where there is no Postfix, this says so."""
-    monkeypatch.setattr("pipehandler.postqueue.shutil.which", lambda *_, **__: None)
+    monkeypatch.setattr("pipehandler.postfix.postqueue.shutil.which", lambda *_, **__: None)
     with pytest.raises(QueueError, match="not installed here"):
         queued()

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from pipehandler import postfix
+from pipehandler.postfix import postfix
 from pipehandler.store.connection import uri
 
 from . import account

@@ -14,7 +14,7 @@ from real.missing import missing
 from pipehandler.mail.outcome import TABLE
 from pipehandler.metrics import METRICS, exposition, families
 from pipehandler.observation import Observation
-from pipehandler.postqueue import QUEUES, Queued
+from pipehandler.postfix.postqueue import QUEUES, Queued
 from pipehandler.record.journal import BOUNDS
 from pipehandler.store.health import Health
 from pipehandler.tally import Duration, Exits, Tally

@@ -12,7 +12,7 @@ from real.missing import missing
 from pipehandler import admin
 from pipehandler.mail.outcome import TABLE
 from pipehandler.metrics import METRICS
-from pipehandler.postqueue import QUEUES
+from pipehandler.postfix.postqueue import QUEUES
 
 RULES = Path(__file__).parents[2] / "postfix" / "pipehandler.rules.yml.example"
 TEXT = RULES.read_text("utf-8")

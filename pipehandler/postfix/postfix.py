@@ -3,9 +3,10 @@
 import os
 import re
 import sys
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from .settings.share import share
+from ..settings.share import share
 
 FILES = (
     "master.cf",
@@ -21,7 +22,7 @@ FILES = (
 )
 """The examples in postfix/, without their ending .example."""
 
-ENTRYPOINT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "__main__.py")
+ENTRYPOINT = str(Path(__file__).parents[1] / "__main__.py")
 """What master.cf runs: the file of this installation."""
 
 

@@ -1,0 +1,1 @@
+"""Postfix: its parameters, its queue, and the lines that it needs."""
