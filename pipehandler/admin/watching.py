@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from pipehandler.mail.sysexits import EX_CANTCREAT, EX_UNAVAILABLE
-from pipehandler.observation import Observation, observe
+from pipehandler.monitor.observation import Observation, observe
 from pipehandler.postfix.postconf import DEFAULT_DIRECTORY
 from pipehandler.settings.config import load
 
@@ -64,7 +64,7 @@ def metrics(context: click.Context, output: str | None, listen: tuple[str, int] 
     """
     if output is not None and listen:
         raise click.UsageError("give --output or --listen, not both")
-    from pipehandler.metrics import exposition  # and with it all that a parser needs
+    from pipehandler.monitor.metrics import exposition  # and with it all that a parser needs
 
     log = _Log()
 
@@ -78,7 +78,7 @@ def metrics(context: click.Context, output: str | None, listen: tuple[str, int] 
     with told():
         load(context.obj["config"])
     if listen:
-        from pipehandler.scrape import Endpoint, ListenError
+        from pipehandler.monitor.scrape import Endpoint, ListenError
 
         try:
             Endpoint(*listen, lambda: exposition(look)).run()

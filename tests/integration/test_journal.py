@@ -17,10 +17,10 @@ from real.handler import Handler
 from real.service import ResidentHandler, Service, begin, configure, ended, held, stuck, wait_until
 
 from pipehandler.mail.outcome import DELIVERED, FAULT
+from pipehandler.monitor.tally import Exits, JournalError, Record, records, tally
 from pipehandler.record import journal
 from pipehandler.record.journal import BOUNDS, KILLED, NAME, Journal
 from pipehandler.runtime.stopwatch import PHASES
-from pipehandler.tally import Exits, JournalError, Record, records, tally
 
 MESSAGE = b"From: secret@example.org\nMessage-ID: <secret-id@example.org>\nSubject: secret subject\n\nsecret body\n"
 DAY = 86_400.0
@@ -213,7 +213,7 @@ def test_an_end_while_it_is_looked_at(folder: Path, monkeypatch: pytest.MonkeyPa
         journal.end(entry, "pipe", "cold", DELIVERED, size=1, sqlstate="", message="", reason="", seconds={})
         return False
 
-    monkeypatch.setattr("pipehandler.tally._alive", gone)
+    monkeypatch.setattr("pipehandler.monitor.tally._alive", gone)
     assert tally(str(folder)).exits == []
     assert [each.action for each in tally(str(folder)).exits] == ["delivered"]
     journal.close()

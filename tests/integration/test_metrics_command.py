@@ -29,7 +29,7 @@ from real.service import Service, begin, configure, ended, held, wait_until
 
 from pipehandler import __version__
 from pipehandler.mail.sysexits import EX_CANTCREAT, EX_CONFIG, EX_UNAVAILABLE
-from pipehandler.observation import observe
+from pipehandler.monitor.observation import observe
 from pipehandler.settings.config import load
 
 USAGE = 2  # click's status for a wrong call

@@ -13,10 +13,10 @@ from real.service import Service, configure
 
 from pipehandler.mail import outcome
 from pipehandler.mail.outcome import TABLE
-from pipehandler.observation import Observation
+from pipehandler.monitor.observation import Observation
+from pipehandler.monitor.status import bars, lines, status, way_out
+from pipehandler.monitor.tally import Record, Tally
 from pipehandler.record.journal import KILLED
-from pipehandler.status import bars, lines, status, way_out
-from pipehandler.tally import Record, Tally
 
 MESSAGE = b"From: a@example.org\nMessage-ID: <1@example.org>\nSubject: x\n\nhello\n"
 NOTHING = Observation(Tally([], [], 0), None, 6, None, None, False, {"database": "no", "queue": "no", "service": "no"})

@@ -11,10 +11,10 @@ from real.missing import missing
 
 from pipehandler import admin
 from pipehandler.mail.outcome import TABLE
-from pipehandler.metrics import METRICS
+from pipehandler.monitor.metrics import METRICS
 from pipehandler.postfix.postqueue import QUEUES
 
-RULES = Path(__file__).parents[2] / "postfix" / "pipehandler.rules.yml.example"
+RULES = Path(__file__).parents[3] / "postfix" / "pipehandler.rules.yml.example"
 TEXT = RULES.read_text("utf-8")
 ALERTS = re.findall(r"^      - alert: (\w+)$", TEXT, re.MULTILINE)
 

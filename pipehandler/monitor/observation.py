@@ -11,16 +11,16 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import NamedTuple, TypeVar
 
-from .delivery.outage import Outage
-from .postfix.postconf import DEFAULT_DIRECTORY
-from .postfix.postqueue import Queued, QueueError, queued
-from .record.journal import NAME
-from .settings.config import Config
-from .store.connection import Store, StoreError
-from .store.health import Health, health
-from .store.migrate import migrations
+from ..delivery.outage import Outage
+from ..postfix.postconf import DEFAULT_DIRECTORY
+from ..postfix.postqueue import Queued, QueueError, queued
+from ..record.journal import NAME
+from ..settings.config import Config
+from ..store.connection import Store, StoreError
+from ..store.health import Health, health
+from ..store.migrate import migrations
+from ..workers.listening import ServeError, ask
 from .tally import JournalError, Tally, tally
-from .workers.listening import ServeError, ask
 
 _T = TypeVar("_T")
 

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .record.journal import BOUNDS, KILLED, NAME
-from .runtime.stopwatch import PHASES
+from ..record.journal import BOUNDS, KILLED, NAME
+from ..runtime.stopwatch import PHASES
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from .mail import outcome
-from .mail.sysexits import EX_OK
+from ..mail import outcome
+from ..mail.sysexits import EX_OK
+from ..record.journal import KILLED
+from ..table import cut, table
 from .observation import Observation
-from .record.journal import KILLED
-from .table import cut, table
 from .tally import Record
 
 DAY = 86_400

@@ -12,14 +12,14 @@ from prometheus_client.parser import text_string_to_metric_families
 from real.missing import missing
 
 from pipehandler.mail.outcome import TABLE
-from pipehandler.metrics import METRICS, exposition, families
-from pipehandler.observation import Observation
+from pipehandler.monitor.metrics import METRICS, exposition, families
+from pipehandler.monitor.observation import Observation
+from pipehandler.monitor.tally import Duration, Exits, Tally
 from pipehandler.postfix.postqueue import QUEUES, Queued
 from pipehandler.record.journal import BOUNDS
 from pipehandler.store.health import Health
-from pipehandler.tally import Duration, Exits, Tally
 
-README = Path(__file__).parents[2] / "README.md"
+README = Path(__file__).parents[3] / "README.md"
 
 TALLY = Tally(
     exits=[

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socketserver import TCPServer
 
-from .runtime import systemd
+from ..runtime import systemd
 
 _AT_ONCE = 4
 _PATIENCE = 10  # seconds for a visitor who says nothing, or does not take the answer

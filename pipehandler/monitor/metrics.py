@@ -15,13 +15,13 @@ from prometheus_client.registry import Collector
 
 from pipehandler.parse.message import PARSER_VERSION
 
-from . import __version__
-from .mail.outcome import DUPLICATE, OUTAGE, TABLE
-from .mail.sysexits import EX_OK, NAMES
+from .. import __version__
+from ..mail.outcome import DUPLICATE, OUTAGE, TABLE
+from ..mail.sysexits import EX_OK, NAMES
+from ..postfix.postqueue import QUEUES
+from ..record.journal import BOUNDS, KILLED
+from ..runtime.stopwatch import PHASES
 from .observation import Observation
-from .postfix.postqueue import QUEUES
-from .record.journal import BOUNDS, KILLED
-from .runtime.stopwatch import PHASES
 from .tally import Exits, Tally
 
 _Values = dict[tuple[str, ...], float]

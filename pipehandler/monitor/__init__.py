@@ -1,0 +1,1 @@
+"""The present state of this mail host, for people and for Prometheus."""
