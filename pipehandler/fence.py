@@ -113,6 +113,6 @@ def main() -> None:
     """The console script `pipehandler`."""
     if sys.argv[1:2] == ["deliver"]:
         deliver(sys.argv[2:])
-    from pipehandler.admin import cli
+    from pipehandler.cli import cli
 
     cli(prog_name="pipehandler")

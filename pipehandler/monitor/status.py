@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+from ..cli.terminal import cut, table
 from ..mail import outcome
 from ..mail.sysexits import EX_OK
 from ..record.journal import KILLED
-from ..table import cut, table
 from .observation import Observation
 from .tally import Record
 

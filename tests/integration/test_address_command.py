@@ -12,7 +12,7 @@ from real.console import Console, Done
 from real.database import Database
 from real.submission import submission
 
-from pipehandler.admin import cli
+from pipehandler.cli import cli
 from pipehandler.mail.sysexits import EX_CANTCREAT, EX_DATAERR, EX_NOINPUT, EX_UNAVAILABLE
 from pipehandler.store.connection import Store
 

@@ -22,8 +22,8 @@ from real.database import Database
 from real.handler import Handler
 from real.postgresql import PostgreSQL
 
-from pipehandler.admin import cli
 from pipehandler.check.server import check_clock
+from pipehandler.cli import cli
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from real.database import Database
 from real.mailhost import MailHost
 from real.postgresql import PostgreSQL
 
-from pipehandler.admin import cli
+from pipehandler.cli import cli
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipehandler import admin
+from pipehandler import cli
 from pipehandler.mail.outcome import TABLE
 from pipehandler.mail.sysexits import DEFERRED, EX_OK
 from pipehandler.settings.config import Config
@@ -68,7 +68,7 @@ def test_rules() -> None:
 
 def test_commands() -> None:
     """Every command is in the README."""
-    named = [command for command in admin.COMMANDS if not re.search(rf"`[^`\n]*\b{command}\b[^`\n]*`", README)]
+    named = [command for command in cli.COMMANDS if not re.search(rf"`[^`\n]*\b{command}\b[^`\n]*`", README)]
     assert named == []
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from real.missing import missing
 
-from pipehandler import admin
+from pipehandler import cli
 from pipehandler.mail.outcome import TABLE
 from pipehandler.monitor.metrics import METRICS
 from pipehandler.postfix.postqueue import QUEUES
@@ -54,7 +54,7 @@ def test_they_say_what_to_do(alert: str) -> None:
     (description,) = re.findall(r"^          description: \"(.+)\"$", rule, re.MULTILINE)
     assert re.search(r"`(pipehandler|postqueue|postfix|journalctl|systemctl) [^`]+`", description)
     commands = set(re.findall(r"`pipehandler (\w+)[^`]*`", rule))
-    assert commands <= set(admin.COMMANDS)
+    assert commands <= set(cli.COMMANDS)
 
 
 # When they fire. Time begins at 0 and goes by minutes; a series is written as promtool has it: first+step x times.

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from pipehandler.admin import cli
+from pipehandler.cli import cli
 from pipehandler.mail.sysexits import EX_CONFIG
 
 TIMES = "&user=postfix&connect_timeout=3&tcp_user_timeout=5000&options=-cstatement_timeout%3D5000"

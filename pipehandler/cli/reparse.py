@@ -7,13 +7,13 @@ from uuid import UUID
 
 import click
 
+from pipehandler.cli.terminal import UNSAFE, cut
 from pipehandler.delivery import reparse as core
 from pipehandler.delivery.reparse import ALL, FAILED, KEPT, OLDER, STILL_FAILED, Reparsed
 from pipehandler.mail.sysexits import EX_OSERR
 from pipehandler.settings.config import load
 from pipehandler.store import mailbox
 from pipehandler.store.connection import StoreError
-from pipehandler.table import UNSAFE, cut
 
 from .command import Failure, told
 from .upkeep import INTERRUPTED, Progress, opened_for_upkeep, progress

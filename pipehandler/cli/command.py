@@ -11,12 +11,12 @@ from typing import Any
 
 import click
 
+from pipehandler.cli.terminal import UNSAFE
 from pipehandler.mail.sysexits import EX_CONFIG, EX_NOINPUT, EX_UNAVAILABLE
 from pipehandler.settings.config import ConfigError, load
 from pipehandler.store.connection import Store, StoreError
 from pipehandler.store.mailbox import NoSuchMessage
 from pipehandler.store.migrate import MigrationError
-from pipehandler.table import UNSAFE
 from pipehandler.workers.listening import ServeError
 
 _STATEMENT_TIMEOUT = 3600  # seconds; a person can press Ctrl-C

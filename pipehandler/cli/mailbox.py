@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
+from pipehandler.cli.terminal import cut, safe, table
 from pipehandler.store import mailbox
-from pipehandler.table import cut, safe, table
 
 from .command import echo_json, local, opened_store
 

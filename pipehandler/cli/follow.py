@@ -7,8 +7,8 @@ import threading
 
 import click
 
+from pipehandler.cli.terminal import cut
 from pipehandler.store.stream import NOW, Delivery, follow
-from pipehandler.table import cut
 
 from .command import chosen_conninfo, echo_json, local, told
 from .upkeep import INTERRUPTED, hinted

@@ -4,12 +4,12 @@ import time
 
 import click
 
+from pipehandler.cli.terminal import safe
 from pipehandler.monitor.observation import observe
 from pipehandler.monitor.status import DAY, Status, as_json, lines, status
 from pipehandler.monitor.tally import JournalError, records
 from pipehandler.postfix.postconf import DEFAULT_DIRECTORY
 from pipehandler.settings.config import load
-from pipehandler.table import safe
 
 from .command import echo_json, told
 

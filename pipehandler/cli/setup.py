@@ -6,11 +6,11 @@ from typing import Any
 
 import click
 
+from pipehandler.cli.terminal import table
 from pipehandler.postfix import postfix
 from pipehandler.settings.config import DEFAULT_SOCKET, load
 from pipehandler.store.connection import uri
 from pipehandler.store.migrate import migrate, plan
-from pipehandler.table import table
 from pipehandler.workers.listening import ask
 
 from .command import echo_json, opened_store, told

@@ -9,13 +9,13 @@ from datetime import timedelta
 
 import click
 
+from pipehandler.cli.terminal import cut, safe, table
 from pipehandler.mail.sysexits import EX_CANTCREAT, EX_DATAERR, EX_NOINPUT
 from pipehandler.settings.config import load
 from pipehandler.settings.duration import FOREVER, period
 from pipehandler.store import pool
 from pipehandler.store.connection import Store
 from pipehandler.store.pool import AddressTaken, NoAddress, NoSuchLease, Row
-from pipehandler.table import cut, safe, table
 
 from .command import Failure, echo_json, local, opened_store, told
 from .upkeep import opened_for_upkeep

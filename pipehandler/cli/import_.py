@@ -10,13 +10,13 @@ from contextlib import ExitStack
 
 import click
 
+from pipehandler.cli.terminal import cut
 from pipehandler.ingress import importing
 from pipehandler.ingress.importing import File, Refused
 from pipehandler.mail.outcome import DUPLICATE, NEWS
 from pipehandler.mail.sysexits import EX_DATAERR, EX_OK, EX_TEMPFAIL, EX_UNAVAILABLE
 from pipehandler.settings.config import Config, load
 from pipehandler.store.connection import Store
-from pipehandler.table import cut
 
 from .command import Failure, told
 from .upkeep import INTERRUPTED, Progress, hint_for, opened_for_upkeep, progress

@@ -10,9 +10,9 @@ from pipehandler.check.finding import Finding
 from pipehandler.check.handler import check_handler, unusable
 from pipehandler.check.postfix import check_postfix, unreadable
 from pipehandler.check.transport import processes, transports
+from pipehandler.cli.terminal import safe
 from pipehandler.postfix.postconf import DEFAULT_DIRECTORY, Postfix, PostfixError, Service
 from pipehandler.settings.config import Config, ConfigError, load
-from pipehandler.table import safe
 
 from .command import echo_json
 

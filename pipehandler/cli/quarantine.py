@@ -4,11 +4,11 @@ from pathlib import Path
 
 import click
 
+from pipehandler.cli.terminal import cut, safe, table
 from pipehandler.mail.sysexits import EX_CANTCREAT
 from pipehandler.store import quarantine as store_of
 from pipehandler.store.mailbox import NoSuchMessage, Row
 from pipehandler.store.quarantine import FileDiffers
-from pipehandler.table import cut, safe, table
 
 from .command import Failure, echo_json, local, opened_store
 from .upkeep import opened_for_upkeep

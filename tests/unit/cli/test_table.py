@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipehandler.table import cut, safe, table, width
+from pipehandler.cli.terminal import cut, safe, table, width
 
 
 @pytest.mark.parametrize(
