@@ -5,10 +5,10 @@ bench/run backlog [--messages 10000]
 
 import time
 
+from harness.database import Database
+from harness.mailhost import DOMAIN
 from mail import keep, newsletter
 from posting import Log, send
-from real.database import Database
-from real.mailhost import DOMAIN
 from report import Report, Table
 from setting import Setting, Spent, Watch
 

@@ -8,10 +8,10 @@ from itertools import pairwise
 
 from cost import MISSING
 from handing import hand_over
+from harness.database import Database
+from harness.proxy import BACKEND, FRONTEND, proxy
+from harness.service import wait_until
 from mail import mix, newsletter
-from real.database import Database
-from real.proxy import BACKEND, FRONTEND, proxy
-from real.service import wait_until
 from report import Aim, Report, Table
 from setting import Setting, backends
 from through import COLD, RESIDENT

@@ -11,7 +11,7 @@ once as PostgreSQL does it by itself. Takes half a gigabyte.
 import time
 
 import psycopg
-from real.database import Database
+from harness.database import Database
 from report import Aim, Report, Table
 from setting import Setting
 

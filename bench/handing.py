@@ -7,7 +7,7 @@ import os
 import socket
 import time
 
-from real.handler import Handler, entrypoint
+from harness.handler import Handler, entrypoint
 
 from pipehandler.handover import deliver_packet
 

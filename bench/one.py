@@ -19,10 +19,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cost import peak
+from harness.database import Database
+from harness.handler import Handler
 from mail import newsletter
 from process import Ended, Starter
-from real.database import Database
-from real.handler import Handler
 from report import Aim, Report, Table
 from setting import Clock, Setting, backends
 

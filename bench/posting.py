@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from real.mailhost import MailHost
+from harness.mailhost import MailHost
 
 _ATTEMPT = re.compile(
     rb"postfix/\w+\[\d+\]: \w+: to=<[^>]*@(?P<domain>[^>]*)>, .*?delays=[^/]*/[^/]*/[^/]*/(?P<seconds>[^,]*), .*?status=(?P<status>\w+)"

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from real import account
-from real.handler import ENVIRONMENT
+from harness import account
+from harness.handler import ENVIRONMENT
 
 _PROGRAM = Path(__file__).with_name("starter.py")
 

@@ -5,10 +5,10 @@
 Postfix starts the entrypoint once for each recipient, and each hands over the whole message, which is stored once.
 """
 
+from harness.database import Database
+from harness.mailhost import DOMAIN
 from mail import keep, newsletter
 from posting import Log, send
-from real.database import Database
-from real.mailhost import DOMAIN
 from report import Report, Table
 from setting import Setting, Watch
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from real.postgresql import PostgreSQL
+from harness.postgresql import PostgreSQL
 
 
 class Table(NamedTuple):

@@ -11,9 +11,9 @@ from contextlib import ExitStack
 
 import psycopg
 from handing import hand_over
+from harness.database import Database
 from mail import newsletter
 from psycopg import sql
-from real.database import Database
 from report import Aim, Report, Table
 from setting import Clock, Setting, backends
 

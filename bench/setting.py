@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cost import Group, cpu
-from real import account
-from real.database import Database
-from real.handler import Handler
-from real.mailhost import MailHost
-from real.postgresql import PostgreSQL, binaries
-from real.service import Service
+from harness import account
+from harness.database import Database
+from harness.handler import Handler
+from harness.mailhost import MailHost
+from harness.postgresql import PostgreSQL, binaries
+from harness.service import Service
 
 _DEBIAN = Path("/usr/lib/postgresql")
 _names = iter(range(1, 1_000_000))

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from cost import forget_peak, peak
+from harness.database import Database
 from mail import WITH_ATTACHMENT, message, text
 from process import Ended, Starter
-from real.database import Database
 from report import Aim, Report, Table
 from setting import Clock, Setting, backends
 

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cost import Memory
+from harness import account
+from harness.database import Database
+from harness.mailhost import DOMAIN, MailHost
 from mail import keep, mix, newsletter
 from one import USUAL_TABLE, percentile, usual_script
 from posting import DISCARDED, Attempt, Log, send
-from real import account
-from real.database import Database
-from real.mailhost import DOMAIN, MailHost
 from report import Aim, Report, Table
 from setting import Setting, Spent, Watch
 

@@ -14,10 +14,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
-from real import account
-from real.handler import Handler
-from real.mailhost import DOMAIN, MailHost, pipehandler
-from real.postgresql import PostgreSQL
+from harness import account
+from harness.handler import Handler
+from harness.mailhost import DOMAIN, MailHost, pipehandler
+from harness.postgresql import PostgreSQL
 
 MEMBER = f"member@{DOMAIN}"
 SENDER = "news@sender.example"

@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from real import account
-from real.console import Console
-from real.database import Database
-from real.handler import Handler
-from real.mailhost import MailHost
-from real.missing import missing
-from real.postgresql import FAST, PostgreSQL, binaries
-from real.service import ResidentHandler
+from harness import account
+from harness.console import Console
+from harness.database import Database
+from harness.handler import Handler
+from harness.mailhost import MailHost
+from harness.missing import missing
+from harness.postgresql import FAST, PostgreSQL, binaries
+from harness.service import ResidentHandler
 
 # Who starts tests in the background of a shell lets them ignore Ctrl-C, and with them every program that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)

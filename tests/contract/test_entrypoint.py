@@ -12,8 +12,8 @@ from itertools import product
 from pathlib import Path
 
 import pytest
-from real.database import Database
-from real.handler import Ended, Handler, entrypoint
+from harness.database import Database
+from harness.handler import Ended, Handler, entrypoint
 
 from pipehandler.mail import outcome
 from pipehandler.mail.outcome import Outcome

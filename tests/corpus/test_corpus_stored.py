@@ -5,7 +5,7 @@ import signal
 import time
 from pathlib import Path
 
-from real.database import Database
+from harness.database import Database
 
 from corpus.messages import names, needs_corpus, read
 from pipehandler.delivery.deliver import deliver

@@ -12,11 +12,11 @@ import threading
 import time
 from itertools import takewhile
 
+from harness.database import Database
+from harness.handler import Handler
+from harness.service import Service
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from real.database import Database
-from real.handler import Handler
-from real.service import Service
 
 from . import core, expiry
 from .ledger import Row

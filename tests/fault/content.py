@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from corpus import messages
-from real import account
-from real.database import Database
-from real.handler import Ended, Handler
-from real.postgresql import FAST, PostgreSQL
-from real.service import Service, wait_until
+from harness import account
+from harness.database import Database
+from harness.handler import Ended, Handler
+from harness.postgresql import FAST, PostgreSQL
+from harness.service import Service, wait_until
 
 from pipehandler.settings.config import Limits, memory_needed
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from real.database import Database
+from harness.database import Database
 
 from pipehandler.delivery.deliver import deliver
 from pipehandler.mail.envelope import Envelope

@@ -11,8 +11,8 @@ from collections import Counter
 from contextlib import closing
 from typing import Any
 
-from real.database import Database
-from real.submission import submission
+from harness.database import Database
+from harness.submission import submission
 
 from pipehandler.store import expiry
 from pipehandler.store.connection import Store, StoreError

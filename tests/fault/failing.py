@@ -15,9 +15,9 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-from real import account
-from real.database import Database
-from real.handler import Ended
+from harness import account
+from harness.database import Database
+from harness.handler import Ended
 
 from .hosts import Crew, Host, crew
 from .injection import Call, Letter, Maker, fresh_database, letter, sample, since

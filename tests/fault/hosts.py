@@ -18,9 +18,9 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TypeVar
 
-from real.database import Database
-from real.handler import Ended, Handler
-from real.service import Service
+from harness.database import Database
+from harness.handler import Ended, Handler
+from harness.service import Service
 
 from pipehandler.workers.listening import ServeError
 

@@ -19,10 +19,10 @@ from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
 
-from real import account
-from real.database import Database
-from real.handler import Ended, Handler
-from real.postgresql import FAST, PostgreSQL
+from harness import account
+from harness.database import Database
+from harness.handler import Ended, Handler
+from harness.postgresql import FAST, PostgreSQL
 
 _CALL = re.compile(r"(\w+)\((.*)")
 _FILE = re.compile(r'[^"]*"(/[^"]*)"')

@@ -9,8 +9,8 @@ points the second delivery is killed as well, while its probe runs.
 
 from typing import NamedTuple
 
-from real import account
-from real.handler import Ended
+from harness import account
+from harness.handler import Ended
 
 from .hosts import Crew, Host, crew
 from .injection import Call, Letter, Maker, fresh_database, letter, sample, since

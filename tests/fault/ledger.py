@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 
-from real.database import Database
+from harness.database import Database
 
 
 class Scale(Enum):

@@ -14,10 +14,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from real import account
-from real.database import Database
-from real.mailhost import DOMAIN, MailHost
-from real.service import Service
+from harness import account
+from harness.database import Database
+from harness.mailhost import DOMAIN, MailHost
+from harness.service import Service
 
 from .ledger import Ledger, Row, Way
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from real.database import Database
+from harness.database import Database
 
 Mailbox = Counter[tuple[str, bytes]]
 """How often each recipient has each message, exactly as it was read."""

@@ -10,11 +10,11 @@ import re
 import time
 from collections.abc import Callable
 
-from real import account
-from real.database import Database
-from real.mailhost import DOMAIN, MailHost
-from real.postgresql import FAST, PostgreSQL
-from real.service import wait_until
+from harness import account
+from harness.database import Database
+from harness.mailhost import DOMAIN, MailHost
+from harness.postgresql import FAST, PostgreSQL
+from harness.service import wait_until
 
 from .ledger import Row, Scale, Way
 from .load import Load, mail_host, message, service

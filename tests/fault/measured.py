@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from real.handler import Handler
+from harness.handler import Handler
 
 # ru_maxrss of a new process is at least what its parent had resident (getrusage(2): it is kept through exec), and the
 # campaign holds large messages. So a parent as small as pipe(8) stands between; it is what the handler sees as its parent.

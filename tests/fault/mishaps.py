@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from real.mailhost import MailHost
-from real.service import Service, wait_until
+from harness.mailhost import MailHost
+from harness.service import Service, wait_until
 
 from .processes import children, name, parent, send, stat
 

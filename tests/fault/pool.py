@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
 
-from real import account
-from real.handler import Handler
-from real.service import Service, wait_until
+from harness import account
+from harness.handler import Handler
+from harness.service import Service, wait_until
 
 from .ledger import Row, Way
 

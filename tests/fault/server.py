@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from real import account
-from real.database import Database
-from real.handler import Handler
-from real.mailhost import MailHost
-from real.postgresql import FAST, PostgreSQL
+from harness import account
+from harness.database import Database
+from harness.handler import Handler
+from harness.mailhost import MailHost
+from harness.postgresql import FAST, PostgreSQL
 
 from .ledger import Ledger, Row, Scale, Way
 from .load import Load, mail_host, service

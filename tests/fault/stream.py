@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import psycopg
-from real import account
-from real.console import Console
-from real.database import Database
-from real.postgresql import FAST, PostgreSQL
-from real.stream import announce, ingest, numbered
+from harness import account
+from harness.console import Console
+from harness.database import Database
+from harness.postgresql import FAST, PostgreSQL
+from harness.stream import announce, ingest, numbered
 
 import pipehandler
 from pipehandler.mail.fingerprint import identify

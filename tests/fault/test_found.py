@@ -4,10 +4,10 @@ import signal
 from encodings import koi8_r
 from pathlib import Path
 
-from real.database import Database
-from real.handler import Handler
-from real.postgresql import FAST, PostgreSQL
-from real.service import Service, wait_until
+from harness.database import Database
+from harness.handler import Handler
+from harness.postgresql import FAST, PostgreSQL
+from harness.service import Service, wait_until
 
 from fault.injection import Call, Maker, attached, fail, letter, trace
 from fault.pool import ready

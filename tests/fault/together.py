@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import psycopg
+from harness import account
+from harness.database import Database
+from harness.handler import Ended, Handler
+from harness.postgresql import FAST, PostgreSQL
+from harness.service import Service
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
-from real import account
-from real.database import Database
-from real.handler import Ended, Handler
-from real.postgresql import FAST, PostgreSQL
-from real.service import Service
 
 from . import core, expiry
 from .any_order import ResidentWorld, World, machine

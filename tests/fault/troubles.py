@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 from typing import LiteralString
 
 import psycopg
-from real.database import Database
+from harness.database import Database
 
 DISK = 1024
 """Megabytes of the server's file system, which is filled."""

@@ -14,11 +14,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from real import account
-from real.database import Database
-from real.handler import Handler
-from real.postgresql import FAST, PostgreSQL
-from real.proxy import (
+from harness import account
+from harness.database import Database
+from harness.handler import Handler
+from harness.postgresql import FAST, PostgreSQL
+from harness.proxy import (
     AFTER,
     BACKEND,
     BEFORE,

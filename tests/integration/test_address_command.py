@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from real.console import Console, Done
-from real.database import Database
-from real.submission import submission
+from harness.console import Console, Done
+from harness.database import Database
+from harness.submission import submission
 
 from pipehandler.cli import cli
 from pipehandler.mail.sysexits import EX_CANTCREAT, EX_DATAERR, EX_NOINPUT, EX_UNAVAILABLE

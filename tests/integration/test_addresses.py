@@ -8,11 +8,11 @@ from typing import Any
 
 import psycopg
 import pytest
+from harness.database import Database
+from harness.postgresql import PostgreSQL
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from psycopg.errors import Error, NoDataFound, RaiseException, UniqueViolation
-from real.database import Database
-from real.postgresql import PostgreSQL
 
 # RFC 3492 7.1 in lower case, without (S), which is ASCII.
 RFC_3492 = {

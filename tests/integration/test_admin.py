@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from real.console import PROGRAM, Done
-from real.database import Database
-from real.handler import ENVIRONMENT, entrypoint
-from real.submission import submission
+from harness.console import PROGRAM, Done
+from harness.database import Database
+from harness.handler import ENVIRONMENT, entrypoint
+from harness.submission import submission
 
 from pipehandler import __version__
 from pipehandler.mail.document import Document

@@ -16,11 +16,11 @@ from typing import Any
 import psycopg
 import pytest
 from click.testing import CliRunner
-from real import account
-from real.console import PROGRAM
-from real.database import Database
-from real.handler import Handler
-from real.postgresql import PostgreSQL
+from harness import account
+from harness.console import PROGRAM
+from harness.database import Database
+from harness.handler import Handler
+from harness.postgresql import PostgreSQL
 
 from pipehandler.check.server import check_clock
 from pipehandler.cli import cli

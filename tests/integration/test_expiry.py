@@ -16,12 +16,12 @@ from typing import Any
 
 import psycopg
 import pytest
+from harness.console import PROGRAM, Console, everything
+from harness.database import Database
+from harness.handler import Handler
+from harness.service import wait_until
+from harness.submission import MESSAGE, submission
 from psycopg.errors import NoDataFound
-from real.console import PROGRAM, Console, everything
-from real.database import Database
-from real.handler import Handler
-from real.service import wait_until
-from real.submission import MESSAGE, submission
 
 from pipehandler.mail.document import Document
 from pipehandler.mail.fingerprint import identify

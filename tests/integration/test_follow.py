@@ -7,10 +7,10 @@ from contextlib import closing
 
 import psycopg
 import pytest
-from real.database import Database
-from real.following import waiting
-from real.service import wait_until
-from real.stream import Coming, announce, ingest, stored, writing
+from harness.database import Database
+from harness.following import waiting
+from harness.service import wait_until
+from harness.stream import Coming, announce, ingest, stored, writing
 
 import pipehandler
 from pipehandler.store.connection import StoreError

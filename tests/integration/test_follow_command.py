@@ -8,14 +8,14 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from real.console import Console
-from real.database import Database
-from real.following import following, waiting
-from real.handler import Handler
-from real.proxy import BEFORE, FRONTEND, STALL, Fault, message, proxy
-from real.service import Service, wait_until
-from real.stream import announce, numbered, stored
-from real.submission import submission
+from harness.console import Console
+from harness.database import Database
+from harness.following import following, waiting
+from harness.handler import Handler
+from harness.proxy import BEFORE, FRONTEND, STALL, Fault, message, proxy
+from harness.service import Service, wait_until
+from harness.stream import announce, numbered, stored
+from harness.submission import submission
 
 import pipehandler
 from pipehandler.store.connection import Store

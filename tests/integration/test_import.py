@@ -7,9 +7,9 @@ import signal
 from pathlib import Path
 
 import pytest
-from real.console import Console, everything
-from real.database import Database
-from real.submission import submission
+from harness.console import Console, everything
+from harness.database import Database
+from harness.submission import submission
 
 from pipehandler.mail.document import Document
 from pipehandler.mail.envelope import Envelope

@@ -8,12 +8,12 @@ from contextlib import contextmanager
 
 import psycopg
 import pytest
+from harness.database import Database
+from harness.handler import Handler
+from harness.proxy import AFTER, BACKEND, BEFORE, CUT, FRONTEND, INSIDE, RESET, STALL, Fault, Proxy, message, proxy
+from harness.submission import MESSAGE, submission
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from real.database import Database
-from real.handler import Handler
-from real.proxy import AFTER, BACKEND, BEFORE, CUT, FRONTEND, INSIDE, RESET, STALL, Fault, Proxy, message, proxy
-from real.submission import MESSAGE, submission
 
 from pipehandler.mail import outcome
 from pipehandler.mail.document import Attachment, Defect, Document

@@ -11,10 +11,10 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
-from real import account
-from real.database import Database
-from real.handler import Handler
-from real.service import ResidentHandler, Service, begin, configure, ended, held, stuck, wait_until
+from harness import account
+from harness.database import Database
+from harness.handler import Handler
+from harness.service import ResidentHandler, Service, begin, configure, ended, held, stuck, wait_until
 
 from pipehandler.mail.outcome import DELIVERED, FAULT
 from pipehandler.monitor.tally import Exits, JournalError, Record, records, tally

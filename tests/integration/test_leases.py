@@ -4,11 +4,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
-from real.console import Console
-from real.database import Database
-from real.handler import Ended, Handler
-from real.service import stuck
-from real.submission import submission
+from harness.console import Console
+from harness.database import Database
+from harness.handler import Ended, Handler
+from harness.service import stuck
+from harness.submission import submission
 
 from pipehandler.mail.sysexits import EX_NOUSER, EX_OK
 from pipehandler.settings.config import Recipients

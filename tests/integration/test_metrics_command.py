@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from harness import account
+from harness.database import Database
+from harness.handler import ENVIRONMENT, Handler
+from harness.mailhost import pipehandler
+from harness.missing import missing
+from harness.proxy import FRONTEND, STALL, Fault, proxy
+from harness.service import Service, begin, configure, ended, held, wait_until
 from prometheus_client.parser import text_string_to_metric_families
-from real import account
-from real.database import Database
-from real.handler import ENVIRONMENT, Handler
-from real.mailhost import pipehandler
-from real.missing import missing
-from real.proxy import FRONTEND, STALL, Fault, proxy
-from real.service import Service, begin, configure, ended, held, wait_until
 
 from pipehandler import __version__
 from pipehandler.mail.sysexits import EX_CANTCREAT, EX_CONFIG, EX_UNAVAILABLE

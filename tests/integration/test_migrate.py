@@ -10,8 +10,8 @@ from pathlib import Path
 import psycopg
 import pytest
 from conftest import VERSIONS
-from real.database import Database
-from real.postgresql import PostgreSQL
+from harness.database import Database
+from harness.postgresql import PostgreSQL
 
 from pipehandler.store.connection import Store, StoreError
 from pipehandler.store.migrate import Migration, MigrationError, migrate, migrations, pending, plan

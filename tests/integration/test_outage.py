@@ -5,9 +5,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from real import account
-from real.database import Database
-from real.handler import Handler
+from harness import account
+from harness.database import Database
+from harness.handler import Handler
 
 from pipehandler.delivery.outage import HOLD, Outage
 

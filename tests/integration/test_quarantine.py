@@ -7,10 +7,10 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from real.console import Console, everything
-from real.database import Database
-from real.service import wait_until
-from real.submission import submission
+from harness.console import Console, everything
+from harness.database import Database
+from harness.service import wait_until
+from harness.submission import submission
 
 from pipehandler.mail.document import Defect, Document
 from pipehandler.mail.sysexits import EX_CANTCREAT, EX_NOINPUT, EX_UNAVAILABLE

@@ -11,11 +11,11 @@ from typing import Any
 
 import psycopg
 import pytest
+from harness.console import Console, everything
+from harness.database import Database
+from harness.service import wait_until
+from harness.submission import MESSAGE, submission
 from psycopg.errors import InsufficientPrivilege
-from real.console import Console, everything
-from real.database import Database
-from real.service import wait_until
-from real.submission import MESSAGE, submission
 
 from pipehandler.mail.document import Address, Attachment, Defect, Document
 from pipehandler.mail.fingerprint import identify

@@ -4,9 +4,9 @@ import json
 
 import psycopg
 import pytest
+from harness.database import Database
+from harness.submission import MESSAGE, submission
 from psycopg.errors import InsufficientPrivilege, NotNullViolation
-from real.database import Database
-from real.submission import MESSAGE, submission
 
 from pipehandler.mail.fingerprint import identify
 from pipehandler.store.connection import Store

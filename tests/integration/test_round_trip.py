@@ -3,10 +3,10 @@
 import time
 
 import pytest
-from real.database import Database
-from real.handler import Handler
-from real.proxy import proxy
-from real.submission import MESSAGE, submission
+from harness.database import Database
+from harness.handler import Handler
+from harness.proxy import proxy
+from harness.submission import MESSAGE, submission
 
 from pipehandler.store.connection import Store
 

@@ -1,7 +1,7 @@
 """The schema explains itself and has what a PostgreSQL expert looks for first."""
 
 import pytest
-from real.database import Database
+from harness.database import Database
 
 # Everything in the schema that can carry a comment: what it is, and its comment.
 COMMENTS = """

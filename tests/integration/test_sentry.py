@@ -14,10 +14,10 @@ from socket import create_server
 from typing import Any
 
 import pytest
-from real import account
-from real.database import Database
-from real.handler import Ended, Handler
-from real.service import ResidentHandler, Service, begin, configure, ended, held, stuck, wait_until
+from harness import account
+from harness.database import Database
+from harness.handler import Ended, Handler
+from harness.service import ResidentHandler, Service, begin, configure, ended, held, stuck, wait_until
 
 MESSAGE = b"From: secret@example.org\nMessage-ID: <secret-id@example.org>\nSubject: secret subject\n\nsecret body\n"
 PASSWORD = "secret-password"

@@ -12,10 +12,10 @@ from pathlib import Path
 from shutil import copytree
 
 import pytest
-from real import account
-from real.database import Database
-from real.handler import Handler, entrypoint
-from real.service import Service, begin, configure, ended, held, stuck, wait_until
+from harness import account
+from harness.database import Database
+from harness.handler import Handler, entrypoint
+from harness.service import Service, begin, configure, ended, held, stuck, wait_until
 
 MESSAGE = b"From: a@example.org\nMessage-ID: <1@example.org>\nSubject: one\n\nbody\n"
 

@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from real import account
-from real.database import Database
-from real.handler import ENVIRONMENT, Handler
-from real.mailhost import pipehandler
-from real.service import Service, begin, configure, ended, held, wait_until
+from harness import account
+from harness.database import Database
+from harness.handler import ENVIRONMENT, Handler
+from harness.mailhost import pipehandler
+from harness.service import Service, begin, configure, ended, held, wait_until
 
 from pipehandler.handover import deliver_packet
 

@@ -5,11 +5,11 @@ import subprocess
 import time
 
 import pytest
-from real import account
-from real.console import PROGRAM
-from real.database import Database
-from real.handler import Handler
-from real.service import Service, configure
+from harness import account
+from harness.console import PROGRAM
+from harness.database import Database
+from harness.handler import Handler
+from harness.service import Service, configure
 
 from pipehandler.mail import outcome
 from pipehandler.mail.outcome import TABLE

@@ -2,10 +2,10 @@
 
 import psycopg
 import pytest
+from harness.database import Database
+from harness.stream import after, ids, ingest, stored, writing
+from harness.submission import MESSAGE, submission
 from psycopg.errors import InsufficientPrivilege, RaiseException
-from real.database import Database
-from real.stream import after, ids, ingest, stored, writing
-from real.submission import MESSAGE, submission
 
 from pipehandler.store.connection import Store
 

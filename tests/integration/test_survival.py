@@ -3,8 +3,8 @@
 import signal
 from pathlib import Path
 
-from real.database import Database
-from real.handler import Handler
+from harness.database import Database
+from harness.handler import Handler
 
 from pipehandler.mail.fingerprint import identify
 

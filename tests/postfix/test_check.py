@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from real import account
-from real.console import PROGRAM
-from real.database import Database
-from real.mailhost import MailHost
-from real.postgresql import PostgreSQL
+from harness import account
+from harness.console import PROGRAM
+from harness.database import Database
+from harness.mailhost import MailHost
+from harness.postgresql import PostgreSQL
 
 from pipehandler.cli import cli
 

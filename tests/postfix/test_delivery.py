@@ -5,9 +5,9 @@ import re
 from collections.abc import Callable, Iterator
 
 import pytest
-from real.database import Database
-from real.mailhost import MailHost
-from real.service import Service, wait_until
+from harness.database import Database
+from harness.mailhost import MailHost
+from harness.service import Service, wait_until
 
 _numbers = itertools.count(1)
 _RECEIVED = re.compile(rb"Received: [^\n]*\n(?:[ \t][^\n]*\n)*")

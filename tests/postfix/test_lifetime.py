@@ -5,11 +5,11 @@ import smtplib
 import time
 from pathlib import Path
 
-from real.console import Console
-from real.database import Database
-from real.following import following
-from real.mailhost import MailHost
-from real.service import wait_until
+from harness.console import Console
+from harness.database import Database
+from harness.following import following
+from harness.mailhost import MailHost
+from harness.service import wait_until
 
 from pipehandler.mail.sysexits import EX_NOINPUT
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from real.console import PROGRAM
-from real.database import Database
-from real.mailhost import MailHost
-from real.postgresql import FAST, PostgreSQL
+from harness.console import PROGRAM
+from harness.database import Database
+from harness.mailhost import MailHost
+from harness.postgresql import FAST, PostgreSQL
 
 TO = "user@example.com"
 TOGETHER = 60.0  # seconds that finding out may take

@@ -7,11 +7,11 @@ import time
 from pathlib import Path
 
 import pytest
+from harness import account
+from harness.handler import ENVIRONMENT
+from harness.mailhost import MailHost
+from harness.service import wait_until
 from prometheus_client.parser import text_string_to_metric_families
-from real import account
-from real.handler import ENVIRONMENT
-from real.mailhost import MailHost
-from real.service import wait_until
 
 from pipehandler.postfix.postqueue import Queued, QueueError, queued
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from real import account
-from real.database import Database
-from real.handler import Handler
-from real.postgresql import PostgreSQL
+from harness import account
+from harness.database import Database
+from harness.handler import Handler
+from harness.postgresql import PostgreSQL
 
 REPOSITORY = Path(__file__).parents[2]
 README = (REPOSITORY / "README.md").read_text("utf-8")
@@ -151,7 +151,7 @@ def shape(line: str) -> str:
 def test_demo_without_root(folder: Path) -> None:
     """Whoever is not root sees the same messages delivered through the same entrypoint from stdin."""
     # The checkout may be closed to others.
-    for name in ("script", "tests/real"):
+    for name in ("script", "tests/harness"):
         shutil.copytree(REPOSITORY / name, folder / name)
     command = [sys.executable, str(folder / "script" / "demo.py")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd="/", **account.identity())

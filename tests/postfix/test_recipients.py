@@ -7,10 +7,10 @@ from contextlib import contextmanager
 
 import psycopg
 import pytest
-from real import account
-from real.database import Database
-from real.mailhost import MailHost
-from real.postgresql import PostgreSQL
+from harness import account
+from harness.database import Database
+from harness.mailhost import MailHost
+from harness.postgresql import PostgreSQL
 
 U_LABEL, A_LABEL = "bücher.example", "xn--bcher-kva.example"
 MESSAGE = (

@@ -5,9 +5,9 @@ import signal
 import socket
 
 import pytest
-from real.database import Database
-from real.mailhost import MailHost
-from real.milter import Milter
+from harness.database import Database
+from harness.mailhost import MailHost
+from harness.milter import Milter
 
 MESSAGE = (
     b"From: a@example.org\nDate: Mon, 02 Mar 2026 07:30:00 +0900\nSubject: x\nMessage-ID: <1@example.org>\n\nhello\n"

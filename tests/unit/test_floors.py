@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from real import account
-from real.handler import ENVIRONMENT, Handler
-from real.service import Service
+from harness import account
+from harness.handler import ENVIRONMENT, Handler
+from harness.service import Service
 
 FLOORS = (
     # Numbers, tables and shapes.

@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from harness.missing import missing
 from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
-from real.missing import missing
 
 from pipehandler.mail.outcome import TABLE
 from pipehandler.monitor.metrics import METRICS, exposition, families

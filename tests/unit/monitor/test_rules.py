@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from real.missing import missing
+from harness.missing import missing
 
 from pipehandler import cli
 from pipehandler.mail.outcome import TABLE
