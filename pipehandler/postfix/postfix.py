@@ -3,6 +3,8 @@
 import os
 import re
 import sys
+from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -20,7 +22,7 @@ FILES = (
     "pipehandler-expire.timer",
     "pipehandler.rules.yml",
 )
-"""The examples in postfix/, without their ending .example."""
+"""The examples: those for Postfix are in postfix/ with the ending .example, the others in pipehandler/examples/."""
 
 ENTRYPOINT = str(Path(__file__).parents[1] / "__main__.py")
 """What master.cf runs: the file of this installation."""
@@ -48,7 +50,7 @@ def lines(
     whose mail is stored. maxproc: how many messages may be delivered at once; keep it below PostgreSQL's max_connections.
     database: its URI, for the table of recipients; delimiter: recipients.delimiter.
     """
-    text = share("postfix").joinpath(f"{name}.example").read_text("utf-8")
+    text = _example(name).read_text("utf-8")
     filled = {
         "/opt/pipehandler/bin/python": sys.executable,
         "/opt/pipehandler/lib/python3.11/site-packages/pipehandler/__main__.py": ENTRYPOINT,
@@ -68,6 +70,15 @@ def lines(
     # One pass, so that nothing that was filled in is replaced again.
     pattern = "|".join(re.escape(key) for key in sorted(filled, key=len, reverse=True))
     return re.sub(pattern, lambda found: filled[found[0]], text)
+
+
+def _example(name: str) -> Traversable:
+    """The file that `name` is filled in from."""
+    examples = files("pipehandler") / "examples"
+    for folder in ("systemd", "prometheus"):
+        if (found := examples / folder / name).is_file():
+            return found
+    return share("postfix") / f"{name}.example"
 
 
 def literal(text: str) -> str:

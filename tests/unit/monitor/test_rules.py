@@ -14,7 +14,7 @@ from pipehandler.mail.outcome import TABLE
 from pipehandler.monitor.metrics import METRICS
 from pipehandler.postfix.postqueue import QUEUES
 
-RULES = Path(__file__).parents[3] / "postfix" / "pipehandler.rules.yml.example"
+RULES = Path(__file__).parents[3] / "pipehandler" / "examples" / "prometheus" / "pipehandler.rules.yml"
 TEXT = RULES.read_text("utf-8")
 ALERTS = re.findall(r"^      - alert: (\w+)$", TEXT, re.MULTILINE)
 
