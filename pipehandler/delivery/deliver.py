@@ -10,10 +10,10 @@ from dataclasses import replace
 from pipehandler.parse.message import PARSER_VERSION
 
 from ..mail import outcome
-from ..mail.document import Defect, Document
 from ..mail.envelope import Envelope
-from ..mail.fingerprint import identify
+from ..mail.identity import identify
 from ..mail.outcome import Result
+from ..mail.parsed import Defect, Document
 from ..record.log import described
 from ..runtime.deadline import Deadline, TimeUp
 from ..runtime.stopwatch import Stopwatch

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from pipehandler.parse.message import parse
 
-from ..mail.document import Document
+from ..mail.parsed import Document
 from ..record.log import described
 from ..runtime.child import survives
 from ..runtime.deadline import Deadline, TimeUp

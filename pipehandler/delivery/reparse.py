@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 from pipehandler.parse.message import PARSER_VERSION
 
-from ..mail.document import Document
 from ..mail.envelope import Envelope
-from ..mail.fingerprint import Identity
+from ..mail.identity import Identity
+from ..mail.parsed import Document
 from ..runtime.bounded import bounded
 from ..runtime.deadline import Deadline
 from ..settings.config import Config

@@ -19,9 +19,9 @@ from typing import NamedTuple
 
 from ..delivery.deliver import deliver
 from ..mail.envelope import Envelope, lower_domain
-from ..mail.fingerprint import identify
+from ..mail.envelope_fields import told
+from ..mail.identity import identify
 from ..mail.outcome import DUPLICATE, MISCONFIGURED, STORE_FULL, STORE_UNAVAILABLE, Result
-from ..mail.prepended import told
 from ..runtime.bounded import bounded
 from ..runtime.deadline import Deadline
 from ..runtime.stopwatch import Stopwatch

@@ -119,7 +119,7 @@ def _deliver(
     from datetime import UTC, datetime
 
     from ..delivery.deliver import deliver
-    from ..mail.fingerprint import prepended
+    from ..mail.identity import prepended
     from ..store.connection import Store
 
     # ${size} does not count what pipe(8) itself prepended to the message.

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from pipehandler.mail.document import Address
+from pipehandler.mail.parsed import Address
 
 from .charset import storable
 from .encoded_word import decode_words

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from pipehandler.mail.document import Defect
+from pipehandler.mail.parsed import Defect
 
 from .charset import storable
 

@@ -18,7 +18,7 @@ from email.utils import parsedate_tz
 import mailparser
 from mailparser.version import __version__ as MAIL_PARSER_VERSION
 
-from pipehandler.mail.document import Address
+from pipehandler.mail.parsed import Address
 
 from . import address
 from .decoding import decode, is_utf8

@@ -7,7 +7,7 @@ Parsing is total and deterministic: whatever the octets are, a Document comes ou
 was guessed, replaced or left out on the way stands in its defects. A field or a part that fails costs no other.
 """
 
-from pipehandler.mail.document import Attachment, Document
+from pipehandler.mail.parsed import Attachment, Document
 
 from . import authentication, mime, transfer_encoding
 from .charset import codec

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from ..mail.prepended import Told, with_fields
+from ..mail.envelope_fields import Told, with_fields
 from . import mailbox
 from .connection import Store, StoreError
 from .mailbox import NoSuchMessage, Row

@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from typing import Any
 
-from ..mail.document import Address, Document
 from ..mail.envelope import Envelope
-from ..mail.fingerprint import Identity
+from ..mail.identity import Identity
+from ..mail.parsed import Address, Document
 from ..settings.config import Recipients
 
 

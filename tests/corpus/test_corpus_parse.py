@@ -7,7 +7,7 @@ from dataclasses import asdict
 import pytest
 
 from corpus.messages import names, needs_corpus, read, table
-from pipehandler.mail.document import Address
+from pipehandler.mail.parsed import Address
 from pipehandler.parse import address
 from pipehandler.parse.header import Header
 from pipehandler.parse.message import parse

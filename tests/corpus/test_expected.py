@@ -13,7 +13,7 @@ import pytest
 from corpus import expectations
 from corpus.expectations import Expectation, digest, trimmed
 from corpus.messages import needs_corpus, read, table
-from pipehandler.mail.document import Address, Document
+from pipehandler.mail.parsed import Address, Document
 from pipehandler.parse import mime, transfer_encoding
 from pipehandler.parse.defect import Notebook
 from pipehandler.parse.limits import Limits

@@ -24,7 +24,7 @@ from harness.postgresql import FAST, PostgreSQL
 from harness.stream import announce, ingest, numbered
 
 import pipehandler
-from pipehandler.mail.fingerprint import identify
+from pipehandler.mail.identity import identify
 from pipehandler.store.connection import StoreError
 
 from .ledger import Row, Scale, Way

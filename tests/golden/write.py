@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pipehandler.mail.document import Document
+from pipehandler.mail.parsed import Document
 from pipehandler.parse.message import parse
 
 FOLDER = Path(__file__).parent

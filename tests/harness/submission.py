@@ -3,9 +3,9 @@
 from dataclasses import replace
 from typing import Any
 
-from pipehandler.mail.document import Document
 from pipehandler.mail.envelope import Envelope
-from pipehandler.mail.fingerprint import identify
+from pipehandler.mail.identity import identify
+from pipehandler.mail.parsed import Document
 from pipehandler.parse.message import PARSER_VERSION, parse
 from pipehandler.store.submission import Submission
 

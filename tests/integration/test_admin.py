@@ -14,7 +14,7 @@ from harness.handler import ENVIRONMENT, entrypoint
 from harness.submission import submission
 
 from pipehandler import __version__
-from pipehandler.mail.document import Document
+from pipehandler.mail.parsed import Document
 from pipehandler.mail.sysexits import EX_CONFIG, EX_NOINPUT, EX_UNAVAILABLE
 from pipehandler.store.connection import Store
 from pipehandler.store.mailbox import NoSuchMessage, attachment

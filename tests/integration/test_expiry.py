@@ -23,8 +23,8 @@ from harness.service import wait_until
 from harness.submission import MESSAGE, submission
 from psycopg.errors import NoDataFound
 
-from pipehandler.mail.document import Document
-from pipehandler.mail.fingerprint import identify
+from pipehandler.mail.identity import identify
+from pipehandler.mail.parsed import Document
 from pipehandler.mail.sysexits import EX_CONFIG, EX_NOINPUT, EX_UNAVAILABLE
 from pipehandler.settings.retention import Rule
 from pipehandler.store import expiry, mailbox, quarantine

@@ -11,9 +11,9 @@ from harness.console import Console, everything
 from harness.database import Database
 from harness.submission import submission
 
-from pipehandler.mail.document import Document
 from pipehandler.mail.envelope import Envelope
-from pipehandler.mail.fingerprint import identify
+from pipehandler.mail.identity import identify
+from pipehandler.mail.parsed import Document
 from pipehandler.mail.sysexits import EX_DATAERR, EX_TEMPFAIL, EX_UNAVAILABLE
 from pipehandler.store.connection import Store
 

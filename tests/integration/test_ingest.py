@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipehandler.mail import outcome
-from pipehandler.mail.document import Attachment, Defect, Document
+from pipehandler.mail.parsed import Attachment, Defect, Document
 from pipehandler.store import mailbox
 from pipehandler.store.connection import DataRefused, Store, Stored, StoreError
 

@@ -12,7 +12,7 @@ from harness.database import Database
 from harness.service import wait_until
 from harness.submission import submission
 
-from pipehandler.mail.document import Defect, Document
+from pipehandler.mail.parsed import Defect, Document
 from pipehandler.mail.sysexits import EX_CANTCREAT, EX_NOINPUT, EX_UNAVAILABLE
 from pipehandler.store import quarantine
 from pipehandler.store.connection import Store, Stored

@@ -17,8 +17,8 @@ from harness.service import wait_until
 from harness.submission import MESSAGE, submission
 from psycopg.errors import InsufficientPrivilege
 
-from pipehandler.mail.document import Address, Attachment, Defect, Document
-from pipehandler.mail.fingerprint import identify
+from pipehandler.mail.identity import identify
+from pipehandler.mail.parsed import Address, Attachment, Defect, Document
 from pipehandler.mail.sysexits import EX_NOINPUT, EX_UNAVAILABLE
 from pipehandler.parse.message import PARSER_VERSION, parse
 from pipehandler.store.connection import Store

@@ -8,7 +8,7 @@ from harness.database import Database
 from harness.submission import MESSAGE, submission
 from psycopg.errors import InsufficientPrivilege, NotNullViolation
 
-from pipehandler.mail.fingerprint import identify
+from pipehandler.mail.identity import identify
 from pipehandler.store.connection import Store
 
 TABLES = ("address", "attachment", "delivery", "message", "migration", "raw_message", "retention", "retention_change")

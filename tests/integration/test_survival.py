@@ -6,7 +6,7 @@ from pathlib import Path
 from harness.database import Database
 from harness.handler import Handler
 
-from pipehandler.mail.fingerprint import identify
+from pipehandler.mail.identity import identify
 
 # Nothing in it kills; but guessing the charset of so many parts takes longer than the CPU limit of the test.
 PART = b"--b\nContent-Type: text/plain\n\n" + "봄이 왔습니다\n".encode("euc-kr") * 3200

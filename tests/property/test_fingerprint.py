@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipehandler.mail.fingerprint import identify
+from pipehandler.mail.identity import identify
 
 NAMED = (b"message-id", b"date", b"from", b"to", b"cc", b"subject")
 PREPENDED = (b"return-path:", b"x-original-to:", b"delivered-to:")

@@ -9,7 +9,7 @@ from golden.write import FOLDER
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipehandler.mail.document import Attachment, Document
+from pipehandler.mail.parsed import Attachment, Document
 from pipehandler.parse.message import DEFECTS, parse
 
 GOLDEN = [path.read_bytes() for path in sorted(FOLDER.glob("*.eml"))]

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from pipehandler.mail.document import Address
+from pipehandler.mail.parsed import Address
 from pipehandler.parse import address
 from pipehandler.parse.defect import Notebook
 from pipehandler.parse.encoded_word import decode_words

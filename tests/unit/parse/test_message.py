@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import pipehandler
-from pipehandler.mail.document import Document
+from pipehandler.mail.parsed import Document
 from pipehandler.parse import message
 from pipehandler.parse.defect import Notebook
 from pipehandler.parse.limits import Limits

@@ -12,7 +12,7 @@ written with them and read again is the same message.
 import re
 from typing import NamedTuple
 
-from .fingerprint import prepended
+from .identity import prepended
 
 _FIELD = re.compile(rb"^(Return-Path|X-Original-To|Delivered-To):(.*(?:\n[ \t].*)*)", re.IGNORECASE | re.MULTILINE)
 _MBOX_LINE = re.compile(rb"From [^\n]*\n")

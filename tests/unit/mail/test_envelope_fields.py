@@ -4,8 +4,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pipehandler.mail.fingerprint import identify
-from pipehandler.mail.prepended import Told, told, with_fields
+from pipehandler.mail.envelope_fields import Told, told, with_fields
+from pipehandler.mail.identity import identify
 
 RAW = b"Received: by mx\nFrom: a@example.org\nMessage-ID: <1@example.org>\n\nbody\n"
 TEXT = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0\r\n"), max_size=20)
