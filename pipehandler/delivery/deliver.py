@@ -13,7 +13,7 @@ from ..mail import outcome
 from ..mail.envelope import Envelope
 from ..mail.identity import identify
 from ..mail.outcome import Result
-from ..mail.parsed import Defect, Document
+from ..mail.parsed import Defect, ParsedMessage
 from ..record.log import described
 from ..runtime.deadline import Deadline, TimeUp
 from ..runtime.stopwatch import Stopwatch
@@ -47,13 +47,13 @@ def deliver(
     try:
         stopwatch.enter("parse")
         identity = identify(raw)
-        document, fault = read(raw[identity.prepended :], identity.id, config, deadline)
+        parsed, fault = read(raw[identity.prepended :], identity.id, config, deadline)
         if short:
-            document.defects.insert(0, Defect("shorter-than-told"))
+            parsed.defects.insert(0, Defect("shorter-than-told"))
         submission = Submission(
             envelope,
             identity,
-            document,
+            parsed,
             raw,
             received_at,
             mail_host,
@@ -67,8 +67,8 @@ def deliver(
             stored = store.ingest(submission)
         except (DataRefused, MemoryError) as refusal:
             # No message may be able to defer itself for ever: once more, with nothing that was read from it.
-            document = Document(error=_refused(refusal), defects=document.defects[:short])
-            stored = store.ingest(replace(submission, document=document))
+            parsed = ParsedMessage(error=_refused(refusal), defects=parsed.defects[:short])
+            stored = store.ingest(replace(submission, parsed=parsed))
         deadline.disarm()
     except StoreError as error:
         return Result(error.outcome, reason=str(error), sqlstate=error.sqlstate, outage=error.outage)
@@ -82,22 +82,22 @@ def deliver(
         return Result(how, reason=described(error), fault=None if exhausted else error)
     except Exception as error:
         return Result(outcome.FAULT, reason=described(error), fault=error)
-    return _committed(stored, len(set(envelope.recipients)) - len(stored), document, fault)
+    return _committed(stored, len(set(envelope.recipients)) - len(stored), parsed, fault)
 
 
-def _committed(stored: list[Stored], rejected: int, document: Document, fault: Exception | None) -> Result:
+def _committed(stored: list[Stored], rejected: int, parsed: ParsedMessage, fault: Exception | None) -> Result:
     reasons = [f"{rejected} of {rejected + len(stored)} recipients have no lease that lives"] if rejected else []
     if not stored:
-        return Result(outcome.UNKNOWN_RECIPIENT, reason=reasons[0], message_id=document.message_id, fault=fault)
-    if document.error is not None:
-        reasons.append(document.error)
+        return Result(outcome.UNKNOWN_RECIPIENT, reason=reasons[0], message_id=parsed.message_id, fault=fault)
+    if parsed.error is not None:
+        reasons.append(parsed.error)
     if all(each.duplicate for each in stored):
         how = outcome.DUPLICATE
-    elif document.error is not None:
+    elif parsed.error is not None:
         how = outcome.QUARANTINED
     else:
         how = outcome.DELIVERED
-    return Result(how, stored[0].message, "; ".join(reasons), message_id=document.message_id, fault=fault)
+    return Result(how, stored[0].message, "; ".join(reasons), message_id=parsed.message_id, fault=fault)
 
 
 def _refused(refusal: DataRefused | MemoryError) -> str:

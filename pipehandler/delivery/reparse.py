@@ -13,7 +13,7 @@ from pipehandler.parse.message import PARSER_VERSION
 
 from ..mail.envelope import Envelope
 from ..mail.identity import Identity
-from ..mail.parsed import Document
+from ..mail.parsed import ParsedMessage
 from ..runtime.bounded import bounded
 from ..runtime.deadline import Deadline
 from ..settings.config import Config
@@ -104,19 +104,19 @@ def reparse(store: Store, config: Config, message: str, dry_run: bool = False) -
     if rows[0]["raw"] is None:
         return Reparsed(message, WITHOUT_BYTES)
     raw, failed = bytes(rows[0].pop("raw")), rows[0]["state"] == "failed"
-    document = _document(raw, message, config, careful=failed)
-    if document.error is None:
+    parsed = _parse(raw, message, config, careful=failed)
+    if parsed.error is None:
         try:
-            changes = _store(store, config, message, document, dry_run)
+            changes = _store(store, config, message, parsed, dry_run)
             return Reparsed(message, PARSED if failed else AGAIN, changes)
         except DataRefused as refusal:
-            document = Document(error=f"{refusal} SQLSTATE {refusal.sqlstate}")
+            parsed = ParsedMessage(error=f"{refusal} SQLSTATE {refusal.sqlstate}")
         except MemoryError:
-            document = Document(error="what was read from the message does not fit into the memory")
-    reason = document.error or ""
+            parsed = ParsedMessage(error="what was read from the message does not fit into the memory")
+    reason = parsed.error or ""
     if not failed:
         return Reparsed(message, KEPT, reason=reason)
-    return Reparsed(message, STILL_FAILED, _store(store, config, message, document, dry_run), reason)
+    return Reparsed(message, STILL_FAILED, _store(store, config, message, parsed, dry_run), reason)
 
 
 def _choice(which: str, after: str | None) -> dict[str, str | None]:
@@ -127,17 +127,17 @@ def _choice(which: str, after: str | None) -> dict[str, str | None]:
     }
 
 
-def _document(raw: bytes, message: str, config: Config, careful: bool) -> Document:
+def _parse(raw: bytes, message: str, config: Config, careful: bool) -> ParsedMessage:
     with bounded(config.limits):
         # Time for a child that tries, and for the parser; with some to spare, so that it is always the step that ends.
         deadline = Deadline(3 * config.limits.parse_seconds, time.monotonic())
-        return read(raw, message, config, deadline, careful).document
+        return read(raw, message, config, deadline, careful).parsed
 
 
-def _store(store: Store, config: Config, message: str, document: Document, dry_run: bool) -> tuple[Change, ...]:
+def _store(store: Store, config: Config, message: str, parsed: ParsedMessage, dry_run: bool) -> tuple[Change, ...]:
     """THE COMMIT POINT of one message."""
     submission = Submission(
-        Envelope("", ()), Identity(message, b"", 0), document, b"", "", "", "", PARSER_VERSION, config.store.attachments
+        Envelope("", ()), Identity(message, b"", 0), parsed, b"", "", "", "", PARSER_VERSION, config.store.attachments
     )
     _, view, text, html, _, _, contents = submission.arguments()
     arguments: Sequence[Any] = (view, text, html, contents)

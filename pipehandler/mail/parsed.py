@@ -48,7 +48,7 @@ class Attachment:
 
 
 @dataclass(slots=True)
-class Document:
+class ParsedMessage:
     """The decoded view of one message. Whatever is not there is None or empty.
 
     `date` carries the zone that the sender named (RFC 5322 3.3); it is naive-free: with the zone "-0000" (zone

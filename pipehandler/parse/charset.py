@@ -2,7 +2,7 @@
 
 A label is looked up in a fixed table, never in Python's codec registry: the registry knows codecs that are no
 charsets (punycode and idna take quadratic time, unicode_escape and rot13 are not text), and loads modules by name.
-`storable` is the one place where text becomes fit for PostgreSQL and JSON: every text of a Document went through it.
+`storable` is the one place where text becomes fit for PostgreSQL and JSON: every text of a ParsedMessage went through it.
 """
 
 import re

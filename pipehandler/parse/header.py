@@ -87,7 +87,7 @@ class Header:
         return found.addresses
 
     def date(self) -> tuple[datetime | None, int | None]:
-        """The date and the sender's zone in minutes east of UTC (RFC 5322 3.3); see Document for the meaning."""
+        """The date and the sender's zone in minutes east of UTC (RFC 5322 3.3); see ParsedMessage for the meaning."""
         body = self._once("date")
         if not body:
             return None, None

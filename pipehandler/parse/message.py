@@ -1,13 +1,13 @@
 """A message from octets to meaning: the story of parsing, from top to bottom.
 
     parse(raw) -> mime.scan: header fields and parts -> header: subject, addresses, date
-               -> each part: transfer encoding undone -> a body (text, html) or an attachment -> Document
+               -> each part: transfer encoding undone -> a body (text, html) or an attachment -> ParsedMessage
 
-Parsing is total and deterministic: whatever the octets are, a Document comes out, and the same one each time. What
+Parsing is total and deterministic: whatever the octets are, a ParsedMessage comes out, and the same one each time. What
 was guessed, replaced or left out on the way stands in its defects. A field or a part that fails costs no other.
 """
 
-from pipehandler.mail.parsed import Attachment, Document
+from pipehandler.mail.parsed import Attachment, ParsedMessage
 
 from . import authentication, mime, transfer_encoding
 from .charset import codec
@@ -21,7 +21,7 @@ from .part import Part
 
 __all__ = ["DEFECTS", "PARSER_VERSION", "Limits", "parse"]
 
-# What a stored Document was made by: ours, raised when the same octets may give another Document; and mail-parser's.
+# What a stored ParsedMessage was made by: ours, raised when the same octets may give another ParsedMessage; and mail-parser's.
 PARSER_VERSION = f"1 mail-parser/{MAIL_PARSER_VERSION}"
 
 _SAVED_TEXT = frozenset({"text/calendar", "text/x-vcalendar", "text/vcard", "text/x-vcard", "text/directory"})
@@ -29,7 +29,7 @@ _CONTROLS = bytes(set(range(32)) - set(b"\t\n\r\f\x08\x1b")) + b"\x7f"
 _SAMPLE = 4_096  # octets by which text is told from binary
 
 
-def parse(raw: bytes, limits: Limits = DEFAULT, trusted_authserv_ids: tuple[str, ...] = ()) -> Document:
+def parse(raw: bytes, limits: Limits = DEFAULT, trusted_authserv_ids: tuple[str, ...] = ()) -> ParsedMessage:
     """Parse one message. Does not raise for its content; exceptions that are no Exception pass through.
 
     `raw` is the message in the form of RFC 5322, with LF or CRLF line ends; `limits` bound what is decoded;
@@ -39,7 +39,7 @@ def parse(raw: bytes, limits: Limits = DEFAULT, trusted_authserv_ids: tuple[str,
     root = mime.scan(raw, limits, notebook)
     hints = _charsets(root)
     header = Header(root.fields, limits, hints, notebook)
-    document = Document(
+    document = ParsedMessage(
         message_id=next(iter(header.message_ids("message-id")), None),
         in_reply_to=header.message_ids("in-reply-to"),
         references=header.message_ids("references"),

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..mail.envelope import Envelope
 from ..mail.identity import Identity
-from ..mail.parsed import Address, Document
+from ..mail.parsed import Address, ParsedMessage
 from ..settings.config import Recipients
 
 
@@ -16,13 +16,13 @@ from ..settings.config import Recipients
 class Submission:
     """One message on its way into the store: everything that pipehandler.ingest is told.
 
-    `raw` is what was read; `received_at` an ISO 8601 time with zone; `parser` the version that made the document;
+    `raw` is what was read; `received_at` an ISO 8601 time with zone; `parser` the version of the parser;
     `recipients` says which of the envelope's recipients are rejected.
     """
 
     envelope: Envelope
     identity: Identity
-    document: Document
+    parsed: ParsedMessage
     raw: bytes
     received_at: str
     mail_host: str
@@ -33,7 +33,7 @@ class Submission:
 
     def arguments(self) -> tuple[Any, ...]:
         """The arguments of pipehandler.ingest, in their order; the names inside the JSON are its columns."""
-        envelope, document, identity = self.envelope, self.document, self.identity
+        envelope, parsed, identity = self.envelope, self.parsed, self.identity
         originals = envelope.original_recipients or (None,) * len(envelope.recipients)
         delivery = {
             "fingerprint": identity.fingerprint.hex(),
@@ -57,23 +57,23 @@ class Submission:
             "received_at": self.received_at,
         }
         message = {
-            "message_id": document.message_id,
-            "in_reply_to": document.in_reply_to,
-            "reference_ids": document.references,
-            "date": document.date.isoformat() if document.date else None,
-            "date_offset": document.date_offset,
-            "subject": document.subject,
-            "from_list": _addresses(document.from_),
-            "sender_list": _addresses(document.sender),
-            "reply_to_list": _addresses(document.reply_to),
-            "to_list": _addresses(document.to),
-            "cc_list": _addresses(document.cc),
-            "bcc_list": _addresses(document.bcc),
-            "list_id": document.list_id,
-            "header": document.header,
-            "authentication": document.authentication,
-            "error": document.error,
-            "defects": [asdict(defect) for defect in document.defects],
+            "message_id": parsed.message_id,
+            "in_reply_to": parsed.in_reply_to,
+            "reference_ids": parsed.references,
+            "date": parsed.date.isoformat() if parsed.date else None,
+            "date_offset": parsed.date_offset,
+            "subject": parsed.subject,
+            "from_list": _addresses(parsed.from_),
+            "sender_list": _addresses(parsed.sender),
+            "reply_to_list": _addresses(parsed.reply_to),
+            "to_list": _addresses(parsed.to),
+            "cc_list": _addresses(parsed.cc),
+            "bcc_list": _addresses(parsed.bcc),
+            "list_id": parsed.list_id,
+            "header": parsed.header,
+            "authentication": parsed.authentication,
+            "error": parsed.error,
+            "defects": [asdict(defect) for defect in parsed.defects],
             "parser": self.parser,
             "attachments": [
                 {
@@ -86,15 +86,15 @@ class Submission:
                     "size": len(attachment.content),
                     "sha256": sha256(attachment.content).hexdigest(),
                 }
-                for ordinal, attachment in enumerate(document.attachments, 1)
+                for ordinal, attachment in enumerate(parsed.attachments, 1)
             ],
         }
-        contents = [attachment.content for attachment in document.attachments] if self.attachments else []
+        contents = [attachment.content for attachment in parsed.attachments] if self.attachments else []
         return (
             json.dumps(delivery, ensure_ascii=False),
             json.dumps(message, ensure_ascii=False),
-            document.text,
-            document.html,
+            parsed.text,
+            parsed.html,
             self.raw[: identity.prepended] or None,
             self.raw[identity.prepended :],
             contents or None,

@@ -27,10 +27,10 @@ def test_real_messages() -> None:
     lacking: dict[tuple[str, ...], str] = {}
     for name in names():
         begin = time.process_time()
-        document = parse(read(name))
+        parsed = parse(read(name))
         assert time.process_time() - begin < 2, name
-        json.dumps(asdict(document), ensure_ascii=False, default=str).encode("utf-8")
-        codes = sorted({defect.code for defect in document.defects} & LACKING)
+        json.dumps(asdict(parsed), ensure_ascii=False, default=str).encode("utf-8")
+        codes = sorted({defect.code for defect in parsed.defects} & LACKING)
         if codes:
             lacking[(name,)] = " ".join(codes)
     assert lacking == table("not_fully_parsed.tsv")

@@ -13,7 +13,7 @@ import pytest
 from corpus import expectations
 from corpus.expectations import Expectation, digest, trimmed
 from corpus.messages import needs_corpus, read, table
-from pipehandler.mail.parsed import Address, Document
+from pipehandler.mail.parsed import Address, ParsedMessage
 from pipehandler.parse import mime, transfer_encoding
 from pipehandler.parse.defect import Notebook
 from pipehandler.parse.limits import Limits
@@ -22,27 +22,27 @@ from pipehandler.parse.message import parse
 ABSENT = "absent"
 
 
-def ours(document: Document, field: str, expected: Any) -> Any:
+def ours(parsed: ParsedMessage, field: str, expected: Any) -> Any:
     """The value of `field` in the shape of `expected`."""
     lists = {
-        "from": document.from_, "to": document.to, "cc": document.cc, "reply-to": document.reply_to,
-        "sender": document.sender,
+        "from": parsed.from_, "to": parsed.to, "cc": parsed.cc, "reply-to": parsed.reply_to,
+        "sender": parsed.sender,
     }  # fmt: skip
     if field in lists:
         return [(each.name, each.address) for each in lists[field]]
     if field.endswith(" address"):
         return _first(lists[field.removesuffix(" address")])
     if field == "date":
-        return _date(document, expected)
+        return _date(parsed, expected)
     if field in ("subject", "text", "html", "message_id"):
-        value = getattr(document, field)
+        value = getattr(parsed, field)
         return (value or None) if field == "subject" and isinstance(expected, str) else trimmed(value)
     if field == "attachments":
-        return [attachment.file_name for attachment in document.attachments]
+        return [attachment.file_name for attachment in parsed.attachments]
     what, number = field.split()
-    if int(number) > len(document.attachments):
+    if int(number) > len(parsed.attachments):
         return ABSENT
-    attachment = document.attachments[int(number) - 1]
+    attachment = parsed.attachments[int(number) - 1]
     if what == "content":
         return (
             attachment.content
@@ -60,11 +60,11 @@ def _first(addresses: list[Address]) -> str | None:
     return addresses[0].address if addresses else None
 
 
-def _date(document: Document, expected: str | None) -> str | None:
-    if document.date is None:
+def _date(parsed: ParsedMessage, expected: str | None) -> str | None:
+    if parsed.date is None:
         return None
     in_utc = (expected or "").endswith("+00:00")
-    return (document.date.astimezone(UTC) if in_utc else document.date).isoformat()
+    return (parsed.date.astimezone(UTC) if in_utc else parsed.date).isoformat()
 
 
 def leaves(raw: bytes) -> dict[str, bytes]:

@@ -10,17 +10,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pipehandler.mail.parsed import Document
+from pipehandler.mail.parsed import ParsedMessage
 from pipehandler.parse.message import parse
 
 FOLDER = Path(__file__).parent
 TRUSTED_AUTHSERV_IDS = ("mx.example.org",)
 
 
-def view(document: Document) -> dict[str, Any]:
-    """A Document as JSON: empty fields left out, addresses as [name, address, group], content as size and SHA-256."""
+def view(parsed: ParsedMessage) -> dict[str, Any]:
+    """A ParsedMessage as JSON: empty fields left out, addresses as [name, address, group], content as size and SHA-256."""
     shown: dict[str, Any] = {}
-    for key, value in asdict(document).items():
+    for key, value in asdict(parsed).items():
         if key in ("from_", "sender", "reply_to", "to", "cc", "bcc"):
             value = [[entry["name"], entry["address"], entry["group"]] for entry in value]
         elif key == "date" and value is not None:

@@ -5,7 +5,7 @@ from typing import Any
 
 from pipehandler.mail.envelope import Envelope
 from pipehandler.mail.identity import identify
-from pipehandler.mail.parsed import Document
+from pipehandler.mail.parsed import ParsedMessage
 from pipehandler.parse.message import PARSER_VERSION, parse
 from pipehandler.store.submission import Submission
 
@@ -16,14 +16,14 @@ def submission(
     raw: bytes = MESSAGE,
     *recipients: str,
     sender: str = "a@example.org",
-    document: Document | None = None,
+    parsed: ParsedMessage | None = None,
     **changes: Any,
 ) -> Submission:
-    """`raw` for these recipients (default: user@example.com), parsed unless a document is given."""
+    """`raw` for these recipients (default: user@example.com), parsed unless `parsed` is given."""
     made = Submission(
         envelope=Envelope(sender, recipients or ("user@example.com",)),
         identity=identify(raw),
-        document=document or parse(raw),
+        parsed=parsed or parse(raw),
         raw=raw,
         received_at="2026-09-07T10:00:00+09:00",
         mail_host="mx.example.net",

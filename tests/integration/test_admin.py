@@ -14,7 +14,7 @@ from harness.handler import ENVIRONMENT, entrypoint
 from harness.submission import submission
 
 from pipehandler import __version__
-from pipehandler.mail.parsed import Document
+from pipehandler.mail.parsed import ParsedMessage
 from pipehandler.mail.sysexits import EX_CONFIG, EX_NOINPUT, EX_UNAVAILABLE
 from pipehandler.store.connection import Store
 from pipehandler.store.mailbox import NoSuchMessage, attachment
@@ -53,10 +53,8 @@ class Mailbox:
         plain = b"From: Bob <bob@example.net>\nSubject: 100x offxer\n\nplain"
         self.letter = store.ingest(submission(LETTER, "a@example.com", sender="bounces@example.org"))[0]
         store.ingest(submission(plain, "user+tag@example.com", "b_c@example.com", sender="", received_at=later))
-        broken = Document(error="not parsed within 10 s")
-        store.ingest(
-            submission(b"broken", "bxc@example.com", sender="c@example.net", document=broken, received_at=later)
-        )
+        broken = ParsedMessage(error="not parsed within 10 s")
+        store.ingest(submission(b"broken", "bxc@example.com", sender="c@example.net", parsed=broken, received_at=later))
         store.close()
 
     def run(self, *arguments: str) -> Done:

@@ -24,7 +24,7 @@ from harness.submission import MESSAGE, submission
 from psycopg.errors import NoDataFound
 
 from pipehandler.mail.identity import identify
-from pipehandler.mail.parsed import Document
+from pipehandler.mail.parsed import ParsedMessage
 from pipehandler.mail.sysexits import EX_CONFIG, EX_NOINPUT, EX_UNAVAILABLE
 from pipehandler.settings.retention import Rule
 from pipehandler.store import expiry, mailbox, quarantine
@@ -248,11 +248,11 @@ def waiting(database: Database) -> int:
 
 def test_nobody_sees_what_has_expired(console: Console, database: Database) -> None:
     """Before a run has been there, what has expired is in no view and in no answer; only who still has the message sees it."""
-    failed = Document(error="it failed")
+    failed = ParsedMessage(error="it failed")
     (shared, mine), (own,), (quarantined,) = (
         store(database, PICTURE, "a@example.com", "b@example.com"),
         store(database, MESSAGE, "a@example.com"),
-        store(database, b"broken", "a@example.com", document=failed),
+        store(database, b"broken", "a@example.com", parsed=failed),
     )
     age(database, "a@example.com")
     assert [row["id"] for row in json.loads(console.run("list", "--json").text)] == [mine.delivery]

@@ -13,7 +13,7 @@ from harness.submission import submission
 
 from pipehandler.mail.envelope import Envelope
 from pipehandler.mail.identity import identify
-from pipehandler.mail.parsed import Document
+from pipehandler.mail.parsed import ParsedMessage
 from pipehandler.mail.sysexits import EX_DATAERR, EX_TEMPFAIL, EX_UNAVAILABLE
 from pipehandler.store.connection import Store
 
@@ -196,7 +196,7 @@ def quarantined(database: Database, raw: bytes) -> str:
     """A message in quarantine; returns its UUID."""
     store = Store(database.conninfo)
     try:
-        return store.ingest(submission(raw, "a@example.com", "b@example.com", document=Document(error="broken")))[
+        return store.ingest(submission(raw, "a@example.com", "b@example.com", parsed=ParsedMessage(error="broken")))[
             0
         ].message
     finally:
@@ -223,7 +223,7 @@ def test_export_and_import_of_everything(console: Console, database: Database, f
     store = Store(database.conninfo)
     for number, raw in enumerate(raws.values()):
         envelope = Envelope(("", "b a@x", "a@x")[number % 3], (f'{number} "\\ü@x',), ("o@x",) if number % 2 else ())
-        store.ingest(submission(raw, document=Document(error="broken"), envelope=envelope))
+        store.ingest(submission(raw, parsed=ParsedMessage(error="broken"), envelope=envelope))
     store.close()
     assert console.run("quarantine", "export", "--all", "--to", folder / "out").text.count("--recipient") == 0
     before = everything(database)

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipehandler.mail import outcome
-from pipehandler.mail.parsed import Attachment, Defect, Document
+from pipehandler.mail.parsed import Attachment, Defect, ParsedMessage
 from pipehandler.store import mailbox
 from pipehandler.store.connection import DataRefused, Store, Stored, StoreError
 
@@ -126,7 +126,7 @@ def test_every_column(every_database: Database) -> None:
 
 def test_hostile_text(every_database: Database) -> None:
     """Text that means something to SQL, JSON or COPY is stored as it is."""
-    document = Document(
+    parsed = ParsedMessage(
         subject=TEXT,
         text=TEXT,
         html=TEXT,
@@ -135,7 +135,7 @@ def test_hostile_text(every_database: Database) -> None:
         defects=[Defect("x", TEXT, TEXT)],
     )
     with open_store(every_database.conninfo) as store, open_store(every_database.admin) as reader:
-        (stored,) = store.ingest(submission(document=document))
+        (stored,) = store.ingest(submission(parsed=parsed))
         row = mailbox.message(reader, stored.message)
         assert mailbox.attachment(reader, stored.message, 1) == bytes(range(256))
         assert mailbox.attachment(reader, stored.message, 2) == b""
@@ -147,8 +147,8 @@ def test_hostile_text(every_database: Database) -> None:
 
 def test_attachments_that_are_not_wanted(store: Store, database: Database) -> None:
     """With store.attachments = false they are described, and their content stays in the raw message."""
-    document = Document(attachments=[Attachment("1", "a/b", b"content")])
-    store.ingest(submission(document=document, attachments=False))
+    parsed = ParsedMessage(attachments=[Attachment("1", "a/b", b"content")])
+    store.ingest(submission(parsed=parsed, attachments=False))
     ((content, size),) = database.rows("SELECT content, size FROM pipehandler.attachment")
     assert (content, size) == (None, 7)
 
@@ -362,14 +362,14 @@ def test_no_partition_is_no_error_of_the_data(store: Store, database: Database) 
 
 
 @pytest.mark.parametrize(
-    "document",
+    "parsed",
     [
-        Document(subject="\0"),
-        Document(text="\0"),
-        Document(html="\udcff"),
-        Document(subject="\ud800"),
-        Document(header=[("X", "\udcff")]),
-        Document(attachments=[Attachment("1", "a/b", b"", "\0")]),
+        ParsedMessage(subject="\0"),
+        ParsedMessage(text="\0"),
+        ParsedMessage(html="\udcff"),
+        ParsedMessage(subject="\ud800"),
+        ParsedMessage(header=[("X", "\udcff")]),
+        ParsedMessage(attachments=[Attachment("1", "a/b", b"", "\0")]),
     ],
     ids=[
         "NUL in JSON",
@@ -380,11 +380,11 @@ def test_no_partition_is_no_error_of_the_data(store: Store, database: Database) 
         "NUL in file name",
     ],
 )
-def test_text_that_cannot_be_stored(store: Store, database: Database, document: Document) -> None:
+def test_text_that_cannot_be_stored(store: Store, database: Database, parsed: ParsedMessage) -> None:
     """Text that slipped through the parser and cannot be stored refuses the data, not the message, and not the next one."""
     with pytest.raises(DataRefused):
-        store.ingest(submission(document=document))
-    store.ingest(submission(document=Document(error="refused")))
+        store.ingest(submission(parsed=parsed))
+    store.ingest(submission(parsed=ParsedMessage(error="refused")))
     assert database.value("SELECT state FROM pipehandler.message") == "failed"
 
 
@@ -392,7 +392,7 @@ def test_more_than_the_protocol_takes(store: Store, database: Database) -> None:
     """A decoded view that does not fit into one message of the protocol (1 GB, for which the server would end the session
     each time) refuses the data before it is sent."""
     with pytest.raises(DataRefused) as error:
-        store.ingest(submission(document=Document(text="x" * 300_000_000)))
+        store.ingest(submission(parsed=ParsedMessage(text="x" * 300_000_000)))
     assert error.value.sqlstate == "54000"
     assert database.value("SELECT count(*) FROM pg_stat_activity WHERE usename = 'pipehandler'") == 0
 

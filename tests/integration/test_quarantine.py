@@ -12,7 +12,7 @@ from harness.database import Database
 from harness.service import wait_until
 from harness.submission import submission
 
-from pipehandler.mail.parsed import Defect, Document
+from pipehandler.mail.parsed import Defect, ParsedMessage
 from pipehandler.mail.sysexits import EX_CANTCREAT, EX_NOINPUT, EX_UNAVAILABLE
 from pipehandler.store import quarantine
 from pipehandler.store.connection import Store, Stored
@@ -29,9 +29,9 @@ def store(
 ) -> Stored:
     """Store a message in quarantine, or a parsed one; returns its first delivery."""
     opened = Store(database.conninfo)
-    document = Document(error=error, defects=[Defect("shorter-than-told")]) if error else None
+    parsed = ParsedMessage(error=error, defects=[Defect("shorter-than-told")]) if error else None
     try:
-        rows = opened.ingest(submission(raw, *recipients, document=document, **changes))  # type: ignore[arg-type]
+        rows = opened.ingest(submission(raw, *recipients, parsed=parsed, **changes))  # type: ignore[arg-type]
         return min(rows, key=lambda row: row.delivery)
     finally:
         opened.close()

@@ -18,7 +18,7 @@ from harness.submission import MESSAGE, submission
 from psycopg.errors import InsufficientPrivilege
 
 from pipehandler.mail.identity import identify
-from pipehandler.mail.parsed import Address, Attachment, Defect, Document
+from pipehandler.mail.parsed import Address, Attachment, Defect, ParsedMessage
 from pipehandler.mail.sysexits import EX_NOINPUT, EX_UNAVAILABLE
 from pipehandler.parse.message import PARSER_VERSION, parse
 from pipehandler.store.connection import Store
@@ -26,13 +26,13 @@ from pipehandler.store.submission import Submission
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SOME = sorted(GOLDEN.glob("*.eml"))
-FAILED = Document(error="not parsed within 10 s")
+FAILED = ParsedMessage(error="not parsed within 10 s")
 EX_INTERRUPTED = 130
 USAGE = 2
 BOUNDED = b"From: a@example.org\nContent-Type: multipart/mixed; boundary=b\n\n--b\n\ntext\n--b\nContent-Type: image/gif\n\nGIF\n--b--\n"
 
 # Nothing here is what the parser would say.
-GARBAGE = Document(
+GARBAGE = ParsedMessage(
     message_id="x" * 2000,
     in_reply_to=["garbage"],
     references=["garbage", "more"],
@@ -66,7 +66,7 @@ def store(database: Database, *submissions: Submission) -> list[str]:
 
 def failed(number: int, **changes: Any) -> Submission:
     """One of many different messages, in quarantine."""
-    return submission(MESSAGE + b"%d" % number, document=FAILED, **changes)
+    return submission(MESSAGE + b"%d" % number, parsed=FAILED, **changes)
 
 
 def untouched(database: Database) -> list[Any]:
@@ -85,7 +85,7 @@ def states(database: Database) -> set[str]:
 
 def test_failed_ones_are_parsed(console: Console, database: Database) -> None:
     """Without a choice the messages in quarantine are parsed; the others are left alone, and the bytes too."""
-    store(database, failed(1), submission(b"Subject: other\n\n", parser="0"), submission(BOUNDED, document=FAILED))
+    store(database, failed(1), submission(b"Subject: other\n\n", parser="0"), submission(BOUNDED, parsed=FAILED))
     before = untouched(database)
     assert console.run("reparse").text == "2 tried, 2 changed, 2 parsed now\n"
     assert untouched(database) == before
@@ -98,15 +98,15 @@ def test_failed_ones_are_parsed(console: Console, database: Database) -> None:
     assert console.run("reparse").text == "0 tried, 0 changed\n"
 
 
-@pytest.mark.parametrize("document", [GARBAGE, FAILED], ids=["garbage", "failed"])
-def test_equals_what_ingest_stores(every_database: Database, folder: Path, document: Document) -> None:
+@pytest.mark.parametrize("parsed", [GARBAGE, FAILED], ids=["garbage", "failed"])
+def test_equals_what_ingest_stores(every_database: Database, folder: Path, parsed: ParsedMessage) -> None:
     """Whatever stood in the derived columns, afterwards each row of each golden message is as ingest stores it today."""
     database = every_database
     raws = list({identify(path.read_bytes()).id: path.read_bytes() for path in SOME}.values())
     assert len(raws) >= 12
     store(
         database,
-        *(submission(raw, f"{number}@x", parser="0 old", document=document) for number, raw in enumerate(raws)),
+        *(submission(raw, f"{number}@x", parser="0 old", parsed=parsed) for number, raw in enumerate(raws)),
     )
     before = untouched(database)
     assert f"{len(raws)} tried, {len(raws)} changed" in Console(folder, database).run("reparse", "--older").text
@@ -123,7 +123,7 @@ def test_equals_what_ingest_stores(every_database: Database, folder: Path, docum
 
 def test_every_derived_column_is_replaced(untouched_columns: set[str], database: Database, console: Console) -> None:
     """No column of message keeps its garbage but those that the parser does not give."""
-    (found,) = store(database, submission(MESSAGE, document=GARBAGE, parser="0"))
+    (found,) = store(database, submission(MESSAGE, parsed=GARBAGE, parser="0"))
     assert console.run("reparse", found).status == 0
     rows = database.rows("SELECT to_jsonb(m) AS row FROM pipehandler.message m")
     assert "garbage" not in json.dumps(rows[0].row)
@@ -152,7 +152,7 @@ def test_what_is_as_it_should_be_is_not_written(console: Console, database: Data
 def test_dry_run(console: Console, database: Database) -> None:
     """--dry-run shows what would change, for people and for programs, and changes nothing."""
     hostile = b"Subject: =?utf-8?q?=1b]0;t=07?=\n\n" + b"x\x1b[31m" * 10_000
-    store(database, submission(hostile, document=FAILED), submission(BOUNDED, document=GARBAGE, parser="0"))
+    store(database, submission(hostile, parsed=FAILED), submission(BOUNDED, parsed=GARBAGE, parser="0"))
     before = everything(database)
     text = console.run("reparse", "--all", "--dry-run").text
     assert everything(database) == before
@@ -208,7 +208,7 @@ def hard(console: Console) -> bytes:
 def test_still_failing(console: Console, database: Database, hard: bytes) -> None:
     """What fails again stays in quarantine with the new reason, and is counted by it; the next run tries again. What was parsed
     before stays as it is."""
-    found = store(database, submission(hard, document=replace(FAILED, defects=[])), failed(1))
+    found = store(database, submission(hard, parsed=replace(FAILED, defects=[])), failed(1))
     said = console.run("reparse").text
     assert "2 tried, " in said
     assert "1 parsed now" in said
@@ -232,7 +232,7 @@ def test_still_failing(console: Console, database: Database, hard: bytes) -> Non
 def test_message_that_kills(console: Console, database: Database, hard: bytes) -> None:
     """A message that kills its parser ends a run once, where marks can be left; after that it is left as it was."""
     (console.folder / "nowhere").mkdir()
-    store(database, submission(hard, document=parse(MESSAGE)), submission(MESSAGE, document=GARBAGE))
+    store(database, submission(hard, parsed=parse(MESSAGE)), submission(MESSAGE, parsed=GARBAGE))
     console.configure()
     marks = console.folder / "nowhere"
     first = console.start("reparse", "--all")
@@ -264,7 +264,8 @@ def test_defect_of_the_delivery_stays(console: Console, database: Database) -> N
     """shorter-than-told is not known from the bytes, and is kept before what the parser finds."""
     short = Defect("shorter-than-told")
     store(
-        database, submission(b"Date: never\n\n", document=Document(error="x", defects=[short, Defect("date-guessed")]))
+        database,
+        submission(b"Date: never\n\n", parsed=ParsedMessage(error="x", defects=[short, Defect("date-guessed")])),
     )
     for _ in range(2):
         console.run("reparse", "--all")
@@ -272,9 +273,9 @@ def test_defect_of_the_delivery_stays(console: Console, database: Database) -> N
         assert [defect["code"] for defect in row.defects] == ["shorter-than-told", "date-invalid"]
 
 
-def call(database: Database, document: Document, **changes: Any) -> dict[str, tuple[Any, Any]]:
+def call(database: Database, parsed: ParsedMessage, **changes: Any) -> dict[str, tuple[Any, Any]]:
     """Call the SQL function for MESSAGE as upkeep."""
-    arguments = submission(document=document, **changes).arguments()
+    arguments = submission(parsed=parsed, **changes).arguments()
     with psycopg.connect(database.server.conninfo(database.name, user="upkeep"), autocommit=True) as connection:
         rows = connection.execute(
             "SELECT * FROM pipehandler.reparse(%s, %s, %s, %s, %b)",
@@ -300,7 +301,7 @@ def test_function_goes_both_ways(every_database: Database) -> None:
 
 
 def test_function_is_complete(every_database: Database) -> None:
-    """Bodies of any length, values that are too long for an index, and a document that names other columns."""
+    """Bodies of any length, values that are too long for an index, and a parsed message that names other columns."""
     store(every_database, submission())
     long = "x" * 1_500_000
     changes = call(every_database, replace(GARBAGE, text=long, from_=[Address("n", long)]))
@@ -385,7 +386,7 @@ def test_interrupted(console: Console, database: Database, how: signal.Signals) 
 
 def test_two_runs_at_once(console: Console, database: Database) -> None:
     """They do not disturb each other, and each change is made once."""
-    store(database, *(failed(number) for number in range(150)), submission(BOUNDED, document=FAILED))
+    store(database, *(failed(number) for number in range(150)), submission(BOUNDED, parsed=FAILED))
     before = untouched(database)
     running = [console.start("reparse", "--all") for _ in range(3)]
     said = [each.communicate(timeout=100) for each in running]

@@ -208,10 +208,10 @@ def test_a_handler_cannot_hand_out_messages_of_others(database: Database) -> Non
         "ingress": "pipe",
         "received_at": "2026-01-01T00:00:00Z",
     }
-    document = json.loads(submission(b"mine").arguments()[1])
+    parsed = json.loads(submission(b"mine").arguments()[1])
     store.connect().execute(
         "SELECT FROM pipehandler.ingest(%s, %s, NULL, NULL, NULL, %s, NULL)",
-        [json.dumps(envelope), json.dumps(document), b"mine"],
+        [json.dumps(envelope), json.dumps(parsed), b"mine"],
     )
     store.close()
     taken = "SELECT message::text FROM pipehandler.delivery WHERE recipient = 'thief@example.com'"

@@ -9,7 +9,7 @@ from golden.write import FOLDER
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipehandler.mail.parsed import Attachment, Document
+from pipehandler.mail.parsed import Attachment, ParsedMessage
 from pipehandler.parse.message import DEFECTS, parse
 
 GOLDEN = [path.read_bytes() for path in sorted(FOLDER.glob("*.eml"))]
@@ -43,22 +43,22 @@ def mutations(draw: st.DrawFn) -> bytes:
 
 def check(raw: bytes) -> None:
     """What must hold for any message."""
-    document = parse(raw, trusted_authserv_ids=("mx", "mx.example.org"))
-    assert document == parse(raw, trusted_authserv_ids=("mx", "mx.example.org"))
-    text = json.dumps(asdict(document), ensure_ascii=False, default=str)
+    parsed = parse(raw, trusted_authserv_ids=("mx", "mx.example.org"))
+    assert parsed == parse(raw, trusted_authserv_ids=("mx", "mx.example.org"))
+    text = json.dumps(asdict(parsed), ensure_ascii=False, default=str)
     text.encode("utf-8")  # no lone surrogate
     assert "\\u0000" not in text
-    assert all(defect.code in DEFECTS for defect in document.defects)
-    assert all(address.name or address.address for address in document.from_ + document.to + document.cc)
-    assert document.date is None or document.date.utcoffset() is not None
-    _check_shapes(document)
+    assert all(defect.code in DEFECTS for defect in parsed.defects)
+    assert all(address.name or address.address for address in parsed.from_ + parsed.to + parsed.cc)
+    assert parsed.date is None or parsed.date.utcoffset() is not None
+    _check_shapes(parsed)
 
 
-def _check_shapes(document: Document) -> None:
-    assert all(isinstance(attachment, Attachment) and attachment.part for attachment in document.attachments)
-    assert len({attachment.part for attachment in document.attachments}) == len(document.attachments)
-    assert all(name.isascii() and name.isprintable() and name for name, _ in document.header)
-    assert not any("\n" in body or body != body.strip(" \t\r\n") for _, body in document.header)
+def _check_shapes(parsed: ParsedMessage) -> None:
+    assert all(isinstance(attachment, Attachment) and attachment.part for attachment in parsed.attachments)
+    assert len({attachment.part for attachment in parsed.attachments}) == len(parsed.attachments)
+    assert all(name.isascii() and name.isprintable() and name for name, _ in parsed.header)
+    assert not any("\n" in body or body != body.strip(" \t\r\n") for _, body in parsed.header)
 
 
 @given(st.binary(max_size=2_000))

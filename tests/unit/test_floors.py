@@ -17,7 +17,7 @@ FLOORS = (
     ("parse", "check"),
     (
         "sysexits",
-        "document",
+        "parsed",
         "parse.limits",
         "share",
         "check.finding",

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import pipehandler
-from pipehandler.mail.parsed import Document
+from pipehandler.mail.parsed import ParsedMessage
 from pipehandler.parse import message
 from pipehandler.parse.defect import Notebook
 from pipehandler.parse.limits import Limits
@@ -45,13 +45,13 @@ def test_defects_are_bounded() -> None:
 
 
 def test_parser_version_names_both() -> None:
-    """What made a stored document: our version of the rules, and the library's."""
+    """What made a stored parsed: our version of the rules, and the library's."""
     assert re.fullmatch(r"\d+ mail-parser/\d+\.\d+\.\d+", message.PARSER_VERSION)
 
 
 def test_nothing_at_all() -> None:
-    """An empty message is an empty document without defects."""
-    assert message.parse(b"") == Document()
+    """An empty message is an empty parsed without defects."""
+    assert message.parse(b"") == ParsedMessage()
 
 
 def test_other_exceptions_pass_through(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,20 +75,20 @@ def test_failing_library_costs_only_itself(monkeypatch: pytest.MonkeyPatch) -> N
         raise AttributeError
 
     monkeypatch.setattr("mailparser.parse_from_string", broken)
-    document = message.parse(HEADER + b"\nbody")
-    assert (document.from_[0].address, document.text) == ("a@example.org", "body")
-    assert document.date is not None
-    assert "decoder-failed" in [defect.code for defect in document.defects]
+    parsed = message.parse(HEADER + b"\nbody")
+    assert (parsed.from_[0].address, parsed.text) == ("a@example.org", "body")
+    assert parsed.date is not None
+    assert "decoder-failed" in [defect.code for defect in parsed.defects]
 
 
 def test_limits_leave_the_rest() -> None:
     """Past a limit only the decoded view of the rest is lost."""
     parts = b"".join(b"--b\nContent-Type: application/x\n\n%d\n" % number for number in range(100))
-    document = message.parse(MIXED + parts + b"--b--\n", Limits(parts=11, fields=2))
-    assert len(document.header) == 2
-    document = message.parse(MIXED + parts + b"--b--\n", Limits(parts=11))
-    assert [attachment.content for attachment in document.attachments] == [b"%d" % number for number in range(10)]
-    assert document.subject == "x"
+    parsed = message.parse(MIXED + parts + b"--b--\n", Limits(parts=11, fields=2))
+    assert len(parsed.header) == 2
+    parsed = message.parse(MIXED + parts + b"--b--\n", Limits(parts=11))
+    assert [attachment.content for attachment in parsed.attachments] == [b"%d" % number for number in range(10)]
+    assert parsed.subject == "x"
 
 
 MEASURE = """
@@ -97,7 +97,7 @@ from pipehandler.parse import message
 message.parse(b"a: b\\n\\n\\xe4")
 raw = sys.stdin.buffer.read()
 before, begin = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
-document = message.parse(raw)
+parsed = message.parse(raw)
 seconds = time.process_time() - begin
 print(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
