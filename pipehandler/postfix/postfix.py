@@ -8,7 +8,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from ..settings.share import share
+from ..settings.data_files import data_files
 
 FILES = (
     "master.cf",
@@ -78,7 +78,7 @@ def _example(name: str) -> Traversable:
     for folder in ("systemd", "prometheus"):
         if (found := examples / folder / name).is_file():
             return found
-    return share("postfix") / f"{name}.example"
+    return data_files("postfix") / f"{name}.example"
 
 
 def literal(text: str) -> str:

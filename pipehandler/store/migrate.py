@@ -8,7 +8,7 @@ database that is newer than this program. `plan` is the same as a script for psq
 from hashlib import sha256
 from typing import NamedTuple
 
-from ..settings.share import share
+from ..settings.data_files import data_files
 from .connection import Store
 
 _LOCK = 0x70697065  # any number will do, the same everywhere; this is "pipe"
@@ -63,7 +63,7 @@ class Migration(NamedTuple):
 
 def migrations() -> list[Migration]:
     """All migrations there are, in order."""
-    found = [file for file in share("sql").iterdir() if file.name.endswith(".sql")]
+    found = [file for file in data_files("sql").iterdir() if file.name.endswith(".sql")]
     return sorted(Migration(int(file.name[:4]), file.name, file.read_text("utf-8")) for file in found)
 
 

@@ -4,7 +4,7 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 
 
-def share(folder: str) -> Traversable:
+def data_files(folder: str) -> Traversable:
     """The folder "sql" or "postfix": inside the installed package, or beside it in a checkout."""
     package = files("pipehandler")
     installed = package / "share" / folder
