@@ -13,9 +13,9 @@ from pipehandler.cli.terminal import cut, safe, table
 from pipehandler.mail.sysexits import EX_CANTCREAT, EX_DATAERR, EX_NOINPUT
 from pipehandler.settings.config import load
 from pipehandler.settings.duration import FOREVER, period
-from pipehandler.store import pool
+from pipehandler.store import addresses
+from pipehandler.store.addresses import AddressTaken, NoAddress, NoSuchLease, Row
 from pipehandler.store.connection import Store
-from pipehandler.store.pool import AddressTaken, NoAddress, NoSuchLease, Row
 
 from .command import Failure, echo_json, local, opened_store, told
 from .upkeep import opened_for_upkeep
@@ -61,7 +61,7 @@ def new(context: click.Context, domain: str | None, ttl: timedelta | None, label
     if not domain:
         raise click.UsageError("which domain? Give --domain, or set recipients.domain in the configuration")
     with _opened(context) as store:
-        _given(pool.new(store, domain, ttl, label), as_json)
+        _given(addresses.new(store, domain, ttl, label), as_json)
 
 
 @address.command("add")
@@ -73,7 +73,7 @@ def new(context: click.Context, domain: str | None, ttl: timedelta | None, label
 def add(context: click.Context, name: str, ttl: timedelta | None, label: str | None, as_json: bool) -> None:
     """Give out this address; @DOMAIN is a catch-all, for all addresses of the domain that have no lease of their own."""
     with _opened(context) as store:
-        _given(pool.add(store, name, ttl, label), as_json)
+        _given(addresses.add(store, name, ttl, label), as_json)
 
 
 @address.command("list")
@@ -88,7 +88,7 @@ def list_(
 ) -> None:
     """List leases, the newest first, each with the number of its deliveries."""
     with opened_store(context) as store:
-        rows = pool.leases(store, label=label, domain=domain, expired=expired, limit=limit)
+        rows = addresses.leases(store, label=label, domain=domain, expired=expired, limit=limit)
     if as_json:
         echo_json(rows)
     elif not rows:
@@ -112,7 +112,7 @@ def extend(context: click.Context, name: str, ttl: timedelta | None, as_json: bo
     One that has expired comes back with all its mail, as long as neither it was removed nor its address given out again.
     """
     with _opened(context) as store:
-        _changed(pool.extend(store, name, ttl), as_json)
+        _changed(addresses.extend(store, name, ttl), as_json)
 
 
 @address.command("expire")
@@ -122,7 +122,7 @@ def extend(context: click.Context, name: str, ttl: timedelta | None, as_json: bo
 def expire(context: click.Context, name: str, as_json: bool) -> None:
     """End a lease now: its address is refused, and its mail out of sight."""
     with _opened(context) as store:
-        _changed(pool.expire(store, name), as_json)
+        _changed(addresses.expire(store, name), as_json)
 
 
 @address.command("remove")
@@ -131,7 +131,7 @@ def expire(context: click.Context, name: str, as_json: bool) -> None:
 def remove(context: click.Context, name: str) -> None:
     """Delete a lease and all its mail, at once and for good."""
     with _opened(context) as store:
-        row = pool.remove(store, name)
+        row = addresses.remove(store, name)
     count = row["deliveries"]
     click.echo(_line(row, f"removed with {count} {'delivery' if count == 1 else 'deliveries'}"))
 

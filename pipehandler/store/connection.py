@@ -20,8 +20,8 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row
 
 from ..mail.outcome import MISCONFIGURED, STORE_FULL, STORE_UNAVAILABLE, Outcome
-from . import notification
-from .notification import readable
+from . import notify
+from .notify import readable
 from .submission import Submission, octets
 
 _TRIES = 3
@@ -186,20 +186,20 @@ class Store:
     def announce(self) -> None:
         """Wake those who listen: something new is committed. Only a hint, so only on a connection that is open; for a second at
         the most, and never raises."""
-        if self._connection is not None and not notification.notify(self._connection.pgconn):
+        if self._connection is not None and not notify.notify(self._connection.pgconn):
             self.close()
 
     def listen(self) -> None:
         """Hear from now on what is announced, while this connection lasts."""
         self.connect().add_notify_handler(self._hear)
-        self.script(f"LISTEN {notification.CHANNEL}")
+        self.script(f"LISTEN {notify.CHANNEL}")
         self._listening = True
 
     def wait(self, seconds: float) -> bool:
         """Wait until something is announced, or was since the last call, `seconds` at the most; whether that is so. Raises
         StoreError where the connection ended."""
         with _translated():
-            heard = self._announced or notification.heard(self.connect().pgconn, seconds)
+            heard = self._announced or notify.heard(self.connect().pgconn, seconds)
         self._announced = False
         return heard
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from ..settings.retention import PATTERNS, TIMES, Rule
 from .connection import Store, StoreError
-from .pattern import like
+from .like import like
 
 BATCH = 500
 

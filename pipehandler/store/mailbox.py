@@ -11,7 +11,7 @@ from uuid import UUID
 
 from ..mail.envelope import lower_domain
 from .connection import Store
-from .pattern import escaped, like
+from .like import escaped, like
 
 Row = dict[str, Any]
 
