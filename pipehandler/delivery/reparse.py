@@ -14,7 +14,7 @@ from pipehandler.parse.message import PARSER_VERSION
 from ..mail.envelope import Envelope
 from ..mail.identity import Identity
 from ..mail.parsed import ParsedMessage
-from ..runtime.bounded import bounded
+from ..runtime import limits
 from ..runtime.deadline import Deadline
 from ..settings.config import Config
 from ..store.connection import DataRefused, Store, check_size
@@ -128,7 +128,7 @@ def _choice(which: str, after: str | None) -> dict[str, str | None]:
 
 
 def _parse(raw: bytes, message: str, config: Config, careful: bool) -> ParsedMessage:
-    with bounded(config.limits):
+    with limits.temporarily(config.limits):
         # Time for a child that tries, and for the parser; with some to spare, so that it is always the step that ends.
         deadline = Deadline(3 * config.limits.parse_seconds, time.monotonic())
         return read(raw, message, config, deadline, careful).parsed

@@ -22,7 +22,7 @@ from ..mail.envelope import Envelope, lower_domain
 from ..mail.envelope_fields import told
 from ..mail.identity import identify
 from ..mail.outcome import DUPLICATE, MISCONFIGURED, STORE_FULL, STORE_UNAVAILABLE, Result
-from ..runtime.bounded import bounded
+from ..runtime import limits
 from ..runtime.deadline import Deadline
 from ..runtime.stopwatch import Stopwatch
 from ..settings.config import Config
@@ -120,7 +120,7 @@ def bring_in(raw: bytes, envelope: Envelope, config: Config, store: Store) -> Re
     """Deliver one message, whoever has its recipient: the caller has decided that. Uses SIGALRM."""
     started = time.monotonic()
     config = replace(config, recipients=replace(config.recipients, policy="any", expired="store"))
-    with bounded(config.limits):
+    with limits.temporarily(config.limits):
         return deliver(
             raw,
             envelope,

@@ -20,7 +20,7 @@ from ..record import log
 from ..record.attempt import Attempt
 from ..record.journal import Journal
 from ..runtime.deadline import Deadline, TimeUp
-from ..runtime.rlimit import limit
+from ..runtime.limits import apply
 from ..settings.config import DEFAULT_PATH, Config, ConfigError, load
 from .cut import Caller, is_orphan, queue_file_octets
 
@@ -66,7 +66,7 @@ def run(
     deadline = Deadline(limits.deadline, started)
     news: Store | None = None
     try:
-        limit(limits)
+        apply(limits)
         attempt.begin()
         attempt.recipients = len(envelope.recipients)
         with Outage(attempt.config.state.directory) as outage:

@@ -1,0 +1,50 @@
+"""Limits that the kernel enforces for us: a MemoryError instead of a starved host, and an end to code that never
+returns to Python and so does not see SIGALRM (SIGXCPU; death by signal defers)."""
+
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ..settings.config import Limits
+from .deadline import GRACE, clear
+
+_LARGEST_FILE = 1 << 30  # octets; the log file and the journal are the only ones that grow
+_KINDS = (
+    resource.RLIMIT_AS,
+    resource.RLIMIT_CPU,
+    resource.RLIMIT_FSIZE,
+    resource.RLIMIT_NPROC,
+    resource.RLIMIT_CORE,
+)
+
+
+def apply(limits: Limits) -> None:
+    """Set the limits for one message, in a process that may have delivered others before."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    _set(resource.RLIMIT_AS, limits.memory)
+    _set(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime) + limits.deadline + int(GRACE))
+    _set(resource.RLIMIT_FSIZE, _LARGEST_FILE)
+    _set(resource.RLIMIT_NPROC, 0)
+    _set(resource.RLIMIT_CORE, 0)
+
+
+@contextmanager
+def temporarily(limits: Limits) -> Iterator[None]:
+    """Apply the limits, and a Deadline, to one message that a command handles; afterwards the process is as before."""
+    before = [(kind, resource.getrlimit(kind)) for kind in _KINDS]
+    apply(limits)
+    try:
+        yield
+    finally:
+        clear()
+        for kind, values in before:
+            resource.setrlimit(kind, values)
+
+
+def _set(kind: int, limit: int) -> None:
+    """Set a limit for this message; what the parent process has set stays the upper bound."""
+    soft, hard = resource.getrlimit(kind)
+    if hard != resource.RLIM_INFINITY:
+        limit = min(limit, hard)
+    if soft != limit:
+        resource.setrlimit(kind, (limit, hard))
