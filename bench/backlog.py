@@ -12,7 +12,7 @@ from posting import Log, send
 from report import Report, Table
 from setting import Setting, Spent, Watch
 
-from pipehandler.delivery.outage import HOLD
+from pipehandler.delivery.circuit_breaker import HOLD
 
 SMALL = {"messages": 10}
 _FILES = 10

@@ -26,7 +26,7 @@ from process import Ended, Starter
 from report import Aim, Report, Table
 from setting import Clock, Setting, backends
 
-from pipehandler.delivery.outage import Outage
+from pipehandler.delivery.circuit_breaker import CircuitBreaker
 from pipehandler.mail.sysexits import EX_OK, EX_TEMPFAIL
 
 SMALL = {"rounds": 2}
@@ -73,7 +73,7 @@ def measure(setting: Setting, *, rounds: int = 150) -> Report:
                     if name in _SLOW and number % min(_EVERY, rounds) != 1:
                         continue
                     if name == REFUSED:
-                        Outage(str(refused.state)).failed()
+                        CircuitBreaker(str(refused.state)).failed()
                     message = newsletter(number + 1_000_000 * (name == COLD))
                     result = starter.run(command, message, EX_TEMPFAIL if name in (REFUSED, START) else EX_OK)
                     if number > 1:  # the first warms the caches

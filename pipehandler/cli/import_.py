@@ -11,8 +11,8 @@ from contextlib import ExitStack
 import click
 
 from pipehandler.cli.terminal import cut
-from pipehandler.ingress import importing
-from pipehandler.ingress.importing import File, Refused
+from pipehandler.ingress import files
+from pipehandler.ingress.files import File, Refused
 from pipehandler.mail.outcome import DUPLICATE, NEWS
 from pipehandler.mail.sysexits import EX_DATAERR, EX_OK, EX_TEMPFAIL, EX_UNAVAILABLE
 from pipehandler.settings.config import Config, load
@@ -74,7 +74,7 @@ class _Import:
                     spool.flush()
                     yield File(spool.name, alias="-")
                 else:
-                    yield from importing.files(path)
+                    yield from files.files(path)
             except Refused as error:
                 self.refuse(path, str(error))
             except OSError as error:
@@ -83,7 +83,7 @@ class _Import:
     def all(self, files: Sequence[File]) -> None:
         with progress(lambda: len(files)) as self.bar:
             for file in files:
-                for message in importing.messages(file, self.config.limits.message_size):
+                for message in files.messages(file, self.config.limits.message_size):
                     if message.refused:
                         self.refuse(message.name, message.refused)
                     else:
@@ -92,20 +92,20 @@ class _Import:
 
     def one(self, name: str, raw: bytes) -> None:
         try:
-            envelope = importing.envelope(raw, self.recipients, self.sender)
+            envelope = files.envelope(raw, self.recipients, self.sender)
         except Refused as error:
             self.refuse(name, str(error))
             return
-        result = importing.bring_in(raw, envelope, self.config, self.store)
+        result = files.bring_in(raw, envelope, self.config, self.store)
         how = result.outcome
-        if importing.stops(result):
+        if files.stops(result):
             self.show()
             hint = hint_for(result.sqlstate)
             raise Failure(
                 f"{_name(name)}: {how.text}: {result.reason}; {hint or _GOES_ON}",
                 EX_UNAVAILABLE if hint else EX_TEMPFAIL,
             )
-        if importing.unfit(result):
+        if files.unfit(result):
             self.refuse(name, f"the database cannot take its envelope: {result.reason} SQLSTATE {result.sqlstate}")
             return
         self.actions[how.action] += 1
@@ -113,7 +113,7 @@ class _Import:
         line = " ".join(filter(None, (how.action, result.message)))
         if how.status != EX_OK:
             self.status = EX_TEMPFAIL
-        note = importing.advice(raw, result, self.store) if how == DUPLICATE else result.reason
+        note = files.advice(raw, result, self.store) if how == DUPLICATE else result.reason
         self.bar.say(f"{_name(name)}: {line}" + (f": {cut(note, 300)}" if note else ""))
 
     def refuse(self, name: str, why: str) -> None:

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..delivery.outage import Outage
+from ..delivery.circuit_breaker import CircuitBreaker
 from ..handover import option
 from ..mail import outcome
 from ..mail.envelope import Envelope, UsageError, from_argv
@@ -22,7 +22,7 @@ from ..record.journal import Journal
 from ..runtime.deadline import Deadline, TimeUp
 from ..runtime.limits import apply
 from ..settings.config import DEFAULT_PATH, Config, ConfigError, load
-from .cut import Caller, is_orphan, queue_file_octets
+from .truncation import Caller, is_orphan, queue_file_octets
 
 if TYPE_CHECKING:
     from ..store.connection import Store
@@ -69,9 +69,9 @@ def run(
         apply(limits)
         attempt.begin()
         attempt.recipients = len(envelope.recipients)
-        with Outage(attempt.config.state.directory) as outage:
+        with CircuitBreaker(attempt.config.state.directory) as breaker:
             result, news = _deliver(
-                attempt, envelope, deadline, outage, file, caller, resident.store if resident else None
+                attempt, envelope, deadline, breaker, file, caller, resident.store if resident else None
             )
     except TimeUp:
         result = Result(outcome.DEADLINE, reason="time was up before the message was stored")
@@ -96,13 +96,13 @@ def _deliver(
     attempt: Attempt,
     envelope: Envelope,
     deadline: Deadline,
-    outage: Outage,
+    breaker: CircuitBreaker,
     file: int,
     caller: Caller,
     kept: "Store | None",
 ) -> "tuple[Result, Store | None]":
     """How it ended; and, with its connection still open, the store that has to announce what is new there."""
-    if outage.refuses():
+    if breaker.refuses():
         return Result(outcome.OUTAGE, reason="the database is known to be down"), None
 
     config = attempt.config
@@ -147,7 +147,7 @@ def _deliver(
     if not kept and not news:
         store.close()
     if result.outcome.status == EX_OK:
-        outage.succeeded()
+        breaker.succeeded()
     elif result.outage:
-        outage.failed()
+        breaker.failed()
     return result, news

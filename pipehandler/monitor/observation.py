@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import NamedTuple, TypeVar
 
-from ..delivery.outage import Outage
+from ..delivery.circuit_breaker import CircuitBreaker
 from ..postfix.postconf import DEFAULT_DIRECTORY
 from ..postfix.postqueue import Queued, QueueError, queued
 from ..record.journal import NAME
@@ -82,7 +82,7 @@ def observe(
         schema_expected=max(migration.version for migration in migrations()),
         service=of_service.result(),
         queue=of_queue.result(),
-        outage=Outage(config.state.directory).known,
+        outage=CircuitBreaker(config.state.directory).is_open,
         reasons=reasons,
     )
 

@@ -14,8 +14,8 @@ from functools import partial
 from typing import NamedTuple, NoReturn
 
 from ..handover import LARGEST, option, peer
-from ..ingress.cut import Caller
 from ..ingress.pipe import INGRESS, Resident, run
+from ..ingress.truncation import Caller
 from ..mail.outcome import FAULT, Result
 from ..record import log
 from ..record.attempt import Attempt

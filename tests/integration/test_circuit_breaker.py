@@ -9,7 +9,7 @@ from harness import account
 from harness.database import Database
 from harness.handler import Handler
 
-from pipehandler.delivery.outage import HOLD, Outage
+from pipehandler.delivery.circuit_breaker import HOLD, CircuitBreaker
 
 MESSAGE = b"Message-ID: <1@example.org>\n\nhello\n"
 KNOWN = "known to be down"
@@ -50,22 +50,22 @@ def test_one_at_a_time_tries(down: Handler) -> None:
     """Of many deliveries that come when the time is over, one tries, and the others are refused."""
     wait_out(down)
     directory = str(down.state)
-    probe = Outage(directory)
+    probe = CircuitBreaker(directory)
     assert not probe.refuses()
-    assert [Outage(directory).refuses() for _ in range(2)] == [True] * 2
+    assert [CircuitBreaker(directory).refuses() for _ in range(2)] == [True] * 2
     probe.failed()
-    assert Outage(directory).refuses()
+    assert CircuitBreaker(directory).refuses()
 
 
 def test_the_others_wait_for_the_one_that_tries(down: Handler) -> None:
     """Whoever comes while one tries goes in with it when it succeeds, all at once, and is refused when it fails."""
     for success in (True, False):
-        Outage(str(down.state)).failed()
+        CircuitBreaker(str(down.state)).failed()
         wait_out(down)
         with ThreadPoolExecutor(3) as pool:
-            with Outage(str(down.state)) as probe:
+            with CircuitBreaker(str(down.state)) as probe:
                 assert not probe.refuses()
-                others = [Outage(str(down.state)) for _ in range(3)]
+                others = [CircuitBreaker(str(down.state)) for _ in range(3)]
                 waiting = [pool.submit(each.refuses) for each in others]
                 time.sleep(0.2)
                 assert not any(each.done() for each in waiting)
@@ -77,9 +77,9 @@ def test_a_killed_probe_blocks_nobody(down: Handler) -> None:
     """The one that tries may die: the next one tries instead."""
     wait_out(down)
     if (child := os.fork()) == 0:
-        os._exit(Outage(str(down.state)).refuses())
+        os._exit(CircuitBreaker(str(down.state)).refuses())
     assert os.waitpid(child, 0)[1] == 0
-    assert not Outage(str(down.state)).refuses()
+    assert not CircuitBreaker(str(down.state)).refuses()
 
 
 def test_locks_are_no_outage(handler: Handler, database: Database) -> None:

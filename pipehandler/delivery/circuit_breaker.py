@@ -18,14 +18,14 @@ _MOMENT = 1.0
 """Seconds to wait for the one that tries."""
 
 
-class Outage:
+class CircuitBreaker:
     """The state of the database, as the deliveries on this host saw it last; a context manager around one delivery."""
 
     def __init__(self, directory: str) -> None:
         self._path = os.path.join(directory, "outage")
         self._probe: int | None = None
 
-    def __enter__(self) -> "Outage":
+    def __enter__(self) -> "CircuitBreaker":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -35,7 +35,7 @@ class Outage:
             self._probe = None
 
     @property
-    def known(self) -> bool:
+    def is_open(self) -> bool:
         """Whether a delivery has found the database down, and none has succeeded since; to look changes nothing."""
         return os.path.exists(self._path)
 
