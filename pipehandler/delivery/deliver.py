@@ -20,7 +20,7 @@ from ..runtime.stopwatch import Stopwatch
 from ..settings.config import Config
 from ..store.connection import DataRefused, Store, Stored, StoreError
 from ..store.submission import Submission
-from .parsing import read
+from .guarded_parse import guarded_parse
 
 EXHAUSTED_ERRORS = frozenset({errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN})
 """Errors of the operating system that mean: out of memory, descriptors or processes (EX_OSERR)."""
@@ -47,7 +47,7 @@ def deliver(
     try:
         stopwatch.enter("parse")
         identity = identify(raw)
-        parsed, fault = read(raw[identity.prepended :], identity.id, config, deadline)
+        parsed, fault = guarded_parse(raw[identity.prepended :], identity.id, config, deadline)
         if short:
             parsed.defects.insert(0, Defect("shorter-than-told"))
         submission = Submission(

@@ -19,7 +19,7 @@ from ..runtime.deadline import Deadline
 from ..settings.config import Config
 from ..store.connection import DataRefused, Store, check_size
 from ..store.submission import Submission
-from .parsing import read
+from .guarded_parse import guarded_parse
 
 FAILED, OLDER, ALL = "failed", "older", "all"
 """Which messages: those in quarantine, those that another version of the parser has read, all."""
@@ -104,7 +104,7 @@ def reparse(store: Store, config: Config, message: str, dry_run: bool = False) -
     if rows[0]["raw"] is None:
         return Reparsed(message, WITHOUT_BYTES)
     raw, failed = bytes(rows[0].pop("raw")), rows[0]["state"] == "failed"
-    parsed = _parse(raw, message, config, careful=failed)
+    parsed = _parse(raw, message, config, isolate=failed)
     if parsed.error is None:
         try:
             changes = _store(store, config, message, parsed, dry_run)
@@ -127,11 +127,11 @@ def _choice(which: str, after: str | None) -> dict[str, str | None]:
     }
 
 
-def _parse(raw: bytes, message: str, config: Config, careful: bool) -> ParsedMessage:
+def _parse(raw: bytes, message: str, config: Config, isolate: bool) -> ParsedMessage:
     with limits.temporarily(config.limits):
         # Time for a child that tries, and for the parser; with some to spare, so that it is always the step that ends.
         deadline = Deadline(3 * config.limits.parse_seconds, time.monotonic())
-        return read(raw, message, config, deadline, careful).parsed
+        return guarded_parse(raw, message, config, deadline, isolate).message
 
 
 def _store(store: Store, config: Config, message: str, parsed: ParsedMessage, dry_run: bool) -> tuple[Change, ...]:

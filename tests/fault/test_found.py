@@ -14,7 +14,7 @@ from fault.pool import ready
 
 
 def test_a_mark_that_cannot_be_closed_does_not_cost_the_parsing(handler: Handler, database: Database) -> None:
-    """close(2) of the survival mark gives EIO: the message, already parsed, is stored as parsed.
+    """close(2) of the poison mark gives EIO: the message, already parsed, is stored as parsed.
 
     It was stored as `failed`, without its text: the error came out of the context manager around the parsing.
     """
