@@ -17,7 +17,7 @@ from pipehandler.settings.config import ConfigError, load
 from pipehandler.store.connection import Store, StoreError
 from pipehandler.store.mailbox import NoSuchMessage
 from pipehandler.store.migrate import MigrationError
-from pipehandler.workers.listening import ServeError
+from pipehandler.workers.listener import ServeError
 
 _STATEMENT_TIMEOUT = 3600  # seconds; a person can press Ctrl-C
 

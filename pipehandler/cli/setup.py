@@ -7,11 +7,11 @@ from typing import Any
 import click
 
 from pipehandler.cli.terminal import table
+from pipehandler.monitor.service_status import ask
 from pipehandler.postfix import postfix
 from pipehandler.settings.config import DEFAULT_SOCKET, load
 from pipehandler.store.connection import uri
 from pipehandler.store.migrate import migrate, plan
-from pipehandler.workers.listening import ask
 
 from .command import echo_json, opened_store, told
 
@@ -83,7 +83,7 @@ def serve(context: click.Context, status: bool, as_json: bool) -> None:
     with told():
         config = load(context.obj["config"])
         if not status:
-            from pipehandler.workers.serve import serve  # and with it all that a delivery needs
+            from pipehandler.workers.service import serve  # and with it all that a delivery needs
 
             serve(context.obj["config"], config)
             return

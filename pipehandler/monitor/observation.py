@@ -19,7 +19,8 @@ from ..settings.config import Config
 from ..store.connection import Store, StoreError
 from ..store.health import Health, health
 from ..store.migrate import migrations
-from ..workers.listening import ServeError, ask
+from ..workers.listener import ServeError
+from .service_status import ask
 from .tally import JournalError, Tally, tally
 
 _T = TypeVar("_T")

@@ -23,7 +23,7 @@ from ..mail import outcome
 from ..runtime import systemd
 from ..runtime.deadline import GRACE
 from ..settings.config import DEFAULT_PATH, Config, ConfigError, load
-from .crew import Crew, ended, event
+from .pool import Crew, ended, event
 from .worker import Task
 
 _ROOM = 512

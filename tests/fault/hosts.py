@@ -22,7 +22,7 @@ from harness.database import Database
 from harness.handler import Ended, Handler
 from harness.service import Service
 
-from pipehandler.workers.listening import ServeError
+from pipehandler.workers.listener import ServeError
 
 from . import injection
 from .injection import Call, Letter, Maker, attached, calls, letter

@@ -11,7 +11,8 @@ from typing import IO
 
 import psycopg
 
-from pipehandler.workers.listening import ServeError, ask
+from pipehandler.monitor.service_status import ask
+from pipehandler.workers.listener import ServeError
 
 from . import account
 from .database import Database

@@ -1,17 +1,14 @@
-"""The socket of the resident workers: made for the service, and asked by people how the service goes."""
+"""The socket where the entrypoint hands messages over: made for the service."""
 
 import errno
-import json
 import os
 import socket
 import stat
 
-from ..handover import LARGEST
-
 BACKLOG = 512
 """Connections that wait in the kernel to be accepted."""
 
-_ANSWER_SECONDS = 2.0
+_CONNECT_SECONDS = 2.0
 
 
 class ServeError(Exception):
@@ -44,7 +41,7 @@ def _clear(name: str) -> None:
     if not stat.S_ISSOCK(os.stat(name).st_mode):
         raise ServeError(f"{name}: there is something that is no socket; serve.socket must be another name")
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
-        probe.settimeout(_ANSWER_SECONDS)
+        probe.settimeout(_CONNECT_SECONDS)
         try:
             probe.connect(name)
         except OSError as error:
@@ -53,19 +50,3 @@ def _clear(name: str) -> None:
             os.unlink(name)
         else:
             raise ServeError(f"{name}: another service is listening there")
-
-
-def ask(name: str) -> dict[str, int]:
-    """What the service that listens on the socket `name` says of itself.
-
-    Raises ServeError where none answers.
-    """
-    try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
-            connection.settimeout(_ANSWER_SECONDS)
-            connection.connect(name)
-            connection.send(b"status")
-            told: dict[str, int] = json.loads(connection.recv(LARGEST))
-    except (OSError, ValueError) as error:
-        raise ServeError(f"{name}: no service answers ({error}); messages are delivered cold") from error
-    return told

@@ -7,7 +7,7 @@ from pipehandler.parse.message import parse
 
 from ..runtime import systemd
 from ..settings.config import Config
-from .listening import ServeError, listen
+from .listener import ServeError, listen
 from .supervisor import Supervisor
 
 _EXAMPLE = b"""\
