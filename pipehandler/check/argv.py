@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from pipehandler.mail.envelope import OPTIONS
 from pipehandler.postfix.postconf import Service
-from pipehandler.postfix.postfix import ENTRYPOINT
+from pipehandler.postfix.templates import ENTRYPOINT
 from pipehandler.settings.config import DEFAULT_PATH, Config
 
 DEFERRED = "Every message would be deferred, and returned to its sender in the end."

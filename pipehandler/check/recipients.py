@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 
 from pipehandler.postfix.postconf import Postfix, words
-from pipehandler.postfix.postfix import literal
+from pipehandler.postfix.templates import literal
 from pipehandler.settings.config import Config
 
 from .finding import Finding

@@ -8,7 +8,7 @@ import click
 
 from pipehandler.cli.terminal import table
 from pipehandler.monitor.service_status import ask
-from pipehandler.postfix import postfix
+from pipehandler.postfix import templates
 from pipehandler.settings.config import DEFAULT_SOCKET, load
 from pipehandler.store.connection import uri
 from pipehandler.store.migrate import migrate, plan
@@ -47,7 +47,7 @@ def migrate_(context: click.Context, dry_run: bool) -> None:
 
 
 @click.command("postfix")
-@click.argument("file", type=click.Choice(["all", *postfix.FILES]), default="all")
+@click.argument("file", type=click.Choice(["all", *templates.FILES]), default="all")
 @click.option("--user", default="pipehandler", show_default=True, help="The account that the handler runs as.")
 @click.option("--domain", default="example.com", show_default=True, help="The domain whose mail is stored.")
 @click.option(
@@ -64,10 +64,10 @@ def postfix_lines(context: click.Context, /, file: str, **options: Any) -> None:
             options["delimiter"] = configured.recipients.delimiter
             if configured.database.conninfo:
                 options["database"] = uri(configured.database.conninfo)
-    for name in postfix.FILES if file == "all" else [file]:
+    for name in templates.FILES if file == "all" else [file]:
         if file == "all":
             click.echo(f"##### {name}")
-        click.echo(postfix.lines(name, config=context.obj["config"], **options))
+        click.echo(templates.lines(name, config=context.obj["config"], **options))
 
 
 @click.command("serve")

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from pipehandler.postfix import postfix
+from pipehandler.postfix import templates
 from pipehandler.store.connection import uri
 
 from . import account
@@ -37,7 +37,7 @@ class MailHost(Postfix):
 
     def lines(self, name: str) -> str:
         """One of the example files, filled in for this host as the command does it."""
-        return postfix.lines(
+        return templates.lines(
             name,
             user=account.NAME,
             config=str(self.handler.config),
