@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from pipehandler.mail.sysexits import EX_CANTCREAT, EX_UNAVAILABLE
-from pipehandler.monitor.observation import Observation, observe
+from pipehandler.monitor.snapshot import Observation, observe
 from pipehandler.postfix.postconf import DEFAULT_DIRECTORY
 from pipehandler.settings.config import load
 
@@ -78,7 +78,7 @@ def metrics(context: click.Context, output: str | None, listen: tuple[str, int] 
     with told():
         load(context.obj["config"])
     if listen:
-        from pipehandler.monitor.scrape import Endpoint, ListenError
+        from pipehandler.monitor.http_endpoint import Endpoint, ListenError
 
         try:
             Endpoint(*listen, lambda: exposition(look)).run()

@@ -5,9 +5,9 @@ import time
 import click
 
 from pipehandler.cli.terminal import safe
-from pipehandler.monitor.observation import observe
+from pipehandler.monitor.journal_totals import JournalError, records
+from pipehandler.monitor.snapshot import observe
 from pipehandler.monitor.status import DAY, Status, as_json, lines, status
-from pipehandler.monitor.tally import JournalError, records
 from pipehandler.postfix.postconf import DEFAULT_DIRECTORY
 from pipehandler.settings.config import load
 

@@ -21,8 +21,8 @@ from ..mail.sysexits import EX_OK, NAMES
 from ..postfix.postqueue import QUEUES
 from ..record.journal import BOUNDS, KILLED
 from ..runtime.stopwatch import PHASES
-from .observation import Observation
-from .tally import Exits, Tally
+from .journal_totals import Exits, Tally
+from .snapshot import Observation
 
 _Values = dict[tuple[str, ...], float]
 

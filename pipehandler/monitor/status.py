@@ -10,8 +10,8 @@ from ..cli.terminal import cut, table
 from ..mail import outcome
 from ..mail.sysexits import EX_OK
 from ..record.journal import KILLED
-from .observation import Observation
-from .tally import Record
+from .journal_totals import Record
+from .snapshot import Observation
 
 DAY = 86_400
 """Seconds of records that a Status wants."""

@@ -17,7 +17,7 @@ from harness.handler import Handler
 from harness.service import ResidentHandler, Service, begin, configure, ended, held, stuck, wait_until
 
 from pipehandler.mail.outcome import DELIVERED, FAULT
-from pipehandler.monitor.tally import Exits, JournalError, Record, records, tally
+from pipehandler.monitor.journal_totals import Exits, JournalError, Record, records, tally
 from pipehandler.record import journal
 from pipehandler.record.journal import BOUNDS, KILLED, NAME, Journal
 from pipehandler.runtime.stopwatch import PHASES
@@ -213,7 +213,7 @@ def test_an_end_while_it_is_looked_at(folder: Path, monkeypatch: pytest.MonkeyPa
         journal.end(entry, "pipe", "cold", DELIVERED, size=1, sqlstate="", message="", reason="", seconds={})
         return False
 
-    monkeypatch.setattr("pipehandler.monitor.tally._alive", gone)
+    monkeypatch.setattr("pipehandler.monitor.journal_totals._alive", gone)
     assert tally(str(folder)).exits == []
     assert [each.action for each in tally(str(folder)).exits] == ["delivered"]
     journal.close()

@@ -29,7 +29,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from pipehandler import __version__
 from pipehandler.mail.sysexits import EX_CANTCREAT, EX_CONFIG, EX_UNAVAILABLE
-from pipehandler.monitor.observation import observe
+from pipehandler.monitor.snapshot import observe
 from pipehandler.settings.config import load
 
 USAGE = 2  # click's status for a wrong call

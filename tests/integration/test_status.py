@@ -13,9 +13,9 @@ from harness.service import Service, configure
 
 from pipehandler.mail import outcome
 from pipehandler.mail.outcome import TABLE
-from pipehandler.monitor.observation import Observation
+from pipehandler.monitor.journal_totals import Record, Tally
+from pipehandler.monitor.snapshot import Observation
 from pipehandler.monitor.status import bars, lines, status, way_out
-from pipehandler.monitor.tally import Record, Tally
 from pipehandler.record.journal import KILLED
 
 MESSAGE = b"From: a@example.org\nMessage-ID: <1@example.org>\nSubject: x\n\nhello\n"

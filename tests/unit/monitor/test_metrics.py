@@ -12,9 +12,9 @@ from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from pipehandler.mail.outcome import TABLE
+from pipehandler.monitor.journal_totals import Duration, Exits, Tally
 from pipehandler.monitor.metrics import METRICS, exposition, families
-from pipehandler.monitor.observation import Observation
-from pipehandler.monitor.tally import Duration, Exits, Tally
+from pipehandler.monitor.snapshot import Observation
 from pipehandler.postfix.postqueue import QUEUES, Queued
 from pipehandler.record.journal import BOUNDS
 from pipehandler.store.health import Health

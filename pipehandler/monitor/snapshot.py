@@ -20,8 +20,8 @@ from ..store.connection import Store, StoreError
 from ..store.health import Health, health
 from ..store.migrate import migrations
 from ..workers.listener import ServeError
+from .journal_totals import JournalError, Tally, tally
 from .service_status import ask
-from .tally import JournalError, Tally, tally
 
 _T = TypeVar("_T")
 
