@@ -7,11 +7,12 @@ import click
 from pipehandler.cli.terminal import safe
 from pipehandler.monitor.journal_totals import JournalError, records
 from pipehandler.monitor.snapshot import observe
-from pipehandler.monitor.status import DAY, Status, as_json, lines, status
+from pipehandler.monitor.status import DAY, Status, status
 from pipehandler.postfix.postconf import DEFAULT_DIRECTORY
 from pipehandler.settings.config import load
 
 from .command import echo_json, told
+from .status_text import as_json, lines
 
 _SECONDS = 2.0  # between two pictures
 

@@ -11,11 +11,12 @@ from harness.database import Database
 from harness.handler import Handler
 from harness.service import Service, configure
 
+from pipehandler.cli.status_text import bars, lines
 from pipehandler.mail import outcome
 from pipehandler.mail.outcome import TABLE
 from pipehandler.monitor.journal_totals import Record, Tally
 from pipehandler.monitor.snapshot import Observation
-from pipehandler.monitor.status import bars, lines, status, way_out
+from pipehandler.monitor.status import status, way_out
 from pipehandler.record.journal import KILLED
 
 MESSAGE = b"From: a@example.org\nMessage-ID: <1@example.org>\nSubject: x\n\nhello\n"
