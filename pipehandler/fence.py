@@ -102,7 +102,7 @@ def _log_fault(fault: BaseException, argv: list[str]) -> None:
     import traceback
 
     last = " ".join(" ".join(traceback.format_exception(fault)[-2:]).split())
-    text = f"action=fault status=75 code=4.3.0 queue_id={option(argv, 'queue-id')} reason={last!a}"
+    text = f"outcome=fault status=75 code=4.3.0 queue_id={option(argv, 'queue-id')} reason={last!a}"
     syslog.openlog("pipehandler", syslog.LOG_PID, syslog.LOG_MAIL)
     syslog.syslog(syslog.LOG_ERR, text)
     if os.isatty(2):

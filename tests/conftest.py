@@ -114,7 +114,7 @@ def either(request: pytest.FixtureRequest, database: Database) -> Iterator[Handl
         resident = ResidentHandler(folder, database.conninfo)
         try:
             yield resident
-            assert not [line for line in resident.log_lines() if " way=cold " in line]
+            assert not [line for line in resident.log_lines() if " mode=cold " in line]
         finally:
             resident.stop()
 

@@ -60,7 +60,7 @@ class _Import:
 
     def __init__(self, store: Store, config: Config, recipients: Sequence[str], sender: str | None) -> None:
         self.store, self.config, self.recipients, self.sender = store, config, recipients, sender
-        self.actions: Counter[str] = Counter()
+        self.outcomes: Counter[str] = Counter()
         self.status = EX_OK
         self.news = False
         self.bar = Progress()
@@ -80,9 +80,9 @@ class _Import:
             except OSError as error:
                 self.refuse(path, os.strerror(error.errno or 0))
 
-    def all(self, files: Sequence[File]) -> None:
-        with progress(lambda: len(files)) as self.bar:
-            for file in files:
+    def all(self, found: Sequence[File]) -> None:
+        with progress(lambda: len(found)) as self.bar:
+            for file in found:
                 for message in files.messages(file, self.config.limits.message_size):
                     if message.refused:
                         self.refuse(message.name, message.refused)
@@ -108,21 +108,21 @@ class _Import:
         if files.unfit(result):
             self.refuse(name, f"the database cannot take its envelope: {result.reason} SQLSTATE {result.sqlstate}")
             return
-        self.actions[how.action] += 1
+        self.outcomes[how.name] += 1
         self.news = self.news or how in NEWS
-        line = " ".join(filter(None, (how.action, result.message)))
+        line = " ".join(filter(None, (how.name, result.message)))
         if how.status != EX_OK:
             self.status = EX_TEMPFAIL
         note = files.advice(raw, result, self.store) if how == DUPLICATE else result.reason
         self.bar.say(f"{_name(name)}: {line}" + (f": {cut(note, 300)}" if note else ""))
 
     def refuse(self, name: str, why: str) -> None:
-        self.actions["refused"] += 1
+        self.outcomes["refused"] += 1
         self.status = self.status or EX_DATAERR
         self.bar.say(f"{_name(name)}: refused: {why}")
 
     def show(self) -> None:
-        counts = ", ".join(f"{number} {action}" for action, number in self.actions.items())
+        counts = ", ".join(f"{number} {outcome}" for outcome, number in self.outcomes.items())
         click.echo(counts or "nothing to import")
 
 

@@ -22,8 +22,8 @@ def lines(status: Status) -> Iterator[str]:
         yield table(
             ["ATTEMPTS", "STATUS", "HOUR", "BY 5 MINUTES", "DAY", "BY HOURS"],
             [
-                [action, STATUSES.get(action, "-"), sum(hour), bars(hour), sum(day), bars(day)]
-                for action, (hour, day) in status.counts.items()
+                [outcome, STATUSES.get(outcome, "-"), sum(hour), bars(hour), sum(day), bars(day)]
+                for outcome, (hour, day) in status.counts.items()
             ],
         )
     elif seen.tally:
@@ -35,7 +35,7 @@ def lines(status: Status) -> Iterator[str]:
         yield ""
         yield "WHAT WENT WRONG LAST"
     for failure in status.failures:
-        what = " ".join(filter(None, [failure.action, failure.sqlstate]))
+        what = " ".join(filter(None, [failure.outcome, failure.sqlstate]))
         queue_id = f", queue id {failure.queue_id}" if failure.queue_id else ""
         yield f"{what}: {failure.hour} in the last hour, {failure.day} in the day, last {_time(failure.last)}{queue_id}"
         if failure.reason:
@@ -108,14 +108,14 @@ def as_json(status: Status) -> dict[str, Any]:
     return {
         "time": datetime.fromtimestamp(status.now, UTC),
         "attempts": {
-            action: {
-                "status": STATUSES.get(action),
+            outcome: {
+                "status": STATUSES.get(outcome),
                 "hour": sum(hour),
                 "day": sum(day),
                 "by_5_minutes": hour,
                 "by_hours": day,
             }
-            for action, (hour, day) in status.counts.items()
+            for outcome, (hour, day) in status.counts.items()
         },
         "failures": [
             {**failure._asdict(), "last": datetime.fromtimestamp(failure.last, UTC)} for failure in status.failures

@@ -126,7 +126,7 @@ def _deliver(
     short = envelope.size is not None and queue_file_octets(raw, prepended(raw)) < envelope.size
     if not raw or ((short or envelope.size is None) and is_orphan(caller)) or (short and caller.parent == 1):
         # The end of the input is that of pipe(8). Nobody reads this status; Postfix will deliver the whole message again.
-        return Result(outcome.CUT, reason=f"{len(raw)} octets came of a message of {envelope.size}"), None
+        return Result(outcome.TRUNCATED, reason=f"{len(raw)} octets came of a message of {envelope.size}"), None
 
     database = config.database
     store = kept or Store(database.conninfo, database.connect_timeout, database.statement_timeout)

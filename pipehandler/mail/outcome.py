@@ -14,13 +14,13 @@ from .sysexits import EX_DATAERR, EX_NOUSER, EX_OK, EX_OSERR, EX_TEMPFAIL
 class Outcome(NamedTuple):
     """How a delivery ended.
 
-    action: the fixed word that log lines and metrics carry.
+    name:   the fixed word in log lines, in the journal and in metrics.
     code:   the enhanced status code of RFC 3463.
     text:   what the sender of the message may read, ASCII, one line.
     status: the exit status (sysexits.h).
     """
 
-    action: str
+    name: str
     code: str
     text: str
     status: int
@@ -41,7 +41,7 @@ STORE_FULL = Outcome("store_full", "4.3.1", "message store full", EX_TEMPFAIL)
 MISCONFIGURED = Outcome("misconfigured", "4.3.5", "mail system incorrectly configured", EX_TEMPFAIL)
 DEADLINE = Outcome("deadline", "4.3.0", "delivery took too long", EX_TEMPFAIL)
 CONGESTED = Outcome("congested", "4.4.5", "mail system congested", EX_TEMPFAIL)
-CUT = Outcome("cut", "4.3.0", "message was cut short", EX_TEMPFAIL)
+TRUNCATED = Outcome("truncated", "4.3.0", "message truncated", EX_TEMPFAIL)
 FAULT = Outcome("fault", "4.3.0", "internal fault", EX_TEMPFAIL)
 EXHAUSTED = Outcome("exhausted", "4.3.0", "mail system out of resources", EX_OSERR)
 
@@ -59,7 +59,7 @@ TABLE = (
     MISCONFIGURED,
     DEADLINE,
     CONGESTED,
-    CUT,
+    TRUNCATED,
     FAULT,
     EXHAUSTED,
     UNKNOWN_RECIPIENT,

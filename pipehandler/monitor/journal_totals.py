@@ -30,9 +30,9 @@ class Exits(NamedTuple):
     messages that were read. last: when the last of them ended, in seconds since 1970."""
 
     ingress: str
-    way: str
+    mode: str
     status: int | None
-    action: str
+    outcome: str
     attempts: int
     octets: int
     last: float
@@ -41,7 +41,7 @@ class Exits(NamedTuple):
 class Duration(NamedTuple):
     """How long one phase took. counts: for each of journal.BOUNDS, how many attempts took no longer."""
 
-    way: str
+    mode: str
     phase: str
     counts: tuple[int, ...]
     seconds: float
@@ -52,10 +52,10 @@ class Record(NamedTuple):
 
     began: float
     ingress: str
-    way: str
+    mode: str
     queue_id: str | None
     status: int | None
-    action: str
+    outcome: str
     code: str | None
     sqlstate: str | None
     size: int | None
@@ -76,14 +76,16 @@ def tally(directory: str) -> Tally:
     """Add up the journal in the state directory. Raises JournalError."""
     with _opened(directory) as database:
         database.execute("BEGIN")  # one picture: records become totals when they go
-        exits = [_exits(*row) for row in database.execute("SELECT * FROM total ORDER BY 1, 2, 3, 4")]
+        exits: list[Exits] = []
+        for row in database.execute("SELECT * FROM total ORDER BY 1, 2, 3, 4"):
+            exits = _added(exits, _exits(*row))
         durations = _durations(database.execute("SELECT * FROM duration ORDER BY 1, 2, 3").fetchall())
         incomplete = _incomplete(database)
         database.execute("COMMIT")
         killed = _killed(database, incomplete)
-    for ingress, way in sorted({(row["ingress"], row["way"]) for row in killed}):
-        own = [row["began"] for row in killed if (row["ingress"], row["way"]) == (ingress, way)]
-        exits = _added(exits, Exits(ingress, way, None, KILLED, len(own), 0, max(own)))
+    for ingress, mode in sorted({(row["ingress"], row["way"]) for row in killed}):
+        own = [row["began"] for row in killed if (row["ingress"], row["way"]) == (ingress, mode)]
+        exits = _added(exits, Exits(ingress, mode, None, KILLED, len(own), 0, max(own)))
     return Tally(exits, durations, sum(each["alive"] for each in incomplete))
 
 
@@ -148,8 +150,13 @@ def _alive(pid: int, began: float) -> bool:
     return fields[0] not in b"ZX" and time.time() - up + int(fields[19]) / _TICKS <= began + 1
 
 
-def _exits(ingress: str, way: str, status: int, action: str, attempts: int, octets: int, last: float) -> Exits:
-    return Exits(ingress, way, None if status < 0 else status, action, attempts, octets, last)
+def _exits(ingress: str, mode: str, status: int, outcome: str, attempts: int, octets: int, last: float) -> Exits:
+    return Exits(ingress, mode, None if status < 0 else status, _outcome(outcome), attempts, octets, last)
+
+
+def _outcome(action: str | None) -> str:
+    """The outcome in the column `action`; 0.1 wrote `cut` for what is called `truncated` now."""
+    return "truncated" if action == "cut" else action or KILLED
 
 
 def _added(exits: list[Exits], more: Exits) -> list[Exits]:
@@ -163,16 +170,20 @@ def _added(exits: list[Exits], more: Exits) -> list[Exits]:
 
 def _durations(rows: list[sqlite3.Row]) -> list[Duration]:
     found = []
-    for way in dict.fromkeys(row["way"] for row in rows):
+    for mode in dict.fromkeys(row["way"] for row in rows):
         for phase in PHASES:
-            own = [row for row in rows if (row["way"], row["phase"]) == (way, phase)]
+            own = [row for row in rows if (row["way"], row["phase"]) == (mode, phase)]
             if own:
                 counts = tuple(sum(row["attempts"] for row in own if row["bound"] <= bound) for bound in BOUNDS)
-                found.append(Duration(way, phase, counts, sum(row["seconds"] for row in own)))
+                found.append(Duration(mode, phase, counts, sum(row["seconds"] for row in own)))
     return found
 
 
 def _record(row: sqlite3.Row) -> Record:
-    values = {name: row[name] for name in Record._fields if name != "seconds"}
-    values["action"] = row["action"] or KILLED
-    return Record(**values, seconds={phase: row[phase] for phase in PHASES if row[phase] is not None})
+    names = set(Record._fields) - {"mode", "outcome", "seconds"}
+    return Record(
+        **{name: row[name] for name in names},
+        mode=row["way"],
+        outcome=_outcome(row["action"]),
+        seconds={phase: row[phase] for phase in PHASES if row[phase] is not None},
+    )

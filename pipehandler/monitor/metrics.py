@@ -26,7 +26,7 @@ from .snapshot import Observation
 
 _Values = dict[tuple[str, ...], float]
 
-_INGRESS, _WAYS = "pipe", ("cold", "resident")
+_INGRESS, _MODES = "pipe", ("cold", "resident")
 
 
 class Described(NamedTuple):
@@ -44,12 +44,12 @@ METRICS = {
         Described(
             "pipehandler_exits_total",
             "counter",
-            ("ingress", "way", "status", "name", "outcome"),
+            ("ingress", "mode", "status", "name", "outcome"),
             "Attempts at a message that ended, by exit status, its name in sysexits.h, and outcome;"
             " killed: without a status.",
         ),
         Described(
-            "pipehandler_received_bytes_total", "counter", ("ingress", "way"), "Bytes of messages that were read."
+            "pipehandler_received_bytes_total", "counter", ("ingress", "mode"), "Bytes of messages that were read."
         ),
         Described("pipehandler_duplicates_total", "counter", (), "Attempts that found their message stored before."),
         Described(
@@ -61,7 +61,7 @@ METRICS = {
         Described(
             "pipehandler_phase_duration_seconds",
             "histogram",
-            ("way", "phase"),
+            ("mode", "phase"),
             "How long each phase of an attempt took.",
         ),
         Described("pipehandler_attempts_under_way", "gauge", (), "Attempts that have begun and not ended."),
@@ -173,22 +173,22 @@ def _of_journal(seen: Observation) -> dict[str, _Values]:
         return found
     ended: Counter[tuple[str, ...]] = Counter()
     octets: Counter[tuple[str, ...]] = Counter()
-    for way in _WAYS:
-        ended[_INGRESS, way, KILLED, KILLED, KILLED] = octets[_INGRESS, way] = 0
+    for mode in _MODES:
+        ended[_INGRESS, mode, KILLED, KILLED, KILLED] = octets[_INGRESS, mode] = 0
         for row in TABLE:
-            ended[_INGRESS, way, str(row.status), NAMES[row.status], row.action] = 0
+            ended[_INGRESS, mode, str(row.status), NAMES[row.status], row.name] = 0
     for each in seen.tally.exits:
-        ended[each.ingress, each.way, *_status(each), each.action] += each.attempts
-        octets[each.ingress, each.way] += each.octets
+        ended[each.ingress, each.mode, *_status(each), each.outcome] += each.attempts
+        octets[each.ingress, each.mode] += each.octets
     by_outcome: Counter[str] = Counter()
     for each in seen.tally.exits:
-        by_outcome[each.action] += each.attempts
+        by_outcome[each.outcome] += each.attempts
     last = [each.last for each in seen.tally.exits if each.status == EX_OK]
     return found | {
         "pipehandler_exits_total": dict(ended),
         "pipehandler_received_bytes_total": dict(octets),
-        "pipehandler_duplicates_total": {(): by_outcome[DUPLICATE.action]},
-        "pipehandler_outage_refusals_total": {(): by_outcome[OUTAGE.action]},
+        "pipehandler_duplicates_total": {(): by_outcome[DUPLICATE.name]},
+        "pipehandler_outage_refusals_total": {(): by_outcome[OUTAGE.name]},
         "pipehandler_attempts_under_way": {(): seen.tally.under_way},
         "pipehandler_last_success_timestamp_seconds": {(): max(last)} if last else {},
         "pipehandler_outage": {
@@ -207,9 +207,9 @@ def _status(exits: Exits) -> tuple[str, str]:
 def _histogram(name: str, tally: Tally) -> Metric:
     _, _, labels, meaning = METRICS[name]
     family = HistogramMetricFamily(name, meaning, labels=labels)
-    counts = {(each.way, each.phase): (each.counts, each.seconds) for each in tally.durations}
+    counts = {(each.mode, each.phase): (each.counts, each.seconds) for each in tally.durations}
     never = (0,) * len(BOUNDS), 0.0
-    for key in dict.fromkeys([*((way, phase) for way in _WAYS for phase in PHASES), *counts]):
+    for key in dict.fromkeys([*((mode, phase) for mode in _MODES for phase in PHASES), *counts]):
         cumulative, seconds = counts.get(key, never)
         buckets = [
             ("+Inf" if bound == float("inf") else str(bound), count)

@@ -16,8 +16,8 @@ DAY = 86_400
 
 _HOUR = 3_600
 _FAILURES = 5
-STATUSES = {each.action: str(each.status) for each in outcome.TABLE}
-_ORDER = [*(each.action for each in outcome.TABLE), KILLED]
+STATUSES = {each.name: str(each.status) for each in outcome.TABLE}
+_ORDER = [*(each.name for each in outcome.TABLE), KILLED]
 
 _CHECK = "`pipehandler check` says what is wrong, and the line that mends it"
 _WAYS_OUT = {
@@ -27,7 +27,7 @@ _WAYS_OUT = {
     "misconfigured": _CHECK,
     "deadline": "the database or this host is slow; what waits in the database: SELECT * FROM pg_stat_activity",
     "congested": "more comes than the workers can do: raise serve.workers, or look for what makes the database slow",
-    "cut": "Postfix was stopped in the middle of a delivery; it delivers the message again",
+    "truncated": "Postfix was stopped in the middle of a delivery; it delivers the message again",
     "fault": "this is our fault: the reason names the place in the program; please report it. The message is not lost",
     "exhausted": "the host is out of memory, descriptors or processes, or limits.memory is too small for this message",
     "unknown_recipient": "the recipient is not known here (any more), and the policy is to refuse",
@@ -55,7 +55,7 @@ class Failure(NamedTuple):
     """What went wrong in the last day, alike attempts together: how, why, how often in the last hour and day, when last
     (seconds since 1970), with which queue id, and what to do."""
 
-    action: str
+    outcome: str
     sqlstate: str | None
     reason: str | None
     hour: int
@@ -79,8 +79,8 @@ def status(records: Sequence[Record], seen: Observation, now: float | None = Non
     """Add up the `records` of the last DAY."""
     now = time.time() if now is None else now
     counts: dict[str, tuple[list[int], list[int]]] = {}
-    for record in sorted(records, key=lambda record: _ORDER.index(record.action) if record.action in _ORDER else -1):
-        hour, day = counts.setdefault(record.action, ([0] * 12, [0] * 24))
+    for record in sorted(records, key=lambda record: _ORDER.index(record.outcome) if record.outcome in _ORDER else -1):
+        hour, day = counts.setdefault(record.outcome, ([0] * 12, [0] * 24))
         age = max(0.0, now - record.began)
         if age < DAY:
             day[23 - int(age // _HOUR)] += 1
@@ -91,7 +91,7 @@ def status(records: Sequence[Record], seen: Observation, now: float | None = Non
 
 def _failures(records: Sequence[Record], now: float) -> list[Failure]:
     """Those that came last, newest first."""
-    wrong = [record for record in records if record.status != EX_OK or record.action == outcome.QUARANTINED.action]
+    wrong = [record for record in records if record.status != EX_OK or record.outcome == outcome.QUARANTINED.name]
     day = Counter(map(_kind, wrong))
     hour = Counter(_kind(record) for record in wrong if now - record.began < _HOUR)
     newest = {_kind(record): record for record in sorted(wrong, key=lambda record: record.began)}
@@ -102,14 +102,14 @@ def _failures(records: Sequence[Record], now: float) -> list[Failure]:
 
 
 def _kind(record: Record) -> tuple[str, str | None, str | None]:
-    return record.action, record.sqlstate, record.reason
+    return record.outcome, record.sqlstate, record.reason
 
 
 def way_out(record: Record) -> str:
     """What to do about a failure."""
     code = record.sqlstate or ""
-    if record.action == outcome.STORE_UNAVAILABLE.action:
+    if record.outcome == outcome.STORE_UNAVAILABLE.name:
         for key in (code, code[:2]):
             if key in _BY_SQLSTATE:
                 return _BY_SQLSTATE[key]
-    return _WAYS_OUT.get(record.action, _CHECK)
+    return _WAYS_OUT.get(record.outcome, _CHECK)

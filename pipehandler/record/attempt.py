@@ -14,7 +14,7 @@ from .journal import Journal
 
 
 class Attempt:
-    """One attempt, from `started` (time.monotonic) on. ingress: the way in; way: cold or resident.
+    """One attempt, from `started` (time.monotonic) on. ingress: the way in; mode: cold or resident.
 
     `config` is the default one until the real one is known, `journal` one that is open already; `recipients` and `size` are
     set when they are known.
@@ -23,7 +23,7 @@ class Attempt:
     def __init__(
         self,
         ingress: str,
-        way: str,
+        mode: str,
         queue_id: str,
         started: float,
         config: Config | None = None,
@@ -34,7 +34,7 @@ class Attempt:
         self.recipients: int | None = None
         self.size: int | None = None
         self._ingress = ingress
-        self._way = way
+        self._mode = mode
         self._queue_id = queue_id
         self._started = started
         self._journal = journal
@@ -47,7 +47,7 @@ class Attempt:
         """
         journal = self._journal = self._journal or Journal(self.config.state.directory)
         self._entry = (pid and journal.lost(pid, self._queue_id)) or journal.begin(
-            self._ingress, self._way, self._queue_id, self._started
+            self._ingress, self._mode, self._queue_id, self._started
         )
 
     def record(self, result: Result) -> None:
@@ -58,13 +58,13 @@ class Attempt:
         how = result.outcome
         with suppress(OSError):
             text = log.line(
-                how.action,
+                how.name,
                 status=how.status,
                 code=how.code,
                 queue_id=self._queue_id or None,
                 recipients=self.recipients,
                 size=self.size,
-                way=self._way,
+                mode=self._mode,
                 seconds=sum(self.stopwatch.seconds.values()),
                 message=result.message or None,
                 message_id=result.message_id or None,
@@ -76,7 +76,7 @@ class Attempt:
         self._journal.end(
             self._entry,
             self._ingress,
-            self._way,
+            self._mode,
             how,
             size=self.size,
             sqlstate=result.sqlstate,
@@ -85,4 +85,4 @@ class Attempt:
             seconds=self.stopwatch.seconds,
         )
         left = self._started + self.config.limits.deadline - time.monotonic()
-        sentry.tell(self.config, self._journal, result, left, way=self._way, size=self.size)
+        sentry.tell(self.config, self._journal, result, left, mode=self._mode, size=self.size)

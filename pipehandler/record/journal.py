@@ -26,7 +26,7 @@ BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0
 """Upper bounds in seconds by which the phases are counted."""
 
 KILLED = "killed"
-"""The action of an attempt that did not come to its end."""
+"""The outcome of an attempt that did not come to its end."""
 
 _DAYS = 8
 _RECORDS = 100_000
@@ -83,10 +83,10 @@ class Journal:
         self._path = os.path.join(directory, NAME)
         self._connection: sqlite3.Connection | None = None
 
-    def begin(self, ingress: str, way: str, queue_id: str, started: float) -> int | None:
+    def begin(self, ingress: str, mode: str, queue_id: str, started: float) -> int | None:
         """An attempt begins in this process. `started`: time.monotonic when it did. Returns its number for `end`."""
         began = time.time() - time.monotonic() + started
-        values = began, os.getpid(), ingress, way, queue_id or None
+        values = began, os.getpid(), ingress, mode, queue_id or None
         return self._write(lambda database: database.execute(_BEGIN, values).lastrowid)
 
     def lost(self, pid: int, queue_id: str) -> int | None:
@@ -97,7 +97,7 @@ class Journal:
         self,
         entry: int | None,
         ingress: str,
-        way: str,
+        mode: str,
         how: Outcome,
         *,
         size: int | None,
@@ -107,13 +107,13 @@ class Journal:
         seconds: dict[str, float],
     ) -> None:
         """An attempt has ended. size: octets that were read. seconds: for each phase that it came to."""
-        columns = how.status, how.action, how.code, sqlstate or None, size, message or None, reason or None
+        columns = how.status, how.name, how.code, sqlstate or None, size, message or None, reason or None
 
         def write(database: sqlite3.Connection) -> None:
             database.execute(_END, (*columns, *(seconds.get(phase) for phase in PHASES), entry))
-            database.execute(_ADD_TOTAL, (ingress, way, how.status, how.action, 1, size or 0, time.time()))
+            database.execute(_ADD_TOTAL, (ingress, mode, how.status, how.name, 1, size or 0, time.time()))
             for phase, spent in seconds.items():
-                database.execute(_ADD_DURATION, (way, phase, BOUNDS[bisect_left(BOUNDS, spent)], spent))
+                database.execute(_ADD_DURATION, (mode, phase, BOUNDS[bisect_left(BOUNDS, spent)], spent))
             if entry is not None and entry % _TRIM_EVERY == 0:
                 _trim(database)
 

@@ -1,6 +1,6 @@
 """The log: one line for each delivery, for the operator and nobody else.
 
-`key=value` with a fixed action word first; it names the queue id, so that grep in the mail log tells the whole story of a
+`key=value` with the outcome first; it names the queue id, so that grep in the mail log tells the whole story of a
 message, and the message id, but no address and no content. Logging may fail; a delivery never fails because of it.
 """
 
@@ -15,10 +15,10 @@ _PLAIN = re.compile(r"[!#-&(-<>-\[\]-~]+")  # without quotes, backslash, space a
 _LONGEST = 400
 
 
-def line(action: str, **values: object) -> str:
-    """One log line: the action word, then each value that is not None; ASCII, with quotes where they are needed."""
+def line(outcome: str, **values: object) -> str:
+    """One log line: the outcome, then each value that is not None; ASCII, with quotes where they are needed."""
     return " ".join(
-        [f"action={action}", *(f"{key}={_quoted(value)}" for key, value in values.items() if value is not None)]
+        [f"outcome={outcome}", *(f"{key}={_quoted(value)}" for key, value in values.items() if value is not None)]
     )
 
 

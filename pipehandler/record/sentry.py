@@ -33,10 +33,10 @@ def tell(config: Config, journal: Journal, result: Result, left: float, **facts:
     wanted = result.outcome == FAULT or (result.outcome == QUARANTINED and settings.quarantined)
     if not settings.dsn or not wanted or left <= 0:
         return
-    what = f"{result.outcome.action}: {described(result.fault) if result.fault else result.reason}"
+    what = f"{result.outcome.name}: {described(result.fault) if result.fault else result.reason}"
     if journal.due(what, settings.every):
         facts |= {
-            "outcome": result.outcome.action,
+            "outcome": result.outcome.name,
             "status": result.outcome.status,
             "sqlstate": result.sqlstate or None,
         }

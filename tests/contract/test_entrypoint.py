@@ -60,8 +60,8 @@ def test_delivered_then_duplicate(handler: Handler, database: Database) -> None:
     assert assert_ended(handler.deliver(MESSAGE, queue_id="4Abc"), outcome.DUPLICATE) == name
     assert stored(database) == [MESSAGE]
     first, second = handler.log_lines()
-    assert first.startswith("action=delivered status=0 code=2.0.0 queue_id=4Xyz recipients=1 ")
-    assert second.startswith("action=duplicate status=0 code=2.0.0 queue_id=4Abc recipients=1 ")
+    assert first.startswith("outcome=delivered status=0 code=2.0.0 queue_id=4Xyz recipients=1 ")
+    assert second.startswith("outcome=duplicate status=0 code=2.0.0 queue_id=4Abc recipients=1 ")
     assert f" message={name} " in first
     assert "a@example.org" not in first + second
 
@@ -251,7 +251,7 @@ def test_store_is_not_there(handler: Handler, change: dict[str, object], sqlstat
     handler.configure(conninfo)
     assert_ended(handler.deliver(MESSAGE), outcome.STORE_UNAVAILABLE)
     (line,) = handler.log_lines()
-    assert line.startswith("action=store_unavailable status=75 code=4.3.0 ")
+    assert line.startswith("outcome=store_unavailable status=75 code=4.3.0 ")
     assert (f" sqlstate={sqlstate} " in line) == bool(sqlstate)
     assert " reason=" in line
 
@@ -326,7 +326,7 @@ def test_log_does_not_decide(handler: Handler, database: Database) -> None:
 
 def test_empty_stdin(handler: Handler, database: Database) -> None:
     """Nothing at all is no message: pipe(8) never sends that, unless it died."""
-    assert_ended(handler.deliver(b""), outcome.CUT)
+    assert_ended(handler.deliver(b""), outcome.TRUNCATED)
     assert stored(database) == []
 
 
@@ -369,7 +369,7 @@ def test_killed_agent(handler: Handler, database: Database) -> None:
     """Where pipe(8) was killed while it wrote, the cut message is not stored: Postfix still has the whole one."""
     size = len(MESSAGE.replace(b"\n", b"\r\n"))
     ended = handler.run([sys.executable, "-c", ORPHAN, *handler.command(size=size)], MESSAGE[:-3])
-    assert_ended(ended, outcome.CUT)
+    assert_ended(ended, outcome.TRUNCATED)
     assert stored(database) == []
 
 
@@ -388,7 +388,7 @@ def test_killed_agent_with_prepended_fields(handler: Handler, database: Database
     size = len(MESSAGE.replace(b"\n", b"\r\n"))
     above = b"Return-Path: <sender@example.org>\nX-Original-To: user@example.com\nDelivered-To: user@example.com\n"
     ended = handler.run([sys.executable, "-c", ORPHAN, *handler.command(size=size)], above + MESSAGE[:-3])
-    assert_ended(ended, outcome.CUT)
+    assert_ended(ended, outcome.TRUNCATED)
     assert stored(database) == []
 
 
@@ -410,7 +410,7 @@ def test_closed_descriptors(handler: Handler, database: Database, closed: tuple[
     line is written nowhere but to stdout."""
     close = " ".join(text for text, wanted in zip(("<&-", ">&-", "2>&-"), closed, strict=True) if wanted)
     ended = handler.run(["sh", "-c", f'exec "$@" {close}', "sh", *handler.command()], MESSAGE)
-    how = outcome.CUT if closed[0] else outcome.DELIVERED
+    how = outcome.TRUNCATED if closed[0] else outcome.DELIVERED
     if closed[1]:
         assert ended == (how.status, "")
     else:

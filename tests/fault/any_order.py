@@ -192,7 +192,7 @@ def machine(world: World) -> type[RuleBasedStateMachine]:
             command = world.handler.command(*recipients, size=told_size(raw))
             running = world.handler.start([sys.executable, "-I", "-S", "-c", _DYING_PIPE, *command])
             output, _ = running.communicate(raw[: max(0, len(raw) - missing)])
-            self._require(output == b"4.3.0 message was cut short\n", f"a cut message: {output!r}")
+            self._require(output == b"4.3.0 message truncated\n", f"a cut message: {output!r}")
             self.queue.append((raw, recipients))
 
         @rule(raw=messages(), recipients=RECIPIENTS, octets=st.integers(1, 500))

@@ -10,16 +10,16 @@ import time
 from collections.abc import Iterable
 from datetime import date
 
-from .ledger import Row, Scale, Way
+from .ledger import Mode, Row, Scale
 
 KINDS = ("killed", "failing", "wire", "server", "mailhost", "content", "together", "stream")
-_WAYLESS = {"stream"}
+_MODELESS = {"stream"}
 """Kinds that deliver nothing by an entrypoint; they are run once, with the first way."""
 
 
-def runs(kinds: Iterable[str] = KINDS, ways: Iterable[Way] = Way) -> list[tuple[str, Way]]:
+def runs(kinds: Iterable[str] = KINDS, modes: Iterable[Mode] = Mode) -> list[tuple[str, Mode]]:
     """Each of the kinds, in each of the ways."""
-    return [(kind, way) for way in ways for kind in kinds if way is Way.COLD or kind not in _WAYLESS]
+    return [(kind, mode) for mode in modes for kind in kinds if mode is Mode.COLD or kind not in _MODELESS]
 
 
 def line(row: Row) -> str:
@@ -33,7 +33,9 @@ def main() -> int:
     options = argparse.ArgumentParser(description="the fault campaign: nothing lost, nothing twice, nothing bounced")
     options.add_argument("kinds", nargs="*", metavar="KIND", help=f"of {', '.join(KINDS)}; all when none is given")
     options.add_argument("--short", action="store_true", help="a sample, as in script/test")
-    options.add_argument("--way", choices=[way.value for way in Way], help="how messages are delivered; default: both")
+    options.add_argument(
+        "--mode", choices=[mode.value for mode in Mode], help="how messages are delivered; default: both"
+    )
     chosen = options.parse_args()
     if unknown := set(chosen.kinds) - set(KINDS):
         options.error(f"no such kind: {', '.join(sorted(unknown))}; there are {', '.join(KINDS)}")
@@ -42,10 +44,10 @@ def main() -> int:
     rows = []
     print(f"{date.today()}, {os.cpu_count()} cores, Linux {platform.release()}, Python {platform.python_version()}\n")
     print("| kind of fault | points | sent | lost | doubled | bounced | statuses seen |\n|---|---|---|---|---|---|---|")
-    ways = [Way(chosen.way)] if chosen.way else list(Way)
-    for kind, way in runs(chosen.kinds or KINDS, ways):
+    modes = [Mode(chosen.mode)] if chosen.mode else list(Mode)
+    for kind, mode in runs(chosen.kinds or KINDS, modes):
         started = time.monotonic()
-        row = importlib.import_module(f"fault.{kind}").run(Scale.SHORT if chosen.short else Scale.FULL, way)
+        row = importlib.import_module(f"fault.{kind}").run(Scale.SHORT if chosen.short else Scale.FULL, mode)
         rows.append(row)
         print(line(row), flush=True)
         for finding in row.findings:

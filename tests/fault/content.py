@@ -27,7 +27,7 @@ from harness.service import Service, wait_until
 from pipehandler.settings.config import Limits, memory_needed
 
 from . import core, hostile, measured
-from .ledger import Ledger, Row, Scale, Way
+from .ledger import Ledger, Mode, Row, Scale
 from .pool import Pool, only_resident, pool, ready
 
 MESSAGE_SIZE = 100_000_000
@@ -72,13 +72,13 @@ class Done(NamedTuple):
     after: int = 0
 
 
-def run(scale: Scale, way: Way) -> Row:
+def run(scale: Scale, mode: Mode) -> Row:
     """Deliver the corpus and the hostile messages."""
-    row = way.row("content")
+    row = mode.row("content")
     with account.folder("pipehandler-content-") as folder:
         server = PostgreSQL(folder / "16", 16, FAST).start()
         try:
-            with pool(way, row, _AT_ONCE) as handlers:
+            with pool(mode, row, _AT_ONCE) as handlers:
                 with Database.fresh(server) as database:
                     _real_mail(scale, database, handlers, folder, row)
                 # A message that is there already is not written again; so each case has bytes, or a database, of its own.
@@ -86,7 +86,7 @@ def run(scale: Scale, way: Way) -> Row:
                     with Database.fresh(server) as database:
                         cases = [case for case in _cases(scale) if case.tight is tight]
                         _hostile_mail(cases, database, handlers, row)
-                if way is Way.RESIDENT and scale is Scale.FULL:
+                if mode is Mode.RESIDENT and scale is Scale.FULL:
                     with Database.fresh(server) as database:
                         _deadly_mail(database, folder / "deadly", row)
         finally:
@@ -123,7 +123,7 @@ def _real_mail(scale: Scale, database: Database, handlers: Pool, folder: Path, r
 @contextmanager
 def _deliverer(database: Database, handlers: Pool, folder: Path) -> Iterator[Callable[[bytes, str], Ended]]:
     """What delivers real mail: the core in this process, or a worker."""
-    if handlers.way is Way.RESIDENT:
+    if handlers.mode is Mode.RESIDENT:
         with handlers.handler(database.conninfo) as handler:
             yield handler.deliver
         return
@@ -178,7 +178,7 @@ def _deliver(number: int, case: Case, database: Database, handlers: Pool, ledger
     recipient = f"{number}@example.com"
     ledger.send(raw, recipient)
     with handlers.handler(database.conninfo, limits=limits, authentication=authentication) as handler:
-        if handlers.way is Way.COLD:
+        if handlers.mode is Mode.COLD:
             return Done(case, measured.deliver(handler, raw, recipient), _reason(handlers, handler))
         ended = measured.deliver_to_worker(handler, handlers.worker(handler), raw, recipient)
         reason, killed = _reason(handlers, handler), ""

@@ -21,7 +21,7 @@ from harness.handler import Ended
 
 from .hosts import Crew, Host, crew
 from .injection import Call, Letter, Maker, fresh_database, letter, sample, since
-from .ledger import Ledger, Row, Scale, Way
+from .ledger import Ledger, Mode, Row, Scale
 
 _ERRORS = ("EIO", "ENOMEM", "EACCES", "EMFILE", "EINTR", "ENOSPC", "EPIPE", "ECONNRESET", "EAGAIN")
 _OF_FILES = _ERRORS[:5]
@@ -53,7 +53,7 @@ _FOR_EVER = {
 }
 """What does not pass by: with these, all later calls fail, too."""
 
-_SAMPLE = {Way.COLD: 12, Way.RESIDENT: 4}
+_SAMPLE = {Mode.COLD: 12, Mode.RESIDENT: 4}
 """So many calls of each process are a sample."""
 
 _HASTY: dict[str, dict[str, object]] = {"limits": {"deadline": 5, "parse_seconds": 4}}
@@ -93,17 +93,17 @@ class _Fault(NamedTuple):
 _Learn = Callable[[Host, Ledger, Scale], list[_Point]]
 
 
-def run(scale: Scale, way: Way) -> Row:
+def run(scale: Scale, mode: Mode) -> Row:
     """Let calls fail, all of them or a sample."""
-    row, ledger = way.row("failing"), Ledger()
+    row, ledger = mode.row("failing"), Ledger()
     with fresh_database() as database, account.folder("pipehandler-") as folder:
         taken: set[str] = set()
-        with crew(way, scale, folder / "local", database, row, ledger, _HASTY) as local:
+        with crew(mode, scale, folder / "local", database, row, ledger, _HASTY) as local:
             planned = _all(local, _delivery, ledger, row, scale, taken) + _all(local, _probe, ledger, row, scale, taken)
             with local.member() as host:
                 _cut(host, ledger, row, scale)
-        if (way, scale) != (Way.RESIDENT, Scale.SHORT):
-            with crew(way, scale, folder / "tcp", database, row, ledger, _HASTY, new_connection=True) as tcp:
+        if (mode, scale) != (Mode.RESIDENT, Scale.SHORT):
+            with crew(mode, scale, folder / "tcp", database, row, ledger, _HASTY, new_connection=True) as tcp:
                 planned += _all(tcp, _connection, ledger, row, scale, taken)
         # A few calls depend on time, and are not made in every delivery; nearly all are.
         if row.points < 0.9 * planned:
@@ -136,7 +136,7 @@ def _delivery(host: Host, ledger: Ledger, scale: Scale) -> list[_Point]:
             calls = calls[read[-1] + 1 :]
         else:
             calls = since(calls, host.begins)
-        faults += _faults(calls if scale is Scale.FULL else sample(calls, _SAMPLE[host.way]), scale)
+        faults += _faults(calls if scale is Scale.FULL else sample(calls, _SAMPLE[host.mode]), scale)
     return _points("d", faults)
 
 
@@ -195,7 +195,7 @@ def _made(host: Host, point: _Point) -> _Made:
     if point.before:
         host.kill(point.sent, point.before)
     ended, said = host.fail(point.sent, point.call, point.fault, point.ever)
-    again = host.redeliver(point.sent) if ended.status or host.way is Way.RESIDENT else None
+    again = host.redeliver(point.sent) if ended.status or host.mode is Mode.RESIDENT else None
     return _Made(point, "(INJECTED)" in said, ended, again)
 
 

@@ -26,7 +26,7 @@ from pipehandler.workers.listener import ServeError
 
 from . import injection
 from .injection import Call, Letter, Maker, attached, calls, letter
-from .ledger import Ledger, Row, Scale, Way
+from .ledger import Ledger, Mode, Row, Scale
 from .processes import stat
 
 _Point = TypeVar("_Point")
@@ -38,14 +38,14 @@ _PATIENCE = 15.0
 _MOMENT = 0.5
 """Seconds that a worker stands still, so that others wait for it."""
 
-_AT_ONCE = {(Way.RESIDENT, Scale.FULL): 5}
+_AT_ONCE = {(Mode.RESIDENT, Scale.FULL): 5}
 """Hosts at work at the same time, if not two; those with a service wait most of the time."""
 
 
 class Host:
     """A handler that delivers cold. deliverer: who reads, parses and stores."""
 
-    way = Way.COLD
+    mode = Mode.COLD
     makers: tuple[Maker, ...] = (Maker.ENTRYPOINT,)
     deliverer = Maker.ENTRYPOINT
 
@@ -87,7 +87,7 @@ class ResidentHost(Host):
     """A handler with a service of one worker. first: what a new worker delivers before anything else, so that it has everything
     loaded. new_connection: called before each message; the server ends the worker's connection, so that it needs another."""
 
-    way = Way.RESIDENT
+    mode = Mode.RESIDENT
     makers = tuple(Maker)
     deliverer = Maker.WORKER
 
@@ -158,7 +158,7 @@ class ResidentHost(Host):
 
     def _times_delivered(self, sent: Letter) -> int:
         """How often the service has delivered it, as the log says."""
-        pattern = rf"status=0 .*queue_id={sent.queue_id} .*way=resident "
+        pattern = rf"status=0 .*queue_id={sent.queue_id} .*mode=resident "
         return sum(bool(re.search(pattern, line)) for line in self.handler.log_lines())
 
     def _delivered_again(self, sent: Letter, times: int) -> bool:
@@ -249,7 +249,7 @@ class Crew:
 
 @contextmanager
 def crew(
-    way: Way,
+    mode: Mode,
     scale: Scale,
     folder: Path,
     database: Database,
@@ -263,13 +263,13 @@ def crew(
     conninfo = database.server.conninfo(database.name, "pipehandler", tcp=True) if new_connection else database.conninfo
     hosts: list[Host] = []
     try:
-        for number in range(_AT_ONCE.get((way, scale), 2)):
+        for number in range(_AT_ONCE.get((mode, scale), 2)):
             own = folder / str(number)
             own.mkdir(parents=True)
             name = f"{folder.name}{number}"
             first = letter(f"first-{name}")
             ledger.send(first.raw, *first.recipients)
-            if way is Way.COLD:
+            if mode is Mode.COLD:
                 handler = Handler(own, conninfo, **(sections or {}))
                 handler.run(first.command(handler), first.raw)  # the journal is there: all others make the same calls
                 hosts.append(Host(handler))

@@ -14,9 +14,9 @@ from harness.handler import Ended
 
 from .hosts import Crew, Host, crew
 from .injection import Call, Letter, Maker, fresh_database, letter, sample, since
-from .ledger import Ledger, Row, Scale, Way
+from .ledger import Ledger, Mode, Row, Scale
 
-_SAMPLE = {Way.COLD: 18, Way.RESIDENT: 4}
+_SAMPLE = {Mode.COLD: 18, Mode.RESIDENT: 4}
 """Points of the short form, for each process: half of them in what is not importing."""
 
 _ENDS = {Maker.ENTRYPOINT: (0, -9), Maker.WAITING: (0, -9), Maker.WORKER: (0, 75), Maker.SUPERVISOR: (0, 75)}
@@ -37,15 +37,15 @@ class _Attempt(NamedTuple):
     killed: bool = False
 
 
-def run(scale: Scale, way: Way) -> Row:
+def run(scale: Scale, mode: Mode) -> Row:
     """Kill and deliver again, at all points or at a sample of them."""
-    row, ledger = way.row("killed"), Ledger()
+    row, ledger = mode.row("killed"), Ledger()
     with fresh_database() as database, account.folder("pipehandler-") as folder:
         planned = 0
         # A worker that has lost its connection gets another one for the message.
-        for new_connection in (False, True) if (way, scale) == (Way.RESIDENT, Scale.FULL) else (False,):
+        for new_connection in (False, True) if (mode, scale) == (Mode.RESIDENT, Scale.FULL) else (False,):
             with crew(
-                way, scale, folder / f"{new_connection}", database, row, ledger, new_connection=new_connection
+                mode, scale, folder / f"{new_connection}", database, row, ledger, new_connection=new_connection
             ) as hosts:
                 planned += _all(hosts, ledger, row, scale, planned)
         # A few calls depend on time, and are not made in every delivery; nearly all are.
@@ -79,7 +79,7 @@ def _delivery(host: Host, ledger: Ledger, scale: Scale, name: str) -> list[tuple
         sent = letter(f"{maker.value}-{name}")
         ledger.send(sent.raw, *sent.recipients)
         calls = since(host.trace(sent, maker), host.begins)
-        found += [(each,) for each in (calls if scale is Scale.FULL else sample(calls, _SAMPLE[host.way]))]
+        found += [(each,) for each in (calls if scale is Scale.FULL else sample(calls, _SAMPLE[host.mode]))]
     return found
 
 
@@ -93,7 +93,7 @@ def _probe(host: Host, ledger: Ledger, scale: Scale) -> list[tuple[Call, ...]]:
     host.kill(sent, parsed)
     calls = since(host.trace(sent, host.deliverer), lambda each: each.name == "clone")
     during = calls[: [(each.name, each.number) for each in calls].index((parsed.name, parsed.number)) + 1]
-    return [(parsed, each) for each in (during if scale is Scale.FULL else sample(during, _SAMPLE[host.way] // 4))]
+    return [(parsed, each) for each in (during if scale is Scale.FULL else sample(during, _SAMPLE[host.mode] // 4))]
 
 
 def _slow(name: str, *recipients: str) -> Letter:

@@ -16,7 +16,7 @@ class Scale(Enum):
     FULL = "full"
 
 
-class Way(Enum):
+class Mode(Enum):
     """How messages are delivered: by the entrypoint itself, or by a resident worker to which it hands them."""
 
     COLD = "cold"
@@ -24,7 +24,7 @@ class Way(Enum):
 
     def row(self, kind: str) -> "Row":
         """An empty row of the table."""
-        return Row(kind if self is Way.COLD else f"{kind}, {self.value}")
+        return Row(kind if self is Mode.COLD else f"{kind}, {self.value}")
 
 
 @dataclass

@@ -19,7 +19,7 @@ from harness.database import Database
 from harness.mailhost import DOMAIN, MailHost
 from harness.service import Service
 
-from .ledger import Ledger, Row, Way
+from .ledger import Ledger, Mode, Row
 
 _RECEIVED = re.compile(rb"\AReceived: from [^\n]*\n(?:[ \t][^\n]*\n)+")
 _LARGE_EVERY = 25
@@ -131,9 +131,9 @@ def mail_host(row: Row, conninfo: str = "", *settings: str) -> Iterator[MailHost
 
 
 @contextmanager
-def service(host: MailHost, way: Way) -> Iterator[Service | None]:
+def service(host: MailHost, mode: Mode) -> Iterator[Service | None]:
     """The resident workers beside a mail host, where that is the way."""
-    if way is Way.COLD:
+    if mode is Mode.COLD:
         yield None
         return
     with Service(host.handler) as running:

@@ -16,7 +16,7 @@ from harness.mailhost import DOMAIN, MailHost
 from harness.postgresql import FAST, PostgreSQL
 from harness.service import wait_until
 
-from .ledger import Row, Scale, Way
+from .ledger import Mode, Row, Scale
 from .load import Load, mail_host, message, service
 from .mishaps import Mishaps
 from .pool import only_resident
@@ -26,10 +26,10 @@ from .pool import only_resident
 _MAIN = ("service_throttle_time=1s", "transport_retry_time=1s", "qmgr_ipc_timeout=5s", "pipehandler_time_limit=6s")
 
 _LOAD = {
-    (Way.COLD, Scale.FULL): (1_000, 0.0),
-    (Way.COLD, Scale.SHORT): (40, 0.0),
-    (Way.RESIDENT, Scale.FULL): (5_000, 0.2),
-    (Way.RESIDENT, Scale.SHORT): (60, 0.2),
+    (Mode.COLD, Scale.FULL): (1_000, 0.0),
+    (Mode.COLD, Scale.SHORT): (40, 0.0),
+    (Mode.RESIDENT, Scale.FULL): (5_000, 0.2),
+    (Mode.RESIDENT, Scale.SHORT): (60, 0.2),
 }
 """How many messages, and how many seconds a client pauses before each: workers are fast, and it shall last a while."""
 
@@ -48,17 +48,17 @@ _TRACES = {
 """What the mail log must tell of the troubles, or they were none."""
 
 
-def run(scale: Scale, way: Way) -> Row:
+def run(scale: Scale, mode: Mode) -> Row:
     """The campaign of the mail host."""
-    row = way.row("mailhost")
+    row = mode.row("mailhost")
     full = scale is Scale.FULL
-    limited = full or way is Way.COLD  # the time limit is worth waiting for
+    limited = full or mode is Mode.COLD  # the time limit is worth waiting for
     with (
         account.folder("pipehandler-pg-") as folder,
         PostgreSQL(folder / "16", 16, FAST).start() as server,
         Database.fresh(server) as database,
         mail_host(row, database.conninfo, *_MAIN) as host,
-        service(host, way) as resident,
+        service(host, mode) as resident,
     ):
         mishaps = Mishaps(host, resident)
         once: list[Callable[[], None]] = [mishaps.kill_handler, mishaps.abort, mishaps.reload, mishaps.kill_agent]
@@ -67,7 +67,7 @@ def run(scale: Scale, way: Way) -> Row:
         if resident:
             once += [mishaps.kill_worker, mishaps.reload_service, mishaps.kill_supervisor, mishaps.restart_service]
             often += [*once, *[mishaps.freeze_worker, mishaps.kill_worker] * 3]
-        count, pause = _LOAD[way, scale]
+        count, pause = _LOAD[mode, scale]
         try:
             with Load(host, count, pause=pause) as load:
                 for make in once:

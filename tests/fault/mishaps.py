@@ -153,7 +153,7 @@ class Mishaps:
         return self._cuts() > before
 
     def _cuts(self) -> int:
-        return sum(line.startswith("action=cut ") for line in self.host.handler.log_lines())
+        return sum(line.startswith("outcome=truncated ") for line in self.host.handler.log_lines())
 
     def _master(self) -> int:
         pid = int((self.host.folder / "queue/pid/master.pid").read_text())

@@ -11,13 +11,13 @@ from harness import account
 from harness.handler import Handler
 from harness.service import Service, wait_until
 
-from .ledger import Row, Way
+from .ledger import Mode, Row
 
 
 class Pool:
     """Cold handlers, new ones each time: one that knows of an outage would not even try."""
 
-    way = Way.COLD
+    mode = Mode.COLD
 
     @contextmanager
     def handler(self, conninfo: str, **sections: dict[str, object]) -> Iterator[Handler]:
@@ -37,7 +37,7 @@ class Pool:
 class ResidentPool(Pool):
     """Handlers with a service of one worker each. Nobody may deliver cold."""
 
-    way = Way.RESIDENT
+    mode = Mode.RESIDENT
 
     def __init__(self, folder: Path, count: int) -> None:
         self._all: dict[Handler, Service] = {}
@@ -69,7 +69,7 @@ class ResidentPool(Pool):
     def last_log_line(self, handler: Handler) -> str:
         """What the log says of the last message; a worker writes it when the entrypoint has its answer."""
         self.worker(handler)
-        return [line for line in handler.log_lines() if not line.startswith("action=serve ")][-1]
+        return [line for line in handler.log_lines() if not line.startswith("outcome=serve ")][-1]
 
     def stop(self, row: Row) -> None:
         """The end; `row` is told what was not resident."""
@@ -79,9 +79,9 @@ class ResidentPool(Pool):
 
 
 @contextmanager
-def pool(way: Way, row: Row, count: int) -> Iterator[Pool]:
+def pool(mode: Mode, row: Row, count: int) -> Iterator[Pool]:
     """Handlers for as many messages at once as `count`."""
-    if way is Way.COLD:
+    if mode is Mode.COLD:
         yield Pool()
         return
     with account.folder("pipehandler-") as folder:
@@ -115,6 +115,6 @@ def forget_outage(handler: Handler) -> None:
 def only_resident(row: Row, *handlers: Handler, share: float = 1) -> None:
     """A campaign of the resident way that was cold shows nothing: at least this share of what was stored came from workers."""
     stored = [line for each in handlers for line in each.log_lines() if " status=0 " in line]
-    resident = sum(" way=resident " in line for line in stored)
+    resident = sum(" mode=resident " in line for line in stored)
     if not stored or resident < share * len(stored):
         row.note(f"only {resident} of {len(stored)} messages were delivered by workers")

@@ -19,7 +19,7 @@ from harness.handler import Handler
 from harness.mailhost import MailHost
 from harness.postgresql import FAST, PostgreSQL
 
-from .ledger import Ledger, Row, Scale, Way
+from .ledger import Ledger, Mode, Row, Scale
 from .load import Load, mail_host, service
 from .pool import Pool, forget_outage, only_resident, pool
 from .troubles import DISK, ONLY_NEW, SAMPLE, TROUBLES, Trouble, killed, with_password
@@ -53,10 +53,10 @@ class _Witness:
     def see(self, trouble: Trouble) -> None:
         """Make the trouble, and deliver a message in it and after it; and another one by a worker that had a connection."""
         self.row.points += 1
-        conninfo = _conninfo(self.database, self.handlers.way)
+        conninfo = _conninfo(self.database, self.handlers.mode)
         with ExitStack() as stack:
             kept = None
-            if self.handlers.way is Way.RESIDENT:
+            if self.handlers.mode is Mode.RESIDENT:
                 kept = stack.enter_context(self.handlers.handler(conninfo, **_HASTY)), *self._message(trouble)
             raw, recipient = self._message(trouble)
             with trouble(self.database):
@@ -91,27 +91,27 @@ class _Witness:
                 return
 
 
-def _conninfo(database: Database, way: Way) -> str:
+def _conninfo(database: Database, mode: Mode) -> str:
     """Connections that are kept have another name than those that are about to end."""
-    return with_password(database) + (" application_name=worker" if way is Way.RESIDENT else "")
+    return with_password(database) + (" application_name=worker" if mode is Mode.RESIDENT else "")
 
 
-def _troubles(row: Row, host: MailHost, folder: Path, scale: Scale, way: Way) -> None:
+def _troubles(row: Row, host: MailHost, folder: Path, scale: Scale, mode: Mode) -> None:
     """Every trouble while mail comes in; at full scale again and again, with a crash after each."""
     with PostgreSQL(folder / "server", 16, _SETTINGS).start() as server, Database.fresh(server) as database:
         database.execute("ALTER ROLE pipehandler PASSWORD 'secret'")
         hba = server.data / "pg_hba.conf"
         hba.write_text(f"local all pipehandler scram-sha-256\n{hba.read_text()}")
         server.reload()
-        host.handler.configure(_conninfo(database, way), database={"connect_timeout": 2, "statement_timeout": 5})
+        host.handler.configure(_conninfo(database, mode), database={"connect_timeout": 2, "statement_timeout": 5})
         with (
-            service(host, way),
-            pool(way, row, 2) as handlers,
+            service(host, mode),
+            pool(mode, row, 2) as handlers,
             Load(host, 2_000 if scale is Scale.FULL else 12) as load,
         ):
             witness = _Witness(database, handlers, row, load.ledger)
             if scale is Scale.SHORT:
-                for trouble in SAMPLE if way is Way.COLD else SAMPLE[:3]:
+                for trouble in SAMPLE if mode is Mode.COLD else SAMPLE[:3]:
                     witness.see(trouble)
             while scale is Scale.FULL and (load.going_on or row.points < 4 * len(TROUBLES) or len(host.queue()) > 50):
                 for trouble in TROUBLES:
@@ -123,14 +123,14 @@ def _troubles(row: Row, host: MailHost, folder: Path, scale: Scale, way: Way) ->
         load.ledger.check(database, row)
 
 
-def _fail_over(row: Row, host: MailHost, folder: Path, scale: Scale, way: Way) -> None:
+def _fail_over(row: Row, host: MailHost, folder: Path, scale: Scale, mode: Mode) -> None:
     """The primary dies in the middle of a load, and its standby is promoted; then again, with a new standby."""
     primary = PostgreSQL(folder / "0", 16, FAST).start()
     with ExitStack() as servers:
         servers.enter_context(primary)
         with Database.fresh(primary) as database:
             host.handler.configure(database.conninfo)
-            with service(host, way) as resident, Load(host, 400 if scale is Scale.FULL else 15) as load:
+            with service(host, mode) as resident, Load(host, 400 if scale is Scale.FULL else 15) as load:
                 for number in range(1, 9 if scale is Scale.FULL else 2):
                     standby = servers.enter_context(primary.standby(folder / str(number)))
                     primary.synchronous()
@@ -152,19 +152,19 @@ def _fail_over(row: Row, host: MailHost, folder: Path, scale: Scale, way: Way) -
             load.ledger.check(database, row)
 
 
-def run(scale: Scale, way: Way) -> Row:
+def run(scale: Scale, mode: Mode) -> Row:
     """The campaign of the server."""
-    row = way.row("server")
+    row = mode.row("server")
     with account.folder("pipehandler-pg-") as folder, _small_disk(folder), mail_host(row) as host:
-        _troubles(row, host, folder, scale, way)
-        _check_way(row, host, way)
+        _troubles(row, host, folder, scale, mode)
+        _check_mode(row, host, mode)
     with account.folder("pipehandler-pg-") as folder, mail_host(row) as host:
-        _fail_over(row, host, folder, scale, way)
-        _check_way(row, host, way)
+        _fail_over(row, host, folder, scale, mode)
+        _check_mode(row, host, mode)
     return row
 
 
-def _check_way(row: Row, host: MailHost, way: Way) -> None:
+def _check_mode(row: Row, host: MailHost, mode: Mode) -> None:
     """Postfix's messages went that way; the exceptions are those that a busy machine did not look at within a second."""
-    if way is Way.RESIDENT:
+    if mode is Mode.RESIDENT:
         only_resident(row, host.handler, share=0.9)

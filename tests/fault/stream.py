@@ -27,7 +27,7 @@ import pipehandler
 from pipehandler.mail.identity import identify
 from pipehandler.store.connection import StoreError
 
-from .ledger import Row, Scale, Way
+from .ledger import Mode, Row, Scale
 
 _WRITERS = 100
 _RECIPIENTS = ("a@example.com", "B@example.com", "c+x@example.com")
@@ -177,9 +177,9 @@ class _Writer:
         time.sleep(self._random.choice((0, 0.001, 0.01, 0.05, 0.2)) * self._random.random())
 
 
-def run(scale: Scale, way: Way) -> Row:
+def run(scale: Scale, mode: Mode) -> Row:
     """Write and follow, and compare what was seen with what is there."""
-    row, size = way.row("stream"), _SIZES[scale]
+    row, size = mode.row("stream"), _SIZES[scale]
     with account.folder("pipehandler-stream-") as folder:
         server = PostgreSQL(folder / "16", 16, {**FAST, "max_connections": "200"}).start()
         try:

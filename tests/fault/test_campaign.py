@@ -5,13 +5,13 @@ import importlib
 import pytest
 
 from fault.campaign import runs
-from fault.ledger import Scale, Way
+from fault.ledger import Mode, Scale
 
 
-@pytest.mark.parametrize(("kind", "way"), [pytest.param(*each, id=f"{each[0]}-{each[1].value}") for each in runs()])
-def test_nothing_lost_doubled_or_bounced(kind: str, way: Way) -> None:
+@pytest.mark.parametrize(("kind", "mode"), [pytest.param(*each, id=f"{each[0]}-{each[1].value}") for each in runs()])
+def test_nothing_lost_doubled_or_bounced(kind: str, mode: Mode) -> None:
     """Under every kind of fault each message is stored once for each recipient, byte for byte, and none bounces; in both ways."""
-    row = importlib.import_module(f"fault.{kind}").run(Scale.SHORT, way)
+    row = importlib.import_module(f"fault.{kind}").run(Scale.SHORT, mode)
     assert row.points > 0
     assert row.sent > 0
     assert (row.lost, row.doubled, row.bounced, row.findings) == (0, 0, 0, [])

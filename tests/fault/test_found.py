@@ -100,4 +100,4 @@ def test_a_worker_that_cannot_be_given_a_message_is_replaced(handler: Handler, d
             assert handler.run(sent.command(handler), sent.raw).status == 0
         assert "(INJECTED)" in (handler.folder / "attached").read_text()
         wait_until(lambda: ready(service), "the new worker")
-    assert not [line for line in handler.log_lines() if " way=cold " in line]
+    assert not [line for line in handler.log_lines() if " mode=cold " in line]

@@ -22,7 +22,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from . import core, expiry
 from .any_order import ResidentWorld, World, machine
-from .ledger import Row, Scale, Way
+from .ledger import Mode, Row, Scale
 from .mailbox import clear, stored
 from .pool import only_resident
 
@@ -67,9 +67,9 @@ MEETINGS = (
 )
 
 
-def run(scale: Scale, way: Way) -> Row:
+def run(scale: Scale, mode: Mode) -> Row:
     """All three, one after the other; expiry knows no way."""
-    row = way.row("together")
+    row = mode.row("together")
     with account.folder("pipehandler-together-") as folder:
         server = PostgreSQL(folder / "16", 16, FAST).start()
         try:
@@ -77,7 +77,7 @@ def run(scale: Scale, way: Way) -> Row:
                 handler_folder = folder / "handler"
                 handler_folder.mkdir()
                 handler = Handler(handler_folder, database.conninfo, serve={"workers": WORKERS})
-                with Service(handler) if way is Way.RESIDENT else nullcontext() as service:
+                with Service(handler) if mode is Mode.RESIDENT else nullcontext() as service:
                     rounds, meetings = (1, MEETINGS[:1]) if scale is Scale.SHORT else (6, MEETINGS)
                     for meeting in meetings * rounds:
                         _meet(meeting, handler, service, database, row)

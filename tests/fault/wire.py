@@ -34,7 +34,7 @@ from harness.proxy import (
     proxy,
 )
 
-from .ledger import Ledger, Row, Scale, Way
+from .ledger import Ledger, Mode, Row, Scale
 from .pool import Pool, forget_outage, pool
 
 _PLACES: tuple[str | int, ...] = (BEFORE, 1, INSIDE, -1, AFTER)
@@ -123,7 +123,7 @@ class _Campaign:
 
     def points(self, scale: Scale) -> list[_Point]:
         """Every place of every message of every kind of conversation, or a sample."""
-        resident = self.handlers.way is Way.RESIDENT
+        resident = self.handlers.mode is Mode.RESIDENT
         points = [
             _Point(kind, each, place, how, kept)
             for kept in (False, True)[: 1 + resident]
@@ -144,7 +144,7 @@ class _Campaign:
         with self._wire(kept) as (wire, handler):
             before = len(wire.messages)
             status = handler.deliver(raw, *recipients).status
-            if self.handlers.way is Way.COLD:
+            if self.handlers.mode is Mode.COLD:
                 wire.wait_for()
             self.handlers.worker(handler)  # it announces the message when the entrypoint has its answer
             if status != 0 or not _confirmed(wire, patience=1):
@@ -155,7 +155,7 @@ class _Campaign:
     def _wire(self, kept: bool, **sections: dict[str, object]) -> Iterator[tuple[Proxy, Handler]]:
         """A wire, and a handler that uses it. A worker that is to have no connection has lost its first one."""
         with proxy(self.database.server.port) as wire:
-            if self.handlers.way is Way.RESIDENT and not kept:
+            if self.handlers.mode is Mode.RESIDENT and not kept:
                 wire.fault = Fault(message(FRONTEND, ""), BEFORE, CUT)
             with self.handlers.handler(wire.conninfo(self.conninfo), **sections) as handler:
                 wire.hits = 0
@@ -189,11 +189,11 @@ class _Campaign:
                 wire.fault = Fault(point.strikes, point.place, point.how)
                 status = handler.deliver(raw, *recipients).status
                 self.handlers.worker(handler)
-                if point.message.kind == "X" and self.handlers.way is Way.COLD:
+                if point.message.kind == "X" and self.handlers.mode is Mode.COLD:
                     _await_hit(wire)
                 wire.fault = None
                 hits, confirmed = wire.hits, _confirmed(wire, before, patience=float(status == 0))
-                if hits and self.handlers.way is Way.RESIDENT:
+                if hits and self.handlers.mode is Mode.RESIDENT:
                     self._redeliver(
                         handler, raw, recipients, f"after {point.name}", wire if point.how == STALL else None
                     )
@@ -207,7 +207,7 @@ class _Campaign:
         if status != 0 and confirmed and point.how != RESET:
             self.row.note(f"status {status} after the commit was confirmed: {point.name}")
         self._count(status, point.name)
-        if self.handlers.way is Way.COLD:
+        if self.handlers.mode is Mode.COLD:
             with self.handlers.handler(self.conninfo) as handler:
                 self._redeliver(handler, raw, recipients, f"after {point.name}")
 
@@ -265,22 +265,22 @@ def _greet(listener: socket.socket, greeting: bytes) -> None:
         client.sendall(greeting)
 
 
-def run(scale: Scale, way: Way) -> Row:
+def run(scale: Scale, mode: Mode) -> Row:
     """The campaign on the wire."""
-    row = way.row("wire")
+    row = mode.row("wire")
     with account.folder("pipehandler-pg-") as folder:
         server = PostgreSQL(folder / "16", 16, {**FAST, "max_connections": "200"}).start()
         # A password over TCP: its exchange is part of the conversation.
         (server.data / "pg_hba.conf").write_text("local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n")
         server.reload()
         busy = 2 if scale is Scale.SHORT else 2 + _STALLS
-        with Database.fresh(server) as database, pool(way, row, busy) as handlers:
+        with Database.fresh(server) as database, pool(mode, row, busy) as handlers:
             database.execute("ALTER ROLE pipehandler PASSWORD 'secret'")
             campaign = _Campaign(database, handlers, row)
             points = campaign.points(scale)
             with ThreadPoolExecutor(2) as cuts, ThreadPoolExecutor(_STALLS) as stalls:
                 made = [(stalls if each.how == STALL else cuts).submit(campaign.strike, each) for each in points]
-                if (way, scale) != (Way.RESIDENT, Scale.SHORT):
+                if (mode, scale) != (Mode.RESIDENT, Scale.SHORT):
                     made.append(stalls.submit(_refusals, campaign))
             for each in made:
                 each.result()

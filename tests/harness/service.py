@@ -112,7 +112,7 @@ class Service:
     def events(self) -> list[str]:
         """What it logged about itself."""
         return [
-            line for line in Handler.log_lines(self.handler) if line.startswith(("action=serve ", "action=worker "))
+            line for line in Handler.log_lines(self.handler) if line.startswith(("outcome=serve ", "outcome=worker "))
         ]
 
 
@@ -144,7 +144,7 @@ class ResidentHandler(Handler):
         """The log of the messages. A worker writes it when the entrypoint has its answer."""
         if self.service and self.service.answers():
             wait_until(lambda: not self.service or not self.service.status()["busy"], "the end of the work")
-        return [line for line in super().log_lines() if not line.startswith(("action=serve ", "action=worker "))]
+        return [line for line in super().log_lines() if not line.startswith(("outcome=serve ", "outcome=worker "))]
 
 
 def configure(handler: Handler, deadline: int = 10, **serve: object) -> None:

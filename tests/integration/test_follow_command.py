@@ -90,7 +90,7 @@ def test_the_answer_comes_first(handler: Handler, database: Database, way: str) 
             assert wire.hits == 1
             assert time.monotonic() - answered < 3
             assert handler.deliver(numbered(2)).status == 0
-    assert sum("action=delivered" in line for line in handler.log_lines()) == 2
+    assert sum("outcome=delivered" in line for line in handler.log_lines()) == 2
 
 
 def test_lines_for_people(console: Console, database: Database) -> None:

@@ -407,7 +407,7 @@ def test_refused_data_is_quarantined(handler: Handler, database: Database) -> No
     )
     assert (state, subject, bytes(raw)) == ("failed", None, MESSAGE)
     assert error.endswith("SQLSTATE 23514")
-    assert handler.log_lines()[0].startswith("action=quarantined status=0 ")
+    assert handler.log_lines()[0].startswith("outcome=quarantined status=0 ")
     assert handler.deliver(MESSAGE).output.startswith("2.0.0 stored before ")
 
 

@@ -26,7 +26,7 @@ MESSAGE = b"From: secret@example.org\nMessage-ID: <secret-id@example.org>\nSubje
 DAY = 86_400.0
 
 
-def way(handler: Handler) -> str:
+def mode(handler: Handler) -> str:
     """How its messages are delivered."""
     return "resident" if isinstance(handler, ResidentHandler) else "cold"
 
@@ -57,7 +57,7 @@ def test_delivered(either: Handler) -> None:
     done = either.deliver(MESSAGE, queue_id="4jX0XQ66FjzJ9Ll")
     (record,) = written(either)
     assert before - 1 < record.began < time.time()
-    assert record[1:8] == ("pipe", way(either), "4jX0XQ66FjzJ9Ll", 0, "delivered", "2.0.0", None)
+    assert record[1:8] == ("pipe", mode(either), "4jX0XQ66FjzJ9Ll", 0, "delivered", "2.0.0", None)
     assert (record.size, record.reason) == (len(MESSAGE), None)
     assert done.output == f"2.0.0 stored {record.message}\n"
     assert list(record.seconds) == list(PHASES)
@@ -76,18 +76,18 @@ def test_every_end(either: Handler, database: Database) -> None:
     database.execute("ALTER FUNCTION pipehandler.ingest RENAME TO gone")
     either.deliver(MESSAGE)
     either.deliver(MESSAGE)
-    found = [(record.action, record.status, record.sqlstate, len(record.seconds)) for record in written(either, 7)]
+    found = [(record.outcome, record.status, record.sqlstate, len(record.seconds)) for record in written(either, 7)]
     assert found == [
         ("delivered", 0, None, 4),
         ("duplicate", 0, None, 4),
         ("misconfigured", 75, None, 1),
         ("too_large", 65, None, 2),
-        ("cut", 75, None, 2),
+        ("truncated", 75, None, 2),
         ("store_unavailable", 75, "42883", 4),
         ("outage", 75, None, 1),
     ]
-    exits = {each.action: each.attempts for each in tally(str(either.state)).exits}
-    assert exits == dict.fromkeys([action for action, *_ in found], 1)
+    exits = {each.outcome: each.attempts for each in tally(str(either.state)).exits}
+    assert exits == dict.fromkeys([outcome for outcome, *_ in found], 1)
 
 
 def test_wrong_configuration_is_written_down_where_the_default_is(folder: Path) -> None:
@@ -108,7 +108,7 @@ exec "$@"
     done = subprocess.run(command, input=MESSAGE, capture_output=True)
     assert (done.returncode, done.stdout) == (75, b"4.3.5 mail system incorrectly configured\n"), done.stderr
     (record,) = records(str(folder / "upper" / "pipehandler"), 100)
-    assert (record.action, record.status) == ("misconfigured", 75)
+    assert (record.outcome, record.status) == ("misconfigured", 75)
     assert record.reason
     assert "not a TOML file" in record.reason
 
@@ -119,7 +119,7 @@ def test_wrong_configuration(handler: Handler) -> None:
         file.write("[limits]\ndeadline = 1\n")
     assert handler.deliver(MESSAGE, queue_id="1").status == 75
     (record,) = written(handler)
-    assert (record.action, record.queue_id) == ("misconfigured", "1")
+    assert (record.outcome, record.queue_id) == ("misconfigured", "1")
     assert "limits.deadline = 1; allowed: " in handler.log_lines()[-1]
 
 
@@ -159,7 +159,7 @@ def test_killed(handler: Handler, database: Database, moment: str) -> None:
             running.stdin = None
         running.communicate()
     (record,) = written(handler)
-    assert (record.action, record.status, record.queue_id, record.seconds) == (KILLED, None, "1", {})
+    assert (record.outcome, record.status, record.queue_id, record.seconds) == (KILLED, None, "1", {})
     told = tally(str(handler.state))
     assert told == ([Exits("pipe", "cold", None, KILLED, 1, 0, record.began)], [], 0)
 
@@ -173,7 +173,7 @@ def test_worker_killed(handler: Handler, database: Database) -> None:
         os.kill(service.workers()[0], signal.SIGKILL)
         assert ended(running).status == 75
         (record,) = written(handler)
-    assert (record.action, record.status, record.way) == ("fault", 75, "resident")
+    assert (record.outcome, record.status, record.mode) == ("fault", 75, "resident")
     assert record.reason == "the worker killed by signal 9"
 
 
@@ -186,7 +186,7 @@ def test_congested(handler: Handler, database: Database) -> None:
             assert handler.deliver(MESSAGE, queue_id="2").status == 75
         assert ended(first).status == 0
         found = written(handler, 2)
-    assert [(record.action, record.queue_id) for record in found] == [("delivered", None), ("congested", "2")]
+    assert [(record.outcome, record.queue_id) for record in found] == [("delivered", None), ("congested", "2")]
     assert found[1].seconds["start"] >= 1
 
 
@@ -201,7 +201,10 @@ def test_a_number_that_was_given_out_again(folder: Path) -> None:
             "INSERT INTO attempt (began, pid, ingress, way) VALUES (?, 1, 'pipe', 'cold')", (time.time() - 9e5,)
         )
     assert tally(str(folder)).under_way == 1
-    assert [(record.queue_id, record.action) for record in records(str(folder), 1e6)] == [(None, KILLED), ("1", KILLED)]
+    assert [(record.queue_id, record.outcome) for record in records(str(folder), 1e6)] == [
+        (None, KILLED),
+        ("1", KILLED),
+    ]
 
 
 def test_an_end_while_it_is_looked_at(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,7 +218,7 @@ def test_an_end_while_it_is_looked_at(folder: Path, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr("pipehandler.monitor.journal_totals._alive", gone)
     assert tally(str(folder)).exits == []
-    assert [each.action for each in tally(str(folder)).exits] == ["delivered"]
+    assert [each.outcome for each in tally(str(folder)).exits] == ["delivered"]
     journal.close()
 
 
@@ -224,7 +227,7 @@ def test_many_at_once(handler: Handler) -> None:
     with ThreadPoolExecutor(16) as pool:
         done = list(pool.map(lambda number: handler.deliver(MESSAGE, f"a{number}@example.com"), range(20)))
     assert {each.status for each in done} == {0}
-    assert [record.action for record in written(handler, 20)] == ["delivered"] * 20
+    assert [record.outcome for record in written(handler, 20)] == ["delivered"] * 20
     assert [path.name for path in handler.state.iterdir() if path.name.startswith(f"{NAME}.")] == []
 
 
@@ -243,7 +246,7 @@ def cut(path: Path) -> None:
 
 SPOILED: dict[str, Callable[[Path], object]] = {
     "no database": lambda path: path.write_bytes(b"no database " * 500),
-    "cut": cut,
+    "truncated": cut,
     "other tables": lambda path: sqlite3.connect(path).executescript("CREATE TABLE attempt (id)"),
     "empty": lambda path: path.touch(),
 }
@@ -282,7 +285,7 @@ def test_unusable(either: Handler, how: str) -> None:
         pytest.skip("only root can close its files to the handler's account")
     UNUSABLE[how](either.state / NAME)
     assert either.deliver(MESSAGE).status == 0
-    assert "action=delivered" in either.log_lines()[-1]
+    assert "outcome=delivered" in either.log_lines()[-1]
     if how != "read-only":
         with pytest.raises(JournalError, match=f"{NAME}: "):
             tally(str(either.state))
@@ -351,8 +354,8 @@ def test_old_records_go_and_totals_stay(folder: Path, monkeypatch: pytest.Monkey
     after = tally(str(folder))
     kept = records(str(folder), 100 * DAY)
     assert len(kept) == 1
-    assert {each.action: each.attempts for each in after.exits} == {"delivered": 901, "fault": 90, KILLED: 10}
-    assert {each.action: each.octets for each in after.exits} == {"delivered": 9_010, "fault": 900, KILLED: 0}
+    assert {each.outcome: each.attempts for each in after.exits} == {"delivered": 901, "fault": 90, KILLED: 10}
+    assert {each.outcome: each.octets for each in after.exits} == {"delivered": 9_010, "fault": 900, KILLED: 0}
     start, read = after.durations
     assert (start.phase, start.counts[-1], read.phase, read.counts[-1]) == ("start", 991, "read", 990)
     assert start.counts[BOUNDS.index(0.1)] == 0

@@ -52,7 +52,7 @@ def test_known_and_reject(either: Handler, database: Database) -> None:
     both = [("User+Ext@example.com", user, "Ext"), ("any@catch.example", catch, None)]
     assert sorted(stored(database)) == both
     fields = [dict(word.split("=", 1) for word in each.split(" reason=")[0].split()) for each in either.log_lines()]
-    assert [each["action"] for each in fields] == ["unknown_recipient"] * 2 + ["delivered", "duplicate"]
+    assert [each["outcome"] for each in fields] == ["unknown_recipient"] * 2 + ["delivered", "duplicate"]
     assert 'reason="2 of 4 recipients have no lease that lives"' in either.log_lines()[2]
 
     database.execute("SELECT pipehandler.expire_lease(%s)", user)

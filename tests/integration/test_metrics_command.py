@@ -91,9 +91,9 @@ def number(text: str, metric: str, /, **labels: str) -> float | None:
     return sum(found) if found else None
 
 
-def exits(text: str, outcome: str, way: str = "cold") -> float | None:
+def exits(text: str, outcome: str, mode: str = "cold") -> float | None:
     """How many attempts ended so."""
-    return number(text, "pipehandler_exits_total", outcome=outcome, way=way)
+    return number(text, "pipehandler_exits_total", outcome=outcome, mode=mode)
 
 
 # What it counts.
@@ -135,7 +135,7 @@ def test_deliveries(handler: Handler, database: Database) -> None:
     last = number(text, "pipehandler_last_success_timestamp_seconds")
     assert last is not None
     assert time.time() - 60 < last < time.time()
-    assert number(text, "pipehandler_phase_duration_seconds_count", phase="store", way="cold") == 4
+    assert number(text, "pipehandler_phase_duration_seconds_count", phase="store", mode="cold") == 4
     assert (number(during, "pipehandler_outage"), number(during, "pipehandler_database_up")) == (1, 0)
     assert exits(during, "delivered") == 1
     assert number(text, "pipehandler_database_up") == 1

@@ -36,7 +36,7 @@ def service(handler: Handler) -> Iterator[Service]:
 def ways(handler: Handler) -> list[str]:
     """How each message was delivered, oldest first; a worker writes that when its entrypoint has already left."""
     time.sleep(0.1)
-    return [line.partition(" way=")[2].partition(" ")[0] for line in handler.log_lines() if " way=" in line]
+    return [line.partition(" mode=")[2].partition(" ")[0] for line in handler.log_lines() if " mode=" in line]
 
 
 def stored(database: Database) -> int:
@@ -244,7 +244,7 @@ def test_a_worker_dies(service: Service, handler: Handler, database: Database) -
     assert handler.deliver(MESSAGE).status == 0
     assert service.status()["died"] == 1
     assert ways(handler) == ["resident", "resident"]
-    assert [line for line in handler.log_lines() if line.startswith("action=fault ") and "killed by signal 9" in line]
+    assert [line for line in handler.log_lines() if line.startswith("outcome=fault ") and "killed by signal 9" in line]
     assert stored(database) == 1
 
 

@@ -141,7 +141,7 @@ def test_more_descriptors_than_wanted(service: Service, handler: Handler) -> Non
     with visit(handler, entrypoint_packet(handler)) as client, open("/dev/null", "rb") as null:
         assert client.recv(1000).startswith(b"go ")
         socket.send_fds(client, [b"fd"], [null.fileno()] * 10)
-        assert client.recv(1000).startswith(b"end 75 4.3.0 message was cut short")
+        assert client.recv(1000).startswith(b"end 75 4.3.0 message truncated")
     wait_until(lambda: not service.status()["busy"])
     assert len(os.listdir(f"/proc/{worker}/fd")) == before
 
@@ -162,8 +162,8 @@ def test_waiting_has_an_end(service: Service, handler: Handler, database: Databa
         told = service.status()
         assert (told["waiting"], told["busy"], told["congested"]) == (0, 1, 1)
     assert ended(first).status == 0
-    (line,) = (line for line in handler.log_lines() if line.startswith("action=congested "))
-    assert " status=75 code=4.4.5 queue_id=4Wait way=resident " in line
+    (line,) = (line for line in handler.log_lines() if line.startswith("outcome=congested "))
+    assert " status=75 code=4.4.5 queue_id=4Wait mode=resident " in line
 
 
 def test_who_waits_has_its_turn(service: Service, handler: Handler, database: Database) -> None:
@@ -206,7 +206,7 @@ def test_the_end_waits_for_what_is_begin(service: Service, handler: Handler, dat
     assert (second.returncode, output[:13]) == (0, b"2.0.0 stored ")
     assert service.wait() == 0
     assert not handler.socket.exists()
-    assert " way=cold " in "".join(handler.log_lines())
+    assert " mode=cold " in "".join(handler.log_lines())
 
 
 def test_ctrl_c_ends_it(service: Service, handler: Handler) -> None:
@@ -215,7 +215,7 @@ def test_ctrl_c_ends_it(service: Service, handler: Handler) -> None:
         os.kill(worker, signal.SIGINT)
     service.signal(signal.SIGINT)
     assert service.wait() == 0
-    assert service.events()[-1].startswith("action=serve event=stopped ")
+    assert service.events()[-1].startswith("outcome=serve event=stopped ")
 
 
 def test_a_new_configuration(service: Service, handler: Handler, database: Database) -> None:
@@ -228,7 +228,7 @@ def test_a_new_configuration(service: Service, handler: Handler, database: Datab
     assert ended(first).status == 0
     assert handler.deliver(MESSAGE + b"x" * 1024).status == 65
     wait_until(lambda: service.status()["busy"] == 0 and len(service.workers()) == 2)
-    assert "action=serve event=reloaded workers=2" in service.events()
+    assert "outcome=serve event=reloaded workers=2" in service.events()
 
 
 def test_a_wrong_configuration(service: Service, handler: Handler) -> None:
@@ -283,7 +283,7 @@ def test_a_socket_of_systemd(handler: Handler) -> None:
         running.terminate()
         assert running.wait(30) == 0
     assert handler.socket.exists()
-    assert " way=resident " in handler.log_lines()[-2]
+    assert " mode=resident " in handler.log_lines()[-2]
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd here")

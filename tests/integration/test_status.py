@@ -30,10 +30,10 @@ def run(handler: Handler, *arguments: str) -> str:
     return done.stdout
 
 
-def record(ago: float, action: str, status: int | None = 75, **values: str) -> Record:
+def record(ago: float, outcome: str, status: int | None = 75, **values: str) -> Record:
     """An attempt so many seconds before 1,000,000."""
     given = {"code": None, "sqlstate": None, "size": 1, "message": None, "reason": None, "queue_id": None, **values}
-    return Record(began=1e6 - ago, ingress="pipe", way="cold", status=status, action=action, seconds={}, **given)  # type: ignore[arg-type]
+    return Record(began=1e6 - ago, ingress="pipe", mode="cold", status=status, outcome=outcome, seconds={}, **given)  # type: ignore[arg-type]
 
 
 def test_everything_is_well(handler: Handler, database: Database) -> None:
@@ -68,7 +68,7 @@ def test_what_went_wrong(handler: Handler, database: Database) -> None:
     assert "queue id first\n    connection failed: " in text
     shown = json.loads(run(handler, "--json"))
     assert {action: each["hour"] for action, each in shown["attempts"].items()} == {"store_unavailable": 1, "outage": 2}
-    assert [(each["action"], each["hour"]) for each in shown["failures"]] == [
+    assert [(each["outcome"], each["hour"]) for each in shown["failures"]] == [
         ("outage", 2),
         ("store_unavailable", 1),
     ]
@@ -136,7 +136,7 @@ def test_bars() -> None:
     assert bars([]) == ""
 
 
-@pytest.mark.parametrize("action", [*(row.action for row in TABLE if row.status), "quarantined", KILLED])
+@pytest.mark.parametrize("action", [*(row.name for row in TABLE if row.status), "quarantined", KILLED])
 def test_every_failure_has_a_way_out(action: str) -> None:
     """Whatever can go wrong is shown with what to do."""
     found = record(1, action, reason="because\x1b[31m")
@@ -156,4 +156,4 @@ def test_every_failure_has_a_way_out(action: str) -> None:
 )  # fmt: skip
 def test_way_out_by_sqlstate(sqlstate: str, told: str) -> None:
     """What the database said decides what to do."""
-    assert told in way_out(record(1, outcome.STORE_UNAVAILABLE.action, sqlstate=sqlstate))
+    assert told in way_out(record(1, outcome.STORE_UNAVAILABLE.name, sqlstate=sqlstate))

@@ -14,7 +14,7 @@ _RECEIVED = re.compile(rb"Received: [^\n]*\n(?:[ \t][^\n]*\n)*")
 
 
 @pytest.fixture(scope="module", params=["cold", "resident"], autouse=True)
-def way(request: pytest.FixtureRequest, mail: MailHost) -> Iterator[str]:
+def mode(request: pytest.FixtureRequest, mail: MailHost) -> Iterator[str]:
     """Whether resident workers deliver; then all messages went through them."""
     if request.param == "cold":
         yield "cold"
@@ -23,7 +23,7 @@ def way(request: pytest.FixtureRequest, mail: MailHost) -> Iterator[str]:
         before = len(mail.handler.log_lines())
         yield "resident"
         wait_until(lambda: not service.status()["busy"])
-        assert not [line for line in mail.handler.log_lines()[before:] if " way=cold " in line]
+        assert not [line for line in mail.handler.log_lines()[before:] if " mode=cold " in line]
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ def test_outcomes() -> None:
     names = {0: "EX_OK", 65: "EX_DATAERR", 67: "EX_NOUSER", 71: "EX_OSERR", 75: "EX_TEMPFAIL"}
     expected = [
         [
-            f"`{row.action}`",
+            f"`{row.name}`",
             row.line(),
             f"{row.status} {names[row.status]}",
             "done" if row.status == EX_OK else "tries again" if row.status in DEFERRED else "bounces",

@@ -10,7 +10,7 @@ from pipehandler.mail.sysexits import DEFERRED, EX_OK
 
 UUID = "70ca6f71-7d53-888d-89e8-d8804ed332d8"
 
-every_outcome = pytest.mark.parametrize("row", TABLE, ids=lambda row: row.action)
+every_outcome = pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
 
 
 @every_outcome
@@ -40,7 +40,7 @@ def test_text_tells_nothing_about_the_inside(row: Outcome) -> None:
 
 def test_actions_are_distinct_words() -> None:
     """Each outcome has an action word of its own, so that the log and the metrics tell them apart."""
-    actions = [row.action for row in TABLE]
+    actions = [row.name for row in TABLE]
     assert len(set(actions)) == len(actions)
     assert all(re.fullmatch(r"[a-z]+(_[a-z]+)*", action) for action in actions)
 

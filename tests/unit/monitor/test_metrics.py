@@ -190,7 +190,7 @@ def test_histogram() -> None:
     samples = [
         each
         for each in exported(WHOLE)["pipehandler_phase_duration_seconds"].samples
-        if (each.labels["way"], each.labels["phase"]) == ("cold", "parse")
+        if (each.labels["mode"], each.labels["phase"]) == ("cold", "parse")
     ]
     buckets = {each.labels["le"]: each.value for each in samples if each.name.endswith("_bucket")}
     assert [float(bound) for bound in buckets] == list(BOUNDS)

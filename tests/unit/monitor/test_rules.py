@@ -37,7 +37,7 @@ def test_they_speak_of_what_is_exported() -> None:
     """A rule on a metric, an outcome or a queue that does not exist would never fire."""
     named = {re.sub("_bucket$", "", name) for name in re.findall(r"\bpipehandler_\w+", TEXT)}
     assert named <= METRICS.keys()
-    known = {"outcome": {row.action for row in TABLE}, "queue": set(QUEUES)}
+    known = {"outcome": {row.name for row in TABLE}, "queue": set(QUEUES)}
     for label, kind, text in re.findall(r'(\w+)(=~|!=|!~|=)"([^"]*)"', TEXT):
         words = text.split("|") if "~" in kind else [text]
         assert label not in known or set(words) <= known[label]
@@ -65,14 +65,14 @@ QUIET, OFTEN, ONE, FRESH = (f"{each}x{MINUTES}" for each in ("0+0", "0+10", "1+0
 ONCE = f"0x170 1x{MINUTES - 170}"  # ten minutes ago
 
 
-def exits(outcome: str, status: str, way: str = "cold") -> str:
+def exits(outcome: str, status: str, mode: str = "cold") -> str:
     """A series of attempts."""
-    return f'pipehandler_exits_total{{ingress="pipe",way="{way}",outcome="{outcome}",status="{status}"}}'
+    return f'pipehandler_exits_total{{ingress="pipe",mode="{mode}",outcome="{outcome}",status="{status}"}}'
 
 
 def bucket(bound: str) -> str:
     """A series of the histogram."""
-    return f'pipehandler_phase_duration_seconds_bucket{{way="cold",phase="store",le="{bound}"}}'
+    return f'pipehandler_phase_duration_seconds_bucket{{mode="cold",phase="store",le="{bound}"}}'
 
 
 TEXTFILE = 'node_textfile_mtime_seconds{file="/var/lib/prometheus/node-exporter/pipehandler.prom"}'
@@ -114,7 +114,7 @@ TROUBLE: dict[str, tuple[dict[str, str], set[str]]] = {
     "bounced": ({exits("too_large", "65"): ONCE}, {"MailBounced"}),
     "fault": ({exits("fault", "75"): ONCE}, {"Fault"}),
     "killed": ({exits("killed", "killed"): ONCE}, {"AttemptsKilled"}),
-    "the first one killed in the resident way": (
+    "the first one killed in the resident mode": (
         {exits("killed", "killed", "resident"): ONCE},
         {"AttemptsKilled"},
     ),

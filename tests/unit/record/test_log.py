@@ -14,7 +14,7 @@ from pipehandler.record.log import line, write
 from pipehandler.settings.config import Log
 
 HOSTILE = [
-    'x" action=delivered status=0 y="',
+    'x" outcome=delivered status=0 y="',
     "a\nb",
     "a\r\nb\x0b\x0c\x1c\x85\u2028",
     "tab\there",
@@ -54,7 +54,7 @@ def test_printable_ascii_is_kept(value: str) -> None:
 def test_plain_values_stand_without_quotes() -> None:
     """grep finds queue_id=4Xyz and status=0 as they are; seconds have three digits, and what is not known is left out."""
     text = line("delivered", status=0, queue_id="4Xyz", seconds=0.12345, sqlstate=None)
-    assert text == "action=delivered status=0 queue_id=4Xyz seconds=0.123"
+    assert text == "outcome=delivered status=0 queue_id=4Xyz seconds=0.123"
 
 
 def test_long_values_are_cut() -> None:
