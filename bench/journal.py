@@ -25,9 +25,9 @@ PHASES = {"start": 0.1, "read": 0.001, "parse": 0.01, "store": 0.01}
 # What a delivery loads in any case is loaded before; the time of each step in seconds goes to stdout.
 COLD = """
 import bisect, collections.abc, contextlib, datetime, functools, json, os, sys, time, typing
-from pipehandler.outcome import DELIVERED
+from pipehandler.mail.outcome import DELIVERED
 times = [time.perf_counter()]
-from pipehandler.journal import Journal
+from pipehandler.record.journal import Journal
 times.append(time.perf_counter())
 journal = Journal(sys.argv[1])
 entry = journal.begin("pipe", "cold", "4jX0XQ66FjzJ9Ll", time.monotonic())

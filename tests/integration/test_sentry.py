@@ -188,9 +188,9 @@ def ours(path: Path, handler: Handler) -> bool:
 RAISING = """
 import sys, time
 from pipehandler import sentry
-from pipehandler.config import Config, Sentry, State
-from pipehandler.journal import Journal
-from pipehandler.outcome import FAULT, Result
+from pipehandler.settings.config import Config, Sentry, State
+from pipehandler.record.journal import Journal
+from pipehandler.mail.outcome import FAULT, Result
 
 def parse(argument):
     local = argument * 2

@@ -85,7 +85,7 @@ def as_account(full: MailHost, *groups: str, before: tuple[str, ...] = ()) -> tu
 
     Returns the status, and what was printed.
     """
-    program = "from pipehandler.postqueue import queued; print(queued())"
+    program = "from pipehandler.postfix.postqueue import queued; print(queued())"
     given = ["--groups", ",".join(groups)] if groups else ["--clear-groups"]
     # An account that is not root may not name the directory of another configuration.
     script = 'mount --bind "$0" /etc/postfix && exec "$@"'

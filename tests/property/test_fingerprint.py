@@ -241,7 +241,7 @@ def test_hostile_messages_cost_little(kind: str) -> None:
     """No header makes identity cost more than a few times the message in memory, or more than seconds: it runs for every
     message, before anything is parsed."""
     program = (
-        "import resource, sys; from pipehandler.fingerprint import identify; raw = sys.stdin.buffer.read()\n"
+        "import resource, sys; from pipehandler.mail.identity import identify; raw = sys.stdin.buffer.read()\n"
         "resource.setrlimit(resource.RLIMIT_CPU, (5, 5)); resource.setrlimit(resource.RLIMIT_AS, (120 << 20,) * 2)\n"
         "print(identify(raw).id)"
     )

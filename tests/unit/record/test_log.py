@@ -41,7 +41,7 @@ def test_one_line_of_ascii(value: str) -> None:
 def test_no_value_makes_another_key(value: str) -> None:
     """However a value is chosen, a reader that knows quotes sees the same keys."""
     words = shlex.split(line("delivered", reason=value, status=75))
-    assert [word.partition("=")[0] for word in words] == ["action", "reason", "status"]
+    assert [word.partition("=")[0] for word in words] == ["outcome", "reason", "status"]
     assert words[2] == "status=75"
 
 
@@ -76,7 +76,7 @@ def test_file_is_appended(tmp_path: Path) -> None:
 def test_lines_of_many_processes_do_not_mix(tmp_path: Path) -> None:
     """Each line is one write: those of several handlers stand whole beside each other."""
     program = (
-        "import sys; from pipehandler.config import Log; from pipehandler.log import write\n"
+        "import sys; from pipehandler.settings.config import Log; from pipehandler.record.log import write\n"
         f"for _ in range(300): write(sys.argv[1] * 900, Log(False, {str(tmp_path / 'log')!r}), False)"
     )
     writers = [subprocess.Popen([sys.executable, "-c", program, letter]) for letter in "abcd"]

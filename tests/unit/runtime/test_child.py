@@ -49,7 +49,7 @@ def test_too_long() -> None:
 # In a process of its own, with one thread as every delivery has: with more of them a signal comes to any.
 INTERRUPTED = """
 import os, random, signal
-from pipehandler.child import survives
+from pipehandler.runtime.child import survives
 
 class Interrupted(BaseException):
     pass

@@ -9,8 +9,8 @@ import pytest
 
 PREAMBLE = """
 import re, sys, time
-from pipehandler import deadline
-from pipehandler.deadline import Deadline, TimeUp
+from pipehandler.runtime import deadline
+from pipehandler.runtime.deadline import Deadline, TimeUp
 deadline.GRACE = 0.5
 
 def swallow(seconds):

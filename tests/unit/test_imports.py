@@ -1,0 +1,89 @@
+"""What a delivery loads, and which layers there are.
+
+Which module may import which is a contract in pyproject.toml, which lint-imports checks.
+"""
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+from harness import account
+from harness.handler import ENVIRONMENT, Handler
+from harness.service import Service
+
+REPOSITORY = Path(__file__).parents[2]
+
+# fmt: off
+COLD = frozenset({
+    # Ours, and what it stands on.
+    "cython_runtime", "mailparser", "pipehandler", "psycopg", "psycopg_binary", "typing_extensions",
+    # The standard library.
+    "__future__", "abc", "array", "ast", "asyncio", "atexit", "base64", "binascii", "bisect", "bz2", "calendar",
+    "collections", "concurrent", "contextlib", "contextvars", "copy", "copyreg", "csv", "ctypes", "dataclasses",
+    "datetime", "decimal", "dis", "email", "enum", "errno", "fcntl", "fnmatch", "functools", "gc", "hashlib", "heapq",
+    "importlib", "inspect", "ipaddress", "itertools", "json", "keyword", "linecache", "locale", "logging", "lzma",
+    "math", "ntpath", "numbers", "opcode", "operator", "os", "pathlib", "pwd", "queue", "quopri", "random", "re",
+    "reprlib", "resource", "select", "selectors", "shutil", "signal", "socket", "sqlite3", "ssl", "string", "struct",
+    "subprocess", "sysconfig", "syslog", "tempfile", "textwrap", "threading", "token", "tokenize", "tomllib",
+    "traceback", "types", "typing", "unicodedata", "urllib", "warnings", "weakref", "zipfile", "zlib", "zoneinfo",
+    # What -S left out at the start.
+    "codecs", "genericpath", "io", "posixpath", "site", "sitecustomize", "stat", "usercustomize",
+})
+# fmt: on
+"""What a cold delivery may load, by top-level name, beside the interpreter's private modules; each costs every message."""
+
+
+def test_architecture_quotes_the_layers() -> None:
+    """ARCHITECTURE.md shows the layers of the contract, in their order, and no others."""
+    contracts = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]["contracts"]
+    (layers,) = (contract["layers"] for contract in contracts if contract["type"] == "layers")
+    text = (REPOSITORY / "ARCHITECTURE.md").read_text("utf-8")
+    table = text.partition("<!-- layers -->")[2].partition("<!-- /layers -->")[0]
+    assert [row.split(" | ")[0].strip("| `").replace("`, `", " | ") for row in table.strip().splitlines()[2:]] == layers
+
+
+# Runs the entrypoint as it is, and writes at its very end what was loaded; posix._exit is the only way out.
+WATCHED = """
+import posix, sys
+listed, leave = posix.dup(2), posix._exit
+def tell(status):
+    posix.write(listed, " ".join(sys.modules).encode())
+    leave(status)
+posix._exit = tell
+path, sys.argv = sys.argv[1], sys.argv[1:]
+exec(compile(open(path).read(), path, "exec"), {"__name__": "__main__", "__file__": path})
+"""
+
+MESSAGE = (
+    b"From: a@example.org\nDate: Mon, 7 Sep 2026 10:00:00 +0900\nMIME-Version: 1.0\n"
+    b"Content-Type: text/html; charset=utf-8\nContent-Transfer-Encoding: quoted-printable\n\n<p>Gr=C3=BC=C3=9Fe\n"
+)
+
+
+def loaded(handler: Handler) -> set[str]:
+    """The modules that one delivery has loaded in the end, without those that every interpreter starts with."""
+    python, isolated, without_site, *arguments = handler.command()
+    command = [python, isolated, without_site, "-c", WATCHED, *arguments]
+    done = subprocess.run(command, input=MESSAGE, capture_output=True, env=ENVIRONMENT, **account.identity())
+    assert done.stdout.startswith(b"2.0.0 stored ")
+    bare = subprocess.run(
+        [python, isolated, without_site, "-c", "import sys; print(*sys.modules)"], capture_output=True
+    )
+    return set(done.stderr.decode().split()) - set(bare.stdout.decode().split())
+
+
+def test_cold_delivery_loads_only_what_it_needs(handler: Handler) -> None:
+    """Importing is the cost of a cold start: a delivery loads no module that is not listed here; not click, not a
+    charset detector for a message that needs none, no metrics and no tracing."""
+    names = {name.partition(".")[0] for name in loaded(handler)}
+    assert {"pipehandler", "psycopg", "mailparser"} <= names
+    assert not {name for name in names if not name.startswith("_")} - COLD
+
+
+def test_handing_over_loads_next_to_nothing(handler: Handler) -> None:
+    """An entrypoint that hands its message over loads two modules of ours, and beside them what is built in."""
+    with Service(handler):
+        names = loaded(handler)
+    files = {name for name in names if name not in sys.builtin_module_names}
+    assert files - {"_socket"} == {"pipehandler", "pipehandler.fence", "pipehandler.handover"}
