@@ -73,7 +73,7 @@ def measure(setting: Setting, *, rounds: int = 150) -> Report:
                     if name in _SLOW and number % min(_EVERY, rounds) != 1:
                         continue
                     if name == REFUSED:
-                        CircuitBreaker(str(refused.state)).failed()
+                        CircuitBreaker(str(refused.state)).trip()
                     message = newsletter(number + 1_000_000 * (name == COLD))
                     result = starter.run(command, message, EX_TEMPFAIL if name in (REFUSED, START) else EX_OK)
                     if number > 1:  # the first warms the caches

@@ -9,6 +9,7 @@ is imported that is not built into the interpreter, because that would be most o
 """
 
 import _signal as signal  # type: ignore[import-not-found] # the module signal loads enum, a fourth of a start
+import errno
 import posix
 import sys
 import time
@@ -20,13 +21,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _STARTED = time.monotonic()
-_LAST_ALARM = 120  # seconds; until the configuration has told the deadline
+_LAST_ALARM = 120  # seconds; until the deadline of the configuration is known
+
+# Two rows of the outcome table, and what tells them apart, for when the table cannot be imported; a test compares.
+_FAULT = 75, "4.3.0 internal fault"
+_EXHAUSTED = 71, "4.3.0 mail system out of resources"
+_EXHAUSTED_ERRORS = (errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 def deliver(argv: list[str]) -> None:
     """Deliver the message on fd 0 and leave with its status; does not return."""
-    status, line = 75, "4.3.0 internal fault"
-    record: Callable[[], None] | None = None
+    status, line = _FAULT
+    after_reply: Callable[[], None] | None = None
     answer = 1
     try:
         # Death by signal defers, even if nothing below works as it should.
@@ -37,28 +43,28 @@ def deliver(argv: list[str]) -> None:
             status, line = handed
         else:
             signal.alarm(_LAST_ALARM)
+            answer = _take_stdout()  # first: site prints what is wrong with a .pth file
             _prepare()
-            answer = _take_stdout()
             from pipehandler.ingress.pipe import run
 
-            result, record = run(argv, _STARTED)
-            status, line = result.outcome.status, result.line
-    except MemoryError:
-        status, line = 71, "4.3.0 mail system out of resources"
+            finished = run(argv, _STARTED)
+            status, line, after_reply = finished.result.outcome.status, finished.result.line, finished.after_reply
     except BaseException as error:
-        # Unknown trouble is temporary, and its reason is for the log.
-        fault = error
+        # It came from here or from an import, and perhaps nothing can be imported any more.
+        exhausted = isinstance(error, MemoryError) or getattr(error, "errno", None) in _EXHAUSTED_ERRORS
+        status, line = _EXHAUSTED if exhausted else _FAULT
+        reason = error  # `error` is gone when the clause is left
 
-        def record() -> None:
-            _log_fault(fault, argv)
+        def after_reply() -> None:
+            _log(status, reason, argv)
 
     try:  # noqa: SIM105 # contextlib would have to be loaded
         posix.write(answer, line.encode("ascii", "replace") + b"\n")
-    except BaseException:  # noqa: S110 # nobody listens; the status says it all
+    except BaseException:  # noqa: S110 # pipe(8) has gone; Postfix delivers the message again
         pass
     try:
-        if record is not None:
-            record()
+        if after_reply is not None:
+            after_reply()
     except BaseException:  # noqa: S110 # a log that cannot be written changes no status
         pass
     posix._exit(status)
@@ -95,14 +101,15 @@ def _take_stdout() -> int:
     return answer
 
 
-def _log_fault(fault: BaseException, argv: list[str]) -> None:
-    """Tell syslog what nothing inside the fence caught: the configuration may not be known, nor the package whole."""
+def _log(status: int, error: BaseException, argv: list[str]) -> None:
+    """Report to syslog what ended the delivery outside `run`: there may be no configuration, and no whole package."""
     import os
     import syslog
     import traceback
 
-    last = " ".join(" ".join(traceback.format_exception(fault)[-2:]).split())
-    text = f"outcome=fault status=75 code=4.3.0 queue_id={option(argv, 'queue-id')} reason={last!a}"
+    outcome = "exhausted" if status == _EXHAUSTED[0] else "fault"
+    last = " ".join(" ".join(traceback.format_exception(error)[-2:]).split())
+    text = f"outcome={outcome} status={status} code=4.3.0 queue_id={option(argv, 'queue-id')} reason={last!a}"
     syslog.openlog("pipehandler", syslog.LOG_PID, syslog.LOG_MAIL)
     syslog.syslog(syslog.LOG_ERR, text)
     if os.isatty(2):

@@ -13,7 +13,7 @@ import click
 from pipehandler.cli.terminal import cut
 from pipehandler.ingress import files
 from pipehandler.ingress.files import File, Refused
-from pipehandler.mail.outcome import DUPLICATE, NEWS
+from pipehandler.mail.outcome import DUPLICATE, NEWLY_STORED
 from pipehandler.mail.sysexits import EX_DATAERR, EX_OK, EX_TEMPFAIL, EX_UNAVAILABLE
 from pipehandler.settings.config import Config, load
 from pipehandler.store.connection import Store
@@ -109,7 +109,7 @@ class _Import:
             self.refuse(name, f"the database cannot take its envelope: {result.reason} SQLSTATE {result.sqlstate}")
             return
         self.outcomes[how.name] += 1
-        self.news = self.news or how in NEWS
+        self.news = self.news or how in NEWLY_STORED
         line = " ".join(filter(None, (how.name, result.message)))
         if how.status != EX_OK:
             self.status = EX_TEMPFAIL

@@ -1,106 +1,98 @@
-"""deliver(raw, envelope, ...) -> Result: the story of one message, from top to bottom.
+"""Deliver one message: parse it, then store it for its recipients in one transaction. Every ingress calls this.
 
-Every ingress calls this one function. It is total: whatever happens, it returns a Result whose outcome is in the outcome
-table. What the content of a message does to the parser becomes data; trouble that nobody foresaw is temporary.
+What the content of a message does to the parser or to the database becomes data. What else goes wrong is raised;
+`outcome_of` says what it means.
 """
 
-import errno
-from dataclasses import replace
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 
 from pipehandler.parse.message import PARSER_VERSION
 
-from ..mail import outcome
 from ..mail.envelope import Envelope
-from ..mail.identity import identify
-from ..mail.outcome import Result
+from ..mail.identity import Identity
+from ..mail.outcome import DELIVERED, DUPLICATE, QUARANTINED, UNKNOWN_RECIPIENT, Result
 from ..mail.parsed import Defect, ParsedMessage
-from ..record.log import described
-from ..runtime.deadline import Deadline, TimeUp
+from ..runtime.deadline import Deadline
 from ..runtime.stopwatch import Stopwatch
 from ..settings.config import Config
-from ..store.connection import DataRefused, Store, Stored, StoreError
+from ..store.connection import DataRefused, Store, Stored
 from ..store.submission import Submission
 from .guarded_parse import guarded_parse
 
-EXHAUSTED_ERRORS = frozenset({errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN})
-"""Errors of the operating system that mean: out of memory, descriptors or processes (EX_OSERR)."""
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat()
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What one delivery works with, made by its ingress.
+
+    `stopwatch` goes through the phases parse and store. `ingress` is the name of the entry path in delivery.ingress;
+    `received_at` an ISO 8601 time with zone, of this host's clock.
+    """
+
+    config: Config
+    store: Store
+    deadline: Deadline
+    stopwatch: Stopwatch
+    ingress: str
+    received_at: str = field(default_factory=_now)
+
+    @property
+    def mail_host(self) -> str:
+        """The name of this mail host in delivery.mail_host."""
+        return self.config.store.mail_host or os.uname().nodename
 
 
 def deliver(
-    raw: bytes,
-    envelope: Envelope,
-    config: Config,
-    store: Store,
-    deadline: Deadline,
-    stopwatch: Stopwatch,
-    *,
-    ingress: str,
-    mail_host: str,
-    received_at: str,
-    short: bool = False,
-) -> Result:
-    """Store one message for all its recipients, in one transaction, and tell how it went.
+    raw: bytes, identity: Identity, envelope: Envelope, session: Session, defects: Sequence[Defect] = ()
+) -> tuple[Result, ...]:
+    """Store one message for all its recipients, in one transaction; return a result for each of them, in their order.
 
-    `stopwatch` goes through the phases parse and store; `received_at` is an ISO 8601 time with zone; `short` says that the
-    message has fewer octets than Postfix told.
+    `identity` is that of `raw`; `defects` are what the ingress found before the message was parsed.
+    Raises StoreError, TimeUp, MemoryError and whatever was not foreseen; after any of them nothing was stored, or it is not
+    known. After it returned, the deadline of the session is disarmed.
     """
+    session.stopwatch.enter("parse")
+    parsed, fault = guarded_parse(raw[identity.prepended :], identity.id, session.config, session.deadline)
+    parsed.defects[:0] = defects
+    submission = Submission(
+        envelope,
+        identity,
+        parsed,
+        raw,
+        session.received_at,
+        session.mail_host,
+        session.ingress,
+        PARSER_VERSION,
+        session.config.store.attachments,
+        session.config.recipients,
+    )
+    session.stopwatch.enter("store")
     try:
-        stopwatch.enter("parse")
-        identity = identify(raw)
-        parsed, fault = guarded_parse(raw[identity.prepended :], identity.id, config, deadline)
-        if short:
-            parsed.defects.insert(0, Defect("shorter-than-told"))
-        submission = Submission(
-            envelope,
-            identity,
-            parsed,
-            raw,
-            received_at,
-            mail_host,
-            ingress,
-            PARSER_VERSION,
-            config.store.attachments,
-            config.recipients,
-        )
-        stopwatch.enter("store")
-        try:
-            stored = store.ingest(submission)
-        except (DataRefused, MemoryError) as refusal:
-            # No message may be able to defer itself for ever: once more, with nothing that was read from it.
-            parsed = ParsedMessage(error=_refused(refusal), defects=parsed.defects[:short])
-            stored = store.ingest(replace(submission, parsed=parsed))
-        deadline.disarm()
-    except StoreError as error:
-        return Result(error.outcome, reason=str(error), sqlstate=error.sqlstate, outage=error.outage)
-    except TimeUp:
-        return Result(outcome.DEADLINE, reason=f"not finished within {config.limits.deadline} s")
-    except MemoryError:
-        return Result(outcome.EXHAUSTED, reason="out of memory")
-    except OSError as error:
-        exhausted = error.errno in EXHAUSTED_ERRORS
-        how = outcome.EXHAUSTED if exhausted else outcome.FAULT
-        return Result(how, reason=described(error), fault=None if exhausted else error)
-    except Exception as error:
-        return Result(outcome.FAULT, reason=described(error), fault=error)
-    return _committed(stored, len(set(envelope.recipients)) - len(stored), parsed, fault)
+        stored = session.store.ingest(submission)
+    except (DataRefused, MemoryError) as refusal:
+        # No message may be able to defer itself forever: once more, with nothing that was read from it.
+        parsed = ParsedMessage(error=_refusal(refusal), defects=list(defects))
+        stored = session.store.ingest(replace(submission, parsed=parsed))
+    session.deadline.disarm()  # the message is stored: from here on nothing interrupts
+    rows = {row.recipient: row for row in stored}
+    return tuple(_result(rows.get(recipient), parsed, fault) for recipient in envelope.recipients)
 
 
-def _committed(stored: list[Stored], rejected: int, parsed: ParsedMessage, fault: Exception | None) -> Result:
-    reasons = [f"{rejected} of {rejected + len(stored)} recipients have no lease that lives"] if rejected else []
-    if not stored:
-        return Result(outcome.UNKNOWN_RECIPIENT, reason=reasons[0], message_id=parsed.message_id, fault=fault)
-    if parsed.error is not None:
-        reasons.append(parsed.error)
-    if all(each.duplicate for each in stored):
-        how = outcome.DUPLICATE
-    elif parsed.error is not None:
-        how = outcome.QUARANTINED
-    else:
-        how = outcome.DELIVERED
-    return Result(how, stored[0].message, "; ".join(reasons), message_id=parsed.message_id, fault=fault)
+def _result(row: Stored | None, parsed: ParsedMessage, fault: Exception | None) -> Result:
+    """The result for one recipient; `row`: what the store returned for it, None if it was rejected."""
+    if row is None:
+        return Result(UNKNOWN_RECIPIENT, message_id=parsed.message_id, fault=fault)
+    outcome = DUPLICATE if row.duplicate else DELIVERED if parsed.error is None else QUARANTINED
+    return Result(outcome, row.message, parsed.error or "", message_id=parsed.message_id, fault=fault)
 
 
-def _refused(refusal: DataRefused | MemoryError) -> str:
+def _refusal(refusal: DataRefused | MemoryError) -> str:
     if isinstance(refusal, DataRefused):
         return f"{refusal} SQLSTATE {refusal.sqlstate}"
     return "what was read from the message does not fit into the memory"

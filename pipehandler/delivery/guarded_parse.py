@@ -18,8 +18,8 @@ from typing import NamedTuple
 
 from pipehandler.parse.message import parse
 
+from ..mail.outcome import described
 from ..mail.parsed import ParsedMessage
-from ..record.log import described
 from ..runtime.child import survives
 from ..runtime.deadline import Deadline, TimeUp
 from ..settings.config import Config

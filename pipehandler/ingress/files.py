@@ -14,16 +14,15 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import NamedTuple
 
-from ..delivery.deliver import deliver
+from ..delivery.deliver import Session, deliver
 from ..mail.envelope import Envelope, lower_domain
 from ..mail.envelope_fields import told
 from ..mail.identity import identify
-from ..mail.outcome import DUPLICATE, MISCONFIGURED, STORE_FULL, STORE_UNAVAILABLE, Result
+from ..mail.outcome import DUPLICATE, MISCONFIGURED, STORE_FULL, STORE_UNAVAILABLE, Result, folded, outcome_of
 from ..runtime import limits
-from ..runtime.deadline import Deadline
+from ..runtime.deadline import Deadline, TimeUp
 from ..runtime.stopwatch import Stopwatch
 from ..settings.config import Config
 from ..store.connection import Store, StoreError
@@ -121,17 +120,11 @@ def bring_in(raw: bytes, envelope: Envelope, config: Config, store: Store) -> Re
     started = time.monotonic()
     config = replace(config, recipients=replace(config.recipients, policy="any", expired="store"))
     with limits.temporarily(config.limits):
-        return deliver(
-            raw,
-            envelope,
-            config,
-            store,
-            Deadline(config.limits.deadline, started),
-            Stopwatch(started),
-            ingress=INGRESS,
-            mail_host=config.store.mail_host or os.uname().nodename,
-            received_at=datetime.now(UTC).isoformat(),
-        )
+        try:
+            session = Session(config, store, Deadline(config.limits.deadline, started), Stopwatch(started), INGRESS)
+            return folded(deliver(raw, identify(raw), envelope, session))
+        except (Exception, TimeUp) as error:
+            return outcome_of(error)
 
 
 def unfit(result: Result) -> bool:

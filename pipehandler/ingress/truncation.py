@@ -1,22 +1,38 @@
-"""Whether a message came whole: pipe(8) that dies while it writes leaves a clean end of file on a cut message."""
+"""Whether a message came whole: when pipe(8) dies while it writes, the truncated message ends in a clean end of file."""
 
 import os
 import re
 import time
 from typing import NamedTuple
 
+from ..mail.outcome import TRUNCATED, Undelivered
+
 _LONG_LINE = re.compile(rb"[^\n]{128,}")
 
 
 class Caller(NamedTuple):
-    """Who brings the message: the process id of the entrypoint, and that of pipe(8), its parent when it started."""
+    """The process id of the entrypoint, and that of pipe(8), its parent when it started."""
 
     pid: int
     parent: int
 
 
+def is_smaller(raw: bytes, prepended: int, declared: int | None, caller: Caller) -> bool:
+    """Whether `raw` has fewer octets than ${size} declared, though it came whole: a Milter changed it after it was counted.
+
+    `prepended`: octets that pipe(8) wrote above the message, which ${size} does not count.
+    Raises Undelivered for a message that ends because pipe(8) is gone. No process reads that status; Postfix delivers the
+    message again.
+    """
+    smaller = declared is not None and queue_file_octets(raw, prepended) < declared
+    doubtful = smaller or declared is None
+    if not raw or (doubtful and is_orphan(caller)) or (smaller and caller.parent == 1):
+        raise Undelivered(TRUNCATED, f"{len(raw)} octets came of a message of {declared}")
+    return smaller
+
+
 def queue_file_octets(raw: bytes, start: int) -> int:
-    """What ${size} says of `raw` from `start` on, where no Milter changed it: the octets of its records in the queue file.
+    """Count `raw` from `start` on as ${size} does, where no Milter changed it: the octets of its records in the queue file.
 
     A line is one record with a header of two octets, three from 128 octets on; line_length_limit (2048) cuts a longer line
     into several (Postfix 3.7, measured).
@@ -29,7 +45,7 @@ def queue_file_octets(raw: bytes, start: int) -> int:
 
 
 def is_orphan(caller: Caller) -> bool:
-    """Whether pipe(8) is gone, or is on its way out: it closes the pipe before it is seen to be gone."""
+    """Whether pipe(8) is gone or about to go: it closes the pipe before it disappears."""
     fields = _stat(caller.parent)
     if not fields:  # hidden from us, or gone
         time.sleep(0.2)

@@ -10,6 +10,8 @@ import socket
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from .outcome import MISCONFIGURED, Undelivered
+
 OPTIONS = (
     "config",
     "socket",
@@ -27,8 +29,11 @@ OPTIONS = (
 """The options of `deliver`: the macro names of pipe(8) with dashes, the configuration file and the socket of the workers."""
 
 
-class UsageError(Exception):
+class UsageError(Undelivered):
     """argv is not what postfix/master.cf.example writes; the text says what is wrong and what is expected."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(MISCONFIGURED, text)
 
 
 class Envelope(NamedTuple):

@@ -6,6 +6,9 @@ begins the output wins over the exit status, so the class of the code and the st
 name, SQL, a path or anything of the message. What the operator needs beside it goes to the log.
 """
 
+import errno
+import os
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from .sysexits import EX_DATAERR, EX_NOUSER, EX_OK, EX_OSERR, EX_TEMPFAIL
@@ -68,14 +71,20 @@ TABLE = (
 """All outcomes there are; the README shows the same table, and a test compares them."""
 
 
-NEWS = frozenset({DELIVERED, QUARANTINED})
-"""Those after which something is stored that was not there before."""
+NEWLY_STORED = frozenset({DELIVERED, QUARANTINED})
+"""The outcomes after which something is stored that was not there before."""
+
+EXHAUSTED_ERRORS = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""The errors of the operating system that mean: out of processes, descriptors or memory (EX_OSERR)."""
 
 
 class Result(NamedTuple):
-    """How one delivery ended. message: the id of what is stored, else "". reason and sqlstate: for the log alone.
-    message_id: the Message-ID, as far as it is known. outage: the database would have failed any other message, too.
-    fault: the exception that nobody foresaw, or that ended the parser."""
+    """The result of one delivery, for one recipient or for all of a call.
+
+    message: the id of what is stored, else "". reason and sqlstate: for the log alone. message_id: the Message-ID, as far as
+    it is known. outage: the database would have failed any other message, too. fault: the unforeseen exception, or the one
+    that ended the parser.
+    """
 
     outcome: Outcome
     message: str = ""
@@ -89,3 +98,68 @@ class Result(NamedTuple):
     def line(self) -> str:
         """The line for pipe(8)."""
         return self.outcome.line(self.message)
+
+
+class Undelivered(Exception):
+    """A delivery ended before its message was stored, with an outcome that is known; the text is a reason for the log."""
+
+    def __init__(self, outcome: Outcome, reason: str) -> None:
+        super().__init__(reason)
+        self.outcome = outcome
+
+    @property
+    def result(self) -> Result:
+        """What it means for the delivery."""
+        return Result(self.outcome, reason=str(self))
+
+
+def outcome_of(error: BaseException) -> Result:
+    """Return what an exception means for the delivery that it ended: the one place where that is decided.
+
+    An exception that knows has an attribute `result`: Undelivered with its subclasses, and TimeUp. Of the others a shortage
+    of this host is EXHAUSTED, and everything else is a FAULT. None of them bounces.
+    """
+    known = getattr(error, "result", None)
+    if isinstance(known, Result):
+        return known
+    if isinstance(error, MemoryError):
+        return Result(EXHAUSTED, reason="out of memory")
+    if out_of_resources(error):
+        return Result(EXHAUSTED, reason=described(error))
+    return Result(FAULT, reason=described(error), fault=error)
+
+
+def out_of_resources(error: BaseException) -> bool:
+    """Whether this host lacks something that the delivery needed, as opposed to a fault in the program."""
+    if isinstance(error, OSError):
+        return error.errno in EXHAUSTED_ERRORS
+    # The dynamic loader and the libraries around it have only texts: those of strerror(3).
+    return isinstance(error, ImportError) and any(os.strerror(number) in str(error) for number in EXHAUSTED_ERRORS)
+
+
+def folded(results: Sequence[Result]) -> Result:
+    """Fold the results for the recipients of one transaction into one, as pipe(8) needs it: it takes one status for all.
+
+    What is stored counts before what is refused, so that no recipient's copy bounces after it was stored.
+    """
+    refused = [result for result in results if result.outcome == UNKNOWN_RECIPIENT]
+    stored = [result for result in results if result.outcome != UNKNOWN_RECIPIENT]
+    if not stored:
+        return refused[0]._replace(reason=_refused(refused, results))
+    chosen = next((result for result in stored if result.outcome in NEWLY_STORED), stored[0])
+    reasons = [_refused(refused, results)] if refused else []
+    return chosen._replace(reason="; ".join([*reasons, *filter(None, [chosen.reason])]))
+
+
+def _refused(refused: Sequence[Result], results: Sequence[Result]) -> str:
+    return f"{len(refused)} of {len(results)} recipients have no live lease"
+
+
+def described(error: BaseException) -> str:
+    """Describe an error by its kind and the place where it was raised; not by its text, which may quote the message."""
+    place = error.__traceback__
+    while place and place.tb_next:
+        place = place.tb_next
+    where = f" at {place.tb_frame.f_globals.get('__name__')}:{place.tb_lineno}" if place else ""
+    number = f" ({errno.errorcode.get(error.errno or 0, error.errno)})" if isinstance(error, OSError) else ""
+    return f"{type(error).__name__}{number}{where}"

@@ -1,6 +1,6 @@
-"""What is written down of one attempt at a message: a line in the log, a record in the journal, and perhaps a word to Sentry.
+"""What is recorded of one attempt at a message: a line in the log, a record in the journal, and perhaps a report to Sentry.
 
-The log is for whoever looks for one message, the journal for whoever counts them. Neither changes how the attempt ends.
+The log is for finding one message, the journal for counting them. Neither changes how the attempt ends.
 """
 
 import time
@@ -14,53 +14,44 @@ from .journal import Journal
 
 
 class Attempt:
-    """One attempt, from `started` (time.monotonic) on. ingress: the way in; mode: cold or resident.
+    """One attempt, from `started` (time.monotonic) on. ingress: the entry path; mode: cold or resident.
 
-    `config` is the default one until the real one is known, `journal` one that is open already; `recipients` and `size` are
-    set when they are known.
+    `config` is the default one until the real one is known; `journal` is opened for the attempt unless one is open already;
+    `recipients` and `size` (octets that were read) are set when they are known.
     """
 
-    def __init__(
-        self,
-        ingress: str,
-        mode: str,
-        queue_id: str,
-        started: float,
-        config: Config | None = None,
-        journal: Journal | None = None,
-    ) -> None:
+    def __init__(self, ingress: str, mode: str, queue_id: str, started: float) -> None:
         self.stopwatch = Stopwatch(started)
-        self.config = config or Config()
+        self.config = Config()
+        self.journal: Journal | None = None
         self.recipients: int | None = None
         self.size: int | None = None
         self._ingress = ingress
         self._mode = mode
         self._queue_id = queue_id
         self._started = started
-        self._journal = journal
         self._entry: int | None = None
+        self._begun = False
 
     def begin(self, pid: int | None = None) -> None:
-        """Write down that it has begun, so that it leaves a trace even if it is killed.
-
-        `pid`: the process that had begun it, and is dead.
-        """
-        journal = self._journal = self._journal or Journal(self.config.state.directory)
+        """Record that it has begun, so that it leaves a trace even if it is killed. `pid`: the dead process that began it."""
+        self._begun = True
+        journal = self.journal = self.journal or Journal(self.config.state.directory)
         self._entry = (pid and journal.lost(pid, self._queue_id)) or journal.begin(
             self._ingress, self._mode, self._queue_id, self._started
         )
 
-    def record(self, result: Result) -> None:
-        """Write down how it ended."""
+    def finish(self, result: Result) -> None:
+        """Record how it ended."""
         self.stopwatch.stop()
-        if self._entry is None:
+        if not self._begun:
             self.begin()
-        how = result.outcome
+        outcome = result.outcome
         with suppress(OSError):
             text = log.line(
-                how.name,
-                status=how.status,
-                code=how.code,
+                outcome.name,
+                status=outcome.status,
+                code=outcome.code,
                 queue_id=self._queue_id or None,
                 recipients=self.recipients,
                 size=self.size,
@@ -71,13 +62,14 @@ class Attempt:
                 sqlstate=result.sqlstate or None,
                 reason=result.reason or None,
             )
-            log.write(text, self.config.log, failed=how.status != 0)
-        assert self._journal  # noqa: S101 # see above
-        self._journal.end(
+            log.write(text, self.config.log, failed=outcome.status != 0)
+        if self.journal is None:
+            return
+        self.journal.end(
             self._entry,
             self._ingress,
             self._mode,
-            how,
+            outcome,
             size=self.size,
             sqlstate=result.sqlstate,
             message=result.message,
@@ -85,4 +77,4 @@ class Attempt:
             seconds=self.stopwatch.seconds,
         )
         left = self._started + self.config.limits.deadline - time.monotonic()
-        sentry.tell(self.config, self._journal, result, left, mode=self._mode, size=self.size)
+        sentry.tell(self.config, self.journal, result, left, mode=self._mode, size=self.size)

@@ -4,7 +4,6 @@
 message, and the message id, but no address and no content. Logging may fail; a delivery never fails because of it.
 """
 
-import errno
 import os
 import re
 import syslog
@@ -46,13 +45,3 @@ def write(text: str, settings: Log, failed: bool) -> None:
             os.write(file, text.encode("ascii", "backslashreplace") + b"\n")
         finally:
             os.close(file)
-
-
-def described(error: BaseException) -> str:
-    """The kind of an error and the place where it was raised; not its text, which may quote the message."""
-    place = error.__traceback__
-    while place and place.tb_next:
-        place = place.tb_next
-    where = f" at {place.tb_frame.f_globals.get('__name__')}:{place.tb_lineno}" if place else ""
-    number = f" ({errno.errorcode.get(error.errno or 0, error.errno)})" if isinstance(error, OSError) else ""
-    return f"{type(error).__name__}{number}{where}"

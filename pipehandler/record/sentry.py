@@ -11,11 +11,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
-from ..mail.outcome import FAULT, QUARANTINED, Result
+from ..mail.outcome import FAULT, QUARANTINED, Result, described
 from ..runtime.child import detach
 from ..settings.config import Config
 from .journal import Journal
-from .log import described
 
 if TYPE_CHECKING:
     from sentry_sdk.types import Event

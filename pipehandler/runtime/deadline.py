@@ -12,12 +12,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from ..mail.outcome import DEADLINE, Result
+
 GRACE = 3.0
 """Seconds between TimeUp and death by signal."""
 
 
 class TimeUp(BaseException):
     """The time is over: that of the delivery, or that of a step inside `Deadline.step`."""
+
+    result = Result(DEADLINE, reason="limits.deadline was reached before the message was stored")
 
 
 class Deadline:

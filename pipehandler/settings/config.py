@@ -11,6 +11,8 @@ from contextlib import suppress
 from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
+from ..mail.outcome import MISCONFIGURED, Undelivered
+
 if TYPE_CHECKING:
     from .retention import Rule
 
@@ -18,14 +20,14 @@ DEFAULT_PATH = "/etc/pipehandler/pipehandler.toml"
 DEFAULT_SOCKET = "/run/pipehandler/socket"
 
 
-class ConfigError(Exception):
+class ConfigError(Undelivered):
     """The configuration cannot be used; the text names the file, the key, the value and what is allowed.
 
     `usable`: what it says all the same about where to write that down; the defaults where it does not.
     """
 
     def __init__(self, text: str, usable: "Config | None" = None) -> None:
-        super().__init__(text)
+        super().__init__(MISCONFIGURED, text)
         self.usable = usable or Config()
 
 

@@ -19,7 +19,7 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row
 
-from ..mail.outcome import MISCONFIGURED, STORE_FULL, STORE_UNAVAILABLE, Outcome
+from ..mail.outcome import MISCONFIGURED, STORE_FULL, STORE_UNAVAILABLE, Outcome, Result, Undelivered
 from . import notify
 from .notify import readable
 from .submission import Submission, octets
@@ -45,14 +45,18 @@ SELECT recipient, delivery, message::text, duplicate
 """
 
 
-class StoreError(Exception):
+class StoreError(Undelivered):
     """The store did not take the message. `outcome` is what it means for the delivery, `sqlstate` the server's code or
     "", and the text a reason for the log without content of the message."""
 
     def __init__(self, outcome: Outcome, reason: str, sqlstate: str = "") -> None:
-        super().__init__(reason)
-        self.outcome = outcome
+        super().__init__(outcome, reason)
         self.sqlstate = sqlstate
+
+    @property
+    def result(self) -> Result:
+        """What it means for the delivery."""
+        return Result(self.outcome, reason=str(self), sqlstate=self.sqlstate, outage=self.outage)
 
     @property
     def stale(self) -> bool:

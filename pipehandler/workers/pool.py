@@ -184,7 +184,8 @@ def event(config: Config, what: str, failed: bool = False, **values: object) -> 
 def ended(config: Config, how: Outcome, task: Task, reason: str, pid: int | None = None) -> None:
     """Write down how a delivery ended that no worker can tell of; `pid`: the worker that had it, and is dead."""
     journal = Journal(config.state.directory)
-    attempt = Attempt(INGRESS, "resident", option(task.argv, "queue-id"), task.started, config, journal)
+    attempt = Attempt(INGRESS, "resident", option(task.argv, "queue-id"), task.started)
+    attempt.config, attempt.journal = config, journal
     attempt.begin(pid)
-    attempt.record(Result(how, reason=reason))
+    attempt.finish(Result(how, reason=reason))
     journal.close()  # before the next worker is forked

@@ -10,15 +10,13 @@ import signal
 import socket
 import time
 from contextlib import suppress
-from functools import partial
 from typing import NamedTuple, NoReturn
 
-from ..handover import LARGEST, option, peer
-from ..ingress.pipe import INGRESS, Resident, run
+from ..handover import LARGEST, peer
+from ..ingress.pipe import Resident, run
 from ..ingress.truncation import Caller
-from ..mail.outcome import FAULT, Result
+from ..mail.outcome import FAULT, described
 from ..record import log
-from ..record.attempt import Attempt
 from ..record.journal import Journal
 from ..runtime import deadline
 from ..runtime.deadline import GRACE
@@ -84,7 +82,7 @@ def work(channel: socket.socket, config: Config) -> NoReturn:
         status = 0
     except BaseException as error:
         with suppress(BaseException):
-            log.write(log.line("worker", pid=os.getpid(), reason=log.described(error)), config.log, failed=True)
+            log.write(log.line("worker", pid=os.getpid(), reason=described(error)), config.log, failed=True)
     finally:
         os._exit(status)
 
@@ -112,20 +110,13 @@ def _deliver(task: Task, entrypoint: socket.socket, resident: Resident) -> bool:
         return True  # it has gone, and will deliver it itself if it is still there
     if not files:
         return True
-    try:
-        caller = Caller(peer(entrypoint)[0], task.parent)
-        result, record = run(task.argv, started, files[0], caller, resident)
-    except BaseException as error:
-        attempt = Attempt(
-            INGRESS, "resident", option(task.argv, "queue-id"), started, resident.config, resident.journal
-        )
-        attempt.begin(os.getpid())
-        result = Result(FAULT, reason=log.described(error), fault=error)
-        record = partial(attempt.record, result)
+    caller = Caller(peer(entrypoint)[0], task.parent)
+    finished = run(task.argv, started, files[0], caller, resident)
+    result = finished.result
     with suppress(OSError):
         entrypoint.send(f"end {result.outcome.status} {result.line}".encode("ascii", "replace"))
     os.close(files[0])
-    record()
+    finished.after_reply()
     deadline.clear()
     return result.outcome != FAULT
 

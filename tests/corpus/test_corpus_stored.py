@@ -8,8 +8,9 @@ from pathlib import Path
 from harness.database import Database
 
 from corpus.messages import names, needs_corpus, read
-from pipehandler.delivery.deliver import deliver
+from pipehandler.delivery.deliver import Session, deliver
 from pipehandler.mail.envelope import Envelope
+from pipehandler.mail.identity import identify
 from pipehandler.mail.outcome import DELIVERED, DUPLICATE
 from pipehandler.runtime.deadline import Deadline
 from pipehandler.runtime.stopwatch import Stopwatch
@@ -40,11 +41,8 @@ def test_real_messages_are_stored(database: Database) -> None:
             envelope = Envelope("sender@example.org", (f"message{number}@example.com",))
             for expected in (DELIVERED, DUPLICATE):
                 started = time.monotonic()
-                deadline = Deadline(60, started)
-                result = deliver(
-                    raw, envelope, config, store, deadline, Stopwatch(started),
-                    ingress="pipe", mail_host="mx.example.net", received_at="2026-01-01T00:00:00Z",
-                )  # fmt: skip
+                session = Session(config, store, Deadline(60, started), Stopwatch(started), "pipe")
+                (result,) = deliver(raw, identify(raw), envelope, session)
                 assert result.outcome == expected, (name, result)
                 assert time.monotonic() - started < 2, name
             ((delivery,),) = database.rows(

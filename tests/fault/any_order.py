@@ -97,7 +97,7 @@ class World:
     def deliver(self, raw: bytes, recipients: list[str], short: bool) -> tuple[int, str]:
         """Deliver one message, of which Postfix told a greater size if it is `short`; returns its status and line."""
         assert self._core
-        how, message, *_ = self._core.deliver(raw, *recipients, short=short)
+        how, message, *_ = self._core.deliver(raw, *recipients, smaller=short)
         return how.status, how.line(message)
 
     def busy(self) -> bool:

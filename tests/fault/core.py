@@ -4,14 +4,15 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 
 from harness.database import Database
 
-from pipehandler.delivery.deliver import deliver
+from pipehandler.delivery.deliver import Session, deliver
 from pipehandler.mail.envelope import Envelope
-from pipehandler.mail.outcome import Result
+from pipehandler.mail.identity import identify
+from pipehandler.mail.outcome import Result, folded, outcome_of
+from pipehandler.mail.parsed import Defect
 from pipehandler.runtime.deadline import Deadline
 from pipehandler.runtime.stopwatch import Stopwatch
 from pipehandler.settings import config
@@ -25,21 +26,17 @@ class Core:
         self._store = store
         self._config = config.Config(state=config.State(str(folder)))
 
-    def deliver(self, raw: bytes, *recipients: str, short: bool = False) -> Result:
-        """Deliver one message; `short`: Postfix told a greater size."""
+    def deliver(self, raw: bytes, *recipients: str, smaller: bool = False) -> Result:
+        """Deliver one message; `smaller`: Postfix declared a greater size."""
         try:
-            return deliver(
-                raw,
-                Envelope("sender@example.org", recipients),
-                self._config,
-                self._store,
-                Deadline(self._config.limits.deadline, time.monotonic()),
-                Stopwatch(time.monotonic()),
-                ingress="pipe",
-                mail_host="mx.example.com",
-                received_at=datetime.now(UTC).isoformat(),
-                short=short,
+            started = time.monotonic()
+            session = Session(
+                self._config, self._store, Deadline(self._config.limits.deadline, started), Stopwatch(started), "pipe"
             )
+            defects = [Defect("shorter-than-told")] if smaller else []
+            return folded(deliver(raw, identify(raw), Envelope("sender@example.org", recipients), session, defects))
+        except Exception as error:
+            return outcome_of(error)
         finally:
             # What is left of the deadline would end this process.
             signal.setitimer(signal.ITIMER_REAL, 0)

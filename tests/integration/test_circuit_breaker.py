@@ -3,6 +3,7 @@
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 from harness import account
@@ -10,6 +11,8 @@ from harness.database import Database
 from harness.handler import Handler
 
 from pipehandler.delivery.circuit_breaker import HOLD, CircuitBreaker
+from pipehandler.mail.outcome import STORE_UNAVAILABLE
+from pipehandler.store.connection import StoreError
 
 MESSAGE = b"Message-ID: <1@example.org>\n\nhello\n"
 KNOWN = "known to be down"
@@ -53,23 +56,23 @@ def test_one_at_a_time_tries(down: Handler) -> None:
     probe = CircuitBreaker(directory)
     assert not probe.refuses()
     assert [CircuitBreaker(directory).refuses() for _ in range(2)] == [True] * 2
-    probe.failed()
+    probe.trip()
     assert CircuitBreaker(directory).refuses()
 
 
 def test_the_others_wait_for_the_one_that_tries(down: Handler) -> None:
     """Whoever comes while one tries goes in with it when it succeeds, all at once, and is refused when it fails."""
     for success in (True, False):
-        CircuitBreaker(str(down.state)).failed()
+        CircuitBreaker(str(down.state)).trip()
         wait_out(down)
         with ThreadPoolExecutor(3) as pool:
-            with CircuitBreaker(str(down.state)) as probe:
-                assert not probe.refuses()
+            with suppress(StoreError), CircuitBreaker(str(down.state)):
                 others = [CircuitBreaker(str(down.state)) for _ in range(3)]
                 waiting = [pool.submit(each.refuses) for each in others]
                 time.sleep(0.2)
                 assert not any(each.done() for each in waiting)
-                (probe.succeeded if success else probe.failed)()
+                if not success:
+                    raise StoreError(STORE_UNAVAILABLE, "still down")
             assert [each.result() for each in waiting] == [not success] * 3
 
 

@@ -53,7 +53,7 @@ def test_known_and_reject(either: Handler, database: Database) -> None:
     assert sorted(stored(database)) == both
     fields = [dict(word.split("=", 1) for word in each.split(" reason=")[0].split()) for each in either.log_lines()]
     assert [each["outcome"] for each in fields] == ["unknown_recipient"] * 2 + ["delivered", "duplicate"]
-    assert 'reason="2 of 4 recipients have no lease that lives"' in either.log_lines()[2]
+    assert 'reason="2 of 4 recipients have no live lease"' in either.log_lines()[2]
 
     database.execute("SELECT pipehandler.expire_lease(%s)", user)
     assert line(either.deliver(MESSAGE % b"2", "User+Ext@example.com")) == "2.0.0 stored before"

@@ -87,4 +87,4 @@ def test_no_child_can_be_had(handler: Handler, database: Database) -> None:
     mark(handler, HARMLESS)
     command = ["prlimit", "--nproc=0", *handler.command()]
     assert "stored, not parsed" in handler.run(command, HARMLESS).output
-    assert "no child could be had" in database.value("SELECT error FROM pipehandler.message")
+    assert "no child process could be had" in database.value("SELECT error FROM pipehandler.message")

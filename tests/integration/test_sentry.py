@@ -92,7 +92,7 @@ def test_internal_fault(either: Handler, database: Database, collector: Collecto
     (exception,) = event["exception"]["values"]
     assert exception["type"] == "OSError"
     assert "value" not in exception
-    assert exception["stacktrace"]["frames"][-1]["function"] == "_deliver"
+    assert exception["stacktrace"]["frames"][-1]["function"] == "_read_message"
     assert "io.FileIO" in exception["stacktrace"]["frames"][-1]["context_line"]
     assert event["message"].startswith("fault: OSError (EBADF) at pipehandler.ingress.pipe:")
     assert event["extra"]["outcome"] == "fault"
@@ -187,7 +187,7 @@ def ours(path: Path, handler: Handler) -> bool:
 
 RAISING = """
 import sys, time
-from pipehandler import sentry
+from pipehandler.record import sentry
 from pipehandler.settings.config import Config, Sentry, State
 from pipehandler.record.journal import Journal
 from pipehandler.mail.outcome import FAULT, Result

@@ -1,0 +1,141 @@
+"""Every exception, at every stage of a delivery, ends in the outcome that outcome_of names."""
+
+import errno
+import os
+import resource
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from pipehandler import fence
+from pipehandler.delivery import deliver
+from pipehandler.delivery.circuit_breaker import CircuitBreaker
+from pipehandler.ingress import pipe
+from pipehandler.mail import identity
+from pipehandler.mail.envelope import UsageError
+from pipehandler.mail.outcome import (
+    DEADLINE,
+    EXHAUSTED,
+    EXHAUSTED_ERRORS,
+    FAULT,
+    MISCONFIGURED,
+    STORE_UNAVAILABLE,
+    Outcome,
+    folded,
+    outcome_of,
+)
+from pipehandler.record.attempt import Attempt
+from pipehandler.runtime import deadline, limits
+from pipehandler.runtime.deadline import TimeUp
+from pipehandler.settings.config import ConfigError
+from pipehandler.store.connection import Store, StoreError
+
+STAGES: dict[str, tuple[object, str]] = {
+    "configuration": (pipe, "load"),
+    "argv": (pipe, "from_argv"),
+    "deadline": (pipe, "Deadline"),
+    "limits": (limits, "apply"),
+    "journal": (Attempt, "begin"),
+    "circuit breaker": (CircuitBreaker, "refuses"),
+    "message": (pipe, "_read_message"),
+    "identity": (identity, "identify"),
+    "truncation": (pipe, "is_smaller"),
+    "session": (deliver, "Session"),
+    "parser": (deliver, "guarded_parse"),
+    "store": (Store, "ingest"),
+}
+"""Each stage of a cold delivery, and what is made to raise there."""
+
+
+def subclasses(kind: type[BaseException]) -> Iterator[type[BaseException]]:
+    """`kind` and what the interpreter and psycopg derive from it."""
+    yield kind
+    for inner in kind.__subclasses__():
+        if inner.__module__ in ("builtins", "psycopg", "psycopg.errors"):
+            yield from subclasses(inner)
+
+
+def raised() -> Iterator[tuple[BaseException, Outcome]]:
+    """Exceptions, and the outcome of each."""
+    for number in sorted(errno.errorcode):
+        yield OSError(number, os.strerror(number)), EXHAUSTED if number in EXHAUSTED_ERRORS else FAULT
+    for kind in {kind for kind in subclasses(BaseException) if not issubclass(kind, (OSError, ExceptionGroup))}:
+        try:
+            error = kind("text")
+        except TypeError:  # BaseExceptionGroup, the errors of Unicode: they want other arguments
+            continue
+        yield error, EXHAUSTED if isinstance(error, MemoryError) else FAULT
+    yield ImportError(f"libpq.so.5: cannot open shared object file: {os.strerror(errno.EMFILE)}"), EXHAUSTED
+    yield TimeUp(), DEADLINE
+    yield UsageError("argument"), MISCONFIGURED
+    yield ConfigError("key"), MISCONFIGURED
+    yield StoreError(STORE_UNAVAILABLE, "away", "57P01"), STORE_UNAVAILABLE
+
+
+RAISED = list(raised())
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Callable[[], pipe.Finished]:
+    """Deliver one small message in this process, with a state directory and a log file of its own."""
+    config = tmp_path / "pipehandler.toml"
+    config.write_text(f"""
+        database.conninfo = "host={tmp_path}"
+        state.directory = "{tmp_path}"
+        log = {{ syslog = false, file = "{tmp_path}/log" }}
+    """)
+
+    def deliver_one() -> pipe.Finished:
+        reading, writing = os.pipe()
+        os.write(writing, b"Subject: one\n\nbody\n")
+        os.close(writing)
+        before = [(kind, resource.getrlimit(kind)) for kind in limits._KINDS]
+        try:
+            return pipe.run([f"--config={config}", "--sender=", "--", "user@example.com"], time.monotonic(), reading)
+        finally:
+            deadline.clear()
+            for kind, values in before:
+                resource.setrlimit(kind, values)
+            os.close(reading)
+
+    return deliver_one
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_exception_at_every_stage(
+    monkeypatch: pytest.MonkeyPatch, run: Callable[[], pipe.Finished], stage: str
+) -> None:
+    """Whatever is raised wherever, the result is that of outcome_of; it never bounces, and it can be recorded."""
+    assert len(RAISED) > 200
+    owner, name = STAGES[stage]
+    for error, expected in RAISED:
+
+        def fail(*_: object, error: BaseException = error, **__: object) -> None:
+            raise error
+
+        with monkeypatch.context() as patched:
+            patched.setattr(owner, name, fail)
+            result = run().result
+        assert result.outcome == expected, (stage, error, result)
+        assert result.outcome.status in (71, 75)
+
+
+def test_the_fence_agrees() -> None:
+    """What the fence repeats of the table, for when nothing can be imported, equals the table."""
+    assert (FAULT.status, FAULT.line()) == fence._FAULT
+    assert (EXHAUSTED.status, EXHAUSTED.line()) == fence._EXHAUSTED
+    assert set(fence._EXHAUSTED_ERRORS) == EXHAUSTED_ERRORS
+
+
+def test_errors_of_psycopg_are_no_bounce() -> None:
+    """An error of psycopg that nobody translated is a fault, not a bounce."""
+    assert outcome_of(psycopg.OperationalError("x")).outcome == FAULT
+
+
+def test_nothing_to_fold() -> None:
+    """A delivery without results is a fault of the program, not a success."""
+    with pytest.raises(IndexError):
+        folded([])
