@@ -1,4 +1,4 @@
-"""The door of the package, kept small because the interpreter compiles it anew for every delivery.
+"""The entrypoint of the package, kept small because the interpreter compiles it again for every delivery.
 
 python -I -S .../pipehandler/__main__.py deliver --sender=... -- RECIPIENT...     as pipe(8) starts it
 pipehandler COMMAND                                                               everything else

@@ -1,11 +1,11 @@
 """The fence: the outermost guard of every delivery.
 
-pipe(8) bounces a message for most statuses, among them Python's own 1, 2 and 120. So the status is 75 until something
-better is known, all that can fail is inside the fence, and it ends in os._exit: no exit hook, no flush, no other status.
-One line goes to stdout, first and alone: whatever else is printed would be shown to the sender of the message.
+pipe(8) bounces a message for most statuses, among them Python's own 1, 2 and 120. So the status is 75 until a better one is
+known, everything that can fail is inside the fence, and it ends in os._exit: no exit hook, no flush, no other status.
+One line goes to stdout, first and alone, because Postfix shows all output to the sender of the message.
 
-There are two ways: a resident worker delivers (handover.py), or this process does, cold. Until that is decided nothing
-is imported that is not built into the interpreter, because that would be most of what a message costs.
+A message is delivered by a resident worker (handover.py) or by this process, cold. Until that is decided, only modules that
+are built into the interpreter are imported: imports are most of what a message costs.
 """
 
 import _signal as signal  # type: ignore[import-not-found] # the module signal loads enum, a fourth of a start
@@ -84,7 +84,7 @@ def _prepare() -> None:
 
 
 def _take_stdout() -> int:
-    """Keep stdout for the one line, and give fd 1 and 2 (and a closed fd 0) to /dev/null; returns its new descriptor."""
+    """Keep stdout for the one line, and point fd 1 and 2 (and a closed fd 0) at /dev/null; return its new descriptor."""
     import fcntl
     import os
 

@@ -1,8 +1,8 @@
-"""Parsing again what is stored: the failed messages, all, or those of another parser version.
+"""Parse stored messages again: the failed ones, those of another parser version, or all.
 
 One message is one transaction: one call of the SQL function pipehandler.reparse, which replaces what was read from the
-bytes and never the bytes. Whatever ends a run between or inside two messages leaves each of them as it was or as it shall be.
-A message that is parsed already and cannot be parsed now (it took too long on a busy host) is left as it is.
+bytes and never the bytes. A run that is interrupted leaves each message as it was or as it should be. A message that is
+parsed already and cannot be parsed now (on a busy host it takes too long) is left as it is.
 """
 
 import time
@@ -22,7 +22,7 @@ from ..store.submission import Submission
 from .guarded_parse import guarded_parse
 
 FAILED, OLDER, ALL = "failed", "older", "all"
-"""Which messages: those in quarantine, those that another version of the parser has read, all."""
+"""Which messages: those in quarantine, those read by another version of the parser, all."""
 
 PARSED = "parsed now"
 STILL_FAILED = "still not parsed"
@@ -30,8 +30,8 @@ AGAIN = "parsed again"
 KEPT = "left as it was"
 WITHOUT_BYTES = "without bytes"
 GONE = "gone"
-"""How it went with one message: out of quarantine; still there; parsed as it was before; parsed before, but not now; its bytes
-are not stored any more; removed meanwhile."""
+"""The result for one message: out of quarantine; still in it; parsed, as before; parsed before, but not now; its bytes are no
+longer stored; removed meanwhile."""
 
 _BATCH = 100  # so that no statement reads for long, and memory stays small
 
@@ -66,7 +66,7 @@ class Change(NamedTuple):
 
 
 class Reparsed(NamedTuple):
-    """What became of one message: its UUID, how it went (see above), what changed, and why it was not parsed, if it was not."""
+    """The result for one message: its UUID, one of the results above, what changed, and why it was not parsed, if it was not."""
 
     message: str
     how: str
@@ -75,12 +75,12 @@ class Reparsed(NamedTuple):
 
     @property
     def changed(self) -> bool:
-        """Whether it says something else now; the version of the parser alone is no change."""
+        """Whether what was read differs from before; another version of the parser alone does not count."""
         return any(change.name != "parser" for change in self.changes)
 
 
 def chosen(store: Store, which: str, after: str | None = None) -> Iterator[str]:
-    """The UUIDs of `which` messages behind `after`, in order."""
+    """Yield the UUIDs of `which` messages after `after`, in order."""
     while rows := store.rows(_IDS, _choice(which, after)):
         for row in rows:
             after = str(row["id"])
@@ -88,15 +88,15 @@ def chosen(store: Store, which: str, after: str | None = None) -> Iterator[str]:
 
 
 def count(store: Store, which: str, after: str | None = None) -> int:
-    """How many messages `chosen` will give."""
+    """Count the messages that `chosen` yields."""
     return int(store.rows(_COUNT, _choice(which, after))[0]["count"])
 
 
 def reparse(store: Store, config: Config, message: str, dry_run: bool = False) -> Reparsed:
-    """Parse one message again and store what it says; with `dry_run` only tell what would change.
+    """Parse one message again and store the result; with `dry_run` only report what would change.
 
-    Raises StoreError, and OSError, ImportError and LookupError where it is this host that cannot parse. Uses SIGALRM. Only the
-    bytes of the message itself are read: what was prepended for one of its deliveries is not for the others.
+    Raises StoreError, and OSError, ImportError or LookupError if this host cannot parse. Uses SIGALRM. Only the bytes of the
+    message itself are read: what was prepended for one of its deliveries does not concern the others.
     """
     rows = store.rows(_STORED, [message], binary=True)
     if not rows:
@@ -129,7 +129,7 @@ def _choice(which: str, after: str | None) -> dict[str, str | None]:
 
 def _parse(raw: bytes, message: str, config: Config, isolate: bool) -> ParsedMessage:
     with limits.temporarily(config.limits):
-        # Time for a child that tries, and for the parser; with some to spare, so that it is always the step that ends.
+        # Time for a child that tries first, and for the parser, with a margin so that the step always ends before the deadline.
         deadline = Deadline(3 * config.limits.parse_seconds, time.monotonic())
         return guarded_parse(raw, message, config, deadline, isolate).message
 

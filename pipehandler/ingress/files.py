@@ -1,8 +1,8 @@
-"""The ingress import: messages from files, for whoever repairs or moves mail.
+"""The ingress import: messages from files, for repairing and moving mail.
 
-A file is one message, or an mbox; a folder is a Maildir, or has *.eml files somewhere in it. The envelope is what the caller
-says, or what the fields tell that Postfix prepended. The message goes through the same core as one from pipe(8), so
-what is stored already is a duplicate.
+A file is one message, or an mbox; a folder is a Maildir, or has *.eml files somewhere below it. The envelope comes from the
+caller, or from the fields that Postfix prepended. The message goes through the same core as one from pipe(8), so a message
+that is already stored is a duplicate.
 """
 
 import errno
@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from ..delivery.deliver import Session, deliver
 from ..mail.envelope import Envelope, lower_domain
-from ..mail.envelope_fields import told
+from ..mail.envelope_fields import read_fields
 from ..mail.identity import identify
 from ..mail.outcome import DUPLICATE, MISCONFIGURED, STORE_FULL, STORE_UNAVAILABLE, Result, folded, outcome_of
 from ..runtime import limits
@@ -41,7 +41,7 @@ class Refused(Exception):
 
 
 class File(NamedTuple):
-    """One file: its path; whether it was found in a folder, and not named by the caller; a name for people, if not the path."""
+    """One file: its path; whether it was found in a folder instead of named by the caller; a display name, if not the path."""
 
     path: str
     found: bool = False
@@ -49,12 +49,12 @@ class File(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The name for people."""
+        """The display name."""
         return self.alias or self.path
 
 
 class Message(NamedTuple):
-    """One message: the name of its file, with a number if it is an mbox; its bytes, or why they cannot be had."""
+    """One message: the name of its file, with a number if it is an mbox; its bytes, or why it is refused."""
 
     name: str
     raw: bytes = b""
@@ -62,7 +62,7 @@ class Message(NamedTuple):
 
 
 def files(path: str) -> list[File]:
-    """The files that `path` stands for, in order. Raises Refused."""
+    """List the files that `path` stands for, in order. Raises Refused."""
     try:
         if not os.path.isdir(path):
             os.stat(path)
@@ -76,14 +76,14 @@ def files(path: str) -> list[File]:
 
 
 def messages(file: File, largest: int) -> Iterator[Message]:
-    """The messages in a file; those that cannot be had, or have more than `largest` octets, without their bytes."""
+    """Read the messages in a file; one that cannot be read, or has more than `largest` octets, comes without its bytes."""
     try:
-        # A FIFO shall not keep us waiting; and a folder may be somebody else's, who links to what we may read and he may not.
+        # A FIFO must not keep us waiting; and the owner of a folder may link to what only we may read.
         flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (os.O_NOFOLLOW if file.found else 0)
         with open(os.open(file.path, flags), "rb") as stream:
             seen = os.fstat(stream.fileno())
             if not stat.S_ISREG(seen.st_mode):
-                yield Message(file.name, refused="no file; give - to read a message or an mbox from stdin")
+                yield Message(file.name, refused="not a regular file; use - to read a message or an mbox from stdin")
             elif not seen.st_size:
                 yield Message(file.name, refused="the file is empty")
             elif _MBOX_LINE.match(stream.peek(16)) and not file.path.lower().endswith(".eml"):
@@ -95,28 +95,28 @@ def messages(file: File, largest: int) -> Iterator[Message]:
     except OSError as error:
         yield Message(file.name, refused=_why(error))
     except MemoryError:
-        yield Message(file.name, refused="it does not fit into limits.memory")
+        yield Message(file.name, refused="it does not fit into memory (limits.memory)")
 
 
 def envelope(raw: bytes, recipients: Sequence[str] = (), sender: str | None = None) -> Envelope:
-    """The envelope of `raw`: what is given, else what the fields tell that Postfix prepended, else the null sender.
+    """Return the envelope of `raw`: as given, else from the fields that Postfix prepended; the sender is else the null sender.
 
-    Raises Refused where there is no recipient.
+    Raises Refused if there is no recipient.
     """
-    fields = told(raw)
+    fields = read_fields(raw)
     if sender is None:
         sender = fields.sender or ""
     if recipients:
         return Envelope(sender, tuple(dict.fromkeys(map(lower_domain, recipients))))
     recipient = fields.recipient or fields.original_recipient
     if not recipient:
-        raise Refused("it does not begin with Delivered-To or X-Original-To; give --recipient")
+        raise Refused("it does not begin with Delivered-To or X-Original-To; use --recipient")
     original = fields.original_recipient
     return Envelope(sender, (lower_domain(recipient),), (original,) if original else ())
 
 
 def bring_in(raw: bytes, envelope: Envelope, config: Config, store: Store) -> Result:
-    """Deliver one message, whoever has its recipient: the caller has decided that. Uses SIGALRM."""
+    """Deliver one message, whatever the policy for its recipient: the caller has decided that. Uses SIGALRM."""
     started = time.monotonic()
     config = replace(config, recipients=replace(config.recipients, policy="any", expired="store"))
     with limits.temporarily(config.limits):
@@ -128,21 +128,21 @@ def bring_in(raw: bytes, envelope: Envelope, config: Config, store: Store) -> Re
 
 
 def unfit(result: Result) -> bool:
-    """Whether it is this message that the database cannot take, for its envelope: the rest was tried without what was read."""
+    """Whether the database refuses the envelope of this message; what was read from the message was left out already."""
     return result.outcome in _STOPS and result.sqlstate[:2] in _DATA_CLASSES
 
 
 def stops(result: Result) -> bool:
-    """Whether no other message would be stored either."""
+    """Whether the import must stop, because no other message would be stored either."""
     return result.outcome in _STOPS and not unfit(result)
 
 
 def advice(raw: bytes, result: Result, store: Store) -> str:
-    """What to do about a message that is a duplicate of one in quarantine; "" where there is nothing to do."""
+    """Return what to do about a message that is a duplicate of one in quarantine, or ""."""
     if result.outcome != DUPLICATE:
         return ""
     found = []
-    with suppress(StoreError):  # the message is stored, and a role that may only store need not know more
+    with suppress(StoreError):  # the message is stored; a role that may only store need not see more
         found = store.rows("SELECT FROM pipehandler.message WHERE id = %s AND state = 'failed'", [result.message])
     if not found:
         return ""
@@ -166,7 +166,7 @@ def _eml_files(folder: str) -> list[File]:
         if name.lower().endswith(".eml")
     ]
     if not found:
-        raise Refused("no Maildir, and no *.eml below it")
+        raise Refused("neither a Maildir nor a folder with *.eml files")
     return sorted(found)
 
 
@@ -182,7 +182,7 @@ def _mbox(name: str, path: str, largest: int) -> Iterator[Message]:
                 if size > largest:
                     yield Message(f"{name}#{number}", refused=_too_large(size, largest))
                 elif not size:
-                    yield Message(f"{name}#{number}", refused="there is nothing below its From line")
+                    yield Message(f"{name}#{number}", refused="nothing below its From line")
                 else:
                     yield Message(f"{name}#{number}", _QUOTED_LINE.sub(rb"\1", part.read()))
     finally:
@@ -195,5 +195,5 @@ def _too_large(size: int, largest: int) -> str:
 
 def _why(error: OSError) -> str:
     if error.errno == errno.ELOOP:
-        return "a symbolic link in a folder; name it itself"
+        return "a symbolic link in a folder; name its target"
     return os.strerror(error.errno or 0)

@@ -1,8 +1,8 @@
 """The envelope of a message (RFC 5321 2.3.1) as pipe(8) hands it over: in argv, one option for each macro.
 
 master.cf writes --name=${macro}, so that an empty value and one that begins with a dash both survive. The recipients
-follow a bare "--". Addresses come in their internal form, unquoted; bytes that are no UTF-8 are escaped, never dropped,
-because two different recipients must stay two.
+follow a bare "--". Addresses come in their internal form, unquoted. Bytes that are not UTF-8 are escaped, never dropped,
+so that two different recipients stay different.
 """
 
 import os
@@ -37,7 +37,7 @@ class UsageError(Undelivered):
 
 
 class Envelope(NamedTuple):
-    """Who sent a message to whom, and through which door it came; "" and None where Postfix does not say.
+    """Who sent a message to whom, and from which client it came; "" and None where Postfix has no value.
 
     sender: the reverse-path, "" for the null sender (RFC 5321 4.5.5).
     recipients: with the domain in lower case (RFC 5321 2.4); original_recipients: as they were before aliasing, in
@@ -59,7 +59,7 @@ class Envelope(NamedTuple):
 
 
 def from_argv(argv: Sequence[str]) -> Envelope:
-    """The envelope from the arguments after `deliver`.
+    """Return the envelope from the arguments after `deliver`.
 
     Raises UsageError for an argument that master.cf should not have written.
     """
@@ -85,10 +85,10 @@ def from_argv(argv: Sequence[str]) -> Envelope:
 
     originals = values.pop("original-recipient", [])
     if len(originals) not in (0, len(recipients)):
-        raise UsageError(f"{len(originals)} times --original-recipient for {len(recipients)} recipients")
+        raise UsageError(f"--original-recipient given {len(originals)} times for {len(recipients)} recipients")
     for name, given in values.items():
         if len(given) > 1:
-            raise UsageError(f"--{name} is there {len(given)} times; expected once")
+            raise UsageError(f"--{name} given {len(given)} times; expected once")
     once = {name: given[0] for name, given in values.items()}
     if "sender" not in once:
         raise UsageError("--sender= is missing; expected once, empty for the null sender")
@@ -109,7 +109,7 @@ def from_argv(argv: Sequence[str]) -> Envelope:
 
 
 def _shown(argument: str) -> str:
-    """For the log, where no addresses stand."""
+    """Show an argument for the log, which holds no addresses."""
     return "with an address" if "@" in argument else repr(argument)
 
 
@@ -120,7 +120,7 @@ def lower_domain(address: str) -> str:
 
 
 def _number(name: str, once: dict[str, str]) -> int | None:
-    """A macro that is a number; pipe(8) writes nothing or "unknown" where it has none."""
+    """Return a macro that is a number; None where pipe(8) has none and writes nothing or "unknown"."""
     value = once.get(name, "")
     if value in ("", "unknown"):
         return None
@@ -130,7 +130,7 @@ def _number(name: str, once: dict[str, str]) -> int | None:
 
 
 def _address(value: str) -> str | None:
-    """The client's IP address, or None where it is none ("unknown", a local submission)."""
+    """Return the client's IP address, or None for anything else ("unknown", a local submission)."""
     for family in (socket.AF_INET, socket.AF_INET6):
         try:
             socket.inet_pton(family, value)

@@ -1,12 +1,12 @@
-"""The envelope in a file: the fields that Postfix prepends when it delivers to one (local(8), virtual(8)), read and written.
+"""Read and write the envelope in a file: the fields that Postfix prepends when it delivers to one (local(8), virtual(8)).
 
     Return-Path: <SENDER>            the reverse-path, <> for the null sender (RFC 5321 4.4)
     X-Original-To: RECIPIENT         before aliasing
     Delivered-To: RECIPIENT
 
-Addresses stand there in their external form, with a local part in quotes where it needs them (RFC 5321 4.1.2); elsewhere
-they are in their internal form. These fields are no part of a message's identity (fingerprint.py), so a message that is
-written with them and read again is the same message.
+Addresses are in their external form here, with a local part in quotes where it needs them (RFC 5321 4.1.2); elsewhere they
+are in their internal form. These fields are not part of a message's identity (identity.py), so a message that is written
+with them and read again is the same message.
 """
 
 import re
@@ -20,8 +20,8 @@ _ATOMS = re.compile(r"[^\x00-\x20\x7f()<>\[\]:;@\\,.\"]+(\.[^\x00-\x20\x7f()<>\[
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)
 
 
-class Told(NamedTuple):
-    """The envelope that the fields tell, addresses in their internal form; None where a field is not there."""
+class EnvelopeFields(NamedTuple):
+    """The envelope in the fields, addresses in their internal form; None where a field is missing."""
 
     sender: str | None = None
     original_recipient: str | None = None
@@ -31,34 +31,34 @@ class Told(NamedTuple):
 _NAMES = {"sender": b"Return-Path", "original_recipient": b"X-Original-To", "recipient": b"Delivered-To"}
 
 
-def told(raw: bytes) -> Told:
-    """What the fields at the very top of `raw` tell; of several with one name the topmost, which is the latest."""
+def read_fields(raw: bytes) -> EnvelopeFields:
+    """Read the fields at the very top of `raw`; of several with one name the topmost counts, which is the latest."""
     found: dict[bytes, str] = {}
     for field in _FIELD.finditer(raw, 0, prepended(raw)):
         body = re.sub(rb"\r?\n|\r\Z", b"", field[2]).strip(b" \t")
         found.setdefault(field[1].lower(), _internal(body.decode("utf-8", "backslashreplace")))
-    return Told(**{name: found.get(field.lower()) for name, field in _NAMES.items()})
+    return EnvelopeFields(**{name: found.get(field.lower()) for name, field in _NAMES.items()})
 
 
-def with_fields(kept: bytes, raw: bytes, wanted: Told) -> bytes | None:
-    """`raw` below fields that tell `wanted`. `kept`: what was prepended to it when it was delivered, which stays.
+def with_fields(kept: bytes, raw: bytes, wanted: EnvelopeFields) -> bytes | None:
+    """Return `raw` below fields that say `wanted`. `kept`: what was prepended to it when it was delivered, which stays.
 
-    None where no fields can tell it: `raw` begins like the second line of a field, or an address with a line end.
+    None where no fields can say it: `raw` begins like the second line of a field, or an address has a line end.
     """
     mbox_line = _MBOX_LINE.match(kept)  # it would make an mbox of the file
     kept = kept[mbox_line.end() if mbox_line else 0 :]
-    there = told(kept)
+    present = read_fields(kept)
     line_end = b"\r\n" if raw.partition(b"\n")[0].endswith(b"\r") else b"\n"
     head = b""
     for name, field in _NAMES.items():
         address = getattr(wanted, name)
-        if address is not None and address != getattr(there, name):
+        if address is not None and address != getattr(present, name):
             text = f"<{_external(address)}>" if name == "sender" else _external(address)
             head += field + b": " + text.encode() + line_end
     head += kept
     whole = head + raw
-    got = told(whole)
-    same = all(address in (None, getattr(got, name)) for name, address in wanted._asdict().items())
+    written = read_fields(whole)
+    same = all(address in (None, getattr(written, name)) for name, address in wanted._asdict().items())
     return whole if same and prepended(whole) == len(head) else None
 
 

@@ -4,9 +4,9 @@
                  delivery. It is the same on every mail host; the recipients of one queue file share one message.
     fingerprint  SHA-256 that also recognises the message when the sending host transmitted it a second time and our own
                  Received field differs. Message-ID alone must not decide: it is the sender's to choose, so a
-                 guess could make somebody else's later message vanish.
+                 guess could make a later message of another sender disappear.
 
-The rules are part of what is stored: a change of them needs another version tag, and stores one more copy of whatever is
+The rules are part of what is stored: changing them needs another version tag, and stores one more copy of a message that is
 delivered again across the change.
 """
 
@@ -31,7 +31,7 @@ _FIELD_END = re.compile(rb"\n(?![ \t])")
 
 
 class Identity(NamedTuple):
-    """The names of one message.
+    """The identifiers of one message.
 
     id: the message id, in the usual text form of a UUID. fingerprint: 32 octets.
     prepended: how many octets at the beginning of the raw message are not part of the content.
@@ -43,13 +43,13 @@ class Identity(NamedTuple):
 
 
 def identify(raw: bytes) -> Identity:
-    """The identity of `raw`, a message as it came in."""
+    """Return the identity of `raw`, a message as it came in."""
     start = prepended(raw)
     return Identity(_uuid(hashlib.sha256(memoryview(raw)[start:]).digest()), _fingerprint(raw, start), start)
 
 
 def prepended(raw: bytes) -> int:
-    """How many octets at the beginning of `raw` a delivery agent wrote above the message."""
+    """Count the octets at the beginning of `raw` that a delivery agent wrote above the message."""
     mbox_line = _MBOX_LINE.match(raw)
     start = mbox_line.end() if mbox_line else 0
     if raw[start : start + 1] in (b" ", b"\t"):

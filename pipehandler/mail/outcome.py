@@ -1,9 +1,9 @@
-"""The outcome table: the one place where an exit status, an enhanced status code and the public text meet.
+"""The outcome table: the one place that joins an exit status, an enhanced status code and a public text.
 
 Every delivery ends in one of these. The line is what pipe(8) reads first: an enhanced status code (RFC 3463) that
 begins the output wins over the exit status, so the class of the code and the status must say the same (2 with 0,
 4 with a status that defers, 5 with one that bounces). Postfix shows the line to the outside sender: it never holds a host
-name, SQL, a path or anything of the message. What the operator needs beside it goes to the log.
+name, SQL, a path or content of the message. What the operator needs goes to the log.
 """
 
 import errno
@@ -39,7 +39,7 @@ QUARANTINED = Outcome("quarantined", "2.0.0", "stored, not parsed", EX_OK)
 
 STORE_UNAVAILABLE = Outcome("store_unavailable", "4.3.0", "message store unavailable", EX_TEMPFAIL)
 OUTAGE = Outcome("outage", "4.3.0", "message store unavailable", EX_TEMPFAIL)
-"""The same without trying: the database was found down a moment ago."""
+"""Not tried: the circuit breaker is open, because the database was down a moment ago."""
 STORE_FULL = Outcome("store_full", "4.3.1", "message store full", EX_TEMPFAIL)
 MISCONFIGURED = Outcome("misconfigured", "4.3.5", "mail system incorrectly configured", EX_TEMPFAIL)
 DEADLINE = Outcome("deadline", "4.3.0", "delivery took too long", EX_TEMPFAIL)
@@ -68,7 +68,7 @@ TABLE = (
     UNKNOWN_RECIPIENT,
     TOO_LARGE,
 )
-"""All outcomes there are; the README shows the same table, and a test compares them."""
+"""All outcomes; docs/outcomes.md shows the same table, and a test compares them."""
 
 
 NEWLY_STORED = frozenset({DELIVERED, QUARANTINED})

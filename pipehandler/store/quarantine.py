@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from ..mail.envelope_fields import Told, with_fields
+from ..mail.envelope_fields import EnvelopeFields, with_fields
 from . import mailbox
 from .connection import Store, StoreError
 from .mailbox import NoSuchMessage, Row
@@ -101,7 +101,7 @@ def export(store: Store, found: str, folder: Path) -> Iterator[Exported]:
     """
     raw = mailbox.raw(store, found)
     for delivery in store.rows(_BYTES, [found]):
-        told = Told(delivery["sender"], delivery["original_recipient"], delivery["recipient"])
+        told = EnvelopeFields(delivery["sender"], delivery["original_recipient"], delivery["recipient"])
         whole = with_fields(bytes(delivery["prepended"] or b""), raw, told)
         path = folder / f"{delivery['id']}-{found}.eml"
         yield Exported(path, delivery, whole is not None, _write(path, raw if whole is None else whole))

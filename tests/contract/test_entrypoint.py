@@ -303,7 +303,9 @@ def test_message_that_never_ends(handler: Handler) -> None:
 
 
 @COLD
-@pytest.mark.parametrize("limit", [*(f"--nofile={number}" for number in range(4, 12)), "--as=40000000", "--as=60000000"])
+@pytest.mark.parametrize(
+    "limit", [*(f"--nofile={number}" for number in range(4, 12)), "--as=40000000", "--as=60000000"]
+)
 def test_starved_handler(handler: Handler, database: Database, limit: str) -> None:
     """Without descriptors or memory the message is deferred as EX_OSERR: this host lacks something, the program has no fault."""
     ended = handler.run(["prlimit", limit, *handler.command()], MESSAGE)

@@ -63,7 +63,7 @@ def test_envelope_of_the_caller(console: Console, database: Database, folder: Pa
     done = console.run("import", path)
     assert (done.status, done.output.decode()) == (
         EX_DATAERR,
-        f"{path}: refused: it does not begin with Delivered-To or X-Original-To; give --recipient\n1 refused\n",
+        f"{path}: refused: it does not begin with Delivered-To or X-Original-To; use --recipient\n1 refused\n",
     )
     to = ["--recipient", "a@EXAMPLE.com", "--recipient", "a@example.com", "--recipient", "b@example.com"]
     assert "1 delivered" in console.run("import", path, *to).text
@@ -146,7 +146,7 @@ def test_folder(console: Console, database: Database, folder: Path) -> None:
     assert [line.partition(": ")[::2] for line in done.output.decode().splitlines()] == [
         (f"{folder}/mail/a.EML", f"delivered {identify(letter(1)).id}"),
         (f"{folder}/mail/b/2.eml", f"delivered {identify(letter(2)).id}"),
-        (f"{folder}/mail/b/link.eml", "refused: a symbolic link in a folder; name it itself"),
+        (f"{folder}/mail/b/link.eml", "refused: a symbolic link in a folder; name its target"),
         ("2 delivered, 1 refused", ""),
     ]
     (folder / "link").symlink_to(folder / "secret")
@@ -182,9 +182,9 @@ def test_what_cannot_be_read(console: Console, database: Database, folder: Path)
         said[name] = reason
     summary = next(name for name in said if "refused" in name)
     assert summary == "6 refused, 3 delivered"
-    assert said["fifo.eml"] == "refused: no file; give - to read a message or an mbox from stdin"
+    assert said["fifo.eml"] == "refused: not a regular file; use - to read a message or an mbox from stdin"
     assert said["empty"] == "refused: the file is empty"
-    assert said["nothing"] == "refused: no Maildir, and no *.eml below it"
+    assert said["nothing"] == "refused: neither a Maildir nor a folder with *.eml files"
     assert said["none"] == "refused: No such file or directory"
     for name in ("large", "box#1"):
         assert re.fullmatch("refused: 2[0-9]{3} octets, more than limits.message_size = 2000", said[name])
