@@ -133,13 +133,13 @@ def test_number(option: str, value: str, number: int | None) -> None:
         (["--sender=a", "b"], "'b'"),
         (["--sender=a", "--nexthop=x", "--", "b"], "'--nexthop=x'"),
         (["--sender=a", "--queue_id=x", "--", "b"], "'--queue_id=x'"),
-        (["--sender=a", "--sender=b", "--", "b"], "--sender is there 2 times"),
+        (["--sender=a", "--sender=b", "--", "b"], "--sender given 2 times"),
         (["--sender=a", "b@example.com"], "argument with an address"),
         (["--sender=a", "--size=-1", "--", "b"], "--size='-1'"),
         (["--sender=a", "--size=1e3", "--", "b"], "--size='1e3'"),
         (["--sender=a", "--size=٣", "--", "b"], "--size='٣'"),
         (["--sender=a", "--client-port=" + "9" * 19, "--", "b"], "--client-port='9999"),
-        (["--sender=a", "--original-recipient=x", "--", "b", "c"], "1 times --original-recipient for 2 recipients"),
+        (["--sender=a", "--original-recipient=x", "--", "b", "c"], "--original-recipient given 1 times for 2 recipients"),
     ],
 )
 def test_usage(argv: list[str], told: str) -> None:
