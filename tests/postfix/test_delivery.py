@@ -180,17 +180,17 @@ def test_transport_and_entrypoint_agree(mail: MailHost) -> None:
 
 
 def test_smtp_source(
-    mail: MailHost, stored: Database, pytestconfig: pytest.Config, load: Callable[..., None], way: str
+    mail: MailHost, stored: Database, pytestconfig: pytest.Config, load: Callable[..., None], mode: str
 ) -> None:
     """Each of many messages at once is one delivery, and every raw is byte-exact."""
     count = pytestconfig.getoption("--messages")
     sent = message(9, b"".join(b"line %d of a newsletter\n" % number for number in range(500)))
-    load(mail, sent, count, f"load-{way}@example.com")
+    load(mail, sent, count, f"load-{mode}@example.com")
     mail.drain(count)
     found = stored.rows(
         "SELECT d.recipient, r.raw FROM pipehandler.delivery d JOIN pipehandler.raw_message r USING (message)"
         " WHERE d.recipient LIKE %s AND d.sender = %s",
-        f"%load-{way}@example.com",
+        f"%load-{mode}@example.com",
         "source@example.org",
     )
     assert len(found) == len({row.recipient for row in found}) == count
