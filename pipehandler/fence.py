@@ -49,7 +49,7 @@ def deliver(argv: list[str]) -> None:
 
             finished = run(argv, _STARTED)
             status, line, after_reply = finished.result.outcome.status, finished.result.line, finished.after_reply
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 # no other status may leave here
         # It came from here or from an import, and perhaps nothing can be imported any more.
         exhausted = isinstance(error, MemoryError) or getattr(error, "errno", None) in _EXHAUSTED_ERRORS
         status, line = _EXHAUSTED if exhausted else _FAULT
@@ -60,12 +60,12 @@ def deliver(argv: list[str]) -> None:
 
     try:  # noqa: SIM105 # contextlib would have to be loaded
         posix.write(answer, line.encode("ascii", "replace") + b"\n")
-    except BaseException:  # noqa: S110 # pipe(8) has gone; Postfix delivers the message again
+    except BaseException:  # noqa: BLE001, S110 # pipe(8) has gone; Postfix delivers the message again
         pass
     try:
         if after_reply is not None:
             after_reply()
-    except BaseException:  # noqa: S110 # a log that cannot be written changes no status
+    except BaseException:  # noqa: BLE001, S110 # a log that cannot be written changes no status
         pass
     posix._exit(status)
 

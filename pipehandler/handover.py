@@ -18,7 +18,7 @@ Imports only what is built into the interpreter: this is all that most deliverie
 
 import posix
 import sys
-from _signal import alarm  # type: ignore[import-not-found]
+from _signal import alarm  # type: ignore[import-not-found] # typeshed leaves it out
 from _socket import AF_UNIX, SCM_RIGHTS, SO_PEERCRED, SOCK_SEQPACKET, SOL_SOCKET, socket
 
 TYPE_CHECKING = False  # typing itself is too costly for every delivery

@@ -7,9 +7,11 @@ import grp
 import os
 import shlex
 import stat
+import sys
 from collections.abc import Callable, Iterator
 
 from pipehandler.settings.config import Config, ConfigError, load
+from pipehandler.settings.extras import EXTRAS, install_command, is_installed
 
 from .database import account, check_database
 from .finding import Finding
@@ -33,6 +35,7 @@ def check_handler(path: str, maxproc: int = 0) -> list[Finding]:
         *_secret(path, config),
         *_state(config.state.directory),
         *_log(config.log.file),
+        *_sentry(config.sentry.dsn),
         *check_database(config, path, maxproc),
     ]
 
@@ -145,4 +148,15 @@ def _log(file: str) -> Iterator[Finding]:
             f"install -m 640 -o {account()} -g {_group()} /dev/null {name}"
             if not there
             else f"chown {account()} {name}",
+        )
+
+
+def _sentry(dsn: str) -> Iterator[Finding]:
+    if dsn and not is_installed("sentry"):
+        yield Finding(
+            "sentry-sdk",
+            f"sentry.dsn is set, but {sys.executable} has no sentry-sdk; the extra pipehandler[sentry] installs"
+            f" {EXTRAS['sentry'].requirement}",
+            "Deliveries continue as usual, but no internal fault is reported to Sentry.",
+            install_command("sentry"),
         )

@@ -6,6 +6,7 @@ from importlib import import_module
 import click
 
 from pipehandler import __version__
+from pipehandler.mail.sysexits import EX_UNAVAILABLE
 from pipehandler.settings.config import DEFAULT_PATH
 
 COMMANDS = {
@@ -30,6 +31,18 @@ COMMANDS = {
 """Each command and its place below this package."""
 
 
+class _LibpqMissing(click.ClickException):
+    """psycopg is there, and finds no libpq; its own text lists what it tried."""
+
+    exit_code = EX_UNAVAILABLE
+
+    def __init__(self, error: ImportError) -> None:
+        super().__init__(
+            f"PostgreSQL's library libpq cannot be loaded: {' '.join(str(error).split())}."
+            " Install the extra pipehandler[binary], or libpq for the whole system (Debian: libpq5)"
+        )
+
+
 class _Commands(click.Group):
     """The commands, each imported when it is asked for."""
 
@@ -40,7 +53,12 @@ class _Commands(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module, _, name = COMMANDS[cmd_name].partition(".")
-        command: click.Command = getattr(import_module(f".{module}", __package__), name)
+        try:
+            command: click.Command = getattr(import_module(f".{module}", __package__), name)
+        except ImportError as error:
+            if "psycopg" not in str(error):
+                raise
+            raise _LibpqMissing(error) from error
         return command
 
 

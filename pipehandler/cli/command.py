@@ -1,6 +1,7 @@
 """What the commands share: options of the whole program, errors as a line and a status, JSON.
 
-Exit statuses of all: 0; 2 wrong usage (click); 66 no such message; 69 the database does not answer; 78 wrong configuration.
+Exit statuses of all: 0; 2 wrong usage (click); 66 no such message; 69 the database does not answer, or a
+package is not installed; 78 wrong configuration.
 """
 
 import json
@@ -14,6 +15,7 @@ import click
 from pipehandler.cli.terminal import UNSAFE
 from pipehandler.mail.sysexits import EX_CONFIG, EX_NOINPUT, EX_UNAVAILABLE
 from pipehandler.settings.config import ConfigError, load
+from pipehandler.settings.extras import MissingExtraError
 from pipehandler.store.connection import Store, StoreError
 from pipehandler.store.mailbox import NoSuchMessage
 from pipehandler.store.migrate import MigrationError
@@ -44,7 +46,7 @@ def told() -> Iterator[None]:
         raise Failure(str(error), EX_CONFIG) from error
     except NoSuchMessage as error:
         raise Failure(str(error), EX_NOINPUT) from error
-    except ServeError as error:
+    except (MissingExtraError, ServeError) as error:
         raise Failure(str(error), EX_UNAVAILABLE) from error
     except StoreError as error:
         raise Failure(

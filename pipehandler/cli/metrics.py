@@ -12,6 +12,7 @@ from pipehandler.mail.sysexits import EX_CANTCREAT, EX_UNAVAILABLE
 from pipehandler.monitor.snapshot import Observation, observe
 from pipehandler.postfix.postconf import DEFAULT_DIRECTORY
 from pipehandler.settings.config import load
+from pipehandler.settings.extras import require
 
 from .command import Failure, told
 
@@ -64,6 +65,8 @@ def metrics(context: click.Context, output: str | None, listen: tuple[str, int] 
     """
     if output is not None and listen:
         raise click.UsageError("give --output or --listen, not both")
+    with told():
+        require("metrics", "pipehandler metrics")
     from pipehandler.monitor.metrics import exposition  # and with it all that a parser needs
 
     log = _Log()

@@ -46,7 +46,7 @@ class Endpoint(ThreadingHTTPServer):
     def server_bind(self) -> None:
         """Bind the socket, without asking the DNS for our name."""
         TCPServer.server_bind(self)
-        self.server_name, self.server_port = self.server_address[:2]  # type: ignore[assignment]
+        self.server_name, self.server_port = self.server_address[:2]  # type: ignore[assignment] # as HTTPServer has it
 
     def run(self) -> None:
         """Answer until SIGTERM or SIGINT, and until what is then under way is answered."""
@@ -90,7 +90,7 @@ class _Scrape(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         try:
             answer = self.server.gather()
-        except Exception:
+        except Exception:  # noqa: BLE001 # one failed scrape must not end the endpoint
             traceback.print_exc()
             self.send_error(500, "The metrics could not be gathered; the log says why")
             return

@@ -159,7 +159,7 @@ def _detect(octets: bytes) -> str | None:
         found = chardet.detect(bytes(sample))
     except MemoryError:
         raise  # the caller's limit
-    except Exception:  # a guess may fail
+    except Exception:  # noqa: BLE001 # a guess may fail, in whatever way chardet does
         return None
     name = codec(found["encoding"])
     return name if name and found["confidence"] > _CONFIDENCE and not name.startswith(_RARITIES) else None

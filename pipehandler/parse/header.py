@@ -154,7 +154,7 @@ class Header:
             return mailparser.parse_from_string("".join(lines) + "\n")
         except MemoryError:
             raise  # the caller's limit
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 # whatever mail-parser raises is a defect of the message
             self._notebook.note("decoder-failed", "", f"mail-parser: {type(error).__name__}")
             return None
 

@@ -59,7 +59,7 @@ _END = f"""
 UPDATE attempt SET status = ?, action = ?, code = ?, sqlstate = ?, size = ?, message = ?, reason = ?,
        {", ".join(f"{phase} = ?" for phase in PHASES)}
  WHERE id = ?
-"""  # noqa: S608
+"""  # noqa: S608 # the names are our own
 _LOST = "SELECT max(id) FROM attempt WHERE pid = ? AND queue_id IS ? AND status IS NULL"
 _TOLD = "INSERT INTO told VALUES (?, ?) ON CONFLICT DO UPDATE SET at = excluded.at WHERE at <= ? OR at > ?"
 _ADD_TOTAL = """

@@ -72,7 +72,7 @@ def _do(work: Callable[[], object]) -> NoReturn:
         # pipe(8) waits for whoever holds its pipe; should our parent die, it must not wait for us.
         os.closerange(0, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
         work()
-    except BaseException:  # noqa: S110 # it was to survive it, not to succeed
+    except BaseException:  # noqa: BLE001, S110 # only survival counts, not success
         pass
     finally:
         os._exit(0)

@@ -55,7 +55,7 @@ class Migration(NamedTuple):
     def script(self) -> str:
         """The statements of the file, and the one that records it."""
         record = (
-            "INSERT INTO pipehandler.migration (version, name, checksum)"  # noqa: S608
+            "INSERT INTO pipehandler.migration (version, name, checksum)"  # noqa: S608 # all three are our own
             f" VALUES ({self.version}, '{self.name}', '{self.checksum}');"
         )
         return f"-- {self.name}\n{self.statements}\n{record}\n"

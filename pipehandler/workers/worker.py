@@ -80,7 +80,7 @@ def work(channel: socket.socket, config: Config) -> NoReturn:
                 break
         store.close()
         status = 0
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 # the log says why, and the supervisor starts another
         with suppress(BaseException):
             log.write(log.line("worker", pid=os.getpid(), reason=described(error)), config.log, failed=True)
     finally:

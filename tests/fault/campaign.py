@@ -8,7 +8,7 @@ import platform
 import sys
 import time
 from collections.abc import Iterable
-from datetime import date
+from datetime import datetime
 
 from .ledger import Mode, Row, Scale
 
@@ -42,7 +42,8 @@ def main() -> int:
 
     logging.getLogger("pipehandler").addHandler(logging.NullHandler())  # that the database was away is no news here
     rows = []
-    print(f"{date.today()}, {os.cpu_count()} cores, Linux {platform.release()}, Python {platform.python_version()}\n")
+    today = datetime.now().astimezone().date()
+    print(f"{today}, {os.cpu_count()} cores, Linux {platform.release()}, Python {platform.python_version()}\n")
     print("| kind of fault | points | sent | lost | doubled | bounced | statuses seen |\n|---|---|---|---|---|---|---|")
     modes = [Mode(chosen.mode)] if chosen.mode else list(Mode)
     for kind, mode in runs(chosen.kinds or KINDS, modes):

@@ -78,7 +78,7 @@ class _Rush:
         """Nothing may end a thread unseen."""
         try:
             work(number)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 # a failure in a thread is noted, whatever it is
             self.row.note(f"expiry: {work.__name__}: {type(error).__name__}: {error}")
 
     def _deliver(self, number: int) -> None:

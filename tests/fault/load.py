@@ -97,7 +97,7 @@ class Load:
                 with self._lock:
                     self.ledger.send(raw, *recipients)
                     self.accepted += 1
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 # a failure in a thread is kept, whatever it is
             self._failed.append(error)
 
     def _next(self) -> int | None:

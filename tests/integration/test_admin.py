@@ -289,6 +289,7 @@ def test_postfix_lines() -> None:
     assert [line for line in everything.splitlines() if line.startswith("##### ")] == [
         *("##### master.cf", "##### main.cf", "##### pipehandler_status_filter"),
         "##### pgsql-recipients.cf",
+        *("##### pipehandler.sysusers", "##### pipehandler.tmpfiles"),
         *("##### pipehandler.socket", "##### pipehandler.service"),
         *("##### pipehandler-metrics.service", "##### pipehandler-expire.service", "##### pipehandler-expire.timer"),
         "##### pipehandler.rules.yml",

@@ -162,5 +162,8 @@ def test_a_right_that_is_taken_away(database: Database) -> None:
 def test_what_the_package_offers() -> None:
     """The package has what it says, and nothing else under a wrong name."""
     assert all(getattr(pipehandler, name) for name in pipehandler.__all__)
+    assert set(pipehandler.__all__) <= set(dir(pipehandler))
+    with pytest.raises(pipehandler.StoreError):
+        next(pipehandler.follow("host=127.0.0.1 port=1"))
     with pytest.raises(AttributeError, match="no attribute 'followed'"):
-        pipehandler.followed  # noqa: B018
+        pipehandler.followed  # noqa: B018 # the access is what raises

@@ -1,7 +1,12 @@
 """The schema explains itself and has what a PostgreSQL expert looks for first."""
 
+from pathlib import Path
+
 import pytest
 from harness.database import Database
+from reference import schema
+
+SCHEMA = Path(__file__).parents[2] / "docs" / "schema.md"
 
 # Everything in the schema that can carry a comment: what it is, and its comment.
 COMMENTS = """
@@ -36,6 +41,11 @@ def test_everything_has_a_comment(untouched: Database) -> None:
     rows = untouched.rows(COMMENTS)
     assert {row.what.partition(" ")[0] for row in rows} == {"schema", "relation", "column", "function", "role"}
     assert [row.what for row in rows if not row.comment] == []
+
+
+def test_documentation(untouched: Database) -> None:
+    """docs/schema.md is what every version of PostgreSQL says of the schema; otherwise run script/reference."""
+    assert SCHEMA.read_text("utf-8") == schema.page(untouched)
 
 
 def test_foreign_keys_have_indexes(untouched: Database) -> None:

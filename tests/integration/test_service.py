@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from harness import account
 from harness.database import Database
 from harness.handler import ENVIRONMENT, Handler
 from harness.mailhost import pipehandler
+from harness.missing import missing
 from harness.service import Service, begin, configure, ended, held, wait_until
 
 from pipehandler.handover import deliver_packet
@@ -298,6 +300,28 @@ def test_units(folder: Path) -> None:
         text=True,
     )
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(not account.IS_ROOT, reason="only root can give a directory away")
+def test_account_and_directories(folder: Path) -> None:
+    """systemd creates the account and the directories that the examples describe, in an empty root."""
+    (folder / "etc").mkdir()
+    for program, name, action in (
+        ("systemd-sysusers", "pipehandler.sysusers", []),
+        ("systemd-tmpfiles", "pipehandler.tmpfiles", ["--create"]),
+    ):
+        if shutil.which(program) is None:
+            missing(program)
+        example = pipehandler("postfix", name, "--user", "mailuser")
+        command = [program, f"--root={folder}", *action, "-"]
+        done = subprocess.run(command, input=example, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    name, _, user, group, *_, shell = (folder / "etc/passwd").read_text().strip().split(":")
+    assert (name, shell) == ("mailuser", "/usr/sbin/nologin")
+    assert (folder / "etc/group").read_text().startswith(f"mailuser:x:{group}:")
+    state, settings = (folder / "var/lib/pipehandler").stat(), (folder / "etc/pipehandler").stat()
+    assert (state.st_uid, state.st_gid, stat.S_IMODE(state.st_mode)) == (int(user), int(group), 0o700)
+    assert (settings.st_uid, stat.S_IMODE(settings.st_mode)) == (0, 0o755)
 
 
 # What it refuses, and what it says.

@@ -3,6 +3,7 @@
 import itertools
 import re
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from harness.database import Database
@@ -40,7 +41,7 @@ def message(number: int, body: bytes = b"hello\n", fields: bytes = b"") -> bytes
     )
 
 
-def rows(stored: Database, recipient: str) -> list[object]:
+def rows(stored: Database, recipient: str) -> list[Any]:
     """All that is stored for a recipient."""
     return stored.rows(
         "SELECT d.*, m.subject, m.state, m.defects, m.html_body, m.text_body, r.raw FROM pipehandler.delivery d"
@@ -51,38 +52,38 @@ def rows(stored: Database, recipient: str) -> list[object]:
 
 
 @pytest.fixture
-def delivered(mail: MailHost, stored: Database, recipient: str) -> Callable[..., object]:
+def delivered(mail: MailHost, stored: Database, recipient: str) -> Callable[..., Any]:
     """Send one message, and return its row; the bytes were compared, and nothing was deferred."""
 
     def deliver(
         sent: bytes, to: str = recipient, sender: str = "sender@example.org", **options: tuple[str, ...]
-    ) -> object:
+    ) -> Any:
         mail.send(sent, sender, to, **options)
         mail.drain()
         (row,) = rows(stored, to)
-        received = _RECEIVED.match(row.raw)  # type: ignore[attr-defined]
+        received = _RECEIVED.match(row.raw)
         assert received
-        assert row.raw[received.end() :] == sent  # type: ignore[attr-defined]
-        assert row.prepended is None  # type: ignore[attr-defined]
-        assert not [defect for defect in row.defects if defect["code"] == "shorter-than-told"]  # type: ignore[attr-defined]
+        assert row.raw[received.end() :] == sent
+        assert row.prepended is None
+        assert not [defect for defect in row.defects if defect["code"] == "shorter-than-told"]
         assert [attempt["status"] for attempt in mail.deliveries(to)] == ["sent"]
         return row
 
     return deliver
 
 
-def test_one_message(delivered: Callable[..., object], mail: MailHost, recipient: str) -> None:
+def test_one_message(delivered: Callable[..., Any], mail: MailHost, recipient: str) -> None:
     """A message becomes one row with its exact bytes, its envelope, and its id in Postfix's log."""
     row = delivered(message(1))
     (attempt,) = mail.deliveries(recipient)
     assert attempt["dsn"] == "2.0.0"
-    assert f"(2.0.0 stored {row.message})" in attempt["text"]  # type: ignore[attr-defined]
-    assert row.queue_id == attempt["queue_id"]  # type: ignore[attr-defined]
-    assert (row.sender, row.original_recipient) == ("sender@example.org", recipient)  # type: ignore[attr-defined]
-    assert str(row.client_address) == "127.0.0.1"  # type: ignore[attr-defined]
-    assert row.client_port > 0  # type: ignore[attr-defined]
-    assert row.client_protocol == "ESMTP"  # type: ignore[attr-defined]
-    assert (row.subject, row.state, row.defects) == ("test", "parsed", [])  # type: ignore[attr-defined]
+    assert f"(2.0.0 stored {row.message})" in attempt["text"]
+    assert row.queue_id == attempt["queue_id"]
+    assert (row.sender, row.original_recipient) == ("sender@example.org", recipient)
+    assert str(row.client_address) == "127.0.0.1"
+    assert row.client_port > 0
+    assert row.client_protocol == "ESMTP"
+    assert (row.subject, row.state, row.defects) == ("test", "parsed", [])
 
 
 def test_two_recipients(mail: MailHost, stored: Database) -> None:
@@ -90,8 +91,8 @@ def test_two_recipients(mail: MailHost, stored: Database) -> None:
     mail.send(message(2), "sender@example.org", "one@example.com", "two@example.com")
     mail.drain()
     (one,), (two,) = rows(stored, "one@example.com"), rows(stored, "two@example.com")
-    assert one.message == two.message  # type: ignore[attr-defined]
-    assert one.queue_id == two.queue_id  # type: ignore[attr-defined]
+    assert one.message == two.message
+    assert one.queue_id == two.queue_id
 
 
 def test_sent_twice(mail: MailHost, stored: Database, recipient: str) -> None:
@@ -101,14 +102,14 @@ def test_sent_twice(mail: MailHost, stored: Database, recipient: str) -> None:
         mail.drain()
     (row,) = rows(stored, recipient)
     texts = [attempt["text"] for attempt in mail.deliveries(recipient)]
-    assert [f"stored {row.message}" in texts[0], f"stored before {row.message}" in texts[1]] == [True, True]  # type: ignore[attr-defined]
+    assert [f"stored {row.message}" in texts[0], f"stored before {row.message}" in texts[1]] == [True, True]
 
 
 @pytest.mark.parametrize("sender", ["", "-f@example.org", "--@example.org", "we ird@example.org", "a+b@example.org"])
-def test_senders(delivered: Callable[..., object], sender: str) -> None:
+def test_senders(delivered: Callable[..., Any], sender: str) -> None:
     """The null sender stays empty, and no sender is taken for an option."""
     quoted = f'"{sender.partition("@")[0]}"@example.org' if " " in sender else sender
-    assert delivered(message(4), sender=quoted).sender == sender  # type: ignore[attr-defined]
+    assert delivered(message(4), sender=quoted).sender == sender
 
 
 @pytest.mark.parametrize(
@@ -126,15 +127,15 @@ def test_recipients(mail: MailHost, stored: Database, given: str, stored_as: str
     mail.send(message(5), "sender@example.org", given)
     mail.drain()
     (row,) = rows(stored, stored_as)
-    assert row.original_recipient == given  # type: ignore[attr-defined]
+    assert row.original_recipient == given
 
 
-def test_smtputf8(delivered: Callable[..., object], recipient: str) -> None:
+def test_smtputf8(delivered: Callable[..., Any], recipient: str) -> None:
     """Internationalised addresses (RFC 6531) and 8-bit header fields arrive as they were sent."""
     to, sender = f"받는이-{recipient}", "보내는이@example.org"
     sent = message(6, fields="Comments: 한국어 머리글\n".encode())
     row = delivered(sent, to=to, sender=sender, options=("SMTPUTF8", "BODY=8BITMIME"))
-    assert (row.recipient, row.sender) == (to, sender)  # type: ignore[attr-defined]
+    assert (row.recipient, row.sender) == (to, sender)
 
 
 @pytest.mark.parametrize(
@@ -151,13 +152,13 @@ def test_smtputf8(delivered: Callable[..., object], recipient: str) -> None:
     ],
     ids=["dots", "long-line", "8bit", "empty-lines", "no-body", "from", "many-lines", "no-last-line-end"],
 )
-def test_bodies(delivered: Callable[..., object], body: bytes) -> None:
+def test_bodies(delivered: Callable[..., Any], body: bytes) -> None:
     """Lines that begin with a dot, very long ones and 8-bit ones are stored byte for byte, and none is taken for cut."""
     # SMTP has no way to send a message without a line end at its end.
     delivered(message(7, body if body.endswith(b"\n") or not body else body + b"\n"))
 
 
-def test_large(delivered: Callable[..., object]) -> None:
+def test_large(delivered: Callable[..., Any]) -> None:
     """A message of 8 MB with an attachment is stored byte for byte."""
     lines = b"QUFB" * 19 + b"\n"
     fields = b"Content-Type: application/octet-stream\nContent-Transfer-Encoding: base64\n"
@@ -179,17 +180,17 @@ def test_transport_and_entrypoint_agree(mail: MailHost) -> None:
 
 
 def test_smtp_source(
-    mail: MailHost, stored: Database, pytestconfig: pytest.Config, load: Callable[..., None], way: str
+    mail: MailHost, stored: Database, pytestconfig: pytest.Config, load: Callable[..., None], mode: str
 ) -> None:
     """Each of many messages at once is one delivery, and every raw is byte-exact."""
     count = pytestconfig.getoption("--messages")
     sent = message(9, b"".join(b"line %d of a newsletter\n" % number for number in range(500)))
-    load(mail, sent, count, f"load-{way}@example.com")
+    load(mail, sent, count, f"load-{mode}@example.com")
     mail.drain(count)
     found = stored.rows(
         "SELECT d.recipient, r.raw FROM pipehandler.delivery d JOIN pipehandler.raw_message r USING (message)"
         " WHERE d.recipient LIKE %s AND d.sender = %s",
-        f"%load-{way}@example.com",
+        f"%load-{mode}@example.com",
         "source@example.org",
     )
     assert len(found) == len({row.recipient for row in found}) == count

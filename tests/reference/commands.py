@@ -1,0 +1,81 @@
+"""The commands of the program, as click knows them, and docs/cli.md."""
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import click
+
+from pipehandler.cli import cli
+
+PROGRAM = "pipehandler"
+_WIDTH = 100  # columns
+
+_HEAD = """# Commands
+
+The options and arguments of every command, as `--help` prints them.
+`--config` and `--conninfo` come before the command: `pipehandler --config FILE list`.
+
+<!-- Written by script/reference from the help texts in pipehandler/cli/. -->
+"""
+
+
+class Command(NamedTuple):
+    """One command. name: all its words, such as "pipehandler address new"; context: what click needs to describe it."""
+
+    name: str
+    context: click.Context
+
+    @property
+    def summary(self) -> str:
+        """The first sentence of its help."""
+        return self.context.command.get_short_help_str(limit=1000).rstrip(".")
+
+    @property
+    def description(self) -> list[str]:
+        """The paragraphs of its help."""
+        return [" ".join(paragraph.split()) for paragraph in (self.context.command.help or "").split("\n\n")]
+
+    @property
+    def usage(self) -> list[str]:
+        """What follows its name: [OPTIONS], the names of its arguments."""
+        return self.context.command.collect_usage_pieces(self.context)
+
+    @property
+    def options(self) -> list[tuple[str, str]]:
+        """Its options: ("-h, --help", "what it means")."""
+        parameters = self.context.command.get_params(self.context)
+        records = [each.get_help_record(self.context) for each in parameters if isinstance(each, click.Option)]
+        return [record for record in records if record]
+
+
+def commands() -> Iterator[Command]:
+    """The program, and then each command in alphabetical order, a group before what is in it."""
+    yield from _below(click.Context(cli, info_name=PROGRAM, terminal_width=_WIDTH, **cli.context_settings))
+
+
+def _below(context: click.Context) -> Iterator[Command]:
+    yield Command(context.command_path, context)
+    if isinstance(context.command, click.Group):
+        for name in context.command.list_commands(context):
+            command = context.command.get_command(context, name)
+            assert command
+            yield from _below(
+                click.Context(
+                    command, parent=context, info_name=name, terminal_width=_WIDTH, **command.context_settings
+                )
+            )
+
+
+def page() -> str:
+    """docs/cli.md."""
+    found = list(commands())
+    parts = [_HEAD]
+    parts += [f"- [{command.name}](#{_anchor(command.name)}): {command.summary}" for command in found[1:]]
+    for command in found:
+        parts += ["", f"## {command.name}", "", "```text", command.context.get_help(), "```"]
+    return "\n".join(parts) + "\n"
+
+
+def _anchor(heading: str) -> str:
+    return re.sub(r"[^\w-]", "", heading.lower().replace(" ", "-"))
