@@ -15,7 +15,8 @@ from typing import Any
 
 from pipehandler.mail.outcome import MISCONFIGURED
 from pipehandler.settings.config import Config
-from pipehandler.store.connection import Store, StoreError
+from pipehandler.store.connection import Store
+from pipehandler.store.errors import StoreError
 from pipehandler.store.health import health
 from pipehandler.store.migrate import migrations
 

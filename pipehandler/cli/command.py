@@ -16,7 +16,8 @@ from pipehandler.cli.terminal import UNSAFE
 from pipehandler.mail.sysexits import EX_CONFIG, EX_NOINPUT, EX_UNAVAILABLE
 from pipehandler.settings.config import ConfigError, load
 from pipehandler.settings.extras import MissingExtraError
-from pipehandler.store.connection import Store, StoreError
+from pipehandler.store.connection import Store
+from pipehandler.store.errors import StoreError
 from pipehandler.store.mailbox import NoSuchMessage
 from pipehandler.store.migrate import MigrationError
 from pipehandler.workers.listener import ServeError

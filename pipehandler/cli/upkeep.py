@@ -7,7 +7,8 @@ from contextlib import contextmanager
 import click
 
 from pipehandler.mail.sysexits import EX_UNAVAILABLE
-from pipehandler.store.connection import Store, StoreError
+from pipehandler.store.connection import Store
+from pipehandler.store.errors import StoreError
 
 from .command import Failure, opened_store
 

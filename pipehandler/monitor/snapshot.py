@@ -16,7 +16,8 @@ from ..postfix.postconf import DEFAULT_DIRECTORY
 from ..postfix.postqueue import Queued, QueueError, queued
 from ..record.journal import NAME
 from ..settings.config import Config
-from ..store.connection import Store, StoreError
+from ..store.connection import Store
+from ..store.errors import StoreError
 from ..store.health import Health, health
 from ..store.migrate import migrations
 from ..workers.listener import ServeError

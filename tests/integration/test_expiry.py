@@ -28,7 +28,9 @@ from pipehandler.mail.parsed import ParsedMessage
 from pipehandler.mail.sysexits import EX_CONFIG, EX_NOINPUT, EX_UNAVAILABLE
 from pipehandler.settings.retention import Rule
 from pipehandler.store import expiry, mailbox, quarantine
-from pipehandler.store.connection import Store, Stored, StoreError
+from pipehandler.store.connection import Store
+from pipehandler.store.errors import StoreError
+from pipehandler.store.ingest import Stored
 from pipehandler.store.mailbox import NoSuchMessage
 
 PICTURE = (

@@ -13,7 +13,7 @@ from harness.service import wait_until
 from harness.stream import Coming, announce, ingest, stored, writing
 
 import pipehandler
-from pipehandler.store.connection import StoreError
+from pipehandler.store.errors import StoreError
 
 LONG = 30.0
 """Seconds between two polls: what comes before that was woken."""

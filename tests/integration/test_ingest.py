@@ -18,7 +18,9 @@ from hypothesis import strategies as st
 from pipehandler.mail import outcome
 from pipehandler.mail.parsed import Attachment, Defect, ParsedMessage
 from pipehandler.store import mailbox
-from pipehandler.store.connection import DataRefused, Store, Stored, StoreError
+from pipehandler.store.connection import Store
+from pipehandler.store.errors import DataRefused, StoreError
+from pipehandler.store.ingest import Stored
 
 OTHER = MESSAGE.replace(b"one", b"two")
 NUMBERS = itertools.count()

@@ -15,7 +15,8 @@ from harness.submission import submission
 from pipehandler.mail.parsed import Defect, ParsedMessage
 from pipehandler.mail.sysexits import EX_CANTCREAT, EX_NOINPUT, EX_UNAVAILABLE
 from pipehandler.store import quarantine
-from pipehandler.store.connection import Store, Stored
+from pipehandler.store.connection import Store
+from pipehandler.store.ingest import Stored
 from pipehandler.store.mailbox import NoSuchMessage
 
 BROKEN = b"Received: by mx\nSubject: broken\nMessage-ID: <broken@example.org>\n\nFrom here on\n>From there\nbody\n"
