@@ -55,7 +55,7 @@ def reparse(
         config = load(context.obj["config"])
     with opened_for_upkeep(context) as store:
         if names:
-            found = iter(list(dict.fromkeys(mailbox.message(store, name)["id"] for name in names)))
+            found = iter(list(dict.fromkeys(mailbox.message(store, name).id for name in names)))
         else:
             found = core.chosen(store, which, str(after) if after else None)
 

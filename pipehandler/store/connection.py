@@ -11,7 +11,7 @@ from typing import Any, TypeVar, overload
 
 import psycopg
 from psycopg.pq import TransactionStatus
-from psycopg.rows import args_row, class_row, dict_row
+from psycopg.rows import args_row, kwargs_row
 
 from ..mail.outcome import STORE_UNAVAILABLE
 from . import notify
@@ -74,7 +74,7 @@ class Store:
         try:
             connection = self.connect()
             with translated():
-                rows = connection.cursor(row_factory=class_row(Stored)).execute(INGEST, arguments).fetchall()
+                rows = connection.cursor(row_factory=kwargs_row(Stored)).execute(INGEST, arguments).fetchall()
             # Committed: the server reports idle (ReadyForQuery) only after the commit.
             if not self._idle():
                 raise StoreError(STORE_UNAVAILABLE, "the server did not confirm the commit")
@@ -141,21 +141,23 @@ class Store:
     # Statements. None of them is ever built from input.
 
     @overload
-    def rows(self, statement: str, parameters: Parameters = (), *, row: type[_T], binary: bool = False) -> list[_T]: ...
+    def rows(
+        self, statement: str, parameters: Parameters = (), *, row: Callable[..., _T], binary: bool = False
+    ) -> list[_T]: ...
 
     @overload
     def rows(self, statement: str, parameters: Parameters = (), *, binary: bool = False) -> list[dict[str, Any]]: ...
 
     def rows(
-        self, statement: str, parameters: Parameters = (), *, row: type[Any] = dict, binary: bool = False
+        self, statement: str, parameters: Parameters = (), *, row: Callable[..., Any] = dict, binary: bool = False
     ) -> list[Any]:
         """The rows that `statement` returns.
 
-        row: the class that is called with the columns of each row by name; without it each row is a dict. binary: octets are sent
+        row: what is called with the columns of each row by name, such as a NamedTuple; without it each row is a dict. binary: octets are sent
         as they are, in half the memory.
         """
         with translated():
-            cursor = self.connect().cursor(row_factory=dict_row if row is dict else class_row(row))
+            cursor = self.connect().cursor(row_factory=kwargs_row(row))
             return cursor.execute(statement, parameters, binary=binary).fetchall()
 
     def values(self, statement: str, parameters: Parameters = (), *, of: Callable[[Any], _T]) -> list[_T]:

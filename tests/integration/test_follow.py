@@ -135,7 +135,7 @@ def test_a_standby(own_database: Database) -> None:
     ("conninfo", "cursor", "told"),
     [
         ("host=/nowhere dbname=mail", "", "connection"),
-        ("what", "", "no libpq connection string"),
+        ("what", "", "not a libpq connection string"),
         ("{handler}", "", "permission denied"),
         ("{reader}", "x-y", "is no cursor"),
         ("{reader}", f"{1 << 60}-1", "of another cluster"),

@@ -126,7 +126,7 @@ def test_export_overwrites_nothing(console: Console, database: Database, folder:
         make()
         done = console.run("quarantine", "export", stored.message, "--to", folder)
         assert (done.status, done.output) == (EX_CANTCREAT, b"")
-        assert f"{path} is there already and differs" in done.errors
+        assert f"{path} exists and differs" in done.errors
         assert not target.exists()
         path.rmdir() if path.is_dir() else path.unlink()
     assert not [name for name in folder.iterdir() if name.name.startswith(".")]
