@@ -4,7 +4,6 @@ What the content of a message does to the parser or to the database becomes data
 `outcome_of` says what it means.
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -46,7 +45,7 @@ class Session:
     @property
     def mail_host(self) -> str:
         """The name of this mail host in delivery.mail_host."""
-        return self.config.store.mail_host or os.uname().nodename
+        return self.config.mail_host
 
 
 def deliver(

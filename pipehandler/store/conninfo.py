@@ -36,8 +36,9 @@ def uri(conninfo: str) -> str:
 
 def for_user(conninfo: str, user: str) -> str:
     """`conninfo` for another user, without the secrets of the first one. Raises StoreError."""
+    given = parameters(conninfo)
     secret = {*_secrets(conninfo), "passfile"}
-    kept = {name: value for name, value in parameters(conninfo).items() if name not in secret}
+    kept = {name: value for name, value in given.items() if name not in secret}
     return make_conninfo("", **{**kept, "user": user})
 
 

@@ -77,15 +77,16 @@ _PERMANENT_CLASSES = frozenset(
     }
 )
 
-INGEST_GROUP = "pipehandler_ingest"
+HANDLER = "pipehandler_ingest; `pipehandler check` prints the GRANT"
+"""The group of the role that delivers, for `hint`."""
 
 _HINTS = {
     _INVALID_AUTHORIZATION: "the role may not log in: correct pg_hba.conf or the passfile, see `pipehandler check`",
     _INVALID_CATALOG_NAME: "create the database, or correct database.conninfo",
     _INVALID_SCHEMA_NAME: "there is no schema pipehandler: run `pipehandler migrate`",
     _SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION: "the schema is missing or older than this program: run `pipehandler migrate`",
-    _TRANSACTION_ROLLBACK: "another transaction changed the same rows; it is tried again",
-    INSUFFICIENT_PRIVILEGE: "the role lacks a right: connect as a member of {group}, see `pipehandler check`",
+    _TRANSACTION_ROLLBACK: "another transaction changed the same rows: trying again resolves it",
+    INSUFFICIENT_PRIVILEGE: "the role lacks a right: it must be a member of {group}",
     UNDEFINED_FUNCTION: "the schema is older than this program: run `pipehandler migrate`",
     READ_ONLY_SQL_TRANSACTION: (
         "this server is read-only: name all servers in database.conninfo, with target_session_attrs=read-write"
@@ -157,10 +158,10 @@ def concerns_data(sqlstate: str) -> bool:
     return sqlstate[:2] in _DATA_CLASSES
 
 
-def hint(sqlstate: str, group: str = INGEST_GROUP) -> str:
+def hint(sqlstate: str, group: str = HANDLER) -> str:
     """What an operator can do about an error of the database, "" where nothing is known.
 
-    group: the group role, or roles, that have the right which 42501 says is missing.
+    group: the group role whose right is missing after 42501, and where to set that.
     """
     return (_HINTS.get(sqlstate) or _HINTS.get(sqlstate[:2], "")).format(group=group)
 

@@ -284,7 +284,7 @@ def test_content_that_is_gone(console: Console, database: Database) -> None:
     run(database)
     told = console.run("attachment", stored.delivery, 1)
     assert told.status == EX_NOINPUT
-    assert "store.attachments was false, or a rule of retention has removed it" in told.errors
+    assert "store.attachments was false, or [[retention]] has removed it" in told.errors
     before = everything(database, "attachment")
     assert console.run("reparse", "--all").text == "1 tried, 0 changed, 1 parsed again\n"
     assert everything(database, "attachment") == before
