@@ -24,8 +24,9 @@ BATCH = 500
 APPLIED, CHANGED = "applied", "changed"
 """After a change of the rules: deliveries to which they were applied, and those of them that are now kept for another time."""
 
-DELIVERIES, MESSAGES, RAWS, ATTACHMENTS, LEASES = "deliveries", "messages", "raws", "attachments", "leases"
-"""What was removed. raws, attachments: the raw bytes, and the contents of attachments, of messages that stay."""
+DELIVERIES, MESSAGES, ATTACHMENTS, LEASES = "deliveries", "messages", "attachments", "leases"
+RAW_MESSAGES = "raw_messages"
+"""What was removed. raw_messages, attachments: the raw bytes, and the contents of attachments, of messages that stay."""
 
 WAITING = "waiting"
 """A transaction that may have read the old rules is still running: the next run applies the new ones to stored mail."""
@@ -49,7 +50,7 @@ SELECT count(*)
 """
 _APPLY = "SELECT waits, applied, changed FROM pipehandler.apply_retention(%s)"
 _EXPIRE = """
-SELECT reached::text AS next_from, deliveries, messages, raws, attachments FROM pipehandler.expire(%s, %s::timestamptz)
+SELECT reached::text AS next_from, deliveries, messages, raws AS raw_messages, attachments FROM pipehandler.expire(%s, %s::timestamptz)
 """
 _LEASES = "SELECT reached::text AS next_from, leases FROM pipehandler.remove_leases(%s, %s::timestamptz, %s::interval)"
 
@@ -69,7 +70,7 @@ message AS (
 )
 SELECT NULL AS next_from, coalesce(sum(m.deliveries), 0)::bigint AS deliveries, count(*) FILTER (WHERE m.expired) AS messages,
        count(*) FILTER (WHERE NOT m.expired AND NOT m.raw AND EXISTS (
-           SELECT FROM pipehandler.raw_message r WHERE r.message = m.message)) AS raws,
+           SELECT FROM pipehandler.raw_message r WHERE r.message = m.message)) AS raw_messages,
        coalesce(sum((SELECT count(*) FROM pipehandler.attachment a WHERE a.message = m.message AND a.content IS NOT NULL))
                 FILTER (WHERE NOT m.expired AND NOT m.attachments), 0)::bigint AS attachments,
        (SELECT count(*) FROM pipehandler.address a WHERE a.expires_at <= now() - %s::interval) AS leases
@@ -89,7 +90,7 @@ class _Removed(NamedTuple):
     next_from: str | None
     deliveries: int = 0
     messages: int = 0
-    raws: int = 0
+    raw_messages: int = 0
     attachments: int = 0
     leases: int = 0
 
@@ -99,7 +100,7 @@ class _Removed(NamedTuple):
             {
                 DELIVERIES: self.deliveries,
                 MESSAGES: self.messages,
-                RAWS: self.raws,
+                RAW_MESSAGES: self.raw_messages,
                 ATTACHMENTS: self.attachments,
                 LEASES: self.leases,
             }

@@ -23,5 +23,6 @@ class Health(NamedTuple):
 
 def health(store: Store) -> Health:
     """Query the database. Raises StoreError; with 42883 or 3F000 the schema is older than this function."""
-    (row,) = store.rows("SELECT * FROM pipehandler.health()", row=Health)
-    return row
+    (row,) = store.rows("SELECT * FROM pipehandler.health()")
+    # A newer schema may return more.
+    return Health(**{name: row[name] for name in Health._fields if name in row})

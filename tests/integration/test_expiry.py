@@ -142,7 +142,7 @@ def test_bytes_and_attachments_go_earlier(every_database: Database) -> None:
         age(database, "a@example.com", column=column)
     assert run(database) == {}
     age(database, "b@example.com")
-    assert run(database) == {"deliveries": 1, "raws": 1, "attachments": 1}
+    assert run(database) == {"deliveries": 1, "raw_messages": 1, "attachments": 1}
     assert (count(database, "message"), count(database, "raw_message"), count(database, "attachment")) == (1, 0, 1)
     store(database, PICTURE, "c@example.com")
     assert (count(database, "raw_message"), count(database, "attachment", "content IS NOT NULL")) == (1, 1)
@@ -560,7 +560,7 @@ def test_against_deliveries(database: Database) -> None:
             chance = random.Random(number)
             for turn in range(3000):
                 together.wait(60)
-                if turn >= 60 and removed["messages"] and removed["raws"]:
+                if turn >= 60 and removed["messages"] and removed["raw_messages"]:
                     break
                 together.wait(60)
                 if number == 0:
@@ -610,7 +610,7 @@ def test_against_deliveries(database: Database) -> None:
     assert failures == []
     assert removed["deliveries"] > 0
     assert removed["messages"] > 0
-    assert removed["raws"] > 0
+    assert removed["raw_messages"] > 0
     database.execute("SELECT pipehandler.remove_lease(lease) FROM pipehandler.address")
     database.execute(
         "UPDATE pipehandler.delivery SET expires_at = now() WHERE recipient = 'over@example.com'"
