@@ -1,7 +1,7 @@
 """Leases of recipient addresses: the queries behind `pipehandler address`.
 
-A lease is one period of one address. Its name is its number, or its address, which means the lease that the address has now or,
-without one, had last. Every function raises StoreError if the database fails.
+A lease is one period of one address. Its name is its number, or its address, which means the lease that the address has
+now or, without one, had last. Every function raises StoreError if the database fails.
 """
 
 from collections.abc import Iterator
@@ -113,10 +113,10 @@ def _find(store: Store, name: str) -> Lease:
     else:
         condition = "a.address = pipehandler.canonical(%s::text) AND NOT a.superseded"
     statement = f"SELECT {_COLUMNS} FROM pipehandler.address a WHERE {condition}"  # noqa: S608 # constant
-    found = store.rows(statement, [name], row=Lease)
-    if not found:
+    rows = store.rows(statement, [name], row=Lease)
+    if not rows:
         raise NoSuchLease(f"there is no lease {name}; `pipehandler address list` shows all")
-    return found[0]
+    return rows[0]
 
 
 @contextmanager

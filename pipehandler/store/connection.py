@@ -1,8 +1,8 @@
 """The connection to PostgreSQL, and the commit point of every message.
 
-One message is one call of the SQL function pipehandler.ingest in autocommit mode: one round trip, one transaction. An uncertain
-commit (the connection ends before the server's answer) is a temporary failure, never a success: the redelivery finds the stored
-row and is a duplicate. Every method raises StoreError and nothing of psycopg.
+One message is one call of the SQL function pipehandler.ingest in autocommit mode: one round trip, one transaction. An
+uncertain commit (the connection ends before the server's answer) is a temporary failure, never a success: the
+redelivery finds the stored row and is a duplicate. Every method raises StoreError and nothing of psycopg.
 """
 
 from collections.abc import Callable, Sequence
@@ -52,9 +52,9 @@ class Store:
     def ingest(self, request: IngestRequest) -> list[Stored]:
         """Store one message for its recipients, all or nothing: THE COMMIT POINT.
 
-        Returns the result for each recipient that was not rejected (request.recipients), after the transaction was committed.
-        Raises DataRefused if the server refuses the parsed view, StoreError otherwise. After either, nothing was
-        stored, or it is not known whether it was; ingest is idempotent, so both are retried.
+        Returns the result for each recipient that was not rejected (request.recipients), after the transaction was
+        committed. Raises DataRefused if the server refuses the parsed view, StoreError otherwise. After either, nothing
+        was stored, or that is not known; storing the same message again is safe.
         """
         arguments = request.arguments()
         recipients = len(set(request.envelope.recipients))
@@ -106,15 +106,15 @@ class Store:
         return self._connection
 
     def _open(self, timeouts: dict[str, int]) -> psycopg.Connection[Any]:
-        given = parameters(self._conninfo)
+        settings = parameters(self._conninfo)
         options = " ".join(f"-c {name}={value}" for name, value in timeouts.items())
-        given["options"] = f"{given.get('options') or ''} {options}".strip()
-        given.setdefault("application_name", "pipehandler")
-        given["connect_timeout"] = int(max(2, min(self._connect_timeout, self.remaining())))
+        settings["options"] = f"{settings.get('options') or ''} {options}".strip()
+        settings.setdefault("application_name", "pipehandler")
+        settings["connect_timeout"] = int(max(2, min(self._connect_timeout, self.remaining())))
         # A host that died sends nothing; the kernel notices that nothing is acknowledged any more.
-        given.setdefault("tcp_user_timeout", 1000 * self._connect_timeout)
+        settings.setdefault("tcp_user_timeout", 1000 * self._connect_timeout)
         with translated():
-            return psycopg.connect(autocommit=True, client_encoding="utf8", prepare_threshold=None, **given)
+            return psycopg.connect(autocommit=True, client_encoding="utf8", prepare_threshold=None, **settings)
 
     @property
     def socket(self) -> int | None:
@@ -153,8 +153,8 @@ class Store:
     ) -> list[Any]:
         """The rows that `statement` returns.
 
-        row: what is called with the columns of each row by name, such as a NamedTuple; without it each row is a dict. binary: octets are sent
-        as they are, in half the memory.
+        row: what is called with the columns of each row by name, such as a NamedTuple; without it each row is a dict.
+        binary: octets are sent as they are, in half the memory.
         """
         with translated():
             cursor = self.connect().cursor(row_factory=kwargs_row(row))
@@ -173,8 +173,8 @@ class Store:
     # Notifications.
 
     def announce(self) -> None:
-        """Wake listeners: new mail is committed. Only a hint, so only on a connection that is open, for at most a second, and
-        never raises."""
+        """Wake listeners: new mail is committed. Only a hint, so only on a connection that is open, for at most a
+        second, and never raises."""
         if self._connection is not None and not notify.notify(self._connection.pgconn):
             self.close()
 
@@ -185,8 +185,8 @@ class Store:
         self._listening = True
 
     def wait(self, seconds: float) -> bool:
-        """Wait for a notification, at most `seconds`; whether one came now or since the last call. Raises StoreError if the
-        connection ended."""
+        """Wait for a notification, at most `seconds`; whether one came now or since the last call. Raises StoreError if
+        the connection ended."""
         with translated():
             notified = self._notified or notify.wait(self.connect().pgconn, seconds)
         self._notified = False

@@ -28,17 +28,18 @@ def parameters(conninfo: str) -> dict[str, Any]:
 
 def uri(conninfo: str) -> str:
     """Where the database of `conninfo` is, as a URI for other programs: without user and secrets. Raises StoreError."""
-    given = parameters(conninfo)
-    location = {name: str(given[name]) for name in _LOCATION if given.get(name)} or {"host": "/run/postgresql"}
+    settings = parameters(conninfo)
+    location = {name: str(settings[name]) for name in _LOCATION if settings.get(name)} or {"host": "/run/postgresql"}
     # A comma between hosts would end the URI for pgsql_table(5).
-    return f"postgresql:///{quote(str(given.get('dbname') or ''), '')}?{urlencode(location, quote_via=quote, safe='/')}"
+    database = quote(str(settings.get("dbname") or ""), "")
+    return f"postgresql:///{database}?{urlencode(location, quote_via=quote, safe='/')}"
 
 
 def for_user(conninfo: str, user: str) -> str:
     """`conninfo` for another user, without the secrets of the first one. Raises StoreError."""
-    given = parameters(conninfo)
+    settings = parameters(conninfo)
     secret = {*_secrets(conninfo), "passfile"}
-    kept = {name: value for name, value in given.items() if name not in secret}
+    kept = {name: value for name, value in settings.items() if name not in secret}
     return make_conninfo("", **{**kept, "user": user})
 
 
@@ -52,10 +53,10 @@ def has_secret(conninfo: str) -> bool:
 
 def is_local(conninfo: str) -> bool:
     """Whether `conninfo` names this host's socket alone, where peer authentication works. Raises StoreError."""
-    given = parameters(conninfo)
-    hosts = str(given.get("host") or "").split(",")
+    settings = parameters(conninfo)
+    hosts = str(settings.get("host") or "").split(",")
     # A name that begins with @ is a socket in the abstract namespace.
-    return not given.get("hostaddr") and all(not host or host[0] in "/@" for host in hosts)
+    return not settings.get("hostaddr") and all(not host or host[0] in "/@" for host in hosts)
 
 
 def _secrets(conninfo: str) -> set[str]:

@@ -1,7 +1,8 @@
-"""Errors of the database: every SQLSTATE that pipehandler distinguishes, what it means for a delivery, and what to do about it.
+"""Errors of the database: every SQLSTATE that pipehandler distinguishes, what it means, and what to do about it.
 
-The codes are those of PostgreSQL's documentation, appendix A; the first two characters are the class. Every error leaves the store as
-a StoreError, translated here and nowhere else. The default is temporary: only a message's own data is ever refused.
+The codes are those of PostgreSQL's documentation, appendix A; the first two characters are the class. Every error
+leaves the store as a StoreError, translated here and nowhere else. The default is temporary: only a message's own data
+is ever refused.
 """
 
 import random
@@ -53,8 +54,8 @@ _PROGRAM_LIMIT_EXCEEDED = "54"
 _PLPGSQL_ERROR = "P0"
 
 CONFLICTS = frozenset({SERIALIZATION_FAILURE, DEADLOCK_DETECTED, FOREIGN_KEY_VIOLATION})
-"""Another transaction changed the same rows (23503: it removed or added one that ours refers to): the same statement, run
-again, may succeed."""
+"""Another transaction changed the same rows (23503: it removed or added one that ours refers to): the same statement,
+run again, may succeed."""
 
 CONTENTION = CONFLICTS | {LOCK_NOT_AVAILABLE}
 """A conflict, or another transaction that held a lock for too long."""
@@ -175,8 +176,8 @@ def retried(
 ) -> _T:
     """Return what `call` returns; repeat it after a StoreError with one of `sqlstates`.
 
-    tries: calls in all. pause: the shortest and longest first pause in seconds; the n-th is n times as long. remaining: seconds
-    that are left; a pause that is longer is not begun. Raises the StoreError of the last call.
+    tries: calls in all. pause: the shortest and longest first pause in seconds; the n-th is n times as long. remaining:
+    seconds that are left; a pause that is longer is not begun. Raises the StoreError of the last call.
     """
     for number in range(1, tries):
         try:

@@ -1,8 +1,8 @@
-"""Remove what has expired: deliveries by the rules of retention or with their leases, raw bytes and attachments, leases.
+"""Remove what has expired: deliveries, by the rules of retention or with their leases; raw bytes; attachments; leases.
 
-It works in batches: one call of an SQL function is one short transaction. Whatever ends a run, between two batches or inside one,
-leaves every message whole or gone, and the next run continues. Mail is delivered meanwhile; if a delivery and a batch change
-the same rows, the batch is rolled back and tried again.
+It works in batches: one call of an SQL function is one short transaction. Whatever ends a run, between two batches or
+inside one, leaves every message whole or gone, and the next run continues. Mail is delivered meanwhile; if a delivery
+and a batch change the same rows, the batch is rolled back and tried again.
 """
 
 import json
@@ -22,11 +22,11 @@ _T = TypeVar("_T")
 BATCH = 500
 
 APPLIED, CHANGED = "applied", "changed"
-"""After a change of the rules: deliveries to which they were applied, and those of them that are now kept for another time."""
+"""After a change of the rules: deliveries to which they were applied; those of them whose time changed."""
 
 DELIVERIES, MESSAGES, ATTACHMENTS, LEASES = "deliveries", "messages", "attachments", "leases"
 RAW_MESSAGES = "raw_messages"
-"""What was removed. raw_messages, attachments: the raw bytes, and the contents of attachments, of messages that stay."""
+"""What was removed. raw_messages, attachments: raw bytes, and contents of attachments, of messages that stay."""
 
 WAITING = "waiting"
 """A transaction that may have read the old rules is still running: the next run applies the new ones to stored mail."""
@@ -50,7 +50,8 @@ SELECT count(*)
 """
 _APPLY = "SELECT waits, applied, changed FROM pipehandler.apply_retention(%s)"
 _EXPIRE = """
-SELECT reached::text AS next_from, deliveries, messages, raws AS raw_messages, attachments FROM pipehandler.expire(%s, %s::timestamptz)
+SELECT reached::text AS next_from, deliveries, messages, raws AS raw_messages, attachments
+  FROM pipehandler.expire(%s, %s::timestamptz)
 """
 _LEASES = "SELECT reached::text AS next_from, leases FROM pipehandler.remove_leases(%s, %s::timestamptz, %s::interval)"
 
@@ -68,7 +69,8 @@ message AS (
       FROM delivery d
      GROUP BY d.message
 )
-SELECT NULL AS next_from, coalesce(sum(m.deliveries), 0)::bigint AS deliveries, count(*) FILTER (WHERE m.expired) AS messages,
+SELECT NULL AS next_from, coalesce(sum(m.deliveries), 0)::bigint AS deliveries,
+       count(*) FILTER (WHERE m.expired) AS messages,
        count(*) FILTER (WHERE NOT m.expired AND NOT m.raw AND EXISTS (
            SELECT FROM pipehandler.raw_message r WHERE r.message = m.message)) AS raw_messages,
        coalesce(sum((SELECT count(*) FROM pipehandler.attachment a WHERE a.message = m.message AND a.content IS NOT NULL))
@@ -116,9 +118,9 @@ class _Applied(NamedTuple):
 
 
 def expire(store: Store, rules: tuple[Rule, ...], batch: int = BATCH) -> Iterator[Counts]:
-    """Copy the rules to the database, then remove what is due, `batch` deliveries at a time; yields the counts of each batch.
+    """Copy the rules to the database, then remove what is due, `batch` deliveries at a time.
 
-    Raises StoreError.
+    Yields the counts of each batch. Raises StoreError.
     """
     retried(lambda: store.values(_SET, [_json(rules)], of=bool), CONFLICTS, _TRIES, _PAUSE)
     yield from _apply(store, batch)

@@ -22,7 +22,7 @@ SELECT recipient, delivery, message::text, duplicate
 """The call; its parameters are `IngestRequest.arguments()`. It returns one row for each distinct recipient."""
 
 View = tuple[str, str | None, str | None, list[bytes] | None]
-"""What was parsed, as pipehandler.ingest and pipehandler.reparse take it: JSON, text and HTML body, contents of attachments."""
+"""What was parsed, as pipehandler.ingest and pipehandler.reparse take it: JSON, text, HTML, contents of attachments."""
 
 _LARGEST = 1_070_000_000
 """Octets of a statement's arguments. From 1 GB on the server ends the session instead of returning an error."""

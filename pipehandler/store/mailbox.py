@@ -1,7 +1,8 @@
 """Stored mail: the queries behind `pipehandler list`, `show`, `raw` and `attachment`.
 
-Expired mail is not visible, whether or not `pipehandler expire` has removed it already. An id is either the number of a delivery or
-the UUID of a message. Every function raises StoreError if the database fails, and NoSuchMessage if nothing has that id.
+Expired mail is not visible, whether or not `pipehandler expire` has removed it already. An id is either the number of a
+delivery or the UUID of a message. Every function raises StoreError if the database fails, and NoSuchMessage if nothing
+has that id.
 """
 
 from collections.abc import Sequence
@@ -80,7 +81,8 @@ class NoSuchMessage(Exception):
 class Entry:
     """One delivery in a list, with the main columns of its message.
 
-    id: the number of the delivery; message: the UUID of the message. size: octets of the message. attachments: how many.
+    id: the number of the delivery; message: the UUID of the message. size: octets of the message. attachments: their
+    number.
     """
 
     id: int
@@ -100,7 +102,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One row of pipehandler.current_delivery: a message for one recipient. The comments on its columns describe them."""
+    """One row of pipehandler.current_delivery, whose columns have comments: a message for one recipient."""
 
     id: int
     message: str
@@ -197,9 +199,9 @@ def deliveries(
 ) -> list[Entry]:
     """The newest deliveries first, at most `limit`.
 
-    recipient: an address in which * matches anything. lease: the lease that the delivery belongs to. sender: a part of the envelope
-    sender or of From; subject: a part of the subject; both ignore case. since is inclusive, until exclusive. state: of the
-    message, parsed or failed.
+    recipient: an address in which * matches anything. lease: the lease that the delivery belongs to. sender: a part of
+    the envelope sender or of From; subject: a part of the subject; both ignore case. since is inclusive, until
+    exclusive. state: of the message, parsed or failed.
     """
     parameters = {
         "recipient": like(lower_domain(recipient)) if recipient else None,

@@ -18,7 +18,7 @@ _NOTIFY_SECONDS = 1.0
 
 
 def readable(socket: int, seconds: float = 0.0) -> bool:
-    """Whether the descriptor has something to read, or has ended, within `seconds`. Unlike select(2), it may have any number."""
+    """Whether there is something to read, or the end, within `seconds`. The descriptor may be above 1023."""
     poll = select.poll()
     poll.register(socket, select.POLLIN)
     return bool(poll.poll(max(0.0, 1000 * seconds)))

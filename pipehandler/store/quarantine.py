@@ -1,7 +1,7 @@
-"""The quarantine: messages in state failed, whose raw bytes are stored although they could not be parsed, until they expire.
+"""The quarantine: unexpired messages in state failed, whose raw bytes are stored although they could not be parsed.
 
-An id is the number of a delivery or the UUID of a message. Every function raises StoreError if the database fails, and NoSuchMessage
-if no message in quarantine has that id.
+An id is the number of a delivery or the UUID of a message. Every function raises StoreError if the database fails, and
+NoSuchMessage if no message in quarantine has that id.
 """
 
 import os
@@ -120,10 +120,10 @@ def reasons(store: Store) -> list[Reason]:
 
 def message(store: Store, name: str) -> Message:
     """One message in quarantine, as mailbox.message returns it."""
-    found = mailbox.message(store, name)
-    if found.state != "failed":
+    stored = mailbox.message(store, name)
+    if stored.state != "failed":
         raise NoSuchMessage(f"{name} is not in quarantine: it was parsed, see `pipehandler show {name}`")
-    return found
+    return stored
 
 
 def header_lines(store: Store, uuid: str, lines: int = 20) -> list[str]:

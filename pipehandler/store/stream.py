@@ -1,8 +1,9 @@
-"""The stream of deliveries for an application: each exactly once, in an order that never changes, as soon as it is committed.
+"""The stream of deliveries for an application: each once, in an order that never changes, as soon as it is committed.
 
-The position in the stream is a cursor, which the caller keeps. A caller that saves it in the transaction in which it uses the delivery
-uses each exactly once. The SQL function pipehandler.deliveries_after defines the order and gives that guarantee; this module waits.
-A notification ends the wait; where none can arrive (PgBouncer in transaction mode, a standby) the next poll does.
+The position in the stream is a cursor, which the caller keeps. A caller that saves it in the transaction in which it
+uses the delivery uses each exactly once. The SQL function pipehandler.deliveries_after defines the order and gives that
+guarantee; this module waits. A notification ends the wait; where none can arrive (PgBouncer in transaction mode, a
+standby) the next poll does.
 """
 
 import logging
@@ -76,13 +77,14 @@ def follow(
     """Yield the deliveries after `cursor`, and then, forever, each new one.
 
     conninfo:  a libpq connection string for a role in pipehandler_reader.
-    cursor:    that of the last delivery that was used; "" or None begins with the first one that is stored, "now" with the next one.
+    cursor:    that of the last delivery that was used; "" or None begins with the first one that is stored, "now" with
+               the next one.
     recipient: only mail for this address, compared without regard to case. lease: only mail of this lease.
     poll:      seconds until the next query if no notification arrives.
 
     Raises StoreError if the first connection fails, or the database refuses: a missing right, an invalid cursor. If
-    the connection is lost later, that is logged, and the stream continues where it was as soon as the database is back. Close the
-    iterator, or drop it, to end the connection.
+    the connection is lost later, that is logged, and the stream continues where it was as soon as the database is back.
+    Close the iterator, or drop it, to end the connection.
     """
     with closing(Store(conninfo, statement_timeout=_STATEMENT_SECONDS)) as store:
         _open(store)

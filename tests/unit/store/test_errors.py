@@ -88,7 +88,8 @@ def test_no_pause_beyond_the_deadline() -> None:
 
 @pytest.mark.parametrize("sqlstate", sorted(CODES))
 def test_every_sqlstate(sqlstate: str) -> None:
-    """Whatever a server sends has one meaning: only data is refused, all else is temporary, and says nothing of the row."""
+    """Whatever a server sends has one meaning: only data is refused, all else is temporary, and says nothing of the
+    row."""
     error = psycopg.errors.lookup(sqlstate)("first line\nDETAIL: secret")
     with pytest.raises(StoreError) as raised, translated():
         raise error
