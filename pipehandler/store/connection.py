@@ -16,11 +16,9 @@ from psycopg.rows import args_row, kwargs_row
 from ..mail.outcome import STORE_UNAVAILABLE
 from . import notify
 from .conninfo import parameters
-from .errors import CONTENTION, SERIALIZATION_FAILURE, DataRefused, StoreError, retried, translated
+from .errors import CONTENTION, SERIALIZATION_FAILURE, StoreError, retried, translated
 from .ingest import INGEST, IngestRequest, Stored
 from .notify import readable
-
-__all__ = ["DataRefused", "Store", "StoreError", "Stored"]
 
 _T = TypeVar("_T")
 
