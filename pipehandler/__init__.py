@@ -21,7 +21,7 @@ __all__ = ["Delivery", "StoreError", "__version__", "follow"]
 
 TYPE_CHECKING = False  # typing itself is too costly for every delivery
 if TYPE_CHECKING:
-    from .store.connection import StoreError
+    from .store.errors import StoreError
     from .store.stream import Delivery, follow
 
 

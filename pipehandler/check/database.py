@@ -8,14 +8,16 @@ import os
 import pwd
 import re
 import shlex
-import sys
 import time
 from collections.abc import Iterator
 from typing import Any
 
 from pipehandler.mail.outcome import MISCONFIGURED
+from pipehandler.postfix.templates import PROGRAM
 from pipehandler.settings.config import Config
-from pipehandler.store.connection import Store, StoreError
+from pipehandler.store.connection import Store
+from pipehandler.store.conninfo import for_user, is_local
+from pipehandler.store.errors import INSUFFICIENT_PRIVILEGE, StoreError
 from pipehandler.store.health import health
 from pipehandler.store.migrate import migrations
 
@@ -150,7 +152,7 @@ def _schema(store: Store, config: Config, about: dict[str, Any], path: str) -> I
     try:
         version = health(store).schema_version
     except StoreError as error:
-        if may["health"] and error.sqlstate != "42501":  # insufficient_privilege: check_role has told
+        if may["health"] and error.sqlstate != INSUFFICIENT_PRIVILEGE:  # which check_role has reported
             raise
         return
     if version < newest:
@@ -174,21 +176,19 @@ def _schema(store: Store, config: Config, about: dict[str, Any], path: str) -> I
 
 def _migrate(code: str, what: str, config: Config, about: dict[str, Any], path: str) -> Finding:
     """Whoever owns the database migrates it; never with a password in the line."""
-    program = os.path.join(os.path.dirname(sys.executable), "pipehandler")
     conninfo, owner = config.database.conninfo, about["owner"].strip('"')
-    if "://" in conninfo:
-        conninfo = re.sub(r"://([^/@]*@)?", f"://{owner}@", conninfo, count=1)
-    else:
-        conninfo = re.sub(r"\b(user|password|passfile)\s*=\s*('(\\.|[^'])*'|\S+)\s*", "", conninfo).strip()
-        conninfo += f" user={owner}"
-    local = [] if re.search(r"\bhost(addr)?\s*=\s*[^/\s]|://[^@]*@[^/?]", conninfo) else ["runuser", "-u", owner, "--"]
-    try:
-        pwd.getpwnam(owner)
-    except KeyError:
-        local = []
+    local = ["runuser", "-u", owner, "--"] if is_local(conninfo) and _is_account(owner) else []
     return Finding(
         code,
         what,
         "Every message would be deferred (4.3.0 message store unavailable).",
-        shlex.join([*local, program, "--config", path, "--conninfo", conninfo, "migrate"]),
+        shlex.join([*local, PROGRAM, "--config", path, "--conninfo", for_user(conninfo, owner), "migrate"]),
     )
+
+
+def _is_account(name: str) -> bool:
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        return False
+    return True

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 
 from pipehandler.settings.config import Config, ConfigError, load
 from pipehandler.settings.extras import EXTRAS, install_command, is_installed
+from pipehandler.store.conninfo import has_secret
 
 from .database import account, check_database
 from .finding import Finding
@@ -84,9 +85,7 @@ def _group() -> str:
 def _secret(path: str, config: Config) -> Iterator[Finding]:
     conninfos = (config.database.conninfo, config.database.admin_conninfo)
     mode = os.stat(path).st_mode
-    # libpq: password=..., or postgresql://user:password@host
-    secret = any("password" in each.replace("passfile", "") or _in_uri(each) for each in conninfos)
-    if secret and mode & stat.S_IROTH:
+    if any(map(has_secret, conninfos)) and mode & stat.S_IROTH:
         name = shlex.quote(path)
         yield Finding(
             "password-exposed",
@@ -94,11 +93,6 @@ def _secret(path: str, config: Config) -> Iterator[Finding]:
             "Every account on this host can read it, and connect as the handler does.",
             f"chgrp {_group()} {name} && chmod 640 {name}",
         )
-
-
-def _in_uri(conninfo: str) -> bool:
-    authority = conninfo.partition("://")[2].partition("/")[0]
-    return "@" in authority and ":" in authority.partition("@")[0]
 
 
 def _state(directory: str) -> Iterator[Finding]:

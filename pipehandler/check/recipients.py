@@ -3,11 +3,10 @@
 import os
 import re
 import shlex
-import sys
 from collections.abc import Iterator
 
 from pipehandler.postfix.postconf import Postfix, words
-from pipehandler.postfix.templates import literal
+from pipehandler.postfix.templates import PROGRAM, literal
 from pipehandler.settings.config import Config
 
 from .finding import Finding
@@ -32,9 +31,8 @@ def check_recipients(postfix: Postfix, path: str, config: Config) -> Iterator[Fi
 
 
 def _set_up(postfix: Postfix, path: str) -> str:
-    program = os.path.join(os.path.dirname(sys.executable), "pipehandler")
     file = os.path.join(postfix.directory, _FILE)
-    words = [program, "--config", path, "postfix", _FILE, "--config-directory", postfix.directory]
+    words = [PROGRAM, "--config", path, "postfix", _FILE, "--config-directory", postfix.directory]
     return (
         f"{shlex.join(words)} > {shlex.quote(file)}"
         f" && {postfix.command('-e', f'virtual_mailbox_maps=proxy:pgsql:{file}')}"

@@ -7,10 +7,10 @@ import grp
 import os
 import pwd
 import shlex
-import sys
 from collections.abc import Iterator
 
 from pipehandler.postfix.postconf import Postfix, PostfixError, Service
+from pipehandler.postfix.templates import PROGRAM
 from pipehandler.settings.config import Config
 
 from .argv import DEFERRED, Raw, check_argv, place
@@ -47,8 +47,7 @@ def transports(postfix: Postfix) -> list[Service]:
 
 def printed(postfix: Postfix, path: str, config: Config | None, service: Service | None) -> str:
     """The line that puts an entry as it should be into master.cf, in the place of `service` if there is one."""
-    program = os.path.join(os.path.dirname(sys.executable), "pipehandler")
-    words = [program, "--config", path, "postfix", "master.cf", "--config-directory", postfix.directory]
+    words = [PROGRAM, "--config", path, "postfix", "master.cf", "--config-directory", postfix.directory]
     if config:
         words += ["--socket", config.serve.socket]
     line = ""
@@ -149,9 +148,8 @@ def _attributes(service: Service) -> Iterator[Raw]:
 
 def _status_filter(postfix: Postfix, service: Service) -> Iterator[Raw]:
     file = os.path.join(postfix.directory, _FILTER_FILE)
-    program = os.path.join(os.path.dirname(sys.executable), "pipehandler")
     mend = (
-        f"{shlex.join([program, 'postfix', _FILTER_FILE])} > {shlex.quote(file)}"
+        f"{shlex.join([PROGRAM, 'postfix', _FILTER_FILE])} > {shlex.quote(file)}"
         f" && {postfix.command('-P', f'{service.pattern}/{_FILTER}=regexp:{file}')}"
     )
     why = "A broken virtual environment, or a handler that does not end, bounces mail instead of deferring it."

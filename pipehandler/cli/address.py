@@ -14,7 +14,7 @@ from pipehandler.mail.sysexits import EX_CANTCREAT, EX_DATAERR, EX_NOINPUT
 from pipehandler.settings.config import load
 from pipehandler.settings.duration import FOREVER, period
 from pipehandler.store import addresses
-from pipehandler.store.addresses import AddressTaken, NoAddress, NoSuchLease, Row
+from pipehandler.store.addresses import AddressTaken, Lease, NoAddress, NoSuchLease
 from pipehandler.store.connection import Store
 
 from .command import Failure, echo_json, local, opened_store, told
@@ -94,10 +94,7 @@ def list_(
     elif not rows:
         click.echo("nothing found")
     else:
-        lines = [
-            [row["lease"], row["address"], row["label"], local(row["created_at"]), _end(row), row["deliveries"]]
-            for row in rows
-        ]
+        lines = [[row.lease, row.address, row.label, local(row.created_at), _end(row), row.deliveries] for row in rows]
         click.echo(table(["LEASE", "ADDRESS", "LABEL", "CREATED", "EXPIRES", "DELIVERIES"], lines, 60))
 
 
@@ -131,9 +128,9 @@ def expire(context: click.Context, name: str, as_json: bool) -> None:
 def remove(context: click.Context, name: str) -> None:
     """Delete a lease and all its mail, at once and for good."""
     with _opened(context) as store:
-        row = addresses.remove(store, name)
-    count = row["deliveries"]
-    click.echo(_line(row, f"removed with {count} {'delivery' if count == 1 else 'deliveries'}"))
+        lease = addresses.remove(store, name)
+    count = lease.deliveries
+    click.echo(_line(lease, f"removed with {count} {'delivery' if count == 1 else 'deliveries'}"))
 
 
 @contextmanager
@@ -150,23 +147,23 @@ def _opened(context: click.Context) -> Iterator[Store]:
             raise Failure(safe(str(error)), EX_CANTCREAT) from error
 
 
-def _given(row: Row, as_json: bool) -> None:
+def _given(lease: Lease, as_json: bool) -> None:
     if as_json:
-        echo_json(row)
+        echo_json(lease)
     else:
-        click.echo(safe(row["address"]))
+        click.echo(safe(lease.address))
 
 
-def _changed(row: Row, as_json: bool) -> None:
+def _changed(lease: Lease, as_json: bool) -> None:
     if as_json:
-        echo_json(row)
+        echo_json(lease)
     else:
-        click.echo(_line(row, f"expires {_end(row)}"))
+        click.echo(_line(lease, f"expires {_end(lease)}"))
 
 
-def _line(row: Row, what: str) -> str:
-    return f"{cut(row['address'], 1000)}: lease {row['lease']} {what}"
+def _line(lease: Lease, what: str) -> str:
+    return f"{cut(lease.address, 1000)}: lease {lease.lease} {what}"
 
 
-def _end(row: Row) -> str:
-    return local(row["expires_at"]) if row["expires_at"] else "never"
+def _end(lease: Lease) -> str:
+    return local(lease.expires_at) if lease.expires_at else "never"

@@ -7,6 +7,7 @@ package is not installed; 78 wrong configuration.
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
 from datetime import datetime
 from typing import Any
 
@@ -16,7 +17,8 @@ from pipehandler.cli.terminal import UNSAFE
 from pipehandler.mail.sysexits import EX_CONFIG, EX_NOINPUT, EX_UNAVAILABLE
 from pipehandler.settings.config import ConfigError, load
 from pipehandler.settings.extras import MissingExtraError
-from pipehandler.store.connection import Store, StoreError
+from pipehandler.store.connection import Store
+from pipehandler.store.errors import StoreError
 from pipehandler.store.mailbox import NoSuchMessage
 from pipehandler.store.migrate import MigrationError
 from pipehandler.workers.listener import ServeError
@@ -89,4 +91,6 @@ def echo_json(value: Any, indent: int | None = 2) -> None:
 def _jsonable(value: Any) -> Any:
     if isinstance(value, datetime):
         return value.isoformat()
+    if is_dataclass(value):
+        return {field.name: getattr(value, field.name) for field in fields(value)}
     raise TypeError(f"{type(value).__name__} in JSON")

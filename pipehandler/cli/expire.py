@@ -18,7 +18,7 @@ from pipehandler.store.expiry import (
     DELIVERIES,
     LEASES,
     MESSAGES,
-    RAWS,
+    RAW_MESSAGES,
     WAITING,
     Counts,
 )
@@ -29,7 +29,7 @@ from .upkeep import INTERRUPTED, opened_for_upkeep, progress
 _WORDS = {
     DELIVERIES: ("delivery", "deliveries"),
     MESSAGES: ("message", "messages"),
-    RAWS: ("message's bytes", "messages' bytes"),
+    RAW_MESSAGES: ("message's bytes", "messages' bytes"),
     ATTACHMENTS: ("attachment's content", "attachments' contents"),
     LEASES: ("lease", "leases"),
 }
@@ -77,12 +77,12 @@ def _once(context: click.Context, batch: int, total: Counts) -> None:
 
         def length() -> int:
             counts = expiry.due(store, rules)
-            return counts[DELIVERIES] + counts[RAWS] + counts[ATTACHMENTS] + counts[LEASES]
+            return counts[DELIVERIES] + counts[RAW_MESSAGES] + counts[ATTACHMENTS] + counts[LEASES]
 
         with progress(length) as bar:
             for counts in expiry.expire(store, rules, batch):
                 total.update(counts)
-                bar.advance(counts[DELIVERIES] + counts[RAWS] + counts[ATTACHMENTS] + counts[LEASES])
+                bar.advance(counts[DELIVERIES] + counts[RAW_MESSAGES] + counts[ATTACHMENTS] + counts[LEASES])
 
 
 def _again_and_again(context: click.Context, every: int, batch: int) -> None:

@@ -17,6 +17,7 @@ from pipehandler.mail.outcome import DUPLICATE, NEWLY_STORED
 from pipehandler.mail.sysexits import EX_DATAERR, EX_OK, EX_TEMPFAIL, EX_UNAVAILABLE
 from pipehandler.settings.config import Config, load
 from pipehandler.store.connection import Store
+from pipehandler.store.errors import is_permanent
 
 from .command import Failure, told
 from .upkeep import INTERRUPTED, Progress, hint_for, opened_for_upkeep, progress
@@ -100,7 +101,7 @@ class _Import:
         how = result.outcome
         if files.stops(result):
             self.show()
-            hint = hint_for(result.sqlstate)
+            hint = hint_for(result.sqlstate) if is_permanent(result.sqlstate) else ""
             raise Failure(
                 f"{_name(name)}: {how.text}: {result.reason}; {hint or _GOES_ON}",
                 EX_UNAVAILABLE if hint else EX_TEMPFAIL,

@@ -41,14 +41,14 @@ def list_(context: click.Context, /, as_json: bool, **filters: Any) -> None:
                 ["ID", "RECEIVED", "RECIPIENT", "FROM", "SUBJECT", "SIZE", "FILES", "STATE"],
                 [
                     [
-                        row["id"],
-                        local(row["received_at"]),
-                        row["recipient"],
-                        row["from_name"] or row["from_address"] or row["sender"],
-                        row["subject"],
-                        row["size"],
-                        row["attachments"],
-                        row["state"],
+                        row.id,
+                        local(row.received_at),
+                        row.recipient,
+                        row.from_name or row.from_address or row.sender,
+                        row.subject,
+                        row.size,
+                        row.attachments,
+                        row.state,
                     ]
                     for row in rows
                 ],
@@ -64,11 +64,11 @@ def list_(context: click.Context, /, as_json: bool, **filters: Any) -> None:
 def show(context: click.Context, name: str, header: bool, as_json: bool) -> None:
     """Show one message. ID is the number of a delivery or the UUID of a message."""
     with opened_store(context) as store:
-        row = mailbox.message(store, name)
+        message = mailbox.message(store, name)
     if as_json:
-        echo_json(row)
+        echo_json(message)
         return
-    click.echo(safe("\n".join(_described(row, header))))
+    click.echo(safe("\n".join(_described(message, header))))
 
 
 @click.command("raw")
@@ -90,42 +90,53 @@ def attachment(context: click.Context, name: str, number: int) -> None:
         _bytes(mailbox.attachment(store, name, number))
 
 
-def _described(row: mailbox.Row, header: bool) -> Iterator[str]:
+def _described(message: mailbox.Message, header: bool) -> Iterator[str]:
     """A message as lines for a person."""
     fields = {
-        "Message": row["id"],
-        "Subject": row["subject"],
-        "From": _addresses(row["from_list"]),
-        "To": _addresses(row["to_list"]),
-        "Cc": _addresses(row["cc_list"]),
-        "Reply-To": _addresses(row["reply_to_list"]),
-        "Date": _sent(row["date"], row["date_offset"]),
-        "Message-ID": row["message_id"],
-        "List-Id": row["list_id"],
-        "Size": f"{row['size']} octets, sha256 {row['sha256']}",
-        "State": row["state"] + (f": {row['error']}" if row["error"] else ""),
-        "Verdicts": ", ".join(f"{key}={value}" for key, value in sorted(row["authentication"].items())),
+        "Message": message.id,
+        "Subject": message.subject,
+        "From": _addresses(message.from_list),
+        "To": _addresses(message.to_list),
+        "Cc": _addresses(message.cc_list),
+        "Reply-To": _addresses(message.reply_to_list),
+        "Date": _sent(message.date, message.date_offset),
+        "Message-ID": message.message_id,
+        "List-Id": message.list_id,
+        "Size": f"{message.size} octets, sha256 {message.sha256}",
+        "State": message.state + (f": {message.error}" if message.error else ""),
+        "Verdicts": ", ".join(f"{key}={value}" for key, value in sorted(message.authentication.items())),
     }
     for name, value in fields.items():
         if value:
             yield f"{name + ':':<12}{' '.join(str(value).split())}"
-    for delivery in row["deliveries"]:
-        sender = delivery["sender"] or "<>"
-        queue = f", queue id {delivery['queue_id']}" if delivery["queue_id"] else ""
-        lease = f", lease {delivery['lease']}" if delivery["lease"] else ""
-        yield f"{'Delivery:':<12}{delivery['id']} from {sender} to {delivery['recipient']}, {local(delivery['received_at'])}{queue}{lease}"
-    for defect in row["defects"]:
+    for delivery in message.deliveries:
+        sender = delivery.sender or "<>"
+        queue = f", queue id {delivery.queue_id}" if delivery.queue_id else ""
+        lease = f", lease {delivery.lease}" if delivery.lease else ""
+        yield f"{'Delivery:':<12}{delivery.id} from {sender} to {delivery.recipient}, {local(delivery.received_at)}{queue}{lease}"
+    for defect in message.defects:
         where = f" ({defect['where']})" if defect["where"] else ""
         yield f"{'Defect:':<12}{defect['code']}{where} {cut(defect['detail'], 100)}".rstrip()
-    if row["attachments"]:
+    if message.attachments:
         head = ["N", "FILE", "TYPE", "SIZE", "CONTENT-ID"]
-        columns = ["ordinal", "file_name", "content_type", "size", "content_id"]
         yield ""
-        yield table(head, [[each[column] for column in columns] for each in row["attachments"]])
+        yield table(
+            head,
+            [
+                [
+                    attachment.ordinal,
+                    attachment.file_name,
+                    attachment.content_type,
+                    attachment.size,
+                    attachment.content_id,
+                ]
+                for attachment in message.attachments
+            ],
+        )
     if header:
         yield ""
-        yield from (f"{name}: {body}" for name, body in row["header"])
-    body = row["text_body"] if row["text_body"] is not None else row["html_body"]
+        yield from (f"{name}: {body}" for name, body in message.header)
+    body = message.text_body if message.text_body is not None else message.html_body
     if body is not None:
         yield ""
         yield body

@@ -1,19 +1,25 @@
 """`pipehandler quarantine list | show | export | drop`: what could not be parsed, and what a person can do with it."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import click
 
 from pipehandler.cli.terminal import cut, safe, table
 from pipehandler.mail.sysexits import EX_CANTCREAT
 from pipehandler.store import quarantine as store_of
-from pipehandler.store.mailbox import NoSuchMessage, Row
+from pipehandler.store.mailbox import NoSuchMessage
 from pipehandler.store.quarantine import FileDiffers
 
 from .command import Failure, echo_json, local, opened_store
 from .upkeep import opened_for_upkeep
 
+_Row = TypeVar("_Row")
+
 _WIDE = 72  # columns of a reason
+_ENTRIES = ("MESSAGE", "RECEIVED", "SIZE", "RECIPIENTS", "REASON")
+_REASONS = ("MESSAGES", "OLDEST", "NEWEST", "REASON")
 
 
 @click.group("quarantine")
@@ -29,19 +35,10 @@ def quarantine() -> None:
 def list_(context: click.Context, reasons: bool, limit: int, as_json: bool) -> None:
     """List the messages in quarantine, newest first."""
     with opened_store(context) as store:
-        rows = store_of.reasons(store) if reasons else store_of.messages(store, limit)
-    if as_json:
-        echo_json(rows)
-    elif not rows:
-        click.echo("nothing is in quarantine")
-    elif reasons:
-        lines = [[row["messages"], local(row["oldest"]), local(row["newest"]), row["error"]] for row in rows]
-        click.echo(table(["MESSAGES", "OLDEST", "NEWEST", "REASON"], lines, _WIDE))
-    else:
-        lines = [
-            [row["message"], local(row["received_at"]), row["size"], _recipients(row), row["error"]] for row in rows
-        ]
-        click.echo(table(["MESSAGE", "RECEIVED", "SIZE", "RECIPIENTS", "REASON"], lines, _WIDE))
+        if reasons:
+            _list(_REASONS, store_of.reasons(store), _reason, as_json)
+        else:
+            _list(_ENTRIES, store_of.messages(store, limit), _entry, as_json)
 
 
 @quarantine.command("show")
@@ -51,24 +48,24 @@ def list_(context: click.Context, reasons: bool, limit: int, as_json: bool) -> N
 def show(context: click.Context, name: str, as_json: bool) -> None:
     """Show why a message is in quarantine. ID is the number of a delivery or the UUID of a message."""
     with opened_store(context) as store:
-        row = store_of.message(store, name)
-        row["head"] = store_of.head(store, row["id"])
+        message = store_of.message(store, name)
+        head = store_of.header_lines(store, message.id)
     if as_json:
-        keys = ("id", "received_at", "size", "sha256", "error", "parser", "defects", "deliveries", "head")
-        echo_json({key: row[key] for key in keys})
+        keys = ("id", "received_at", "size", "sha256", "error", "parser", "defects", "deliveries")
+        echo_json({**{key: getattr(message, key) for key in keys}, "head": head})
         return
     lines = [
-        f"Message:    {row['id']}",
-        f"Reason:     {cut(row['error'], 500)}",
-        f"Parser:     {row['parser']}",
-        f"Size:       {row['size']} octets, sha256 {row['sha256']}",
+        f"Message:    {message.id}",
+        f"Reason:     {cut(message.error or '', 500)}",
+        f"Parser:     {message.parser}",
+        f"Size:       {message.size} octets, sha256 {message.sha256}",
     ]
-    for delivery in row["deliveries"]:
-        ends = f"from {delivery['sender'] or '<>'} to {delivery['recipient']}"
-        queue = f", queue id {delivery['queue_id']} on {delivery['mail_host']}" if delivery["queue_id"] else ""
-        lines.append(cut(f"Delivery:   {delivery['id']} {ends}, {local(delivery['received_at'])}{queue}", 2000))
-    lines += [f"Defect:     {cut(defect['code'] + ' ' + defect['detail'], 100)}" for defect in row["defects"]]
-    lines += ["", *(line[:200] for line in row["head"] or ["(the bytes are not stored any more)"])]
+    for delivery in message.deliveries:
+        ends = f"from {delivery.sender or '<>'} to {delivery.recipient}"
+        queue = f", queue id {delivery.queue_id} on {delivery.mail_host}" if delivery.queue_id else ""
+        lines.append(cut(f"Delivery:   {delivery.id} {ends}, {local(delivery.received_at)}{queue}", 2000))
+    lines += [f"Defect:     {cut(defect['code'] + ' ' + defect['detail'], 100)}" for defect in message.defects]
+    lines += ["", *(line[:200] for line in head or ["(the bytes are not stored any more)"])]
     click.echo(safe("\n".join(lines)))
 
 
@@ -88,14 +85,14 @@ def export(context: click.Context, names: tuple[str, ...], everything: bool, fol
         raise click.UsageError("give the ids of messages, or --all")
     with opened_store(context) as store:
         if everything:
-            found = [row["message"] for row in store_of.messages(store)]
+            uuids = [entry.message for entry in store_of.messages(store)]
         else:
-            found = list(dict.fromkeys(store_of.message(store, name)["id"] for name in names))
+            uuids = list(dict.fromkeys(store_of.message(store, name).id for name in names))
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for each in found:
+            for uuid in uuids:
                 try:
-                    for file in store_of.export(store, each, folder):
+                    for file in store_of.export(store, uuid, folder):
                         click.echo(_exported(file))
                 except NoSuchMessage as error:  # retention took its bytes, or somebody dropped it
                     if not everything:
@@ -105,7 +102,7 @@ def export(context: click.Context, names: tuple[str, ...], everything: bool, fol
             raise Failure(
                 f"{folder}: {error.strerror}" if isinstance(error, OSError) else str(error), EX_CANTCREAT
             ) from error
-    if not found:
+    if not uuids:
         click.echo("nothing is in quarantine")
 
 
@@ -116,25 +113,42 @@ def export(context: click.Context, names: tuple[str, ...], everything: bool, fol
 def drop(context: click.Context, names: tuple[str, ...], yes: bool) -> None:
     """Delete messages in quarantine, their bytes and their deliveries, for good."""
     with opened_for_upkeep(context) as store:
-        rows = {row["id"]: row for row in (store_of.message(store, name) for name in names)}
+        messages = {message.id: message for message in (store_of.message(store, name) for name in names)}
         if not yes:
-            for row in rows.values():
-                click.echo(f"{row['id']}  {row['size']} octets  {_recipients(row)}  {cut(row['error'], _WIDE)}")
-            click.confirm(f"Delete {_counted(len(rows), 'message')} for good?", abort=True)
-        for found in rows:
-            click.echo(f"dropped {found} with {_counted(store_of.drop(store, found), 'delivery', 'deliveries')}")
+            for message in messages.values():
+                recipients = _recipients([delivery.recipient for delivery in message.deliveries])
+                click.echo(f"{message.id}  {message.size} octets  {recipients}  {cut(message.error or '', _WIDE)}")
+            click.confirm(f"Delete {_counted(len(messages), 'message')} for good?", abort=True)
+        for uuid in messages:
+            click.echo(f"dropped {uuid} with {_counted(store_of.drop(store, uuid), 'delivery', 'deliveries')}")
 
 
-def _recipients(row: Row) -> str:
+def _list(head: Sequence[str], rows: Sequence[_Row], cells: Callable[[_Row], list[object]], as_json: bool) -> None:
+    if as_json:
+        echo_json(rows)
+    elif not rows:
+        click.echo("nothing is in quarantine")
+    else:
+        click.echo(table(head, [cells(row) for row in rows], _WIDE))
+
+
+def _entry(entry: store_of.Entry) -> list[object]:
+    return [entry.message, local(entry.received_at), entry.size, _recipients(entry.recipients), entry.error]
+
+
+def _reason(reason: store_of.Reason) -> list[object]:
+    return [reason.messages, local(reason.oldest), local(reason.newest), reason.error]
+
+
+def _recipients(recipients: list[str]) -> str:
     """The first recipients of a message."""
-    recipients = row.get("recipients") or [delivery["recipient"] for delivery in row.get("deliveries", ())]
     more = f" and {len(recipients) - 2} more" if len(recipients) > 2 else ""
     return cut(", ".join(recipients[:2]), 60) + more
 
 
 def _exported(file: store_of.Exported) -> str:
     line = f"{file.path}" if file.written else f"{file.path} is there already"
-    if not file.told:
+    if not file.with_envelope:
         line += ": its envelope cannot be written into it; import it with --recipient and --sender"
     return cut(line, 4000)
 

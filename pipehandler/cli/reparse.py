@@ -13,7 +13,7 @@ from pipehandler.delivery.reparse import ALL, FAILED, KEPT, OLDER, STILL_FAILED,
 from pipehandler.mail.sysexits import EX_OSERR
 from pipehandler.settings.config import load
 from pipehandler.store import mailbox
-from pipehandler.store.connection import StoreError
+from pipehandler.store.errors import StoreError
 
 from .command import Failure, told
 from .upkeep import INTERRUPTED, Progress, opened_for_upkeep, progress
@@ -55,7 +55,7 @@ def reparse(
         config = load(context.obj["config"])
     with opened_for_upkeep(context) as store:
         if names:
-            found = iter(list(dict.fromkeys(mailbox.message(store, name)["id"] for name in names)))
+            found = iter(list(dict.fromkeys(mailbox.message(store, name).id for name in names)))
         else:
             found = core.chosen(store, which, str(after) if after else None)
 

@@ -10,7 +10,7 @@ from pipehandler.cli.terminal import table
 from pipehandler.monitor.service_status import ask
 from pipehandler.postfix import templates
 from pipehandler.settings.config import DEFAULT_SOCKET, load
-from pipehandler.store.connection import uri
+from pipehandler.store.conninfo import uri
 from pipehandler.store.migrate import migrate, plan
 
 from .command import echo_json, opened_store, told

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 import click
 
 from pipehandler.mail.sysexits import EX_UNAVAILABLE
-from pipehandler.store.connection import Store, StoreError
+from pipehandler.store.connection import Store
+from pipehandler.store.errors import StoreError, hint
 
 from .command import Failure, opened_store
 
@@ -15,10 +16,6 @@ INTERRUPTED = 130
 """The exit status after Ctrl-C, as shells have it."""
 
 _UPKEEP = "pipehandler_upkeep"
-_HINTS = {
-    "42501": "the role may not do this; connect with one that is in {group} (database.admin_conninfo)",
-    "42883": "the schema is older than this program; run `pipehandler migrate`",
-}
 
 
 @contextmanager
@@ -34,14 +31,14 @@ def hinted(group: str = _UPKEEP) -> Iterator[None]:
     try:
         yield
     except StoreError as error:
-        if hint := hint_for(error.sqlstate, group):
-            raise Failure(f"database: {error} (SQLSTATE {error.sqlstate}); {hint}", EX_UNAVAILABLE) from error
+        if advice := hint_for(error.sqlstate, group):
+            raise Failure(f"database: {error} (SQLSTATE {error.sqlstate}); {advice}", EX_UNAVAILABLE) from error
         raise
 
 
 def hint_for(sqlstate: str, group: str = _UPKEEP) -> str:
     """What to do about an error of the database, where that is known. group: the role that has the right."""
-    return _HINTS.get(sqlstate, "").format(group=group)
+    return hint(sqlstate, f"{group} (database.admin_conninfo)")
 
 
 class Progress:

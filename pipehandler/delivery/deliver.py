@@ -4,7 +4,6 @@ What the content of a message does to the parser or to the database becomes data
 `outcome_of` says what it means.
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -18,8 +17,9 @@ from ..mail.parsed import Defect, ParsedMessage
 from ..runtime.deadline import Deadline
 from ..runtime.stopwatch import Stopwatch
 from ..settings.config import Config
-from ..store.connection import DataRefused, Store, Stored
-from ..store.submission import Submission
+from ..store.connection import Store
+from ..store.errors import DataRefused
+from ..store.ingest import IngestRequest, Stored
 from .guarded_parse import guarded_parse
 
 
@@ -45,7 +45,7 @@ class Session:
     @property
     def mail_host(self) -> str:
         """The name of this mail host in delivery.mail_host."""
-        return self.config.store.mail_host or os.uname().nodename
+        return self.config.mail_host
 
 
 def deliver(
@@ -60,7 +60,7 @@ def deliver(
     session.stopwatch.enter("parse")
     parsed, fault = guarded_parse(raw[identity.prepended :], identity.id, session.config, session.deadline)
     parsed.defects[:0] = defects
-    submission = Submission(
+    request = IngestRequest(
         envelope,
         identity,
         parsed,
@@ -74,11 +74,11 @@ def deliver(
     )
     session.stopwatch.enter("store")
     try:
-        stored = session.store.ingest(submission)
+        stored = session.store.ingest(request)
     except (DataRefused, MemoryError) as refusal:
         # No message may be able to defer itself forever: once more, with nothing that was read from it.
         parsed = ParsedMessage(error=_refusal(refusal), defects=list(defects))
-        stored = session.store.ingest(replace(submission, parsed=parsed))
+        stored = session.store.ingest(replace(request, parsed=parsed))
     session.deadline.disarm()  # the message is stored: from here on nothing interrupts
     rows = {row.recipient: row for row in stored}
     return tuple(_result(rows.get(recipient), parsed, fault) for recipient in envelope.recipients)

@@ -6,19 +6,18 @@ parsed already and cannot be parsed now (on a busy host it takes too long) is le
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from pipehandler.parse.message import PARSER_VERSION
 
-from ..mail.envelope import Envelope
-from ..mail.identity import Identity
 from ..mail.parsed import ParsedMessage
 from ..runtime import limits
 from ..runtime.deadline import Deadline
 from ..settings.config import Config
-from ..store.connection import DataRefused, Store, check_size
-from ..store.submission import Submission
+from ..store.connection import Store
+from ..store.errors import DataRefused
+from ..store.ingest import check_size, view
 from .guarded_parse import guarded_parse
 
 FAILED, OLDER, ALL = "failed", "older", "all"
@@ -57,6 +56,11 @@ SELECT name, before, after
 """
 
 
+class _Stored(NamedTuple):
+    state: str
+    raw: bytes | None
+
+
 class Change(NamedTuple):
     """A column of the message, or "attachments", with its value before and after."""
 
@@ -81,15 +85,14 @@ class Reparsed(NamedTuple):
 
 def chosen(store: Store, which: str, after: str | None = None) -> Iterator[str]:
     """Yield the UUIDs of `which` messages after `after`, in order."""
-    while rows := store.rows(_IDS, _choice(which, after)):
-        for row in rows:
-            after = str(row["id"])
-            yield after
+    while messages := store.values(_IDS, _choice(which, after), of=str):
+        yield from messages
+        after = messages[-1]
 
 
 def count(store: Store, which: str, after: str | None = None) -> int:
     """Count the messages that `chosen` yields."""
-    return int(store.rows(_COUNT, _choice(which, after))[0]["count"])
+    return store.values(_COUNT, _choice(which, after), of=int)[0]
 
 
 def reparse(store: Store, config: Config, message: str, dry_run: bool = False) -> Reparsed:
@@ -98,12 +101,12 @@ def reparse(store: Store, config: Config, message: str, dry_run: bool = False) -
     Raises StoreError, and OSError, ImportError or LookupError if this host cannot parse. Uses SIGALRM. Only the bytes of the
     message itself are read: what was prepended for one of its deliveries does not concern the others.
     """
-    rows = store.rows(_STORED, [message], binary=True)
+    rows = store.rows(_STORED, [message], row=_Stored, binary=True)
     if not rows:
         return Reparsed(message, GONE)
-    if rows[0]["raw"] is None:
+    raw, failed = rows[0].raw, rows[0].state == "failed"
+    if raw is None:
         return Reparsed(message, WITHOUT_BYTES)
-    raw, failed = bytes(rows[0].pop("raw")), rows[0]["state"] == "failed"
     parsed = _parse(raw, message, config, isolate=failed)
     if parsed.error is None:
         try:
@@ -136,10 +139,6 @@ def _parse(raw: bytes, message: str, config: Config, isolate: bool) -> ParsedMes
 
 def _store(store: Store, config: Config, message: str, parsed: ParsedMessage, dry_run: bool) -> tuple[Change, ...]:
     """THE COMMIT POINT of one message."""
-    submission = Submission(
-        Envelope("", ()), Identity(message, b"", 0), parsed, b"", "", "", "", PARSER_VERSION, config.store.attachments
-    )
-    _, view, text, html, _, _, contents = submission.arguments()
-    arguments: Sequence[Any] = (view, text, html, contents)
-    check_size(arguments)
-    return tuple(Change(**row) for row in store.rows(_REPARSE, [message, *arguments, dry_run]))
+    arguments = view(parsed, PARSER_VERSION, config.store.attachments)
+    check_size(*arguments)
+    return tuple(store.rows(_REPARSE, [message, *arguments, dry_run], row=Change))

@@ -25,12 +25,12 @@ from ..runtime import limits
 from ..runtime.deadline import Deadline, TimeUp
 from ..runtime.stopwatch import Stopwatch
 from ..settings.config import Config
-from ..store.connection import Store, StoreError
+from ..store.connection import Store
+from ..store.errors import StoreError, concerns_data
 
 INGRESS = "import"
 
 _STOPS = frozenset({STORE_UNAVAILABLE, STORE_FULL, MISCONFIGURED})
-_DATA_CLASSES = frozenset({"0A", "22", "23", "54"})  # of SQLSTATE
 
 _MBOX_LINE = re.compile(rb"From (?![ \t]*:)")  # "From :" is an old way to write the field
 _QUOTED_LINE = re.compile(rb"^>(>*From )", re.MULTILINE)
@@ -129,7 +129,7 @@ def bring_in(raw: bytes, envelope: Envelope, config: Config, store: Store) -> Re
 
 def unfit(result: Result) -> bool:
     """Whether the database refuses the envelope of this message; what was read from the message was left out already."""
-    return result.outcome in _STOPS and result.sqlstate[:2] in _DATA_CLASSES
+    return result.outcome in _STOPS and concerns_data(result.sqlstate)
 
 
 def stops(result: Result) -> bool:

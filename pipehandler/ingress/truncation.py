@@ -6,6 +6,7 @@ import time
 from typing import NamedTuple
 
 from ..mail.outcome import TRUNCATED, Undelivered
+from ..runtime.process import process
 
 _LONG_LINE = re.compile(rb"[^\n]{128,}")
 
@@ -46,26 +47,15 @@ def queue_file_octets(raw: bytes, start: int) -> int:
 
 def is_orphan(caller: Caller) -> bool:
     """Whether pipe(8) is gone or about to go: it closes the pipe before it disappears."""
-    fields = _stat(caller.parent)
-    if not fields:  # hidden from us, or gone
+    pipe = process(caller.parent)
+    if pipe is None:  # hidden from this account, or gone
         time.sleep(0.2)
-        return _parent(caller.pid) != caller.parent
-    # proc(5): the third field, first here, is the state; the ninth is the flags, of which 4 is PF_EXITING.
-    return _parent(caller.pid) != caller.parent or fields[0] in b"ZX" or bool(int(fields[6]) & 4)
+    return _parent(caller.pid) != caller.parent or (pipe is not None and pipe.ends)
 
 
 def _parent(pid: int) -> int:
-    """The parent of a process; 0 where there is none."""
+    """The parent of a process; 0 if there is no such process."""
     if pid == os.getpid():
         return os.getppid()
-    fields = _stat(pid)
-    return int(fields[1]) if fields else 0
-
-
-def _stat(pid: int) -> list[bytes]:
-    """proc(5), from the third field on; nothing for a process that is gone or hidden."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()
-    except OSError:
-        return []
+    found = process(pid)
+    return found.parent if found else 0

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..record.journal import BOUNDS, KILLED, NAME
+from ..runtime.process import process
 from ..runtime.stopwatch import PHASES
 
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -141,13 +142,11 @@ def _killed(database: sqlite3.Connection, incomplete: list[dict[str, Any]]) -> l
 
 def _alive(pid: int, began: float) -> bool:
     """Whether the process that began then is still there, and not another one with its number."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
-    except OSError:
+    found = process(pid)
+    if found is None or found.state in b"ZX":
         return False
-    # proc(5): the state; and the start of the process in ticks since the start of the host.
-    up = time.clock_gettime(time.CLOCK_BOOTTIME)
-    return fields[0] not in b"ZX" and time.time() - up + int(fields[19]) / _TICKS <= began + 1
+    boot = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+    return boot + found.started / _TICKS <= began + 1
 
 
 def _exits(ingress: str, mode: str, status: int, outcome: str, attempts: int, octets: int, last: float) -> Exits:

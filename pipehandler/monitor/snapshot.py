@@ -16,7 +16,8 @@ from ..postfix.postconf import DEFAULT_DIRECTORY
 from ..postfix.postqueue import Queued, QueueError, queued
 from ..record.journal import NAME
 from ..settings.config import Config
-from ..store.connection import Store, StoreError
+from ..store.connection import Store
+from ..store.errors import StoreError, hint
 from ..store.health import Health, health
 from ..store.migrate import migrations
 from ..workers.listener import ServeError
@@ -30,12 +31,7 @@ _T = TypeVar("_T")
 _CONNECT_SECONDS = 3
 _STATEMENT_SECONDS = 4
 
-_WAYS_OUT = {
-    "42883": "; the schema is older than this program: run `pipehandler migrate`",
-    "3F000": "; there is no schema yet: run `pipehandler migrate`",
-    "42501": "; the role must be in pipehandler_ingest, pipehandler_reader or pipehandler_upkeep",
-}
-"""What to do, by SQLSTATE."""
+_GROUPS = "pipehandler_ingest, pipehandler_reader or pipehandler_upkeep"  # that may call pipehandler.health
 
 
 class Observation(NamedTuple):
@@ -93,7 +89,7 @@ def _answer(name: str, ask: Callable[[], _T], reasons: dict[str, str]) -> _T | N
     try:
         return ask()
     except StoreError as error:
-        reasons[name] = f"{error}{_WAYS_OUT.get(error.sqlstate, '')}"
+        reasons[name] = "; ".join(filter(None, (str(error), hint(error.sqlstate, _GROUPS))))
     except (JournalError, ServeError, QueueError) as error:
         reasons[name] = str(error)
     return None
@@ -112,30 +108,34 @@ def _tally(directory: str) -> Tally:
 
 
 def _health(conninfos: list[str]) -> Health:
-    """What the first database says to which we can connect. Raises StoreError with what the first one said."""
-    refused: StoreError | None = None
-    for conninfo in conninfos:
-        store = Store(conninfo, _CONNECT_SECONDS, _STATEMENT_SECONDS)
-        try:
-            try:
-                store.connect()
-            except StoreError as error:
-                refused = refused or error
-                continue
-            with _cut_after(store, _STATEMENT_SECONDS + 1):
-                return health(store)
-        finally:
-            store.close()
-    assert refused  # noqa: S101 # or there was an answer
-    raise refused
+    """Query the first database that can be connected to. Raises StoreError, that of the first one if there is none."""
+    first, *others = conninfos
+    try:
+        store = _connected(first)
+    except StoreError as error:
+        for conninfo in others:
+            with suppress(StoreError):
+                store = _connected(conninfo)
+                break
+        else:
+            raise error from None
+    try:
+        with _cut_after(store, _STATEMENT_SECONDS + 1):
+            return health(store)
+    finally:
+        store.close()
+
+
+def _connected(conninfo: str) -> Store:
+    store = Store(conninfo, _CONNECT_SECONDS, _STATEMENT_SECONDS)
+    store.connect()
+    return store
 
 
 @contextmanager
 def _cut_after(store: Store, seconds: float) -> Iterator[None]:
-    """Cut the connection after so long: a pooler, or a server that stands still, knows nothing of statement_timeout."""
-    descriptor = store.socket
-    assert descriptor is not None  # noqa: S101 # it has just connected
-    with socket.socket(fileno=os.dup(descriptor)) as line:
+    """Cut the connection after `seconds`: a pooler, or a server that is stopped, does not obey statement_timeout."""
+    with socket.socket(fileno=os.dup(store.connect().fileno())) as line:
 
         def cut() -> None:
             with suppress(OSError):

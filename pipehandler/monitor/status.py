@@ -8,6 +8,7 @@ from typing import NamedTuple
 from ..mail import outcome
 from ..mail.sysexits import EX_OK
 from ..record.journal import KILLED
+from ..store.errors import hint
 from .journal_totals import Record
 from .snapshot import Observation
 
@@ -35,20 +36,6 @@ _WAYS_OUT = {
     "quarantined": "stored as it is; `pipehandler quarantine list`, and after a mend `pipehandler reparse`",
     KILLED: "something killed the process: the kernel (`dmesg`), Postfix's time limit, or a person; it is delivered again",
 }
-_BY_SQLSTATE = {
-    "28": "the role of the handler may not log in: pg_hba.conf, or the passfile. " + _CHECK,
-    "3D": "there is no such database: create it, or mend database.conninfo",
-    "3F": "the schema is missing: `pipehandler migrate`",
-    "42501": "the role of the handler lacks a right: " + _CHECK,
-    "42": "the schema is missing or older than this program: `pipehandler migrate`",
-    "53300": "all connections of the database are in use: raise max_connections, or lower maxproc and serve.workers",
-    "25006": "the database can only be read; name all servers in database.conninfo, with target_session_attrs=read-write",
-    "57014": "the database was too slow, or waited for a lock: SELECT * FROM pg_stat_activity",
-    "57P03": "the database is starting or recovering; wait, or look at its log",
-    "40": "others lock the same rows; it is tried again",
-    "55P03": "others lock the same rows; what waits: SELECT * FROM pg_stat_activity",
-}
-"""For store_unavailable, by SQLSTATE or its class."""
 
 
 class Failure(NamedTuple):
@@ -107,9 +94,6 @@ def _kind(record: Record) -> tuple[str, str | None, str | None]:
 
 def way_out(record: Record) -> str:
     """What to do about a failure."""
-    code = record.sqlstate or ""
-    if record.outcome == outcome.STORE_UNAVAILABLE.name:
-        for key in (code, code[:2]):
-            if key in _BY_SQLSTATE:
-                return _BY_SQLSTATE[key]
+    if record.outcome == outcome.STORE_UNAVAILABLE.name and (of_database := hint(record.sqlstate or "")):
+        return of_database
     return _WAYS_OUT.get(record.outcome, _CHECK)

@@ -11,9 +11,10 @@ import subprocess
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from ..settings.duration import UNITS
+
 DEFAULT_DIRECTORY = "/etc/postfix"
 _SECONDS = 60
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
 class PostfixError(Exception):
@@ -76,8 +77,7 @@ class Postfix:
         return shlex.join(["postconf", *where, *arguments])
 
     def _run(self, program: str, *arguments: str, statuses: tuple[int, ...] = (0,)) -> str:
-        # A person who is not root has no sbin in the path.
-        path = shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+        path = find_program(program)
         if path is None:
             raise PostfixError(f"there is no program {program}")
         try:
@@ -102,6 +102,11 @@ class Postfix:
         return done.stdout
 
 
+def find_program(name: str) -> str | None:
+    """The path of a program of Postfix, None if it is not installed; sbin is not in the PATH of every account."""
+    return shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+
+
 def words(value: str) -> list[str]:
     """The words of a list in main.cf, which commas or blanks separate."""
     return [word for word in re.split(r"[,\s]+", value) if word]
@@ -110,9 +115,9 @@ def words(value: str) -> list[str]:
 def seconds(value: str, unit: str = "s") -> int:
     """A time in main.cf: a number and its unit, or that of the parameter. Raises ValueError."""
     number, suffix = (value[:-1], value[-1]) if value[-1:].isalpha() else (value, unit)
-    if suffix not in _UNITS:
+    if suffix not in UNITS:
         raise ValueError(f"{value!r} is no time")
-    return int(number) * _UNITS[suffix]
+    return int(number) * UNITS[suffix]
 
 
 def _pairs(text: str) -> Iterator[tuple[str, str]]:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import tempfile
@@ -12,7 +11,7 @@ from contextlib import suppress
 from types import MappingProxyType
 from typing import NamedTuple
 
-from .postconf import DEFAULT_DIRECTORY
+from .postconf import DEFAULT_DIRECTORY, find_program
 
 QUEUES = ("maildrop", "incoming", "active", "deferred", "hold")
 """The queues that showq(8) lists, in the order in which a message comes to them; never `corrupt`."""
@@ -49,8 +48,7 @@ def queued(directory: str = DEFAULT_DIRECTORY, seconds: float = _SECONDS) -> dic
 
     Raises QueueError, also where it takes longer than `seconds`.
     """
-    # A person who is not root has no sbin in the path.
-    path = shutil.which("postqueue", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+    path = find_program("postqueue")
     if path is None:
         raise QueueError("there is no program postqueue; Postfix is not installed here")
     try:
@@ -89,8 +87,7 @@ def _listed(command: list[str], errors: int, seconds: float) -> tuple[dict[str, 
         timer = threading.Timer(seconds, end)
         timer.start()
         try:
-            assert running.stdout  # noqa: S101 # see above
-            found = _added_up(running.stdout)
+            found = _added_up(running.stdout or ())
             status = running.wait()
         except Exception:
             if not late.is_set():  # else: what it was saying when it was ended may be half a line

@@ -29,6 +29,9 @@ FILES = (
 ENTRYPOINT = str(Path(__file__).parents[1] / "__main__.py")
 """What master.cf runs: the file of this installation."""
 
+PROGRAM = os.path.join(os.path.dirname(sys.executable), "pipehandler")
+"""The console script of this installation."""
+
 
 DATABASE = "postgresql:///mail?host=/run/postgresql"
 """The database of the examples."""
@@ -56,7 +59,7 @@ def lines(
     filled = {
         "/opt/pipehandler/bin/python": sys.executable,
         "/opt/pipehandler/lib/python3.11/site-packages/pipehandler/__main__.py": ENTRYPOINT,
-        "/opt/pipehandler/bin/pipehandler": os.path.join(os.path.dirname(sys.executable), "pipehandler"),
+        "/opt/pipehandler/bin/pipehandler": PROGRAM,
         "/etc/pipehandler/pipehandler.toml": config,
         "/run/pipehandler/socket": socket,
         "/etc/postfix": config_directory,

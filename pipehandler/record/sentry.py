@@ -5,7 +5,6 @@ sent by a process of its own, which loads sentry-sdk only then and is ended with
 that happens to it changes a status.
 """
 
-import os
 import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -50,7 +49,7 @@ def _send(config: Config, what: str, fault: BaseException | None, facts: dict[st
         """Nothing but what is listed here leaves the host: the texts of exceptions, for one, may quote a message."""
         kept: Event = {"event_id": event["event_id"], "timestamp": event["timestamp"], "platform": "python"}
         kept.update({"level": "error", "release": f"pipehandler@{__version__}", "logger": "pipehandler"})
-        kept["server_name"] = config.store.mail_host or os.uname().nodename
+        kept["server_name"] = config.mail_host
         kept["message"] = what
         kept["fingerprint"] = [what]
         kept["extra"] = {**facts, "versions": _versions()}

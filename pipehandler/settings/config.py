@@ -152,6 +152,11 @@ class Config:
     sentry: Sentry = field(default_factory=Sentry)
     retention: "tuple[Rule, ...]" = ()
 
+    @property
+    def mail_host(self) -> str:
+        """The name of this mail host: store.mail_host, or the host name."""
+        return self.store.mail_host or os.uname().nodename
+
 
 def load(path: str = DEFAULT_PATH) -> Config:
     """Read the configuration from `path`.

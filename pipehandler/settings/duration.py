@@ -5,7 +5,9 @@ from datetime import timedelta
 
 FOREVER = "forever"
 
-_UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}  # seconds
+UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
+"""Seconds in each unit; the same as in main.cf (postconf(5))."""
+
 _LONGEST = 1_000 * 365 * 86_400
 
 
@@ -15,7 +17,7 @@ def duration(text: str) -> timedelta:
     Raises ValueError for anything else, for 0, and for more than a thousand years.
     """
     found = re.fullmatch(r"(\d{1,12})([smhdw])", text, re.ASCII)
-    seconds = int(found[1]) * _UNITS[found[2]] if found else 0
+    seconds = int(found[1]) * UNITS[found[2]] if found else 0
     if not 0 < seconds <= _LONGEST:
         raise ValueError(f"{text!r} is no duration; expected a number and a unit (s, m, h, d, w), such as 10m or 30d")
     return timedelta(seconds=seconds)

@@ -1,17 +1,18 @@
-"""The pool of recipient addresses: the queries behind `pipehandler address`.
+"""Leases of recipient addresses: the queries behind `pipehandler address`.
 
-A lease is one period of one address. It is named by its number, or by its address, which then means the lease that the address
-has now, or had last. Every function raises StoreError where the database does not answer.
+A lease is one period of one address. Its name is its number, or its address, which means the lease that the address has
+now or, without one, had last. Every function raises StoreError if the database fails.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
-from .connection import DataRefused, Store, StoreError
-
-Row = dict[str, Any]
+from .bigint import bigint
+from .connection import Store
+from .errors import NO_DATA_FOUND, RAISE_EXCEPTION, UNIQUE_VIOLATION, DataRefused, StoreError
 
 _COLUMNS = "a.lease, a.address, a.label, a.created_at, a.expires_at"
 
@@ -26,93 +27,110 @@ SELECT a.lease, a.address, a.label, a.created_at, a.expires_at,
  LIMIT %(limit)s
 """
 
-_GIVEN_OUT = "23505"  # unique_violation
-_NO_ADDRESS = "P0001"  # raise_exception
-_NO_LEASE = "P0002"  # no_data_found
-
 
 class NoSuchLease(Exception):
-    """A lease that is not there, or cannot be extended any more; the text says which and what to do."""
+    """The lease does not exist, or cannot be extended any more; the text says which and what to do."""
 
 
 class AddressTaken(Exception):
-    """An address that is given out already; the text says what to do."""
+    """The address has a lease already; the text says what to do."""
 
 
 class NoAddress(Exception):
-    """What cannot be an address; the text says what is expected."""
+    """The text is not an address; the error says what is expected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """One row of pipehandler.address. expires_at: None for a lease that never ends."""
+
+    lease: int
+    address: str
+    label: str | None
+    created_at: datetime
+    expires_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class CountedLease(Lease):
+    """A lease with the number of its deliveries."""
+
+    deliveries: int
 
 
 def leases(
     store: Store, *, label: str | None = None, domain: str | None = None, expired: bool = False, limit: int = 20
-) -> list[Row]:
-    """The newest leases first, at most `limit`, each with the number of its deliveries: those that live, or those that have
-    expired. `label` and `domain` have to be equal; domains in every case, as U-labels or A-labels."""
+) -> list[CountedLease]:
+    """The newest leases first, at most `limit`: the current ones, or those that have expired.
+
+    label: compared exactly. domain: compared without regard to case, as U-labels or A-labels.
+    """
     parameters = {"label": label, "domain": domain, "expired": expired, "limit": limit}
-    return store.rows(_LIST, parameters)
+    return store.rows(_LIST, parameters, row=CountedLease)
 
 
-def new(store: Store, domain: str, ttl: timedelta | None = None, label: str | None = None) -> Row:
-    """A lease of a random address of `domain`, for `ttl` or for ever. Raises NoAddress where `domain` is no domain."""
+def new(store: Store, domain: str, ttl: timedelta | None = None, label: str | None = None) -> Lease:
+    """Lease a random address of `domain` for `ttl`, or forever. Raises NoAddress if `domain` is not a domain."""
     with _translated(domain):
-        return _one(store, "pipehandler.lease_random_address(%s::text, %s::interval, %s::text)", domain, ttl, label)
+        return _call(store, "pipehandler.lease_random_address(%s::text, %s::interval, %s::text)", domain, ttl, label)
 
 
-def add(store: Store, address: str, ttl: timedelta | None = None, label: str | None = None) -> Row:
-    """A lease of `address` (@domain is a catch-all), for `ttl` or for ever. Raises AddressTaken and NoAddress."""
+def add(store: Store, address: str, ttl: timedelta | None = None, label: str | None = None) -> Lease:
+    """Lease `address` (@domain is a catch-all) for `ttl`, or forever. Raises AddressTaken and NoAddress."""
     with _translated(address):
-        return _one(store, "pipehandler.lease_address(%s::text, %s::interval, %s::text)", address, ttl, label)
+        return _call(store, "pipehandler.lease_address(%s::text, %s::interval, %s::text)", address, ttl, label)
 
 
-def extend(store: Store, name: str, ttl: timedelta | None = None) -> Row:
-    """Let a lease last for `ttl` from now on, or for ever; never shorter than before. Raises NoSuchLease."""
+def extend(store: Store, name: str, ttl: timedelta | None = None) -> Lease:
+    """Let a lease end `ttl` from now, or never, but not earlier than before. Raises NoSuchLease."""
     with _translated(name):
-        return _one(store, "pipehandler.extend_lease(%s::bigint, %s::interval)", _find(store, name)["lease"], ttl)
+        return _call(store, "pipehandler.extend_lease(%s::bigint, %s::interval)", _find(store, name).lease, ttl)
 
 
-def expire(store: Store, name: str) -> Row:
-    """End a lease now; its mail is out of sight, and `extend` brings it back. Raises NoSuchLease."""
+def expire(store: Store, name: str) -> Lease:
+    """End a lease now. Its mail is hidden until it is removed; `extend` shows it again. Raises NoSuchLease."""
     with _translated(name):
-        return _one(store, "pipehandler.expire_lease(%s::bigint)", _find(store, name)["lease"])
+        return _call(store, "pipehandler.expire_lease(%s::bigint)", _find(store, name).lease)
 
 
-def remove(store: Store, name: str) -> Row:
-    """Delete a lease and its mail for good; returns what it was, with the number of its "deliveries". Raises NoSuchLease."""
+def remove(store: Store, name: str) -> CountedLease:
+    """Delete a lease and its mail for good, and return it with the number of deliveries it had. Raises NoSuchLease."""
     with _translated(name):
-        row = _find(store, name)
-        (gone,) = store.rows("SELECT pipehandler.remove_lease(%s::bigint) AS deliveries", [row["lease"]])
-        return row | gone
+        lease = _find(store, name)
+        (deliveries,) = store.values("SELECT pipehandler.remove_lease(%s::bigint)", [lease.lease], of=int)
+        return CountedLease(**asdict(lease), deliveries=deliveries)
 
 
-def _one(store: Store, call: str, *parameters: Any) -> Row:
-    (row,) = store.rows(f"SELECT {_COLUMNS} FROM {call} AS a", parameters)  # noqa: S608 # our own text
-    return row
+def _call(store: Store, function: str, *parameters: Any) -> Lease:
+    (lease,) = store.rows(f"SELECT {_COLUMNS} FROM {function} AS a", parameters, row=Lease)  # noqa: S608 # constant
+    return lease
 
 
-def _find(store: Store, name: str) -> Row:
-    """The lease that `name`, its number or its address, stands for."""
-    if name.isascii() and name.isdigit() and int(name) < 1 << 63:
-        where = "a.lease = %s::bigint"
+def _find(store: Store, name: str) -> Lease:
+    """The lease with this number or address."""
+    if bigint(name) is not None:
+        condition = "a.lease = %s::bigint"
     else:
-        where = "a.address = pipehandler.canonical(%s::text) AND NOT a.superseded"
-    rows = store.rows(f"SELECT {_COLUMNS} FROM pipehandler.address a WHERE {where}", [name])  # noqa: S608 # our own text
+        condition = "a.address = pipehandler.canonical(%s::text) AND NOT a.superseded"
+    statement = f"SELECT {_COLUMNS} FROM pipehandler.address a WHERE {condition}"  # noqa: S608 # constant
+    rows = store.rows(statement, [name], row=Lease)
     if not rows:
-        raise NoSuchLease(f"there is no lease {name}; `pipehandler address list` shows what there is")
+        raise NoSuchLease(f"there is no lease {name}; `pipehandler address list` shows all")
     return rows[0]
 
 
 @contextmanager
 def _translated(name: str) -> Iterator[None]:
-    """Tell what the functions of the pool raise from trouble with the database. name: what the caller gave."""
+    """Distinguish what the SQL functions raise from faults of the database. name: what the caller passed."""
     try:
         yield
     except DataRefused as error:
-        raise NoAddress(f"{name!r} is no address") from error
+        raise NoAddress(f"{name!r} is not an address") from error
     except StoreError as error:
-        if error.sqlstate == _GIVEN_OUT:
+        if error.sqlstate == UNIQUE_VIOLATION:
             raise AddressTaken(f"{error}; extend its lease, or expire it first") from error
-        if error.sqlstate == _NO_ADDRESS:
+        if error.sqlstate == RAISE_EXCEPTION:
             raise NoAddress(str(error)) from error
-        if error.sqlstate == _NO_LEASE:
+        if error.sqlstate == NO_DATA_FOUND:
             raise NoSuchLease(str(error)) from error
         raise

@@ -1,54 +1,59 @@
-"""Removing what has expired: deliveries by the rules of retention and with their leases, bytes and attachments, leases.
+"""Remove what has expired: deliveries, by the rules of retention or with their leases; raw bytes; attachments; leases.
 
-It works in batches: one call of a function of sql/0008_retention.sql is one short transaction. Whatever ends a run, in between or
-within one, leaves every message whole or gone, and the next run goes on. Deliveries come in meanwhile; where they
-and a batch change the same rows, the batch is undone and tried again.
+It works in batches: one call of an SQL function is one short transaction. Whatever ends a run, between two batches or
+inside one, leaves every message whole or gone, and the next run continues. Mail is delivered meanwhile; if a delivery
+and a batch change the same rows, the batch is rolled back and tried again.
 """
 
 import json
-import random
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any
+from typing import NamedTuple, TypeVar
 
 from ..settings.retention import PATTERNS, TIMES, Rule
-from .connection import Store, StoreError
+from .connection import Parameters, Store
+from .errors import CONFLICTS, StoreError, retried
 from .like import like
+
+_T = TypeVar("_T")
 
 BATCH = 500
 
 APPLIED, CHANGED = "applied", "changed"
-"""After a change of the rules: deliveries to which they were applied, and those of them that are kept shorter or longer now."""
+"""After a change of the rules: deliveries to which they were applied; those of them whose time changed."""
 
-DELIVERIES, MESSAGES, RAWS, ATTACHMENTS, LEASES = "deliveries", "messages", "raws", "attachments", "leases"
-"""What was removed. raws, attachments: the bytes, and contents of attachments, of messages that stay."""
+DELIVERIES, MESSAGES, ATTACHMENTS, LEASES = "deliveries", "messages", "attachments", "leases"
+RAW_MESSAGES = "raw_messages"
+"""What was removed. raw_messages, attachments: raw bytes, and contents of attachments, of messages that stay."""
 
 WAITING = "waiting"
-"""A transaction that may have read the old rules goes on: the next run will apply the new ones to what is stored."""
+"""A transaction that may have read the old rules is still running: the next run applies the new ones to stored mail."""
 
 Counts = Counter[str]
+"""How many, by the names above."""
 
 _GRACE = "120 hours"
-"""So long an expired lease is remembered without its mail: maximal_queue_lifetime of Postfix."""
+"""How long an expired lease is kept without its mail: maximal_queue_lifetime of Postfix."""
 
 _TRIES = 10
-# serialization_failure, deadlock_detected, foreign_key_violation: a delivery came in between
-_AGAIN = frozenset({"40001", "40P01", "23503"})
-_PATIENCE = 5.0  # seconds for transactions that may have read the old rules
+_PAUSE = (0.01, 0.05)  # seconds
+_PATIENCE = 5.0  # seconds to wait for transactions that may have read the old rules
 
-_SET = "SELECT pipehandler.set_retention(%s::jsonb) AS changed"
-_UNDER_WAY = "SELECT EXISTS (SELECT FROM pipehandler.retention_change) AS changed"
+_SET = "SELECT pipehandler.set_retention(%s::jsonb)"
+_UNDER_WAY = "SELECT EXISTS (SELECT FROM pipehandler.retention_change)"
 _LEFT = """
-SELECT count(*) FROM pipehandler.delivery d
+SELECT count(*)
+  FROM pipehandler.delivery d
  WHERE d.id > (SELECT c.through FROM pipehandler.retention_change c)
 """
-_APPLY = "SELECT * FROM pipehandler.apply_retention(%s)"
+_APPLY = "SELECT waits, applied, changed FROM pipehandler.apply_retention(%s)"
 _EXPIRE = """
-SELECT deliveries, messages, raws, attachments, reached::text FROM pipehandler.expire(%s, %s::timestamptz)
+SELECT reached::text AS next_from, deliveries, messages, raws AS raw_messages, attachments
+  FROM pipehandler.expire(%s, %s::timestamptz)
 """
-_LEASES = "SELECT leases, reached::text FROM pipehandler.remove_leases(%s, %s::timestamptz, %s::interval)"
+_LEASES = "SELECT reached::text AS next_from, leases FROM pipehandler.remove_leases(%s, %s::timestamptz, %s::interval)"
 
 _DUE = """
 WITH delivery AS (
@@ -64,40 +69,69 @@ message AS (
       FROM delivery d
      GROUP BY d.message
 )
-SELECT coalesce(sum(m.deliveries), 0) AS deliveries, count(*) FILTER (WHERE m.expired) AS messages,
+SELECT NULL AS next_from, coalesce(sum(m.deliveries), 0)::bigint AS deliveries,
+       count(*) FILTER (WHERE m.expired) AS messages,
        count(*) FILTER (WHERE NOT m.expired AND NOT m.raw AND EXISTS (
-           SELECT FROM pipehandler.raw_message r WHERE r.message = m.message)) AS raws,
+           SELECT FROM pipehandler.raw_message r WHERE r.message = m.message)) AS raw_messages,
        coalesce(sum((SELECT count(*) FROM pipehandler.attachment a WHERE a.message = m.message AND a.content IS NOT NULL))
-                FILTER (WHERE NOT m.expired AND NOT m.attachments), 0) AS attachments,
+                FILTER (WHERE NOT m.expired AND NOT m.attachments), 0)::bigint AS attachments,
        (SELECT count(*) FROM pipehandler.address a WHERE a.expires_at <= now() - %s::interval) AS leases
   FROM message m
 """
 _CHANGED = """
-SELECT count(*) AS changed
+SELECT count(*)
   FROM pipehandler.delivery d
   JOIN pipehandler.renewed_delivery n ON n.id = d.id
  WHERE (d.expires_at, d.raw_until, d.attachments_until) IS DISTINCT FROM (n.expires_at, n.raw_until, n.attachments_until)
 """
 
 
-def expire(store: Store, rules: tuple[Rule, ...], batch: int = BATCH) -> Iterator[Counts]:
-    """Bring the rules to the database, then remove what is due, `batch` deliveries at a time; after each batch its counts.
+class _Removed(NamedTuple):
+    """What one batch removed. next_from: where the next one begins; None: nothing is left."""
 
-    Raises StoreError.
+    next_from: str | None
+    deliveries: int = 0
+    messages: int = 0
+    raw_messages: int = 0
+    attachments: int = 0
+    leases: int = 0
+
+    @property
+    def counts(self) -> Counts:
+        return Counter(
+            {
+                DELIVERIES: self.deliveries,
+                MESSAGES: self.messages,
+                RAW_MESSAGES: self.raw_messages,
+                ATTACHMENTS: self.attachments,
+                LEASES: self.leases,
+            }
+        )
+
+
+class _Applied(NamedTuple):
+    """One batch of deliveries to which changed rules were applied. waits: an older transaction has to end first."""
+
+    waits: bool
+    applied: int
+    changed: int
+
+
+def expire(store: Store, rules: tuple[Rule, ...], batch: int = BATCH) -> Iterator[Counts]:
+    """Copy the rules to the database, then remove what is due, `batch` deliveries at a time.
+
+    Yields the counts of each batch. Raises StoreError.
     """
-    _again(store, _SET, [_json(rules)])
+    retried(lambda: store.values(_SET, [_json(rules)], of=bool), CONFLICTS, _TRIES, _PAUSE)
     yield from _apply(store, batch)
-    for statement, *more in ((_EXPIRE,), (_LEASES, _GRACE)):
-        reached: str | None = "-infinity"
-        while reached is not None:
-            row = _again(store, statement, [batch, reached, *more])
-            reached = row.pop("reached")
-            yield Counter(row)
+    yield from _remove(store, _EXPIRE, batch)
+    yield from _remove(store, _LEASES, batch, _GRACE)
 
 
 def left(store: Store) -> int:
-    """To how many deliveries changed rules are still to be applied."""
-    return int(store.rows(_LEFT)[0]["count"])
+    """The number of deliveries to which changed rules have not been applied yet. Raises StoreError."""
+    (count,) = store.values(_LEFT, of=int)
+    return count
 
 
 def due(store: Store, rules: tuple[Rule, ...]) -> Counts:
@@ -107,11 +141,13 @@ def due(store: Store, rules: tuple[Rule, ...]) -> Counts:
     """
     store.script("BEGIN")
     try:
-        changed = store.rows(_SET, [_json(rules)])[0]["changed"] or store.rows(_UNDER_WAY)[0]["changed"]
-        table = "pipehandler.renewed_delivery" if changed else "pipehandler.delivery"
-        counts = Counter({name: int(count) for name, count in store.rows(_DUE.format(table), [_GRACE])[0].items()})
-        if changed:
-            counts += Counter(store.rows(_CHANGED)[0])
+        (changed,) = store.values(_SET, [_json(rules)], of=bool)
+        (under_way,) = store.values(_UNDER_WAY, of=bool)
+        table = "pipehandler.renewed_delivery" if changed or under_way else "pipehandler.delivery"
+        (removed,) = store.rows(_DUE.format(table), [_GRACE], row=_Removed)
+        counts = removed.counts
+        if changed or under_way:
+            (counts[CHANGED],) = store.values(_CHANGED, of=int)
         return counts
     finally:
         with suppress(StoreError):
@@ -119,39 +155,41 @@ def due(store: Store, rules: tuple[Rule, ...]) -> Counts:
 
 
 def _apply(store: Store, batch: int) -> Iterator[Counts]:
-    """Apply changed rules to what is stored already."""
-    given_up = time.monotonic() + _PATIENCE
+    """Apply changed rules to stored deliveries."""
+    end = time.monotonic() + _PATIENCE
     while True:
-        row = _again(store, _APPLY, [batch])
-        if row["waits"]:
-            if time.monotonic() > given_up:
+        step = _row(store, _APPLY, [batch], _Applied)
+        if step.waits:
+            if time.monotonic() > end:
                 yield Counter({WAITING: 1})
                 return
             time.sleep(0.05)
-        elif row["applied"]:
-            yield Counter({APPLIED: row["applied"], CHANGED: row["changed"]})
+        elif step.applied:
+            yield Counter({APPLIED: step.applied, CHANGED: step.changed})
         else:
             return
 
 
-def _again(store: Store, statement: str, parameters: list[Any]) -> dict[str, Any]:
-    """The one row of a statement, which is tried again where others changed the same rows."""
-    for attempt in range(1, _TRIES + 1):
-        try:
-            return store.rows(statement, parameters)[0]
-        except StoreError as error:
-            if error.sqlstate not in _AGAIN or attempt == _TRIES:
-                raise
-            time.sleep(random.uniform(0.01, 0.05) * attempt)  # noqa: S311 # jitter is no secret
-    raise AssertionError("unreachable")
+def _remove(store: Store, statement: str, batch: int, *parameters: str) -> Iterator[Counts]:
+    """Call a function that removes one batch until nothing is left."""
+    next_from: str | None = "-infinity"
+    while next_from is not None:
+        removed = _row(store, statement, [batch, next_from, *parameters], _Removed)
+        next_from = removed.next_from
+        yield removed.counts
+
+
+def _row(store: Store, statement: str, parameters: Parameters, row: type[_T]) -> _T:
+    """The one row of a statement, which is tried again if a delivery changed the same rows."""
+    return retried(lambda: store.rows(statement, parameters, row=row)[0], CONFLICTS, _TRIES, _PAUSE)
 
 
 def _json(rules: tuple[Rule, ...]) -> str:
-    """What pipehandler.set_retention is told."""
+    """The rules as pipehandler.set_retention takes them: patterns for LIKE, times in seconds."""
     tables = []
     for rule in rules:
-        given = {key: value for key, value in rule._asdict().items() if value is not None}
-        patterns = {key: like(value) for key, value in given.items() if key in PATTERNS}
-        times = {key: int(value.total_seconds()) for key, value in given.items() if key in TIMES}
+        keys = {key: value for key, value in rule._asdict().items() if value is not None}
+        patterns = {key: like(value) for key, value in keys.items() if key in PATTERNS}
+        times = {key: int(value.total_seconds()) for key, value in keys.items() if key in TIMES}
         tables.append(patterns | times)
     return json.dumps(tables, ensure_ascii=False)

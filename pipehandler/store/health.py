@@ -1,4 +1,4 @@
-"""How the database goes, for whoever may deliver or read: one call of the SQL function pipehandler.health."""
+"""The health of the database, for roles that deliver or read: one call of the SQL function pipehandler.health."""
 
 from datetime import datetime
 from typing import NamedTuple
@@ -7,8 +7,13 @@ from .connection import Store
 
 
 class Health(NamedTuple):
-    """schema_version: the number of the newest migration. quarantined: messages in state failed; oldest_quarantined: when the
-    first of them was received. oldest_expired: since when something has expired that is still stored; not known to an older schema."""
+    """What the database reports.
+
+    schema_version:     the number of the newest migration.
+    quarantined:        messages in state failed.
+    oldest_quarantined: when the first of them was received.
+    oldest_expired:     the earliest expiry of what is still stored; None, too, from a schema that does not report it.
+    """
 
     schema_version: int
     quarantined: int
@@ -17,6 +22,7 @@ class Health(NamedTuple):
 
 
 def health(store: Store) -> Health:
-    """Ask the database. Raises StoreError; with SQLSTATE 42883 or 3F000 the schema is older than this function."""
+    """Query the database. Raises StoreError; with 42883 or 3F000 the schema is older than this function."""
     (row,) = store.rows("SELECT * FROM pipehandler.health()")
-    return Health(**row)
+    # A newer schema may return more.
+    return Health(**{name: row[name] for name in Health._fields if name in row})

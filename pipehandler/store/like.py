@@ -1,11 +1,11 @@
-"""Patterns in which * stands for anything, and everything else for itself, as SQL has them for LIKE."""
+"""Patterns in which * matches anything and every other character matches itself, as SQL patterns for LIKE."""
 
 
 def escaped(text: str) -> str:
-    """`text` for LIKE, in which nothing is a wildcard."""
+    """A LIKE pattern that matches exactly `text`."""
     return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
 
 
 def like(pattern: str) -> str:
-    """`pattern` for LIKE."""
+    """A LIKE pattern that matches what `pattern` does."""
     return escaped(pattern).replace("*", "%")

@@ -1,19 +1,20 @@
-"""What arrived: the queries behind `pipehandler list`, `show`, `raw` and `attachment`.
+"""Stored mail: the queries behind `pipehandler list`, `show`, `raw` and `attachment`.
 
-What has expired is not there any more, whether or not `pipehandler expire` has removed it already. An id is either the number
-of a delivery or the UUID of a message. Every function raises StoreError where the database does not answer, and NoSuchMessage where
-the id names nothing.
+Expired mail is not visible, whether or not `pipehandler expire` has removed it already. An id is either the number of a
+delivery or the UUID of a message. Every function raises StoreError if the database fails, and NoSuchMessage if nothing
+has that id.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from ..mail.envelope import lower_domain
+from .bigint import bigint
 from .connection import Store
 from .like import escaped, like
-
-Row = dict[str, Any]
 
 _LIST = """
 SELECT d.id, d.received_at, d.recipient, d.sender, m.from_name, m.from_address, m.subject, m.size, m.state,
@@ -59,9 +60,129 @@ SELECT a.ordinal, a.part, a.file_name, a.content_type, a.content_id, a.dispositi
  ORDER BY a.ordinal
 """
 
+_RAW = """
+SELECT coalesce((SELECT d.prepended FROM pipehandler.current_delivery d WHERE d.id = %s::bigint), '') || r.raw
+  FROM pipehandler.raw_message r
+ WHERE r.message = %s::uuid
+"""
+
+_CONTENT = "SELECT a.content FROM pipehandler.attachment a WHERE a.message = %s::uuid AND a.ordinal = %s"
+
+_MESSAGE_OF_DELIVERY = "SELECT d.message::text FROM pipehandler.current_delivery d WHERE d.id = %s"
+
+_CURRENT_MESSAGE = "SELECT d.message::text FROM pipehandler.current_delivery d WHERE d.message = %s::uuid LIMIT 1"
+
 
 class NoSuchMessage(Exception):
-    """The id names nothing that is stored; the text says what was looked for and what to do."""
+    """Nothing that is stored has this id; the text names the id and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One delivery in a list, with the main columns of its message.
+
+    id: the number of the delivery; message: the UUID of the message. size: octets of the message. attachments: their
+    number.
+    """
+
+    id: int
+    received_at: datetime
+    recipient: str
+    sender: str
+    from_name: str | None
+    from_address: str | None
+    subject: str | None
+    size: int
+    state: str
+    attachments: int
+    message: str
+    lease: int | None
+    extension: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One row of pipehandler.current_delivery, whose columns have comments: a message for one recipient."""
+
+    id: int
+    message: str
+    recipient: str
+    original_recipient: str | None
+    sender: str
+    queue_id: str | None
+    mail_host: str
+    ingress: str
+    client_address: str | None
+    client_hostname: str | None
+    client_helo: str | None
+    client_port: int | None
+    client_protocol: str | None
+    sasl_username: str | None
+    received_at: datetime
+    stored_at: datetime
+    lease: int | None
+    expires_at: datetime | None
+    raw_until: datetime | None
+    attachments_until: datetime | None
+    extension: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """One row of pipehandler.attachment, without its content. size: octets of the decoded content."""
+
+    ordinal: int
+    part: str
+    file_name: str | None
+    content_type: str
+    content_id: str | None
+    disposition: str | None
+    size: int
+    sha256: str
+
+
+Mailboxes = list[dict[str, str]]
+"""Addresses of a header field, each with its "name", "address" and "group"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One row of pipehandler.message, with its deliveries and attachments. The comments on its columns describe them.
+
+    header: the fields in order, each a pair of name and body. defects: each with "code", "where" and "detail".
+    """
+
+    id: str
+    received_at: datetime
+    message_id: str | None
+    in_reply_to: list[str]
+    reference_ids: list[str]
+    date: datetime | None
+    date_offset: int | None
+    subject: str | None
+    from_list: Mailboxes
+    sender_list: Mailboxes
+    reply_to_list: Mailboxes
+    to_list: Mailboxes
+    cc_list: Mailboxes
+    bcc_list: Mailboxes
+    list_id: str | None
+    text_body: str | None
+    html_body: str | None
+    header: list[list[str]]
+    authentication: dict[str, Any]
+    size: int
+    sha256: str
+    state: str
+    error: str | None
+    defects: list[dict[str, str]]
+    parser: str
+    deliveries: Sequence[Delivery] = ()
+    attachments: Sequence[Attachment] = ()
+
+
+class _Content(NamedTuple):
+    content: bytes | None
 
 
 def deliveries(
@@ -75,12 +196,12 @@ def deliveries(
     until: datetime | None = None,
     state: str | None = None,
     limit: int = 20,
-) -> list[Row]:
+) -> list[Entry]:
     """The newest deliveries first, at most `limit`.
 
-    `recipient` is an address in which * stands for anything; `lease` the one to which they belong; `sender` is looked for within
-    the envelope sender and From, `subject` within Subject, both without regard to case; `since` is inclusive, `until` is not; `state`
-    is that of the message.
+    recipient: an address in which * matches anything. lease: the lease that the delivery belongs to. sender: a part of
+    the envelope sender or of From; subject: a part of the subject; both ignore case. since is inclusive, until
+    exclusive. state: of the message, parsed or failed.
     """
     parameters = {
         "recipient": like(lower_domain(recipient)) if recipient else None,
@@ -92,73 +213,61 @@ def deliveries(
         "state": state,
         "limit": limit,
     }
-    return store.rows(_LIST, parameters)
+    return store.rows(_LIST, parameters, row=Entry)
 
 
-def message(store: Store, name: str) -> Row:
-    """One message, with its "deliveries" and its "attachments" (without their content)."""
-    found = _find(store, name)
-    rows = store.rows(_MESSAGE, [found])
-    if not rows:  # removed at this moment
-        raise _nothing(name)
-    row = rows[0]
-    row["deliveries"] = store.rows(_DELIVERIES, [found])
-    row["attachments"] = store.rows(_ATTACHMENTS, [found])
-    return row
+def message(store: Store, name: str) -> Message:
+    """The message with the id `name`, its deliveries and its attachments without their content."""
+    uuid = _uuid(store, name)
+    messages = store.rows(_MESSAGE, [uuid], row=Message)
+    if not messages:  # removed since it was looked up
+        raise _no_such_message(name)
+    return replace(
+        messages[0],
+        deliveries=store.rows(_DELIVERIES, [uuid], row=Delivery),
+        attachments=store.rows(_ATTACHMENTS, [uuid], row=Attachment),
+    )
 
 
 def raw(store: Store, name: str) -> bytes:
-    """The exact bytes: of a delivery with what Postfix prepended for it, of a message without."""
-    found = _find(store, name)
-    delivery = int(name) if _is_number(name) else None
-    rows = store.rows(
-        "SELECT coalesce((SELECT prepended FROM pipehandler.current_delivery WHERE id = %s), '') || r.raw AS raw"
-        "  FROM pipehandler.raw_message r WHERE r.message = %s::uuid",
-        [delivery, found],
-    )
-    if not rows:
-        raise NoSuchMessage(f"the bytes of {name} are not stored any more")
-    return bytes(rows[0]["raw"])
+    """The exact octets: for a delivery with what Postfix prepended to it, for a message without."""
+    contents = store.values(_RAW, [bigint(name), _uuid(store, name)], of=bytes)
+    if not contents:
+        raise NoSuchMessage(f"the raw bytes of {name} are not stored any more")
+    return contents[0]
 
 
 def attachment(store: Store, name: str, ordinal: int) -> bytes:
-    """The content of one attachment, by its number from 1."""
-    found = _find(store, name)
-    rows = store.rows(
-        "SELECT a.content FROM pipehandler.attachment a WHERE a.message = %s::uuid AND a.ordinal = %s", [found, ordinal]
-    )
-    if not rows:
-        count = len(store.rows(_ATTACHMENTS, [found]))
+    """The content of one attachment; the first has the ordinal 1."""
+    uuid = _uuid(store, name)
+    contents = store.rows(_CONTENT, [uuid, ordinal], row=_Content)
+    if not contents:
+        count = len(store.rows(_ATTACHMENTS, [uuid], row=Attachment))
         raise NoSuchMessage(f"{name} has no attachment {ordinal}; it has {count}, see `pipehandler show {name}`")
-    if rows[0]["content"] is None:
+    content = contents[0].content
+    if content is None:
         raise NoSuchMessage(
-            f"the content of attachment {ordinal} is not stored: store.attachments was false, or a rule of retention has removed"
-            f" it; where the bytes are still stored, it is in `pipehandler raw {name}`"
+            f"the content of attachment {ordinal} is not stored: store.attachments was false, or [[retention]] has removed it;"
+            f" while the raw bytes are stored, `pipehandler raw {name}` contains it"
         )
-    return bytes(rows[0]["content"])
+    return bytes(content)
 
 
-def _find(store: Store, name: str) -> str:
-    """The UUID of the message that `name`, a delivery's number or a message's UUID, stands for."""
-    if _is_number(name):
-        rows = store.rows("SELECT message::text AS id FROM pipehandler.current_delivery WHERE id = %s", [int(name)])
+def _uuid(store: Store, name: str) -> str:
+    """The UUID of the message with the id `name`, a delivery's number or a message's UUID."""
+    number = bigint(name)
+    if number is not None:
+        uuids = store.values(_MESSAGE_OF_DELIVERY, [number], of=str)
     else:
         try:
-            wanted = str(UUID(name))
+            uuid = str(UUID(name))
         except ValueError:
-            raise NoSuchMessage(f"{name!r} is no id; give a delivery's number or a message's UUID") from None
-        rows = store.rows(
-            "SELECT message::text AS id FROM pipehandler.current_delivery WHERE message = %s::uuid LIMIT 1", [wanted]
-        )
-    if not rows:
-        raise _nothing(name)
-    return str(rows[0]["id"])
+            raise NoSuchMessage(f"{name!r} is not an id: pass a delivery's number or a message's UUID") from None
+        uuids = store.values(_CURRENT_MESSAGE, [uuid], of=str)
+    if not uuids:
+        raise _no_such_message(name)
+    return uuids[0]
 
 
-def _nothing(name: str) -> NoSuchMessage:
+def _no_such_message(name: str) -> NoSuchMessage:
     return NoSuchMessage(f"nothing with the id {name} is stored; `pipehandler list` shows what is")
-
-
-def _is_number(name: str) -> bool:
-    """Whether it can be the number of a delivery, a bigint."""
-    return name.isascii() and name.isdigit() and int(name) < 1 << 63

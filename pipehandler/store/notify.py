@@ -1,35 +1,36 @@
-"""A word to those who wait for mail: PostgreSQL's NOTIFY and LISTEN, on a connection of libpq.
+"""Wake listeners with NOTIFY, and wait for it with LISTEN, on a connection of libpq.
 
-It is a hint and says nothing: who wants to know looks at the table. NOTIFY holds a lock of the whole cluster until its transaction
-is committed, so it never belongs into the one that stores a message, but into one of its own, later.
+A notification is a hint without content: a listener reads the table. NOTIFY holds a lock of the whole cluster until its
+transaction is committed, so it is never sent in the transaction that stores a message, but in a separate one, later.
 """
 
 import select
 import time
 from contextlib import suppress
-from typing import Any
+
+from psycopg.pq.abc import PGconn
 
 CHANNEL = "pipehandler"
 
-# There is nothing in this transaction that could be lost, so it shall wait for no disk and no standby.
+# Nothing in this transaction can be lost, so it waits for no disk and no standby.
 _NOTIFY = f"SELECT set_config('synchronous_commit', 'off', true), pg_notify('{CHANNEL}', '')".encode()
 _NOTIFY_SECONDS = 1.0
 
 
 def readable(socket: int, seconds: float = 0.0) -> bool:
-    """Whether there is something to read, or the end, within so many seconds; the descriptor may have any number."""
-    watched = select.poll()
-    watched.register(socket, select.POLLIN)
-    return bool(watched.poll(max(0.0, 1000 * seconds)))
+    """Whether there is something to read, or the end, within `seconds`. The descriptor may be above 1023."""
+    poll = select.poll()
+    poll.register(socket, select.POLLIN)
+    return bool(poll.poll(max(0.0, 1000 * seconds)))
 
 
-def notify(connection: Any) -> bool:
-    """Wake those who listen; a second at the most, and never raises. False: nothing can be done with the connection any more."""
-    ends = time.monotonic() + _NOTIFY_SECONDS
+def notify(connection: PGconn) -> bool:
+    """Wake listeners; takes at most a second and never raises. False: the connection is not usable any more."""
+    end = time.monotonic() + _NOTIFY_SECONDS
     with suppress(Exception):
-        connection.send_query(_NOTIFY)  # so short that it never blocks
+        connection.send_query(_NOTIFY)  # short enough never to block
         connection.flush()
-        while readable(connection.socket, ends - time.monotonic()):
+        while readable(connection.socket, end - time.monotonic()):
             connection.consume_input()
             while not connection.is_busy():
                 if connection.get_result() is None:
@@ -37,12 +38,12 @@ def notify(connection: Any) -> bool:
     return False
 
 
-def heard(connection: Any, seconds: float) -> bool:
-    """Wait for a notification, so many seconds at the most; whether one came. Raises the errors of psycopg."""
-    ends = time.monotonic() + seconds
-    came = False
-    while not came and readable(connection.socket, ends - time.monotonic()):
+def wait(connection: PGconn, seconds: float) -> bool:
+    """Wait for a notification, at most `seconds`; whether one came. Raises psycopg's errors."""
+    end = time.monotonic() + seconds
+    notified = False
+    while not notified and readable(connection.socket, end - time.monotonic()):
         connection.consume_input()
         while connection.notifies():
-            came = True
-    return came
+            notified = True
+    return notified

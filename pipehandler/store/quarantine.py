@@ -1,19 +1,22 @@
-"""The quarantine: messages in state failed, whose bytes are stored although they could not be parsed; not what has expired.
+"""The quarantine: unexpired messages in state failed, whose raw bytes are stored although they could not be parsed.
 
-Every function raises StoreError where the database does not answer, and NoSuchMessage for an id that names nothing in
-quarantine. An id is the number of a delivery or the UUID of a message.
+An id is the number of a delivery or the UUID of a message. Every function raises StoreError if the database fails, and
+NoSuchMessage if no message in quarantine has that id.
 """
 
 import os
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
 from ..mail.envelope_fields import EnvelopeFields, with_fields
 from . import mailbox
-from .connection import Store, StoreError
-from .mailbox import NoSuchMessage, Row
+from .connection import Store
+from .errors import CONFLICTS, retried
+from .mailbox import Message, NoSuchMessage
 
 _LIST = """
 SELECT m.id::text AS message, m.received_at, m.size,
@@ -32,98 +35,129 @@ SELECT m.error, count(*) AS messages, min(m.received_at) AS oldest, max(m.receiv
  ORDER BY messages DESC, m.error
 """
 
-_BYTES = """
+_DELIVERIES = """
 SELECT d.id, d.recipient, d.original_recipient, d.sender, d.prepended
   FROM pipehandler.current_delivery d
  WHERE d.message = %s::uuid
  ORDER BY d.id
 """
 
-# One statement is one transaction. A message that was parsed meanwhile stays.
+# One statement is one transaction. A message that has been parsed since stays.
 _DROP = """
-WITH gone AS (DELETE FROM pipehandler.message m WHERE m.id = %s::uuid AND m.state = 'failed' RETURNING m.id),
-     deliveries AS (DELETE FROM pipehandler.delivery d USING gone WHERE d.message = gone.id RETURNING d.id)
-SELECT (SELECT count(*) FROM gone) AS messages, (SELECT count(*) FROM deliveries) AS deliveries
+WITH dropped AS (DELETE FROM pipehandler.message m WHERE m.id = %s::uuid AND m.state = 'failed' RETURNING m.id),
+     deliveries AS (DELETE FROM pipehandler.delivery d USING dropped WHERE d.message = dropped.id RETURNING d.id)
+SELECT (SELECT count(*) FROM dropped) AS messages, (SELECT count(*) FROM deliveries) AS deliveries
 """
 
+_HEADER = "SELECT substring(r.raw FOR %s) FROM pipehandler.raw_message r WHERE r.message = %s::uuid"
+
+_HEADER_OCTETS = 8_192  # that are read to show the first lines
 _TRIES = 3
-_DELIVERED_AGAIN = "23503"  # foreign_key_violation: another recipient's delivery of the message came in between
-_HEAD = 8_192  # octets that are read of a message to show how its header begins
+_PAUSE = (0.01, 0.05)  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One message in quarantine. size: octets. error: the reason."""
+
+    message: str
+    received_at: datetime
+    size: int
+    recipients: list[str]
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why messages are in quarantine, how many there are, and when the first and the last of them were received."""
+
+    error: str
+    messages: int
+    oldest: datetime
+    newest: datetime
 
 
 class Exported(NamedTuple):
-    """One file. told: whether it begins with its envelope, which `import` reads; written: False if it was there already."""
+    """One file, for one delivery.
+
+    delivery:      the number of the delivery.
+    with_envelope: whether the file begins with the envelope, which `import` reads.
+    written:       False if the file was there already.
+    """
 
     path: Path
-    delivery: Row
-    told: bool
+    delivery: int
+    with_envelope: bool
     written: bool
 
 
 class FileDiffers(Exception):
-    """A file that export would have to overwrite; the text names it and the way out."""
+    """A file that export would have to overwrite; the text names it and what to do."""
 
 
-def messages(store: Store, limit: int | None = None) -> list[Row]:
-    """What is in quarantine, newest first: each message with its recipients and the reason; None: all."""
-    return store.rows(_LIST, {"limit": limit})
+class _Delivery(NamedTuple):
+    id: int
+    recipient: str
+    original_recipient: str | None
+    sender: str
+    prepended: bytes | None
 
 
-def reasons(store: Store) -> list[Row]:
-    """How many messages there are for each reason, the most frequent first."""
-    return store.rows(_REASONS)
+class _Dropped(NamedTuple):
+    messages: int
+    deliveries: int
 
 
-def message(store: Store, name: str) -> Row:
-    """One message in quarantine, as mailbox.message gives it."""
-    row = mailbox.message(store, name)
-    if row["state"] != "failed":
+def messages(store: Store, limit: int | None = None) -> list[Entry]:
+    """The messages in quarantine, newest first, at most `limit`; None: all."""
+    return store.rows(_LIST, {"limit": limit}, row=Entry)
+
+
+def reasons(store: Store) -> list[Reason]:
+    """The reasons, the most frequent first."""
+    return store.rows(_REASONS, row=Reason)
+
+
+def message(store: Store, name: str) -> Message:
+    """One message in quarantine, as mailbox.message returns it."""
+    stored = mailbox.message(store, name)
+    if stored.state != "failed":
         raise NoSuchMessage(f"{name} is not in quarantine: it was parsed, see `pipehandler show {name}`")
-    return row
+    return stored
 
 
-def head(store: Store, found: str, lines: int = 20) -> list[str]:
-    """The first lines of the header of the message with the UUID `found`, decoded somehow; none where its bytes are not stored."""
-    rows = store.rows(
-        "SELECT substring(r.raw FOR %s) AS raw FROM pipehandler.raw_message r WHERE r.message = %s::uuid",
-        [_HEAD, found],
-    )
-    raw = bytes(rows[0]["raw"]) if rows else b""
-    begin = raw.replace(b"\r\n", b"\n").partition(b"\n\n")[0].removesuffix(b"\n")
-    return [line.decode("utf-8", "replace") for line in begin.split(b"\n")[:lines]] if begin else []
+def header_lines(store: Store, uuid: str, lines: int = 20) -> list[str]:
+    """The first lines of a message's header, decoded leniently; empty if its raw bytes are not stored any more."""
+    raw = b"".join(store.values(_HEADER, [_HEADER_OCTETS, uuid], of=bytes))
+    header = raw.replace(b"\r\n", b"\n").partition(b"\n\n")[0].removesuffix(b"\n")
+    return [line.decode("utf-8", "replace") for line in header.split(b"\n")[:lines]] if header else []
 
 
-def export(store: Store, found: str, folder: Path) -> Iterator[Exported]:
-    """Write one file into `folder` for each delivery of the message with the UUID `found`: its envelope as fields that Postfix
-    would prepend, then the exact bytes.
+def export(store: Store, uuid: str, folder: Path) -> Iterator[Exported]:
+    """Write one file into `folder` for each delivery of a message: its envelope as the fields that Postfix would
+    prepend, then the exact bytes.
 
-    A file appears whole or not at all, and replaces none. Raises FileDiffers, and OSError where it cannot be written.
+    A file appears whole or not at all, and replaces no other. Raises FileDiffers, and OSError if it cannot be written.
     """
-    raw = mailbox.raw(store, found)
-    for delivery in store.rows(_BYTES, [found]):
-        told = EnvelopeFields(delivery["sender"], delivery["original_recipient"], delivery["recipient"])
-        whole = with_fields(bytes(delivery["prepended"] or b""), raw, told)
-        path = folder / f"{delivery['id']}-{found}.eml"
-        yield Exported(path, delivery, whole is not None, _write(path, raw if whole is None else whole))
+    raw = mailbox.raw(store, uuid)
+    for delivery in store.rows(_DELIVERIES, [uuid], row=_Delivery):
+        envelope = EnvelopeFields(delivery.sender, delivery.original_recipient, delivery.recipient)
+        content = with_fields(bytes(delivery.prepended or b""), raw, envelope)
+        path = folder / f"{delivery.id}-{uuid}.eml"
+        yield Exported(path, delivery.id, content is not None, _write(path, raw if content is None else content))
 
 
-def drop(store: Store, found: str) -> int:
-    """Delete the message with the UUID `found` and its deliveries, all or nothing; returns how many deliveries it had."""
-    for attempt in range(1, _TRIES + 1):
-        try:
-            (gone,) = store.rows(_DROP, [found])
-        except StoreError as error:
-            if error.sqlstate != _DELIVERED_AGAIN or attempt == _TRIES:
-                raise
-        else:
-            break
-    if not gone["messages"]:
-        raise NoSuchMessage(f"{found} is not in quarantine any more; nothing of it was dropped")
-    return int(gone["deliveries"])
+def drop(store: Store, uuid: str) -> int:
+    """Delete a message in quarantine and its deliveries, all or nothing; returns how many deliveries it had."""
+    # A conflict: another recipient's delivery of the message was stored meanwhile.
+    (dropped,) = retried(lambda: store.rows(_DROP, [uuid], row=_Dropped), CONFLICTS, _TRIES, _PAUSE)
+    if not dropped.messages:
+        raise NoSuchMessage(f"{uuid} is not in quarantine any more; nothing was dropped")
+    return dropped.deliveries
 
 
 def _write(path: Path, content: bytes) -> bool:
-    """Write a file that nobody else can read; False if it is there already with the same content."""
+    """Write a file that only this account can read; False if it is there already with the same content."""
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".export-") as file:
         file.write(content)
         file.flush()
@@ -133,7 +167,7 @@ def _write(path: Path, content: bytes) -> bool:
         except FileExistsError:
             if path.is_symlink() or not path.is_file() or path.read_bytes() != content:
                 raise FileDiffers(
-                    f"{path} is there already and differs; move it away, or name another folder with --to"
+                    f"{path} exists and differs: move it away, or name another folder with --to"
                 ) from None
             return False
     return True

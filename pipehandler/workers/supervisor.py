@@ -13,7 +13,6 @@ import os
 import signal
 import socket
 import time
-from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from selectors import EVENT_READ, DefaultSelector
@@ -39,8 +38,6 @@ class _Visitor:
     def __init__(self, connection: socket.socket, until: float) -> None:
         self.connection = connection
         self.until = until
-        self.packet = b""
-        self.task: Task | None = None
 
 
 class Supervisor:
@@ -53,7 +50,7 @@ class Supervisor:
         self._selector = DefaultSelector()
         self._crew = Crew(config, self._selector, self._unshared, self._assign)
         self._visitors: dict[_Visitor, None] = {}  # in the order of their coming
-        self._waiting: deque[_Visitor] = deque()
+        self._waiting: dict[_Visitor, tuple[bytes, Task]] = {}  # in order
         self._congested = self._sent_back = 0
         self._stopping = False
         self._kill_at = float("inf")
@@ -127,7 +124,7 @@ class Supervisor:
             return
         except OSError:
             packet = b""
-        if visitor.task:  # it has left, or talks when it should wait
+        if visitor in self._waiting:  # it has left, or talks when it should wait
             self._dismiss(visitor)
         elif packet == b"status":
             self._dismiss(visitor, json.dumps(self.status()).encode())
@@ -140,10 +137,9 @@ class Supervisor:
             self._queue(visitor, packet, task)
 
     def _queue(self, visitor: _Visitor, packet: bytes, task: Task) -> None:
-        visitor.packet, visitor.task = packet, task
         wait = self._longest_wait()
         visitor.until = time.monotonic() + wait
-        self._waiting.append(visitor)
+        self._waiting[visitor] = packet, task
         self._assign()
         if visitor in self._visitors:
             with suppress(OSError):
@@ -161,17 +157,15 @@ class Supervisor:
     def _assign(self) -> None:
         """Give away what waits, as long as somebody is free."""
         while self._waiting:
-            visitor = self._waiting[0]
-            assert visitor.task  # noqa: S101 # or it would not wait
-            if not self._crew.give(visitor.packet, visitor.task, visitor.connection):
+            visitor, (packet, task) = next(iter(self._waiting.items()))
+            if not self._crew.give(packet, task, visitor.connection):
                 return
             self._dismiss(visitor)
 
     def _dismiss(self, visitor: _Visitor, last: bytes = b"") -> None:
         """End a visit, with a last packet or without."""
         del self._visitors[visitor]
-        with suppress(ValueError):
-            self._waiting.remove(visitor)
+        self._waiting.pop(visitor, None)
         self._selector.unregister(visitor.connection)
         with suppress(OSError), visitor.connection as connection:
             if last:
@@ -180,13 +174,14 @@ class Supervisor:
     def _expire(self) -> None:
         now = time.monotonic()
         for visitor in [each for each in self._visitors if each.until <= now]:
-            if not visitor.task:
+            if visitor not in self._waiting:
                 self._dismiss(visitor)
                 continue
+            _, task = self._waiting[visitor]
             how = outcome.CONGESTED
             self._congested += 1
             self._dismiss(visitor, f"end {how.status} {how.line()}".encode("ascii"))
-            ended(self._config, how, visitor.task, f"no worker was free within {self._longest_wait()} s")
+            ended(self._config, how, task, f"no worker was free within {self._longest_wait()} s")
         if now >= self._kill_at:
             self._kill_at = float("inf")
             self._crew.kill()

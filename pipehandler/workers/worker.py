@@ -21,7 +21,8 @@ from ..record.journal import Journal
 from ..runtime import deadline
 from ..runtime.deadline import GRACE
 from ..settings.config import Config
-from ..store.connection import Store, StoreError
+from ..store.connection import Store
+from ..store.errors import StoreError
 
 READY, FREE, LAST = b"ready", b"free", b"last"
 """What a worker tells the supervisor: give me a first message; that is done, give me another; or: that was my last one."""

@@ -15,7 +15,8 @@ from harness.database import Database
 from harness.submission import submission
 
 from pipehandler.store import expiry
-from pipehandler.store.connection import Store, StoreError
+from pipehandler.store.connection import Store
+from pipehandler.store.errors import StoreError
 
 from .ledger import Row
 from .mailbox import clear, stored

@@ -25,7 +25,7 @@ from harness.stream import announce, ingest, numbered
 
 import pipehandler
 from pipehandler.mail.identity import identify
-from pipehandler.store.connection import StoreError
+from pipehandler.store.errors import StoreError
 
 from .ledger import Mode, Row, Scale
 

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from pipehandler.postfix import templates
-from pipehandler.store.connection import uri
+from pipehandler.store.conninfo import uri
 
 from . import account
 from .handler import Handler

@@ -10,7 +10,8 @@ from typing import Any
 import psycopg
 from psycopg.rows import namedtuple_row
 
-from pipehandler.store.connection import Store, StoreError
+from pipehandler.store.connection import Store
+from pipehandler.store.errors import StoreError
 from pipehandler.store.stream import Delivery
 
 from .database import Database

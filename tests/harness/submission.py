@@ -7,7 +7,7 @@ from pipehandler.mail.envelope import Envelope
 from pipehandler.mail.identity import identify
 from pipehandler.mail.parsed import ParsedMessage
 from pipehandler.parse.message import PARSER_VERSION, parse
-from pipehandler.store.submission import Submission
+from pipehandler.store.ingest import IngestRequest
 
 MESSAGE = b"From: A <a@example.org>\nMessage-ID: <1@example.org>\nSubject: one\n\nbody\n"
 
@@ -18,9 +18,9 @@ def submission(
     sender: str = "a@example.org",
     parsed: ParsedMessage | None = None,
     **changes: Any,
-) -> Submission:
+) -> IngestRequest:
     """`raw` for these recipients (default: user@example.com), parsed unless `parsed` is given."""
-    made = Submission(
+    made = IngestRequest(
         envelope=Envelope(sender, recipients or ("user@example.com",)),
         identity=identify(raw),
         parsed=parsed or parse(raw),

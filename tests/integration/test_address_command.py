@@ -120,7 +120,7 @@ def test_list(console: Console, database: Database) -> None:
 
 WRONG = {
     "no address": (("add", "user"), EX_DATAERR, "'user' is no address; expected LOCAL@DOMAIN"),
-    "no UTF-8": (("add", "\udce9@example.com"), EX_DATAERR, "is no address"),
+    "no UTF-8": (("add", "\udce9@example.com"), EX_DATAERR, "is not an address"),
     "no domain": (("new", "--domain", "u@example.com"), EX_DATAERR, "'u@example.com' is no domain"),
     "taken": (
         ("add", "A@example.com"),

@@ -174,9 +174,9 @@ def test_attachment(mailbox: Mailbox) -> None:
     [
         (["show", "999"], "nothing with the id 999 is stored; `pipehandler list` shows what is"),
         (["raw", "00000000-0000-0000-0000-000000000000"], "nothing with the id 00000000-"),
-        (["raw", "x"], "'x' is no id; give a delivery's number or a message's UUID"),
-        (["show", "9" * 30], f"'{'9' * 30}' is no id"),
-        (["show", "٣"], "'٣' is no id"),
+        (["raw", "x"], "'x' is not an id: pass a delivery's number or a message's UUID"),
+        (["show", "9" * 30], f"'{'9' * 30}' is not an id"),
+        (["show", "٣"], "'٣' is not an id"),
         (["attachment", "1", "2"], "1 has no attachment 2; it has 1, see `pipehandler show 1`"),
         (["attachment", "999", "1"], "nothing with the id 999"),
     ],
@@ -193,7 +193,7 @@ def test_bytes_that_are_not_stored(mailbox: Mailbox) -> None:
     """What retention or the configuration left out is said to be missing, not shown as empty."""
     mailbox.database.execute("UPDATE pipehandler.attachment SET content = NULL")
     mailbox.database.execute("DELETE FROM pipehandler.raw_message")
-    assert "the bytes of 1 are not stored any more" in mailbox.run("raw", "1").errors
+    assert "the raw bytes of 1 are not stored any more" in mailbox.run("raw", "1").errors
     store = Store(mailbox.conninfo)
     with pytest.raises(NoSuchMessage, match="content of attachment 1 is not stored"):
         attachment(store, "1", 1)

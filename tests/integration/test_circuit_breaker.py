@@ -12,7 +12,7 @@ from harness.handler import Handler
 
 from pipehandler.delivery.circuit_breaker import HOLD, CircuitBreaker
 from pipehandler.mail.outcome import STORE_UNAVAILABLE
-from pipehandler.store.connection import StoreError
+from pipehandler.store.errors import StoreError
 
 MESSAGE = b"Message-ID: <1@example.org>\n\nhello\n"
 KNOWN = "known to be down"

@@ -28,7 +28,9 @@ from pipehandler.mail.parsed import ParsedMessage
 from pipehandler.mail.sysexits import EX_CONFIG, EX_NOINPUT, EX_UNAVAILABLE
 from pipehandler.settings.retention import Rule
 from pipehandler.store import expiry, mailbox, quarantine
-from pipehandler.store.connection import Store, Stored, StoreError
+from pipehandler.store.connection import Store
+from pipehandler.store.errors import StoreError
+from pipehandler.store.ingest import Stored
 from pipehandler.store.mailbox import NoSuchMessage
 
 PICTURE = (
@@ -140,7 +142,7 @@ def test_bytes_and_attachments_go_earlier(every_database: Database) -> None:
         age(database, "a@example.com", column=column)
     assert run(database) == {}
     age(database, "b@example.com")
-    assert run(database) == {"deliveries": 1, "raws": 1, "attachments": 1}
+    assert run(database) == {"deliveries": 1, "raw_messages": 1, "attachments": 1}
     assert (count(database, "message"), count(database, "raw_message"), count(database, "attachment")) == (1, 0, 1)
     store(database, PICTURE, "c@example.com")
     assert (count(database, "raw_message"), count(database, "attachment", "content IS NOT NULL")) == (1, 1)
@@ -282,7 +284,7 @@ def test_content_that_is_gone(console: Console, database: Database) -> None:
     run(database)
     told = console.run("attachment", stored.delivery, 1)
     assert told.status == EX_NOINPUT
-    assert "store.attachments was false, or a rule of retention has removed it" in told.errors
+    assert "store.attachments was false, or [[retention]] has removed it" in told.errors
     before = everything(database, "attachment")
     assert console.run("reparse", "--all").text == "1 tried, 0 changed, 1 parsed again\n"
     assert everything(database, "attachment") == before
@@ -558,7 +560,7 @@ def test_against_deliveries(database: Database) -> None:
             chance = random.Random(number)
             for turn in range(3000):
                 together.wait(60)
-                if turn >= 60 and removed["messages"] and removed["raws"]:
+                if turn >= 60 and removed["messages"] and removed["raw_messages"]:
                     break
                 together.wait(60)
                 if number == 0:
@@ -608,7 +610,7 @@ def test_against_deliveries(database: Database) -> None:
     assert failures == []
     assert removed["deliveries"] > 0
     assert removed["messages"] > 0
-    assert removed["raws"] > 0
+    assert removed["raw_messages"] > 0
     database.execute("SELECT pipehandler.remove_lease(lease) FROM pipehandler.address")
     database.execute(
         "UPDATE pipehandler.delivery SET expires_at = now() WHERE recipient = 'over@example.com'"

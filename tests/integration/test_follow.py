@@ -13,7 +13,7 @@ from harness.service import wait_until
 from harness.stream import Coming, announce, ingest, stored, writing
 
 import pipehandler
-from pipehandler.store.connection import StoreError
+from pipehandler.store.errors import StoreError
 
 LONG = 30.0
 """Seconds between two polls: what comes before that was woken."""
@@ -135,7 +135,7 @@ def test_a_standby(own_database: Database) -> None:
     ("conninfo", "cursor", "told"),
     [
         ("host=/nowhere dbname=mail", "", "connection"),
-        ("what", "", "no libpq connection string"),
+        ("what", "", "not a libpq connection string"),
         ("{handler}", "", "permission denied"),
         ("{reader}", "x-y", "is no cursor"),
         ("{reader}", f"{1 << 60}-1", "of another cluster"),

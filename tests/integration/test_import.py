@@ -306,6 +306,15 @@ def test_database_is_away(own_database: Database, folder: Path) -> None:
     assert "run it again to go on: what is stored is not stored twice" in done.errors
 
 
+def test_database_is_not_ready(console: Console, database: Database, folder: Path) -> None:
+    """A fault that stays until somebody acts ends it with EX_UNAVAILABLE, and says what to do."""
+    (folder / "one.eml").write_bytes(HEAD + LETTER)
+    database.execute("DROP SCHEMA pipehandler CASCADE")
+    done = console.run("import", folder / "one.eml")
+    assert done.status == EX_UNAVAILABLE
+    assert "there is no schema pipehandler: run `pipehandler migrate`" in done.errors
+
+
 def test_envelope_that_the_database_cannot_take(console: Console, database: Database, folder: Path) -> None:
     """A file that says who knows what of its recipient keeps nobody else out."""
     (folder / "1.eml").write_bytes(b"Delivered-To: a\0b@example.com\n" + letter(1))

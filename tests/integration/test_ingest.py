@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import UTC, datetime
 
 import psycopg
 import pytest
@@ -18,7 +19,9 @@ from hypothesis import strategies as st
 from pipehandler.mail import outcome
 from pipehandler.mail.parsed import Attachment, Defect, ParsedMessage
 from pipehandler.store import mailbox
-from pipehandler.store.connection import DataRefused, Store, Stored, StoreError
+from pipehandler.store.connection import Store
+from pipehandler.store.errors import DataRefused, StoreError
+from pipehandler.store.ingest import Stored
 
 OTHER = MESSAGE.replace(b"one", b"two")
 NUMBERS = itertools.count()
@@ -97,13 +100,14 @@ def test_every_column(every_database: Database) -> None:
         (stored,) = store.ingest(submission(raw))
     with open_store(every_database.admin) as reader:
         row = mailbox.message(reader, stored.message)
-    assert row["message_id"] == "1@example.org"
-    assert (row["in_reply_to"], row["reference_ids"]) == (["0@example.org"], ["x@y", "0@example.org"])
-    assert (row["date"].isoformat(), row["date_offset"]) == ("2026-09-07T01:00:00+00:00", 540)
-    assert row["subject"] == "한"
-    assert row["from_list"] == [{"name": "Ünï", "address": "a@example.org", "group": ""}]
+    assert row.message_id == "1@example.org"
+    assert (row.in_reply_to, row.reference_ids) == (["0@example.org"], ["x@y", "0@example.org"])
+    assert (row.date, row.date_offset) == (datetime(2026, 9, 7, 1, tzinfo=UTC), 540)
+    assert row.subject == "한"
+    assert row.from_list == [{"name": "Ünï", "address": "a@example.org", "group": ""}]
     found = {
-        name: [each["address"] for each in row[f"{name}_list"]] for name in ("sender", "reply_to", "to", "cc", "bcc")
+        name: [each["address"] for each in getattr(row, f"{name}_list")]
+        for name in ("sender", "reply_to", "to", "cc", "bcc")
     }
     assert found == {
         "sender": ["s@example.org"],
@@ -112,16 +116,16 @@ def test_every_column(every_database: Database) -> None:
         "cc": ["d@example.com"],
         "bcc": ["e@example.com"],
     }
-    assert row["list_id"] == "news.example.org"
-    assert row["text_body"].strip() == "bödy"
-    assert (row["state"], row["error"], row["size"]) == ("parsed", None, len(raw))
-    assert row["header"][0][0] == "From"
-    (attachment,) = row["attachments"]
-    assert (attachment["file_name"], attachment["content_type"]) == ("a.pdf", "application/pdf")
-    assert (attachment["content_id"], attachment["disposition"]) == ("c@d", "attachment")
+    assert row.list_id == "news.example.org"
+    assert (row.text_body or "").strip() == "bödy"
+    assert (row.state, row.error, row.size) == ("parsed", None, len(raw))
+    assert row.header[0][0] == "From"
+    (attachment,) = row.attachments
+    assert (attachment.file_name, attachment.content_type) == ("a.pdf", "application/pdf")
+    assert (attachment.content_id, attachment.disposition) == ("c@d", "attachment")
     with open_store(every_database.admin) as reader:
         content = mailbox.attachment(reader, stored.message, 1)
-    assert (len(content), content.strip()) == (attachment["size"], b"%PDF")
+    assert (len(content), content.strip()) == (attachment.size, b"%PDF")
 
 
 def test_hostile_text(every_database: Database) -> None:
@@ -139,10 +143,10 @@ def test_hostile_text(every_database: Database) -> None:
         row = mailbox.message(reader, stored.message)
         assert mailbox.attachment(reader, stored.message, 1) == bytes(range(256))
         assert mailbox.attachment(reader, stored.message, 2) == b""
-    assert (row["subject"], row["text_body"], row["html_body"]) == (TEXT, TEXT, TEXT)
-    assert row["header"] == [["Subject", TEXT]]
-    assert row["defects"] == [{"code": "x", "where": TEXT, "detail": TEXT}]
-    assert row["attachments"][0]["file_name"] == TEXT
+    assert (row.subject, row.text_body, row.html_body) == (TEXT, TEXT, TEXT)
+    assert row.header == [["Subject", TEXT]]
+    assert row.defects == [{"code": "x", "where": TEXT, "detail": TEXT}]
+    assert row.attachments[0].file_name == TEXT
 
 
 def test_attachments_that_are_not_wanted(store: Store, database: Database) -> None:

@@ -13,7 +13,8 @@ from conftest import VERSIONS
 from harness.database import Database
 from harness.postgresql import PostgreSQL
 
-from pipehandler.store.connection import Store, StoreError
+from pipehandler.store.connection import Store
+from pipehandler.store.errors import StoreError
 from pipehandler.store.migrate import Migration, MigrationError, migrate, migrations, pending, plan
 
 _numbers = itertools.count(1)

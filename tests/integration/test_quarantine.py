@@ -15,7 +15,8 @@ from harness.submission import submission
 from pipehandler.mail.parsed import Defect, ParsedMessage
 from pipehandler.mail.sysexits import EX_CANTCREAT, EX_NOINPUT, EX_UNAVAILABLE
 from pipehandler.store import quarantine
-from pipehandler.store.connection import Store, Stored
+from pipehandler.store.connection import Store
+from pipehandler.store.ingest import Stored
 from pipehandler.store.mailbox import NoSuchMessage
 
 BROKEN = b"Received: by mx\nSubject: broken\nMessage-ID: <broken@example.org>\n\nFrom here on\n>From there\nbody\n"
@@ -125,7 +126,7 @@ def test_export_overwrites_nothing(console: Console, database: Database, folder:
         make()
         done = console.run("quarantine", "export", stored.message, "--to", folder)
         assert (done.status, done.output) == (EX_CANTCREAT, b"")
-        assert f"{path} is there already and differs" in done.errors
+        assert f"{path} exists and differs" in done.errors
         assert not target.exists()
         path.rmdir() if path.is_dir() else path.unlink()
     assert not [name for name in folder.iterdir() if name.name.startswith(".")]

@@ -22,7 +22,7 @@ from pipehandler.mail.parsed import Address, Attachment, Defect, ParsedMessage
 from pipehandler.mail.sysexits import EX_NOINPUT, EX_UNAVAILABLE
 from pipehandler.parse.message import PARSER_VERSION, parse
 from pipehandler.store.connection import Store
-from pipehandler.store.submission import Submission
+from pipehandler.store.ingest import IngestRequest
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SOME = sorted(GOLDEN.glob("*.eml"))
@@ -55,7 +55,7 @@ GARBAGE = ParsedMessage(
 )
 
 
-def store(database: Database, *submissions: Submission) -> list[str]:
+def store(database: Database, *submissions: IngestRequest) -> list[str]:
     """Store messages; returns their UUIDs in the order in which they are worked on."""
     opened = Store(database.conninfo)
     try:
@@ -64,7 +64,7 @@ def store(database: Database, *submissions: Submission) -> list[str]:
         opened.close()
 
 
-def failed(number: int, **changes: Any) -> Submission:
+def failed(number: int, **changes: Any) -> IngestRequest:
     """One of many different messages, in quarantine."""
     return submission(MESSAGE + b"%d" % number, parsed=FAILED, **changes)
 

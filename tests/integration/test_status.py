@@ -149,9 +149,9 @@ def test_every_failure_has_a_way_out(action: str) -> None:
 @pytest.mark.parametrize(
     ("sqlstate", "told"),
     [
-        ("", "pipehandler check"), ("08006", "pipehandler check"), ("28P01", "pg_hba.conf"), ("3D000", "create it"),
+        ("", "pipehandler check"), ("08006", "pipehandler check"), ("28P01", "pg_hba.conf"), ("3D000", "create the database"),
         ("3F000", "migrate"), ("42883", "migrate"), ("42501", "lacks a right"), ("53300", "max_connections"),
-        ("25006", "read-write"), ("57014", "pg_stat_activity"), ("57P03", "recovering"), ("40P01", "tried again"),
+        ("25006", "read-write"), ("57014", "pg_stat_activity"), ("57P03", "recovering"), ("40P01", "trying again"),
     ],
 )  # fmt: skip
 def test_way_out_by_sqlstate(sqlstate: str, told: str) -> None:

@@ -169,6 +169,6 @@ def test_one_that_says_something_else(folder: Path, monkeypatch: pytest.MonkeyPa
 
 def test_without_postfix(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     """Where there is no Postfix, this says so."""
-    monkeypatch.setattr("pipehandler.postfix.postqueue.shutil.which", lambda *_, **__: None)
+    monkeypatch.setattr("pipehandler.postfix.postconf.shutil.which", lambda *_, **__: None)
     with pytest.raises(QueueError, match="not installed here"):
         queued()

@@ -31,7 +31,8 @@ from pipehandler.record.attempt import Attempt
 from pipehandler.runtime import deadline, limits
 from pipehandler.runtime.deadline import TimeUp
 from pipehandler.settings.config import ConfigError
-from pipehandler.store.connection import Store, StoreError
+from pipehandler.store.connection import Store
+from pipehandler.store.errors import StoreError
 
 STAGES: dict[str, tuple[object, str]] = {
     "configuration": (pipe, "load"),

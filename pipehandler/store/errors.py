@@ -1,0 +1,213 @@
+"""Errors of the database: every SQLSTATE that pipehandler distinguishes, what it means, and what to do about it.
+
+The codes are those of PostgreSQL's documentation, appendix A; the first two characters are the class. Every error
+leaves the store as a StoreError, translated here and nowhere else. The default is temporary: only a message's own data
+is ever refused.
+"""
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import psycopg
+
+from ..mail.outcome import STORE_FULL, STORE_UNAVAILABLE, Outcome, Result, Undelivered
+
+_T = TypeVar("_T")
+
+CHARACTER_NOT_IN_REPERTOIRE = "22021"
+"""Also for text that psycopg refuses before the server can: NUL, a lone surrogate."""
+NOT_NULL_VIOLATION = "23502"
+FOREIGN_KEY_VIOLATION = "23503"
+UNIQUE_VIOLATION = "23505"
+CHECK_VIOLATION = "23514"
+READ_ONLY_SQL_TRANSACTION = "25006"
+SERIALIZATION_FAILURE = "40001"
+DEADLOCK_DETECTED = "40P01"
+INSUFFICIENT_PRIVILEGE = "42501"
+UNDEFINED_FUNCTION = "42883"
+DISK_FULL = "53100"
+TOO_MANY_CONNECTIONS = "53300"
+PROGRAM_LIMIT_EXCEEDED = "54000"
+LOCK_NOT_AVAILABLE = "55P03"
+QUERY_CANCELED = "57014"
+ADMIN_SHUTDOWN = "57P01"
+CRASH_SHUTDOWN = "57P02"
+CANNOT_CONNECT_NOW = "57P03"
+RAISE_EXCEPTION = "P0001"
+NO_DATA_FOUND = "P0002"
+NO_SQLSTATE = ""
+"""The connection ended, or was never made: the server has sent no error."""
+
+_FEATURE_NOT_SUPPORTED = "0A"  # the rest are classes
+_CONNECTION_EXCEPTION = "08"
+_DATA_EXCEPTION = "22"
+_INTEGRITY_CONSTRAINT_VIOLATION = "23"
+_INVALID_AUTHORIZATION = "28"
+_INVALID_CATALOG_NAME = "3D"
+_INVALID_SCHEMA_NAME = "3F"
+_TRANSACTION_ROLLBACK = "40"
+_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION = "42"
+_PROGRAM_LIMIT_EXCEEDED = "54"
+_PLPGSQL_ERROR = "P0"
+
+CONFLICTS = frozenset({SERIALIZATION_FAILURE, DEADLOCK_DETECTED, FOREIGN_KEY_VIOLATION})
+"""Another transaction changed the same rows (23503: it removed or added one that ours refers to): the same statement,
+run again, may succeed."""
+
+CONTENTION = CONFLICTS | {LOCK_NOT_AVAILABLE}
+"""A conflict, or another transaction that held a lock for too long."""
+
+_REFUSED_CLASSES = frozenset({_DATA_EXCEPTION, _PROGRAM_LIMIT_EXCEEDED, _FEATURE_NOT_SUPPORTED})
+_REFUSED = frozenset({NOT_NULL_VIOLATION, CHECK_VIOLATION})
+_DATA_CLASSES = _REFUSED_CLASSES | {_INTEGRITY_CONSTRAINT_VIOLATION}
+
+_CONNECTION_LOST = frozenset({NO_SQLSTATE, ADMIN_SHUTDOWN, CRASH_SHUTDOWN, CANNOT_CONNECT_NOW})
+
+_PERMANENT_CLASSES = frozenset(
+    {
+        _FEATURE_NOT_SUPPORTED,
+        _DATA_EXCEPTION,
+        _INVALID_AUTHORIZATION,
+        _INVALID_CATALOG_NAME,
+        _INVALID_SCHEMA_NAME,
+        _SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION,
+        _PLPGSQL_ERROR,
+    }
+)
+
+HANDLER = "pipehandler_ingest; `pipehandler check` prints the GRANT"
+"""The group of the role that delivers, for `hint`."""
+
+_HINTS = {
+    _INVALID_AUTHORIZATION: "the role may not log in: correct pg_hba.conf or the passfile, see `pipehandler check`",
+    _INVALID_CATALOG_NAME: "create the database, or correct database.conninfo",
+    _INVALID_SCHEMA_NAME: "there is no schema pipehandler: run `pipehandler migrate`",
+    _SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION: "the schema is missing or older than this program: run `pipehandler migrate`",
+    _TRANSACTION_ROLLBACK: "another transaction changed the same rows: trying again resolves it",
+    INSUFFICIENT_PRIVILEGE: "the role lacks a right: it must be a member of {group}",
+    UNDEFINED_FUNCTION: "the schema is older than this program: run `pipehandler migrate`",
+    READ_ONLY_SQL_TRANSACTION: (
+        "this server is read-only: name all servers in database.conninfo, with target_session_attrs=read-write"
+    ),
+    DISK_FULL: "make room on the disk of the database",
+    TOO_MANY_CONNECTIONS: (
+        "all connections of the database are in use: raise max_connections, or lower maxproc and serve.workers"
+    ),
+    LOCK_NOT_AVAILABLE: "another transaction holds a lock; to see what waits: SELECT * FROM pg_stat_activity",
+    QUERY_CANCELED: "the database is slow, or waits for a lock: SELECT * FROM pg_stat_activity",
+    CANNOT_CONNECT_NOW: "the database is starting or recovering: wait, or read its log",
+}
+"""What an operator can do, by SQLSTATE or its class."""
+
+
+class StoreError(Undelivered):
+    """The database did not do what was asked.
+
+    outcome:  what that means for a delivery.
+    sqlstate: the server's code, "" where it sent none.
+    The text is the reason for the log, without any content of the message.
+    """
+
+    def __init__(self, outcome: Outcome, reason: str, sqlstate: str = NO_SQLSTATE) -> None:
+        super().__init__(outcome, reason)
+        self.sqlstate = sqlstate
+
+    @property
+    def result(self) -> Result:
+        """The end of the delivery."""
+        return Result(self.outcome, reason=str(self), sqlstate=self.sqlstate, outage=self.outage)
+
+    @property
+    def stale(self) -> bool:
+        """Whether the fault may be that of a connection that has been open for a while: a new one may work."""
+        return (
+            self.sqlstate in _CONNECTION_LOST
+            or self.sqlstate == READ_ONLY_SQL_TRANSACTION
+            or self.sqlstate[:2] == _CONNECTION_EXCEPTION
+        )
+
+    @property
+    def outage(self) -> bool:
+        """Whether the database would fail any other message too; not where a lock or the time limit was the reason."""
+        return self.outcome in (STORE_UNAVAILABLE, STORE_FULL) and self.sqlstate not in (*CONTENTION, QUERY_CANCELED)
+
+    @property
+    def permanent(self) -> bool:
+        """Whether the same statement would fail again, however often it is repeated."""
+        return is_permanent(self.sqlstate)
+
+
+class DataRefused(StoreError):
+    """The server refused the data itself and will refuse it again: store the raw message without the parsed view."""
+
+    @property
+    def outage(self) -> bool:
+        """Another message has other data."""
+        return False
+
+
+def is_permanent(sqlstate: str) -> bool:
+    """Whether a statement with this SQLSTATE fails until an operator, or the caller, changes something."""
+    return sqlstate[:2] in _PERMANENT_CLASSES
+
+
+def concerns_data(sqlstate: str) -> bool:
+    """Whether the data of this statement was the reason, so that another message may well be stored."""
+    return sqlstate[:2] in _DATA_CLASSES
+
+
+def hint(sqlstate: str, group: str = HANDLER) -> str:
+    """What an operator can do about an error of the database, "" where nothing is known.
+
+    group: the group role whose right is missing after 42501, and where to set that.
+    """
+    return (_HINTS.get(sqlstate) or _HINTS.get(sqlstate[:2], "")).format(group=group)
+
+
+def retried(
+    call: Callable[[], _T],
+    sqlstates: frozenset[str],
+    tries: int,
+    pause: tuple[float, float],
+    remaining: Callable[[], float] = lambda: float("inf"),
+) -> _T:
+    """Return what `call` returns; repeat it after a StoreError with one of `sqlstates`.
+
+    tries: calls in all. pause: the shortest and longest first pause in seconds; the n-th is n times as long. remaining:
+    seconds that are left; a pause that is longer is not begun. Raises the StoreError of the last call.
+    """
+    for number in range(1, tries):
+        try:
+            return call()
+        except StoreError as error:
+            seconds = random.uniform(*pause) * number  # noqa: S311 # jitter needs no secrecy
+            if error.sqlstate not in sqlstates or seconds > remaining():
+                raise
+            time.sleep(seconds)
+    return call()
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn psycopg's errors into StoreError."""
+    try:
+        yield
+    except UnicodeEncodeError as error:  # a lone surrogate
+        raise _refused(error, CHARACTER_NOT_IN_REPERTOIRE) from error
+    except psycopg.Error as error:
+        # Without a code, a DataError is psycopg's own: NUL in a text.
+        own = CHARACTER_NOT_IN_REPERTOIRE if isinstance(error, psycopg.DataError) else NO_SQLSTATE
+        sqlstate = error.sqlstate or own
+        # Only the server's first line: DETAIL may quote the row, and so the message.
+        reason = (error.diag.message_primary or str(error)).partition("\n")[0]
+        if sqlstate[:2] in _REFUSED_CLASSES or (sqlstate in _REFUSED and "no partition" not in reason):
+            raise _refused(error, sqlstate) from error
+        outcome = STORE_FULL if sqlstate == DISK_FULL else STORE_UNAVAILABLE
+        raise StoreError(outcome, reason, sqlstate) from error
+
+
+def _refused(error: Exception, sqlstate: str) -> DataRefused:
+    return DataRefused(STORE_UNAVAILABLE, f"the data was refused ({type(error).__name__})", sqlstate)

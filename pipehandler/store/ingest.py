@@ -1,0 +1,167 @@
+"""One message on its way into the store, as the SQL function pipehandler.ingest takes it, and what that returns.
+
+Values only: `Store.ingest` in connection.py makes the call.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field
+from hashlib import sha256
+from typing import Any, NamedTuple
+
+from ..mail.envelope import Envelope
+from ..mail.identity import Identity
+from ..mail.outcome import STORE_UNAVAILABLE
+from ..mail.parsed import Address, ParsedMessage
+from ..settings.config import Recipients
+from .errors import PROGRAM_LIMIT_EXCEEDED, DataRefused
+
+INGEST = """
+SELECT recipient, delivery, message::text, duplicate
+  FROM pipehandler.ingest(%s::jsonb, %s::jsonb, %s::text, %s::text, %b::bytea, %b::bytea, %b::bytea[])
+"""
+"""The call; its parameters are `IngestRequest.arguments()`. It returns one row for each distinct recipient."""
+
+View = tuple[str, str | None, str | None, list[bytes] | None]
+"""What was parsed, as pipehandler.ingest and pipehandler.reparse take it: JSON, text, HTML, contents of attachments."""
+
+_LARGEST = 1_070_000_000
+"""Octets of a statement's arguments. From 1 GB on the server ends the session instead of returning an error."""
+
+
+class Stored(NamedTuple):
+    """The result for one recipient that was not rejected.
+
+    delivery:  the number of its delivery.
+    message:   the UUID of the message.
+    duplicate: whether that delivery was stored before.
+    """
+
+    recipient: str
+    delivery: int
+    message: str
+    duplicate: bool
+
+
+@dataclass(frozen=True, slots=True)
+class IngestRequest:
+    """One message for the SQL function pipehandler.ingest.
+
+    raw:         the octets that were read, with what Postfix prepended.
+    received_at: an ISO 8601 time with zone.
+    parser:      the version of the parser.
+    attachments: whether the contents of attachments are stored.
+    recipients:  which of the envelope's recipients are rejected.
+    """
+
+    envelope: Envelope
+    identity: Identity
+    parsed: ParsedMessage
+    raw: bytes
+    received_at: str
+    mail_host: str
+    ingress: str
+    parser: str
+    attachments: bool = True
+    recipients: Recipients = field(default_factory=Recipients)
+
+    def arguments(self) -> tuple[Any, ...]:
+        """The parameters of INGEST, in order. Raises DataRefused if they are larger than the protocol allows."""
+        message, text, html, contents = view(self.parsed, self.parser, self.attachments)
+        prepended = self.identity.prepended
+        arguments = (
+            json.dumps(self._delivery(), ensure_ascii=False),
+            message,
+            text,
+            html,
+            self.raw[:prepended] or None,
+            self.raw[prepended:],
+            contents,
+        )
+        check_size(*arguments)
+        return arguments
+
+    def _delivery(self) -> dict[str, Any]:
+        """The envelope; the names are the columns of pipehandler.delivery."""
+        envelope = self.envelope
+        originals = envelope.original_recipients or (None,) * len(envelope.recipients)
+        return {
+            "fingerprint": self.identity.fingerprint.hex(),
+            "recipients": [
+                {"recipient": recipient, "original_recipient": original}
+                for recipient, original in zip(envelope.recipients, originals, strict=True)
+            ],
+            "policy": self.recipients.policy,
+            "expired": self.recipients.expired,
+            "delimiter": self.recipients.delimiter,
+            "sender": envelope.sender,
+            "queue_id": envelope.queue_id or None,
+            "mail_host": self.mail_host,
+            "ingress": self.ingress,
+            "client_address": envelope.client_address,
+            "client_hostname": envelope.client_hostname or None,
+            "client_helo": envelope.client_helo or None,
+            "client_port": envelope.client_port,
+            "client_protocol": envelope.client_protocol or None,
+            "sasl_username": envelope.sasl_username or None,
+            "received_at": self.received_at,
+        }
+
+
+def view(parsed: ParsedMessage, parser: str, with_contents: bool) -> View:
+    """What was parsed, as SQL takes it; the names inside the JSON are the columns of pipehandler.message.
+
+    parser: the version of the parser. with_contents: False describes the attachments and leaves their contents out.
+    """
+    message = {
+        "message_id": parsed.message_id,
+        "in_reply_to": parsed.in_reply_to,
+        "reference_ids": parsed.references,
+        "date": parsed.date.isoformat() if parsed.date else None,
+        "date_offset": parsed.date_offset,
+        "subject": parsed.subject,
+        "from_list": _addresses(parsed.from_),
+        "sender_list": _addresses(parsed.sender),
+        "reply_to_list": _addresses(parsed.reply_to),
+        "to_list": _addresses(parsed.to),
+        "cc_list": _addresses(parsed.cc),
+        "bcc_list": _addresses(parsed.bcc),
+        "list_id": parsed.list_id,
+        "header": parsed.header,
+        "authentication": parsed.authentication,
+        "error": parsed.error,
+        "defects": [asdict(defect) for defect in parsed.defects],
+        "parser": parser,
+        "attachments": [
+            {
+                "ordinal": ordinal,
+                "part": attachment.part,
+                "file_name": attachment.file_name,
+                "content_type": attachment.content_type,
+                "content_id": attachment.content_id,
+                "disposition": attachment.disposition,
+                "size": len(attachment.content),
+                "sha256": sha256(attachment.content).hexdigest(),
+            }
+            for ordinal, attachment in enumerate(parsed.attachments, 1)
+        ],
+    }
+    contents = [attachment.content for attachment in parsed.attachments] if with_contents else []
+    return json.dumps(message, ensure_ascii=False), parsed.text, parsed.html, contents or None
+
+
+def check_size(*arguments: str | bytes | list[bytes] | None) -> None:
+    """Raise DataRefused for arguments that are too large for one statement."""
+    if sum(map(_octets, arguments)) > _LARGEST:
+        reason = "the data was refused (larger than the protocol allows)"
+        raise DataRefused(STORE_UNAVAILABLE, reason, PROGRAM_LIMIT_EXCEEDED)
+
+
+def _octets(argument: str | bytes | list[bytes] | None) -> int:
+    """The octets of an argument, at most: a character has up to four in UTF-8."""
+    if isinstance(argument, list):
+        return sum(map(len, argument))
+    return len(argument or b"") * (4 if isinstance(argument, str) else 1)
+
+
+def _addresses(addresses: list[Address]) -> list[dict[str, str]]:
+    return [{"name": address.name, "address": address.address, "group": address.group} for address in addresses]

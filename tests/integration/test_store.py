@@ -1,0 +1,69 @@
+"""The connection itself: rows with types, and schemas of other versions."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+import pytest
+from harness.database import Database
+
+from pipehandler.store.connection import Store
+from pipehandler.store.errors import StoreError
+from pipehandler.store.health import Health, health
+
+
+class Pair(NamedTuple):
+    """Two columns, the second of which may be left out."""
+
+    number: int
+    text: str | None = None
+
+
+@pytest.fixture
+def store(database: Database) -> Iterator[Store]:
+    """A store for the owner of the schema."""
+    opened = Store(database.admin)
+    yield opened
+    opened.close()
+
+
+def test_rows(store: Store) -> None:
+    """Columns come by their names, whatever their order; a row without a class is a dict."""
+    assert store.rows("SELECT 'a' AS text, 1 AS number", row=Pair) == [Pair(1, "a")]
+    assert store.rows("SELECT 2 AS number", row=Pair) == [Pair(2)]
+    assert store.rows("SELECT 1 AS number WHERE false", row=Pair) == []
+    assert store.rows("SELECT %s::text AS text", ["a"]) == [{"text": "a"}]
+
+
+def test_values(store: Store) -> None:
+    """One column is converted."""
+    assert store.values("SELECT generate_series(1, 3)", of=str) == ["1", "2", "3"]
+    assert store.values("SELECT '\\x00ff'::bytea", of=bytes) == [b"\x00\xff"]
+
+
+def test_error_is_ours(store: Store) -> None:
+    """A statement that fails raises nothing of psycopg, and the connection can be used again."""
+    for call in (store.rows, store.script, lambda statement: store.values(statement, of=int)):
+        with pytest.raises(StoreError) as raised:
+            call("SELECT 1 / 0")
+        assert raised.value.sqlstate == "22012"
+    assert store.values("SELECT 1", of=int) == [1]
+
+
+def replace_health(database: Database, columns: str, values: str) -> None:
+    """Let the database have another version of the function health."""
+    database.execute("DROP FUNCTION pipehandler.health()")
+    database.execute(
+        f"CREATE FUNCTION pipehandler.health({columns}) LANGUAGE sql STABLE SET search_path = pg_catalog AS"
+        f" $$ SELECT {values} $$"
+    )
+
+
+def test_health_of_another_schema(store: Store, database: Database) -> None:
+    """A newer schema may report more, an older one less: both are read, so that `status` can name the difference."""
+    columns = "OUT schema_version integer, OUT quarantined bigint, OUT oldest_quarantined timestamptz"
+    replace_health(database, columns, "4, 0::bigint, NULL::timestamptz")
+    assert health(store) == Health(4, 0, None, None)
+    more = f"{columns}, OUT oldest_expired timestamptz, OUT news text"
+    replace_health(database, more, "99, 0::bigint, NULL::timestamptz, '2026-09-07T01:00Z'::timestamptz, 'x'")
+    assert health(store) == Health(99, 0, None, datetime(2026, 9, 7, 1, tzinfo=UTC))

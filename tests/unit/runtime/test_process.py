@@ -1,0 +1,42 @@
+"""What the kernel reports of a process."""
+
+import os
+import subprocess
+import sys
+
+from pipehandler.runtime.process import process
+
+
+def test_this_process() -> None:
+    """A living process has its parent and is not ending."""
+    found = process(os.getpid())
+    assert found is not None
+    assert (found.parent, found.ends) == (os.getppid(), False)
+    parent = process(os.getppid())
+    assert parent is not None
+    assert parent.started <= found.started
+
+
+def test_hostile_name() -> None:
+    """The name of a program may contain what looks like the fields after it."""
+    script = "open('/proc/self/comm', 'w').write(') Z 1 (x'); print(flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout
+        child.stdout.readline()
+        found = process(child.pid)
+        child.communicate(b"\n")
+    assert found is not None
+    assert (found.parent, found.ends) == (os.getpid(), False)
+
+
+def test_zombie_and_nothing() -> None:
+    """A process that has ended is ending until its parent has waited for it, and then there is none."""
+    child = os.fork()
+    if not child:
+        os._exit(0)
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+    found = process(child)
+    assert found is not None
+    assert (found.state, found.ends) == (b"Z", True)
+    os.waitpid(child, 0)
+    assert process(child) is None

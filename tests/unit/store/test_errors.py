@@ -1,0 +1,113 @@
+"""SQLSTATEs: named as PostgreSQL names them, in one module only; which are retried; what an operator is advised."""
+
+import ast
+import re
+from pathlib import Path
+
+import psycopg
+import pytest
+
+import pipehandler
+from pipehandler.mail.outcome import STORE_FULL, STORE_UNAVAILABLE
+from pipehandler.store import errors
+from pipehandler.store.errors import DataRefused, StoreError, concerns_data, hint, is_permanent, retried, translated
+
+PACKAGE = Path(pipehandler.__file__).parent
+CODES: set[str] = {
+    error.sqlstate for error in vars(psycopg.errors).values() if isinstance(getattr(error, "sqlstate", None), str)
+}
+CLASSES = {code[:2] for code in CODES}
+
+NAMED = {
+    name: value
+    for name, value in vars(errors).items()
+    if re.fullmatch("[A-Z_]+", name) and isinstance(value, str) and value in CODES
+}
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_named_as_in_postgresql(name: str) -> None:
+    """Each constant has the name of its condition in appendix A of PostgreSQL's documentation, as psycopg has it."""
+    words = re.findall("[A-Z][a-z]*", psycopg.errors.lookup(NAMED[name]).__name__)
+    assert name == "_".join(words).upper()
+
+
+def test_no_sqlstate_elsewhere() -> None:
+    """No other module contains a SQLSTATE, or a class of them, as a literal."""
+    literals = {
+        f"{path.relative_to(PACKAGE)}:{node.lineno}: {node.value}"
+        for path in PACKAGE.rglob("*.py")
+        if path != PACKAGE / "store" / "errors.py"
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in CODES | CLASSES
+    }
+    assert len(NAMED) > 15
+    assert not literals
+
+
+class Statement:
+    """Something that fails with each of these SQLSTATEs in turn, and then returns."""
+
+    def __init__(self, *sqlstates: str) -> None:
+        self.left = list(sqlstates)
+        self.calls = 0
+
+    def __call__(self) -> str:
+        self.calls += 1
+        if self.left:
+            raise StoreError(STORE_UNAVAILABLE, "fault", self.left.pop(0))
+        return "done"
+
+
+def test_retried_until_it_succeeds() -> None:
+    """A conflict is retried, as often as there are tries."""
+    statement = Statement("40001", "40P01")
+    assert retried(statement, errors.CONFLICTS, 3, (0, 0)) == "done"
+    assert statement.calls == 3
+
+
+@pytest.mark.parametrize(
+    ("sqlstates", "calls", "last"),
+    [(("40001", "40001", "23503"), 3, "23503"), (("40001", "57014"), 2, "57014"), (("55P03",), 1, "55P03")],
+)
+def test_retried_no_longer(sqlstates: tuple[str, ...], calls: int, last: str) -> None:
+    """The last error is raised: after the last try, or if trying again is of no use."""
+    statement = Statement(*sqlstates)
+    with pytest.raises(StoreError) as raised:
+        retried(statement, errors.CONFLICTS, 3, (0, 0))
+    assert (raised.value.sqlstate, statement.calls) == (last, calls)
+
+
+def test_no_pause_beyond_the_deadline() -> None:
+    """A pause that is longer than what is left of the delivery is not begun."""
+    statement = Statement("40001")
+    with pytest.raises(StoreError):
+        retried(statement, errors.CONFLICTS, 3, (60, 60), lambda: 1.0)
+    assert statement.calls == 1
+
+
+@pytest.mark.parametrize("sqlstate", sorted(CODES))
+def test_every_sqlstate(sqlstate: str) -> None:
+    """Whatever a server sends has one meaning: only data is refused, all else is temporary, and says nothing of the
+    row."""
+    error = psycopg.errors.lookup(sqlstate)("first line\nDETAIL: secret")
+    with pytest.raises(StoreError) as raised, translated():
+        raise error
+    refused = sqlstate[:2] in ("22", "54", "0A") or sqlstate in ("23502", "23514")
+    assert isinstance(raised.value, DataRefused) == refused
+    assert raised.value.outcome == (STORE_FULL if sqlstate == "53100" else STORE_UNAVAILABLE)
+    assert raised.value.sqlstate == sqlstate
+    assert "secret" not in str(raised.value)
+    if refused:
+        assert concerns_data(sqlstate)
+        assert not raised.value.outage
+    assert not (is_permanent(sqlstate) and raised.value.stale)
+    assert "{" not in hint(sqlstate)
+
+
+def test_hints() -> None:
+    """A code's own hint wins over that of its class; the group that has the right is named."""
+    assert hint("42501", "pipehandler_reader") == "the role lacks a right: it must be a member of pipehandler_reader"
+    assert "older" in hint("42883")
+    assert hint("42P01") == hint("42703") != ""
+    assert hint("") == hint("XX000") == ""
