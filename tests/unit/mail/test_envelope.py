@@ -139,7 +139,10 @@ def test_number(option: str, value: str, number: int | None) -> None:
         (["--sender=a", "--size=1e3", "--", "b"], "--size='1e3'"),
         (["--sender=a", "--size=٣", "--", "b"], "--size='٣'"),
         (["--sender=a", "--client-port=" + "9" * 19, "--", "b"], "--client-port='9999"),
-        (["--sender=a", "--original-recipient=x", "--", "b", "c"], "--original-recipient given 1 times for 2 recipients"),
+        (
+            ["--sender=a", "--original-recipient=x", "--", "b", "c"],
+            "--original-recipient given 1 times for 2 recipients",
+        ),
     ],
 )
 def test_usage(argv: list[str], told: str) -> None:
