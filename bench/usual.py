@@ -1,6 +1,6 @@
 """The usual script: what people write when they pipe mail into a database. The measure for everything here.
 
-It imports at the top, parses, connects, inserts, commits. Its table is made by bench/cold.py.
+It imports at the top, parses, connects, inserts, commits. bench/one.py makes its table.
 """
 
 import sys

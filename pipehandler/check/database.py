@@ -1,7 +1,7 @@
-"""Is the database ready for the handler? Asked with the handler's conninfo, so as the role that it connects as.
+"""Check the database with the handler's conninfo, and so with the handler's role.
 
-Reachable, and with the schema of this program; check_server.py looks at the server's settings, check_role.py at what
-the role may do.
+Here: whether it can be reached, and whether its schema is that of this program. The server's settings are in server.py, the
+rights of the role in role.py.
 """
 
 import os

@@ -1,6 +1,6 @@
-"""Is Postfix ready for the handler? What main.cf says, and master.cf through check_transport.py.
+"""Check Postfix: main.cf here, the entry in master.cf in transport.py.
 
-Everything that the files in postfix/ set is known here, and beside it what Postfix's own settings can do to mail.
+This covers everything that the example files for Postfix set, and other settings of Postfix that can lose or refuse mail.
 """
 
 import os

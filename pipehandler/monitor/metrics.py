@@ -1,6 +1,6 @@
 """What was observed, as metrics for Prometheus: the only module that knows prometheus_client.
 
-METRICS is the list of them: names and units follow Prometheus' conventions, and the README shows the same list. A source that did
+METRICS is the list of them: names and units follow Prometheus' conventions, and docs/monitoring.md shows the same list. A source that did
 not answer leaves its metrics out (a number that is not known is not 0), and its `_up` metric says so. What answers has all its
 series from the start, so that the first event of a kind is seen as an increase.
 """

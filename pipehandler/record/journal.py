@@ -3,7 +3,7 @@
 An SQLite file in the state directory, which many processes write at the same time. A record says when, how and how long, never
 who or what: no address and no content. An attempt is written down when it begins and completed when it ends; what stays
 incomplete was killed. Old records go, and the totals stay, so that counters never run backwards. A journal that
-cannot be written changes no delivery; the attempt is then missing in it. tally.py reads it.
+cannot be written changes no delivery; the attempt is then missing in it. monitor/journal_totals.py reads it.
 """
 
 import os

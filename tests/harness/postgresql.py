@@ -67,7 +67,10 @@ class PostgreSQL:
         version: int,
         settings: dict[str, str] | None = None,
         primary: "PostgreSQL | None" = None,
+        data: Path | None = None,
     ) -> None:
+        """A server in `folder`, not yet started: a new one, a standby of `primary`, or one with a copy of the `data` of a
+        server that was stopped."""
         self.folder = folder
         self.data = folder / "data"
         self.log = folder / "postgresql.log"
@@ -78,7 +81,7 @@ class PostgreSQL:
         folder.mkdir(exist_ok=True)
         account.give(folder)
         if primary is None:
-            _run(Path("/bin"), "cp", "-a", str(_new_data(self._programs)), str(self.data))
+            _run(Path("/bin"), "cp", "-a", str(data or _new_data(self._programs)), str(self.data))
         else:
             source = ["-h", str(primary.folder), "-p", str(primary.port), "-U", "postgres"]
             self.run("pg_basebackup", "-D", str(self.data), *source, "-R", "-c", "fast", "--no-sync")

@@ -1,4 +1,4 @@
-"""The benchmarks run as the README says, all of them, with tiny numbers; each of them counts what was stored by itself."""
+"""The benchmarks run as docs/performance.md says, all of them, with tiny numbers; each of them counts what was stored by itself."""
 
 import subprocess
 from pathlib import Path

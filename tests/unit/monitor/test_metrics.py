@@ -1,10 +1,9 @@
-"""The metrics: their names, their numbers, and the README's list of them."""
+"""The metrics: their names, their numbers, and what is exported."""
 
 import re
 import shutil
 import subprocess
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 from harness.missing import missing
@@ -18,8 +17,6 @@ from pipehandler.monitor.snapshot import Observation
 from pipehandler.postfix.postqueue import QUEUES, Queued
 from pipehandler.record.journal import BOUNDS
 from pipehandler.store.health import Health
-
-README = Path(__file__).parents[3] / "README.md"
 
 TALLY = Tally(
     exits=[
@@ -126,16 +123,6 @@ def test_all_are_exported() -> None:
         assert (metric.type, metric.documentation) == (described.kind, described.meaning)
         for sample in metric.samples:
             assert sample.labels.keys() - {"le"} == set(described.labels)
-
-
-def test_readme_lists_them() -> None:
-    """The README's table of metrics is the list of metrics."""
-    text = README.read_text("utf-8").partition("<!-- metrics -->")[2].partition("<!-- /metrics -->")[0]
-    rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in text.strip().splitlines()]
-    assert rows[2:] == [
-        [f"`{name}`", kind, ", ".join(f"`{label}`" for label in labels), meaning]
-        for name, kind, labels, meaning in METRICS.values()
-    ]
 
 
 # Numbers.

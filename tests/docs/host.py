@@ -1,0 +1,135 @@
+"""A host to run the commands of the pages on: real Postfix, real PostgreSQL, and copies of the folders that commands change.
+
+Commands run in namespaces that end with them, on overlays of /etc, /opt, /usr/local and /var, so this machine stays as it
+is. What one run changed can be kept, and is then what other runs start from.
+"""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from harness import account
+from harness.postgresql import PostgreSQL
+
+from .pages import REPOSITORY, Block
+
+_NAMESPACES = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
+# Without the port of SMTP, so that it runs beside another Postfix.
+_SANDBOX = """
+set -eu
+for folder in /etc /opt /usr/local /var; do
+    mkdir -p "$UPPER$folder" "$UPPER/work$folder"
+    lower=$folder
+    [ ! -d "$LOWER$folder" ] || lower=$LOWER$folder:$folder
+    mount -t overlay overlay -o "lowerdir=$lower,upperdir=$UPPER$folder,workdir=$UPPER/work$folder" $folder
+done
+mkdir -p /run/postgresql /run/pipehandler
+mount --bind "$SOCKETS" /run/postgresql
+mount -t tmpfs tmpfs /run/pipehandler
+export PATH=$PROGRAMS:$PATH
+"""
+_FIRST = """
+postconf -MX smtp/inet
+postconf -e maillog_file=/var/log/postfix.log
+"""
+_AGAIN = "postfix start"
+_QUIET = "for _ in $(seq 100); do postqueue -j | grep -q . || break; sleep 0.2; done"
+
+# systemd cannot run in there: this does with the unit that was installed what systemctl would do.
+_SYSTEMCTL = """#!/bin/bash -eu
+value() { sed -n "s/^$1=//p" "/etc/systemd/system/${unit:-pipehandler.service}"; }
+case "$*" in
+    *expire.timer)
+        unit=pipehandler-expire.service
+        $(value ExecStart) ;;
+    enable*)
+        chown "$(value User)" /run/pipehandler
+        setpriv --reuid "$(value User)" --clear-groups $(value ExecStart) &
+        echo $! > /run/pipehandler.pid
+        until [ -S /run/pipehandler/socket ]; do sleep 0.1; done ;;
+    disable*)
+        kill "$(cat /run/pipehandler.pid)"
+        while [ -S /run/pipehandler/socket ]; do sleep 0.1; done ;;
+esac
+"""
+
+
+class Host:
+    """A host as it is at one moment; several threads may run commands on it, each on a host of its own that begins so.
+
+    folder: where it keeps its state. lower: what lies over the folders of this machine. cluster: the data of its database.
+    Without both nothing of ours is installed.
+    """
+
+    def __init__(self, folder: Path, lower: Path | None = None, cluster: Path | None = None) -> None:
+        self._folder, self._lower, self._cluster = folder, lower, cluster
+
+    def run(self, *commands: Block | str) -> subprocess.CompletedProcess[str]:
+        """Run blocks and other commands in one shell, which ends at the first that fails; the last line of the output that
+        begins with "==> " names the block."""
+        upper = self._new_folder()
+        done = self._run(upper, commands)
+        shutil.rmtree(upper)
+        return done
+
+    def after(self, *commands: Block | str) -> tuple[subprocess.CompletedProcess[str], "Host"]:
+        """Run commands in the same way; returns also the host as they left it."""
+        upper = self._new_folder()
+        return self._run(upper, commands), Host(self._folder, upper, upper / "pg" / "data")
+
+    def only(self, name: str) -> "Host":
+        """A new host, but for one of the folders, which is as it is here."""
+        assert self._lower
+        lower = self._new_folder()
+        (lower / name).symlink_to(self._lower / name)
+        return Host(self._folder, lower)
+
+    def _new_folder(self) -> Path:
+        folder = Path(tempfile.mkdtemp(dir=self._folder))
+        folder.chmod(0o755)
+        return folder
+
+    def _run(self, upper: Path, commands: tuple[Block | str, ...]) -> subprocess.CompletedProcess[str]:
+        script = [_SANDBOX, _AGAIN if self._cluster else _FIRST, *map(_command, commands), _QUIET]
+        # With fsync, which `check` wants.
+        settings = {"listen_addresses": "", "port": "5432"}
+        with PostgreSQL(upper / "pg", 16, settings, data=self._cluster) as server:
+            server.port = 5432
+            server.start()
+            done = subprocess.run(
+                [*_NAMESPACES, "bash", "-c", "\n".join(script)],
+                env={
+                    **os.environ,
+                    "LOWER": str(self._lower or "/nonexistent"),
+                    "PROGRAMS": str(self._folder / "programs"),
+                    "SOCKETS": str(server.folder),
+                    "UPPER": str(upper),
+                },
+                cwd=REPOSITORY,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                timeout=300,
+            )
+            server.stop()
+        return done
+
+
+def _command(command: Block | str) -> str:
+    return f"echo '==> {command.place}'\n{command.text}" if isinstance(command, Block) else command
+
+
+@contextmanager
+def new_host() -> Iterator[Host]:
+    """A host on which nothing of ours is installed."""
+    with account.folder("pipehandler-docs-") as folder:
+        systemctl = folder / "programs" / "systemctl"
+        systemctl.parent.mkdir()
+        systemctl.write_text(_SYSTEMCTL)
+        systemctl.chmod(0o755)
+        yield Host(folder)

@@ -1,0 +1,97 @@
+"""The commands of the pages are run as they stand there, page by page, and what the pages show of their output is what comes."""
+
+import re
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from .host import Host, new_host
+from .pages import PAGES, Block, before, blocks, marked
+
+INSTALL = "docs/install.md"
+
+# What a page shows with its commands: a regular expression that the output of its blocks matches.
+SHOWN = {
+    "docs/install.md": r"everything is as it should be[^=]*==>.*\bfirst\b",
+    "docs/resident-workers.md": r"\bsecond\b.*^delivered +1$",
+    "docs/reading-mail.md": r"user@example\.com.*Hello\.",
+    "docs/addresses.md": r"(\w{4}\.){3}\w{4}@example\.com",
+    "docs/tutorial-disposable-inbox.md": r"^(\w{4}\.){3}\w{4}@example\.com\nshop@example\.org\nYour code\nIt is 4711\.$",
+    "docs/tutorial-newsletter-reader.md": r"member-1 +\| garden +\| Beans +\| t$",
+    "docs/monitoring.md": r"^pipehandler_exits_total.* 1\.0$",
+    "docs/quarantine.md": r"duplicate",
+}
+
+
+def commands(page: str) -> list[Block]:
+    """The blocks of a page, without the demonstration, which has tests of its own."""
+    return [block for block in blocks(page, "sh") if "script/demo" not in block.text]
+
+
+@pytest.mark.usefixtures("_postfix")
+def test_pages(subtests: pytest.Subtests) -> None:
+    """Every command of every page works, and what the pages show of `check` and `status` is what comes.
+
+    One test, because setting up the host of docs/install.md takes longer than any page that starts from it.
+    """
+    with new_host() as host, ThreadPoolExecutor(2) as threads:
+        done, installed = host.after(*commands(INSTALL))
+        output = done_well(done)
+        assert re.search(SHOWN[INSTALL], output, re.MULTILINE | re.DOTALL), output
+        checks = {page: threads.submit(run_page, installed, page) for page in PAGES if before(page)}
+        checks["README.md"] = threads.submit(run_readme, installed.only("opt"))
+        checks["the sample of check"] = threads.submit(run_check, installed)
+        checks["the sample of status"] = threads.submit(run_status, installed)
+        for name, check in checks.items():
+            with subtests.test(name):
+                check.result()
+
+
+def done_well(done: subprocess.CompletedProcess[str]) -> str:
+    """The output of blocks of which none failed."""
+    places = re.findall(r"^==> (.*)$", done.stdout, re.MULTILINE)
+    assert done.returncode == 0, f"{places[-1] if places else 'set-up'} failed:\n{done.stdout}"
+    return done.stdout
+
+
+def run_page(host: Host, page: str) -> None:
+    """A page after the pages that it names, on a host that was set up as docs/install.md says."""
+    earlier = [block for other in before(page) if other != INSTALL for block in commands(other)]
+    output = done_well(host.run(*earlier, *commands(page)))
+    own = output.partition(f"==> {commands(page)[0].place}")[2]
+    assert re.search(SHOWN.get(page, ""), own, re.MULTILINE | re.DOTALL), output
+
+
+def run_readme(host: Host) -> None:
+    """The set-up of README.md on a new host, which has only the libraries: a message that comes in is listed."""
+    send = "printf 'Subject: first\\n\\nHello.\\n' | sendmail -f me@example.org user@example.com"
+    wait = "until pipehandler list | grep first; do sleep 0.2; done"
+    done_well(host.run(*commands("README.md"), send, wait))
+
+
+def run_check(host: Host) -> None:
+    """What docs/install.md shows of `check` is what it prints on that host when the handler's role has too many rights."""
+    grant = "runuser -u postgres -- psql -q -d mail -c 'GRANT pipehandler_reader TO pipehandler'"
+    output = done_well(host.run(grant, "echo ---; pipehandler check || [ $? = 1 ]"))
+    assert output.partition("---\n")[2] == marked(INSTALL, "check")
+
+
+def run_status(host: Host) -> None:
+    """Every line that docs/troubleshooting.md shows of `status` is printed there, but for numbers, when the database is down."""
+    down = "umount /run/postgresql"
+    send = "sendmail -f me@example.org user@example.com < /dev/null"
+    # The breaker refuses for two seconds, so on a slow host it may take more than one message until one is refused.
+    fail = f"until pipehandler status | grep '^outage: '; do {send}; sleep 0.2; done"
+    wait = "while pipehandler status | grep '[0-9] active'; do sleep 0.2; done"
+    output = done_well(host.run(down, send, fail, wait, "pipehandler status", "postsuper -d ALL"))
+    printed = {shape(line) for line in output.splitlines()}
+    shown = marked("docs/troubleshooting.md", "status").splitlines()
+    assert [line for line in shown if shape(line) not in printed] == []
+
+
+def shape(line: str) -> str:
+    """A line of `status` without what differs from run to run: bars, times, queue ids, numbers, the width of columns."""
+    line = re.sub(r"[·▁▂▃▄▅▆▇█]+", "~", line)
+    line = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d\d:\d\d|queue id \w+", "*", line)
+    return re.sub(r"\s+", " ", re.sub(r"(?<![\w.])\d+\b", "*", line)).strip()

@@ -1,0 +1,67 @@
+"""The demonstration works with and without root, prints what README shows of it, and leaves nothing behind."""
+
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from harness import account
+
+from .pages import REPOSITORY, marked
+
+
+def shape(line: str) -> str:
+    """A line without what differs from run to run: ids, times, ports, process numbers."""
+    return re.sub(r"[0-9a-f]{64}|[0-9a-f]{8}-[-0-9a-f]{27}|4[0-9A-Za-z]{14}|[0-9]+(\.[0-9]+)?", "*", line).strip()
+
+
+def test_demo_without_root(folder: Path) -> None:
+    """Whoever is not root sees the same messages delivered through the same entrypoint from stdin."""
+    # The checkout may be closed to others.
+    for name in ("script", "tests/harness"):
+        shutil.copytree(REPOSITORY / name, folder / name)
+    command = [sys.executable, str(folder / "script" / "demo.py")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd="/", **account.identity())
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "root is needed" in done.stdout or not account.IS_ROOT
+    assert "DIFFERENT" not in done.stdout
+
+
+@pytest.mark.usefixtures("_postfix")
+def test_demo() -> None:
+    """The demonstration ends well, and prints what the README shows of it."""
+    done = subprocess.run(
+        [sys.executable, str(REPOSITORY / "script" / "demo.py")], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "DIFFERENT" not in done.stdout
+    printed = {shape(line) for line in done.stdout.splitlines()}
+    shown = marked("README.md", "demo").splitlines()
+    assert [line for line in shown if shape(line) not in printed] == []
+
+
+@pytest.mark.usefixtures("_postfix")
+def test_demo_keep() -> None:
+    """With --keep it goes on until Ctrl-C, says how to look at it, and leaves no process and no folder behind.
+
+    Every write of the demonstration is made to last, so that Ctrl-C finds it where it has just promised to obey it.
+    """
+    lasting = ["strace", "-D", "-o", "/dev/null", "-e", "trace=write", "-e", "inject=write:delay_exit=50000"]
+    command = [*lasting, sys.executable, str(REPOSITORY / "script" / "demo.py"), "--keep"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        printed = ""
+        while "Ctrl-C stops everything" not in printed:
+            line = running.stdout.readline()
+            assert line, printed
+            printed += line
+        running.send_signal(signal.SIGINT)
+        printed += running.stdout.read()
+    assert running.returncode == 0, printed
+    (folder,) = set(re.findall(r"/\S+/pipehandler-demo-\w+", printed))
+    assert "curl smtp://127.0.0.1:" in printed
+    assert not Path(folder).exists()
+    assert subprocess.run(["pgrep", "-f", folder], capture_output=True, text=True).stdout == ""

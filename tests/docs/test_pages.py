@@ -1,0 +1,127 @@
+"""The pages are whole: none is missing from the list, every link leads somewhere, every file that is named exists."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .pages import GENERATED, LANGUAGES, PAGES, REPOSITORY, all_blocks, before, blocks, prose, read
+
+PRESENT = [page for page in PAGES if page != "CHANGELOG.md"]
+"""The pages that speak of the present: a list of changes names files of its time."""
+
+SOURCES = sorted(
+    path for folder in ("pipehandler", "tests", "bench", "script") for path in (REPOSITORY / folder).rglob("*.py")
+)
+FILES = {
+    f"/{path.relative_to(REPOSITORY)}"
+    for folder in (".ci", "bench", "docs", "pipehandler", "postfix", "script", "sql", "tests")
+    for path in (REPOSITORY / folder).rglob("*")
+    if "__pycache__" not in path.parts
+} | {f"/{path.name}" for path in REPOSITORY.iterdir() if path.is_file()}
+
+
+def test_pages_are_listed() -> None:
+    """Each page is in the list once, and nothing else is."""
+    found = {str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "docs").rglob("*.md")}
+    found |= {path.name for path in REPOSITORY.glob("*.md")}
+    assert sorted(PAGES) == sorted(found)
+
+
+def test_every_page_can_be_reached() -> None:
+    """Links lead from README to every page."""
+    reached, ahead = set(), ["README.md"]
+    while ahead:
+        page = ahead.pop()
+        if page not in reached and page in PAGES:
+            reached.add(page)
+            ahead += [str(target.relative_to(REPOSITORY)) for target, _ in _links(page)]
+    assert reached == set(PAGES)
+
+
+def _links(page: str) -> list[tuple[Path, str]]:
+    """The relative links of a page: the file and the anchor."""
+    targets = [target.partition("#") for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)) if ":" not in target]
+    folder = (REPOSITORY / page).parent
+    return [((folder / path).resolve() if path else REPOSITORY / page, anchor) for path, _, anchor in targets]
+
+
+def _anchors(path: Path) -> set[str]:
+    """The anchors that GitHub gives to the headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", prose(str(path.relative_to(REPOSITORY))), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links(page: str) -> None:
+    """Every relative link leads to a file that exists, and its anchor to a heading."""
+    links = _links(page)
+    assert [str(path) for path, _ in links if not path.exists()] == []
+    assert [f"{path.name}#{anchor}" for path, anchor in links if anchor and anchor not in _anchors(path)] == []
+
+
+@pytest.mark.parametrize("page", PRESENT)
+def test_form(page: str) -> None:
+    """A page has one title, known languages, lines of prose that fit, and no block that the tests would overlook."""
+    text = prose(page)
+    assert len(re.findall(r"^# ", text, re.MULTILINE)) == 1
+    assert [block.place for block in blocks(page) if block.language not in LANGUAGES] == []
+    assert "```" not in text
+    long = [number for number, line in enumerate(text.splitlines(), 1) if len(line) > 120 and not line.startswith("|")]
+    assert page in GENERATED or long == []
+
+
+def test_length() -> None:
+    """README is read in three minutes, ARCHITECTURE in an evening with the code."""
+    assert len(read("README.md").splitlines()) <= 120
+    assert len(read("ARCHITECTURE.md").splitlines()) <= 130
+
+
+def test_pages_name_what_comes_before() -> None:
+    """A page with commands continues what the pages before it did, and those are pages with commands."""
+    with_commands = [page for page in PAGES if blocks(page, "sh")]
+    assert [page for page in with_commands if not before(page)] == ["README.md", "docs/install.md"]
+    for page in with_commands[2:]:
+        assert before(page)[0] == "docs/install.md"
+        assert set(before(page)) <= set(with_commands) - {page}
+
+
+def test_every_kind_of_block_is_there() -> None:
+    """What the other tests execute is found."""
+    assert all(all_blocks(language) for language in LANGUAGES)
+
+
+def _exists(name: str) -> bool:
+    """Whether a file has this name, or this end of its path."""
+    return any(file.endswith(f"/{name}") for file in FILES)
+
+
+@pytest.mark.parametrize("page", PRESENT)
+def test_files_that_pages_name(page: str) -> None:
+    """Every file of the repository that a page names in a code span exists."""
+    named = re.findall(r"`([\w./-]+\.(?:py|sql))`", prose(page))
+    missing = [name for name in named if not _exists(name)]
+    paths = re.findall(r"`((?:bench|docs|pipehandler|script|sql|tests)/[\w./-]*)`", prose(page))
+    assert missing + [path for path in paths if not (REPOSITORY / path).exists()] == []
+
+
+def test_files_that_docstrings_name() -> None:
+    """Every file that a docstring names exists."""
+    missing = [
+        f"{source.relative_to(REPOSITORY)}:{line}: {name}"
+        for source in SOURCES
+        for line, text in _docstrings(source)
+        for name in re.findall(r"(?<![\w*/.])[\w-][\w./-]*\.(?:py|sql)\b", text)
+        if not _exists(name)
+    ]
+    assert missing == []
+
+
+def _docstrings(source: Path) -> Iterator[tuple[int, str]]:
+    """The docstrings of a module, also those of its constants: line and text."""
+    for node in ast.walk(ast.parse(source.read_text("utf-8"))):
+        match node:
+            case ast.Expr(value=ast.Constant(value=str(text))):
+                yield node.lineno, text

@@ -1,0 +1,62 @@
+"""The queries and programs of the pages run as they stand there, with the role of a reader; the log line looks as shown."""
+
+import re
+import subprocess
+import sys
+
+import psycopg
+import pytest
+from harness.database import Database
+from harness.handler import Handler
+
+from .pages import Block, all_blocks, blocks
+
+
+def _place(block: Block) -> str:
+    return block.place
+
+
+@pytest.fixture
+def two_messages(database: Database, handler: Handler) -> None:
+    """Mail that the queries find."""
+    both = (
+        b"Received: by mx.example.net; Mon, 02 Mar 2026 07:30:02 +0900\nFrom: Ben <news@Sender.Example>\nSubject: hello\n"
+        b"Message-ID: <both@sender.example>\nList-Id: <garden.sender.example>\n"
+        b"Content-Type: multipart/related; boundary=b\n\n--b\nContent-Type: text/html\n\n<img src='cid:a@b'>\n"
+        b"--b\nContent-Type: image/gif\nContent-ID: <a@b>\n\nGIF89a\n--b--\nepilogue\n"
+    )
+    answer = (
+        b"From: user@example.com\nMessage-ID: <2@example.com>\nIn-Reply-To: <both@sender.example>\nDate: never\n\nok\n"
+    )
+    for message in (both, answer):
+        assert handler.deliver(message, "user@example.com").status == 0
+
+
+@pytest.mark.parametrize("query", all_blocks("sql"), ids=_place)
+def test_queries(database: Database, query: Block, two_messages: None) -> None:
+    """Every query runs for the role of a reader, and finds something where there is something."""
+    with psycopg.connect(database.server.conninfo(database.name, user="reader")) as reader:
+        rows = reader.execute(query.text).fetchall()
+    assert rows or "failed" in query.text
+
+
+@pytest.mark.parametrize("program", all_blocks("python"), ids=_place)
+def test_programs(database: Database, program: Block, two_messages: None) -> None:
+    """Every program prints what is there, and waits for more."""
+    conninfo = database.server.conninfo(database.name, user="reader")
+    text = program.text.replace("host=/run/postgresql dbname=mail", conninfo)
+    assert conninfo in text
+    with subprocess.Popen([sys.executable, "-u", "-c", text], stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout
+        assert [running.stdout.readline(), running.stdout.readline()] == ["hello\n", "None\n"]
+        assert running.poll() is None
+        running.kill()
+
+
+def test_log_line(handler: Handler) -> None:
+    """docs/outcomes.md shows a log line of a delivery, with all its keys in their order."""
+    (shown,) = blocks("docs/outcomes.md", "text")
+    message = b"From: a@example.org\nMessage-ID: <picture@sender.example>\n\nok\n"
+    assert handler.deliver(message, queue_id="4jX0XQ66FjzJ9Ll").status == 0
+    (logged,) = handler.log_lines()
+    assert re.findall(r"(\w+)=", shown.text) == re.findall(r"(\w+)=", logged)
