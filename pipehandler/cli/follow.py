@@ -8,6 +8,7 @@ import threading
 import click
 
 from pipehandler.cli.terminal import cut
+from pipehandler.store.roles import READER
 from pipehandler.store.stream import NOW, Delivery, follow
 
 from .command import chosen_conninfo, echo_json, local, told
@@ -46,7 +47,7 @@ def follow_(
     begin = "" if from_start else NOW if cursor is None else cursor
     logging.getLogger("pipehandler.store.stream").addHandler(_Stderr())
     threading.Thread(target=_leave_when_nobody_reads, daemon=True).start()
-    with told(), hinted("pipehandler_reader"):
+    with told(), hinted(READER):
         try:
             for delivery in follow(chosen_conninfo(context), begin, recipient=recipient, lease=lease):
                 if as_json:

@@ -9,13 +9,13 @@ import click
 from pipehandler.mail.sysexits import EX_UNAVAILABLE
 from pipehandler.store.connection import Store
 from pipehandler.store.errors import StoreError, hint
+from pipehandler.store.roles import MAINTENANCE
 
 from .command import Failure, opened_store
 
 INTERRUPTED = 130
 """The exit status after Ctrl-C, as shells have it."""
 
-_UPKEEP = "pipehandler_upkeep"
 
 
 @contextmanager
@@ -26,7 +26,7 @@ def opened_for_upkeep(context: click.Context) -> Iterator[Store]:
 
 
 @contextmanager
-def hinted(group: str = _UPKEEP) -> Iterator[None]:
+def hinted(group: str = MAINTENANCE) -> Iterator[None]:
     """Say what to do about an error of the database, where that is known. group: the role that has the right."""
     try:
         yield
@@ -36,7 +36,7 @@ def hinted(group: str = _UPKEEP) -> Iterator[None]:
         raise
 
 
-def hint_for(sqlstate: str, group: str = _UPKEEP) -> str:
+def hint_for(sqlstate: str, group: str = MAINTENANCE) -> str:
     """What to do about an error of the database, where that is known. group: the role that has the right."""
     return hint(sqlstate, f"{group} (database.admin_conninfo)")
 

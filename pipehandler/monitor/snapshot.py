@@ -20,6 +20,7 @@ from ..store.connection import Store
 from ..store.errors import StoreError, hint
 from ..store.health import Health, health
 from ..store.migrate import migrations
+from ..store.roles import INGEST, MAINTENANCE, READER
 from ..workers.listener import ServeError
 from .journal_totals import JournalError, Tally, tally
 from .service_status import ask
@@ -31,7 +32,7 @@ _T = TypeVar("_T")
 _CONNECT_SECONDS = 3
 _STATEMENT_SECONDS = 4
 
-_GROUPS = "pipehandler_ingest, pipehandler_reader or pipehandler_upkeep"  # that may call pipehandler.health
+_GROUPS = f"{INGEST}, {READER} or {MAINTENANCE}"  # those that may call pipehandler.health
 
 
 class Observation(NamedTuple):

@@ -510,7 +510,7 @@ def test_refused(console: Console, database: Database) -> None:
         done = console.run("expire", *arguments)
         assert (done.status, done.output) == (EX_UNAVAILABLE, b"")
         assert "permission denied" in done.errors
-        assert "pipehandler_upkeep" in done.errors
+        assert "pipehandler_maintenance" in done.errors
     console.configure(more="[[retention]]\nkeep = '1d'\n[[retention]]\nkept = '1d'")
     for arguments in ([], ["--dry-run"], ["--every", "1"]):
         done = console.run("expire", *arguments)

@@ -233,7 +233,7 @@ def test_export_and_import_of_everything(console: Console, database: Database, f
 
 def test_into_quarantine(console: Console, database: Database, folder: Path) -> None:
     """What cannot be parsed is stored, as at every ingress, and it is told why."""
-    console.configure(more="limits.parse_seconds = 1")
+    console.configure(more="limits.parse_timeout = 1")
     part = b"--b\nContent-Type: text/plain\n\n" + "봄이 왔습니다\n".encode("euc-kr") * 3200
     raw = b"Content-Type: multipart/mixed; boundary=b\n\n" + part * 990 + b"--b--\n"
     (folder / "costly.eml").write_bytes(HEAD + raw)
@@ -334,7 +334,7 @@ def test_roles(console: Console, database: Database, folder: Path) -> None:
     done = console.run("import", folder / "one.eml")
     assert done.status == EX_UNAVAILABLE
     assert "permission denied" in done.errors
-    assert "pipehandler_upkeep" in done.errors
+    assert "pipehandler_maintenance" in done.errors
     console.configure("pipehandler")
     assert "1 delivered" in console.run("import", folder / "one.eml").text
     assert "1 duplicate" in console.run("import", folder / "one.eml").text

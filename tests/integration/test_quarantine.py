@@ -227,5 +227,5 @@ def test_roles(console: Console, database: Database, folder: Path) -> None:
     done = console.run("quarantine", "drop", "--yes", stored.message)
     assert (done.status, done.output) == (EX_UNAVAILABLE, b"")
     assert "permission denied" in done.errors
-    assert "pipehandler_upkeep" in done.errors
+    assert "pipehandler_maintenance" in done.errors
     assert len(everything(database)["message"]) == 1

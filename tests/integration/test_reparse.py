@@ -200,7 +200,7 @@ def test_batches(console: Console, database: Database) -> None:
 @pytest.fixture
 def hard(console: Console) -> bytes:
     """A message for which the parser is given too little time."""
-    console.configure(more="limits.parse_seconds = 1")
+    console.configure(more="limits.parse_timeout = 1")
     part = b"--b\nContent-Type: text/plain\n\n" + "봄이 왔습니다\n".encode("euc-kr") * 5000
     return b"Message-ID: <costly@example.org>\nContent-Type: multipart/mixed; boundary=b\n\n" + part * 990 + b"--b--\n"
 
@@ -499,7 +499,7 @@ def test_roles(console: Console, database: Database) -> None:
         done = console.run("reparse")
         assert done.status == EX_UNAVAILABLE
         assert "permission denied" in done.errors
-        assert "pipehandler_upkeep" in done.errors
+        assert "pipehandler_maintenance" in done.errors
         with (
             psycopg.connect(database.server.conninfo(database.name, user=role)) as connection,
             pytest.raises(InsufficientPrivilege),
