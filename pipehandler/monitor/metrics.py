@@ -102,7 +102,7 @@ METRICS = {
             "pipehandler_workers_replaced_total",
             "counter",
             ("reason",),
-            "Workers that were replaced: spent (serve.messages, serve.growth, or a fault) or died.",
+            "Workers that were replaced: spent (serve.max_messages, serve.max_growth, or a fault) or died.",
         ),
         Described(
             "pipehandler_service_congested_total",

@@ -32,7 +32,7 @@ def tell(config: Config, journal: Journal, result: Result, left: float, **facts:
     if not settings.dsn or not wanted or left <= 0:
         return
     what = f"{result.outcome.name}: {described(result.fault) if result.fault else result.reason}"
-    if journal.due(what, settings.every):
+    if journal.due(what, settings.min_interval):
         facts |= {
             "outcome": result.outcome.name,
             "status": result.outcome.status,

@@ -179,7 +179,7 @@ def test_worker_killed(handler: Handler, database: Database) -> None:
 
 def test_congested(handler: Handler, database: Database) -> None:
     """A message for which no worker was free is an attempt, too, though no worker saw it."""
-    configure(handler, wait=1)
+    configure(handler, queue_timeout=1)
     with Service(handler) as service:
         with held(database):
             first = begin(handler, service, MESSAGE)

@@ -175,7 +175,9 @@ def test_expired(handler: Handler, database: Database) -> None:
 
 def test_resident_workers(handler: Handler, database: Database) -> None:
     """The service is asked as well: free, busy, waiting, gone; and what went through it has its own label."""
-    configure(handler, deadline=40, wait=6)  # so long the second message waits, and a busy machine needs to look
+    configure(
+        handler, deadline=40, queue_timeout=6
+    )  # so long the second message waits, and a busy machine needs to look
     assert number(metrics(handler), "pipehandler_service_up") == 0
     with Service(handler) as service:
         with held(database):
