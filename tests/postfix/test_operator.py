@@ -1,4 +1,4 @@
-"""The operator's day: mail does not arrive, and the commands of the README say why, in a real set-up, and mend it.
+"""The operator's day: mail does not arrive, and the commands of the README say why, in a real set-up, and fix it.
 
 Everything here is what `pipehandler status`, `check`, `quarantine` and `reparse` print; nothing is looked up elsewhere.
 """
@@ -95,8 +95,8 @@ def test_wrong_rights(operator: Operator) -> None:
     operator.send(1)
     assert "store_unavailable 42501: " in operator.status()
     assert "permission denied for function ingest" in operator.status()
-    (mend,) = re.findall(r"mend: (GRANT EXECUTE .*)", operator.check())
-    operator.database.server.psql(operator.database.name, mend)
+    (fix,) = re.findall(r"fix: +(GRANT EXECUTE .*)", operator.check())
+    operator.database.server.psql(operator.database.name, fix)
     assert operator.arrived() == 1
     assert "rights-too-few" not in operator.check()
 
@@ -106,8 +106,8 @@ def test_wrong_rights_on_the_host(operator: Operator) -> None:
     operator.host.handler.config.chmod(0o600)
     operator.send(1)
     found = operator.check()
-    (mend,) = re.findall(r"mend: (ch\w+ .*pipehandler\.toml.*)", found)
-    subprocess.run(mend, shell=True, check=True)
+    (fix,) = re.findall(r"fix: +(ch\w+ .*pipehandler\.toml.*)", found)
+    subprocess.run(fix, shell=True, check=True)
     assert operator.arrived() == 1
 
 
@@ -143,7 +143,7 @@ def test_full_disk_of_the_database(own: MailHost, folder: Path) -> None:
 
 
 def test_broken_environment(operator: Operator) -> None:
-    """The interpreter is gone: no attempt is recorded, Postfix says why in the queue, and check prints how to mend it."""
+    """The interpreter is gone: no attempt is recorded, Postfix says why in the queue, and check prints how to fix it."""
     master = operator.host.config / "master.cf"
     master.write_text(re.sub(r"argv=\S+", "argv=/opt/nowhere/python", master.read_text()))
     operator.host.reload()
@@ -154,14 +154,14 @@ def test_broken_environment(operator: Operator) -> None:
     assert re.search(r"^ +1 wait: .*/opt/nowhere/python: No such file or directory$", text, re.MULTILINE)
     found = operator.check()
     assert "there is no program /opt/nowhere/python" in found
-    (mend,) = re.findall(r"mend: (postconf .*)", found)
-    subprocess.run(mend, shell=True, check=True)
+    (fix,) = re.findall(r"fix: +(postconf .*)", found)
+    subprocess.run(fix, shell=True, check=True)
     operator.host.reload()
     assert operator.arrived() == 1
 
 
 def test_what_could_not_be_parsed(operator: Operator) -> None:
-    """Messages that could not be parsed are in status, in quarantine by their reason, and come in after a mend."""
+    """Messages that could not be parsed are in status, in quarantine by their reason, and come in after a fix."""
     operator.database.execute("ALTER TABLE pipehandler.message ADD CONSTRAINT odd CHECK (subject IS NULL) NOT VALID")
     operator.send(1)
     operator.send(2)
