@@ -21,7 +21,7 @@ _SECONDS = 60
 
 _REASONS = 50  # different ones that are counted
 
-_WAYS_OUT = {
+_HINTS = {
     "not allowed": "name this account in authorized_mailq_users (main.cf), or run it as root",
     "Permission denied": "postqueue must keep its group postdrop (`postfix set-permissions`; NoNewPrivileges takes it away)",
     "mail system is down": "`postfix start`; while it is down the queue cannot be listed",
@@ -61,9 +61,9 @@ def queued(directory: str = DEFAULT_DIRECTORY, seconds: float = _SECONDS) -> dic
     if status is None:
         raise QueueError(f"postqueue: no end within {seconds:g} s; the queue is long, or the disk is busy")
     if status:
-        way_out = next((way for text, way in _WAYS_OUT.items() if text in said), "root may always list the queue")
+        hint = next((way for text, way in _HINTS.items() if text in said), "root may always list the queue")
         reason = said.rpartition("fatal: ")[2] or f"status {status}"
-        raise QueueError(f"postqueue: {reason}; {way_out}")
+        raise QueueError(f"postqueue: {reason}; {hint}")
     return found
 
 

@@ -388,7 +388,8 @@ def _uid() -> int:
 def test_old_key(own_handler: Handler, migrated: Database, old: str) -> None:
     """A key with its old name works and is one finding, which names the new one; the command renames it."""
     section, _, name = old.partition(".")
-    own_handler.configure(migrated.conninfo, **{section: {name: 7 if name != "growth" else 10_000_000}})
+    sections: dict[str, dict[str, object]] = {section: {name: 7 if name != "growth" else 10_000_000}}
+    own_handler.configure(migrated.conninfo, **sections)
     (found,) = Checked(own_handler).found()
     assert found["code"] == "configuration-key-renamed"
     assert found["what"].endswith(f": {old} is now called {RENAMED[old]}")

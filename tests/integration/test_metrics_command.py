@@ -29,7 +29,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from pipehandler import __version__
 from pipehandler.mail.sysexits import EX_CANTCREAT, EX_CONFIG, EX_UNAVAILABLE
-from pipehandler.monitor.snapshot import observe
+from pipehandler.monitor.snapshot import take_snapshot
 from pipehandler.settings.config import load
 
 USAGE = 2  # click's status for a wrong call
@@ -151,7 +151,7 @@ def test_quarantine(handler: Handler, database: Database) -> None:
     assert number(text, "pipehandler_quarantine_messages") == 1
     assert number(text, "pipehandler_quarantine_oldest_timestamp_seconds") == 1767225600
     version = number(text, "pipehandler_schema_version")
-    assert version == number(text, "pipehandler_schema_version_expected") == observe(load(str(handler.config)))[2]
+    assert version == number(text, "pipehandler_schema_version_expected") == take_snapshot(load(str(handler.config)))[2]
 
 
 def test_expired(handler: Handler, database: Database) -> None:
@@ -217,7 +217,7 @@ def test_old_schema(handler: Handler, database: Database) -> None:
     assert number(text, "pipehandler_database_up") == 0
     assert number(text, "pipehandler_schema_version") is None
     assert number(text, "pipehandler_schema_version_expected")
-    assert "run `pipehandler migrate`" in observe(load(str(handler.config))).reasons["database"]
+    assert "run `pipehandler migrate`" in take_snapshot(load(str(handler.config))).reasons["database"]
 
 
 def test_whoever_does_not_answer(handler: Handler, database: Database) -> None:

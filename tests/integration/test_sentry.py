@@ -204,7 +204,7 @@ try:
     parse(secret)
 except ValueError as error:
     config = Config(sentry=Sentry(dsn=dsn), state=State(folder))
-    sentry.tell(config, Journal(folder), Result(FAULT, fault=error), 10.0, size=7)
+    sentry.report(config, Journal(folder), Result(FAULT, fault=error), 10.0, size=7)
 """
 
 

@@ -82,8 +82,8 @@ def test_database_down(own: MailHost, own_database: Database) -> None:
     text = operator.status()
     assert time.monotonic() - started < TOGETHER
     assert re.search(r"^Database:   DOWN: .*connection to server .* failed", text, re.MULTILINE)
-    assert re.search(r"^Queue: +1 (active|deferred), the oldest of ", text, re.MULTILINE)
-    assert re.search(r"^store_unavailable: 1 in the last hour, 1 in the day, ", text, re.MULTILINE)
+    assert re.search(r"^Queue: +1 (active|deferred), the oldest from ", text, re.MULTILINE)
+    assert re.search(r"^store_unavailable: 1 in the last hour, 1 in the last day, ", text, re.MULTILINE)
     assert "start the server" in operator.check()
     own_database.server.start()
     assert operator.arrived() == 2
@@ -149,9 +149,9 @@ def test_broken_environment(operator: Operator) -> None:
     operator.host.reload()
     operator.send(1)
     text = operator.status()
-    assert "no attempt at a message in the last day" in text
+    assert "no delivery attempts in the last day" in text
     assert re.search(r"^Queue: +1 (active|deferred)", text, re.MULTILINE)
-    assert re.search(r"^ +1 wait: .*/opt/nowhere/python: No such file or directory$", text, re.MULTILINE)
+    assert re.search(r"^ +1 waiting: .*/opt/nowhere/python: No such file or directory$", text, re.MULTILINE)
     found = operator.check()
     assert "there is no program /opt/nowhere/python" in found
     (fix,) = re.findall(r"fix: +(postconf .*)", found)
@@ -167,7 +167,7 @@ def test_what_could_not_be_parsed(operator: Operator) -> None:
     operator.send(2)
     assert operator.arrived() == 2
     text = operator.status()
-    assert re.search(r"^Quarantine: 2, the oldest of ", text, re.MULTILINE)
+    assert re.search(r"^Quarantine: 2, the oldest from ", text, re.MULTILINE)
     assert "quarantined: 2 in the last hour" in re.sub(r" \d{5}:", ":", text)
     upkeep = operator.database.server.conninfo(operator.database.name, user="upkeep")
     code, listed = operator.command("quarantine", "list", conninfo=upkeep)
