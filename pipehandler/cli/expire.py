@@ -116,7 +116,7 @@ def _summary(counts: Counts, dry_run: bool = False) -> str:
     text = f"{'would remove' if dry_run else 'removed'} {', '.join(parts) if parts else 'nothing'}"
     if counts[CHANGED] or counts[APPLIED]:
         text += (
-            f"; the rules have changed, and {'would change' if dry_run else 'changed'} the expiry of"
+            f"; the rules have changed: {'would update' if dry_run else 'updated'} the expiry of"
             f" {counts[CHANGED]} {'delivery' if counts[CHANGED] == 1 else 'deliveries'}"
         )
     if counts[WAITING]:

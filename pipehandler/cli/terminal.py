@@ -1,4 +1,8 @@
-"""Text for a terminal: tables with aligned columns, free of control sequences."""
+"""Text for a terminal: tables with aligned columns, free of control sequences.
+
+Widths come from unicodedata. The library wcwidth differs only for emoji sequences, about which terminals do not agree either, and
+would be one more compiled dependency.
+"""
 
 import re
 import unicodedata
@@ -15,7 +19,9 @@ def safe(text: str) -> str:
 
 def width(text: str) -> int:
     """Return the number of columns that `text` takes on a terminal."""
-    return sum(map(_columns, text))
+    return sum(
+        map(_columns, unicodedata.normalize("NFC", text))
+    )  # decomposed Hangul takes the columns of its syllables
 
 
 def _columns(char: str) -> int:

@@ -45,7 +45,7 @@ def test_new(console: Console) -> None:
     assert re.fullmatch(r"[a-z.]{19}@example\.com\n", console.run("address", "new", "--domain", "Example.com").text)
     unnamed = console.run("address", "new")
     assert unnamed.status == USAGE
-    assert "Give --domain, or set recipients.domain" in unnamed.errors
+    assert "no domain: give --domain, or set recipients.domain" in unnamed.errors
 
     console.configure(more="recipients.domain = 'bücher.example'")
     lease = json.loads(console.run("address", "new", "--ttl", "10m", "--label", "shop 7", "--json").text)

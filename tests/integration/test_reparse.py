@@ -213,7 +213,7 @@ def test_still_failing(console: Console, database: Database, hard: bytes) -> Non
     assert "2 tried, " in said
     assert "1 parsed now" in said
     assert "1 still not parsed: the parser died of this message\n" in said
-    assert "The next run tries again" in said
+    assert "The next run tries the failed messages again" in said
     assert (
         database.value("SELECT error FROM pipehandler.message WHERE state = 'failed'")
         == "the parser died of this message"
@@ -369,7 +369,7 @@ def test_interrupted(console: Console, database: Database, how: signal.Signals) 
     assert untouched(database) == before
     if how == signal.SIGINT:
         last = re.fullmatch(
-            r"Error: interrupted; to go on: pipehandler reparse --all --after ([0-9a-f-]{36})\n", errors.decode()
+            r"Error: interrupted; to continue: pipehandler reparse --all --after ([0-9a-f-]{36})\n", errors.decode()
         )
         assert last, errors
         # What is behind it is all that is left, but perhaps for the message that was just done.
@@ -485,7 +485,7 @@ def test_database_goes_away(own_database: Database, folder: Path) -> None:
     own_database.server.start()
     assert running.returncode == EX_UNAVAILABLE
     assert b" tried, " in output
-    assert re.match(rb"to go on: pipehandler reparse --after [0-9a-f-]{36}\nError: database: ", errors), errors
+    assert re.match(rb"to continue: pipehandler reparse --after [0-9a-f-]{36}\nError: database: ", errors), errors
     assert console.run("reparse").status == 0
     assert states(own_database) == {"parsed"}
 

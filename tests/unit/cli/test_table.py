@@ -15,6 +15,7 @@ from pipehandler.cli.terminal import safe, shorten, table, width
         ("ニュース", 8),
         ("e\u0301", 1),  # a combining accent
         ("한", 2),
+        ("\u1112\u1161\u11ab", 2),  # the same, decomposed, as macOS names files
         ("\u200bx\u200c\u034f", 1),  # what newsletters fill their previews with
         ("❤\ufe0f", 1),
         ("a\u00adb", 3),
