@@ -47,7 +47,7 @@ def migrate_(context: click.Context, dry_run: bool) -> None:
 
 
 @click.command("postfix")
-@click.argument("file", type=click.Choice(["all", *templates.FILES]), default="all")
+@click.argument("file", metavar="[FILE]", type=click.Choice(["all", *templates.FILES]), default="all")
 @click.option("--user", default="pipehandler", show_default=True, help="The account that runs the handler.")
 @click.option("--domain", default="example.com", show_default=True, help="The domain whose mail is stored.")
 @click.option(
@@ -62,7 +62,16 @@ def migrate_(context: click.Context, dry_run: bool) -> None:
 )
 @click.pass_context
 def postfix_lines(context: click.Context, /, file: str, **options: Any) -> None:
-    """Print the lines for Postfix, the units for systemd and the rules for Prometheus, with the paths of this installation."""
+    """Print the lines for Postfix, the units for systemd and the rules for Prometheus, with the paths of this installation.
+
+    FILE is one of the following; without it, all are printed.
+
+    \b
+    Postfix     master.cf, main.cf, pipehandler_status_filter, pgsql-recipients.cf
+    systemd     pipehandler.socket, pipehandler.service, pipehandler-metrics.service,
+                pipehandler-expire.service, pipehandler-expire.timer
+    Prometheus  pipehandler.rules.yml
+    """
     if file in ("all", "pgsql-recipients.cf") and os.path.exists(context.obj["config"]):
         with reported_errors():
             configured = load(context.obj["config"])

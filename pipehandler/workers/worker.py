@@ -1,6 +1,6 @@
 """A resident worker: one message after the other, each given by the supervisor, on one open connection.
 
-The way of a message is that of a cold delivery (pipe.py). What a message leaves behind goes no further: limits and alarms
+The way of a message is that of a cold delivery (ingress/pipe.py). What a message leaves behind goes no further: limits and alarms
 are set for each, and the process is replaced after so many messages, after it grew, and after anything unforeseen.
 """
 

@@ -73,6 +73,12 @@ def test_only_places_are_filled_in(name: str) -> None:
     assert filled == "".join(values[part] if number % 2 else part for number, part in enumerate(parts))
 
 
+def test_help_names_every_file() -> None:
+    """The help of the command lists the files."""
+    text = CliRunner().invoke(cli, ["postfix", "--help"]).stdout
+    assert set(re.findall(r"[\w-]+[._][\w.-]*\w", text)) >= set(FILES)
+
+
 def test_all() -> None:
     """Without a name every file is printed, under its name."""
     done = CliRunner().invoke(cli, ["postfix"])
