@@ -17,7 +17,6 @@ INTERRUPTED = 130
 """The exit status after Ctrl-C, as shells report it."""
 
 
-
 @contextmanager
 def opened_for_upkeep(context: click.Context) -> Iterator[Store]:
     """Open the store that the options name, for a command that changes it; errors about rights get a hint."""

@@ -108,7 +108,6 @@ def find_program(name: str) -> str | None:
     return shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 
 
-
 def words(value: str) -> list[str]:
     """Return the words of a list in main.cf, separated by commas or white space."""
     return [word for word in re.split(r"[,\s]+", value) if word]
