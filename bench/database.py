@@ -81,7 +81,7 @@ def _measure(
 ) -> list[float]:
     """Deliver `messages`; before that `first`, to another recipient or, `again`, to the same."""
     with Database.fresh(setting.server) as database:
-        handler = setting.handler(database, serve={"workers": 1, "messages": 1_000_000})
+        handler = setting.handler(database, serve={"workers": 1, "max_messages": 1_000_000})
 
         def deliver(mail: Sequence[bytes], recipient: str) -> None:
             with setting.service(handler):

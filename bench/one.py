@@ -42,7 +42,7 @@ def measure(setting: Setting, *, rounds: int = 150) -> Report:
     """Measure and compare; raises where a message was not stored."""
     with Database.fresh(setting.server) as database:
         database.execute(USUAL_TABLE)
-        serve: dict[str, object] = {"workers": 1, "messages": 1_000_000}
+        serve: dict[str, object] = {"workers": 1, "max_messages": 1_000_000}
         resident, start = setting.handler(database, serve=serve), setting.handler(database)
         cold, refused = setting.handler(database), Handler(setting.new_folder(), "host=/nonexistent")
         commands = {

@@ -60,7 +60,7 @@ def measure(setting: Setting, *, rows: int = 5_000_000, rounds: int = 500) -> Re
         databases = [stack.enter_context(Database.fresh(setting.server)) for _ in counts]
         for database, count in zip(databases, counts, strict=True):
             _fill(setting, database, count)
-        handlers = [setting.handler(each, serve={"workers": 1, "messages": 1_000_000}) for each in databases]
+        handlers = [setting.handler(each, serve={"workers": 1, "max_messages": 1_000_000}) for each in databases]
         services = [stack.enter_context(setting.service(each)) for each in handlers]
         for handler in handlers:
             hand_over(handler, newsletter(0), "warm@example.com")

@@ -27,7 +27,7 @@ def measure(setting: Setting, *, rounds: int = 7, largest: int = _SIZES[-1]) -> 
     sizes = [size for size in _SIZES if size <= largest]
     kinds: list[tuple[int, Callable[[int, int], bytes]]] = [*((size, message) for size in sizes), (sizes[-1], text)]
     with Database.fresh(setting.server) as database, Starter(setting.new_folder()) as starter:
-        resident = setting.handler(database, serve={"workers": 1, "messages": 1_000_000, "growth": 1 << 40})
+        resident = setting.handler(database, serve={"workers": 1, "max_messages": 1_000_000, "max_growth": 1 << 40})
         cold = setting.handler(database)
         rows: list[list[object]] = []
         peaks: list[tuple[float, float]] = []

@@ -1,1 +1,1 @@
-"""Being sure before the first mail: what `pipehandler check` looks at. Each function returns findings, and changes nothing."""
+"""The checks of `pipehandler check`. Each function returns findings and changes nothing."""

@@ -1,8 +1,8 @@
-"""The handler's part of the check, as Postfix's pipe(8) would run it: by the account, the interpreter and the entrypoint that
-master.cf names, in an environment as empty.
+"""Run the handler's checks as Postfix's pipe(8) would run the handler: with the account, the interpreter and the entrypoint that
+master.cf names, in an equally empty environment.
 
-Only so are seen a virtual environment below a closed folder, a configuration that the account may not read, and whom PostgreSQL
-takes it for (peer authentication).
+Only this shows a virtual environment below a folder that the account may not enter, a configuration that it may not read, and
+the role that PostgreSQL gives it (peer authentication).
 """
 
 import grp
@@ -23,42 +23,40 @@ _SECONDS = 120
 
 
 def check_account(postfix: Postfix, service: Service, maxproc: int) -> list[Finding] | None:
-    """What the account of the transport `service` finds; None where that cannot be tried, which check_transport reports.
+    """Return what the account of the transport `service` finds, or None if it cannot be run, which check_transport reports.
 
-    maxproc: as for check_handler. Only root may do this.
+    maxproc: as for check_handler. Needs root.
     """
     identity = _identity(service)
-    # The same interpreter and the same file as in argv, but with site-packages: click is there.
+    # The same interpreter and file as in argv, but with site-packages (no -S), because the command needs click.
     programs = [word for word in service.argv if word.endswith("/__main__.py")]
     interpreter = service.argv[0]
     if identity is None or not all(
-        os.access(each, os.X_OK if each == interpreter else os.R_OK) for each in (interpreter, *programs)
+        os.access(path, os.X_OK if path == interpreter else os.R_OK) for path in (interpreter, *programs)
     ):
         return None
     command = [interpreter, "-I", *programs[:1]] if programs else [interpreter]
     command += ["--config", configuration(service), "check", "--part", "handler", "--json", "--maxproc", str(maxproc)]
     try:
-        done = _run(command, postfix, identity)
-        status, output, said = done.returncode, done.stdout, done.stderr
+        process = _run(command, postfix, identity)
+        status, output, errors = process.returncode, process.stdout, process.stderr
     except subprocess.TimeoutExpired:
         return [
-            _broken(
-                service, f"it did not end within {_SECONDS} s", "# find out what it waits for: " + shlex.join(command)
-            )
+            _broken(service, f"no result within {_SECONDS} s", "# find out what it waits for: " + shlex.join(command))
         ]
-    except OSError as error:  # the interpreter cannot be started by the account
-        status, output, said = 126, "", str(error)
+    except OSError as error:  # the account cannot start the interpreter
+        status, output, errors = 126, "", str(error)
     if status in (0, 1):
         try:
-            return [Finding(**each) for each in json.loads(output)]
+            return [Finding(**finding) for finding in json.loads(output)]
         except (ValueError, TypeError):
-            pass  # a traceback is status 1, too
-    last = said.strip().rpartition("\n")[2]
-    return [_broken(service, last or f"status {status}", _mend(service, programs, said, postfix, identity))]
+            pass  # a traceback has status 1 as well
+    last = errors.strip().rpartition("\n")[2]
+    return [_broken(service, last or f"status {status}", _fix(service, programs, errors, postfix, identity))]
 
 
 def _identity(service: Service) -> dict[str, Any] | None:
-    """The arguments of subprocess that make it the account, as set_ugid() of Postfix does: no other groups (measured)."""
+    """Return subprocess arguments that switch to the account as Postfix's set_ugid() does: no other groups (measured)."""
     user, _, group = service.attributes.get("user", "").partition(":")
     try:
         account = pwd.getpwnam(user)
@@ -71,7 +69,7 @@ def _identity(service: Service) -> dict[str, Any] | None:
 
 
 def _run(command: list[str], postfix: Postfix, identity: dict[str, Any]) -> subprocess.CompletedProcess[str]:
-    """Run `command` in the environment of pipe(8): export_environment, and a PATH (measured)."""
+    """Run `command` in the environment of pipe(8): export_environment and a PATH (measured)."""
     environment = {name: os.environ[name] for name in ("TZ", "LANG") if name in os.environ}
     return subprocess.run(  # noqa: S603 # what master.cf runs for every message
         command,
@@ -87,30 +85,30 @@ def _run(command: list[str], postfix: Postfix, identity: dict[str, Any]) -> subp
     )
 
 
-def _broken(service: Service, said: str, mend: str) -> Finding:
+def _broken(service: Service, reason: str, fix: str) -> Finding:
     return Finding(
         "account",
-        f"{service.argv[0]}, run by {service.attributes['user']}, cannot start the program: {said}",
-        "So it will be for each message: every one would be deferred, and returned to its sender in the end.",
-        mend,
+        f"{service.argv[0]}, run by {service.attributes['user']}, cannot start the program: {reason}",
+        "Every delivery would fail the same way: mail would be deferred, and eventually returned to its sender.",
+        fix,
     )
 
 
-def _mend(service: Service, programs: list[str], said: str, postfix: Postfix, identity: dict[str, Any]) -> str:
-    """The line that opens what is closed to the account; else that the installation has to be made again."""
+def _fix(service: Service, programs: list[str], errors: str, postfix: Postfix, identity: dict[str, Any]) -> str:
+    """Return the command that grants the account access to what it cannot open, or the advice to install again."""
 
     def may(name: str) -> bool:
-        wanted = "-x" if os.path.isdir(name) or name == service.argv[0] else "-r"
-        return _run(["/usr/bin/test", wanted, name], postfix, identity).returncode == 0
+        permission = "-x" if os.path.isdir(name) or name == service.argv[0] else "-r"
+        return _run(["/usr/bin/test", permission, name], postfix, identity).returncode == 0
 
     for path in (service.argv[0], *programs):
         closed = first_closed(path, may)
         if closed and os.path.exists(closed):
-            right = "o+x" if os.path.isdir(closed) else "o+rx" if path == service.argv[0] else "o+r"
-            return f"chmod {right} {shlex.quote(closed)}"
-    # The folder of the virtual environment, whose files may have been made with a umask of 077.
+            mode = "o+x" if os.path.isdir(closed) else "o+rx" if path == service.argv[0] else "o+r"
+            return f"chmod {mode} {shlex.quote(closed)}"
+    # The folder of the virtual environment, whose files may have been created with a umask of 077.
     folder = os.path.dirname(os.path.dirname(service.argv[0]))
-    closed_inside = "Permission denied" in said or "No module named" in said
+    closed_inside = "Permission denied" in errors or "No module named" in errors
     if closed_inside and os.path.exists(os.path.join(folder, "pyvenv.cfg")):
         return f"chmod -R o+rX {shlex.quote(folder)}"
-    return "# install pipehandler again, as the README says"
+    return "# install pipehandler again, as the docs describe"

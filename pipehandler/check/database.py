@@ -73,11 +73,11 @@ _REFUSED = (
         "ALTER SYSTEM SET max_connections = 200; -- and restart the server",
     ),
 )
-"""What a server says that does not let one in (if it speaks English), its code, and what mends it."""
+"""Error texts of a server that refuses the connection (in English), the code of the finding, and its fix."""
 
 
 def check_database(config: Config, path: str, maxproc: int) -> list[Finding]:
-    """What is wrong with the database that `config`, read from `path`, names. maxproc: as for check_handler."""
+    """Check the database that `config`, read from `path`, names. maxproc: as for check_handler."""
     store = Store(config.database.conninfo, config.database.connect_timeout, config.database.statement_timeout)
     try:
         try:
@@ -86,21 +86,21 @@ def check_database(config: Config, path: str, maxproc: int) -> list[Finding]:
             return [_unreachable(error, path)]
         before = time.time()
         (about,) = store.rows(_ABOUT)
-        found = [
+        findings = [
             *check_clock(about["clock"], before, time.time()),
             *check_server(store, about),
             *check_connections(about, config, maxproc),
         ]
         if not about["schema"]:
-            return [*found, _migrate("schema-missing", "there is no schema pipehandler", config, about, path)]
-        return [*found, *check_role(store, about["superuser"]), *_schema(store, config, about, path)]
+            return [*findings, _migrate("schema-missing", "there is no schema pipehandler", config, about, path)]
+        return [*findings, *check_role(store, about["superuser"]), *_schema(store, config, about, path)]
     except StoreError as error:
         return [
             Finding(
                 "database-fails",
-                f"the database does not answer: {error} (SQLSTATE {error.sqlstate})",
+                f"a query failed: {error} (SQLSTATE {error.sqlstate})",
                 "Messages would be deferred (4.3.0 message store unavailable).",
-                "# look into the server's log",
+                "# read the server's log",
             )
         ]
     finally:
@@ -108,7 +108,7 @@ def check_database(config: Config, path: str, maxproc: int) -> list[Finding]:
 
 
 def account() -> str:
-    """The name of the account that this process runs as."""
+    """Return the name of the account that this process runs as."""
     try:
         return pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:
@@ -117,21 +117,21 @@ def account() -> str:
 
 def _unreachable(error: StoreError, path: str) -> Finding:
     text = str(error)
-    code, mend = "database-unreachable", "# start the server, or correct host and port of database.conninfo in " + path
+    code, fix = "database-unreachable", "# start the server, or correct host and port of database.conninfo in " + path
     if error.outcome == MISCONFIGURED:
-        code, mend = "conninfo", f"# correct database.conninfo in {path}"
+        code, fix = "conninfo", f"# correct database.conninfo in {path}"
     for pattern, word, line in _REFUSED:
         refused = re.search(pattern, text)
         if refused:
             code = word
             name = refused[1] or ""
-            mend = line.format(name) if line else _let_in(name)
+            fix = line.format(name) if line else _let_in(name)
             break
     return Finding(
         code,
         f"no connection to the database: {text}",
-        "Every message would be deferred (4.3.0 message store unavailable), and bounced in the end.",
-        mend,
+        "Every message would be deferred (4.3.0 message store unavailable), and eventually returned to its sender.",
+        fix,
     )
 
 
@@ -139,11 +139,11 @@ def _let_in(role: str) -> str:
     own = account()
     line = f"local all {role} peer" + ("" if own == role else " map=pipehandler")
     mapped = "" if own == role else f", and to pg_ident.conf: pipehandler {own} {role}"
-    return f"# add to pg_hba.conf, above what refuses it: {line}{mapped}; then SELECT pg_reload_conf();"
+    return f"# add to pg_hba.conf, above the line that refuses it: {line}{mapped}; then SELECT pg_reload_conf();"
 
 
 def _schema(store: Store, config: Config, about: dict[str, Any], path: str) -> Iterator[Finding]:
-    """The schema is there; is it that of this program?"""
+    """Compare the version of an existing schema with that of this program."""
     may = {row["name"]: row["may"] for row in store.rows(_FUNCTIONS)}
     newest = migrations()[-1].version
     if "health" not in may:
@@ -156,14 +156,14 @@ def _schema(store: Store, config: Config, about: dict[str, Any], path: str) -> I
             raise
         return
     if version < newest:
-        what = f"the schema has version {version}, and this program needs {newest}"
+        what = f"the schema has version {version}, but this program needs {newest}"
         yield _migrate("schema-old", what, config, about, path)
     elif version > newest:
         yield Finding(
             "schema-new",
-            f"the schema has version {version}, and this program knows {newest}",
-            "What this program stores may not be what the newer one expects.",
-            "# install the newer pipehandler on this host, too, as the README says",
+            f"the schema has version {version}, but this program knows only {newest}",
+            "This program may store data that a newer one does not expect.",
+            "# install the newer pipehandler on this host as well, as the docs describe",
         )
     elif "ingest" not in may:
         yield Finding(
@@ -175,7 +175,7 @@ def _schema(store: Store, config: Config, about: dict[str, Any], path: str) -> I
 
 
 def _migrate(code: str, what: str, config: Config, about: dict[str, Any], path: str) -> Finding:
-    """Whoever owns the database migrates it; never with a password in the line."""
+    """Return a finding whose fix runs `migrate` as the owner of the database, without any password in the line."""
     conninfo, owner = config.database.conninfo, about["owner"].strip('"')
     local = ["runuser", "-u", owner, "--"] if is_local(conninfo) and _is_account(owner) else []
     return Finding(

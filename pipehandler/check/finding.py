@@ -1,16 +1,17 @@
-"""What `pipehandler check` finds: one thing that is not as it should be, in words that a person can act on."""
+"""What `pipehandler check` reports: one problem, its effect, and a command that fixes it."""
 
 from typing import NamedTuple
 
 
 class Finding(NamedTuple):
-    """code: a short fixed word for programs. what: what is wrong, with the values that were found. why: what comes of it.
+    """One problem.
 
-    mend: one line that can be pasted: for a shell of root's or, if it is SQL, for psql as a superuser in the database of the
-    mail. Where no line can do it, it begins with "# " and says what to do.
+    code: a short fixed word for programs. what: the problem, with the values that were found. detail: its effect.
+    fix: one line to paste: for a root shell or, if it is SQL, for psql as a superuser in the database that holds the mail. If no
+    command can do it, the line begins with "# " and says what to do.
     """
 
     code: str
     what: str
-    why: str
-    mend: str
+    detail: str
+    fix: str

@@ -1,16 +1,17 @@
-"""Is everything there that the handler needs on its host? Asked as the account that it runs as.
+"""Check what the handler needs on its host, as the account that it runs as.
 
-The configuration, the state directory and the log file; database.py beside it goes on with the database.
+Here: the configuration, the state directory and the log file. The database is checked in database.py.
 """
 
 import grp
 import os
+import re
 import shlex
 import stat
 import sys
 from collections.abc import Callable, Iterator
 
-from pipehandler.settings.config import Config, ConfigError, load
+from pipehandler.settings.config import RENAMED, Config, ConfigError, load
 from pipehandler.settings.extras import EXTRAS, install_command, is_installed
 from pipehandler.store.conninfo import has_secret
 
@@ -18,21 +19,22 @@ from .database import account, check_database
 from .finding import Finding
 
 ROOM = 16_777_216
-"""Octets that should be free where the state directory is."""
+"""Octets that should be free on the file system of the state directory."""
 
-_FILES = 1000  # inodes, for the marks of as many messages at once
+_FILES = 1000  # inodes, for the poison marks of as many messages at once
 
 
 def check_handler(path: str, maxproc: int = 0) -> list[Finding]:
-    """What this account finds with the configuration `path`.
+    """Check as this account, with the configuration `path`.
 
-    maxproc: processes of the transport, which all may want a connection at once; 0 if that is not known.
+    maxproc: processes of the transport, each of which may need a connection at the same time; 0 if unknown.
     """
     try:
         config = load(path)
     except ConfigError as error:
         return [unusable(path, error)]
     return [
+        *_old_keys(path, config),
         *_secret(path, config),
         *_state(config.state.directory),
         *_log(config.log.file),
@@ -42,32 +44,35 @@ def check_handler(path: str, maxproc: int = 0) -> list[Finding]:
 
 
 def unusable(path: str, error: ConfigError) -> Finding:
-    """The configuration at `path` cannot be loaded."""
+    """Return the finding that the configuration at `path` cannot be loaded."""
     reason = error.__cause__
-    mend = f"# edit {path}: {str(error).removeprefix(f'{path}: ')}"
+    fix = f"# edit {path}: {str(error).removeprefix(f'{path}: ')}"
     if isinstance(reason, PermissionError):
-        # As group, because the file may hold what is not for everybody.
-        closed = first_closed(path, lambda each: os.access(each, os.X_OK if os.path.isdir(each) else os.R_OK))
+        # For the group only, because the file may hold a password.
+        closed = first_closed(path, lambda name: os.access(name, os.X_OK if os.path.isdir(name) else os.R_OK))
         name = shlex.quote(closed or path)
-        mend = f"chmod o+x {name}" if closed != path else f"chgrp {_group()} {name} && chmod g+r {name}"
+        fix = f"chmod o+x {name}" if closed != path else f"chgrp {_group()} {name} && chmod g+r {name}"
     elif isinstance(reason, FileNotFoundError):
         role = account() if os.geteuid() else "pipehandler"
         minimal = f'[database]\nconninfo = "host=/run/postgresql dbname=mail user={role}"\n'
         text = minimal.replace("\n", "\\n")
         folder, file = shlex.quote(os.path.dirname(path) or "."), shlex.quote(path)
-        mend = f"install -d -m 755 {folder} && printf '{text}' > {file}"
+        fix = f"install -d -m 755 {folder} && printf '{text}' > {file}"
     return Finding(
         "configuration",
         f"the configuration cannot be loaded by {account()}: {error}",
         "Every message would be deferred (4.3.5 mail system incorrectly configured).",
-        mend,
+        fix,
     )
 
 
 def first_closed(path: str, may: Callable[[str], bool]) -> str:
-    """The first folder on the way to `path`, or to what its links mean, or `path` itself, for which `may` is False; "" if none."""
-    for way in (os.path.abspath(path), os.path.realpath(path)):
-        names = way.split("/")
+    """Return the first folder on the way to `path` for which `may` is False, or `path` itself; "" if there is none.
+
+    Symbolic links are followed after the path as it is written.
+    """
+    for route in (os.path.abspath(path), os.path.realpath(path)):
+        names = route.split("/")
         for number in range(1, len(names) + 1):
             name = "/".join(names[:number]) or "/"
             if not may(name):
@@ -80,6 +85,30 @@ def _group() -> str:
         return grp.getgrgid(os.getegid()).gr_name
     except KeyError:
         return str(os.getegid())
+
+
+def _old_keys(path: str, config: Config) -> Iterator[Finding]:
+    for old in config.old_keys:
+        new = RENAMED[old]
+        yield Finding(
+            "configuration-key-renamed",
+            f"{path}: {old} is now called {new}",
+            "The next release will refuse the old name, and then defer all mail (4.3.5 mail system incorrectly configured).",
+            _rename_command(path, old, new),
+        )
+
+
+def _rename_command(path: str, old: str, new: str) -> str:
+    """Return a sed command that renames the key, if it finds exactly one; else the advice to edit the file."""
+    section, _, old_name = old.partition(".")
+    new_name = new.partition(".")[2]
+    pattern = rf"^([ \t]*({section}[.])?){old_name}([ \t]*=)"
+    with open(path, encoding="utf-8") as file:
+        matches = sum(bool(re.match(pattern, line)) for line in file)
+    if matches != 1:
+        return f"# edit {path}: in section [{section}] rename {old_name} to {new_name}"
+    script = rf"s/{pattern}/\1{new_name}\3/"
+    return f"sed -Ei {shlex.quote(script)} {shlex.quote(path)}"
 
 
 def _secret(path: str, config: Config) -> Iterator[Finding]:
@@ -97,26 +126,26 @@ def _secret(path: str, config: Config) -> Iterator[Finding]:
 
 def _state(directory: str) -> Iterator[Finding]:
     name, who = shlex.quote(directory), f"-o {account()} -g {_group()}"
-    why = "Without it deliveries know neither of an outage of the database nor of a message that killed its parser, and no journal is kept."
+    detail = "Without it deliveries share no knowledge of an outage or of a message that killed its parser, and keep no journal."
     make = f"install -d -m 700 {who} {name}"
     if not os.path.isdir(directory):
-        closed = first_closed(directory, lambda each: not os.path.isdir(each) or os.access(each, os.X_OK))
+        closed = first_closed(directory, lambda name: not os.path.isdir(name) or os.access(name, os.X_OK))
         if closed:
-            what, mend = f"{account()} may not enter {closed}", f"chmod o+x {shlex.quote(closed)}"
+            what, fix = f"{account()} may not enter {closed}", f"chmod o+x {shlex.quote(closed)}"
         elif os.path.lexists(directory):
-            what, mend = "it is no directory", f"mv {name} {name}.old && {make}"
+            what, fix = "not a directory", f"mv {name} {name}.old && {make}"
         else:
-            what, mend = "it is not there", make
-        yield Finding("state-directory", f"state.directory {directory}: {what}", why, mend)
+            what, fix = "it does not exist", make
+        yield Finding("state-directory", f"state.directory {directory}: {what}", detail, fix)
         return
     if not os.access(directory, os.R_OK | os.W_OK | os.X_OK):
-        yield Finding("state-directory", f"{account()} may not write into state.directory {directory}", why, make)
+        yield Finding("state-directory", f"{account()} may not write to state.directory {directory}", detail, make)
     mode = os.stat(directory).st_mode
     if mode & (stat.S_IWGRP | stat.S_IWOTH):
         yield Finding(
             "state-directory-open",
-            f"others than {account()} may write into state.directory {directory}: its mode is {stat.S_IMODE(mode):04o}",
-            "Whoever writes there can make every delivery believe that the database is down.",
+            f"accounts other than {account()} may write to state.directory {directory}: its mode is {stat.S_IMODE(mode):04o}",
+            "They can make every delivery treat the database as down.",
             f"chmod go-w {name}",
         )
     space = os.statvfs(directory)
@@ -124,23 +153,25 @@ def _state(directory: str) -> Iterator[Finding]:
     if room < ROOM or (space.f_files and space.f_favail < _FILES):
         yield Finding(
             "state-directory-full",
-            f"where state.directory {directory} is, {room} octets and {space.f_favail} inodes are free;"
-            f" {ROOM} and {_FILES} should be",
-            why,
-            f"# make room on the file system of {directory} (du -x {name})",
+            f"the file system of state.directory {directory} has {room} octets and {space.f_favail} inodes free;"
+            f" it needs {ROOM} and {_FILES}",
+            detail,
+            f"# free space on the file system of {directory} (du -x {name})",
         )
 
 
 def _log(file: str) -> Iterator[Finding]:
-    there = os.path.exists(file)
-    if file and not os.access(file if there else os.path.dirname(file) or ".", os.W_OK if there else os.W_OK | os.X_OK):
+    exists = os.path.exists(file)
+    if file and not os.access(
+        file if exists else os.path.dirname(file) or ".", os.W_OK if exists else os.W_OK | os.X_OK
+    ):
         name = shlex.quote(file)
         yield Finding(
             "log-file",
             f"{account()} may not write to log.file {file}",
-            "Deliveries go on as always, but nobody can read why one of them was deferred.",
+            "Mail is still delivered, but the file does not show why a delivery was deferred.",
             f"install -m 640 -o {account()} -g {_group()} /dev/null {name}"
-            if not there
+            if not exists
             else f"chown {account()} {name}",
         )
 

@@ -14,7 +14,7 @@ from pipehandler.settings.config import Config, ConfigError, load
 from .argv import configuration
 from .finding import Finding
 from .recipients import check_recipients
-from .transport import check_transport, printed, transports
+from .transport import check_transport, entry_command, transports
 
 _MARGIN = 30  # seconds between our deadline and Postfix's
 _DAY = 86400
@@ -31,11 +31,11 @@ _TABLES = (
     *("transport_maps", "mailbox_transport_maps", "fallback_transport_maps"),
     "sender_dependent_default_transport_maps",
 )
-"""The parameters whose tables may name it: nobody can list what is in them."""
+"""The parameters whose tables may name it; the contents of a table cannot be listed."""
 
 
 def unreadable(directory: str, error: PostfixError) -> Finding:
-    """Postfix is not there, or does not understand its own configuration."""
+    """Return the finding that Postfix is missing or cannot read its own configuration."""
     return Finding(
         "postfix",
         f"the configuration of Postfix in {directory} cannot be read: {error}",
@@ -45,38 +45,38 @@ def unreadable(directory: str, error: PostfixError) -> Finding:
 
 
 def check_postfix(postfix: Postfix, path: str, config: Config | None) -> list[Finding]:
-    """What is wrong with this instance. path: of the handler's configuration; config: what is in it, if it can be loaded."""
+    """Check this instance. path: of the handler's configuration; config: its contents, if it can be loaded."""
     services = transports(postfix)
-    found = [*_warnings(postfix, services), *_host(postfix, config)]
+    findings = [*_warnings(postfix, services), *_host(postfix, config)]
     if not services:
-        found.append(
+        findings.append(
             Finding(
                 "transport-missing",
                 f"no service in {postfix.directory}/master.cf runs pipehandler deliver",
-                "Postfix has no way to the handler.",
-                printed(postfix, path, config, None),
+                "Postfix cannot reach the handler.",
+                entry_command(postfix, path, config, None),
             )
         )
     for service in services:
-        of_service = _configuration(service, services, path, config)
-        found += check_transport(postfix, service, *of_service)
+        service_path, service_config = _configuration(service, services, path, config)
+        findings += check_transport(postfix, service, service_path, service_config)
         if service.command == "pipe":
-            found += _limits(postfix, service, of_service[1])
+            findings += _limits(postfix, service, service_config)
     if services:
-        found += _route(postfix, services, path, config)
-    return found
+        findings += _route(postfix, services, path, config)
+    return findings
 
 
 def _configuration(
     service: Service, services: list[Service], path: str, config: Config | None
 ) -> tuple[str, Config | None]:
-    """The configuration that `service` should have: the one that is checked, unless another transport has that already."""
+    """Return the configuration that `service` should name: the one being checked, unless another transport has it already."""
     own = configuration(service)
     if own == path or path not in map(configuration, services):
         return path, config
     try:
         return own, load(own)
-    except ConfigError:  # its account will tell
+    except ConfigError:  # the check of its account reports that
         return own, None
 
 
@@ -85,23 +85,23 @@ def _warnings(postfix: Postfix, services: list[Service]) -> Iterator[Finding]:
     for warning in postfix.warnings:
         unused = re.search(r"main\.cf: unused parameter: ([^=]+)=", warning)
         if unused and unused[1].endswith(_OF_TRANSPORT) and not runs:
-            continue  # these will be used as soon as there is the transport
+            continue  # they will be used as soon as the transport exists
         yield Finding(
             "postfix-warning",
-            f"postconf says: {warning}",
-            "Postfix does not do what is written there.",
+            f"postconf warns: {warning}",
+            "Postfix ignores that setting, or does something else.",
             postfix.command("-X", unused[1]) if unused else f"# edit it: {warning}",
         )
 
 
 def _limits(postfix: Postfix, service: Service, config: Config | None) -> Iterator[Finding]:
-    """What main.cf says about the transport."""
+    """Check what main.cf sets for the transport."""
     name = f"{service.name}_destination_recipient_limit"
     if postfix.parameters.get(name) != "1":
         yield Finding(
             "recipient-limit",
             f"{name} is {postfix.parameters.get(name)}",
-            "Several recipients share one status: when one of them is refused, all are.",
+            "Several recipients share one status: if one of them is refused, all are.",
             postfix.command("-e", f"{name}=1"),
         )
     if config is None:
@@ -112,23 +112,25 @@ def _limits(postfix: Postfix, service: Service, config: Config | None) -> Iterat
     if _seconds(value) < needed:
         yield Finding(
             "time-limit",
-            f"{name} is {value}; limits.deadline is {config.limits.deadline} s, so {needed} s is the least",
-            "Postfix would kill deliveries that the handler is about to end by itself, and nobody is told the reason.",
+            f"{name} is {value}; limits.deadline is {config.limits.deadline} s, so it must be at least {needed} s",
+            "Postfix would kill deliveries that the handler is about to end itself, and the reason would not be logged.",
             postfix.command("-e", f"{name}={max(300, needed)}s"),
         )
 
 
 def _host(postfix: Postfix, config: Config | None) -> Iterator[Finding]:
-    """What main.cf says about all mail."""
+    """Check what main.cf sets for all mail."""
     parameters = postfix.parameters
     version = parameters["mail_version"]
     if tuple(int(number) for number in version.split("-")[0].split(".")[:2]) < _OLDEST:
-        yield Finding("postfix-version", f"this is Postfix {version}", "3.7 or newer is needed.", "# upgrade Postfix")
+        yield Finding(
+            "postfix-version", f"this is Postfix {version}", "The handler needs 3.7 or newer.", "# upgrade Postfix"
+        )
     if parameters["enable_long_queue_ids"] != "yes":
         yield Finding(
             "long-queue-ids",
             f"enable_long_queue_ids is {parameters['enable_long_queue_ids']}",
-            "Queue ids are used again, so one in the log or in delivery.queue_id may mean several messages.",
+            "Queue ids are reused, so one in the log or in delivery.queue_id may belong to several messages.",
             postfix.command("-e", "enable_long_queue_ids=yes"),
         )
     for name in ("maximal_queue_lifetime", "bounce_queue_lifetime"):
@@ -136,7 +138,7 @@ def _host(postfix: Postfix, config: Config | None) -> Iterator[Finding]:
             yield Finding(
                 "queue-lifetime",
                 f"{name} is {parameters[name]}",
-                "Mail that is deferred for so long is returned to its sender: an outage of the database may last longer.",
+                "Mail deferred for that long is returned to its sender; an outage of the database may last longer.",
                 postfix.command("-e", f"{name}=5d"),
             )
     size = _number(parameters["message_size_limit"])
@@ -144,8 +146,8 @@ def _host(postfix: Postfix, config: Config | None) -> Iterator[Finding]:
     if largest is not None and not 0 < size <= largest:
         yield Finding(
             "message-size-limit",
-            f"message_size_limit is {size}{'' if size else ' (none)'}, and limits.message_size is {largest}",
-            "Larger mail is accepted, and then bounced (5.3.4) to a sender that may be forged.",
+            f"message_size_limit is {size}{'' if size else ' (none)'}, but limits.message_size is {largest}",
+            "Larger mail is accepted and then bounced (5.3.4) to a sender that may be forged.",
             postfix.command("-e", f"message_size_limit={largest}"),
         )
         size = largest
@@ -154,7 +156,7 @@ def _host(postfix: Postfix, config: Config | None) -> Iterator[Finding]:
             yield Finding(
                 "mailbox-size-limit",
                 f"{name} is {parameters[name]}, below message_size_limit = {size}",
-                "local(8) or virtual(8) does not start then, and all their mail is deferred.",
+                "local(8) or virtual(8) does not start, and all their mail is deferred.",
                 postfix.command("-e", f"{name}=0"),
             )
     yield from _queue_space(postfix, size)
@@ -177,14 +179,14 @@ def _queue_space(postfix: Postfix, size: int) -> Iterator[Finding]:
     if room < needed:
         yield Finding(
             "queue-full",
-            f"where queue_directory {directory} is, {room} octets are free; {needed} should be",
-            "smtpd(8) refuses all mail (452 4.3.1) when there is room for less than 1.5 times message_size_limit.",
-            f"# make room on the file system of {directory} (du -x {shlex.quote(directory)})",
+            f"the file system of queue_directory {directory} has {room} octets free; it needs {needed}",
+            "smtpd(8) refuses all mail (452 4.3.1) if less than 1.5 times message_size_limit is free.",
+            f"# free space on the file system of {directory} (du -x {shlex.quote(directory)})",
         )
 
 
 def _route(postfix: Postfix, services: list[Service], path: str, config: Config | None) -> Iterator[Finding]:
-    """Whether mail comes to one of the transports."""
+    """Check whether mail is routed to one of the transports."""
     parameters = postfix.parameters
     names = {service.name for service in services}
     using = [name for name in _CHOOSERS if parameters[name].partition(":")[0] in names]
@@ -194,7 +196,7 @@ def _route(postfix: Postfix, services: list[Service], path: str, config: Config 
         yield Finding(
             "transport-unused",
             f"nothing in main.cf names the transport {name}",
-            "No mail comes to the handler.",
+            "No mail reaches the handler.",
             postfix.command("-e", f"virtual_transport={name}"),
         )
         return
@@ -207,7 +209,7 @@ def _route(postfix: Postfix, services: list[Service], path: str, config: Config 
         yield Finding(
             "domains-missing",
             "virtual_mailbox_domains is empty",
-            "virtual_transport is for these domains only: no mail comes to the handler.",
+            "virtual_transport applies to these domains only: no mail reaches the handler.",
             postfix.command("-e", "virtual_mailbox_domains=example.com") + " # your domains",
         )
     local = words(parameters["mydestination"])
@@ -216,14 +218,14 @@ def _route(postfix: Postfix, services: list[Service], path: str, config: Config 
         rest = ", ".join(domain for domain in local if domain not in twice)
         yield Finding(
             "domain-twice",
-            f"in virtual_mailbox_domains and in mydestination: {', '.join(twice)}",
-            "mydestination comes first: their mail goes to local accounts, or is refused.",
+            f"both in virtual_mailbox_domains and in mydestination: {', '.join(twice)}",
+            "mydestination takes precedence: their mail goes to local accounts, or is refused.",
             postfix.command("-e", f"mydestination={rest}"),
         )
 
 
 def _seconds(value: str, unit: str = "s") -> int:
-    """A time in main.cf; what is none counts as 0, which no check lets pass."""
+    """Read a time in main.cf; an invalid one counts as 0, which no check accepts."""
     try:
         return seconds(value, unit)
     except ValueError:
@@ -231,5 +233,5 @@ def _seconds(value: str, unit: str = "s") -> int:
 
 
 def _number(value: str) -> int:
-    """A number in main.cf; what is none counts as 0."""
+    """Read a number in main.cf; an invalid one counts as 0."""
     return int(value) if value.isdigit() else 0

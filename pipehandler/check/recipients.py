@@ -1,4 +1,4 @@
-"""Does Postfix know at RCPT TO which recipients the handler will take? virtual_mailbox_maps, and the table for the pool of addresses."""
+"""Check whether Postfix knows at RCPT TO which recipients the handler accepts: virtual_mailbox_maps and its pgsql table."""
 
 import os
 import re
@@ -16,14 +16,14 @@ _QUERY = re.compile(r"^query\s*=.*?pipehandler\.lookup\(\s*'%[sS]'\s*(?:,\s*('(?
 
 
 def check_recipients(postfix: Postfix, path: str, config: Config) -> Iterator[Finding]:
-    """What is wrong with the table of recipients. path: of the handler's configuration; config: what is in it."""
+    """Check the table of recipients. path: of the handler's configuration; config: its contents."""
     tables = words(postfix.parameters["virtual_mailbox_maps"])
     files = [table.rpartition("pgsql:")[2] for table in tables if re.match("(proxy:)?pgsql:", table)]
     if config.recipients.policy == "known" and (not files or any("static:" in table for table in tables)):
         yield Finding(
             "recipients-open",
-            f"virtual_mailbox_maps is {' '.join(tables) or 'empty'}, and recipients.policy is known",
-            "Mail for anybody is accepted; what has no lease is bounced later (5.1.1), to a sender that may be forged.",
+            f"virtual_mailbox_maps is {' '.join(tables) or 'empty'}, but recipients.policy is known",
+            "Mail for any recipient is accepted; without a lease it is bounced later (5.1.1) to a sender that may be forged.",
             _set_up(postfix, path),
         )
     for file in files:
@@ -43,18 +43,18 @@ def _set_up(postfix: Postfix, path: str) -> str:
 def _table(file: str, config: Config) -> Iterator[Finding]:
     try:
         with open(file, encoding="utf-8", errors="replace") as stream:
-            found = _QUERY.search(stream.read())
+            query_match = _QUERY.search(stream.read())
     except OSError:  # postconf warns of it
         return
-    if not found:  # another table, or a query of the operator's own
+    if not query_match:  # another table, or a query that the operator wrote
         return
-    asked, wanted = found[1] or "'+'", literal(config.recipients.delimiter)
-    if asked != wanted:
-        query = f"query = SELECT pipehandler.lookup('%s', {wanted})"
+    actual, expected = query_match[1] or "'+'", literal(config.recipients.delimiter)
+    if actual != expected:
+        query = f"query = SELECT pipehandler.lookup('%s', {expected})"
         script = "s/^query.*/" + re.sub(r"([\\/&])", r"\\\1", query) + "/"
         yield Finding(
             "recipients-delimiter",
-            f"the query in {file} says that {asked} begins an extension; recipients.delimiter is {wanted}",
-            "Recipients are refused that the handler would take, or accepted and then rejected.",
+            f"the query in {file} uses the delimiter {actual}, but recipients.delimiter is {expected}",
+            "Postfix refuses recipients that the handler would accept, or accepts some that it then rejects.",
             f"sed -i {shlex.quote(script)} {shlex.quote(file)}",
         )

@@ -1,20 +1,23 @@
-"""Has the handler's role the rights that it needs, and no others?
+"""Check that the handler's role has the rights that it needs, and no others.
 
-It needs USAGE on the schema and EXECUTE on pipehandler.ingest (and pipehandler.health). With anything more, a handler that a
-hostile message took over could read or change other people's mail.
+It needs USAGE on the schema and EXECUTE on pipehandler.ingest (and pipehandler.health). With anything more, a hostile message
+that took over the handler could read or change other mail.
 """
 
 from collections.abc import Iterator
 from typing import Any
 
 from pipehandler.store.connection import Store
+from pipehandler.store.roles import ADDRESS_ADMIN, FORMER, INGEST, LOOKUP, MAINTENANCE, READER
 
 from .finding import Finding
 
 _TOO_FEW = "The handler cannot store anything: every message would be deferred."
-_TOO_MANY = "A hostile message that takes over the handler could use it: read, change or delete mail, or worse."
+_TOO_MANY = "A hostile message that takes over the handler could use it to read, change or delete mail, or worse."
+_NO_HEALTH = "The state of the database can only be queried by a role that can read mail."
 
-_GROUP = "pipehandler_ingest"
+_OTHER_GROUPS = [READER, LOOKUP, ADDRESS_ADMIN, MAINTENANCE, *FORMER]
+"""The group roles of the schema that the handler must not be a member of."""
 
 _ROLE = """
 SELECT rolname::text AS role, rolsuper AS "SUPERUSER", rolcreaterole AS "CREATEROLE", rolcreatedb AS "CREATEDB",
@@ -24,20 +27,20 @@ SELECT rolname::text AS role, rolsuper AS "SUPERUSER", rolcreaterole AS "CREATER
 """
 _ATTRIBUTES = ("SUPERUSER", "CREATEROLE", "CREATEDB", "REPLICATION", "BYPASSRLS")
 
-_NEEDED = """
+_NEEDED = f"""
 SELECT 'USAGE ON SCHEMA pipehandler' AS privilege, has_schema_privilege(n.oid, 'USAGE') AS may,
-       EXISTS (SELECT FROM pg_roles WHERE rolname = 'pipehandler_ingest') AND has_schema_privilege('pipehandler_ingest', n.oid, 'USAGE') AS group_may
+       EXISTS (SELECT FROM pg_roles WHERE rolname = '{INGEST}') AND has_schema_privilege('{INGEST}', n.oid, 'USAGE') AS group_may
   FROM pg_namespace n
  WHERE n.nspname = 'pipehandler'
 UNION ALL
 SELECT 'EXECUTE ON FUNCTION pipehandler.' || quote_ident(p.proname), has_function_privilege(p.oid, 'EXECUTE'),
-       EXISTS (SELECT FROM pg_roles WHERE rolname = 'pipehandler_ingest') AND has_function_privilege('pipehandler_ingest', p.oid, 'EXECUTE')
+       EXISTS (SELECT FROM pg_roles WHERE rolname = '{INGEST}') AND has_function_privilege('{INGEST}', p.oid, 'EXECUTE')
   FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
  WHERE n.nspname = 'pipehandler' AND p.proname IN ('ingest', 'health')
  ORDER BY privilege DESC
-"""
+"""  # noqa: S608 # a constant
 
-# The role, and every role that it is a member of, also through others.
+# The role, and every role that it is a member of, directly or indirectly.
 _REACHED = """
 WITH RECURSIVE reached AS (
     SELECT oid FROM pg_roles WHERE rolname = current_user
@@ -47,7 +50,7 @@ WITH RECURSIVE reached AS (
 SELECT oid FROM reached
 """
 
-# pg_use_reserved_connections only helps to connect.
+# pg_use_reserved_connections only allows to connect.
 _MEMBERSHIPS = """
 SELECT DISTINCT r.rolname::text AS role, b.rolname::text AS member
   FROM pg_auth_members m
@@ -55,7 +58,7 @@ SELECT DISTINCT r.rolname::text AS role, b.rolname::text AS member
   JOIN pg_roles b ON b.oid = m.member
  WHERE m.member = ANY (%(reached)s::oid[])
    AND r.rolname <> 'pg_use_reserved_connections'
-   AND (r.rolsuper OR r.rolcreaterole OR r.rolname ~ '^pg_' OR r.rolname ~ '^pipehandler_(reader|upkeep|lessor|lookup)$')
+   AND (r.rolsuper OR r.rolcreaterole OR r.rolname ~ '^pg_' OR r.rolname = ANY (%(groups)s))
  ORDER BY role, member
 """
 
@@ -70,8 +73,8 @@ owned AS (
 SELECT owner::regrole::text AS owner FROM owned WHERE owner = ANY (%(reached)s::oid[]) ORDER BY owner
 """
 
-# What is granted to PUBLIC, to the role, or to a group that was not found above. Functions: only those that have more
-# rights than who calls them, and not what the migrations granted to the handler's group.
+# What is granted to PUBLIC, to the role, or to a group that was not reported above. Of the functions, only those with more
+# rights than their caller (SECURITY DEFINER), except those that the migrations grant to the handler's group.
 _GRANTS = """
 WITH n AS (SELECT oid, nspname, nspacl FROM pg_namespace WHERE nspname = 'pipehandler'),
 relation AS (
@@ -98,30 +101,30 @@ granted AS (
            || '(' || pg_get_function_identity_arguments(p.oid) || ')', p.proowner, a.grantee, a.privilege_type
       FROM pg_proc p JOIN n ON n.oid = p.pronamespace, aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a
      WHERE p.prosecdef AND p.proname NOT IN ('ingest', 'health')
-       AND a.grantee IS DISTINCT FROM (SELECT oid FROM pg_roles WHERE rolname = 'pipehandler_ingest')
+       AND a.grantee IS DISTINCT FROM (SELECT oid FROM pg_roles WHERE rolname = %(ingest)s)
 )
 SELECT g.name, coalesce(quote_ident(r.rolname), 'PUBLIC') AS grantee, string_agg(DISTINCT g.privilege_type, ', ') AS privileges
   FROM granted g LEFT JOIN pg_roles r ON r.oid = g.grantee
  WHERE g.grantee <> g.owner AND (g.grantee = 0 OR g.grantee = ANY (%(reached)s::oid[]))
-   AND (r.rolname IS NULL OR (r.rolname !~ '^pg_' AND r.rolname !~ '^pipehandler_(reader|upkeep|lessor|lookup)$'))
+   AND (r.rolname IS NULL OR (r.rolname !~ '^pg_' AND r.rolname <> ALL (%(groups)s)))
  GROUP BY g.name, r.rolname
  ORDER BY g.name, r.rolname
 """
 
 
 def quoted(name: str) -> str:
-    """A name for SQL."""
+    """Quote a name for SQL, if it needs quotes."""
     plain = name.isascii() and name.replace("_", "a").isalnum() and name.lower() == name and not name[0].isdigit()
     return name if plain else '"' + name.replace('"', '""') + '"'
 
 
 def check_role(store: Store, superuser: str) -> list[Finding]:
-    """What is wrong with the rights of the role that `store` connects as. superuser: the name of one, for the lines that mend.
+    """Check the rights of the role that `store` connects as. superuser: the name of a superuser, for the fixes.
 
     Raises StoreError.
     """
     (role,) = store.rows(_ROLE)
-    if role["SUPERUSER"]:  # may do everything, whatever else is said of it
+    if role["SUPERUSER"]:  # which includes all other rights
         return [_attribute(role["role"], "SUPERUSER")]
     return [
         *_too_few(store, role["role"]),
@@ -131,37 +134,39 @@ def check_role(store: Store, superuser: str) -> list[Finding]:
 
 
 def _too_few(store: Store, role: str) -> Iterator[Finding]:
-    lacking: list[dict[str, Any]] = [row for row in store.rows(_NEEDED) if not row["may"]]
-    if lacking and all(row["group_may"] for row in lacking):
-        what = ", ".join(row["privilege"] for row in lacking)
-        yield Finding("rights-too-few", f"role {role} lacks {what}", _TOO_FEW, f"GRANT {_GROUP} TO {quoted(role)};")
+    missing: list[dict[str, Any]] = [row for row in store.rows(_NEEDED) if not row["may"]]
+    if missing and all(row["group_may"] for row in missing):
+        privileges = ", ".join(row["privilege"] for row in missing)
+        yield Finding(
+            "rights-too-few", f"role {role} lacks {privileges}", _TOO_FEW, f"GRANT {INGEST} TO {quoted(role)};"
+        )
         return
-    for row in lacking:
+    for row in missing:
         only_health = row["privilege"].endswith(".health")
         yield Finding(
             "rights-too-few",
             f"role {role} lacks {row['privilege']}",
-            "Nobody can ask how the database goes without a role that reads mail." if only_health else _TOO_FEW,
-            f"GRANT {row['privilege']} TO {_GROUP}; GRANT {_GROUP} TO {quoted(role)};",
+            _NO_HEALTH if only_health else _TOO_FEW,
+            f"GRANT {row['privilege']} TO {INGEST}; GRANT {INGEST} TO {quoted(role)};",
         )
 
 
-def _more(what: str, mend: str) -> Finding:
-    return Finding("rights-too-many", what, _TOO_MANY, mend)
+def _excess(what: str, fix: str) -> Finding:
+    return Finding("rights-too-many", what, _TOO_MANY, fix)
 
 
 def _attribute(role: str, name: str) -> Finding:
-    return _more(f"role {role} is {name}", f"ALTER ROLE {quoted(role)} NO{name};")
+    return _excess(f"role {role} is {name}", f"ALTER ROLE {quoted(role)} NO{name};")
 
 
 def _too_many(store: Store, superuser: str) -> Iterator[Finding]:
-    reached = {"reached": [row["oid"] for row in store.rows(_REACHED)]}
-    for row in store.rows(_MEMBERSHIPS, reached):
+    parameters = {"reached": [row["oid"] for row in store.rows(_REACHED)], "groups": _OTHER_GROUPS, "ingest": INGEST}
+    for row in store.rows(_MEMBERSHIPS, parameters):
         member, role = row["member"], row["role"]
-        yield _more(f"role {member} is a member of {role}", f"REVOKE {quoted(role)} FROM {quoted(member)};")
-    for row in store.rows(_OWNED, reached):
-        what = f"role {row['owner']} owns the database, its schema pipehandler, or something in it"
-        yield _more(what, f"REASSIGN OWNED BY {row['owner']} TO {quoted(superuser)};")
-    for row in store.rows(_GRANTS, reached):
+        yield _excess(f"role {member} is a member of {role}", f"REVOKE {quoted(role)} FROM {quoted(member)};")
+    for row in store.rows(_OWNED, parameters):
+        what = f"role {row['owner']} owns the database, its schema pipehandler, or an object in it"
+        yield _excess(what, f"REASSIGN OWNED BY {row['owner']} TO {quoted(superuser)};")
+    for row in store.rows(_GRANTS, parameters):
         grantee, privileges, name = row["grantee"], row["privileges"], row["name"]
-        yield _more(f"{grantee} has {privileges} on {name}", f"REVOKE {privileges} ON {name} FROM {grantee};")
+        yield _excess(f"{grantee} has {privileges} on {name}", f"REVOKE {privileges} ON {name} FROM {grantee};")

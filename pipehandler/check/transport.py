@@ -1,6 +1,6 @@
-"""Is the transport in master.cf the one that `pipehandler postfix master.cf` prints? Each word of it has a reason.
+"""Compare the transport in master.cf with what `pipehandler postfix master.cf` prints, where every word has a reason.
 
-Whatever its fault, the mend is either a single field or the whole entry, printed anew.
+The fix is either a command for one field, or one that prints the whole entry again.
 """
 
 import grp
@@ -13,13 +13,13 @@ from pipehandler.postfix.postconf import Postfix, PostfixError, Service
 from pipehandler.postfix.templates import PROGRAM
 from pipehandler.settings.config import Config
 
-from .argv import DEFERRED, Raw, check_argv, place
+from .argv import DEFERRED, PartialFinding, check_argv, deliver_index
 from .finding import Finding
 
 _FILTER = "pipe_delivery_status_filter"
 _FILTER_FILE = "pipehandler_status_filter"
 _BOUNCED = ('5.3.0 Command died with status 1: "python"', '5.3.0 Command time limit exceeded: "python"')
-"""What pipe(8) says of a handler that could not start or did not end."""
+"""The texts with which pipe(8) bounces mail if the handler could not start or did not end."""
 
 _FLAGS = {
     "B": ("flags-change-bytes", "an empty line is appended to each message"),
@@ -33,20 +33,20 @@ _FLAGS = {
     "u": ("flags-change-addresses", "the local part of addresses is folded to lower case"),
     "h": ("flags-change-addresses", "the domain of addresses is folded to lower case"),
 }
-_FLAGS_WHY = {
-    "flags-change-bytes": "What is stored is not what was received, and signatures do not fit any more.",
-    "flags-needless": "The envelope is in argv already; now each recipient's copy has other bytes.",
-    "flags-change-addresses": "The handler expects addresses as they are: two recipients may become one.",
+_FLAGS_DETAIL = {
+    "flags-change-bytes": "What is stored differs from what was received, and signatures no longer verify.",
+    "flags-needless": "The envelope is in argv already, and each recipient's copy gets different bytes.",
+    "flags-change-addresses": "The handler expects unchanged addresses; otherwise two recipients may become one.",
 }
 
 
 def transports(postfix: Postfix) -> list[Service]:
-    """The services that run `deliver`."""
-    return [service for service in postfix.services if place(service)]
+    """Return the services that run `deliver`."""
+    return [service for service in postfix.services if deliver_index(service)]
 
 
-def printed(postfix: Postfix, path: str, config: Config | None, service: Service | None) -> str:
-    """The line that puts an entry as it should be into master.cf, in the place of `service` if there is one."""
+def entry_command(postfix: Postfix, path: str, config: Config | None, service: Service | None) -> str:
+    """Return a command that writes the correct entry to master.cf, and removes `service` first if it is given."""
     words = [PROGRAM, "--config", path, "postfix", "master.cf", "--config-directory", postfix.directory]
     if config:
         words += ["--socket", config.serve.socket]
@@ -54,7 +54,7 @@ def printed(postfix: Postfix, path: str, config: Config | None, service: Service
     rename = ""
     if service:
         user = service.attributes.get("user", "").partition(":")[0]
-        if not _user(postfix, service):  # it is a good one
+        if not _user(postfix, service):  # the account is acceptable
             words += ["--user", user]
         if service.maxproc.isdigit() and service.maxproc != "0":
             words += ["--maxproc", service.maxproc]
@@ -65,10 +65,12 @@ def printed(postfix: Postfix, path: str, config: Config | None, service: Service
 
 
 def check_transport(postfix: Postfix, service: Service, path: str, config: Config | None) -> list[Finding]:
-    """What is wrong with the entry `service`. path: of the configuration that is checked; config: what is in it, if it loads."""
+    """Check the entry `service`. path: of the configuration that is checked; config: its contents, if it loads."""
     return [
-        Finding(code, f"master.cf, {service.pattern}: {what}", why, mend or printed(postfix, path, config, service))
-        for code, what, why, mend in (
+        Finding(
+            code, f"master.cf, {service.pattern}: {what}", detail, fix or entry_command(postfix, path, config, service)
+        )
+        for code, what, detail, fix in (
             *_fields(postfix, service),
             *_user(postfix, service),
             *_attributes(service),
@@ -78,89 +80,89 @@ def check_transport(postfix: Postfix, service: Service, path: str, config: Confi
     ]
 
 
-def _fields(postfix: Postfix, service: Service) -> Iterator[Raw]:
+def _fields(postfix: Postfix, service: Service) -> Iterator[PartialFinding]:
     if service.command != "pipe" or service.kind != "unix":
-        what = f"it is run by {service.command}, as type {service.kind}"
-        yield "transport-command", what, "Only pipe(8) starts the handler as it expects; " + DEFERRED.lower(), ""
+        what = f"it is a service of {service.command}, of type {service.kind}"
+        yield "transport-command", what, "Only pipe(8) starts the handler correctly. " + DEFERRED, ""
     # Postfix before 3.0, and its compatibility level 0, mean y.
     old = postfix.parameters.get("compatibility_level", "0") == "0"
     if service.chroot == "y" or (service.chroot == "-" and old):
-        mend = postfix.command("-F", f"{service.pattern}/chroot=n")
-        yield "chroot", "chroot is y", "The interpreter and the socket of PostgreSQL are outside. " + DEFERRED, mend
+        fix = postfix.command("-F", f"{service.pattern}/chroot=n")
+        yield "chroot", "chroot is y", "The interpreter and PostgreSQL's socket are outside. " + DEFERRED, fix
     if processes(postfix, service) == 0:
         yield (
             "maxproc",
-            "maxproc is 0, which means as many processes as there are messages",
+            "maxproc is 0, which allows any number of processes",
             "A burst of mail takes all connections of the database, and all memory.",
             postfix.command("-F", f"{service.pattern}/process_limit=20"),
         )
 
 
 def processes(postfix: Postfix, service: Service) -> int:
-    """How many processes the service may have; 0: any number."""
+    """Return the number of processes that the service may have; 0: any number."""
     maxproc = postfix.parameters["default_process_limit"] if service.maxproc == "-" else service.maxproc
     return int(maxproc) if maxproc.isdigit() else 0
 
 
-def _user(postfix: Postfix, service: Service) -> list[Raw]:
+def _user(postfix: Postfix, service: Service) -> list[PartialFinding]:
     name, _, group = service.attributes.get("user", "").partition(":")
     if not name:
-        return [("user-missing", "it has no user=", "pipe(8) refuses to run anything. " + DEFERRED, "")]
+        return [("user-missing", "user= is missing", "pipe(8) refuses to run anything. " + DEFERRED, "")]
     try:
         account = pwd.getpwnam(name)
     except KeyError:
-        mend = f"useradd --system --no-create-home --shell /usr/sbin/nologin {shlex.quote(name)}"
-        return [("user-unknown", f"there is no account {name}", "pipe(8) cannot start. " + DEFERRED, mend)]
+        fix = f"useradd --system --no-create-home --shell /usr/sbin/nologin {shlex.quote(name)}"
+        return [("user-unknown", f"there is no account {name}", "pipe(8) cannot start. " + DEFERRED, fix)]
     try:
         group = grp.getgrgid(account.pw_gid).gr_name if not group else grp.getgrnam(group).gr_name
     except KeyError:
-        mend = f"groupadd --system {shlex.quote(group or str(account.pw_gid))}"
-        return [("user-unknown", f"the group of {name} is not there", "pipe(8) cannot start. " + DEFERRED, mend)]
+        fix = f"groupadd --system {shlex.quote(group or str(account.pw_gid))}"
+        return [("user-unknown", f"the group of {name} does not exist", "pipe(8) cannot start. " + DEFERRED, fix)]
     of_postfix = (postfix.parameters["mail_owner"], postfix.parameters["setgid_group"])
     if account.pw_uid == 0 or grp.getgrnam(group).gr_gid == 0 or name in of_postfix or group in of_postfix:
-        why = "pipe(8) refuses root, Postfix's own account, and their groups. " + DEFERRED
-        return [("user-privileged", f"it runs as {name}, group {group}", why, "")]
+        detail = "pipe(8) refuses root, Postfix's own account, and their groups. " + DEFERRED
+        return [("user-privileged", f"it runs as {name}, group {group}", detail, "")]
     return []
 
 
-def _attributes(service: Service) -> Iterator[Raw]:
+def _attributes(service: Service) -> Iterator[PartialFinding]:
     wrong: dict[str, list[str]] = {}
     for flag in service.attributes.get("flags", ""):
         if flag in _FLAGS:
             code, effect = _FLAGS[flag]
             wrong.setdefault(code, []).append(f"{flag} ({effect})")
     for code, effects in wrong.items():
-        yield code, f"flags={service.attributes['flags']} has {', '.join(effects)}", _FLAGS_WHY[code], ""
+        yield code, f"flags={service.attributes['flags']} has {', '.join(effects)}", _FLAGS_DETAIL[code], ""
     if service.attributes.get("null_sender", "MAILER-DAEMON"):
         yield (
             "null-sender",
-            "null_sender= is not there, or not empty",
+            "null_sender= is missing, or not empty",
             "Bounces would be stored with the sender MAILER-DAEMON instead of the null sender.",
             "",
         )
     if service.attributes.get("eol", "\\n") != "\\n":
-        why = "What is stored is not what was received: line ends are LF."
-        yield "flags-change-bytes", f"eol={service.attributes['eol']}", why, ""
+        detail = "What is stored differs from what was received: the handler expects lines that end in LF."
+        yield "flags-change-bytes", f"eol={service.attributes['eol']}", detail, ""
     if "chroot" in service.attributes:
-        why = "The interpreter and the socket of PostgreSQL are outside. " + DEFERRED
-        yield "chroot", f"chroot={service.attributes['chroot']}", why, ""
+        detail = "The interpreter and PostgreSQL's socket are outside. " + DEFERRED
+        yield "chroot", f"chroot={service.attributes['chroot']}", detail, ""
 
 
-def _status_filter(postfix: Postfix, service: Service) -> Iterator[Raw]:
+def _status_filter(postfix: Postfix, service: Service) -> Iterator[PartialFinding]:
     file = os.path.join(postfix.directory, _FILTER_FILE)
-    mend = (
+    fix = (
         f"{shlex.join([PROGRAM, 'postfix', _FILTER_FILE])} > {shlex.quote(file)}"
         f" && {postfix.command('-P', f'{service.pattern}/{_FILTER}=regexp:{file}')}"
     )
-    why = "A broken virtual environment, or a handler that does not end, bounces mail instead of deferring it."
+    detail = "With a broken virtual environment, or a handler that does not end, mail is bounced instead of deferred."
     tables = service.options.get(_FILTER, postfix.parameters.get(_FILTER, ""))
     if not tables:
-        yield "status-filter", f"it has no {_FILTER}", why, mend
+        yield "status-filter", f"{_FILTER} is not set", detail, fix
         return
     try:
-        passed = [text for text in _BOUNCED if not postfix.lookup(tables, text).startswith("4.")]
+        unfiltered = [text for text in _BOUNCED if not postfix.lookup(tables, text).startswith("4.")]
     except PostfixError as error:
-        yield "status-filter", f"{_FILTER}={tables} cannot be used: {error}", why, mend
+        yield "status-filter", f"{_FILTER}={tables} cannot be used: {error}", detail, fix
         return
-    if passed:
-        yield "status-filter", f"{_FILTER}={tables} does not make 4.3.0 of {passed[0]}", why, mend
+    if unfiltered:
+        yield "status-filter", f"{_FILTER}={tables} does not turn {unfiltered[0]} into 4.3.0", detail, fix

@@ -1,5 +1,7 @@
-"""The operator's commands: `pipehandler COMMAND`. Delivery does not pass here, so click is loaded only now; and of the commands
-only the one that is wanted, with what it needs."""
+"""The operator's commands: `pipehandler COMMAND`.
+
+Deliveries do not come here, so only these commands load click; and only the command that is called is imported.
+"""
 
 from importlib import import_module
 
@@ -28,7 +30,7 @@ COMMANDS = {
     "expire": "expire.expire",
     "import": "import_.import_",
 }
-"""Each command and its place below this package."""
+"""Each command, as module and name in this package."""
 
 
 class _LibpqMissing(click.ClickException):
@@ -44,7 +46,7 @@ class _LibpqMissing(click.ClickException):
 
 
 class _Commands(click.Group):
-    """The commands, each imported when it is asked for."""
+    """The commands, each imported when it is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(COMMANDS)
@@ -64,7 +66,7 @@ class _Commands(click.Group):
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option("--config", default=DEFAULT_PATH, show_default=True, help="The configuration file.")
-@click.option("--conninfo", help="Connect with this libpq connection string instead of the configured one.")
+@click.option("--conninfo", help="Connect with this libpq connection string, not with the configured one.")
 @click.version_option(__version__)
 @click.pass_context
 def cli(context: click.Context, config: str, conninfo: str | None) -> None:

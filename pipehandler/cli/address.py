@@ -1,6 +1,6 @@
-"""`pipehandler address new | add | list | extend | expire | remove`: who has which recipient address, and for how long.
+"""`pipehandler address new | add | list | extend | expire | remove`: leases of recipient addresses.
 
-Exit statuses beside those of all commands: 65 no address; 66 no such lease; 73 the address is given out already.
+Exit statuses besides those of all commands: 65 invalid address; 66 no such lease; 73 the address has a lease already.
 """
 
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from datetime import timedelta
 
 import click
 
-from pipehandler.cli.terminal import cut, safe, table
+from pipehandler.cli.terminal import safe, shorten, table
 from pipehandler.mail.sysexits import EX_CANTCREAT, EX_DATAERR, EX_NOINPUT
 from pipehandler.settings.config import load
 from pipehandler.settings.duration import FOREVER, period
@@ -17,7 +17,7 @@ from pipehandler.store import addresses
 from pipehandler.store.addresses import AddressTaken, Lease, NoAddress, NoSuchLease
 from pipehandler.store.connection import Store
 
-from .command import Failure, echo_json, local, opened_store, told
+from .command import Failure, echo_json, local, opened_store, reported_errors
 from .upkeep import opened_for_upkeep
 
 
@@ -32,36 +32,36 @@ _ttl = click.option(
     "--ttl",
     callback=_period,
     metavar="DURATION",
-    help="How long from now on, such as 10m, 36h, 30d; without it: forever.",
+    help="How long from now, such as 10m, 36h, 30d; default: forever.",
 )
-_label = click.option("--label", help="Whatever you call it.")
+_label = click.option("--label", help="A name of your choice.")
 _json = click.option("--json", "as_json", is_flag=True, help="The lease as a JSON object, for programs.")
 _lease = click.argument("name", metavar="ADDRESS|LEASE")
 
 
 @click.group("address")
 def address() -> None:
-    """Give recipient addresses out, for a time or for ever.
+    """Issue recipient addresses, for a time or forever.
 
-    A number stands for a lease, everything else for an address, and so for the lease that it has now.
+    A number means a lease; anything else means an address, and so its current lease.
     """
 
 
 @address.command("new")
-@click.option("--domain", help="The domain of the address; without, recipients.domain of the configuration.")
+@click.option("--domain", help="The domain of the address; default: recipients.domain of the configuration.")
 @_ttl
 @_label
 @_json
 @click.pass_context
 def new(context: click.Context, domain: str | None, ttl: timedelta | None, label: str | None, as_json: bool) -> None:
-    """Give out a random address that can be read aloud, and print it."""
+    """Issue a random address that can be read aloud, and print it."""
     if domain is None:
-        with told():
+        with reported_errors():
             domain = load(context.obj["config"]).recipients.domain
     if not domain:
-        raise click.UsageError("which domain? Give --domain, or set recipients.domain in the configuration")
+        raise click.UsageError("no domain: give --domain, or set recipients.domain in the configuration")
     with _opened(context) as store:
-        _given(addresses.new(store, domain, ttl, label), as_json)
+        _show_address(addresses.new(store, domain, ttl, label), as_json)
 
 
 @address.command("add")
@@ -71,22 +71,24 @@ def new(context: click.Context, domain: str | None, ttl: timedelta | None, label
 @_json
 @click.pass_context
 def add(context: click.Context, name: str, ttl: timedelta | None, label: str | None, as_json: bool) -> None:
-    """Give out this address; @DOMAIN is a catch-all, for all addresses of the domain that have no lease of their own."""
+    """Issue this address; @DOMAIN is a catch-all for all addresses of the domain without a separate lease."""
     with _opened(context) as store:
-        _given(addresses.add(store, name, ttl, label), as_json)
+        _show_address(addresses.add(store, name, ttl, label), as_json)
 
 
 @address.command("list")
-@click.option("--label", help="Those with this label.")
-@click.option("--domain", help="Those of this domain.")
-@click.option("--expired", is_flag=True, help="Those that have expired, instead of those that live.")
-@click.option("--limit", type=click.IntRange(1, 1_000_000), default=20, show_default=True, help="At most so many.")
+@click.option("--label", help="Only leases with this label.")
+@click.option("--domain", help="Only leases of this domain.")
+@click.option("--expired", is_flag=True, help="Expired leases instead of active ones.")
+@click.option(
+    "--limit", type=click.IntRange(1, 1_000_000), default=20, show_default=True, help="Maximum number of leases."
+)
 @click.option("--json", "as_json", is_flag=True, help="A JSON array, for programs.")
 @click.pass_context
 def list_(
     context: click.Context, label: str | None, domain: str | None, expired: bool, limit: int, as_json: bool
 ) -> None:
-    """List leases, the newest first, each with the number of its deliveries."""
+    """List leases, newest first, each with the number of its deliveries."""
     with opened_store(context) as store:
         rows = addresses.leases(store, label=label, domain=domain, expired=expired, limit=limit)
     if as_json:
@@ -104,12 +106,12 @@ def list_(
 @_json
 @click.pass_context
 def extend(context: click.Context, name: str, ttl: timedelta | None, as_json: bool) -> None:
-    """Let a lease last longer; without --ttl, for ever. Never shorter than before.
+    """Extend a lease; without --ttl, forever. A lease never becomes shorter.
 
-    One that has expired comes back with all its mail, as long as neither it was removed nor its address given out again.
+    An expired lease is restored with all its mail, unless it has been removed or its address issued again.
     """
     with _opened(context) as store:
-        _changed(addresses.extend(store, name, ttl), as_json)
+        _show_end(addresses.extend(store, name, ttl), as_json)
 
 
 @address.command("expire")
@@ -117,16 +119,16 @@ def extend(context: click.Context, name: str, ttl: timedelta | None, as_json: bo
 @_json
 @click.pass_context
 def expire(context: click.Context, name: str, as_json: bool) -> None:
-    """End a lease now: its address is refused, and its mail out of sight."""
+    """End a lease now: its address is refused, and its mail hidden."""
     with _opened(context) as store:
-        _changed(addresses.expire(store, name), as_json)
+        _show_end(addresses.expire(store, name), as_json)
 
 
 @address.command("remove")
 @_lease
 @click.pass_context
 def remove(context: click.Context, name: str) -> None:
-    """Delete a lease and all its mail, at once and for good."""
+    """Delete a lease and all its mail, immediately and permanently."""
     with _opened(context) as store:
         lease = addresses.remove(store, name)
     count = lease.deliveries
@@ -135,7 +137,7 @@ def remove(context: click.Context, name: str) -> None:
 
 @contextmanager
 def _opened(context: click.Context) -> Iterator[Store]:
-    """The store that the options name, and what the pool says as a line and a status."""
+    """Open the store that the options name; errors about addresses and leases become a Failure."""
     with opened_for_upkeep(context) as store:
         try:
             yield store
@@ -147,22 +149,22 @@ def _opened(context: click.Context) -> Iterator[Store]:
             raise Failure(safe(str(error)), EX_CANTCREAT) from error
 
 
-def _given(lease: Lease, as_json: bool) -> None:
+def _show_address(lease: Lease, as_json: bool) -> None:
     if as_json:
         echo_json(lease)
     else:
         click.echo(safe(lease.address))
 
 
-def _changed(lease: Lease, as_json: bool) -> None:
+def _show_end(lease: Lease, as_json: bool) -> None:
     if as_json:
         echo_json(lease)
     else:
         click.echo(_line(lease, f"expires {_end(lease)}"))
 
 
-def _line(lease: Lease, what: str) -> str:
-    return f"{cut(lease.address, 1000)}: lease {lease.lease} {what}"
+def _line(lease: Lease, text: str) -> str:
+    return f"{shorten(lease.address, 1000)}: lease {lease.lease} {text}"
 
 
 def _end(lease: Lease) -> str:

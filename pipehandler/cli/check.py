@@ -1,4 +1,4 @@
-"""The command `check`: is everything ready for the first mail?"""
+"""The command `check`: find problems before the first mail does."""
 
 import os
 
@@ -26,33 +26,35 @@ from .command import echo_json
     type=click.Choice(["all", "handler", "postfix"]),
     default="all",
     show_default=True,
-    help="handler: only what the handler needs, as this account.",
+    help="handler: only what the handler needs, checked as this account. postfix: only Postfix.",
 )
-@click.option("--maxproc", type=click.IntRange(0), default=0, help="With --part handler: processes of the transport.")
+@click.option(
+    "--maxproc", type=click.IntRange(0), default=0, help="With --part handler: maxproc of the transport in master.cf."
+)
 @click.option("--json", "as_json", is_flag=True, help="A JSON array, for programs.")
 @click.pass_context
 def check(context: click.Context, config_directory: str, part: str, maxproc: int, as_json: bool) -> None:
-    """Be sure before the first mail: look for what is wrong, say why it matters and what mends it.
+    """Check the installation before the first mail arrives: report each problem, its effect, and a command that fixes it.
 
-    As root, because only root can try what Postfix's pipe user can do. Exit status: 0 nothing found, 1 something found.
+    Run it as root, because only root can try what the account of Postfix's transport may do. Exit status: 0 no findings, 1 findings.
     """
     if context.obj["conninfo"]:
-        raise click.UsageError("check looks at what the configuration says; --conninfo is not for it")
+        raise click.UsageError("check connects as the configuration says; it does not take --conninfo")
     path = context.obj["config"]
     if part == "handler":
-        checked, found = [f"the handler's part as {account()}"], check_handler(path, maxproc)
+        checked, findings = [f"the handler's part as {account()}"], check_handler(path, maxproc)
     else:
-        checked, found = _check_host(path, config_directory, with_handler=part == "all")
-    found = list(dict.fromkeys(found))  # two transports may share what is wrong
+        checked, findings = _check_host(path, config_directory, with_handler=part == "all")
+    findings = list(dict.fromkeys(findings))  # two transports may share a problem
     if as_json:
-        echo_json([finding._asdict() for finding in found])
+        echo_json([finding._asdict() for finding in findings])
     else:
-        click.echo(safe(_report(found, checked)))
-    context.exit(1 if found else 0)
+        click.echo(safe(_report(findings, checked)))
+    context.exit(1 if findings else 0)
 
 
 def _check_host(path: str, directory: str, with_handler: bool) -> tuple[list[str], list[Finding]]:
-    """What was checked, and what was found: Postfix, and what its transports' accounts find."""
+    """Check Postfix, and the handler as the account of each transport. Returns what was checked, and the findings."""
     config, unloadable = _loaded(path)
     services: list[tuple[Postfix, Service]] = []
     checked = []
@@ -65,23 +67,25 @@ def _check_host(path: str, directory: str, with_handler: bool) -> tuple[list[str
         of_postfix = [unreadable(directory, error)]
     users = {service.attributes.get("user", "").partition(":")[0] for _, service in services}
     if os.geteuid() != 0 and users and account() not in users:
-        # What is closed to us may be open to the account, and to mend it would harm.
-        _note("not root, nor the account of the transport: the handler's part was not tried")
+        # What is closed to us may be open to the account, and a fix could do harm.
+        _note("not root, nor the account of the transport: the handler's part was not checked")
         return checked, of_postfix
     if not with_handler:
         return checked, [*unloadable, *of_postfix]
     if os.geteuid() != 0:
-        _note(f"not root: the handler's part was tried as {account()}, but not in the environment of pipe(8)")
+        _note(f"not root: the handler's part was checked as {account()}, but not in the environment of pipe(8)")
         return [f"the handler's part as {account()}", *checked], [*check_handler(path), *of_postfix]
     of_handler: list[Finding] = []
     tried = []
     for postfix, service in services:
-        found = check_account(postfix, service, processes(postfix, service))
-        if found is not None:
-            of_handler += found
+        of_account = check_account(postfix, service, processes(postfix, service))
+        if of_account is not None:
+            of_handler += of_account
             tried.append(f"the handler's part as {service.attributes['user']}")
     if not tried:
-        _note("the account of the transport is not known, or has no interpreter: the handler's part was not tried")
+        _note(
+            "the account of the transport is unknown, or cannot run the interpreter: the handler's part was not checked"
+        )
         of_handler = unloadable
     return [*dict.fromkeys(tried), *checked], [*of_handler, *of_postfix]
 
@@ -97,12 +101,12 @@ def _note(text: str) -> None:
     click.echo(f"note: {safe(text)}", err=True)
 
 
-def _report(found: list[Finding], checked: list[str]) -> str:
-    """For a person: three lines for each finding, and one for all."""
+def _report(findings: list[Finding], checked: list[str]) -> str:
+    """Return the findings as text: three lines for each, and a summary."""
     lines = []
-    for finding in found:
-        lines += [f"{finding.code}: {finding.what}", f"    why:  {finding.why}", f"    mend: {finding.mend}", ""]
-    count = len(found)
+    for finding in findings:
+        lines += [f"{finding.code}: {finding.what}", f"    detail: {finding.detail}", f"    fix:    {finding.fix}", ""]
+    count = len(findings)
     result = "everything is as it should be" if not count else "1 finding" if count == 1 else f"{count} findings"
-    lines.append(f"{result} (checked: {', '.join(checked) or 'nothing could be'})")
+    lines.append(f"{result} (checked: {', '.join(checked) or 'nothing could be checked'})")
     return "\n".join(lines)

@@ -1,7 +1,7 @@
-"""What the commands share: options of the whole program, errors as a line and a status, JSON.
+"""What the commands share: the program's options, errors as one line and an exit status, JSON.
 
-Exit statuses of all: 0; 2 wrong usage (click); 66 no such message; 69 the database does not answer, or a
-package is not installed; 78 wrong configuration.
+Exit statuses of all commands: 0 success; 2 wrong usage (click); 66 no such message; 69 the database or the service does not
+answer, or a package is not installed; 78 wrong configuration.
 """
 
 import json
@@ -23,11 +23,11 @@ from pipehandler.store.mailbox import NoSuchMessage
 from pipehandler.store.migrate import MigrationError
 from pipehandler.workers.listener import ServeError
 
-_STATEMENT_TIMEOUT = 3600  # seconds; a person can press Ctrl-C
+_STATEMENT_TIMEOUT = 3600  # seconds; an operator can press Ctrl-C
 
 
 class Failure(click.ClickException):
-    """An error for a person: one line on stderr, and the exit status."""
+    """An error that is reported as one line on stderr, with an exit status."""
 
     def __init__(self, text: str, status: int) -> None:
         super().__init__(text)
@@ -40,8 +40,8 @@ class Failure(click.ClickException):
 
 
 @contextmanager
-def told() -> Iterator[None]:
-    """Turn our errors into a line and a status."""
+def reported_errors() -> Iterator[None]:
+    """Turn the errors of this package into a Failure."""
     try:
         yield
     except (ConfigError, MigrationError) as error:
@@ -57,18 +57,18 @@ def told() -> Iterator[None]:
 
 
 def chosen_conninfo(context: click.Context) -> str:
-    """Where the options say that the database is. Raises ConfigError."""
-    given: str | None = context.obj["conninfo"]
-    if given is not None:
-        return given
+    """Return the conninfo of the options, or that of the configuration for commands. Raises ConfigError."""
+    conninfo: str | None = context.obj["conninfo"]
+    if conninfo is not None:
+        return conninfo
     database = load(context.obj["config"]).database
     return database.admin_conninfo or database.conninfo
 
 
 @contextmanager
 def opened_store(context: click.Context) -> Iterator[Store]:
-    """The store that the options name."""
-    with told():
+    """Open the store that the options name, and close it at the end; errors become a Failure."""
+    with reported_errors():
         store = Store(chosen_conninfo(context), statement_timeout=_STATEMENT_TIMEOUT)
         try:
             yield store
@@ -77,15 +77,15 @@ def opened_store(context: click.Context) -> Iterator[Store]:
 
 
 def local(time: datetime) -> str:
-    """A time for a person, in the local zone."""
+    """Return a time as text, in the local time zone."""
     return time.astimezone().isoformat(" ", "seconds")
 
 
 def echo_json(value: Any, indent: int | None = 2) -> None:
-    """Print JSON that a terminal can show; on one line where `indent` is None."""
+    """Print JSON that is safe on a terminal; on one line if `indent` is None."""
     text = json.dumps(value, ensure_ascii=False, indent=indent, default=_jsonable)
-    # JSON escapes most control characters; a terminal would obey the others.
-    click.echo(UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
+    # JSON escapes most control characters; a terminal would interpret the others.
+    click.echo(UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text))
 
 
 def _jsonable(value: Any) -> Any:

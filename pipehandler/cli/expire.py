@@ -1,4 +1,4 @@
-"""`pipehandler expire`: remove what has expired."""
+"""`pipehandler expire`: remove expired mail."""
 
 import signal
 import sys
@@ -23,10 +23,10 @@ from pipehandler.store.expiry import (
     Counts,
 )
 
-from .command import Failure, told
+from .command import Failure, reported_errors
 from .upkeep import INTERRUPTED, opened_for_upkeep, progress
 
-_WORDS = {
+_NOUNS = {
     DELIVERIES: ("delivery", "deliveries"),
     MESSAGES: ("message", "messages"),
     RAW_MESSAGES: ("message's bytes", "messages' bytes"),
@@ -37,41 +37,41 @@ _WORDS = {
 
 @click.command("expire")
 @click.option(
-    "--every", type=click.IntRange(1, 86_400), metavar="SECONDS", help="Again and again, so often, until it is ended."
+    "--every", type=click.IntRange(1, 86_400), metavar="SECONDS", help="Repeat at this interval until it is stopped."
 )
-@click.option("--dry-run", is_flag=True, help="Change nothing, and count what would go now.")
+@click.option("--dry-run", is_flag=True, help="Change nothing; count what would be removed now.")
 @click.option(
-    "--batch", type=click.IntRange(1, 100_000), default=BATCH, show_default=True, help="Deliveries in one transaction."
+    "--batch", type=click.IntRange(1, 100_000), default=BATCH, show_default=True, help="Deliveries per transaction."
 )
 @click.pass_context
 def expire(context: click.Context, every: int | None, dry_run: bool, batch: int) -> None:
-    """Remove what has expired: by the rules of retention in the configuration, and with the lease of its address.
+    """Remove mail that has expired: by the rules of retention in the configuration, or with the lease of its address.
 
-    It works in short transactions and can be interrupted at any time; the next run goes on. Nobody sees what has expired, whether or not
-    it was removed.
+    It works in short transactions and can be interrupted at any time; the next run continues. Expired mail is hidden even before
+    it is removed.
     """
     if dry_run:
         if every:
-            raise click.UsageError("give --every or --dry-run, not both")
-        with told():
+            raise click.UsageError("--every and --dry-run exclude each other")
+        with reported_errors():
             rules = load(context.obj["config"]).retention
         with opened_for_upkeep(context) as store:
-            click.echo(_said(expiry.due(store, rules), dry_run=True))
+            click.echo(_summary(expiry.due(store, rules), dry_run=True))
     elif every:
-        _again_and_again(context, every, batch)
+        _repeat(context, every, batch)
     else:
         total: Counts = Counter()
         try:
             _once(context, batch, total)
         except KeyboardInterrupt:
-            click.echo(_said(total))
-            raise Failure("interrupted; the next run goes on", INTERRUPTED) from None
-        click.echo(_said(total))
+            click.echo(_summary(total))
+            raise Failure("interrupted; the next run continues", INTERRUPTED) from None
+        click.echo(_summary(total))
 
 
 def _once(context: click.Context, batch: int, total: Counts) -> None:
-    """One run, with the configuration as it is now; what it did is added to `total`."""
-    with told():
+    """Run once, with the current configuration, and add what was removed to `total`."""
+    with reported_errors():
         rules = load(context.obj["config"]).retention
     with opened_for_upkeep(context) as store:
 
@@ -85,23 +85,23 @@ def _once(context: click.Context, batch: int, total: Counts) -> None:
                 bar.advance(counts[DELIVERIES] + counts[RAW_MESSAGES] + counts[ATTACHMENTS] + counts[LEASES])
 
 
-def _again_and_again(context: click.Context, every: int, batch: int) -> None:
-    """Run until SIGTERM or Ctrl-C; whatever fails is said, and tried again."""
-    with told():
+def _repeat(context: click.Context, every: int, batch: int) -> None:
+    """Run until SIGTERM or Ctrl-C; report whatever fails, and try again."""
+    with reported_errors():
         load(context.obj["config"])
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         while True:
-            begun = time.monotonic()
+            started = time.monotonic()
             total: Counts = Counter()
             try:
                 _once(context, batch, total)
             except click.ClickException as error:
                 click.echo(f"{error.format_message()}; trying again in {every} s", err=True)
             if any(total.values()):
-                click.echo(_said(total))
+                click.echo(_summary(total))
                 sys.stdout.flush()
-            time.sleep(max(0.0, begun + every - time.monotonic()))
+            time.sleep(max(0.0, started + every - time.monotonic()))
     except KeyboardInterrupt:
         return
 
@@ -110,14 +110,15 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _said(counts: Counts, dry_run: bool = False) -> str:
-    """What was done, or would be, in one line."""
-    parts = [f"{counts[name]} {words[counts[name] != 1]}" for name, words in _WORDS.items() if counts[name]]
+def _summary(counts: Counts, dry_run: bool = False) -> str:
+    """Return one line about what was removed, or would be."""
+    parts = [f"{counts[name]} {nouns[counts[name] != 1]}" for name, nouns in _NOUNS.items() if counts[name]]
     text = f"{'would remove' if dry_run else 'removed'} {', '.join(parts) if parts else 'nothing'}"
     if counts[CHANGED] or counts[APPLIED]:
         text += (
-            f"; the rules changed, and {'would give' if dry_run else 'gave'} {counts[CHANGED]} deliveries another time"
+            f"; the rules have changed: {'would update' if dry_run else 'updated'} the expiry of"
+            f" {counts[CHANGED]} {'delivery' if counts[CHANGED] == 1 else 'deliveries'}"
         )
     if counts[WAITING]:
-        text += "; the rules changed, and the next run applies them: a transaction from before goes on"
+        text += "; the rules have changed, and the next run applies them: an older transaction is still running"
     return text

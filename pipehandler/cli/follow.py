@@ -1,4 +1,4 @@
-"""`pipehandler follow`: what arrives, as it arrives."""
+"""`pipehandler follow`: show mail as it arrives."""
 
 import logging
 import os
@@ -7,25 +7,26 @@ import threading
 
 import click
 
-from pipehandler.cli.terminal import cut
+from pipehandler.cli.terminal import shorten
+from pipehandler.store.roles import READER
 from pipehandler.store.stream import NOW, Delivery, follow
 
-from .command import chosen_conninfo, echo_json, local, told
+from .command import chosen_conninfo, echo_json, local, reported_errors
 from .upkeep import INTERRUPTED, hinted
 
 
 class _Stderr(logging.Handler):
-    """What the stream tells of the database, for a person."""
+    """Print the stream's log messages about the database on stderr."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        click.echo(cut(record.getMessage(), 1000), err=True)
+        click.echo(shorten(record.getMessage(), 1000), err=True)
 
 
 @click.command("follow")
-@click.option("--recipient", help="Only what is for this address.")
-@click.option("--lease", type=click.IntRange(min=1), help="Only what belongs to this lease of an address.")
-@click.option("--cursor", help="Go on after the delivery that had this cursor.")
-@click.option("--from-start", is_flag=True, help="Begin with the first delivery that is stored.")
+@click.option("--recipient", help="Only mail to this address.")
+@click.option("--lease", type=click.IntRange(min=1), help="Only mail that belongs to this lease.")
+@click.option("--cursor", help="Continue after the delivery with this cursor.")
+@click.option("--from-start", is_flag=True, help="Begin with the first stored delivery.")
 @click.option("--json", "as_json", is_flag=True, help="A JSON object on each line, for programs.")
 @click.pass_context
 def follow_(
@@ -36,17 +37,17 @@ def follow_(
     from_start: bool,
     as_json: bool,
 ) -> None:
-    """Show what arrives, as it arrives, until Ctrl-C.
+    """Show mail as it arrives, until Ctrl-C.
 
-    Each delivery comes once, in an order that never changes; with --cursor nothing is missed in between. It waits for a database that
-    goes away.
+    Each delivery is shown once, in an order that never changes; with --cursor, none is missed between two runs. If the database goes
+    away, the command waits for it.
     """
     if cursor is not None and from_start:
-        raise click.UsageError("give --cursor or --from-start, not both")
+        raise click.UsageError("--cursor and --from-start exclude each other")
     begin = "" if from_start else NOW if cursor is None else cursor
     logging.getLogger("pipehandler.store.stream").addHandler(_Stderr())
-    threading.Thread(target=_leave_when_nobody_reads, daemon=True).start()
-    with told(), hinted("pipehandler_reader"):
+    threading.Thread(target=_exit_when_stdout_closes, daemon=True).start()
+    with reported_errors(), hinted(READER):
         try:
             for delivery in follow(chosen_conninfo(context), begin, recipient=recipient, lease=lease):
                 if as_json:
@@ -57,10 +58,10 @@ def follow_(
             context.exit(INTERRUPTED)
 
 
-def _leave_when_nobody_reads() -> None:
-    """`| head` goes when it has its lines; the next delivery, and with it the error of a write, may be far away."""
+def _exit_when_stdout_closes() -> None:
+    """Exit when the reader of a pipe, such as `head`, has gone; the next write, and so its error, may be hours away."""
     stdout = select.poll()
-    stdout.register(1, 0)  # nothing but errors
+    stdout.register(1, 0)  # errors only
     stdout.poll()
     os._exit(1)  # as click after EPIPE
 
@@ -69,5 +70,5 @@ def _line(delivery: Delivery) -> str:
     sender = delivery.from_name or delivery.from_address or delivery.sender or "<>"
     subject = delivery.subject if delivery.state == "parsed" else "(not parsed)"
     return "  ".join(
-        [local(delivery.received_at), cut(delivery.recipient, 60), cut(sender, 40), cut(subject or "", 100)]
+        [local(delivery.received_at), shorten(delivery.recipient, 60), shorten(sender, 40), shorten(subject or "", 100)]
     ).rstrip()

@@ -1,4 +1,4 @@
-"""`pipehandler import`: bring in what is in files."""
+"""`pipehandler import`: store messages from files."""
 
 import os
 import shutil
@@ -10,7 +10,7 @@ from contextlib import ExitStack
 
 import click
 
-from pipehandler.cli.terminal import cut
+from pipehandler.cli.terminal import shorten
 from pipehandler.ingress import files
 from pipehandler.ingress.files import File, Refused
 from pipehandler.mail.outcome import DUPLICATE, NEWLY_STORED
@@ -19,38 +19,38 @@ from pipehandler.settings.config import Config, load
 from pipehandler.store.connection import Store
 from pipehandler.store.errors import is_permanent
 
-from .command import Failure, told
+from .command import Failure, reported_errors
 from .upkeep import INTERRUPTED, Progress, hint_for, opened_for_upkeep, progress
 
-_GOES_ON = "run it again to go on: what is stored is not stored twice"
+_CONTINUE = "run it again to continue: stored messages are not stored twice"
 
 
 @click.command("import")
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True)
-@click.option("--recipient", "recipients", multiple=True, help="The envelope recipient; may be given several times.")
+@click.option("--recipient", "recipients", multiple=True, help="The envelope recipient; may be repeated.")
 @click.option("--sender", help='The envelope sender, "" for the null sender.')
 @click.pass_context
 def import_(context: click.Context, paths: Sequence[str], recipients: Sequence[str], sender: str | None) -> None:
-    """Store messages from files: a message, an mbox, a Maildir, a folder with *.eml files; - is stdin.
+    """Store messages from files: a message, an mbox, a Maildir, or a folder of *.eml files; - is stdin.
 
-    Without --recipient and --sender the envelope is read from the fields that Postfix prepended. A message that is stored already is
-    not stored again. Exit statuses: 65 if a message was refused, 75 if one was deferred or the database is away.
+    Without --recipient and --sender, the envelope is read from the fields that Postfix prepended. A message that is already stored is
+    not stored again. Exit statuses: 65 if a message was refused, 75 if one was deferred or the database is unavailable.
     """
     if "" in recipients:
         raise click.UsageError("--recipient is empty")
     recipients = [_text(recipient) for recipient in recipients]
     sender = None if sender is None else _text(sender)
-    with told():
+    with reported_errors():
         config = load(context.obj["config"])
     with opened_for_upkeep(context) as store, ExitStack() as stack:
         run = _Import(store, config, recipients, sender)
         try:
-            run.all(list(run.listed(paths, stack)))
+            run.import_all(list(run.find_files(paths, stack)))
         except KeyboardInterrupt:
             run.show()
-            raise Failure(f"interrupted; {_GOES_ON}", INTERRUPTED) from None
+            raise Failure(f"interrupted; {_CONTINUE}", INTERRUPTED) from None
         finally:
-            if run.news and config.store.notify:
+            if run.newly_stored and config.store.notify:
                 store.announce()
     run.show()
     context.exit(run.status)
@@ -63,10 +63,11 @@ class _Import:
         self.store, self.config, self.recipients, self.sender = store, config, recipients, sender
         self.outcomes: Counter[str] = Counter()
         self.status = EX_OK
-        self.news = False
+        self.newly_stored = False
         self.bar = Progress()
 
-    def listed(self, paths: Sequence[str], stack: ExitStack) -> Iterator[File]:
+    def find_files(self, paths: Sequence[str], stack: ExitStack) -> Iterator[File]:
+        """Yield the files to read; stdin is copied into a temporary file, which `stack` removes."""
         for path in paths:
             try:
                 if path == "-":
@@ -81,57 +82,61 @@ class _Import:
             except OSError as error:
                 self.refuse(path, os.strerror(error.errno or 0))
 
-    def all(self, found: Sequence[File]) -> None:
-        with progress(lambda: len(found)) as self.bar:
-            for file in found:
+    def import_all(self, to_import: Sequence[File]) -> None:
+        """Import every message of the files."""
+        with progress(lambda: len(to_import)) as self.bar:
+            for file in to_import:
                 for message in files.messages(file, self.config.limits.message_size):
                     if message.refused:
                         self.refuse(message.name, message.refused)
                     else:
-                        self.one(message.name, message.raw)
+                        self.import_message(message.name, message.raw)
                 self.bar.advance()
 
-    def one(self, name: str, raw: bytes) -> None:
+    def import_message(self, name: str, raw: bytes) -> None:
+        """Import one message and print its outcome. Raises Failure if the run cannot continue."""
         try:
             envelope = files.envelope(raw, self.recipients, self.sender)
         except Refused as error:
             self.refuse(name, str(error))
             return
         result = files.bring_in(raw, envelope, self.config, self.store)
-        how = result.outcome
+        outcome = result.outcome
         if files.stops(result):
             self.show()
             hint = hint_for(result.sqlstate) if is_permanent(result.sqlstate) else ""
             raise Failure(
-                f"{_name(name)}: {how.text}: {result.reason}; {hint or _GOES_ON}",
+                f"{_name(name)}: {outcome.text}: {result.reason}; {hint or _CONTINUE}",
                 EX_UNAVAILABLE if hint else EX_TEMPFAIL,
             )
         if files.unfit(result):
-            self.refuse(name, f"the database cannot take its envelope: {result.reason} SQLSTATE {result.sqlstate}")
+            self.refuse(name, f"the database cannot store its envelope: {result.reason} SQLSTATE {result.sqlstate}")
             return
-        self.outcomes[how.name] += 1
-        self.news = self.news or how in NEWLY_STORED
-        line = " ".join(filter(None, (how.name, result.message)))
-        if how.status != EX_OK:
+        self.outcomes[outcome.name] += 1
+        self.newly_stored = self.newly_stored or outcome in NEWLY_STORED
+        line = " ".join(filter(None, (outcome.name, result.message)))
+        if outcome.status != EX_OK:
             self.status = EX_TEMPFAIL
-        note = files.advice(raw, result, self.store) if how == DUPLICATE else result.reason
-        self.bar.say(f"{_name(name)}: {line}" + (f": {cut(note, 300)}" if note else ""))
+        note = files.advice(raw, result, self.store) if outcome == DUPLICATE else result.reason
+        self.bar.say(f"{_name(name)}: {line}" + (f": {shorten(note, 300)}" if note else ""))
 
-    def refuse(self, name: str, why: str) -> None:
+    def refuse(self, name: str, reason: str) -> None:
+        """Count and print a message that is not imported."""
         self.outcomes["refused"] += 1
         self.status = self.status or EX_DATAERR
-        self.bar.say(f"{_name(name)}: refused: {why}")
+        self.bar.say(f"{_name(name)}: refused: {reason}")
 
     def show(self) -> None:
+        """Print the number of messages by outcome."""
         counts = ", ".join(f"{number} {outcome}" for outcome, number in self.outcomes.items())
         click.echo(counts or "nothing to import")
 
 
 def _name(path: str) -> str:
-    """A file name for a terminal: it may hold anything but a slash."""
-    return cut(_text(path), 1000)
+    """Return a file name that is safe on a terminal."""
+    return shorten(_text(path), 1000)
 
 
 def _text(argument: str) -> str:
-    """An argument as text; octets that are no UTF-8 are escaped, as pipe(8)'s are (envelope.py)."""
+    """Return an argument as text; octets that are not UTF-8 are escaped, as in pipe(8)'s arguments (mail/envelope.py)."""
     return os.fsencode(argument).decode("utf-8", "backslashreplace")

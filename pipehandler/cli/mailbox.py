@@ -1,4 +1,4 @@
-"""Commands that look at what arrived: `list`, `show`, `raw`, `attachment`."""
+"""Commands that show stored mail: `list`, `show`, `raw`, `attachment`."""
 
 import sys
 from collections.abc import Iterator
@@ -7,28 +7,30 @@ from typing import Any
 
 import click
 
-from pipehandler.cli.terminal import cut, safe, table
+from pipehandler.cli.terminal import safe, shorten, table
 from pipehandler.store import mailbox
 
 from .command import echo_json, local, opened_store
 
 
 @click.command("list")
-@click.option("--recipient", help="An address; * stands for anything.")
-@click.option("--lease", type=click.IntRange(min=1), help="What belongs to this lease of an address.")
+@click.option("--recipient", help="Only mail to this address; * matches anything.")
+@click.option("--lease", type=click.IntRange(min=1), help="Only mail that belongs to this lease.")
 @click.option("--sender", help="Part of the envelope sender or of From.")
 @click.option("--subject", help="Part of the subject.")
-@click.option("--since", type=click.DateTime(), help="Received at this local time or later.")
+@click.option("--since", type=click.DateTime(), help="Received at or after this local time.")
 @click.option("--until", type=click.DateTime(), help="Received before this local time.")
-@click.option("--state", type=click.Choice(["parsed", "failed"]), help="failed: stored, but not parsed.")
-@click.option("--limit", type=click.IntRange(1, 1_000_000), default=20, show_default=True, help="At most so many.")
+@click.option("--state", type=click.Choice(["parsed", "failed"]), help="failed: stored without being parsed.")
+@click.option(
+    "--limit", type=click.IntRange(1, 1_000_000), default=20, show_default=True, help="Maximum number of deliveries."
+)
 @click.option("--json", "as_json", is_flag=True, help="A JSON array, for programs.")
 @click.pass_context
 def list_(context: click.Context, /, as_json: bool, **filters: Any) -> None:
-    """List what arrived, newest first."""
+    """List deliveries, newest first."""
     for name in ("since", "until"):
         if filters[name] is not None:
-            filters[name] = filters[name].astimezone()  # as given: local time
+            filters[name] = filters[name].astimezone()  # from local time
     with opened_store(context) as store:
         rows = mailbox.deliveries(store, **filters)
     if as_json:
@@ -77,7 +79,7 @@ def show(context: click.Context, name: str, header: bool, as_json: bool) -> None
 def raw(context: click.Context, name: str) -> None:
     """Write the exact bytes of a message to stdout."""
     with opened_store(context) as store:
-        _bytes(mailbox.raw(store, name))
+        _write(mailbox.raw(store, name))
 
 
 @click.command("attachment")
@@ -87,11 +89,11 @@ def raw(context: click.Context, name: str) -> None:
 def attachment(context: click.Context, name: str, number: int) -> None:
     """Write the content of attachment NUMBER of a message to stdout."""
     with opened_store(context) as store:
-        _bytes(mailbox.attachment(store, name, number))
+        _write(mailbox.attachment(store, name, number))
 
 
 def _described(message: mailbox.Message, header: bool) -> Iterator[str]:
-    """A message as lines for a person."""
+    """Yield a message as lines of text."""
     fields = {
         "Message": message.id,
         "Subject": message.subject,
@@ -116,7 +118,7 @@ def _described(message: mailbox.Message, header: bool) -> Iterator[str]:
         yield f"{'Delivery:':<12}{delivery.id} from {sender} to {delivery.recipient}, {local(delivery.received_at)}{queue}{lease}"
     for defect in message.defects:
         where = f" ({defect['where']})" if defect["where"] else ""
-        yield f"{'Defect:':<12}{defect['code']}{where} {cut(defect['detail'], 100)}".rstrip()
+        yield f"{'Defect:':<12}{defect['code']}{where} {shorten(defect['detail'], 100)}".rstrip()
     if message.attachments:
         head = ["N", "FILE", "TYPE", "SIZE", "CONTENT-ID"]
         yield ""
@@ -143,16 +145,18 @@ def _described(message: mailbox.Message, header: bool) -> Iterator[str]:
 
 
 def _addresses(addresses: list[dict[str, str]]) -> str:
-    return ", ".join(f"{each['name']} <{each['address']}>" if each["name"] else each["address"] for each in addresses)
+    return ", ".join(
+        f"{mailbox['name']} <{mailbox['address']}>" if mailbox["name"] else mailbox["address"] for mailbox in addresses
+    )
 
 
 def _sent(date: datetime | None, offset: int | None) -> str:
-    """The date of a message in the zone of its sender."""
+    """Return the date of a message in the time zone of its sender."""
     if date is None:
         return ""
     return date.astimezone(timezone(timedelta(minutes=offset or 0))).isoformat(" ", "seconds")
 
 
-def _bytes(content: bytes) -> None:
+def _write(content: bytes) -> None:
     sys.stdout.buffer.write(content)
     sys.stdout.buffer.flush()

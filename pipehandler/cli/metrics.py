@@ -1,4 +1,4 @@
-"""The command `metrics`: how it goes, for Prometheus."""
+"""The command `metrics`: the status of this mail host, for Prometheus."""
 
 import os
 import tempfile
@@ -9,25 +9,25 @@ from pathlib import Path
 import click
 
 from pipehandler.mail.sysexits import EX_CANTCREAT, EX_UNAVAILABLE
-from pipehandler.monitor.snapshot import Observation, observe
+from pipehandler.monitor.snapshot import Snapshot, take_snapshot
 from pipehandler.postfix.postconf import DEFAULT_DIRECTORY
 from pipehandler.settings.config import load
 from pipehandler.settings.extras import require
 
-from .command import Failure, told
+from .command import Failure, reported_errors
 
 _LOOPBACK = "127.0.0.1"
 _LAST_PORT = 65_535
 _READABLE = 0o644
 
-_SECONDS = 60
-"""To list a long queue."""
+_QUEUE_SECONDS = 60
+"""The limit for listing a long queue."""
 _SCRAPE_SECONDS = 8
-"""The same while Prometheus waits, which it does for ten seconds."""
+"""The same during a scrape, for which Prometheus waits ten seconds."""
 
 
 def _address(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, int] | None:
-    """[HOST:]PORT as a pair; an IPv6 address stands in brackets."""
+    """Read [HOST:]PORT; an IPv6 address is in brackets."""
     if value is None:
         return None
     host, colon, port = value.rpartition(":")
@@ -35,9 +35,9 @@ def _address(_: click.Context, __: click.Parameter, value: str | None) -> tuple[
     if not port.isascii() or not port.isdigit() or int(port) > _LAST_PORT:
         raise click.BadParameter(f"{value!r} does not end in a port from 0 to {_LAST_PORT}")
     if colon and not host:
-        raise click.BadParameter(f"{value!r} names no host; 0.0.0.0 or [::] are all addresses of this one")
+        raise click.BadParameter(f"{value!r} has no host; 0.0.0.0 or [::] means all addresses of this host")
     if ":" in host and not bracketed:
-        raise click.BadParameter(f"{value!r}: an IPv6 address must stand in brackets")
+        raise click.BadParameter(f"{value!r}: an IPv6 address must be in brackets")
     return (host[1:-1] if bracketed else host) or _LOOPBACK, int(port)
 
 
@@ -45,51 +45,51 @@ def _address(_: click.Context, __: click.Parameter, value: str | None) -> tuple[
 @click.option(
     "--output",
     type=click.Path(dir_okay=False),
-    help="Write them to this file, whole or not at all; node_exporter reads names that end in .prom.",
+    help="Replace this file atomically; node_exporter reads names that end in .prom.",
 )
 @click.option(
     "--listen",
     metavar="[HOST:]PORT",
     callback=_address,
-    help="Answer scrapes of /metrics there until SIGTERM; HOST is 127.0.0.1.",
+    help="Serve scrapes of /metrics there until SIGTERM; HOST defaults to 127.0.0.1.",
 )
 @click.option(
     "--config-directory", default=DEFAULT_DIRECTORY, show_default=True, help="Postfix's configuration directory."
 )
 @click.pass_context
 def metrics(context: click.Context, output: str | None, listen: tuple[str, int] | None, config_directory: str) -> None:
-    """Print how it goes on this mail host, in the text format of Prometheus.
+    """Print the status of this mail host in the text format of Prometheus.
 
-    For root, or for the account of the transport. What cannot be asked is left out, and its metric ..._up is 0; `pipehandler
-    status` says why.
+    Run it as root or as the account of the transport. A source that is unavailable is left out, and its metric ..._up is 0;
+    `pipehandler status` says why.
     """
     if output is not None and listen:
-        raise click.UsageError("give --output or --listen, not both")
-    with told():
+        raise click.UsageError("--output and --listen exclude each other")
+    with reported_errors():
         require("metrics", "pipehandler metrics")
-    from pipehandler.monitor.metrics import exposition  # and with it all that a parser needs
+    from pipehandler.monitor.metrics import exposition  # loads the parser as well
 
     log = _Log()
 
-    def look() -> Observation:
-        seconds = _SCRAPE_SECONDS if listen else _SECONDS
-        seen = observe(load(context.obj["config"]), context.obj["conninfo"], config_directory, seconds)
+    def take() -> Snapshot:
+        seconds = _SCRAPE_SECONDS if listen else _QUEUE_SECONDS
+        snapshot = take_snapshot(load(context.obj["config"]), context.obj["conninfo"], config_directory, seconds)
         if listen:
-            log.tell(seen.reasons)
-        return seen
+            log.report(snapshot.reasons)
+        return snapshot
 
-    with told():
+    with reported_errors():
         load(context.obj["config"])
     if listen:
         from pipehandler.monitor.http_endpoint import Endpoint, ListenError
 
         try:
-            Endpoint(*listen, lambda: exposition(look)).run()
+            Endpoint(*listen, lambda: exposition(take)).run()
         except ListenError as error:
             raise Failure(str(error), EX_UNAVAILABLE) from error
         return
-    with told():
-        text = exposition(look)
+    with reported_errors():
+        text = exposition(take)
     if output is not None:
         _write(Path(output), text)
     else:
@@ -97,39 +97,39 @@ def metrics(context: click.Context, output: str | None, listen: tuple[str, int] 
 
 
 class _Log:
-    """The log of the endpoint: what its account may not ask, or what does not answer, nobody else sees."""
+    """The log of the endpoint: why a source is unavailable to its account."""
 
     def __init__(self) -> None:
-        self._known: dict[str, str] = {}
+        self._logged: dict[str, str] = {}
         self._lock = threading.Lock()
 
-    def tell(self, reasons: dict[str, str]) -> None:
-        """Write what has changed."""
+    def report(self, reasons: dict[str, str]) -> None:
+        """Log what has changed since the last scrape."""
         with self._lock:
-            for name in sorted(self._known.keys() - reasons.keys()):
-                click.echo(f"{name}: answers again", err=True)
+            for name in sorted(self._logged.keys() - reasons.keys()):
+                click.echo(f"{name}: available again", err=True)
             for name, reason in sorted(reasons.items()):
-                if self._known.get(name) != reason:
+                if self._logged.get(name) != reason:
                     click.echo(f"{name}: {reason}", err=True)
-            self._known = reasons
+            self._logged = reasons
 
 
 def _write(path: Path, text: bytes) -> None:
-    """Replace the file by `text`, readable for everybody; on any failure it stays as it was, and nothing beside it."""
-    beside = None
+    """Replace the file atomically, readable for every account; on any failure it stays as it was. Raises Failure."""
+    temporary = None
     try:
-        descriptor, beside = tempfile.mkstemp(prefix=f"{path.name}.", dir=path.parent)
+        descriptor, temporary = tempfile.mkstemp(prefix=f"{path.name}.", dir=path.parent)
         with open(descriptor, "wb") as file:
             os.fchmod(descriptor, _READABLE)
             file.write(text)
             file.flush()
             os.fsync(descriptor)  # or a power failure could leave an empty file under the name
-        os.replace(beside, path)
-        beside = None
+        os.replace(temporary, path)
+        temporary = None
     except OSError as error:
-        reason = f"{path}: {error.strerror}; it must be in a folder that we may write, with room for {len(text)} octets"
+        reason = f"{path}: {error.strerror}; its folder must be writable, with {len(text)} octets free"
         raise Failure(reason, EX_CANTCREAT) from error
     finally:
-        if beside:
+        if temporary:
             with suppress(OSError):
-                os.unlink(beside)
+                os.unlink(temporary)

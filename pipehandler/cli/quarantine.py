@@ -1,4 +1,4 @@
-"""`pipehandler quarantine list | show | export | drop`: what could not be parsed, and what a person can do with it."""
+"""`pipehandler quarantine list | show | export | drop`: messages that could not be parsed."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import click
 
-from pipehandler.cli.terminal import cut, safe, table
+from pipehandler.cli.terminal import safe, shorten, table
 from pipehandler.mail.sysexits import EX_CANTCREAT
 from pipehandler.store import quarantine as store_of
 from pipehandler.store.mailbox import NoSuchMessage
@@ -24,12 +24,14 @@ _REASONS = ("MESSAGES", "OLDEST", "NEWEST", "REASON")
 
 @click.group("quarantine")
 def quarantine() -> None:
-    """What could not be parsed: stored with its bytes, and to be worked on."""
+    """Show, export or delete messages that could not be parsed; they are stored with their exact bytes."""
 
 
 @quarantine.command("list")
-@click.option("--reasons", is_flag=True, help="Only count, by reason.")
-@click.option("--limit", type=click.IntRange(1, 1_000_000), default=20, show_default=True, help="At most so many.")
+@click.option("--reasons", is_flag=True, help="Count the messages by reason instead.")
+@click.option(
+    "--limit", type=click.IntRange(1, 1_000_000), default=20, show_default=True, help="Maximum number of messages."
+)
 @click.option("--json", "as_json", is_flag=True, help="A JSON array, for programs.")
 @click.pass_context
 def list_(context: click.Context, reasons: bool, limit: int, as_json: bool) -> None:
@@ -56,22 +58,22 @@ def show(context: click.Context, name: str, as_json: bool) -> None:
         return
     lines = [
         f"Message:    {message.id}",
-        f"Reason:     {cut(message.error or '', 500)}",
+        f"Reason:     {shorten(message.error or '', 500)}",
         f"Parser:     {message.parser}",
         f"Size:       {message.size} octets, sha256 {message.sha256}",
     ]
     for delivery in message.deliveries:
         ends = f"from {delivery.sender or '<>'} to {delivery.recipient}"
         queue = f", queue id {delivery.queue_id} on {delivery.mail_host}" if delivery.queue_id else ""
-        lines.append(cut(f"Delivery:   {delivery.id} {ends}, {local(delivery.received_at)}{queue}", 2000))
-    lines += [f"Defect:     {cut(defect['code'] + ' ' + defect['detail'], 100)}" for defect in message.defects]
-    lines += ["", *(line[:200] for line in head or ["(the bytes are not stored any more)"])]
+        lines.append(shorten(f"Delivery:   {delivery.id} {ends}, {local(delivery.received_at)}{queue}", 2000))
+    lines += [f"Defect:     {shorten(defect['code'] + ' ' + defect['detail'], 100)}" for defect in message.defects]
+    lines += ["", *(line[:200] for line in head or ["(the bytes are no longer stored)"])]
     click.echo(safe("\n".join(lines)))
 
 
 @quarantine.command("export")
 @click.argument("names", metavar="[ID]...", nargs=-1)
-@click.option("--all", "everything", is_flag=True, help="All that is in quarantine.")
+@click.option("--all", "everything", is_flag=True, help="All messages in quarantine.")
 @click.option(
     "--to", "folder", type=click.Path(file_okay=False, path_type=Path), required=True, help="The folder for the files."
 )
@@ -79,7 +81,7 @@ def show(context: click.Context, name: str, as_json: bool) -> None:
 def export(context: click.Context, names: tuple[str, ...], everything: bool, folder: Path) -> None:
     """Write an .eml file for each delivery: its envelope as Postfix would prepend it, then the exact bytes.
 
-    `pipehandler import` reads such files. None is overwritten.
+    `pipehandler import` reads these files. Existing files are not overwritten.
     """
     if bool(names) == everything:
         raise click.UsageError("give the ids of messages, or --all")
@@ -94,7 +96,7 @@ def export(context: click.Context, names: tuple[str, ...], everything: bool, fol
                 try:
                     for file in store_of.export(store, uuid, folder):
                         click.echo(_exported(file))
-                except NoSuchMessage as error:  # retention took its bytes, or somebody dropped it
+                except NoSuchMessage as error:  # its bytes expired, or it was dropped in the meantime
                     if not everything:
                         raise
                     click.echo(str(error), err=True)
@@ -103,7 +105,7 @@ def export(context: click.Context, names: tuple[str, ...], everything: bool, fol
                 f"{folder}: {error.strerror}" if isinstance(error, OSError) else str(error), EX_CANTCREAT
             ) from error
     if not uuids:
-        click.echo("nothing is in quarantine")
+        click.echo("the quarantine is empty")
 
 
 @quarantine.command("drop")
@@ -111,14 +113,14 @@ def export(context: click.Context, names: tuple[str, ...], everything: bool, fol
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_context
 def drop(context: click.Context, names: tuple[str, ...], yes: bool) -> None:
-    """Delete messages in quarantine, their bytes and their deliveries, for good."""
+    """Delete messages in quarantine, with their bytes and deliveries, permanently."""
     with opened_for_upkeep(context) as store:
         messages = {message.id: message for message in (store_of.message(store, name) for name in names)}
         if not yes:
             for message in messages.values():
                 recipients = _recipients([delivery.recipient for delivery in message.deliveries])
-                click.echo(f"{message.id}  {message.size} octets  {recipients}  {cut(message.error or '', _WIDE)}")
-            click.confirm(f"Delete {_counted(len(messages), 'message')} for good?", abort=True)
+                click.echo(f"{message.id}  {message.size} octets  {recipients}  {shorten(message.error or '', _WIDE)}")
+            click.confirm(f"Delete {_counted(len(messages), 'message')} permanently?", abort=True)
         for uuid in messages:
             click.echo(f"dropped {uuid} with {_counted(store_of.drop(store, uuid), 'delivery', 'deliveries')}")
 
@@ -127,7 +129,7 @@ def _list(head: Sequence[str], rows: Sequence[_Row], cells: Callable[[_Row], lis
     if as_json:
         echo_json(rows)
     elif not rows:
-        click.echo("nothing is in quarantine")
+        click.echo("the quarantine is empty")
     else:
         click.echo(table(head, [cells(row) for row in rows], _WIDE))
 
@@ -141,17 +143,17 @@ def _reason(reason: store_of.Reason) -> list[object]:
 
 
 def _recipients(recipients: list[str]) -> str:
-    """The first recipients of a message."""
+    """Return the first recipients of a message as text."""
     more = f" and {len(recipients) - 2} more" if len(recipients) > 2 else ""
-    return cut(", ".join(recipients[:2]), 60) + more
+    return shorten(", ".join(recipients[:2]), 60) + more
 
 
 def _exported(file: store_of.Exported) -> str:
-    line = f"{file.path}" if file.written else f"{file.path} is there already"
+    line = f"{file.path}" if file.written else f"{file.path} exists already"
     if not file.with_envelope:
-        line += ": its envelope cannot be written into it; import it with --recipient and --sender"
-    return cut(line, 4000)
+        line += ": its envelope cannot be written as fields; import it with --recipient and --sender"
+    return shorten(line, 4000)
 
 
-def _counted(number: int, one: str, many: str = "") -> str:
-    return f"{number} {one if number == 1 else many or one + 's'}"
+def _counted(number: int, singular: str, plural: str = "") -> str:
+    return f"{number} {singular if number == 1 else plural or singular + 's'}"

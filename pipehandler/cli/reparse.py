@@ -1,4 +1,4 @@
-"""`pipehandler reparse`: read again what is stored."""
+"""`pipehandler reparse`: parse stored messages again."""
 
 import json
 from collections import Counter
@@ -7,7 +7,7 @@ from uuid import UUID
 
 import click
 
-from pipehandler.cli.terminal import UNSAFE, cut
+from pipehandler.cli.terminal import shorten
 from pipehandler.delivery import reparse as core
 from pipehandler.delivery.reparse import ALL, FAILED, KEPT, OLDER, STILL_FAILED, Reparsed
 from pipehandler.mail.sysexits import EX_OSERR
@@ -15,7 +15,7 @@ from pipehandler.settings.config import load
 from pipehandler.store import mailbox
 from pipehandler.store.errors import StoreError
 
-from .command import Failure, told
+from .command import Failure, echo_json, reported_errors
 from .upkeep import INTERRUPTED, Progress, opened_for_upkeep, progress
 
 _WIDE = 60  # columns of a value
@@ -24,9 +24,11 @@ _WIDE = 60  # columns of a value
 @click.command("reparse")
 @click.argument("names", metavar="[ID]...", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="All messages.")
-@click.option("--older", is_flag=True, help="Those that another version of the parser has read.")
-@click.option("--after", type=click.UUID, help="Go on behind this message; they come in the order of their UUIDs.")
-@click.option("--dry-run", is_flag=True, help="Change nothing, and show what would change.")
+@click.option("--older", is_flag=True, help="Messages that another version of the parser has parsed.")
+@click.option(
+    "--after", type=click.UUID, help="Continue after this message; messages are parsed in the order of their UUIDs."
+)
+@click.option("--dry-run", is_flag=True, help="Change nothing; show what would change.")
 @click.option("--verbose", is_flag=True, help="Show what changed.")
 @click.option(
     "--json", "as_json", is_flag=True, help="One JSON object on each line, for programs; the last is the summary."
@@ -42,40 +44,40 @@ def reparse(
     verbose: bool,
     as_json: bool,
 ) -> None:
-    """Parse again what is stored: the messages with these IDs, else those in quarantine.
+    """Parse stored messages again: those with these IDs, or else those in quarantine.
 
-    Each message is a transaction of its own, and its bytes are never touched. It can be interrupted at any time; a later run goes
-    on. What is parsed already and cannot be parsed now stays as it is.
+    Each message is a separate transaction, and its bytes are never changed. The command can be interrupted at any time; a later run
+    continues. A message that was parsed before and cannot be parsed now stays as it is.
     """
     if bool(names) + everything + older > 1 or (names and after):
         raise click.UsageError("give the ids of messages, or --all, or --older; --after is for a run without ids")
     which = ALL if everything else OLDER if older else FAILED
     count = _Count(dry_run, as_json)
-    with told():
+    with reported_errors():
         config = load(context.obj["config"])
     with opened_for_upkeep(context) as store:
         if names:
-            found = iter(list(dict.fromkeys(mailbox.message(store, name).id for name in names)))
+            messages = iter(list(dict.fromkeys(mailbox.message(store, name).id for name in names)))
         else:
-            found = core.chosen(store, which, str(after) if after else None)
+            messages = core.chosen(store, which, str(after) if after else None)
 
         def length() -> int:
             return len(names) or core.count(store, which, str(after) if after else None)
 
         try:
-            with progress(length, wanted=not as_json) as bar:
-                for each in found:
-                    one = core.reparse(store, config, each, dry_run)
-                    count.add(one)
+            with progress(length, enabled=not as_json) as bar:
+                for message in messages:
+                    reparsed = core.reparse(store, config, message, dry_run)
+                    count.add(reparsed)
                     if as_json or dry_run or verbose:
-                        _show(one, bar, as_json, dry_run)
+                        _show(reparsed, bar, as_json, dry_run)
                     bar.advance()
         except KeyboardInterrupt:
             count.show()
-            raise Failure(f"interrupted; {_goes_on(which, count.last, bool(names))}", INTERRUPTED) from None
+            raise Failure(f"interrupted; {_how_to_continue(which, count.last, bool(names))}", INTERRUPTED) from None
         except StoreError:
             count.show()
-            click.echo(_goes_on(which, count.last, bool(names)), err=True)
+            click.echo(_how_to_continue(which, count.last, bool(names)), err=True)
             raise
         except (OSError, ImportError, LookupError) as error:
             raise Failure(f"this host cannot parse: {error!r}", EX_OSERR) from error
@@ -83,77 +85,75 @@ def reparse(
 
 
 class _Count:
-    """What a run of `reparse` came to."""
+    """The results of one run, added up."""
 
     def __init__(self, dry_run: bool, as_json: bool) -> None:
         self.dry_run = dry_run
         self.as_json = as_json
         self.last = ""
         self.changed = 0
-        self.how: Counter[str] = Counter()
+        self.outcomes: Counter[str] = Counter()
         self.reasons: Counter[tuple[str, str]] = Counter()
 
-    def add(self, one: Reparsed) -> None:
-        self.last = one.message
-        self.changed += one.changed
-        self.how[one.how] += 1
-        if one.reason:
-            self.reasons[one.how, one.reason] += 1
+    def add(self, reparsed: Reparsed) -> None:
+        """Count one message."""
+        self.last = reparsed.message
+        self.changed += reparsed.changed
+        self.outcomes[reparsed.how] += 1
+        if reparsed.reason:
+            self.reasons[reparsed.how, reparsed.reason] += 1
 
     def show(self) -> None:
+        """Print the summary."""
         if self.as_json:
-            reasons = {how: dict(self._of(how)) for how in (STILL_FAILED, KEPT)}
             summary = {
-                "tried": self.how.total(),
+                "tried": self.outcomes.total(),
                 "changed": self.changed,
-                "outcomes": dict(self.how),
-                "reasons": reasons,
+                "outcomes": dict(self.outcomes),
+                "reasons": {outcome: dict(self._reasons_of(outcome)) for outcome in (STILL_FAILED, KEPT)},
             }
-            _echo_line({"summary": summary, "last": self.last or None, "dry_run": self.dry_run})
+            echo_json({"summary": summary, "last": self.last or None, "dry_run": self.dry_run}, indent=None)
             return
-        parts = [f"{self.how.total()} tried", f"{self.changed} {'would change' if self.dry_run else 'changed'}"]
-        click.echo(", ".join(parts + [f"{number} {how}" for how, number in self.how.items()]))
-        for how in (STILL_FAILED, KEPT):
-            for reason, number in self._of(how):
-                click.echo(f"  {number} {how}: {cut(reason, 200)}")
-        if self.how[STILL_FAILED] and not self.dry_run:
-            click.echo("The next run tries again what is still not parsed; `pipehandler quarantine list` shows it.")
+        parts = [f"{self.outcomes.total()} tried", f"{self.changed} {'would change' if self.dry_run else 'changed'}"]
+        click.echo(", ".join(parts + [f"{number} {outcome}" for outcome, number in self.outcomes.items()]))
+        for outcome in (STILL_FAILED, KEPT):
+            for reason, number in self._reasons_of(outcome):
+                click.echo(f"  {number} {outcome}: {shorten(reason, 200)}")
+        if self.outcomes[STILL_FAILED] and not self.dry_run:
+            click.echo("The next run tries the failed messages again; `pipehandler quarantine list` shows them.")
 
-    def _of(self, how: str) -> list[tuple[str, int]]:
-        return [(reason, number) for (each, reason), number in self.reasons.most_common() if each == how]
+    def _reasons_of(self, outcome: str) -> list[tuple[str, int]]:
+        return [(reason, number) for (name, reason), number in self.reasons.most_common() if name == outcome]
 
 
-def _show(one: Reparsed, bar: Progress, as_json: bool, dry_run: bool) -> None:
-    """One message with what changed, or would change."""
+def _show(reparsed: Reparsed, bar: Progress, as_json: bool, dry_run: bool) -> None:
+    """Print one message with what changed, or would change."""
     if as_json:
-        changes = {change.name: [change.before, change.after] for change in one.changes}
-        _echo_line({"message": one.message, "outcome": one.how, "reason": one.reason or None, "changes": changes})
+        changes = {change.name: [change.before, change.after] for change in reparsed.changes}
+        reason = reparsed.reason or None
+        line = {"message": reparsed.message, "outcome": reparsed.how, "reason": reason, "changes": changes}
+        echo_json(line, indent=None)
         return
-    reason = f": {one.reason}" if one.reason else ""
-    bar.say(cut(f"{one.message}: {'would be ' if dry_run else ''}{one.how}{reason}", 200))
-    for change in one.changes:
+    suffix = f": {reparsed.reason}" if reparsed.reason else ""
+    bar.say(shorten(f"{reparsed.message}: {'would be ' if dry_run else ''}{reparsed.how}{suffix}", 200))
+    for change in reparsed.changes:
         before, after = _differing(change.before, change.after)
         bar.say(f"  {change.name}: {before} -> {after}")
 
 
 def _differing(before: Any, after: Any) -> tuple[str, str]:
-    """Two values for one line, from where they begin to differ."""
+    """Return two values as text for one line, from the point where they begin to differ."""
     texts = [json.dumps(value, ensure_ascii=False) for value in (before, after)]
     pairs = enumerate(zip(*texts, strict=False))
-    same = next((place for place, (one, other) in pairs if one != other), min(map(len, texts)))
+    same = next((index for index, (old, new) in pairs if old != new), min(map(len, texts)))
     if same > _WIDE // 2:
         texts = ["…" + text[same - 10 :] for text in texts]
-    return cut(texts[0], _WIDE), cut(texts[1], _WIDE)
+    return shorten(texts[0], _WIDE), shorten(texts[1], _WIDE)
 
 
-def _goes_on(which: str, last: str, named: bool) -> str:
-    """How to go on after an interruption."""
+def _how_to_continue(which: str, last: str, named: bool) -> str:
+    """Return how to continue after an interruption."""
     if named or not last:
-        return "run it again to go on"
+        return "run it again to continue"
     option = {FAILED: "", OLDER: " --older", ALL: " --all"}[which]
-    return f"to go on: pipehandler reparse{option} --after {last}"
-
-
-def _echo_line(value: Any) -> None:
-    text = json.dumps(value, ensure_ascii=False)
-    click.echo(UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
+    return f"to continue: pipehandler reparse{option} --after {last}"

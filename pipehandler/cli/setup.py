@@ -1,4 +1,4 @@
-"""Commands that set it up and run it: `deliver`, `migrate`, `postfix`, `serve`."""
+"""Commands that install and run the handler: `deliver`, `migrate`, `postfix`, `serve`."""
 
 import os
 import sys
@@ -13,25 +13,25 @@ from pipehandler.settings.config import DEFAULT_SOCKET, load
 from pipehandler.store.conninfo import uri
 from pipehandler.store.migrate import migrate, plan
 
-from .command import echo_json, opened_store, told
+from .command import echo_json, opened_store, reported_errors
 
 
 @click.command("deliver", context_settings={"ignore_unknown_options": True})
 @click.argument("arguments", nargs=-1, metavar="--sender=ADDRESS [--MACRO=VALUE]... -- RECIPIENT...")
 @click.pass_context
 def deliver(context: click.Context, arguments: tuple[str, ...]) -> None:
-    """Deliver the message on stdin: what pipe(8) runs, see `pipehandler postfix`.
+    """Deliver the message on stdin. This is what pipe(8) runs; see `pipehandler postfix`.
 
-    The macros are those of pipe(8), with dashes; --config=FILE names the configuration.
+    The options are the macros of pipe(8), with dashes; --config=FILE names the configuration.
     """
     from pipehandler.fence import deliver
 
-    # As they were given: click has its own ideas about "--".
+    # The arguments as they were given, because click interprets "--" itself.
     deliver([f"--config={context.obj['config']}", *sys.argv[sys.argv.index("deliver") + 1 :]])
 
 
 @click.command("migrate")
-@click.option("--dry-run", is_flag=True, help="Print what would be done, as a script for psql.")
+@click.option("--dry-run", is_flag=True, help="Print what would be done, as a psql script.")
 @click.pass_context
 def migrate_(context: click.Context, dry_run: bool) -> None:
     """Bring the schema of the database up to date; safe to run twice, and from two hosts at once."""
@@ -47,19 +47,29 @@ def migrate_(context: click.Context, dry_run: bool) -> None:
 
 
 @click.command("postfix")
-@click.argument("file", type=click.Choice(["all", *templates.FILES]), default="all")
-@click.option("--user", default="pipehandler", show_default=True, help="The account that the handler runs as.")
+@click.argument("file", metavar="[FILE]", type=click.Choice(["all", *templates.FILES]), default="all")
+@click.option("--user", default="pipehandler", show_default=True, help="The account that runs the handler.")
 @click.option("--domain", default="example.com", show_default=True, help="The domain whose mail is stored.")
 @click.option(
     "--config-directory", default="/etc/postfix", show_default=True, help="Postfix's configuration directory."
 )
 @click.option("--socket", default=DEFAULT_SOCKET, show_default=True, help="Where `pipehandler serve` listens.")
-@click.option("--maxproc", default=20, show_default=True, help="So many messages at once; below max_connections.")
+@click.option(
+    "--maxproc",
+    default=20,
+    show_default=True,
+    help="Maximum number of messages at the same time; below PostgreSQL's max_connections.",
+)
 @click.pass_context
 def postfix_lines(context: click.Context, /, file: str, **options: Any) -> None:
-    """Print the lines for master.cf and main.cf, and units for systemd, with the paths of this installation."""
+    """Print the lines for Postfix, the units for systemd and the rules for Prometheus, with the paths of this installation.
+
+    FILE is one of these; without it, all are printed. Postfix: master.cf, main.cf, pipehandler_status_filter, pgsql-recipients.cf.
+    systemd: pipehandler.sysusers, pipehandler.tmpfiles, pipehandler.socket, pipehandler.service, pipehandler-metrics.service,
+    pipehandler-expire.service, pipehandler-expire.timer. Prometheus: pipehandler.rules.yml.
+    """
     if file in ("all", "pgsql-recipients.cf") and os.path.exists(context.obj["config"]):
-        with told():
+        with reported_errors():
             configured = load(context.obj["config"])
             options["delimiter"] = configured.recipients.delimiter
             if configured.database.conninfo:
@@ -71,19 +81,19 @@ def postfix_lines(context: click.Context, /, file: str, **options: Any) -> None:
 
 
 @click.command("serve")
-@click.option("--status", is_flag=True, help="Ask the running service how it goes.")
+@click.option("--status", is_flag=True, help="Show the counts of the running service.")
 @click.option("--json", "as_json", is_flag=True, help="With --status: a JSON object, for programs.")
 @click.pass_context
 def serve(context: click.Context, status: bool, as_json: bool) -> None:
-    """Run the resident workers, which deliver without the cost of a start.
+    """Run the resident workers, which deliver without the cost of starting a process.
 
-    SIGTERM ends it when what is under way is finished; SIGHUP reads the configuration again. Without it every message is
-    delivered cold.
+    SIGTERM stops it after the messages in progress; SIGHUP reads the configuration again. Without the service, every message is
+    delivered by a separate process.
     """
-    with told():
+    with reported_errors():
         config = load(context.obj["config"])
         if not status:
-            from pipehandler.workers.service import serve  # and with it all that a delivery needs
+            from pipehandler.workers.service import serve  # loads all that a delivery needs
 
             serve(context.obj["config"], config)
             return

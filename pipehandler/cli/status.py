@@ -1,4 +1,4 @@
-"""The command `status`: how it goes, for a person."""
+"""The command `status`: the status of this mail host, for operators."""
 
 import time
 
@@ -6,48 +6,48 @@ import click
 
 from pipehandler.cli.terminal import safe
 from pipehandler.monitor.journal_totals import JournalError, records
-from pipehandler.monitor.snapshot import observe
+from pipehandler.monitor.snapshot import take_snapshot
 from pipehandler.monitor.status import DAY, Status, status
 from pipehandler.postfix.postconf import DEFAULT_DIRECTORY
 from pipehandler.settings.config import load
 
-from .command import echo_json, told
+from .command import echo_json, reported_errors
 from .status_text import as_json, lines
 
-_SECONDS = 2.0  # between two pictures
+_INTERVAL = 2.0  # seconds
 
 
 @click.command("status")
-@click.option("--watch", is_flag=True, help="Show it again and again, until Ctrl-C.")
+@click.option("--watch", is_flag=True, help="Refresh it every two seconds, until Ctrl-C.")
 @click.option("--json", "as_json_", is_flag=True, help="A JSON object, for programs.")
 @click.option(
     "--config-directory", default=DEFAULT_DIRECTORY, show_default=True, help="Postfix's configuration directory."
 )
 @click.pass_context
 def status_(context: click.Context, watch: bool, as_json_: bool, config_directory: str) -> None:
-    """How it goes on this mail host: what became of the last messages, what stands in the way, what to do."""
+    """Show the status of this mail host: outcomes of the last hour and day, current problems, and what to do about them."""
     if watch and as_json_:
-        raise click.UsageError("--watch is for people, --json for programs; give one of them")
+        raise click.UsageError("--watch and --json exclude each other")
     while True:
-        with told():
-            shown = _status(context, config_directory)
+        with reported_errors():
+            current = _status(context, config_directory)
         if as_json_:
-            echo_json(as_json(shown))
+            echo_json(as_json(current))
             return
-        text = safe("\n".join(lines(shown)))
+        text = safe("\n".join(lines(current)))
         if not watch:
             click.echo(text)
             return
         click.clear()
-        click.echo(f"{time.strftime('%H:%M:%S')}, again every {_SECONDS:g} s; Ctrl-C ends it\n\n{text}")
-        time.sleep(_SECONDS)
+        click.echo(f"{time.strftime('%H:%M:%S')}, refreshed every {_INTERVAL:g} s; Ctrl-C ends it\n\n{text}")
+        time.sleep(_INTERVAL)
 
 
 def _status(context: click.Context, config_directory: str) -> Status:
     config = load(context.obj["config"])
-    seen = observe(config, context.obj["conninfo"], config_directory)
+    snapshot = take_snapshot(config, context.obj["conninfo"], config_directory)
     try:
-        found = records(config.state.directory, DAY)
+        last_day = records(config.state.directory, DAY)
     except JournalError:
-        found = []  # the observation says why
-    return status(found, seen)
+        last_day = []  # the snapshot says why
+    return status(last_day, snapshot)

@@ -1,4 +1,4 @@
-"""The status of a mail host as text for people, and as JSON for programs."""
+"""The status of a mail host as text for operators, and as JSON for programs."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -8,16 +8,16 @@ from typing import Any
 from pipehandler.mail.sysexits import EX_OK
 from pipehandler.monitor.status import STATUSES, Status
 
-from .terminal import cut, table
+from .terminal import shorten, table
 
 _BARS = "·▁▂▃▄▅▆▇█"
 _REASONS = 3
-_OVERDUE = 600  # seconds after which what has expired should have been removed
+_OVERDUE = 600  # seconds after which expired mail should have been removed
 
 
 def lines(status: Status) -> Iterator[str]:
-    """The status as text, with no more than 100 columns where that can be."""
-    seen = status.seen
+    """Yield the status as text, in at most 100 columns where possible."""
+    snapshot = status.snapshot
     if status.counts:
         yield table(
             ["ATTEMPTS", "STATUS", "HOUR", "BY 5 MINUTES", "DAY", "BY HOURS"],
@@ -26,85 +26,86 @@ def lines(status: Status) -> Iterator[str]:
                 for outcome, (hour, day) in status.counts.items()
             ],
         )
-    elif seen.tally:
-        yield "no attempt at a message in the last day"
+    elif snapshot.journal:
+        yield "no delivery attempts in the last day"
     yield ""
     for name, text in _about(status):
         yield f"{name + ':' if name else '':<12}{text}"
     if status.failures:
         yield ""
-        yield "WHAT WENT WRONG LAST"
+        yield "LAST FAILURES"
     for failure in status.failures:
-        what = " ".join(filter(None, [failure.outcome, failure.sqlstate]))
+        kind = " ".join(filter(None, [failure.outcome, failure.sqlstate]))
         queue_id = f", queue id {failure.queue_id}" if failure.queue_id else ""
-        yield f"{what}: {failure.hour} in the last hour, {failure.day} in the day, last {_time(failure.last)}{queue_id}"
+        yield f"{kind}: {failure.hour} in the last hour, {failure.day} in the last day, last {_time(failure.last)}{queue_id}"
         if failure.reason:
-            yield f"    {cut(failure.reason, 160)}"
-        yield f"    -> {failure.way_out}"
+            yield f"    {shorten(failure.reason, 160)}"
+        yield f"    -> {failure.hint}"
 
 
 def _about(status: Status) -> Iterator[tuple[str, str]]:
-    """Everything but the attempts: a name and what is to be said."""
-    seen, reasons = status.seen, status.seen.reasons
-    if seen.tally is None:
+    """Yield everything but the attempts, as pairs of a name and a text."""
+    snapshot, reasons = status.snapshot, status.snapshot.reasons
+    if snapshot.journal is None:
         yield "Journal", f"not readable: {reasons['journal']}"
     else:
-        last = max((each.last for each in seen.tally.exits if each.status == EX_OK), default=None)
+        last = max((exits.last for exits in snapshot.journal.exits if exits.status == EX_OK), default=None)
         yield "Delivered", f"last {_time(last)}" if last else "nothing yet"
-        if seen.tally.under_way:
-            yield "Under way", f"{seen.tally.under_way} deliveries"
-    if seen.health is None:
+        if snapshot.journal.under_way:
+            yield "Under way", f"{snapshot.journal.under_way} deliveries"
+    if snapshot.health is None:
         yield "Database", f"DOWN: {reasons['database']}"
     else:
-        version = seen.health.schema_version
+        version = snapshot.health.schema_version
         old = (
             ""
-            if version == seen.schema_expected
-            else f", but {seen.schema_expected} is expected: `pipehandler migrate`"
+            if version == snapshot.schema_expected
+            else f", but {snapshot.schema_expected} is expected: `pipehandler migrate`"
         )
         yield "Database", f"up, schema {version}{old}"
-        oldest = seen.health.oldest_quarantined
-        many = f"{seen.health.quarantined}, the oldest of {_time(oldest.timestamp())}" if oldest else "empty"
-        yield "Quarantine", f"{many}: `pipehandler quarantine list`" if oldest else many
-        expired = seen.health.oldest_expired
+        oldest = snapshot.health.oldest_quarantined
+        since = f"{snapshot.health.quarantined}, the oldest from {_time(oldest.timestamp())}" if oldest else "empty"
+        yield "Quarantine", f"{since}: `pipehandler quarantine list`" if oldest else since
+        expired = snapshot.health.oldest_expired
         if expired and status.now - expired.timestamp() > _OVERDUE:
-            yield "Expired", f"not removed since {_time(expired.timestamp())}: does `pipehandler expire` run?"
-    if seen.outage:
+            yield "Expired", f"not removed since {_time(expired.timestamp())}: is `pipehandler expire` running?"
+    if snapshot.outage:
         yield "Outage", "deliveries found the database down, and none has succeeded since"
-    if seen.queue is None:
-        yield "Queue", f"not known: {reasons['queue']}"
+    if snapshot.queue is None:
+        yield "Queue", f"unknown: {reasons['queue']}"
     else:
-        each = [
-            f"{queued.messages} {name}, the oldest of {_time(queued.oldest)}" for name, queued in seen.queue.items()
+        queues = [
+            f"{queued.messages} {name}, the oldest from {_time(queued.oldest)}"
+            for name, queued in snapshot.queue.items()
         ]
-        yield "Queue", "; ".join(each) or "empty"
-        often = Counter[str]()
-        for queued in seen.queue.values():
-            often.update(queued.reasons)
-        for reason, messages in often.most_common(_REASONS):
-            yield "", f"{messages} wait: {cut(reason, 120)}"
-    if seen.service is None:
+        yield "Queue", "; ".join(queues) or "empty"
+        delays = Counter[str]()
+        for queued in snapshot.queue.values():
+            delays.update(queued.reasons)
+        for reason, messages in delays.most_common(_REASONS):
+            yield "", f"{messages} waiting: {shorten(reason, 120)}"
+    if snapshot.service is None:
         yield "Workers", "none: every message is delivered cold"
     else:
-        told = seen.service
+        counts = snapshot.service
         yield (
             "Workers",
             (
-                f"{told['busy']} of {told['workers']} busy, {told['waiting']} messages waiting;"
-                f" {told['replaced']} replaced, {told['died']} died since the start"
+                f"{counts['busy']} of {counts['workers']} busy, {counts['waiting']} messages waiting;"
+                f" {counts['replaced']} replaced, {counts['died']} died since the start"
             ),
         )
 
 
 def bars(counts: Sequence[int]) -> str:
-    """Small bars, the highest for the greatest count; a count that is not 0 is never invisible."""
-    most = max(counts, default=0) or 1
-    return "".join(_BARS[-(-count * (len(_BARS) - 1) // most)] for count in counts)
+    """Return one bar for each count, the full height for the largest; a count above 0 is always visible."""
+    largest = max(counts, default=0) or 1
+    return "".join(_BARS[-(-count * (len(_BARS) - 1) // largest)] for count in counts)
 
 
 def as_json(status: Status) -> dict[str, Any]:
-    """The same for programs."""
-    seen = status.seen
+    """Return the status as a JSON object."""
+    snapshot = status.snapshot
     return {
         "time": datetime.fromtimestamp(status.now, UTC),
         "attempts": {
@@ -120,13 +121,15 @@ def as_json(status: Status) -> dict[str, Any]:
         "failures": [
             {**failure._asdict(), "last": datetime.fromtimestamp(failure.last, UTC)} for failure in status.failures
         ],
-        "under_way": seen.tally.under_way if seen.tally else None,
-        "database": seen.health._asdict() if seen.health else None,
-        "schema_expected": seen.schema_expected,
-        "outage": seen.outage,
-        "queue": {name: queued._asdict() for name, queued in seen.queue.items()} if seen.queue is not None else None,
-        "service": seen.service,
-        "reasons": seen.reasons,
+        "under_way": snapshot.journal.under_way if snapshot.journal else None,
+        "database": snapshot.health._asdict() if snapshot.health else None,
+        "schema_expected": snapshot.schema_expected,
+        "outage": snapshot.outage,
+        "queue": {name: queued._asdict() for name, queued in snapshot.queue.items()}
+        if snapshot.queue is not None
+        else None,
+        "service": snapshot.service,
+        "reasons": snapshot.reasons,
     }
 
 

@@ -1,21 +1,27 @@
-"""Text for a person's terminal: tables whose columns line up, and nothing in them that a terminal would obey."""
+"""Text for a terminal: tables with aligned columns, free of control sequences.
+
+Widths come from unicodedata. The library wcwidth differs only for emoji sequences, about which terminals do not agree either, and
+would be one more compiled dependency.
+"""
 
 import re
 import unicodedata
 from collections.abc import Sequence
 
-# Mail may hold escape sequences, and characters that turn the direction of a line around.
+# Mail may hold escape sequences, and characters that reverse the direction of a line.
 UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 def safe(text: str) -> str:
-    """`text` with every control character but line feed and tab replaced."""
+    """Replace every control character except line feed and tab."""
     return UNSAFE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def width(text: str) -> int:
-    """How many columns a terminal needs for `text`."""
-    return sum(map(_columns, text))
+    """Return the number of columns that `text` takes on a terminal."""
+    return sum(
+        map(_columns, unicodedata.normalize("NFC", text))
+    )  # decomposed Hangul takes the columns of its syllables
 
 
 def _columns(char: str) -> int:
@@ -24,8 +30,8 @@ def _columns(char: str) -> int:
     return 2 if unicodedata.east_asian_width(char) in "WF" else 1
 
 
-def cut(text: str, columns: int) -> str:
-    """`text` on one line, shortened to `columns`."""
+def shorten(text: str, columns: int) -> str:
+    """Return `text` on one line of at most `columns` columns."""
     text = " ".join(safe(text[: 8 * columns]).split())
     if width(text) <= columns:
         return text
@@ -35,10 +41,10 @@ def cut(text: str, columns: int) -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]], widest: int = 40) -> str:
-    """A table with a head line; no column is wider than `widest`, and columns of numbers stand on the right."""
+    """Return a table with a header line; no column is wider than `widest`, and columns of numbers are right-aligned."""
     columns = []
     for name, values in zip(head, zip(*rows, strict=True), strict=True):
-        cells = [name, *("" if value is None else cut(str(value), widest) for value in values)]
+        cells = [name, *("" if value is None else shorten(str(value), widest) for value in values)]
         widest_cell = max(map(width, cells))
         right = all(isinstance(value, int) for value in values)
         padding = [" " * (widest_cell - width(cell)) for cell in cells]

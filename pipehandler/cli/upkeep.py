@@ -1,4 +1,4 @@
-"""What the commands share for which not every role has the right: a word about it, and progress on a terminal."""
+"""What the commands share that need more rights than reading: hints about missing rights, and progress on a terminal."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -9,25 +9,24 @@ import click
 from pipehandler.mail.sysexits import EX_UNAVAILABLE
 from pipehandler.store.connection import Store
 from pipehandler.store.errors import StoreError, hint
+from pipehandler.store.roles import MAINTENANCE
 
 from .command import Failure, opened_store
 
 INTERRUPTED = 130
-"""The exit status after Ctrl-C, as shells have it."""
-
-_UPKEEP = "pipehandler_upkeep"
+"""The exit status after Ctrl-C, as shells report it."""
 
 
 @contextmanager
 def opened_for_upkeep(context: click.Context) -> Iterator[Store]:
-    """The store that the options name, for a role that may change it."""
+    """Open the store that the options name, for a command that changes it; errors about rights get a hint."""
     with opened_store(context) as store, hinted():
         yield store
 
 
 @contextmanager
-def hinted(group: str = _UPKEEP) -> Iterator[None]:
-    """Say what to do about an error of the database, where that is known. group: the role that has the right."""
+def hinted(group: str = MAINTENANCE) -> Iterator[None]:
+    """Add a hint to an error of the database, if there is one. group: the role that has the right."""
     try:
         yield
     except StoreError as error:
@@ -36,13 +35,13 @@ def hinted(group: str = _UPKEEP) -> Iterator[None]:
         raise
 
 
-def hint_for(sqlstate: str, group: str = _UPKEEP) -> str:
-    """What to do about an error of the database, where that is known. group: the role that has the right."""
+def hint_for(sqlstate: str, group: str = MAINTENANCE) -> str:
+    """Return what to do about an error of the database; "" if unknown. group: the role that has the right."""
     return hint(sqlstate, f"{group} (database.admin_conninfo)")
 
 
 class Progress:
-    """Lines as they come, and below them a bar, if there is one."""
+    """Lines of output, and a progress bar below them, if there is one."""
 
     def __init__(self, advance: Callable[[int], object] | None = None) -> None:
         self._advance = advance
@@ -50,19 +49,19 @@ class Progress:
     def say(self, line: str) -> None:
         """Print a line."""
         if self._advance:
-            click.echo("\r\x1b[K", nl=False, err=True)  # the line is where the bar was
+            click.echo("\r\x1b[K", nl=False, err=True)  # clear the bar, whose place the line takes
         click.echo(line)
 
     def advance(self, steps: int = 1) -> None:
-        """So much more is done."""
+        """Advance the bar."""
         if self._advance:
             self._advance(steps)
 
 
 @contextmanager
-def progress(length: Callable[[], int], wanted: bool = True) -> Iterator[Progress]:
-    """A bar of `length` steps on stderr, if that is a terminal."""
-    if not (wanted and sys.stderr.isatty()):
+def progress(length: Callable[[], int], enabled: bool = True) -> Iterator[Progress]:
+    """Show a bar of `length` steps on stderr, if that is a terminal."""
+    if not (enabled and sys.stderr.isatty()):
         yield Progress()
         return
     with click.progressbar(length=length(), file=sys.stderr) as bar:

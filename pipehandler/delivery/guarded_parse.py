@@ -38,7 +38,7 @@ def guarded_parse(raw: bytes, message: str, config: Config, deadline: Deadline, 
     `isolate`: let a child process try first, as for a message whose last attempt died while it was parsed.
     Raises TimeUp when the delivery's time is over, and OSError, ImportError or LookupError of a broken installation.
     """
-    seconds = config.limits.parse_seconds
+    seconds = config.limits.parse_timeout
     trusted = tuple(map(str.lower, config.authentication.trusted_authserv_ids))
 
     def work() -> ParsedMessage:

@@ -133,7 +133,7 @@ def _choice(which: str, after: str | None) -> dict[str, str | None]:
 def _parse(raw: bytes, message: str, config: Config, isolate: bool) -> ParsedMessage:
     with limits.temporarily(config.limits):
         # Time for a child that tries first, and for the parser, with a margin so that the step always ends before the deadline.
-        deadline = Deadline(3 * config.limits.parse_seconds, time.monotonic())
+        deadline = Deadline(3 * config.limits.parse_timeout, time.monotonic())
         return guarded_parse(raw, message, config, deadline, isolate).message
 
 

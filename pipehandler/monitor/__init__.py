@@ -1,1 +1,1 @@
-"""The present state of this mail host, for people and for Prometheus."""
+"""The current status of this mail host, for operators and for Prometheus."""

@@ -1,7 +1,11 @@
-"""The scrape endpoint: an HTTP server that gathers the metrics anew for each GET /metrics.
+"""The scrape endpoint: an HTTP server that collects the metrics for each GET /metrics.
 
-A few scrapes may be going on at the same time; what is more is sent away, so that nobody can make many connections to the
-database. One that fails is a 500, and the next one is tried as if nothing had been.
+At most a few scrapes run at the same time; further ones get a 503, so that scraping cannot use up the connections of the
+database. A scrape that fails gets a 500, and the next one is tried again.
+
+Why not prometheus_client.start_http_server, with a lock in the collector: its requests would queue for the lock past the ten
+seconds that Prometheus waits, it keeps a silent client's thread forever, answers on every path, looks up the name of its address
+in the DNS before it listens, and drops the scrapes in progress on SIGTERM.
 """
 
 import signal
@@ -15,84 +19,84 @@ from socketserver import TCPServer
 
 from ..runtime import systemd
 
-_AT_ONCE = 4
-_PATIENCE = 10  # seconds for a visitor who says nothing, or does not take the answer
+_MAX_SCRAPES = 4
+_CLIENT_TIMEOUT = 10  # seconds for a client to send its request, or to take the answer
 _TEXT = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class ListenError(Exception):
-    """Nobody can listen at the address; the text says why and what to do."""
+    """The address cannot be listened on; the text says why and what to do."""
 
 
 class Endpoint(ThreadingHTTPServer):
-    """An endpoint that listens at `host` (a name or an address of either kind) and `port` from now on.
+    """An endpoint that listens on `host` (a name, an IPv4 or an IPv6 address) and `port` as soon as it is created.
 
-    Raises ListenError. gather: makes the whole answer to a scrape.
+    collect: returns the whole answer to a scrape. Raises ListenError.
     """
 
-    daemon_threads = True  # a visitor who has not asked yet does not keep it from ending
+    daemon_threads = True  # a client that has not sent a request does not delay the end
 
-    def __init__(self, host: str, port: int, gather: Callable[[], bytes]) -> None:
-        self.gather = gather
-        self.room = threading.BoundedSemaphore(_AT_ONCE)
+    def __init__(self, host: str, port: int, collect: Callable[[], bytes]) -> None:
+        self.collect = collect
+        self.slots = threading.BoundedSemaphore(_MAX_SCRAPES)
         try:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-            self.address_family, _, _, _, address = found[0]
-            super().__init__(address[:2], _Scrape)  # type: ignore[arg-type] # typeshed knows no flow labels
-        except (OSError, UnicodeError) as error:  # the latter for a host that can be no name
-            reason = getattr(error, "strerror", "no host name")
+            addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            self.address_family, _, _, _, address = addresses[0]
+            super().__init__(address[:2], _Scrape)  # type: ignore[arg-type] # typeshed has no flow labels
+        except (OSError, UnicodeError) as error:  # the latter for a host that cannot be a name
+            reason = getattr(error, "strerror", "not a host name")
             raise ListenError(f"{host}, port {port}: {reason}; --listen needs a free port of this host") from error
 
     def server_bind(self) -> None:
-        """Bind the socket, without asking the DNS for our name."""
+        """Bind the socket, without looking up our name in the DNS."""
         TCPServer.server_bind(self)
         self.server_name, self.server_port = self.server_address[:2]  # type: ignore[assignment] # as HTTPServer has it
 
     def run(self) -> None:
-        """Answer until SIGTERM or SIGINT, and until what is then under way is answered."""
+        """Serve until SIGTERM or SIGINT, then finish the scrapes in progress."""
 
         def stop(*_: object) -> None:
-            threading.Thread(target=self.shutdown).start()  # it waits for the loop that was interrupted here
+            threading.Thread(target=self.shutdown).start()  # shutdown waits for the loop that the signal interrupted
 
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, stop)
         systemd.notify("READY=1")
         with self:
             self.serve_forever(poll_interval=0.2)
-        for _ in range(_AT_ONCE):
-            self.room.acquire(timeout=_PATIENCE)
+        for _ in range(_MAX_SCRAPES):
+            self.slots.acquire(timeout=_CLIENT_TIMEOUT)
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A visitor who left before the answer is nobody's trouble."""
+        """Log an error, unless it is a client that left before the answer."""
         if not isinstance(sys.exception(), OSError):
             traceback.print_exc()
 
 
 class _Scrape(BaseHTTPRequestHandler):
-    """One visit."""
+    """One request."""
 
     server: Endpoint
-    timeout = _PATIENCE
+    timeout = _CLIENT_TIMEOUT
 
     def do_GET(self) -> None:
-        """The metrics."""
+        """Answer with the metrics."""
         if self.path.partition("?")[0] != "/metrics":
-            self.send_error(404, "Only /metrics is here")
+            self.send_error(404, "The only path is /metrics")
             return
-        if not self.server.room.acquire(blocking=False):
-            self.send_error(503, "Too many scrapes at once")
+        if not self.server.slots.acquire(blocking=False):
+            self.send_error(503, "Too many scrapes at the same time")
             return
         try:
             self._answer()
         finally:
-            self.server.room.release()
+            self.server.slots.release()
 
     def _answer(self) -> None:
         try:
-            answer = self.server.gather()
+            answer = self.server.collect()
         except Exception:  # noqa: BLE001 # one failed scrape must not end the endpoint
             traceback.print_exc()
-            self.send_error(500, "The metrics could not be gathered; the log says why")
+            self.send_error(500, "The metrics could not be collected; the log says why")
             return
         self.send_response(200)
         self.send_header("Content-Type", _TEXT)
@@ -101,8 +105,8 @@ class _Scrape(BaseHTTPRequestHandler):
         self.wfile.write(answer)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 # as the base class has it
-        """A visit is not worth a line."""
+        """Do not log requests."""
 
     def version_string(self) -> str:
-        """What the field Server says; which Python this is concerns nobody."""
+        """Return the Server field, without the version of Python."""
         return "pipehandler"

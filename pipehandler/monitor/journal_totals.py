@@ -1,6 +1,7 @@
-"""Reading the journal: what its records and totals add up to.
+"""Read the journal: the totals of all attempts, and the records of the last days.
 
-An attempt without an end is under way as long as its process lives and has begun no other; otherwise it was killed.
+An attempt that has no end is under way as long as its process lives and has begun no other attempt; otherwise it was killed.
+The columns `way` and `action` hold what is called mode and outcome everywhere else (see record/journal.py).
 """
 
 import os
@@ -16,10 +17,8 @@ from ..runtime.process import process
 from ..runtime.stopwatch import PHASES
 
 _TICKS = os.sysconf("SC_CLK_TCK")
-
-
 _RECENT = 1_800.0  # seconds; longer than any attempt lasts
-_MOMENT = 0.2
+_SETTLING = 0.2  # seconds within which the supervisor records the end of a worker
 
 
 class JournalError(Exception):
@@ -27,8 +26,11 @@ class JournalError(Exception):
 
 
 class Exits(NamedTuple):
-    """How many attempts ended in one way since the journal was begun. status: None where they were killed. octets: of the
-    messages that were read. last: when the last of them ended, in seconds since 1970."""
+    """The number of attempts that ended alike since the journal was created.
+
+    status: None if they were killed. octets: the total size of the messages that were read. last: the time at which the last of
+    them ended, in seconds since 1970.
+    """
 
     ingress: str
     mode: str
@@ -40,7 +42,7 @@ class Exits(NamedTuple):
 
 
 class Duration(NamedTuple):
-    """How long one phase took. counts: for each of journal.BOUNDS, how many attempts took no longer."""
+    """How long one phase took. counts: for each of journal.BOUNDS, the number of attempts that took no longer."""
 
     mode: str
     phase: str
@@ -49,7 +51,7 @@ class Duration(NamedTuple):
 
 
 class Record(NamedTuple):
-    """One attempt of the last days. began: seconds since 1970; status: None where it was killed; seconds: for each phase."""
+    """One attempt of the last days. began: seconds since 1970; status: None if it was killed; seconds: for each phase."""
 
     began: float
     ingress: str
@@ -65,18 +67,18 @@ class Record(NamedTuple):
     seconds: dict[str, float]
 
 
-class Tally(NamedTuple):
-    """What the journal says of all time: exits and durations; under_way: attempts that have not ended yet."""
+class JournalTotals(NamedTuple):
+    """Exits and durations since the journal was created. under_way: the number of attempts that have not ended yet."""
 
     exits: list[Exits]
     durations: list[Duration]
     under_way: int
 
 
-def tally(directory: str) -> Tally:
+def totals(directory: str) -> JournalTotals:
     """Add up the journal in the state directory. Raises JournalError."""
     with _opened(directory) as database:
-        database.execute("BEGIN")  # one picture: records become totals when they go
+        database.execute("BEGIN")  # one snapshot, because old records are moved into the totals
         exits: list[Exits] = []
         for row in database.execute("SELECT * FROM total ORDER BY 1, 2, 3, 4"):
             exits = _added(exits, _exits(*row))
@@ -85,13 +87,13 @@ def tally(directory: str) -> Tally:
         database.execute("COMMIT")
         killed = _killed(database, incomplete)
     for ingress, mode in sorted({(row["ingress"], row["way"]) for row in killed}):
-        own = [row["began"] for row in killed if (row["ingress"], row["way"]) == (ingress, mode)]
-        exits = _added(exits, Exits(ingress, mode, None, KILLED, len(own), 0, max(own)))
-    return Tally(exits, durations, sum(each["alive"] for each in incomplete))
+        begins = [row["began"] for row in killed if (row["ingress"], row["way"]) == (ingress, mode)]
+        exits = _added(exits, Exits(ingress, mode, None, KILLED, len(begins), 0, max(begins)))
+    return JournalTotals(exits, durations, sum(row["alive"] for row in incomplete))
 
 
 def records(directory: str, seconds: float) -> list[Record]:
-    """The attempts that began in the last `seconds` and are over, oldest first. Raises JournalError."""
+    """Return the attempts that began in the last `seconds` and have ended, oldest first. Raises JournalError."""
     with _opened(directory) as database:
         killed = {row["id"] for row in _killed(database, _incomplete(database))}
         rows = database.execute("SELECT * FROM attempt WHERE began > ? ORDER BY began, id", (time.time() - seconds,))
@@ -103,7 +105,7 @@ def _opened(directory: str) -> Iterator[sqlite3.Connection]:
     path = Path(directory, NAME).absolute()
     try:
         if not path.exists():
-            raise JournalError(f"{path}: there is no journal; it begins with the first attempt at a message")
+            raise JournalError(f"{path}: there is no journal yet; the first delivery creates it")
         database = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=2)
         database.row_factory = sqlite3.Row
         try:
@@ -113,13 +115,13 @@ def _opened(directory: str) -> Iterator[sqlite3.Connection]:
     except (sqlite3.Error, OSError) as error:
         text = error.strerror if isinstance(error, OSError) else str(error)
         raise JournalError(
-            f"{path}: {text}; root and the account of the transport may read it, and a broken one is replaced"
-            " by the next attempt"
+            f"{path}: {text}; run this as root or as the account of the transport; a broken journal is replaced"
+            " by the next delivery"
         ) from error
 
 
 def _incomplete(database: sqlite3.Connection) -> list[dict[str, Any]]:
-    """The attempts without an end, and whether each is still alive."""
+    """Return the attempts without an end, each with the key "alive": whether it is still under way."""
     rows = database.execute(
         "SELECT id, began, pid, ingress, way FROM attempt WHERE status IS NULL ORDER BY id"
     ).fetchall()
@@ -132,16 +134,16 @@ def _incomplete(database: sqlite3.Connection) -> list[dict[str, Any]]:
 
 
 def _killed(database: sqlite3.Connection, incomplete: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Those of the incomplete attempts that were killed, and did not come to their end while we looked at them."""
-    dead = [each for each in incomplete if not each["alive"]]
-    if any(time.time() - each["began"] < _RECENT for each in dead):
-        time.sleep(_MOMENT)  # the supervisor may be about to write down how a worker ended
+    """Return those of the incomplete attempts that were killed, without those that ended while we looked."""
+    dead = [row for row in incomplete if not row["alive"]]
+    if any(time.time() - row["began"] < _RECENT for row in dead):
+        time.sleep(_SETTLING)
     statement = "SELECT count(*) FROM attempt WHERE id = ? AND status IS NOT NULL"
-    return [each for each in dead if not database.execute(statement, (each["id"],)).fetchone()[0]]
+    return [row for row in dead if not database.execute(statement, (row["id"],)).fetchone()[0]]
 
 
 def _alive(pid: int, began: float) -> bool:
-    """Whether the process that began then is still there, and not another one with its number."""
+    """Return whether the process that made the attempt still exists, and is not a later one with the same number."""
     found = process(pid)
     if found is None or found.state in b"ZX":
         return False
@@ -154,28 +156,28 @@ def _exits(ingress: str, mode: str, status: int, outcome: str, attempts: int, oc
 
 
 def _outcome(action: str | None) -> str:
-    """The outcome in the column `action`; 0.1 wrote `cut` for what is called `truncated` now."""
+    """Return the outcome in the column `action`; 0.1.0 wrote `cut` for what is now called `truncated`."""
     return "truncated" if action == "cut" else action or KILLED
 
 
 def _added(exits: list[Exits], more: Exits) -> list[Exits]:
-    """The list with what is the same way to end added up."""
-    same = [each for each in exits if each[:4] == more[:4]]
-    for each in same:
-        attempts, octets = each.attempts + more.attempts, each.octets + more.octets
-        more = more._replace(attempts=attempts, octets=octets, last=max(each.last, more.last))
-    return [each for each in exits if each not in same] + [more]
+    """Return the list with `more` added to the entry that ended alike, or appended."""
+    same = [entry for entry in exits if entry[:4] == more[:4]]
+    for entry in same:
+        attempts, octets = entry.attempts + more.attempts, entry.octets + more.octets
+        more = more._replace(attempts=attempts, octets=octets, last=max(entry.last, more.last))
+    return [entry for entry in exits if entry not in same] + [more]
 
 
 def _durations(rows: list[sqlite3.Row]) -> list[Duration]:
-    found = []
+    durations = []
     for mode in dict.fromkeys(row["way"] for row in rows):
         for phase in PHASES:
-            own = [row for row in rows if (row["way"], row["phase"]) == (mode, phase)]
-            if own:
-                counts = tuple(sum(row["attempts"] for row in own if row["bound"] <= bound) for bound in BOUNDS)
-                found.append(Duration(mode, phase, counts, sum(row["seconds"] for row in own)))
-    return found
+            buckets = [row for row in rows if (row["way"], row["phase"]) == (mode, phase)]
+            if buckets:
+                counts = tuple(sum(row["attempts"] for row in buckets if row["bound"] <= bound) for bound in BOUNDS)
+                durations.append(Duration(mode, phase, counts, sum(row["seconds"] for row in buckets)))
+    return durations
 
 
 def _record(row: sqlite3.Row) -> Record:

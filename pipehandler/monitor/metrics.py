@@ -1,8 +1,8 @@
-"""What was observed, as metrics for Prometheus: the only module that knows prometheus_client.
+"""Turn a snapshot into metrics for Prometheus; the only module that uses prometheus_client.
 
-METRICS is the list of them: names and units follow Prometheus' conventions, and docs/monitoring.md shows the same list. A source that did
-not answer leaves its metrics out (a number that is not known is not 0), and its `_up` metric says so. What answers has all its
-series from the start, so that the first event of a kind is seen as an increase.
+METRICS lists them. Names and units follow Prometheus's conventions, and the docs show the same list. A source that does not
+answer has no metrics (an unknown number is not 0), and its `_up` metric is 0. A source that answers has all its series from the
+start, so that the first event of a kind shows as an increase.
 """
 
 from collections import Counter
@@ -21,8 +21,8 @@ from ..mail.sysexits import EX_OK, NAMES
 from ..postfix.postqueue import QUEUES
 from ..record.journal import BOUNDS, KILLED
 from ..runtime.stopwatch import PHASES
-from .journal_totals import Exits, Tally
-from .snapshot import Observation
+from .journal_totals import Exits, JournalTotals
+from .snapshot import Snapshot
 
 _Values = dict[tuple[str, ...], float]
 
@@ -30,7 +30,7 @@ _INGRESS, _MODES = "pipe", ("cold", "resident")
 
 
 class Described(NamedTuple):
-    """One metric: its name, its type as Prometheus calls it, its labels, and its meaning for people."""
+    """One metric: its name, its type in Prometheus's terms, its labels, and its help text."""
 
     name: str
     kind: str
@@ -45,53 +45,56 @@ METRICS = {
             "pipehandler_exits_total",
             "counter",
             ("ingress", "mode", "status", "name", "outcome"),
-            "Attempts at a message that ended, by exit status, its name in sysexits.h, and outcome;"
+            "Attempts to deliver a message that have ended, by exit status, its name in sysexits.h, and outcome;"
             " killed: without a status.",
         ),
         Described(
-            "pipehandler_received_bytes_total", "counter", ("ingress", "mode"), "Bytes of messages that were read."
+            "pipehandler_received_bytes_total", "counter", ("ingress", "mode"), "Bytes of the messages that were read."
         ),
-        Described("pipehandler_duplicates_total", "counter", (), "Attempts that found their message stored before."),
+        Described("pipehandler_duplicates_total", "counter", (), "Attempts whose message had been stored already."),
         Described(
             "pipehandler_outage_refusals_total",
             "counter",
             (),
-            "Attempts that were deferred at once because the outage breaker was open.",
+            "Attempts that were deferred at once because the circuit breaker was open.",
         ),
         Described(
             "pipehandler_phase_duration_seconds",
             "histogram",
             ("mode", "phase"),
-            "How long each phase of an attempt took.",
+            "Duration of each phase of an attempt.",
         ),
-        Described("pipehandler_attempts_under_way", "gauge", (), "Attempts that have begun and not ended."),
+        Described("pipehandler_attempts_under_way", "gauge", (), "Attempts that have begun and not yet ended."),
         Described(
             "pipehandler_last_success_timestamp_seconds",
             "gauge",
             (),
-            "When an attempt last ended with status 0; absent if none has.",
+            "Time at which an attempt last ended with status 0; absent if none has.",
         ),
         Described(
-            "pipehandler_outage", "gauge", (), "1 while the outage breaker is open: the database was found down."
+            "pipehandler_outage",
+            "gauge",
+            (),
+            "1 while the circuit breaker is open: a delivery found the database down.",
         ),
         Described("pipehandler_journal_up", "gauge", (), "Whether the journal could be read (1) or not (0)."),
         Described("pipehandler_database_up", "gauge", (), "Whether the database answered (1) or not (0)."),
-        Described("pipehandler_schema_version", "gauge", (), "The number of the newest migration in the database."),
+        Described("pipehandler_schema_version", "gauge", (), "Number of the newest migration in the database."),
         Described(
-            "pipehandler_schema_version_expected", "gauge", (), "The number of the newest migration of this program."
+            "pipehandler_schema_version_expected", "gauge", (), "Number of the newest migration of this program."
         ),
         Described("pipehandler_quarantine_messages", "gauge", (), "Messages that are stored without being parsed."),
         Described(
             "pipehandler_quarantine_oldest_timestamp_seconds",
             "gauge",
             (),
-            "When the oldest message in quarantine was received; absent if there is none.",
+            "Time at which the oldest message in quarantine was received; absent if there is none.",
         ),
         Described(
             "pipehandler_expired_oldest_timestamp_seconds",
             "gauge",
             (),
-            "Since when something has expired that was not removed yet; absent if there is nothing.",
+            "Time at which the oldest mail or lease expired that has not been removed yet; absent if there is none.",
         ),
         Described(
             "pipehandler_service_up", "gauge", (), "Whether the resident workers' service answered (1) or not (0)."
@@ -102,7 +105,7 @@ METRICS = {
             "pipehandler_workers_replaced_total",
             "counter",
             ("reason",),
-            "Workers that were replaced: spent (serve.messages, serve.growth, or a fault) or died.",
+            "Workers that were replaced because they were spent (serve.max_messages, serve.max_growth, or a fault) or died.",
         ),
         Described(
             "pipehandler_service_congested_total",
@@ -114,7 +117,7 @@ METRICS = {
             "pipehandler_service_sent_back_total",
             "counter",
             (),
-            "Messages that the service left to a cold delivery: other code, another configuration, or it was stopping.",
+            "Messages that the service left to a cold delivery: different code or configuration, or it was stopping.",
         ),
         Described("pipehandler_queue_up", "gauge", (), "Whether Postfix's queue could be listed (1) or not (0)."),
         Described("pipehandler_queue_messages", "gauge", ("queue",), "Messages in Postfix's queue."),
@@ -122,95 +125,94 @@ METRICS = {
             "pipehandler_queue_oldest_timestamp_seconds",
             "gauge",
             ("queue",),
-            "When the oldest message in Postfix's queue arrived; absent if the queue is empty.",
+            "Time at which the oldest message in Postfix's queue arrived; absent if the queue is empty.",
         ),
         Described(
             "pipehandler_build_info",
             "gauge",
             ("version", "parser"),
-            "1; its labels are the versions that are installed.",
+            "Always 1; the labels are the installed versions.",
         ),
     )
 }
-"""All metrics there are, by name."""
+"""All metrics, by name."""
 
 
-class _Observed(Collector):
-    """Makes an observation each time it is collected."""
+class _SnapshotCollector(Collector):
+    """A collector that takes a snapshot each time it is collected."""
 
-    def __init__(self, observe: Callable[[], Observation]) -> None:
-        self._observe = observe
+    def __init__(self, take: Callable[[], Snapshot]) -> None:
+        self._take = take
 
     def collect(self) -> Iterator[Metric]:
-        yield from families(self._observe())
+        yield from families(self._take())
 
 
-def exposition(observe: Callable[[], Observation]) -> bytes:
-    """An observation in the text format of Prometheus."""
+def exposition(take: Callable[[], Snapshot]) -> bytes:
+    """Take a snapshot and return it in the text format of Prometheus."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Observed(observe))
+    registry.register(_SnapshotCollector(take))
     return generate_latest(registry)
 
 
-def families(seen: Observation) -> Iterator[Metric]:
-    """The metrics that have at least one value, in the order of METRICS."""
-    values = {**_of_journal(seen), **_of_database(seen), **_of_service(seen), **_of_queue(seen)}
+def families(snapshot: Snapshot) -> Iterator[Metric]:
+    """Yield the metrics that have at least one value, in the order of METRICS."""
+    values = {**_of_journal(snapshot), **_of_database(snapshot), **_of_service(snapshot), **_of_queue(snapshot)}
     values["pipehandler_build_info"] = {(__version__, PARSER_VERSION): 1}
     for name, (_, kind, labels, meaning) in METRICS.items():
         if kind == "histogram":
-            if seen.tally:
-                yield _histogram(name, seen.tally)
-        elif found := values.get(name):
+            if snapshot.journal:
+                yield _histogram(name, snapshot.journal)
+        elif series := values.get(name):
             family = (CounterMetricFamily if kind == "counter" else GaugeMetricFamily)(name, meaning, labels=labels)
-            for label_values, value in found.items():
+            for label_values, value in series.items():
                 family.add_metric(label_values, value)
             yield family
 
 
-def _of_journal(seen: Observation) -> dict[str, _Values]:
-    found: dict[str, _Values] = {"pipehandler_journal_up": {(): seen.tally is not None}}
-    if seen.tally is None:
-        return found
+def _of_journal(snapshot: Snapshot) -> dict[str, _Values]:
+    journal = snapshot.journal
+    up: dict[str, _Values] = {"pipehandler_journal_up": {(): journal is not None}}
+    if journal is None:
+        return up
     ended: Counter[tuple[str, ...]] = Counter()
     octets: Counter[tuple[str, ...]] = Counter()
     for mode in _MODES:
         ended[_INGRESS, mode, KILLED, KILLED, KILLED] = octets[_INGRESS, mode] = 0
         for row in TABLE:
             ended[_INGRESS, mode, str(row.status), NAMES[row.status], row.name] = 0
-    for each in seen.tally.exits:
-        ended[each.ingress, each.mode, *_status(each), each.outcome] += each.attempts
-        octets[each.ingress, each.mode] += each.octets
     by_outcome: Counter[str] = Counter()
-    for each in seen.tally.exits:
-        by_outcome[each.outcome] += each.attempts
-    last = [each.last for each in seen.tally.exits if each.status == EX_OK]
-    return found | {
+    for exits in journal.exits:
+        ended[exits.ingress, exits.mode, *_status(exits), exits.outcome] += exits.attempts
+        octets[exits.ingress, exits.mode] += exits.octets
+        by_outcome[exits.outcome] += exits.attempts
+    last = [exits.last for exits in journal.exits if exits.status == EX_OK]
+    return up | {
         "pipehandler_exits_total": dict(ended),
         "pipehandler_received_bytes_total": dict(octets),
         "pipehandler_duplicates_total": {(): by_outcome[DUPLICATE.name]},
         "pipehandler_outage_refusals_total": {(): by_outcome[OUTAGE.name]},
-        "pipehandler_attempts_under_way": {(): seen.tally.under_way},
+        "pipehandler_attempts_under_way": {(): journal.under_way},
         "pipehandler_last_success_timestamp_seconds": {(): max(last)} if last else {},
-        "pipehandler_outage": {
-            (): seen.outage
-        },  # in the same directory: who cannot read the one does not see the other
+        # In the same directory as the journal, so it is unknown as well where that cannot be read.
+        "pipehandler_outage": {(): snapshot.outage},
     }
 
 
 def _status(exits: Exits) -> tuple[str, str]:
-    """The labels status and name."""
+    """Return the labels status and name."""
     if exits.status is None:
         return KILLED, KILLED
     return str(exits.status), NAMES.get(exits.status, "")
 
 
-def _histogram(name: str, tally: Tally) -> Metric:
+def _histogram(name: str, journal: JournalTotals) -> Metric:
     _, _, labels, meaning = METRICS[name]
     family = HistogramMetricFamily(name, meaning, labels=labels)
-    counts = {(each.mode, each.phase): (each.counts, each.seconds) for each in tally.durations}
-    never = (0,) * len(BOUNDS), 0.0
+    counts = {(duration.mode, duration.phase): (duration.counts, duration.seconds) for duration in journal.durations}
+    none = (0,) * len(BOUNDS), 0.0
     for key in dict.fromkeys([*((mode, phase) for mode in _MODES for phase in PHASES), *counts]):
-        cumulative, seconds = counts.get(key, never)
+        cumulative, seconds = counts.get(key, none)
         buckets = [
             ("+Inf" if bound == float("inf") else str(bound), count)
             for bound, count in zip(BOUNDS, cumulative, strict=True)
@@ -219,39 +221,40 @@ def _histogram(name: str, tally: Tally) -> Metric:
     return family
 
 
-def _of_database(seen: Observation) -> dict[str, _Values]:
-    found: dict[str, _Values] = {
-        "pipehandler_database_up": {(): seen.health is not None},
-        "pipehandler_schema_version_expected": {(): seen.schema_expected},
+def _of_database(snapshot: Snapshot) -> dict[str, _Values]:
+    values: dict[str, _Values] = {
+        "pipehandler_database_up": {(): snapshot.health is not None},
+        "pipehandler_schema_version_expected": {(): snapshot.schema_expected},
     }
-    if seen.health:
-        oldest, expired = seen.health.oldest_quarantined, seen.health.oldest_expired
-        found["pipehandler_schema_version"] = {(): seen.health.schema_version}
-        found["pipehandler_quarantine_messages"] = {(): seen.health.quarantined}
-        found["pipehandler_quarantine_oldest_timestamp_seconds"] = {(): oldest.timestamp()} if oldest else {}
-        found["pipehandler_expired_oldest_timestamp_seconds"] = {(): expired.timestamp()} if expired else {}
-    return found
+    if snapshot.health:
+        oldest, expired = snapshot.health.oldest_quarantined, snapshot.health.oldest_expired
+        values["pipehandler_schema_version"] = {(): snapshot.health.schema_version}
+        values["pipehandler_quarantine_messages"] = {(): snapshot.health.quarantined}
+        values["pipehandler_quarantine_oldest_timestamp_seconds"] = {(): oldest.timestamp()} if oldest else {}
+        values["pipehandler_expired_oldest_timestamp_seconds"] = {(): expired.timestamp()} if expired else {}
+    return values
 
 
-def _of_service(seen: Observation) -> dict[str, _Values]:
-    found: dict[str, _Values] = {"pipehandler_service_up": {(): seen.service is not None}}
-    if (told := seen.service) is not None:
-        found["pipehandler_workers"] = {("free",): told["free"], ("busy",): told["busy"]}
-        found["pipehandler_waiting_messages"] = {(): told["waiting"]}
-        found["pipehandler_workers_replaced_total"] = {("spent",): told["replaced"], ("died",): told["died"]}
-        found["pipehandler_service_congested_total"] = {(): told["congested"]}
-        found["pipehandler_service_sent_back_total"] = {(): told["sent_back"]}
-    return found
+def _of_service(snapshot: Snapshot) -> dict[str, _Values]:
+    counts = snapshot.service
+    values: dict[str, _Values] = {"pipehandler_service_up": {(): counts is not None}}
+    if counts is not None:
+        values["pipehandler_workers"] = {("free",): counts["free"], ("busy",): counts["busy"]}
+        values["pipehandler_waiting_messages"] = {(): counts["waiting"]}
+        values["pipehandler_workers_replaced_total"] = {("spent",): counts["replaced"], ("died",): counts["died"]}
+        values["pipehandler_service_congested_total"] = {(): counts["congested"]}
+        values["pipehandler_service_sent_back_total"] = {(): counts["sent_back"]}
+    return values
 
 
-def _of_queue(seen: Observation) -> dict[str, _Values]:
-    found: dict[str, _Values] = {"pipehandler_queue_up": {(): seen.queue is not None}}
-    if seen.queue is not None:
-        names = dict.fromkeys([*QUEUES, *seen.queue])
-        found["pipehandler_queue_messages"] = {
-            (name,): seen.queue[name].messages if name in seen.queue else 0 for name in names
+def _of_queue(snapshot: Snapshot) -> dict[str, _Values]:
+    values: dict[str, _Values] = {"pipehandler_queue_up": {(): snapshot.queue is not None}}
+    if snapshot.queue is not None:
+        names = dict.fromkeys([*QUEUES, *snapshot.queue])
+        values["pipehandler_queue_messages"] = {
+            (name,): snapshot.queue[name].messages if name in snapshot.queue else 0 for name in names
         }
-        found["pipehandler_queue_oldest_timestamp_seconds"] = {
-            (name,): each.oldest for name, each in seen.queue.items()
+        values["pipehandler_queue_oldest_timestamp_seconds"] = {
+            (name,): queued.oldest for name, queued in snapshot.queue.items()
         }
-    return found
+    return values

@@ -1,4 +1,4 @@
-"""What the running service of resident workers reports about itself."""
+"""Query the running service of resident workers."""
 
 import json
 import socket
@@ -12,7 +12,7 @@ _ANSWER_SECONDS = 2.0
 def ask(name: str) -> dict[str, int]:
     """Return the counts of the service that listens on the socket `name` (see Supervisor.status).
 
-    Raises ServeError if no service answers.
+    Raises ServeError if there is no reply within two seconds.
     """
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
@@ -21,5 +21,5 @@ def ask(name: str) -> dict[str, int]:
             connection.send(b"status")
             answer: dict[str, int] = json.loads(connection.recv(LARGEST))
     except (OSError, ValueError) as error:
-        raise ServeError(f"{name}: no service answers ({error}); messages are delivered cold") from error
+        raise ServeError(f"{name}: no reply ({error}); messages are delivered cold") from error
     return answer

@@ -1,6 +1,6 @@
-"""How it goes on this mail host, from everybody who knows: the journal, the database, the service, the breaker, the queue.
+"""A snapshot of this mail host from every source: the journal, the database, the service, the circuit breaker, the queue.
 
-Whoever does not answer, or may not be asked, is a reason instead of an answer, and keeps none of the others from answering.
+A source that does not answer is reported as unavailable, with the reason, and does not hold up the others.
 """
 
 import os
@@ -20,29 +20,30 @@ from ..store.connection import Store
 from ..store.errors import StoreError, hint
 from ..store.health import Health, health
 from ..store.migrate import migrations
+from ..store.roles import INGEST, MAINTENANCE, READER
 from ..workers.listener import ServeError
-from .journal_totals import JournalError, Tally, tally
+from .journal_totals import JournalError, JournalTotals, totals
 from .service_status import ask
 
 _T = TypeVar("_T")
 
-# Two hosts that do not answer, or one that does not and one that stands still: still less than the ten seconds that
-# Prometheus waits, or an outage of the database would take all other numbers with it.
+# Even with two hosts that do not answer, or one of them and one that hangs, this stays below the ten seconds that Prometheus
+# waits; otherwise an outage of the database would cost all other numbers.
 _CONNECT_SECONDS = 3
 _STATEMENT_SECONDS = 4
 
-_GROUPS = "pipehandler_ingest, pipehandler_reader or pipehandler_upkeep"  # that may call pipehandler.health
+_GROUPS = f"{INGEST}, {READER} or {MAINTENANCE}"  # those that may call pipehandler.health
 
 
-class Observation(NamedTuple):
-    """What was found. None: not known, and `reasons` says why, under "journal", "database", "service" or "queue".
+class Snapshot(NamedTuple):
+    """The status of every source. None: unavailable; `reasons` says why, by "journal", "database", "service" or "queue".
 
-    tally: what the journal says; without any attempt so far it is empty. schema_expected: the version of the schema that this
-    program brings. service: what the supervisor says of itself (Supervisor.status). queue: by name; an empty queue is not in
-    it. outage: deliveries have found the database down, and none has succeeded since.
+    journal: empty before the first attempt. schema_expected: the version of the schema that this program brings. service: the
+    counts of the supervisor (Supervisor.status). queue: by the name of each queue that is not empty. outage: deliveries have
+    found the database down, and none has succeeded since.
     """
 
-    tally: Tally | None
+    journal: JournalTotals | None
     health: Health | None
     schema_expected: int
     service: dict[str, int] | None
@@ -51,30 +52,29 @@ class Observation(NamedTuple):
     reasons: dict[str, str]
 
 
-def observe(
+def take_snapshot(
     config: Config,
     conninfo: str | None = None,
     config_directory: str = DEFAULT_DIRECTORY,
     queue_seconds: float = 60,
-) -> Observation:
-    """Ask everybody, all at the same time, so that it takes no longer than the slowest answer.
+) -> Snapshot:
+    """Query every source, all at the same time, so that it takes no longer than the slowest of them.
 
-    conninfo: instead of those in the configuration. config_directory: Postfix's. queue_seconds: so long it may take to list the
-    queue; everything else takes less than eight.
+    conninfo: used instead of those in the configuration. config_directory: Postfix's. queue_seconds: the limit for listing the
+    queue; everything else takes less than eight seconds.
     """
     conninfos = [config.database.conninfo] if conninfo is None else [conninfo]
     if conninfo is None and config.database.admin_conninfo:
-        conninfos.append(
-            config.database.admin_conninfo
-        )  # with peer authentication, root can log in with this one alone
+        # With peer authentication, this is the only one that root can log in with.
+        conninfos.append(config.database.admin_conninfo)
     reasons: dict[str, str] = {}
     with ThreadPoolExecutor() as pool:
-        of_journal = pool.submit(_answer, "journal", lambda: _tally(config.state.directory), reasons)
+        of_journal = pool.submit(_answer, "journal", lambda: _journal(config.state.directory), reasons)
         of_database = pool.submit(_answer, "database", lambda: _health(conninfos), reasons)
         of_service = pool.submit(_answer, "service", lambda: ask(config.serve.socket), reasons)
         of_queue = pool.submit(_answer, "queue", lambda: queued(config_directory, queue_seconds), reasons)
-    return Observation(
-        tally=of_journal.result(),
+    return Snapshot(
+        journal=of_journal.result(),
         health=of_database.result(),
         schema_expected=max(migration.version for migration in migrations()),
         service=of_service.result(),
@@ -85,7 +85,7 @@ def observe(
 
 
 def _answer(name: str, ask: Callable[[], _T], reasons: dict[str, str]) -> _T | None:
-    """What `ask` returns; None where it raises what it says it may."""
+    """Return the result of `ask`; None if it raises one of its documented errors, whose text goes into `reasons`."""
     try:
         return ask()
     except StoreError as error:
@@ -95,20 +95,20 @@ def _answer(name: str, ask: Callable[[], _T], reasons: dict[str, str]) -> _T | N
     return None
 
 
-def _tally(directory: str) -> Tally:
-    """What the journal adds up to. One that nobody has begun yet is no fault: there was no attempt."""
+def _journal(directory: str) -> JournalTotals:
+    """Return the totals of the journal. A journal that does not exist yet is not an error: there was no attempt."""
     try:
         os.stat(os.path.join(directory, NAME))
     except FileNotFoundError:
         if os.path.isdir(directory):
-            return Tally([], [], 0)
+            return JournalTotals([], [], 0)
     except OSError:
-        pass  # and tally() says it better
-    return tally(directory)
+        pass  # totals() reports it in better words
+    return totals(directory)
 
 
 def _health(conninfos: list[str]) -> Health:
-    """Query the first database that can be connected to. Raises StoreError, that of the first one if there is none."""
+    """Query the first reachable database. Raises the StoreError of the first one if none can be reached."""
     first, *others = conninfos
     try:
         store = _connected(first)
@@ -120,7 +120,7 @@ def _health(conninfos: list[str]) -> Health:
         else:
             raise error from None
     try:
-        with _cut_after(store, _STATEMENT_SECONDS + 1):
+        with _disconnected_after(store, _STATEMENT_SECONDS + 1):
             return health(store)
     finally:
         store.close()
@@ -133,15 +133,15 @@ def _connected(conninfo: str) -> Store:
 
 
 @contextmanager
-def _cut_after(store: Store, seconds: float) -> Iterator[None]:
-    """Cut the connection after `seconds`: a pooler, or a server that is stopped, does not obey statement_timeout."""
-    with socket.socket(fileno=os.dup(store.connect().fileno())) as line:
+def _disconnected_after(store: Store, seconds: float) -> Iterator[None]:
+    """Shut the connection down after `seconds`: a pooler, or a server that hangs, does not apply statement_timeout."""
+    with socket.socket(fileno=os.dup(store.connect().fileno())) as connection:
 
-        def cut() -> None:
+        def disconnect() -> None:
             with suppress(OSError):
-                line.shutdown(socket.SHUT_RDWR)
+                connection.shutdown(socket.SHUT_RDWR)
 
-        timer = threading.Timer(seconds, cut)
+        timer = threading.Timer(seconds, disconnect)
         timer.start()
         try:
             yield

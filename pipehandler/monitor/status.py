@@ -10,37 +10,43 @@ from ..mail.sysexits import EX_OK
 from ..record.journal import KILLED
 from ..store.errors import hint
 from .journal_totals import Record
-from .snapshot import Observation
+from .snapshot import Snapshot
 
 DAY = 86_400
-"""Seconds of records that a Status wants."""
+"""Seconds of records that `status` takes."""
+
+STATUSES = {row.name: str(row.status) for row in outcome.TABLE}
+"""The exit status of each outcome, as text."""
 
 _HOUR = 3_600
 _FAILURES = 5
-STATUSES = {each.name: str(each.status) for each in outcome.TABLE}
-_ORDER = [*(each.name for each in outcome.TABLE), KILLED]
+_ORDER = [*(row.name for row in outcome.TABLE), KILLED]
 
-_CHECK = "`pipehandler check` says what is wrong, and the line that mends it"
-_WAYS_OUT = {
-    "store_unavailable": "the database does not do what it should: " + _CHECK,
-    "outage": "refused without trying, because the database was down a moment before; it is tried again every two seconds",
-    "store_full": "make room on the disk of the database, then `postqueue -f`",
+_CHECK = "`pipehandler check` reports the problem, and a command that fixes it"
+_HINTS = {
+    "store_unavailable": "the database failed: " + _CHECK,
+    "outage": "deferred without trying, because the database was down a moment before; it is tried again every two seconds",
+    "store_full": "free space on the disk of the database, then `postqueue -f`",
     "misconfigured": _CHECK,
-    "deadline": "the database or this host is slow; what waits in the database: SELECT * FROM pg_stat_activity",
-    "congested": "more comes than the workers can do: raise serve.workers, or look for what makes the database slow",
+    "deadline": "the database or this host is slow; to see what the database waits for: SELECT * FROM pg_stat_activity",
+    "congested": "more mail arrives than the workers can deliver: raise serve.workers, or find what slows the database down",
     "truncated": "Postfix was stopped in the middle of a delivery; it delivers the message again",
-    "fault": "this is our fault: the reason names the place in the program; please report it. The message is not lost",
+    "fault": "this is a bug: the reason names the place in the program; please report it. The message is not lost",
     "exhausted": "the host is out of memory, descriptors or processes, or limits.memory is too small for this message",
-    "unknown_recipient": "the recipient is not known here (any more), and the policy is to refuse",
-    "too_large": "bounced: let message_size_limit in main.cf not be above limits.message_size",
-    "quarantined": "stored as it is; `pipehandler quarantine list`, and after a mend `pipehandler reparse`",
-    KILLED: "something killed the process: the kernel (`dmesg`), Postfix's time limit, or a person; it is delivered again",
+    "unknown_recipient": "the recipient has no lease, or no longer has one, and recipients.policy or .expired rejects it",
+    "too_large": "bounced: message_size_limit in main.cf must not exceed limits.message_size",
+    "quarantined": "stored without being parsed: `pipehandler quarantine list`; after a fix, `pipehandler reparse`",
+    KILLED: "the process was killed by the kernel (`dmesg`), Postfix's time limit, or a person; the message is delivered again",
 }
+"""What to do, by outcome."""
 
 
 class Failure(NamedTuple):
-    """What went wrong in the last day, alike attempts together: how, why, how often in the last hour and day, when last
-    (seconds since 1970), with which queue id, and what to do."""
+    """Failed attempts of the last day with the same outcome, SQLSTATE and reason.
+
+    hour, day: their number in the last hour and in the last day. last, queue_id: the time of the newest (in seconds since 1970)
+    and its queue id. hint: what to do.
+    """
 
     outcome: str
     sqlstate: str | None
@@ -49,20 +55,23 @@ class Failure(NamedTuple):
     day: int
     last: float
     queue_id: str | None
-    way_out: str
+    hint: str
 
 
 class Status(NamedTuple):
-    """What is shown. counts: for each outcome that there was, the attempts of the last hour by five minutes, and of the last
-    day by hours, oldest first."""
+    """The status of a mail host at the time `now`.
+
+    counts: for each outcome that occurred, the attempts of the last hour in steps of five minutes, and those of the last day
+    in steps of an hour, oldest first. failures: the latest, newest first.
+    """
 
     now: float
     counts: dict[str, tuple[list[int], list[int]]]
     failures: list[Failure]
-    seen: Observation
+    snapshot: Snapshot
 
 
-def status(records: Sequence[Record], seen: Observation, now: float | None = None) -> Status:
+def status(records: Sequence[Record], snapshot: Snapshot, now: float | None = None) -> Status:
     """Add up the `records` of the last DAY."""
     now = time.time() if now is None else now
     counts: dict[str, tuple[list[int], list[int]]] = {}
@@ -73,17 +82,17 @@ def status(records: Sequence[Record], seen: Observation, now: float | None = Non
             day[23 - int(age // _HOUR)] += 1
         if age < _HOUR:
             hour[11 - int(age // 300)] += 1
-    return Status(now, counts, _failures(records, now), seen)
+    return Status(now, counts, _failures(records, now), snapshot)
 
 
 def _failures(records: Sequence[Record], now: float) -> list[Failure]:
-    """Those that came last, newest first."""
-    wrong = [record for record in records if record.status != EX_OK or record.outcome == outcome.QUARANTINED.name]
-    day = Counter(map(_kind, wrong))
-    hour = Counter(_kind(record) for record in wrong if now - record.began < _HOUR)
-    newest = {_kind(record): record for record in sorted(wrong, key=lambda record: record.began)}
+    """Group the failed attempts and return the latest groups, newest first."""
+    failed = [record for record in records if record.status != EX_OK or record.outcome == outcome.QUARANTINED.name]
+    day = Counter(map(_kind, failed))
+    hour = Counter(_kind(record) for record in failed if now - record.began < _HOUR)
+    newest = {_kind(record): record for record in sorted(failed, key=lambda record: record.began)}
     return [
-        Failure(*kind, hour[kind], day[kind], record.began, record.queue_id, way_out(record))
+        Failure(*kind, hour[kind], day[kind], record.began, record.queue_id, failure_hint(record))
         for kind, record in sorted(newest.items(), key=lambda item: -item[1].began)[:_FAILURES]
     ]
 
@@ -92,8 +101,8 @@ def _kind(record: Record) -> tuple[str, str | None, str | None]:
     return record.outcome, record.sqlstate, record.reason
 
 
-def way_out(record: Record) -> str:
-    """What to do about a failure."""
-    if record.outcome == outcome.STORE_UNAVAILABLE.name and (of_database := hint(record.sqlstate or "")):
-        return of_database
-    return _WAYS_OUT.get(record.outcome, _CHECK)
+def failure_hint(record: Record) -> str:
+    """Return what to do about a failed attempt."""
+    if record.outcome == outcome.STORE_UNAVAILABLE.name and (database_hint := hint(record.sqlstate or "")):
+        return database_hint
+    return _HINTS.get(record.outcome, _CHECK)

@@ -1,1 +1,1 @@
-"""Postfix: its parameters, its queue, and the lines that it needs."""
+"""Postfix: its parameters, its queue, and example files for its configuration."""

@@ -1,6 +1,6 @@
-"""Postfix's configuration as Postfix itself understands it: what postconf(1) and postmap(1) print.
+"""Postfix's configuration as Postfix itself reads it: the output of postconf(1) and postmap(1).
 
-Nothing here reads main.cf or master.cf, because only Postfix knows its defaults and how one value makes another.
+Nothing here reads main.cf or master.cf, because only Postfix knows its defaults and how parameters refer to each other.
 """
 
 import os
@@ -18,13 +18,13 @@ _SECONDS = 60
 
 
 class PostfixError(Exception):
-    """Postfix is not there, or cannot read its own configuration; the text is what it says."""
+    """Postfix is missing, or cannot read its own configuration; the text is its error message."""
 
 
 class Service(NamedTuple):
     """A service of master.cf(5).
 
-    options: what -o sets, by parameter. attributes, argv: of pipe(8), what stands before argv= and after it.
+    options: the parameters set with -o. attributes, argv: for pipe(8), the attributes before argv=, and the words of argv.
     """
 
     name: str
@@ -38,15 +38,15 @@ class Service(NamedTuple):
 
     @property
     def pattern(self) -> str:
-        """How postconf -M and -F name it."""
+        """The name of the service for postconf -M and -F."""
         return f"{self.name}/{self.kind}"
 
 
 class Postfix:
     """The instance whose configuration is in `directory`.
 
-    parameters: those of main.cf and all defaults, expanded. services: those of master.cf. warnings: what postconf says
-    about both. Raises PostfixError.
+    parameters: those of main.cf and all defaults, expanded. services: those of master.cf. warnings: those of postconf about
+    both. Raises PostfixError.
     """
 
     def __init__(self, directory: str = DEFAULT_DIRECTORY) -> None:
@@ -61,27 +61,27 @@ class Postfix:
         self.services = [_service(line, options) for line in lines if line]
 
     def lookup(self, tables: str, key: str) -> str:
-        """What the first of `tables` (as a parameter names them) that knows `key` has for it; "" where none does.
+        """Look `key` up in `tables`, as a parameter names them; "" if none has it.
 
-        Raises PostfixError where a table cannot be used.
+        Raises PostfixError if a table cannot be used.
         """
         for table in words(tables):
-            found = self._run("postmap", "-q", key, table, statuses=(0, 1))
-            if found:
-                return found.rstrip("\n")
+            value = self._run("postmap", "-q", key, table, statuses=(0, 1))
+            if value:
+                return value.rstrip("\n")
         return ""
 
     def command(self, *arguments: str) -> str:
-        """A postconf command for a person to paste."""
-        where = [] if self.directory == DEFAULT_DIRECTORY else ["-c", self.directory]
-        return shlex.join(["postconf", *where, *arguments])
+        """Return a postconf command for an operator to paste."""
+        directory = [] if self.directory == DEFAULT_DIRECTORY else ["-c", self.directory]
+        return shlex.join(["postconf", *directory, *arguments])
 
     def _run(self, program: str, *arguments: str, statuses: tuple[int, ...] = (0,)) -> str:
         path = find_program(program)
         if path is None:
             raise PostfixError(f"there is no program {program}")
         try:
-            done = subprocess.run(  # noqa: S603 # our own arguments
+            process = subprocess.run(  # noqa: S603 # our own arguments
                 [path, "-c", self.directory, *arguments],
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
@@ -91,32 +91,33 @@ class Postfix:
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise PostfixError(f"{program}: {error}") from error
-        said = [line.partition(": ")[2] for line in done.stderr.splitlines()]
-        warnings = [line.removeprefix("warning: ") for line in said if line.startswith("warning: ")]
+        messages = [line.partition(": ")[2] for line in process.stderr.splitlines()]
+        warnings = [line.removeprefix("warning: ") for line in messages if line.startswith("warning: ")]
         self.warnings += [warning for warning in warnings if warning not in self.warnings]
-        fatal = [line for line in said if line.startswith(("fatal: ", "panic: "))]
-        # postmap leaves with 1 for a table that it cannot read, and for a key that is not there.
-        if done.returncode not in statuses or fatal:
-            reason = [*fatal, *warnings, f"status {done.returncode}"][0]
+        fatal = [line for line in messages if line.startswith(("fatal: ", "panic: "))]
+        # postmap exits with 1 both if it cannot read the table and if the key is missing.
+        if process.returncode not in statuses or fatal:
+            reason = [*fatal, *warnings, f"status {process.returncode}"][0]
             raise PostfixError(f"{program}: {reason}")
-        return done.stdout
+        return process.stdout
 
 
 def find_program(name: str) -> str | None:
-    """The path of a program of Postfix, None if it is not installed; sbin is not in the PATH of every account."""
+    """Return the path of a program of Postfix; None if it is missing."""
+    # The PATH of an account other than root has no sbin.
     return shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 
 
 def words(value: str) -> list[str]:
-    """The words of a list in main.cf, which commas or blanks separate."""
+    """Return the words of a list in main.cf, separated by commas or white space."""
     return [word for word in re.split(r"[,\s]+", value) if word]
 
 
 def seconds(value: str, unit: str = "s") -> int:
-    """A time in main.cf: a number and its unit, or that of the parameter. Raises ValueError."""
+    """Read a time in main.cf: a number with a unit, or without one in `unit`. Raises ValueError."""
     number, suffix = (value[:-1], value[-1]) if value[-1:].isalpha() else (value, unit)
     if suffix not in UNITS:
-        raise ValueError(f"{value!r} is no time")
+        raise ValueError(f"invalid time {value!r}: expected a number and a unit (s, m, h, d, w)")
     return int(number) * UNITS[suffix]
 
 
@@ -129,18 +130,18 @@ def _pairs(text: str) -> Iterator[tuple[str, str]]:
 def _service(line: str, options: dict[str, dict[str, str]]) -> Service:
     name, kind, _private, _unprivileged, chroot, _wakeup, maxproc, *rest = line.split(maxsplit=7)
     command, *arguments = _split(rest[0]) if rest else [""]
-    while arguments[:1] == ["-o"]:  # -Px has told them better
+    while arguments[:1] == ["-o"]:  # postconf -Px prints these with their values expanded
         del arguments[:2]
     attributes = {}
     while arguments and not arguments[0].startswith("argv="):
         attribute, _, value = arguments.pop(0).partition("=")
         attributes[attribute] = value
     argv = [arguments[0].removeprefix("argv="), *arguments[1:]] if arguments else []
-    own = options.get(f"{name}/{kind}", {})
-    return Service(name, kind, chroot, maxproc, command, own, attributes, tuple(argv))
+    service_options = options.get(f"{name}/{kind}", {})
+    return Service(name, kind, chroot, maxproc, command, service_options, attributes, tuple(argv))
 
 
 def _split(text: str) -> list[str]:
-    """Words; what stands in braces is one (master.cf(5)), but ${name} is part of its word."""
-    found = re.findall(r"\{(?:[^{}]|\{[^{}]*\})*\}|\S+", text)
-    return [word[1:-1].strip() if word.startswith("{") else word for word in found]
+    """Split into words; text in braces is one word (master.cf(5)), but ${name} is part of its word."""
+    parts = re.findall(r"\{(?:[^{}]|\{[^{}]*\})*\}|\S+", text)
+    return [part[1:-1].strip() if part.startswith("{") else part for part in parts]

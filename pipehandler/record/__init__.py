@@ -1,1 +1,1 @@
-"""What is recorded of an attempt: a line in the log, a record in the journal, and for Sentry."""
+"""What is recorded about an attempt: a log line, a journal record, and a report to Sentry."""

@@ -37,7 +37,7 @@ class Attempt:
         """Record that it has begun, so that it leaves a trace even if it is killed. `pid`: the dead process that began it."""
         self._begun = True
         journal = self.journal = self.journal or Journal(self.config.state.directory)
-        self._entry = (pid and journal.lost(pid, self._queue_id)) or journal.begin(
+        self._entry = (pid and journal.find_unfinished(pid, self._queue_id)) or journal.begin(
             self._ingress, self._mode, self._queue_id, self._started
         )
 
@@ -77,4 +77,4 @@ class Attempt:
             seconds=self.stopwatch.seconds,
         )
         left = self._started + self.config.limits.deadline - time.monotonic()
-        sentry.tell(self.config, self.journal, result, left, mode=self._mode, size=self.size)
+        sentry.report(self.config, self.journal, result, left, mode=self._mode, size=self.size)

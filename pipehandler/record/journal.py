@@ -1,9 +1,12 @@
-"""The journal: one record for each attempt on this mail host, also while the database is down, also of those that were killed.
+"""The journal: one record for each attempt on this mail host, even while the database is down, even if the attempt is killed.
 
-An SQLite file in the state directory, which many processes write at the same time. A record says when, how and how long, never
-who or what: no address and no content. An attempt is written down when it begins and completed when it ends; what stays
-incomplete was killed. Old records go, and the totals stay, so that counters never run backwards. A journal that
-cannot be written changes no delivery; the attempt is then missing in it. monitor/journal_totals.py reads it.
+An SQLite file in the state directory, which many processes write at the same time. A record holds the time, the outcome and the
+durations, never an address or content. It is inserted when an attempt begins and completed when it ends; one that stays
+incomplete was killed. Old records are deleted and the totals stay, so that counters never run backwards. A journal that cannot
+be written changes no delivery; the attempt is then missing. monitor/journal_totals.py reads it.
+
+The columns `way` and `action` and the table `told` keep the names of 0.1.0, because the previous release must be able to write
+to the same file; everything that is shown calls them mode and outcome.
 """
 
 import os
@@ -23,18 +26,18 @@ NAME = "journal.sqlite"
 """The file in the state directory."""
 
 BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, float("inf"))
-"""Upper bounds in seconds by which the phases are counted."""
+"""Upper bounds, in seconds, of the buckets in which the durations of phases are counted."""
 
 KILLED = "killed"
-"""The outcome of an attempt that did not come to its end."""
+"""The outcome of an attempt that never ended."""
 
 _DAYS = 8
 _RECORDS = 100_000
 _TRIM_EVERY = 1_000  # attempts
-_PATIENCE = 0.25  # seconds to wait for another process that is writing
-_CHECKPOINT = 100  # pages in the write-ahead log; whoever opens it next may have to read them
+_LOCK_TIMEOUT = 0.25  # seconds to wait for another process that is writing
+_CHECKPOINT = 100  # pages in the write-ahead log, which the next process to open the file may have to read
 
-_BROKEN = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR})  # the last: not these tables
+_BROKEN = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR})  # the last: other tables
 
 _SCHEMA = f"""
 PRAGMA journal_mode = WAL;
@@ -60,8 +63,8 @@ UPDATE attempt SET status = ?, action = ?, code = ?, sqlstate = ?, size = ?, mes
        {", ".join(f"{phase} = ?" for phase in PHASES)}
  WHERE id = ?
 """  # noqa: S608 # the names are our own
-_LOST = "SELECT max(id) FROM attempt WHERE pid = ? AND queue_id IS ? AND status IS NULL"
-_TOLD = "INSERT INTO told VALUES (?, ?) ON CONFLICT DO UPDATE SET at = excluded.at WHERE at <= ? OR at > ?"
+_FIND_UNFINISHED = "SELECT max(id) FROM attempt WHERE pid = ? AND queue_id IS ? AND status IS NULL"
+_REPORT = "INSERT INTO told VALUES (?, ?) ON CONFLICT DO UPDATE SET at = excluded.at WHERE at <= ? OR at > ?"
 _ADD_TOTAL = """
 INSERT INTO total VALUES (?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT DO UPDATE SET attempts = attempts + excluded.attempts, octets = octets + excluded.octets, last = max(last, excluded.last)
@@ -77,28 +80,31 @@ SELECT ingress, way, -1, ?, count(*), 0, max(began) FROM attempt WHERE status IS
 
 
 class Journal:
-    """The journal in one state directory, for one process. Nothing here raises what the journal's state causes."""
+    """The journal in one state directory, for one process. No method raises an error of the journal file."""
 
     def __init__(self, directory: str) -> None:
         self._path = os.path.join(directory, NAME)
         self._connection: sqlite3.Connection | None = None
 
     def begin(self, ingress: str, mode: str, queue_id: str, started: float) -> int | None:
-        """An attempt begins in this process. `started`: time.monotonic when it did. Returns its number for `end`."""
+        """Record that an attempt begins in this process, and return its number for `end`; None if that failed.
+
+        started: time.monotonic() when it began.
+        """
         began = time.time() - time.monotonic() + started
         values = began, os.getpid(), ingress, mode, queue_id or None
         return self._write(lambda database: database.execute(_BEGIN, values).lastrowid)
 
-    def lost(self, pid: int, queue_id: str) -> int | None:
-        """The number of the attempt that a process which is dead had begun and not ended; None if there is none."""
-        return self._write(lambda database: database.execute(_LOST, (pid, queue_id or None)).fetchone()[0])
+    def find_unfinished(self, pid: int, queue_id: str) -> int | None:
+        """Return the number of the attempt that a dead process began and did not end; None if there is none."""
+        return self._write(lambda database: database.execute(_FIND_UNFINISHED, (pid, queue_id or None)).fetchone()[0])
 
     def end(
         self,
         entry: int | None,
         ingress: str,
         mode: str,
-        how: Outcome,
+        outcome: Outcome,
         *,
         size: int | None,
         sqlstate: str,
@@ -106,12 +112,12 @@ class Journal:
         reason: str,
         seconds: dict[str, float],
     ) -> None:
-        """An attempt has ended. size: octets that were read. seconds: for each phase that it came to."""
-        columns = how.status, how.name, how.code, sqlstate or None, size, message or None, reason or None
+        """Record that an attempt has ended. size: octets that were read. seconds: the duration of each phase that it reached."""
+        columns = outcome.status, outcome.name, outcome.code, sqlstate or None, size, message or None, reason or None
 
         def write(database: sqlite3.Connection) -> None:
             database.execute(_END, (*columns, *(seconds.get(phase) for phase in PHASES), entry))
-            database.execute(_ADD_TOTAL, (ingress, mode, how.status, how.name, 1, size or 0, time.time()))
+            database.execute(_ADD_TOTAL, (ingress, mode, outcome.status, outcome.name, 1, size or 0, time.time()))
             for phase, spent in seconds.items():
                 database.execute(_ADD_DURATION, (mode, phase, BOUNDS[bisect_left(BOUNDS, spent)], spent))
             if entry is not None and entry % _TRIM_EVERY == 0:
@@ -119,28 +125,28 @@ class Journal:
 
         self._write(write)
 
-    def due(self, fault: str, seconds: float) -> bool:
-        """Whether `fault` was not told to anybody in the last `seconds`, on this host; if so, it now counts as told."""
+    def should_report(self, fault: str, seconds: float) -> bool:
+        """Return whether `fault` was not reported on this host in the last `seconds`; if so, it now counts as reported."""
         now = time.time()
         values = fault, now, now - seconds, now
-        return bool(self._write(lambda database: database.execute(_TOLD, values).rowcount > 0))
+        return bool(self._write(lambda database: database.execute(_REPORT, values).rowcount > 0))
 
     def close(self) -> None:
-        """Close the file; a process that forks must not have it open."""
+        """Close the file, which must not be open when the process forks."""
         if self._connection is not None:
             with suppress(sqlite3.Error):
                 self._connection.close()
             self._connection = None
 
     def _write(self, work: Callable[[sqlite3.Connection], _T]) -> _T | None:
-        """What `work` returns, after its transaction was committed; None where that went wrong, which is nobody's trouble.
+        """Run `work` in a transaction and return its result; None if the journal cannot be written.
 
-        A file that is no journal makes room for one that is.
+        A file that is not a journal is moved aside, so that the next attempt creates a new one.
         """
         try:
             database = self._connection or self._open()
             database.execute("BEGIN IMMEDIATE")
-            done = work(database)
+            result = work(database)
             database.execute("COMMIT")
         except (sqlite3.Error, OSError) as error:
             self.close()
@@ -150,42 +156,42 @@ class Journal:
         except BaseException:
             self.close()  # which rolls back
             raise
-        return done
+        return result
 
     def _open(self) -> sqlite3.Connection:
         if not os.path.exists(self._path):
             self._create()
-        self._connection = sqlite3.connect(self._path, timeout=_PATIENCE, isolation_level=None)
+        self._connection = sqlite3.connect(self._path, timeout=_LOCK_TIMEOUT, isolation_level=None)
         # A power failure may cost the last records, but never the file.
         self._connection.execute("PRAGMA synchronous = NORMAL")
         self._connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT}")
         return self._connection
 
     def _create(self) -> None:
-        """Make the file beside its place and link it there: whole, whoever else does the same."""
-        beside = f"{self._path}.{os.getpid()}"
+        """Create the file under another name and link it into place, so that it is complete even if several processes do so."""
+        temporary = f"{self._path}.{os.getpid()}"
         try:
-            database = sqlite3.connect(beside, isolation_level=None)
+            database = sqlite3.connect(temporary, isolation_level=None)
             try:
                 database.executescript(_SCHEMA)
             finally:
                 database.close()
             with suppress(FileExistsError):
-                os.link(beside, self._path)
+                os.link(temporary, self._path)
         finally:
             with suppress(OSError):
-                os.unlink(beside)
+                os.unlink(temporary)
 
     def _put_aside(self) -> None:
         with suppress(OSError):
             os.replace(self._path, f"{self._path}.broken")
-        for suffix in ("-wal", "-shm"):  # a new file must not find what was meant for the old one
+        for suffix in ("-wal", "-shm"):  # the new file must not use those of the old one
             with suppress(OSError):
                 os.unlink(self._path + suffix)
 
 
 def _trim(database: sqlite3.Connection) -> None:
-    """Let old records go. Only those that were killed are not in the totals yet."""
+    """Delete old records. Those of killed attempts are not in the totals yet, so they are added first."""
     (last,) = database.execute(_OLD, (time.time() - _DAYS * 86_400, _RECORDS)).fetchone()
     database.executemany(_ADD_TOTAL, database.execute(_KILLED, (KILLED, last)).fetchall())
     database.execute("DELETE FROM attempt WHERE id <= ?", (last,))

@@ -1,8 +1,7 @@
-"""Telling Sentry what nobody foresaw: the kind of a fault and where it happened, never what a message says.
+"""Error reporting to Sentry: the type of an internal fault and where it happened, never the content of a message.
 
-An event is put together from what is known to be harmless: the stack without values, the outcome, sizes and versions. It is
-sent by a process of its own, which loads sentry-sdk only then and is ended with the time of the delivery, so that nothing
-that happens to it changes a status.
+An event consists only of data known to be harmless: the stack without values, the outcome, sizes and versions. A separate
+process loads sentry-sdk and sends it. That process is ended when the time of the delivery is up, and cannot change a status.
 """
 
 import sys
@@ -18,44 +17,45 @@ from .journal import Journal
 if TYPE_CHECKING:
     from sentry_sdk.types import Event
 
-_LONGEST = 5.0  # seconds
+_TIMEOUT = 5.0  # seconds
 _FRAME = ("abs_path", "filename", "function", "module", "lineno", "pre_context", "context_line", "post_context")
 
 
-def tell(config: Config, journal: Journal, result: Result, left: float, **facts: object) -> None:
-    """Tell how a delivery ended, if that is worth telling and was not told lately, in at most the `left` seconds.
+def report(config: Config, journal: Journal, result: Result, left: float, **facts: object) -> None:
+    """Report the result of a delivery, if it is a fault that was not reported lately, within `left` seconds.
 
-    `facts`: what else to say; no content and no addresses. Does not raise for its own failure.
+    facts: further values of the event; no content and no addresses. A failure to report is ignored.
     """
     settings = config.sentry
-    wanted = result.outcome == FAULT or (result.outcome == QUARANTINED and settings.quarantined)
-    if not settings.dsn or not wanted or left <= 0:
+    is_reportable = result.outcome == FAULT or (result.outcome == QUARANTINED and settings.quarantined)
+    if not settings.dsn or not is_reportable or left <= 0:
         return
-    what = f"{result.outcome.name}: {described(result.fault) if result.fault else result.reason}"
-    if journal.due(what, settings.every):
+    title = f"{result.outcome.name}: {described(result.fault) if result.fault else result.reason}"
+    if journal.should_report(title, settings.min_interval):
         facts |= {
             "outcome": result.outcome.name,
             "status": result.outcome.status,
             "sqlstate": result.sqlstate or None,
         }
         with suppress(OSError):
-            detach(lambda: _send(config, what, result.fault, facts), min(left, _LONGEST))
+            detach(lambda: _send(config, title, result.fault, facts), min(left, _TIMEOUT))
 
 
-def _send(config: Config, what: str, fault: BaseException | None, facts: dict[str, object]) -> None:
+def _send(config: Config, title: str, fault: BaseException | None, facts: dict[str, object]) -> None:
     import sentry_sdk
 
     def harmless(event: "Event", _: Any) -> "Event":
-        """Nothing but what is listed here leaves the host: the texts of exceptions, for one, may quote a message."""
-        kept: Event = {"event_id": event["event_id"], "timestamp": event["timestamp"], "platform": "python"}
-        kept.update({"level": "error", "release": f"pipehandler@{__version__}", "logger": "pipehandler"})
-        kept["server_name"] = config.mail_host
-        kept["message"] = what
-        kept["fingerprint"] = [what]
-        kept["extra"] = {**facts, "versions": _versions()}
+        """Return a new event with only what is listed here, because the text of an exception may quote a message."""
+        filtered: Event = {"event_id": event["event_id"], "timestamp": event["timestamp"], "platform": "python"}
+        filtered.update({"level": "error", "release": f"pipehandler@{__version__}", "logger": "pipehandler"})
+        filtered["server_name"] = config.mail_host
+        filtered["message"] = title
+        filtered["fingerprint"] = [title]
+        filtered["extra"] = {**facts, "versions": _versions()}
         if "exception" in event:
-            kept["exception"] = {"values": [_without_values(each) for each in event["exception"]["values"]]}
-        return kept
+            exceptions = event["exception"]["values"]
+            filtered["exception"] = {"values": [_without_values(exception) for exception in exceptions]}
+        return filtered
 
     sentry_sdk.init(
         config.sentry.dsn,
@@ -71,8 +71,8 @@ def _send(config: Config, what: str, fault: BaseException | None, facts: dict[st
     if fault:
         sentry_sdk.capture_exception(fault)
     else:
-        sentry_sdk.capture_message(what)
-    sentry_sdk.flush(_LONGEST)
+        sentry_sdk.capture_message(title)
+    sentry_sdk.flush(_TIMEOUT)
 
 
 def _without_values(exception: dict[str, Any]) -> dict[str, Any]:

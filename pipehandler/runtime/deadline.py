@@ -3,7 +3,7 @@
 The budget is kept by SIGALRM (setitimer(2), ITIMER_REAL). While Python runs, the signal becomes TimeUp, an exception that is
 no Exception, so that no library swallows it; the regular expression engine looks for it now and then. Should it be lost
 all the same, the next alarm has the default action: death by signal, which pipe(8) defers. Code that runs on without
-returning to Python is ended by the limit on CPU time (pipe.py).
+returning to Python is ended by the limit on CPU time (ingress/pipe.py).
 """
 
 import signal

@@ -1,1 +1,1 @@
-"""The settings of an installation, and the files that come with it."""
+"""The settings of an installation, and the files that are shipped with the package."""

@@ -1,8 +1,8 @@
 """The configuration: one TOML file read into one frozen, typed object, every value within its bounds.
 
-Postfix gives its pipe a scrubbed environment, so everything comes from the file. What is not in it has the default that
-stands here; what is in it and not known here, of the wrong type or out of bounds is a ConfigError, which names the
-key, the value and what is allowed. The README lists every key; a test compares.
+Postfix gives its pipe a scrubbed environment, so everything comes from the file. A key that is missing has the default
+given here. A key that is unknown, of the wrong type or out of bounds is a ConfigError, which names the key, the value and
+what is allowed. The docs list every key; a test compares.
 """
 
 import os
@@ -19,11 +19,21 @@ if TYPE_CHECKING:
 DEFAULT_PATH = "/etc/pipehandler/pipehandler.toml"
 DEFAULT_SOCKET = "/run/pipehandler/socket"
 
+RENAMED = {
+    "limits.parse_seconds": "limits.parse_timeout",
+    "serve.wait": "serve.queue_timeout",
+    "serve.messages": "serve.max_messages",
+    "serve.growth": "serve.max_growth",
+    "sentry.every": "sentry.min_interval",
+}
+"""Keys of the previous release and their new names. An old name still works, so that one file suits both releases during an
+upgrade or a rollback; `pipehandler check` reports it."""
+
 
 class ConfigError(Undelivered):
     """The configuration cannot be used; the text names the file, the key, the value and what is allowed.
 
-    `usable`: what it says all the same about where to write that down; the defaults where it does not.
+    usable: a configuration with only the sections [log] and [state], where those are valid, so that the error can be recorded.
     """
 
     def __init__(self, text: str, usable: "Config | None" = None) -> None:
@@ -34,8 +44,7 @@ class ConfigError(Undelivered):
 def _key(
     default: Any, meaning: str, low: int | None = None, high: int | None = None, choices: tuple[str, ...] = ()
 ) -> Any:
-    """One key: its default, its meaning for people, for a number its bounds (both allowed), and for a string that is not just
-    any string what it may be."""
+    """Describe one key: its default, its meaning, the bounds of a number (both included), the choices of a string."""
     return field(default=default, metadata={"meaning": meaning, "low": low, "high": high, "choices": choices})
 
 
@@ -46,16 +55,16 @@ class Database:
     conninfo: str = _key("", "libpq connection string of the handler; secrets belong in a passfile")
     admin_conninfo: str = _key("", "the same for the commands that migrate, read and repair; empty: conninfo")
     connect_timeout: int = _key(5, "seconds to wait for a connection, for each host named in conninfo", 2, 300)
-    statement_timeout: int = _key(20, "seconds that the server may work on one message", 1, 300)
+    statement_timeout: int = _key(20, "seconds that the server may spend on one message", 1, 300)
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What one delivery may cost."""
 
-    deadline: int = _key(60, "seconds for one delivery, all together; below the transport's time limit", 5, 900)
+    deadline: int = _key(60, "seconds for one delivery in all; below the transport's time limit", 5, 900)
     message_size: int = _key(52_428_800, "octets of the largest message that is accepted", 1024, 1_000_000_000)
-    parse_seconds: int = _key(10, "seconds after which a message is stored without being parsed", 1, 300)
+    parse_timeout: int = _key(10, "seconds after which a message is stored without being parsed", 1, 300)
     memory: int = _key(1_073_741_824, "octets of address space for one delivery", 268_435_456, 1 << 40)
 
 
@@ -65,28 +74,28 @@ class Store:
 
     attachments: bool = _key(True, "false: attachments are described only; their bytes stay in the raw message")
     mail_host: str = _key("", "the name of this mail host in delivery.mail_host; empty: the host name")
-    notify: bool = _key(True, "true: whoever waits for new mail is woken (NOTIFY); false: readers poll")
+    notify: bool = _key(True, "true: send NOTIFY when mail is stored; false: readers poll")
 
 
 @dataclass(frozen=True, slots=True)
 class Recipients:
-    """For whom mail is stored, when it is delivered; at RCPT TO it is Postfix that asks."""
+    """Which recipients mail is stored for, decided on delivery; at RCPT TO Postfix decides with its own lookup."""
 
     policy: str = _key("any", "known: a recipient without a lease is rejected (67)", choices=("any", "known"))
     expired: str = _key(
         "store",
-        "a recipient whose lease has expired since RCPT TO: stored, out of sight, or rejected (67)",
+        "mail for a recipient whose lease has expired since RCPT TO: stored but hidden, or rejected (67)",
         choices=("store", "reject"),
     )
     delimiter: str = _key(
-        "+", "the characters that may begin an extension, as recipient_delimiter of Postfix; empty: none"
+        "+", "the characters that may begin an extension, as in Postfix's recipient_delimiter; empty: none"
     )
     domain: str = _key("", "the domain of `pipehandler address new` without --domain")
 
 
 @dataclass(frozen=True, slots=True)
 class Authentication:
-    """Whose verdicts about a message are believed."""
+    """Which hosts' verdicts about a message are trusted."""
 
     trusted_authserv_ids: tuple[str, ...] = _key(
         (), "host names (RFC 8601 2.5) whose Authentication-Results, Received-SPF and spam fields are read"
@@ -95,17 +104,17 @@ class Authentication:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What deliveries on one mail host tell each other."""
+    """State that deliveries on one mail host share."""
 
-    directory: str = _key("/var/lib/pipehandler", "a directory that the handler's account, and nobody else, may write")
+    directory: str = _key("/var/lib/pipehandler", "a directory that only the handler's account may write to")
 
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """Where the one line for each delivery goes."""
+    """Where the log line of each delivery is written."""
 
-    syslog: bool = _key(True, "to syslog, facility mail")
-    file: str = _key("", "append it to this file as well; empty: to none")
+    syslog: bool = _key(True, "true: log to syslog, facility mail")
+    file: str = _key("", "also append to this file; empty: no file")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,33 +122,36 @@ class Serve:
     """The resident workers of `pipehandler serve`."""
 
     socket: str = _key(
-        DEFAULT_SOCKET, "the socket where the entrypoint hands messages over; also --socket in master.cf"
+        DEFAULT_SOCKET, "the socket where the entrypoint hands messages over; the same as --socket in master.cf"
     )
-    workers: int = _key(4, "messages that are delivered at the same time, each on a connection of its own", 1, 256)
-    wait: int = _key(
+    workers: int = _key(4, "messages that are delivered at the same time, each over a separate connection", 1, 256)
+    queue_timeout: int = _key(
         10,
         "seconds that a message may wait for a free worker before it is deferred; at most half of limits.deadline",
         1,
         300,
     )
-    messages: int = _key(1000, "messages after which a worker is replaced", 1, 1_000_000)
-    growth: int = _key(67_108_864, "octets by which a worker may grow before it is replaced", 1_048_576, 1 << 40)
+    max_messages: int = _key(1000, "messages after which a worker is replaced", 1, 1_000_000)
+    max_growth: int = _key(67_108_864, "octets by which a worker may grow before it is replaced", 1_048_576, 1 << 40)
 
 
 @dataclass(frozen=True, slots=True)
 class Sentry:
-    """Who is told of what nobody foresaw."""
+    """Error reporting."""
 
     dsn: str = _key(
-        "", "where Sentry is told of internal faults: kind, stack, sizes and versions, never mail; empty: nowhere"
+        "", "the Sentry DSN for internal faults: kind, stack, sizes and versions, never mail; empty: no reports"
     )
-    quarantined: bool = _key(False, "true: of messages that could not be parsed, too")
-    every: int = _key(3600, "seconds in which one fault is told once on one mail host", 1, 31_536_000)
+    quarantined: bool = _key(False, "true: also report messages that could not be parsed")
+    min_interval: int = _key(3600, "minimum seconds between reports of the same fault, per host", 1, 31_536_000)
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """The whole configuration; an instance without arguments is the defaults."""
+    """The whole configuration; an instance without arguments has the defaults.
+
+    old_keys: the keys of RENAMED that the file spells with their old name.
+    """
 
     database: Database = field(default_factory=Database)
     limits: Limits = field(default_factory=Limits)
@@ -151,6 +163,7 @@ class Config:
     serve: Serve = field(default_factory=Serve)
     sentry: Sentry = field(default_factory=Sentry)
     retention: "tuple[Rule, ...]" = ()
+    old_keys: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def mail_host(self) -> str:
@@ -161,14 +174,14 @@ class Config:
 def load(path: str = DEFAULT_PATH) -> Config:
     """Read the configuration from `path`.
 
-    Raises ConfigError where the file cannot be read, is no TOML, or says something that is not allowed.
+    Raises ConfigError if the file cannot be read, is not TOML, or holds a key or a value that is not allowed.
     """
     try:
         with open(path, "rb") as file:
             table = tomllib.load(file)
     except OSError as error:
         raise ConfigError(
-            f"{path}: {os.strerror(error.errno or 0)}; create it, or name another with --config"
+            f"{path}: {os.strerror(error.errno or 0)}; create it, or name another file with --config"
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not a TOML file: {error}") from error
@@ -179,7 +192,7 @@ def load(path: str = DEFAULT_PATH) -> Config:
 
 
 def _usable(table: dict[str, Any]) -> Config:
-    """Of a configuration that is wrong somewhere, the sections that say where that can be written down."""
+    """Return the sections [log] and [state] of a configuration that has an error, each unless the error is there."""
     usable = Config()
     for name in ("log", "state"):
         with suppress(ConfigError):
@@ -190,19 +203,22 @@ def _usable(table: dict[str, Any]) -> Config:
 def _config(table: dict[str, Any]) -> Config:
     sections = {part.name: part.default_factory for part in fields(Config) if part.default_factory is not MISSING}
     values: dict[str, Any] = {}
+    old_keys: list[str] = []
     for name, section in table.items():
         if name == "retention":
             values[name] = _rules(section)
             continue
         if name not in sections:
-            raise ConfigError(f"[{name}] is not a section; there are {_names(sections)}, and [[retention]]")
+            raise ConfigError(f"[{name}] is not a section; the sections are {_names(sections)}, and [[retention]]")
         if not isinstance(section, dict):
-            raise ConfigError(f"{name} = {section!r} stands outside a section; there are {_names(sections)}")
+            raise ConfigError(f"{name} = {section!r} is outside a section; the sections are {_names(sections)}")
         values[name] = _section(name, sections[name], section)
-    config = Config(**values)
-    if config.limits.parse_seconds >= config.limits.deadline:
+        old_keys += [f"{name}.{key}" for key in section if f"{name}.{key}" in RENAMED]
+    config = Config(**values, old_keys=tuple(old_keys))
+    if config.limits.parse_timeout >= config.limits.deadline:
+        parse_timeout = next((old for old in old_keys if old == "limits.parse_seconds"), "limits.parse_timeout")
         raise ConfigError(
-            f"limits.parse_seconds = {config.limits.parse_seconds} leaves nothing of"
+            f"{parse_timeout} = {config.limits.parse_timeout} leaves no time within"
             f" limits.deadline = {config.limits.deadline}; it must be smaller"
         )
     needed = memory_needed(config.limits.message_size)
@@ -215,7 +231,7 @@ def _config(table: dict[str, Any]) -> Config:
 
 
 def _rules(tables: Any) -> "tuple[Rule, ...]":
-    from .retention import rules  # a delivery without rules does not load them
+    from .retention import rules  # a delivery without rules does not load the module
 
     try:
         return rules(tables)
@@ -224,7 +240,7 @@ def _rules(tables: Any) -> "tuple[Rule, ...]":
 
 
 def memory_needed(message_size: int) -> int:
-    """The octets of address space that a message of `message_size` octets may need.
+    """Return the octets of address space that a message of `message_size` octets may need.
 
     The interpreter with its libraries maps up to 250 MB; the message, its attachments, libpq's send buffer (which doubles
     as it grows) and the parser's scratch come to less than six times the message (measured).
@@ -235,15 +251,20 @@ def memory_needed(message_size: int) -> int:
 def _section(name: str, section: Any, table: dict[str, Any]) -> Any:
     keys = {key.name: key for key in fields(section)}
     values = {}
-    for key, value in table.items():
+    for written, value in table.items():
+        key = RENAMED.get(f"{name}.{written}", f".{written}").partition(".")[2]
         if key not in keys:
-            raise ConfigError(f"{name}.{key} is not a key; [{name}] has {_names(keys)}")
-        values[key] = _value(f"{name}.{key}", value, keys[key])
+            raise ConfigError(f"{name}.{written} is not a key; [{name}] has {_names(keys)}")
+        if key != written and key in table:
+            raise ConfigError(
+                f"{name}.{written} is the old name of {name}.{key}, and both are set; remove {name}.{written}"
+            )
+        values[key] = _value(f"{name}.{written}", value, keys[key])
     return section(**values)
 
 
 def _value(name: str, value: Any, key: Any) -> Any:
-    """`value` as the type of the key's default, or a ConfigError."""
+    """Return `value` if it has the type of the key's default and is allowed. Raises ConfigError."""
     low, high = key.metadata["low"], key.metadata["high"]
     if isinstance(key.default, bool):
         if isinstance(value, bool):
@@ -254,7 +275,7 @@ def _value(name: str, value: Any, key: Any) -> Any:
             return value
         allowed = f"a whole number from {low} to {high}"
     elif isinstance(key.default, tuple):
-        if isinstance(value, list) and all(isinstance(each, str) for each in value):
+        if isinstance(value, list) and all(isinstance(item, str) for item in value):
             return tuple(value)
         allowed = "a list of strings"
     elif key.metadata["choices"]:

@@ -12,17 +12,17 @@ _LONGEST = 1_000 * 365 * 86_400
 
 
 def duration(text: str) -> timedelta:
-    """A whole number of seconds (s), minutes (m), hours (h), days (d) or weeks (w), such as 10m.
+    """Read a whole number of seconds (s), minutes (m), hours (h), days (d) or weeks (w), such as 10m.
 
     Raises ValueError for anything else, for 0, and for more than a thousand years.
     """
-    found = re.fullmatch(r"(\d{1,12})([smhdw])", text, re.ASCII)
-    seconds = int(found[1]) * UNITS[found[2]] if found else 0
+    match = re.fullmatch(r"(\d{1,12})([smhdw])", text, re.ASCII)
+    seconds = int(match[1]) * UNITS[match[2]] if match else 0
     if not 0 < seconds <= _LONGEST:
-        raise ValueError(f"{text!r} is no duration; expected a number and a unit (s, m, h, d, w), such as 10m or 30d")
+        raise ValueError(f"invalid duration {text!r}: expected a number and a unit (s, m, h, d, w), such as 10m or 30d")
     return timedelta(seconds=seconds)
 
 
 def period(text: str) -> timedelta | None:
-    """A duration, or None for "forever". Raises ValueError."""
+    """Read a duration, or "forever", which is None. Raises ValueError."""
     return None if text == FOREVER else duration(text)

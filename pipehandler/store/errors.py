@@ -14,6 +14,7 @@ from typing import TypeVar
 import psycopg
 
 from ..mail.outcome import STORE_FULL, STORE_UNAVAILABLE, Outcome, Result, Undelivered
+from .roles import INGEST
 
 _T = TypeVar("_T")
 
@@ -78,7 +79,7 @@ _PERMANENT_CLASSES = frozenset(
     }
 )
 
-HANDLER = "pipehandler_ingest; `pipehandler check` prints the GRANT"
+HANDLER = f"{INGEST}; `pipehandler check` prints the GRANT"
 """The group of the role that delivers, for `hint`."""
 
 _HINTS = {

@@ -147,7 +147,7 @@ class Supervisor:
 
     def _longest_wait(self) -> int:
         """Seconds; well before the deadline, so that there is time left for the message."""
-        return min(self._config.serve.wait, self._config.limits.deadline // 2)
+        return min(self._config.serve.queue_timeout, self._config.limits.deadline // 2)
 
     def _ours(self, task: Task) -> bool:
         """Whether the entrypoint has our code and our configuration."""

@@ -1,6 +1,6 @@
 """A resident worker: one message after the other, each given by the supervisor, on one open connection.
 
-The way of a message is that of a cold delivery (pipe.py). What a message leaves behind goes no further: limits and alarms
+The way of a message is that of a cold delivery (ingress/pipe.py). What a message leaves behind goes no further: limits and alarms
 are set for each, and the process is replaced after so many messages, after it grew, and after anything unforeseen.
 """
 
@@ -66,7 +66,7 @@ def work(channel: socket.socket, config: Config) -> NoReturn:
         channel.send(READY)
         size = _size()
         resident = Resident(config, store, Journal(config.state.directory))
-        for number in range(1, config.serve.messages + 1):
+        for number in range(1, config.serve.max_messages + 1):
             _wait(channel, store)
             packet, files, _, _ = socket.recv_fds(channel, LARGEST, 1, socket.MSG_CMSG_CLOEXEC)
             if not packet:
@@ -74,8 +74,8 @@ def work(channel: socket.socket, config: Config) -> NoReturn:
             task = Task.from_packet(packet)
             with socket.socket(fileno=files[0]) as entrypoint:
                 sound = task is not None and _deliver(task, entrypoint, resident)
-            grown = _size() - size > config.serve.growth
-            last = number == config.serve.messages or grown or not sound
+            grown = _size() - size > config.serve.max_growth
+            last = number == config.serve.max_messages or grown or not sound
             channel.send(LAST if last else FREE)
             if last:
                 break

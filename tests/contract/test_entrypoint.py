@@ -85,6 +85,20 @@ def test_bytes_are_kept(handler: Handler, database: Database, message: bytes) ->
     assert stored(database) == [message]
 
 
+def test_configuration_of_the_previous_release(handler: Handler, database: Database) -> None:
+    """A file with the old names of keys, which the previous release reads as well, delivers without a word about it."""
+    handler.configure(
+        database.conninfo,
+        limits={"parse_seconds": 9},
+        serve={"wait": 9, "messages": 900, "growth": 90_000_000},
+        sentry={"every": 900},
+    )
+    assert_ended(handler.deliver(MESSAGE), outcome.DELIVERED)
+    (line,) = handler.log_lines()
+    assert line.startswith("outcome=delivered status=0 ")
+    assert "parse_seconds" not in line
+
+
 def test_all_recipients(handler: Handler, database: Database) -> None:
     """Several recipients of one call are one message and a delivery for each, in their order."""
     assert_ended(handler.deliver(MESSAGE, "b@example.com", "a@EXAMPLE.com"), outcome.DELIVERED)
@@ -291,7 +305,7 @@ def test_sixty_megabytes(handler: Handler, database: Database) -> None:
 
 def test_message_that_never_ends(handler: Handler) -> None:
     """A message that does not come to its end within the deadline is deferred."""
-    handler.configure("", limits={"deadline": 5, "parse_seconds": 1})
+    handler.configure("", limits={"deadline": 5, "parse_timeout": 1})
     before = time.monotonic()
     with handler.start(handler.command()) as running:
         assert running.stdin

@@ -37,7 +37,7 @@ LEAST_MEMORY = 268_435_456
 """The least that limits.memory may be."""
 
 START, RATE = 5.0, 5_000_000
-"""What a delivery may take beside limits.parse_seconds: seconds to start, and octets in a second to read and store."""
+"""What a delivery may take beside limits.parse_timeout: seconds to start, and octets in a second to read and store."""
 
 
 _AT_ONCE = 2
@@ -227,7 +227,7 @@ def _judge(done: Done, row: Row) -> None:
         row.note(f"{case}: {done.killed}, and then {ended.output}")
     if done.after != 0:
         row.note(f"a harmless message after {case}: status {done.after}")
-    if ended.seconds > Limits().parse_seconds + START + case.size / RATE:
+    if ended.seconds > Limits().parse_timeout + START + case.size / RATE:
         row.note(f"{case}: {ended.seconds:.1f} s")
     if ended.memory > Limits().memory:
         row.note(f"{case}: {ended.memory:,} octets of memory")

@@ -56,7 +56,7 @@ _FOR_EVER = {
 _SAMPLE = {Mode.COLD: 12, Mode.RESIDENT: 4}
 """So many calls of each process are a sample."""
 
-_HASTY: dict[str, dict[str, object]] = {"limits": {"deadline": 5, "parse_seconds": 4}}
+_HASTY: dict[str, dict[str, object]] = {"limits": {"deadline": 5, "parse_timeout": 4}}
 """libpq waits for a server that never got the query, when the sending failed and the connection lives: until the deadline."""
 
 

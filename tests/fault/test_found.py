@@ -36,7 +36,7 @@ def test_a_duplicate_waits_for_the_standby_too(folder: Path) -> None:
     """
     hasty: dict[str, dict[str, object]] = {
         "database": {"connect_timeout": 2, "statement_timeout": 1},
-        "limits": {"deadline": 5, "parse_seconds": 4},
+        "limits": {"deadline": 5, "parse_timeout": 4},
     }
     primary = PostgreSQL(folder / "primary", 16, FAST).start()
     with primary, primary.standby(folder / "standby") as standby, Database.fresh(primary) as database:
@@ -91,7 +91,7 @@ def test_a_worker_that_cannot_be_given_a_message_is_replaced(handler: Handler, d
     The worker was taken for a dying one, and never given a message again; when that had happened to all of them, every
     message was deferred, until the service was started again.
     """
-    handler.configure(database.conninfo, serve={"workers": 1, "wait": 5})
+    handler.configure(database.conninfo, serve={"workers": 1, "queue_timeout": 5})
     sent = letter("given")
     with Service(handler) as service:
         wait_until(lambda: ready(service), "the worker")

@@ -40,7 +40,7 @@ from .pool import Pool, forget_outage, pool
 _PLACES: tuple[str | int, ...] = (BEFORE, 1, INSIDE, -1, AFTER)
 _HASTY: dict[str, dict[str, object]] = {
     "database": {"connect_timeout": 2, "statement_timeout": 1},
-    "limits": {"deadline": 5, "parse_seconds": 4},
+    "limits": {"deadline": 5, "parse_timeout": 4},
 }
 """The shortest times that the configuration allows: so long lasts a stall."""
 

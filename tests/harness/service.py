@@ -152,8 +152,8 @@ def configure(handler: Handler, deadline: int = 10, **serve: object) -> None:
     conninfo = handler.config.read_text().split('"')[1]
     handler.configure(
         conninfo,
-        serve={"workers": 1, "wait": 2, **serve},
-        limits={"deadline": deadline, "parse_seconds": 4},
+        serve={"workers": 1, "queue_timeout": 2, **serve},
+        limits={"deadline": deadline, "parse_timeout": 4},
     )
 
 

@@ -45,7 +45,7 @@ def test_new(console: Console) -> None:
     assert re.fullmatch(r"[a-z.]{19}@example\.com\n", console.run("address", "new", "--domain", "Example.com").text)
     unnamed = console.run("address", "new")
     assert unnamed.status == USAGE
-    assert "Give --domain, or set recipients.domain" in unnamed.errors
+    assert "no domain: give --domain, or set recipients.domain" in unnamed.errors
 
     console.configure(more="recipients.domain = 'bücher.example'")
     lease = json.loads(console.run("address", "new", "--ttl", "10m", "--label", "shop 7", "--json").text)
@@ -131,7 +131,7 @@ WRONG = {
     "no such lease": (("remove", "77"), EX_NOINPUT, "there is no lease 77; `pipehandler address list` shows"),
     "no lease of this size": (("extend", "9" * 30), EX_NOINPUT, "there is no lease 999"),
     "given out again": (("extend", "2"), EX_NOINPUT, "its address was given out again"),
-    "no duration": (("add", "c@example.com", "--ttl", "10"), USAGE, "'10' is no duration"),
+    "no duration": (("add", "c@example.com", "--ttl", "10"), USAGE, "invalid duration '10'"),
 }
 
 
@@ -154,4 +154,4 @@ def test_as_another_role(console: Console) -> None:
     assert "a@example.com" in console.run("address", "list").text
     done = console.run("address", "add", "b@example.com")
     assert done.status == EX_UNAVAILABLE
-    assert "pipehandler_upkeep" in done.errors
+    assert "pipehandler_maintenance" in done.errors

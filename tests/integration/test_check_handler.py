@@ -1,5 +1,5 @@
-"""`pipehandler check --part handler`: the configuration, the state directory and the database are broken one at a time, found, mended
-by the line as it was printed, and found no more."""
+"""`pipehandler check --part handler`: the configuration, the state directory and the database are broken one at a time, found, fixed
+by the command as printed, and not found again."""
 
 import json
 import os
@@ -24,11 +24,12 @@ from harness.postgresql import PostgreSQL
 
 from pipehandler.check.server import check_clock
 from pipehandler.cli import cli
+from pipehandler.settings.config import RENAMED, load
 
 
 @pytest.fixture(scope="module")
 def migrated(server: PostgreSQL) -> Iterator[Database]:
-    """Its database, for tests that mend what they break."""
+    """A database for tests that fix what they break."""
     with Database.fresh(server) as database:
         yield database
 
@@ -51,7 +52,7 @@ class Checked:
         assert isinstance(done.exception, SystemExit | None), done.exception
         found: list[dict[str, str]] = json.loads(done.stdout)
         assert done.exit_code == (1 if found else 0)
-        assert all(set(each) == {"code", "what", "why", "mend"} and all(each.values()) for each in found)
+        assert all(set(each) == {"code", "what", "detail", "fix"} and all(each.values()) for each in found)
         return found
 
     def by_account(self) -> list[dict[str, str]]:
@@ -69,17 +70,17 @@ def codes(found: list[dict[str, str]]) -> list[str]:
     return [finding["code"] for finding in found]
 
 
-def mend(database: Database, found: list[dict[str, str]]) -> None:
+def apply_fixes(database: Database, found: list[dict[str, str]]) -> None:
     """Do what the findings say: a line that ends in a semicolon is for psql, another for a shell."""
     for finding in found:
-        line = finding["mend"]
+        line = finding["fix"]
         assert not line.startswith("#"), finding
         if line.endswith(";"):
             for statement in line.rstrip(";").split("; "):
                 database.execute(statement)
         else:
             subprocess.run(["bash", "-euc", line], check=True, cwd="/", capture_output=True)
-    if any("pg_reload_conf" in finding["mend"] for finding in found):
+    if any("pg_reload_conf" in finding["fix"] for finding in found):
         _reloaded()
 
 
@@ -138,7 +139,7 @@ def test_too_many_rights(own_handler: Handler, migrated: Database, what: str) ->
     checked = Checked(own_handler)
     found = checked.found()
     assert codes(found) == ["rights-too-many"]
-    mend(migrated, found)
+    apply_fixes(migrated, found)
     assert checked.found() == []
 
 
@@ -172,7 +173,7 @@ def test_too_little(own_handler: Handler, migrated: Database, what: str) -> None
     checked = Checked(own_handler, "--maxproc", "8")
     found = checked.found()
     assert codes(found) == expected
-    mend(migrated, found)
+    apply_fixes(migrated, found)
     assert checked.found() == []
 
 
@@ -183,7 +184,7 @@ def test_settings_of_the_server(own_handler: Handler, migrated: Database, name: 
     migrated.server.reload()
     found = Checked(own_handler).found()
     assert codes(found) == [name.replace("_", "-")]
-    mend(migrated, found)
+    apply_fixes(migrated, found)
     assert Checked(own_handler).found() == []
     migrated.server.configure({name: "on"})
 
@@ -193,7 +194,7 @@ def test_options_of_the_client(own_handler: Handler, migrated: Database) -> None
     own_handler.configure(f"{migrated.conninfo} options='-c synchronous_commit=off'")
     (found,) = Checked(own_handler).found()
     assert found["code"] == "synchronous-commit"
-    assert found["mend"].startswith("# take synchronous_commit out of the options in database.conninfo")
+    assert found["fix"].startswith("# remove synchronous_commit from the options in database.conninfo")
 
 
 def test_connections(own_handler: Handler, migrated: Database) -> None:
@@ -202,7 +203,7 @@ def test_connections(own_handler: Handler, migrated: Database) -> None:
     assert Checked(own_handler, "--maxproc", str(free - 8)).found() == []
     (found,) = Checked(own_handler, "--maxproc", str(free - 7)).found()
     assert found["code"] == "connections"
-    assert found["mend"] == "ALTER SYSTEM SET max_connections = 148; -- and restart the server"
+    assert found["fix"] == "ALTER SYSTEM SET max_connections = 148; -- and restart the server"
 
 
 def test_no_connection_left(own_handler: Handler, migrated: Database) -> None:
@@ -230,18 +231,18 @@ UNREACHABLE = {
 
 @pytest.mark.parametrize("what", UNREACHABLE)
 def test_unreachable(own_handler: Handler, migrated: Database, what: str) -> None:
-    """A database that does not let the handler in is told apart by what is missing."""
+    """The finding about a database that refuses the handler names what is missing."""
     conninfo, expected = UNREACHABLE[what]
     server = migrated.conninfo.partition(" dbname")[0]
     own_handler.configure(conninfo.format(server=server, database=migrated.name))
     found = Checked(own_handler).found()
     assert codes(found) == [expected]
     if expected == "role-missing":
-        mend(migrated, found)
+        apply_fixes(migrated, found)
         assert Checked(own_handler).found() == []
         migrated.execute("DROP ROLE nosuch")
     if expected == "database-missing":
-        mend(migrated, found)
+        apply_fixes(migrated, found)
         assert codes(Checked(own_handler).found()) == ["schema-missing"]  # the next step
         migrated.execute("DROP DATABASE nosuch")
 
@@ -256,7 +257,7 @@ def test_deaf_server(own_handler: Handler) -> None:
 
 @pytest.mark.parametrize("rule", ["scram-sha-256", "peer", "reject"])
 def test_authentication(own_handler: Handler, migrated: Database, rule: str) -> None:
-    """Who is not let in is told which line of pg_hba.conf lets him in."""
+    """A role that is refused gets the line that pg_hba.conf needs."""
     hba = migrated.server.data / "pg_hba.conf"
     before = hba.read_text()
     hba.write_text(f"local all pipehandler {rule}\n{before}")
@@ -264,7 +265,7 @@ def test_authentication(own_handler: Handler, migrated: Database, rule: str) -> 
     try:
         found = Checked(own_handler).by_account()
         assert codes(found) == ["authentication"]
-        assert found[0]["mend"].startswith("# ")
+        assert found[0]["fix"].startswith("# ")
     finally:
         hba.write_text(before)
         migrated.server.reload()
@@ -308,10 +309,10 @@ def test_schema(folder: Path, server: PostgreSQL, what: str) -> None:
         assert codes(found) == [expected]
         if what == "missing":
             # The server is not the machine's, so whoever runs this is its superuser.
-            mend(database, [{**found[0], "mend": re.sub("^runuser -u postgres -- ", "", found[0]["mend"])}])
+            apply_fixes(database, [{**found[0], "fix": re.sub("^runuser -u postgres -- ", "", found[0]["fix"])}])
             assert Checked(handler).found() == []
         else:
-            assert found[0]["mend"].endswith(" migrate") == (expected == "schema-old")
+            assert found[0]["fix"].endswith(" migrate") == (expected == "schema-old")
 
 
 def test_no_password_in_the_line(folder: Path, server: PostgreSQL) -> None:
@@ -325,9 +326,9 @@ def test_no_password_in_the_line(folder: Path, server: PostgreSQL) -> None:
             handler = Handler(folder / str(number), conninfo)
             handler.config.chmod(0o640)
             (found,) = Checked(handler).found()
-            assert "cret" not in found["mend"]
-            assert "user=postgres" in found["mend"]
-            subprocess.run(["bash", "-euc", found["mend"]], check=True, capture_output=True)
+            assert "cret" not in found["fix"]
+            assert "user=postgres" in found["fix"]
+            subprocess.run(["bash", "-euc", found["fix"]], check=True, capture_output=True)
             assert Checked(handler).found() == []
             database.execute("DROP SCHEMA pipehandler CASCADE")
 
@@ -355,16 +356,16 @@ FILES: dict[str, tuple[Callable[[Handler], Any], list[str], bool]] = {
 @pytest.mark.parametrize("what", FILES)
 def test_files(own_handler: Handler, migrated: Database, what: str) -> None:
     """What the account may not read or write, or others may."""
-    spoil, expected, mendable = FILES[what]
+    spoil, expected, fixable = FILES[what]
     spoil(own_handler)
     checked = Checked(own_handler)
     found = checked.by_account()
     assert codes(found) == expected
-    if mendable:
-        mend(migrated, found)
+    if fixable:
+        apply_fixes(migrated, found)
         assert checked.by_account() == []
     else:
-        assert found[0]["mend"].startswith(f"# edit {own_handler.config}: ")
+        assert found[0]["fix"].startswith(f"# edit {own_handler.config}: ")
 
 
 @pytest.mark.skipif(not account.IS_ROOT, reason="only root mounts")
@@ -383,12 +384,55 @@ def _uid() -> int:
     return pwd.getpwnam(account.NAME).pw_uid
 
 
+@pytest.mark.parametrize("old", RENAMED)
+def test_old_key(own_handler: Handler, migrated: Database, old: str) -> None:
+    """A key with its old name works and is one finding, which names the new one; the command renames it."""
+    section, _, name = old.partition(".")
+    sections: dict[str, dict[str, object]] = {section: {name: 7 if name != "growth" else 10_000_000}}
+    own_handler.configure(migrated.conninfo, **sections)
+    (found,) = Checked(own_handler).found()
+    assert found["code"] == "configuration-key-renamed"
+    assert found["what"].endswith(f": {old} is now called {RENAMED[old]}")
+    before = load(str(own_handler.config))
+    subprocess.run(["bash", "-euc", found["fix"]], check=True, capture_output=True)
+    assert Checked(own_handler).found() == []
+    assert load(str(own_handler.config)) == before
+
+
+@pytest.mark.parametrize(
+    "lines",
+    ["serve.wait = 7", "serve = {wait = 7}", "[serve]\nwait = 7\n[sentry]\ndsn = '''\nwait = 7\n'''"],
+    ids=["dotted", "inline table", "the same text elsewhere"],
+)
+def test_old_key_spelled_otherwise(own_handler: Handler, lines: str) -> None:
+    """A command is offered only if it changes the key and nothing else; otherwise the finding says what to edit."""
+    others = own_handler.config.read_text().partition("[serve]")[0]
+    own_handler.config.write_text(f"{lines}\n{others}")
+    findings = [each for each in Checked(own_handler).found() if each["code"] == "configuration-key-renamed"]
+    assert len(findings) == 1
+    if findings[0]["fix"].startswith("# edit"):
+        assert findings[0]["fix"] == f"# edit {own_handler.config}: in section [serve] rename wait to queue_timeout"
+        assert lines != "serve.wait = 7"
+    else:
+        subprocess.run(["bash", "-euc", findings[0]["fix"]], check=True, capture_output=True)
+        assert load(str(own_handler.config)).serve.queue_timeout == 7
+        assert "configuration-key-renamed" not in codes(Checked(own_handler).found())
+
+
+def test_both_names_of_a_key(own_handler: Handler, migrated: Database) -> None:
+    """A key under both names cannot be loaded; the finding names both."""
+    own_handler.configure(migrated.conninfo, serve={"wait": 7, "queue_timeout": 7})
+    (found,) = Checked(own_handler).found()
+    assert found["code"] == "configuration"
+    assert "serve.wait is the old name of serve.queue_timeout, and both are set; remove serve.wait" in found["what"]
+
+
 def test_no_configuration(own_handler: Handler, migrated: Database) -> None:
     """Where there is none, the line makes one that can be loaded."""
     own_handler.config.unlink()
     found = Checked(own_handler).found()
     assert codes(found) == ["configuration"]
-    mend(migrated, found)
+    apply_fixes(migrated, found)
     assert "configuration" not in codes(Checked(own_handler).found())
 
 
@@ -397,7 +441,7 @@ def test_password(own_handler: Handler, migrated: Database) -> None:
     own_handler.configure(f"{migrated.conninfo} password=secret")
     found = Checked(own_handler).by_account()
     assert codes(found) == ["password-exposed"]
-    mend(migrated, found)
+    apply_fixes(migrated, found)
     assert Checked(own_handler).by_account() == []
     own_handler.configure(f"{migrated.conninfo} passfile=/nonexistent")
     assert Checked(own_handler).by_account() == []

@@ -271,7 +271,7 @@ def test_nobody_sees_what_has_expired(console: Console, database: Database) -> N
                 mailbox.attachment(opened, name, 1)
         assert quarantine.reasons(opened) == []
     assert console.run("quarantine", "drop", "--yes", quarantined.message).status == EX_NOINPUT
-    assert console.run("quarantine", "list").text == "nothing is in quarantine\n"
+    assert console.run("quarantine", "list").text == "the quarantine is empty\n"
     console.run("quarantine", "export", "--all", "--to", console.folder / "out")
     assert list((console.folder / "out").iterdir()) == []
     assert count(database, "delivery") == 4
@@ -340,7 +340,10 @@ def test_rules(console: Console, database: Database, order: str) -> None:
         store(database, raw, recipient, sender=sender, received_at=now)[0].delivery for recipient, sender, raw in cases
     ]
     if order == "after":
-        assert console.run("expire").text == "removed nothing; the rules changed, and gave 5 deliveries another time\n"
+        assert (
+            console.run("expire").text
+            == "removed nothing; the rules have changed: updated the expiry of 5 deliveries\n"
+        )
     hours = "extract(epoch FROM {} - received_at) / 3600 AS {}"
     columns = ", ".join(hours.format(name, name) for name in ("expires_at", "raw_until", "attachments_until"))
     rows = {row.id: row for row in database.rows(f"SELECT id, {columns} FROM pipehandler.delivery")}
@@ -349,7 +352,7 @@ def test_rules(console: Console, database: Database, order: str) -> None:
     } == cases
     assert console.run("expire").text == "removed nothing\n"
     console.configure()
-    assert console.run("expire").text == "removed nothing; the rules changed, and gave 5 deliveries another time\n"
+    assert console.run("expire").text == "removed nothing; the rules have changed: updated the expiry of 5 deliveries\n"
     assert (count(database, "retention"), count(database, "delivery", "expires_at IS NULL")) == (0, len(cases))
 
 
@@ -439,7 +442,7 @@ def test_dry_run(console: Console, database: Database) -> None:
     before = [everything(database), everything(database, "address", "retention", "retention_change")]
     said = console.run("expire", "--dry-run").text
     assert [everything(database), everything(database, "address", "retention", "retention_change")] == before
-    assert said == f"would remove {REMOVED}; the rules changed, and would give 4 deliveries another time\n"
+    assert said == f"would remove {REMOVED}; the rules have changed: would update the expiry of 4 deliveries\n"
     assert console.run("expire").text == said.replace("would remove", "removed").replace("would give", "gave")
     assert console.run("expire", "--dry-run").text == "would remove nothing\n"
     assert console.run("expire", "--dry-run", "--every", "1").status == 2
@@ -488,7 +491,7 @@ def test_interrupted(console: Console, database: Database) -> None:
         output, errors = running.communicate(timeout=10)
         wait_until(lambda: not waiting(database))
     assert (running.returncode, output, errors) == (
-        *(INTERRUPTED, b"removed nothing\n", b"Error: interrupted; the next run goes on\n"),
+        *(INTERRUPTED, b"removed nothing\n", b"Error: interrupted; the next run continues\n"),
     )
     assert recipients(database) == ["a@example.com"]
 
@@ -510,7 +513,7 @@ def test_refused(console: Console, database: Database) -> None:
         done = console.run("expire", *arguments)
         assert (done.status, done.output) == (EX_UNAVAILABLE, b"")
         assert "permission denied" in done.errors
-        assert "pipehandler_upkeep" in done.errors
+        assert "pipehandler_maintenance" in done.errors
     console.configure(more="[[retention]]\nkeep = '1d'\n[[retention]]\nkept = '1d'")
     for arguments in ([], ["--dry-run"], ["--every", "1"]):
         done = console.run("expire", *arguments)

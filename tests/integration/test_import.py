@@ -233,7 +233,7 @@ def test_export_and_import_of_everything(console: Console, database: Database, f
 
 def test_into_quarantine(console: Console, database: Database, folder: Path) -> None:
     """What cannot be parsed is stored, as at every ingress, and it is told why."""
-    console.configure(more="limits.parse_seconds = 1")
+    console.configure(more="limits.parse_timeout = 1")
     part = b"--b\nContent-Type: text/plain\n\n" + "봄이 왔습니다\n".encode("euc-kr") * 3200
     raw = b"Content-Type: multipart/mixed; boundary=b\n\n" + part * 990 + b"--b--\n"
     (folder / "costly.eml").write_bytes(HEAD + raw)
@@ -286,7 +286,7 @@ def test_interrupted(console: Console, database: Database, folder: Path) -> None
         output, errors = running.communicate(timeout=60)
         assert running.returncode == status, (output, errors)
         if how == signal.SIGINT:
-            assert b"Error: interrupted; run it again to go on" in errors
+            assert b"Error: interrupted; run it again to continue" in errors
         assert before + 20 <= database.value("SELECT count(*) FROM pipehandler.delivery") < 300
     console.run("import", folder)
     counts = {table: len(rows) for table, rows in everything(database).items()}
@@ -303,7 +303,7 @@ def test_database_is_away(own_database: Database, folder: Path) -> None:
     own_database.server.start()
     assert done.status == EX_TEMPFAIL
     assert done.errors.startswith(f"Error: {folder}/0.eml: message store unavailable: ")
-    assert "run it again to go on: what is stored is not stored twice" in done.errors
+    assert "run it again to continue: stored messages are not stored twice" in done.errors
 
 
 def test_database_is_not_ready(console: Console, database: Database, folder: Path) -> None:
@@ -322,7 +322,7 @@ def test_envelope_that_the_database_cannot_take(console: Console, database: Data
     (folder / "3.eml").write_bytes(HEAD + letter(3))
     done = console.run("import", folder)
     assert (done.status, done.errors) == (EX_DATAERR, "")
-    assert done.output.count(b".eml: refused: the database cannot take its envelope: ") == 2
+    assert done.output.count(b".eml: refused: the database cannot store its envelope: ") == 2
     assert done.output.endswith(b"\n2 refused, 1 delivered\n")
     assert raws(database) == [letter(3)]
 
@@ -334,7 +334,7 @@ def test_roles(console: Console, database: Database, folder: Path) -> None:
     done = console.run("import", folder / "one.eml")
     assert done.status == EX_UNAVAILABLE
     assert "permission denied" in done.errors
-    assert "pipehandler_upkeep" in done.errors
+    assert "pipehandler_maintenance" in done.errors
     console.configure("pipehandler")
     assert "1 delivered" in console.run("import", folder / "one.eml").text
     assert "1 duplicate" in console.run("import", folder / "one.eml").text

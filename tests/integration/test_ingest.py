@@ -494,7 +494,7 @@ def test_silence_instead_of_the_commit(handler: Handler, wire: Proxy, database: 
     """A server that says everything but that it is ready again is waited for until the deadline, then the message is
     deferred; the redelivery is a duplicate."""
     wire.fault = Fault(READY, BEFORE, STALL)
-    handler.configure(wire.conninfo(database.conninfo), limits={"deadline": 5, "parse_seconds": 1})
+    handler.configure(wire.conninfo(database.conninfo), limits={"deadline": 5, "parse_timeout": 1})
     assert handler.deliver(MESSAGE) == (outcome.DEADLINE.status, outcome.DEADLINE.line() + "\n")
     wire.fault = None
     assert handler.deliver(MESSAGE).output.startswith(outcome.DUPLICATE.line())

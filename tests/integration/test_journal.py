@@ -11,13 +11,13 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
-from harness import account
+from harness import account, journal_0_1_0
 from harness.database import Database
 from harness.handler import Handler
 from harness.service import ResidentHandler, Service, begin, configure, ended, held, stuck, wait_until
 
-from pipehandler.mail.outcome import DELIVERED, FAULT
-from pipehandler.monitor.journal_totals import Exits, JournalError, Record, records, tally
+from pipehandler.mail.outcome import DELIVERED, FAULT, TRUNCATED
+from pipehandler.monitor.journal_totals import Exits, JournalError, Record, records, totals
 from pipehandler.record import journal
 from pipehandler.record.journal import BOUNDS, KILLED, NAME, Journal
 from pipehandler.runtime.stopwatch import PHASES
@@ -86,7 +86,7 @@ def test_every_end(either: Handler, database: Database) -> None:
         ("store_unavailable", 75, "42883", 4),
         ("outage", 75, None, 1),
     ]
-    exits = {each.outcome: each.attempts for each in tally(str(either.state)).exits}
+    exits = {each.outcome: each.attempts for each in totals(str(either.state)).exits}
     assert exits == dict.fromkeys([outcome for outcome, *_ in found], 1)
 
 
@@ -152,7 +152,7 @@ def test_killed(handler: Handler, database: Database, moment: str) -> None:
             running.stdin.write(MESSAGE)
             running.stdin.close()
             stuck(database)
-        wait_until(lambda: tally(str(handler.state)).under_way, "the record")
+        wait_until(lambda: totals(str(handler.state)).under_way, "the record")
         assert records(str(handler.state), 1_000) == []
         running.kill()
         if moment == "store":
@@ -160,8 +160,7 @@ def test_killed(handler: Handler, database: Database, moment: str) -> None:
         running.communicate()
     (record,) = written(handler)
     assert (record.outcome, record.status, record.queue_id, record.seconds) == (KILLED, None, "1", {})
-    told = tally(str(handler.state))
-    assert told == ([Exits("pipe", "cold", None, KILLED, 1, 0, record.began)], [], 0)
+    assert totals(str(handler.state)) == ([Exits("pipe", "cold", None, KILLED, 1, 0, record.began)], [], 0)
 
 
 def test_worker_killed(handler: Handler, database: Database) -> None:
@@ -179,7 +178,7 @@ def test_worker_killed(handler: Handler, database: Database) -> None:
 
 def test_congested(handler: Handler, database: Database) -> None:
     """A message for which no worker was free is an attempt, too, though no worker saw it."""
-    configure(handler, wait=1)
+    configure(handler, queue_timeout=1)
     with Service(handler) as service:
         with held(database):
             first = begin(handler, service, MESSAGE)
@@ -200,7 +199,7 @@ def test_a_number_that_was_given_out_again(folder: Path) -> None:
         database.execute(
             "INSERT INTO attempt (began, pid, ingress, way) VALUES (?, 1, 'pipe', 'cold')", (time.time() - 9e5,)
         )
-    assert tally(str(folder)).under_way == 1
+    assert totals(str(folder)).under_way == 1
     assert [(record.queue_id, record.outcome) for record in records(str(folder), 1e6)] == [
         (None, KILLED),
         ("1", KILLED),
@@ -217,8 +216,8 @@ def test_an_end_while_it_is_looked_at(folder: Path, monkeypatch: pytest.MonkeyPa
         return False
 
     monkeypatch.setattr("pipehandler.monitor.journal_totals._alive", gone)
-    assert tally(str(folder)).exits == []
-    assert [each.outcome for each in tally(str(folder)).exits] == ["delivered"]
+    assert totals(str(folder)).exits == []
+    assert [each.outcome for each in totals(str(folder)).exits] == ["delivered"]
     journal.close()
 
 
@@ -288,7 +287,7 @@ def test_unusable(either: Handler, how: str) -> None:
     assert "outcome=delivered" in either.log_lines()[-1]
     if how != "read-only":
         with pytest.raises(JournalError, match=f"{NAME}: "):
-            tally(str(either.state))
+            totals(str(either.state))
 
 
 def test_full_disk(either: Handler) -> None:
@@ -342,7 +341,7 @@ def test_old_records_go_and_totals_stay(folder: Path, monkeypatch: pytest.Monkey
             seconds = {"start": 0.2, "read": 0.001}
             how = FAULT if number % 10 == 0 else DELIVERED
             book.end(entry, "pipe", "cold", how, size=10, sqlstate="", message="", reason="", seconds=seconds)
-    before = tally(str(folder))
+    before = totals(str(folder))
     assert sum(each.attempts for each in before.exits) == 1_000 - before.under_way
     with closing(sqlite3.connect(folder / NAME)) as database, database:
         database.execute("UPDATE attempt SET began = began - ? WHERE id <= 700", (9 * DAY,))
@@ -351,7 +350,7 @@ def test_old_records_go_and_totals_stay(folder: Path, monkeypatch: pytest.Monkey
     assert entry == 2000
     book.end(entry, "pipe", "cold", DELIVERED, size=10, sqlstate="", message="", reason="", seconds={"start": 0.2})
     book.close()
-    after = tally(str(folder))
+    after = totals(str(folder))
     kept = records(str(folder), 100 * DAY)
     assert len(kept) == 1
     assert {each.outcome: each.attempts for each in after.exits} == {"delivered": 901, "fault": 90, KILLED: 10}
@@ -361,6 +360,90 @@ def test_old_records_go_and_totals_stay(folder: Path, monkeypatch: pytest.Monkey
     assert start.counts[BOUNDS.index(0.1)] == 0
     assert start.counts[BOUNDS.index(0.25)] == 991
     assert start.seconds == pytest.approx(991 * 0.2)
+
+
+def test_journal_of_the_previous_release(folder: Path) -> None:
+    """A journal that 0.1.0 wrote goes on: counters continue, `cut` is counted as `truncated`, reports stay within their interval."""
+    now = time.time()
+    with closing(sqlite3.connect(folder / NAME)) as database, database:
+        database.executescript(journal_0_1_0.SCHEMA)
+        for status, action, attempts in ((75, "cut", 3), (0, "delivered", 5)):
+            values = ("pipe", "cold", status, action, attempts, attempts * 100, now - 50)
+            database.execute(journal_0_1_0.ADD_TOTAL, values)
+        for seconds in (0.2, 0.002):
+            database.execute(journal_0_1_0.ADD_DURATION, ("cold", "store", 0.25 if seconds > 0.1 else 0.0025, seconds))
+        for queue_id in ("1", "2"):
+            database.execute(journal_0_1_0.BEGIN, (now - 60, 1 << 22, "pipe", "cold", queue_id))
+        columns = (75, "cut", "4.3.0", None, 7, None, "short", 0.1, 0.1, None, None, 1)
+        database.execute(journal_0_1_0.END, columns)
+        database.execute(journal_0_1_0.TOLD, ("fault: x", now - 60, 0, 0))
+
+    assert {each.outcome: each.attempts for each in totals(str(folder)).exits} == {
+        "delivered": 5,
+        "truncated": 3,
+        KILLED: 1,
+    }
+    assert [(record.outcome, record.reason) for record in records(str(folder), 1_000)] == [
+        ("truncated", "short"),
+        (KILLED, None),
+    ]
+
+    book = Journal(str(folder))
+    assert not book.should_report("fault: x", 3_600)
+    assert book.should_report("fault: x", 30)
+    for outcome in (TRUNCATED, DELIVERED):
+        entry = book.begin("pipe", "cold", "new", time.monotonic())
+        assert entry is not None
+        assert entry > 2
+        book.end(entry, "pipe", "cold", outcome, size=10, sqlstate="", message="", reason="", seconds={"store": 0.2})
+    book.close()
+
+    after = totals(str(folder))
+    assert {each.outcome: (each.attempts, each.octets) for each in after.exits} == {
+        "delivered": (6, 510),
+        "truncated": (4, 310),
+        KILLED: (1, 0),
+    }
+    (duration,) = after.durations
+    assert (duration.counts[-1], duration.counts[BOUNDS.index(0.0025)]) == (4, 1)
+    assert duration.seconds == pytest.approx(0.602)
+    assert not (folder / f"{NAME}.broken").exists()
+
+
+def test_previous_release_writes_to_our_journal(folder: Path) -> None:
+    """After a rollback, 0.1.0 goes on with a journal of ours: each of its statements works, and its counts add up with ours."""
+    book = Journal(str(folder))
+    for outcome in (TRUNCATED, DELIVERED):
+        entry = book.begin("pipe", "cold", "ours", time.monotonic())
+        book.end(entry, "pipe", "cold", outcome, size=10, sqlstate="", message="", reason="", seconds={"store": 0.2})
+    assert book.should_report("fault: x", 3_600)
+    book.close()
+
+    now = time.time()
+    with closing(sqlite3.connect(folder / NAME)) as database, database:
+        assert database.execute(journal_0_1_0.TOLD, ("fault: x", now, now - 3_600, now)).rowcount == 0
+        entry = database.execute(journal_0_1_0.BEGIN, (now, 1 << 22, "pipe", "cold", "old")).lastrowid
+        assert database.execute(journal_0_1_0.LOST, (1 << 22, "old")).fetchone() == (entry,)
+        columns = (75, "cut", "4.3.0", None, 7, None, "short", 0.1, 0.1, None, None, entry)
+        assert database.execute(journal_0_1_0.END, columns).rowcount == 1
+        database.execute(journal_0_1_0.ADD_TOTAL, ("pipe", "cold", 75, "cut", 1, 7, now))
+        database.execute(journal_0_1_0.ADD_DURATION, ("cold", "store", 0.25, 0.2))
+        killed = database.execute(journal_0_1_0.BEGIN, (now, 1 << 22, "pipe", "cold", "dead")).lastrowid
+        assert len(database.execute(journal_0_1_0.READ_TOTALS).fetchall()) == 3
+        assert len(database.execute(journal_0_1_0.READ_DURATIONS).fetchall()) == 1
+        assert len(database.execute(journal_0_1_0.READ_RECORDS, (0,)).fetchall()) == 4
+        assert database.execute(journal_0_1_0.OLD, (now + 60, 100_000)).fetchone() == (killed,)
+        rows = database.execute(journal_0_1_0.KILLED, (KILLED, killed)).fetchall()
+        database.executemany(journal_0_1_0.ADD_TOTAL, rows)
+        database.execute(journal_0_1_0.TRIM, (killed,))
+
+    after = totals(str(folder))
+    assert {each.outcome: (each.attempts, each.octets) for each in after.exits} == {
+        "delivered": (1, 10),
+        "truncated": (2, 17),
+        KILLED: (1, 0),
+    }
+    assert [duration.counts[-1] for duration in after.durations] == [3]
 
 
 def test_what_nobody_else_may_read(either: Handler) -> None:
@@ -377,7 +460,7 @@ def test_reading_changes_nothing(handler: Handler) -> None:
     handler.deliver(MESSAGE)
     for path in handler.state.glob(f"{NAME}-*"):
         path.unlink()
-    tally(str(handler.state))
+    totals(str(handler.state))
     assert handler.deliver(MESSAGE).status == 0
     assert len(records(str(handler.state), 1_000)) >= 1
     assert all(path.owner() == account.NAME for path in handler.state.iterdir())

@@ -29,7 +29,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from pipehandler import __version__
 from pipehandler.mail.sysexits import EX_CANTCREAT, EX_CONFIG, EX_UNAVAILABLE
-from pipehandler.monitor.snapshot import observe
+from pipehandler.monitor.snapshot import take_snapshot
 from pipehandler.settings.config import load
 
 USAGE = 2  # click's status for a wrong call
@@ -151,7 +151,7 @@ def test_quarantine(handler: Handler, database: Database) -> None:
     assert number(text, "pipehandler_quarantine_messages") == 1
     assert number(text, "pipehandler_quarantine_oldest_timestamp_seconds") == 1767225600
     version = number(text, "pipehandler_schema_version")
-    assert version == number(text, "pipehandler_schema_version_expected") == observe(load(str(handler.config)))[2]
+    assert version == number(text, "pipehandler_schema_version_expected") == take_snapshot(load(str(handler.config)))[2]
 
 
 def test_expired(handler: Handler, database: Database) -> None:
@@ -175,7 +175,9 @@ def test_expired(handler: Handler, database: Database) -> None:
 
 def test_resident_workers(handler: Handler, database: Database) -> None:
     """The service is asked as well: free, busy, waiting, gone; and what went through it has its own label."""
-    configure(handler, deadline=40, wait=6)  # so long the second message waits, and a busy machine needs to look
+    configure(
+        handler, deadline=40, queue_timeout=6
+    )  # so long the second message waits, and a busy machine needs to look
     assert number(metrics(handler), "pipehandler_service_up") == 0
     with Service(handler) as service:
         with held(database):
@@ -215,7 +217,7 @@ def test_old_schema(handler: Handler, database: Database) -> None:
     assert number(text, "pipehandler_database_up") == 0
     assert number(text, "pipehandler_schema_version") is None
     assert number(text, "pipehandler_schema_version_expected")
-    assert "run `pipehandler migrate`" in observe(load(str(handler.config))).reasons["database"]
+    assert "run `pipehandler migrate`" in take_snapshot(load(str(handler.config))).reasons["database"]
 
 
 def test_whoever_does_not_answer(handler: Handler, database: Database) -> None:

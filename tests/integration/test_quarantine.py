@@ -40,7 +40,7 @@ def store(
 
 def test_list(console: Console, database: Database) -> None:
     """The newest first, with recipients and reason; what was parsed is not there."""
-    assert console.run("quarantine", "list").text == "nothing is in quarantine\n"
+    assert console.run("quarantine", "list").text == "the quarantine is empty\n"
     assert json.loads(console.run("quarantine", "list", "--json").text) == []
     store(database, b"fine", error=None)
     first = store(database, BROKEN, *(f"{name}@example.com" for name in "abc"))
@@ -114,7 +114,7 @@ def test_export(console: Console, database: Database, folder: Path) -> None:
     assert set(said.splitlines()) == {str(path) for path in to.iterdir()}
     assert {path.stat().st_mode & 0o777 for path in to.iterdir()} == {0o600}
     again = console.run("quarantine", "export", stored.message, "--to", to).text
-    assert again.count("is there already") == 2
+    assert again.count("exists already") == 2
 
 
 def test_export_overwrites_nothing(console: Console, database: Database, folder: Path) -> None:
@@ -164,7 +164,7 @@ def test_export_where_bytes_are_gone(console: Console, database: Database, folde
     assert (done.status, list(files(folder / "out"))) == (0, [f"{other.delivery}-{other.message}.eml"])
     assert "not stored any more" in done.errors
     assert console.run("quarantine", "export", gone.message, "--to", folder / "out").status == EX_NOINPUT
-    assert "(the bytes are not stored any more)" in console.run("quarantine", "show", gone.message).text
+    assert "(the bytes are no longer stored)" in console.run("quarantine", "show", gone.message).text
 
 
 def test_drop(console: Console, database: Database) -> None:
@@ -175,7 +175,7 @@ def test_drop(console: Console, database: Database) -> None:
     for answer in (b"n\n", b""):
         done = console.run("quarantine", "drop", stored.message, stdin=answer)
         assert done.status == 1
-        assert b"Delete 1 message for good?" in done.output
+        assert b"Delete 1 message permanently?" in done.output
         assert everything(database) == before
     assert b"with 2 deliveries" in console.run("quarantine", "drop", stored.delivery, stdin=b"y\n").output
     assert console.run("quarantine", "drop", "--yes", other.message, other.delivery).text == (
@@ -227,5 +227,5 @@ def test_roles(console: Console, database: Database, folder: Path) -> None:
     done = console.run("quarantine", "drop", "--yes", stored.message)
     assert (done.status, done.output) == (EX_UNAVAILABLE, b"")
     assert "permission denied" in done.errors
-    assert "pipehandler_upkeep" in done.errors
+    assert "pipehandler_maintenance" in done.errors
     assert len(everything(database)["message"]) == 1

@@ -200,7 +200,7 @@ def test_batches(console: Console, database: Database) -> None:
 @pytest.fixture
 def hard(console: Console) -> bytes:
     """A message for which the parser is given too little time."""
-    console.configure(more="limits.parse_seconds = 1")
+    console.configure(more="limits.parse_timeout = 1")
     part = b"--b\nContent-Type: text/plain\n\n" + "봄이 왔습니다\n".encode("euc-kr") * 5000
     return b"Message-ID: <costly@example.org>\nContent-Type: multipart/mixed; boundary=b\n\n" + part * 990 + b"--b--\n"
 
@@ -213,7 +213,7 @@ def test_still_failing(console: Console, database: Database, hard: bytes) -> Non
     assert "2 tried, " in said
     assert "1 parsed now" in said
     assert "1 still not parsed: the parser died of this message\n" in said
-    assert "The next run tries again" in said
+    assert "The next run tries the failed messages again" in said
     assert (
         database.value("SELECT error FROM pipehandler.message WHERE state = 'failed'")
         == "the parser died of this message"
@@ -369,7 +369,7 @@ def test_interrupted(console: Console, database: Database, how: signal.Signals) 
     assert untouched(database) == before
     if how == signal.SIGINT:
         last = re.fullmatch(
-            r"Error: interrupted; to go on: pipehandler reparse --all --after ([0-9a-f-]{36})\n", errors.decode()
+            r"Error: interrupted; to continue: pipehandler reparse --all --after ([0-9a-f-]{36})\n", errors.decode()
         )
         assert last, errors
         # What is behind it is all that is left, but perhaps for the message that was just done.
@@ -485,7 +485,7 @@ def test_database_goes_away(own_database: Database, folder: Path) -> None:
     own_database.server.start()
     assert running.returncode == EX_UNAVAILABLE
     assert b" tried, " in output
-    assert re.match(rb"to go on: pipehandler reparse --after [0-9a-f-]{36}\nError: database: ", errors), errors
+    assert re.match(rb"to continue: pipehandler reparse --after [0-9a-f-]{36}\nError: database: ", errors), errors
     assert console.run("reparse").status == 0
     assert states(own_database) == {"parsed"}
 
@@ -499,7 +499,7 @@ def test_roles(console: Console, database: Database) -> None:
         done = console.run("reparse")
         assert done.status == EX_UNAVAILABLE
         assert "permission denied" in done.errors
-        assert "pipehandler_upkeep" in done.errors
+        assert "pipehandler_maintenance" in done.errors
         with (
             psycopg.connect(database.server.conninfo(database.name, user=role)) as connection,
             pytest.raises(InsufficientPrivilege),

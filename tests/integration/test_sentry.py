@@ -104,8 +104,8 @@ def test_internal_fault(either: Handler, database: Database, collector: Collecto
 
 
 def test_once_in_a_while(either: Handler, database: Database, collector: Collector) -> None:
-    """The same fault is told once in `sentry.every` seconds, whatever process meets it; then it is told again."""
-    telling(either, database, collector.dsn, every=3)
+    """The same fault is told once in `sentry.min_interval` seconds, whatever process meets it; then it is told again."""
+    telling(either, database, collector.dsn, min_interval=3)
     assert {fault(either).status for _ in range(4)} == {75}
     collector.event()
     time.sleep(3)
@@ -204,7 +204,7 @@ try:
     parse(secret)
 except ValueError as error:
     config = Config(sentry=Sentry(dsn=dsn), state=State(folder))
-    sentry.tell(config, Journal(folder), Result(FAULT, fault=error), 10.0, size=7)
+    sentry.report(config, Journal(folder), Result(FAULT, fault=error), 10.0, size=7)
 """
 
 

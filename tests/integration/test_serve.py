@@ -311,8 +311,8 @@ def test_a_worker_stands_still(handler: Handler, database: Database) -> None:
 
 
 def test_replaced_after_so_many_messages(handler: Handler) -> None:
-    """A worker leaves after serve.messages messages, and nothing is lost in between."""
-    configure(handler, messages=2)
+    """A worker leaves after serve.max_messages messages, and nothing is lost in between."""
+    configure(handler, max_messages=2)
     with Service(handler) as service:
         first = service.workers()
         for number in range(5):
@@ -325,7 +325,7 @@ def test_replaced_after_so_many_messages(handler: Handler) -> None:
 
 def test_replaced_after_it_grew(handler: Handler) -> None:
     """A worker that has become large is replaced."""
-    configure(handler, growth=1_048_576)
+    configure(handler, max_growth=1_048_576)
     with Service(handler) as service:
         fields = b"".join(b"X-%d: %d\n" % (number, number) for number in range(60_000))
         assert handler.deliver(fields + MESSAGE).status == 0

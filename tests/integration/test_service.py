@@ -152,7 +152,7 @@ def test_more_descriptors_than_wanted(service: Service, handler: Handler) -> Non
 
 
 def test_waiting_has_an_end(service: Service, handler: Handler, database: Database) -> None:
-    """With all workers busy a message waits for serve.wait seconds, is seen to wait, and is deferred."""
+    """With all workers busy a message waits for serve.queue_timeout seconds, is seen to wait, and is deferred."""
     with held(database):
         first = begin(handler, service, MESSAGE)
         with handler.start(handler.command(queue_id="4Wait")) as second:

@@ -1,4 +1,4 @@
-"""`pipehandler status`: how it goes, for a person."""
+"""`pipehandler status`: the status of a mail host, as text and as JSON."""
 
 import json
 import subprocess
@@ -11,16 +11,18 @@ from harness.database import Database
 from harness.handler import Handler
 from harness.service import Service, configure
 
-from pipehandler.cli.status_text import bars, lines
+from pipehandler.cli.status_text import as_json, bars, lines
 from pipehandler.mail import outcome
 from pipehandler.mail.outcome import TABLE
-from pipehandler.monitor.journal_totals import Record, Tally
-from pipehandler.monitor.snapshot import Observation
-from pipehandler.monitor.status import status, way_out
+from pipehandler.monitor.journal_totals import JournalTotals, Record
+from pipehandler.monitor.snapshot import Snapshot
+from pipehandler.monitor.status import failure_hint, status
 from pipehandler.record.journal import KILLED
 
 MESSAGE = b"From: a@example.org\nMessage-ID: <1@example.org>\nSubject: x\n\nhello\n"
-NOTHING = Observation(Tally([], [], 0), None, 6, None, None, False, {"database": "no", "queue": "no", "service": "no"})
+NOTHING = Snapshot(
+    JournalTotals([], [], 0), None, 6, None, None, False, {"database": "no", "queue": "no", "service": "no"}
+)
 
 
 def run(handler: Handler, *arguments: str) -> str:
@@ -51,7 +53,7 @@ def test_everything_is_well(handler: Handler, database: Database) -> None:
     assert "Quarantine: empty" in text
     assert f"Database:   up, schema {database.value('SELECT max(version) FROM pipehandler.migration')}\n" in text
     assert "Delivered:  last 2" in text
-    assert "WENT WRONG" not in text
+    assert "LAST FAILURES" not in text
 
 
 def test_what_went_wrong(handler: Handler, database: Database) -> None:
@@ -63,7 +65,7 @@ def test_what_went_wrong(handler: Handler, database: Database) -> None:
     text = run(handler)
     assert "Database:   DOWN: connection failed" in text
     assert "Outage:     " in text
-    assert "outage: 2 in the last hour, 2 in the day, last " in text
+    assert "outage: 2 in the last hour, 2 in the last day, last " in text
     assert "queue id third\n    the database is known to be down\n    -> " in text
     assert "queue id first\n    connection failed: " in text
     shown = json.loads(run(handler, "--json"))
@@ -77,14 +79,14 @@ def test_what_went_wrong(handler: Handler, database: Database) -> None:
 
 
 def test_no_journal(handler: Handler) -> None:
-    """Before the first attempt there is nothing to tell, and a journal that may not be read is said to be so."""
-    assert "no attempt at a message in the last day" in run(handler)
+    """Before the first attempt the status says so, and a journal that cannot be read is reported."""
+    assert "no delivery attempts in the last day" in run(handler)
     (handler.state / "journal.sqlite").mkdir()
     assert "Journal:    not readable: " in run(handler)
 
 
 def test_an_older_schema(handler: Handler, database: Database) -> None:
-    """A schema that is not the one of this program is said to be so, with the command that mends it."""
+    """A schema of another version is reported, with the command that fixes it."""
     database.execute("DELETE FROM pipehandler.migration WHERE version > 4")
     assert "schema 4, but " in run(handler)
     assert "`pipehandler migrate`" in run(handler)
@@ -99,7 +101,7 @@ def test_expired_mail_stays(handler: Handler, database: Database) -> None:
     assert "Expired:" not in run(handler)
     database.execute(ended.format("1 h"))
     assert "Expired:    not removed since " in run(handler)
-    assert "does `pipehandler expire` run?" in run(handler)
+    assert "is `pipehandler expire` running?" in run(handler)
 
 
 def test_watch(handler: Handler) -> None:
@@ -108,9 +110,9 @@ def test_watch(handler: Handler) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
         assert running.stdout
         assert running.stderr
-        seen = 0
-        while seen < 2:
-            seen += "again every 2 s; Ctrl-C ends it" in running.stdout.readline()
+        shown = 0
+        while shown < 2:
+            shown += "refreshed every 2 s; Ctrl-C ends it" in running.stdout.readline()
         running.send_signal(2)
         assert "Traceback" not in running.stderr.read()
     program_json = subprocess.run([*command, "--json"], capture_output=True, text=True)
@@ -129,7 +131,7 @@ def test_counts() -> None:
 
 
 def test_bars() -> None:
-    """The greatest count is the highest bar; one is seen beside a million; nothing is nothing."""
+    """The greatest count is the highest bar; one is visible beside a million; nothing is nothing."""
     assert bars([0, 1, 4, 8]) == "·▁▄█"
     assert bars([1, 1_000_000]) == "▁█"
     assert bars([0, 0]) == "··"
@@ -137,23 +139,26 @@ def test_bars() -> None:
 
 
 @pytest.mark.parametrize("action", [*(row.name for row in TABLE if row.status), "quarantined", KILLED])
-def test_every_failure_has_a_way_out(action: str) -> None:
-    """Whatever can go wrong is shown with what to do."""
-    found = record(1, action, reason="because\x1b[31m")
-    shown = list(lines(status([found], NOTHING, 1e6)))
-    assert f"    -> {way_out(found)}" in shown
+def test_every_failure_has_a_hint(action: str) -> None:
+    """Every kind of failure is shown with what to do, as text and as JSON."""
+    failure = record(1, action, reason="because\x1b[31m")
+    result = status([failure], NOTHING, 1e6)
+    shown = list(lines(result))
+    assert f"    -> {failure_hint(failure)}" in shown
     assert f"{action}: " in "\n".join(shown)
-    assert len(way_out(found)) > 20
+    assert len(failure_hint(failure)) > 20
+    (as_object,) = as_json(result)["failures"]
+    assert (as_object["outcome"], as_object["hint"]) == (action, failure_hint(failure))
 
 
 @pytest.mark.parametrize(
-    ("sqlstate", "told"),
+    ("sqlstate", "expected"),
     [
         ("", "pipehandler check"), ("08006", "pipehandler check"), ("28P01", "pg_hba.conf"), ("3D000", "create the database"),
         ("3F000", "migrate"), ("42883", "migrate"), ("42501", "lacks a right"), ("53300", "max_connections"),
         ("25006", "read-write"), ("57014", "pg_stat_activity"), ("57P03", "recovering"), ("40P01", "trying again"),
     ],
 )  # fmt: skip
-def test_way_out_by_sqlstate(sqlstate: str, told: str) -> None:
-    """What the database said decides what to do."""
-    assert told in way_out(record(1, outcome.STORE_UNAVAILABLE.name, sqlstate=sqlstate))
+def test_hint_by_sqlstate(sqlstate: str, expected: str) -> None:
+    """The SQLSTATE decides the hint."""
+    assert expected in failure_hint(record(1, outcome.STORE_UNAVAILABLE.name, sqlstate=sqlstate))

@@ -193,7 +193,7 @@ def test_sentry_is_missing(alone: Environment, handler: Handler, database: Datab
     assert handler.log_lines()[-1].startswith("outcome=fault status=75 code=4.3.0 ")
     (finding,) = [found for found in findings(alone, handler) if found["code"] == "sentry-sdk"]
     assert "pipehandler[sentry]" in finding["what"]
-    assert finding["mend"] == f"{alone.python} -m pip install 'sentry-sdk>=2,<3'"
+    assert finding["fix"] == f"{alone.python} -m pip install 'sentry-sdk>=2,<3'"
 
 
 def test_sentry(lowest: Environment, handler: Handler, database: Database) -> None:

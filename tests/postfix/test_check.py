@@ -1,5 +1,5 @@
-"""`pipehandler check` as root on a mail host: each thing is broken in a real set-up, found, mended by the line as it was printed, and
-found no more."""
+"""`pipehandler check` as root on a mail host: each thing is broken in a real installation, found, fixed by the command as printed, and
+not found again."""
 
 import json
 import os
@@ -72,11 +72,11 @@ def codes(found: list[dict[str, str]]) -> list[str]:
     return [finding["code"] for finding in found]
 
 
-def mend(found: list[dict[str, str]]) -> None:
+def apply_fixes(found: list[dict[str, str]]) -> None:
     """Do what the findings say, as a person who pastes it."""
     for finding in found:
-        assert not finding["mend"].startswith("#"), finding
-        subprocess.run(["bash", "-euc", finding["mend"]], check=True, cwd="/")
+        assert not finding["fix"].startswith("#"), finding
+        subprocess.run(["bash", "-euc", finding["fix"]], check=True, cwd="/")
 
 
 def main(line: str) -> Callable[[MailHost], None]:
@@ -224,13 +224,13 @@ def test_nothing_to_find(whole: MailHost) -> None:
 
 @pytest.mark.parametrize("what", BROKEN)
 def test_broken(host: MailHost, what: str) -> None:
-    """What is broken is found under its name, and nothing else; the line that was printed mends it."""
+    """What is broken is found under its code, and nothing else; the command as printed fixes it."""
     spoil, expected = BROKEN[what]
     spoil(host)
     found = check(host, "--part", "postfix")
     assert codes(found) == expected
     assert all(all(finding.values()) for finding in found)
-    mend(found)
+    apply_fixes(found)
     assert codes(check(host, "--part", "postfix")) == []
 
 
@@ -244,14 +244,19 @@ def test_table_of_recipients(host: MailHost) -> None:
 
 
 def test_report(host: MailHost) -> None:
-    """For a person: what, why and the line that mends it, and how many there are; the same as --json has."""
+    """The text shows each problem, its effect, its fix, and the number of findings; the same as --json."""
     main("enable_long_queue_ids = no")(host)
     main("bounce_queue_lifetime = 0")(host)
     done = run(host)
     expected = [
         line
         for each in check(host)
-        for line in (f"{each['code']}: {each['what']}", f"    why:  {each['why']}", f"    mend: {each['mend']}", "")
+        for line in (
+            f"{each['code']}: {each['what']}",
+            f"    detail: {each['detail']}",
+            f"    fix:    {each['fix']}",
+            "",
+        )
     ]
     where = f"the handler's part as {account.NAME}, Postfix in {host.config}"
     assert done.stdout.splitlines() == [*expected, f"2 findings (checked: {where})"]
@@ -264,7 +269,7 @@ def test_no_transport(host: MailHost) -> None:
     file.write_text(file.read_text().partition("# The transport")[0])
     found = check(host, "--part", "postfix")
     assert codes(found) == ["transport-missing"]
-    mend(found)
+    apply_fixes(found)
     assert "user=pipehandler" in file.read_text()
     master("user=pipehandler", f"user={account.NAME}")(host)  # this machine may not have the other
     assert check(host) == []
@@ -286,9 +291,9 @@ def test_no_good_account(host: MailHost, user: str, code: str) -> None:
     found = check(host, "--part", "postfix")
     assert codes(found) == [code]
     if code == "user-unknown":
-        assert found[0]["mend"] == "groupadd --system nosuch"
+        assert found[0]["fix"] == "groupadd --system nosuch"
         return
-    mend(found)
+    apply_fixes(found)
     assert "  user=pipehandler\n" in (host.config / "master.cf").read_text()
 
 
@@ -297,7 +302,7 @@ def test_unknown_account(host: MailHost) -> None:
     master(" user=[a-z]+", " user=nosuchaccount")(host)
     found = check(host)
     assert codes(found) == ["user-unknown"]
-    assert found[0]["mend"] == "useradd --system --no-create-home --shell /usr/sbin/nologin nosuchaccount"
+    assert found[0]["fix"] == "useradd --system --no-create-home --shell /usr/sbin/nologin nosuchaccount"
 
 
 def test_another_name(host: MailHost) -> None:
@@ -308,12 +313,12 @@ def test_another_name(host: MailHost) -> None:
     master("^pipehandler unix", "store unix")(host)
     found = check(host, "--part", "postfix")
     assert codes(found) == ["postfix-warning", "postfix-warning"]  # of what was set for the old name
-    mend(found)
+    apply_fixes(found)
     assert check(host) == []
     master(" null_sender=", " flags=F null_sender=")(host)
     found = check(host)
     assert codes(found) == ["flags-change-bytes"]
-    mend(found)
+    apply_fixes(found)
     assert check(host) == []
 
 
@@ -330,7 +335,7 @@ def test_two_transports(host: MailHost) -> None:
     master(f"--config={other}", f"--config={other}x")(host)
     found = check(host)
     assert codes(found) == ["configuration"]
-    assert found[0]["mend"].endswith(f"> {other}x")
+    assert found[0]["fix"].endswith(f"> {other}x")
 
 
 def test_no_postfix(host: MailHost) -> None:
@@ -345,7 +350,7 @@ def test_no_postfix(host: MailHost) -> None:
     command = [*without, PROGRAM, *_command(host, ("--json",))]
     done = subprocess.run(command, capture_output=True, text=True)
     (found,) = json.loads(done.stdout)
-    assert (found["code"], found["mend"]) == ("postfix", "apt-get install postfix")
+    assert (found["code"], found["fix"]) == ("postfix", "apt-get install postfix")
 
 
 def test_twice_in_main(host: MailHost) -> None:
@@ -394,13 +399,13 @@ ACCOUNT: dict[str, tuple[Callable[[MailHost], None], list[str]]] = {
 
 @pytest.mark.parametrize("what", ACCOUNT)
 def test_only_the_account_sees_it(host: MailHost, what: str) -> None:
-    """Root may do everything; so the check asks as the account of the transport, and mends what that may not."""
+    """Root may do everything, so the check runs as the account of the transport, and fixes what that may not do."""
     spoil, expected = ACCOUNT[what]
     spoil(host)
     found = check(host)
     assert codes(found) == expected
     assert check(host, "--part", "postfix") == []
-    mend(found)
+    apply_fixes(found)
     assert check(host) == []
 
 
@@ -439,20 +444,20 @@ def test_installation(host: MailHost) -> None:
     folder.chmod(0o700)
     found = check_by(host, folder)
     assert codes(found) == ["account"]
-    assert found[0]["mend"] == f"chmod o+x {folder}"
-    mend(found)
+    assert found[0]["fix"] == f"chmod o+x {folder}"
+    apply_fixes(found)
     assert check_by(host, folder) == []
 
     subprocess.run(["chmod", "-R", "go=", *folder.glob("lib/*/*/pipehandler/*.py")], check=True)
     found = check_by(host, folder)
     assert codes(found) == ["account"]
-    mend(found)
+    apply_fixes(found)
     found = check_by(host, folder)
     if found:  # the entrypoint first, then what it imports
-        mend(found)
+        apply_fixes(found)
         assert check_by(host, folder) == []
 
-    next(folder.glob("lib/*/*/pipehandler/store.py")).unlink()
+    next(folder.glob("lib/*/*/pipehandler/store/connection.py")).unlink()
     for cached in folder.glob("lib/*/*/pipehandler/__pycache__/store.*"):
         cached.unlink()
     assert codes(check(host)) == ["account", "installation"]
@@ -475,7 +480,7 @@ def test_peer_authentication(host: MailHost, server: PostgreSQL) -> None:
         assert found["code"] == "authentication"
         assert (
             f"local all pipehandler peer map=pipehandler, and to pg_ident.conf: pipehandler {account.NAME} pipehandler"
-            in found["mend"]
+            in found["fix"]
         )
         server.psql("postgres", f"CREATE ROLE {account.NAME} LOGIN IN ROLE pipehandler_ingest")
         host.handler.configure(_conninfo(host).replace("user=pipehandler", f"user={account.NAME}"))
@@ -493,7 +498,7 @@ def test_another_configuration(host: MailHost) -> None:
     try:
         found = check(host)
         assert codes(found) == ["configuration-other"]
-        mend(found)
+        apply_fixes(found)
         assert check(host) == []
     finally:
         host.handler.config = host.handler.folder / "pipehandler.toml"
@@ -502,12 +507,12 @@ def test_another_configuration(host: MailHost) -> None:
 @pytest.mark.parametrize(
     ("user", "note"),
     [
-        (account.NAME, f"not root: the handler's part was tried as {account.NAME}"),
-        ("daemon", "not root, nor the account of the transport: the handler's part was not tried"),
+        (account.NAME, f"not root: the handler's part was checked as {account.NAME}"),
+        ("daemon", "not root, nor the account of the transport: the handler's part was not checked"),
     ],
 )
 def test_not_root(host: MailHost, user: str, note: str) -> None:
-    """Whoever is not root is told what was not tried; what is closed to somebody who never delivers is no finding."""
+    """Without root a note says what was not checked; what is closed to an account that never delivers is not a finding."""
     host.handler.config.chmod(0o600)
     account.give(host.handler.config)
     host.settle()
@@ -528,4 +533,4 @@ def test_conninfo_is_refused(host: MailHost) -> None:
     """What is checked is the configuration; an option that would be ignored is a wrong call."""
     done = subprocess.run([PROGRAM, "--conninfo", "host=x", *_command(host, ())], capture_output=True, text=True)
     assert done.returncode == 2
-    assert "--conninfo is not for it" in done.stderr
+    assert "it does not take --conninfo" in done.stderr

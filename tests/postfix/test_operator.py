@@ -1,4 +1,4 @@
-"""The operator's day: mail does not arrive, and the commands of the README say why, in a real set-up, and mend it.
+"""The operator's day: mail does not arrive, and the commands of the README say why, in a real set-up, and fix it.
 
 Everything here is what `pipehandler status`, `check`, `quarantine` and `reparse` print; nothing is looked up elsewhere.
 """
@@ -82,8 +82,8 @@ def test_database_down(own: MailHost, own_database: Database) -> None:
     text = operator.status()
     assert time.monotonic() - started < TOGETHER
     assert re.search(r"^Database:   DOWN: .*connection to server .* failed", text, re.MULTILINE)
-    assert re.search(r"^Queue: +1 (active|deferred), the oldest of ", text, re.MULTILINE)
-    assert re.search(r"^store_unavailable: 1 in the last hour, 1 in the day, ", text, re.MULTILINE)
+    assert re.search(r"^Queue: +1 (active|deferred), the oldest from ", text, re.MULTILINE)
+    assert re.search(r"^store_unavailable: 1 in the last hour, 1 in the last day, ", text, re.MULTILINE)
     assert "start the server" in operator.check()
     own_database.server.start()
     assert operator.arrived() == 2
@@ -95,8 +95,8 @@ def test_wrong_rights(operator: Operator) -> None:
     operator.send(1)
     assert "store_unavailable 42501: " in operator.status()
     assert "permission denied for function ingest" in operator.status()
-    (mend,) = re.findall(r"mend: (GRANT EXECUTE .*)", operator.check())
-    operator.database.server.psql(operator.database.name, mend)
+    (fix,) = re.findall(r"fix: +(GRANT EXECUTE .*)", operator.check())
+    operator.database.server.psql(operator.database.name, fix)
     assert operator.arrived() == 1
     assert "rights-too-few" not in operator.check()
 
@@ -106,8 +106,8 @@ def test_wrong_rights_on_the_host(operator: Operator) -> None:
     operator.host.handler.config.chmod(0o600)
     operator.send(1)
     found = operator.check()
-    (mend,) = re.findall(r"mend: (ch\w+ .*pipehandler\.toml.*)", found)
-    subprocess.run(mend, shell=True, check=True)
+    (fix,) = re.findall(r"fix: +(ch\w+ .*pipehandler\.toml.*)", found)
+    subprocess.run(fix, shell=True, check=True)
     assert operator.arrived() == 1
 
 
@@ -134,7 +134,7 @@ def test_full_disk_of_the_database(own: MailHost, folder: Path) -> None:
             text = operator.status()
             assert re.search(r"^store_full 53100: 1 in the last hour", text, re.MULTILINE), text
             assert "No space left on device" in text
-            assert "make room on the disk of the database" in text
+            assert "free space on the disk of the database" in text
             (folder / "ballast").unlink()
             assert operator.arrived() == 2
         server.stop()
@@ -143,31 +143,31 @@ def test_full_disk_of_the_database(own: MailHost, folder: Path) -> None:
 
 
 def test_broken_environment(operator: Operator) -> None:
-    """The interpreter is gone: no attempt is recorded, Postfix says why in the queue, and check prints how to mend it."""
+    """The interpreter is gone: no attempt is recorded, Postfix says why in the queue, and check prints how to fix it."""
     master = operator.host.config / "master.cf"
     master.write_text(re.sub(r"argv=\S+", "argv=/opt/nowhere/python", master.read_text()))
     operator.host.reload()
     operator.send(1)
     text = operator.status()
-    assert "no attempt at a message in the last day" in text
+    assert "no delivery attempts in the last day" in text
     assert re.search(r"^Queue: +1 (active|deferred)", text, re.MULTILINE)
-    assert re.search(r"^ +1 wait: .*/opt/nowhere/python: No such file or directory$", text, re.MULTILINE)
+    assert re.search(r"^ +1 waiting: .*/opt/nowhere/python: No such file or directory$", text, re.MULTILINE)
     found = operator.check()
-    assert "there is no program /opt/nowhere/python" in found
-    (mend,) = re.findall(r"mend: (postconf .*)", found)
-    subprocess.run(mend, shell=True, check=True)
+    assert "/opt/nowhere/python is missing or not executable" in found
+    (fix,) = re.findall(r"fix: +(postconf .*)", found)
+    subprocess.run(fix, shell=True, check=True)
     operator.host.reload()
     assert operator.arrived() == 1
 
 
 def test_what_could_not_be_parsed(operator: Operator) -> None:
-    """Messages that could not be parsed are in status, in quarantine by their reason, and come in after a mend."""
+    """Messages that could not be parsed are in status, in quarantine by their reason, and come in after a fix."""
     operator.database.execute("ALTER TABLE pipehandler.message ADD CONSTRAINT odd CHECK (subject IS NULL) NOT VALID")
     operator.send(1)
     operator.send(2)
     assert operator.arrived() == 2
     text = operator.status()
-    assert re.search(r"^Quarantine: 2, the oldest of ", text, re.MULTILINE)
+    assert re.search(r"^Quarantine: 2, the oldest from ", text, re.MULTILINE)
     assert "quarantined: 2 in the last hour" in re.sub(r" \d{5}:", ":", text)
     upkeep = operator.database.server.conninfo(operator.database.name, user="upkeep")
     code, listed = operator.command("quarantine", "list", conninfo=upkeep)
@@ -178,7 +178,7 @@ def test_what_could_not_be_parsed(operator: Operator) -> None:
     assert code == 0, text
     assert operator.database.rows("SELECT DISTINCT state FROM pipehandler.message") == [("parsed",)]
     assert re.search(r"^Quarantine: empty", operator.status(), re.MULTILINE)
-    assert "nothing" in operator.command("quarantine", "list", conninfo=upkeep)[1]
+    assert "empty" in operator.command("quarantine", "list", conninfo=upkeep)[1]
 
 
 def test_how_many_for_which_reason(operator: Operator) -> None:

@@ -113,14 +113,14 @@ def test_who_may_list_it(full: MailHost) -> None:
     full.postconf("-e", "authorized_mailq_users = root")
     status, text = as_account(full)
     assert status == 1
-    assert "is not allowed to view the mail queue; name this account in authorized_mailq_users" in text
+    assert "is not allowed to view the mail queue; add this account to authorized_mailq_users" in text
 
 
 def test_unit_may_list_it(full: MailHost) -> None:
     """NoNewPrivileges, as in the unit, keeps postqueue from its group; the group that the unit gives instead lets it."""
     status, text = as_account(full, before=NO_NEW_PRIVILEGES)
     assert status == 1
-    assert "NoNewPrivileges takes it away" in text
+    assert "NoNewPrivileges removes it" in text
     status, text = as_account(full, "postdrop", before=NO_NEW_PRIVILEGES)
     assert (status, "'deferred': Queued(messages=2" in text) == (0, True), text
 
@@ -154,7 +154,7 @@ def test_one_that_does_not_end(folder: Path, monkeypatch: pytest.MonkeyPatch, sc
     """Nobody waits for it for ever, and what it had said until then is no answer."""
     instead(folder, monkeypatch, script)
     began = time.monotonic()
-    with pytest.raises(QueueError, match="no end within 1 s"):
+    with pytest.raises(QueueError, match="not finished within 1 s"):
         queued(seconds=1)
     assert time.monotonic() - began < 5
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipehandler.cli.terminal import cut, safe, table, width
+from pipehandler.cli.terminal import safe, shorten, table, width
 
 
 @pytest.mark.parametrize(
@@ -15,6 +15,7 @@ from pipehandler.cli.terminal import cut, safe, table, width
         ("ニュース", 8),
         ("e\u0301", 1),  # a combining accent
         ("한", 2),
+        ("\u1112\u1161\u11ab", 2),  # the same, decomposed, as macOS names files
         ("\u200bx\u200c\u034f", 1),  # what newsletters fill their previews with
         ("❤\ufe0f", 1),
         ("a\u00adb", 3),
@@ -43,7 +44,7 @@ CONTROLS = ["\x1b[31m", "\x9b31m", "\x07", "\x08", "\r", "\x00", "\x7f", "\x85",
 @pytest.mark.parametrize("control", CONTROLS, ids=ascii)
 def test_control_characters_are_not_passed_on(control: str) -> None:
     """Escape sequences (ECMA-48) and characters that turn a line around are replaced, in tables and in text."""
-    for text in (safe(f"a{control}b"), cut(f"a{control}b", 20), table(["X"], [[f"a{control}b"]])):
+    for text in (safe(f"a{control}b"), shorten(f"a{control}b", 20), table(["X"], [[f"a{control}b"]])):
         assert control[0] not in text
         assert "a" in text
         assert "b" in text
@@ -52,7 +53,7 @@ def test_control_characters_are_not_passed_on(control: str) -> None:
 @given(st.text(), st.integers(1, 30))
 def test_cut_keeps_its_columns(text: str, columns: int) -> None:
     """A cell is one line and never wider than it may be; a short one is kept, but for its white space."""
-    cell = cut(text, columns)
+    cell = shorten(text, columns)
     assert len(cell.splitlines()) <= 1
     assert width(cell) <= columns
     if width(" ".join(safe(text).split())) <= columns and len(text) <= columns:
@@ -61,5 +62,5 @@ def test_cut_keeps_its_columns(text: str, columns: int) -> None:
 
 def test_cut_shows_that_something_is_missing() -> None:
     """What was shortened ends in an ellipsis."""
-    assert cut("abcdefgh", 5) == "abcd…"
-    assert cut("뉴스레터", 5) == "뉴스…"
+    assert shorten("abcdefgh", 5) == "abcd…"
+    assert shorten("뉴스레터", 5) == "뉴스…"

@@ -11,14 +11,14 @@ from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from pipehandler.mail.outcome import TABLE
-from pipehandler.monitor.journal_totals import Duration, Exits, Tally
+from pipehandler.monitor.journal_totals import Duration, Exits, JournalTotals
 from pipehandler.monitor.metrics import METRICS, exposition, families
-from pipehandler.monitor.snapshot import Observation
+from pipehandler.monitor.snapshot import Snapshot
 from pipehandler.postfix.postqueue import QUEUES, Queued
 from pipehandler.record.journal import BOUNDS
 from pipehandler.store.health import Health
 
-TALLY = Tally(
+TOTALS = JournalTotals(
     exits=[
         Exits("pipe", "cold", 0, "delivered", 3, 1000, 100.0),
         Exits("pipe", "cold", 0, "duplicate", 2, 500, 300.0),
@@ -31,8 +31,8 @@ TALLY = Tally(
     durations=[Duration("cold", "parse", (1, 1, 2, *(5,) * (len(BOUNDS) - 3)), 0.25)],
     under_way=6,
 )
-WHOLE = Observation(
-    tally=TALLY,
+WHOLE = Snapshot(
+    journal=TOTALS,
     health=Health(5, 8, datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC)),
     schema_expected=6,
     service={
@@ -51,27 +51,27 @@ WHOLE = Observation(
     reasons={},
 )
 EMPTY = WHOLE._replace(
-    tally=Tally([], [], 0), health=Health(6, 0, None), service=dict.fromkeys(WHOLE.service or {}, 0), queue={}
+    journal=JournalTotals([], [], 0), health=Health(6, 0, None), service=dict.fromkeys(WHOLE.service or {}, 0), queue={}
 )
-UNKNOWN = WHOLE._replace(tally=None, health=None, service=None, queue=None, outage=False)
+UNKNOWN = WHOLE._replace(journal=None, health=None, service=None, queue=None, outage=False)
 
 
-def exported(seen: Observation) -> dict[str, Metric]:
+def exported(snapshot: Snapshot) -> dict[str, Metric]:
     """What a scrape of the text format gives, by the name that Prometheus knows."""
-    found = text_string_to_metric_families(exposition(lambda: seen).decode())
+    found = text_string_to_metric_families(exposition(lambda: snapshot).decode())
     return {f"{each.name}_total" if each.type == "counter" else each.name: each for each in found}
 
 
-def values(seen: Observation, name: str) -> dict[str, float]:
+def values(snapshot: Snapshot, name: str) -> dict[str, float]:
     """The series of one metric: the values of its labels, with blanks between them, and the number."""
-    found = exported(seen).get(name)
+    found = exported(snapshot).get(name)
     labels = METRICS[name].labels
     return {" ".join(each.labels[label] for label in labels): each.value for each in found.samples} if found else {}
 
 
-def value(seen: Observation, name: str) -> float | None:
+def value(snapshot: Snapshot, name: str) -> float | None:
     """The number of a metric without labels, None where it is not exported."""
-    return values(seen, name).get("")
+    return values(snapshot, name).get("")
 
 
 # Names, after https://prometheus.io/docs/practices/naming/ and what `promtool check metrics` looks for.
@@ -105,12 +105,12 @@ def test_ages_are_times() -> None:
     assert not [name for name in METRICS if "age" in name.split("_")]
 
 
-@pytest.mark.parametrize("seen", [WHOLE, EMPTY, UNKNOWN], ids=["whole", "empty", "unknown"])
-def test_promtool_finds_nothing(seen: Observation) -> None:
+@pytest.mark.parametrize("snapshot", [WHOLE, EMPTY, UNKNOWN], ids=["whole", "empty", "unknown"])
+def test_promtool_finds_nothing(snapshot: Snapshot) -> None:
     """Prometheus' own checker has nothing to say."""
     if shutil.which("promtool") is None:
         missing("promtool")
-    done = subprocess.run(["promtool", "check", "metrics"], input=exposition(lambda: seen), capture_output=True)
+    done = subprocess.run(["promtool", "check", "metrics"], input=exposition(lambda: snapshot), capture_output=True)
     assert (done.returncode, done.stdout + done.stderr) == (0, b"")
 
 
@@ -229,6 +229,6 @@ def test_what_is_not_known_is_not_zero() -> None:
 
 def test_no_content() -> None:
     """Labels are words of ours and versions: no address, no queue id, no reason."""
-    seen = WHOLE._replace(reasons={"database": "password of someone@example.com"})
-    assert b"@" not in exposition(lambda: seen)
-    assert len(list(families(seen))) == len(METRICS)
+    snapshot = WHOLE._replace(reasons={"database": "password of someone@example.com"})
+    assert b"@" not in exposition(lambda: snapshot)
+    assert len(list(families(snapshot))) == len(METRICS)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipehandler.settings.config import DEFAULT_PATH, Config, ConfigError, load, memory_needed
+from pipehandler.settings.config import DEFAULT_PATH, RENAMED, Config, ConfigError, load, memory_needed
 from pipehandler.settings.retention import KEYS, Rule
 
 DEFAULTS = {
@@ -18,7 +18,7 @@ DEFAULTS = {
     "database.statement_timeout": 20,
     "limits.deadline": 60,
     "limits.message_size": 52_428_800,
-    "limits.parse_seconds": 10,
+    "limits.parse_timeout": 10,
     "limits.memory": 1_073_741_824,
     "store.attachments": True,
     "store.mail_host": "",
@@ -33,32 +33,32 @@ DEFAULTS = {
     "log.file": "",
     "serve.socket": "/run/pipehandler/socket",
     "serve.workers": 4,
-    "serve.wait": 10,
-    "serve.messages": 1000,
-    "serve.growth": 67_108_864,
+    "serve.queue_timeout": 10,
+    "serve.max_messages": 1000,
+    "serve.max_growth": 67_108_864,
     "sentry.dsn": "",
     "sentry.quarantined": False,
-    "sentry.every": 3600,
+    "sentry.min_interval": 3600,
 }
 BOUNDS = {
     "database.connect_timeout": (2, 300),
     "database.statement_timeout": (1, 300),
     "limits.deadline": (5, 900),
     "limits.message_size": (1_024, 1_000_000_000),
-    "limits.parse_seconds": (1, 300),
+    "limits.parse_timeout": (1, 300),
     "limits.memory": (268_435_456, 1 << 40),
     "serve.workers": (1, 256),
-    "serve.wait": (1, 300),
-    "serve.messages": (1, 1_000_000),
-    "serve.growth": (1_048_576, 1 << 40),
-    "sentry.every": (1, 31_536_000),
+    "serve.queue_timeout": (1, 300),
+    "serve.max_messages": (1, 1_000_000),
+    "serve.max_growth": (1_048_576, 1 << 40),
+    "sentry.min_interval": (1, 31_536_000),
 }
 CHOICES = {"recipients.policy": ("any", "known"), "recipients.expired": ("store", "reject")}
 # What must stand beside a bound so that the file as a whole makes sense.
 BESIDE = {
-    "limits.deadline = 5": "limits.parse_seconds = 1",
+    "limits.deadline = 5": "limits.parse_timeout = 1",
     "limits.message_size = 1000000000": f"limits.memory = {1 << 40}",
-    "limits.parse_seconds = 300": "limits.deadline = 900",
+    "limits.parse_timeout = 300": "limits.deadline = 900",
     "limits.memory = 268435456": "limits.message_size = 1024",
 }
 KINDS = {str: "a string without NUL", bool: "true or false", tuple: "a list of strings"}
@@ -95,7 +95,9 @@ def value(config: Config, key: str) -> Any:
 
 def keys() -> list[str]:
     """All keys that the code knows."""
-    sections = {section.name: section.default_factory for section in fields(Config) if section.name != "retention"}
+    sections = {
+        section.name: section.default_factory for section in fields(Config) if section.default_factory is not MISSING
+    }
     return [f"{name}.{key.name}" for name, section in sections.items() for key in fields(section)]  # type: ignore[arg-type]
 
 
@@ -156,15 +158,16 @@ def test_wrong_type(tmp_path: Path, key: str, wrong: str) -> None:
     [
         (
             "[databases]",
-            "[databases] is not a section; there are database, limits, store, recipients, authentication, state, log",
+            "[databases] is not a section; the sections are database, limits, store, recipients, authentication, state, log",
         ),
-        ("[[database]]", "database = [{}] stands outside a section"),
-        ("database = 1", "database = 1 stands outside a section"),
+        ("[[database]]", "database = [{}] is outside a section"),
+        ("database = 1", "database = 1 is outside a section"),
         ("conninfo = 'x'", "[conninfo] is not a section"),
         ("log.files = 'x'", "log.files is not a key; [log] has syslog, file"),
         ("log.File = 'x'", "log.File is not a key"),
-        ("limits.parse_seconds = 60", "limits.parse_seconds = 60 leaves nothing of limits.deadline = 60"),
-        ("limits.deadline = 9", "limits.parse_seconds = 10 leaves nothing of limits.deadline = 9"),
+        ("limits.parse_timeout = 60", "limits.parse_timeout = 60 leaves no time within limits.deadline = 60"),
+        ("limits.parse_seconds = 60", "limits.parse_seconds = 60 leaves no time within limits.deadline = 60"),
+        ("limits.deadline = 9", "limits.parse_timeout = 10 leaves no time within limits.deadline = 9"),
         ("limits.memory = 268435456", "limits.memory = 268435456 is too small for limits.message_size = 52428800"),
         ("limits.message_size = 900000000", f"; allowed: {memory_needed(900_000_000)} and more"),
         ("log.syslog = ", "not a TOML file"),
@@ -176,6 +179,34 @@ def test_wrong_type(tmp_path: Path, key: str, wrong: str) -> None:
 def test_what_is_said(tmp_path: Path, text: str | bytes, told: str) -> None:
     """A wrong file is refused, with what is wrong and what is there to choose from."""
     assert told in refusal(tmp_path, text)
+
+
+@pytest.mark.parametrize("old", RENAMED)
+def test_old_name_of_a_key(tmp_path: Path, old: str) -> None:
+    """A file for the previous release works: an old name means the new key, with its bounds; an error names it as written."""
+    new = RENAMED[old]
+    low, high = BOUNDS[new]
+    line = f"{old} = {low}\n{BESIDE.get(f'{new} = {low}', '')}"
+    config = read(tmp_path, line)
+    assert (value(config, new), config.old_keys) == (low, (old,))
+    assert config == read(tmp_path, line.replace(old, new))
+    assert refusal(tmp_path, f"{old} = {high + 1}").startswith(f"{old} = {high + 1}; allowed: ")
+    assert refusal(tmp_path, f"{old} = true").startswith(f"{old} = True; allowed: ")
+
+
+@pytest.mark.parametrize("old", RENAMED)
+def test_old_and_new_name_of_a_key(tmp_path: Path, old: str) -> None:
+    """A key under both names is refused, in either order, even if the values agree; the text names both."""
+    new = RENAMED[old]
+    lines = [f"{key} = {BOUNDS[new][0]}" for key in (old, new)]
+    expected = f"{old} is the old name of {new}, and both are set; remove {old}"
+    assert [refusal(tmp_path, "\n".join(each)) for each in (lines, lines[::-1])] == [expected] * 2
+
+
+def test_renamed_keys_exist() -> None:
+    """Every renamed key has its new name in the code and no longer its old one."""
+    assert set(RENAMED.values()) <= set(keys())
+    assert not RENAMED.keys() & set(keys())
 
 
 def test_missing_file(tmp_path: Path) -> None:
@@ -262,7 +293,7 @@ def test_retention(tmp_path: Path) -> None:
             "subject = '*'\nkeep = '1d'",
             "rule 2: subject is not a key; a rule has recipient, sender, list_id, keep, raw",
         ),
-        ("recipient = '*'", "rule 2: says nothing; a rule has one of keep, raw, attachments at least"),
+        ("recipient = '*'", "rule 2: no effect; a rule needs at least one of keep, raw, attachments"),
     ],
 )
 def test_wrong_rule(tmp_path: Path, text: str, told: str) -> None:
