@@ -16,7 +16,7 @@ from pathlib import Path
 from report import Aim, Report, Table
 from setting import Setting
 
-from pipehandler.mail.outcome import DELIVERED
+from pipehandler.mail.outcome import DELIVERED, Result
 from pipehandler.record.journal import Journal
 
 SMALL = {"rounds": 3, "records": 1_000}
@@ -25,14 +25,14 @@ PHASES = {"start": 0.1, "read": 0.001, "parse": 0.01, "store": 0.01}
 # What a delivery loads in any case is loaded before; the time of each step in seconds goes to stdout.
 COLD = """
 import bisect, collections.abc, contextlib, datetime, functools, json, os, sys, time, typing
-from pipehandler.mail.outcome import DELIVERED
+from pipehandler.mail.outcome import DELIVERED, Result
 times = [time.perf_counter()]
 from pipehandler.record.journal import Journal
 times.append(time.perf_counter())
 journal = Journal(sys.argv[1])
 entry = journal.begin("pipe", "cold", "4jX0XQ66FjzJ9Ll", time.monotonic())
 times.append(time.perf_counter())
-journal.end(entry, "pipe", "cold", DELIVERED, size=12000, sqlstate="", message="", reason="", seconds=json.loads(sys.argv[2]))
+journal.end(entry, "pipe", "cold", Result(DELIVERED), 12000, json.loads(sys.argv[2]))
 times.append(time.perf_counter())
 print(json.dumps([after - before for before, after in zip(times, times[1:])]), flush=True)
 os._exit(0)
@@ -78,7 +78,7 @@ def _write(journal: Journal) -> float:
     """Seconds for the begin and the end of one attempt."""
     started = time.perf_counter()
     entry = journal.begin("pipe", "resident", "4jX0XQ66FjzJ9Ll", time.monotonic())
-    journal.end(entry, "pipe", "resident", DELIVERED, size=12_000, sqlstate="", message="", reason="", seconds=PHASES)
+    journal.end(entry, "pipe", "resident", Result(DELIVERED), 12_000, PHASES)
     return time.perf_counter() - started
 
 

@@ -42,39 +42,30 @@ class Attempt:
         )
 
     def finish(self, result: Result) -> None:
-        """Record how it ended."""
+        """Record how it ended, in the log, in the journal, and for Sentry if it was a fault."""
         self.stopwatch.stop()
         if not self._begun:
             self.begin()
-        outcome = result.outcome
         with suppress(OSError):
-            text = log.line(
-                outcome.name,
-                status=outcome.status,
-                code=outcome.code,
-                queue_id=self._queue_id or None,
-                recipients=self.recipients,
-                size=self.size,
-                mode=self._mode,
-                seconds=sum(self.stopwatch.seconds.values()),
-                message=result.message or None,
-                message_id=result.message_id or None,
-                sqlstate=result.sqlstate or None,
-                reason=result.reason or None,
-            )
-            log.write(text, self.config.log, failed=outcome.status != 0)
-        if self.journal is None:
-            return
-        self.journal.end(
-            self._entry,
-            self._ingress,
-            self._mode,
-            outcome,
+            log.write(self._line(result), self.config.log, failed=result.outcome.status != 0)
+        if self.journal is not None:
+            seconds = self.stopwatch.seconds
+            self.journal.end(self._entry, self._ingress, self._mode, result, self.size, seconds)
+            left = self._started + self.config.limits.deadline - time.monotonic()
+            sentry.report(self.config, self.journal, result, left, mode=self._mode, size=self.size)
+
+    def _line(self, result: Result) -> str:
+        return log.line(
+            result.outcome.name,
+            status=result.outcome.status,
+            code=result.outcome.code,
+            queue_id=self._queue_id or None,
+            recipients=self.recipients,
             size=self.size,
-            sqlstate=result.sqlstate,
-            message=result.message,
-            reason=result.reason,
-            seconds=self.stopwatch.seconds,
+            mode=self._mode,
+            seconds=sum(self.stopwatch.seconds.values()),
+            message=result.message or None,
+            message_id=result.message_id or None,
+            sqlstate=result.sqlstate or None,
+            reason=result.reason or None,
         )
-        left = self._started + self.config.limits.deadline - time.monotonic()
-        sentry.report(self.config, self.journal, result, left, mode=self._mode, size=self.size)

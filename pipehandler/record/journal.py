@@ -17,7 +17,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeVar
 
-from ..mail.outcome import Outcome
+from ..mail.outcome import Result
 from ..runtime.stopwatch import PHASES
 
 _T = TypeVar("_T")
@@ -104,16 +104,14 @@ class Journal:
         entry: int | None,
         ingress: str,
         mode: str,
-        outcome: Outcome,
-        *,
+        result: Result,
         size: int | None,
-        sqlstate: str,
-        message: str,
-        reason: str,
         seconds: dict[str, float],
     ) -> None:
         """Record that an attempt has ended. size: octets that were read. seconds: the duration of each phase that it reached."""
-        columns = outcome.status, outcome.name, outcome.code, sqlstate or None, size, message or None, reason or None
+        outcome = result.outcome
+        texts = result.sqlstate or None, size, result.message or None, result.reason or None
+        columns = outcome.status, outcome.name, outcome.code, *texts
 
         def write(database: sqlite3.Connection) -> None:
             database.execute(_END, (*columns, *(seconds.get(phase) for phase in PHASES), entry))

@@ -16,7 +16,7 @@ from harness.database import Database
 from harness.handler import Handler
 from harness.service import ResidentHandler, Service, begin, configure, ended, held, stuck, wait_until
 
-from pipehandler.mail.outcome import DELIVERED, FAULT, TRUNCATED
+from pipehandler.mail.outcome import DELIVERED, FAULT, TRUNCATED, Result
 from pipehandler.monitor.journal_totals import Exits, JournalError, Record, records, totals
 from pipehandler.record import journal
 from pipehandler.record.journal import BOUNDS, KILLED, NAME, Journal
@@ -212,7 +212,7 @@ def test_an_end_while_it_is_looked_at(folder: Path, monkeypatch: pytest.MonkeyPa
     entry = journal.begin("pipe", "cold", "1", time.monotonic())
 
     def gone(*_: object) -> bool:
-        journal.end(entry, "pipe", "cold", DELIVERED, size=1, sqlstate="", message="", reason="", seconds={})
+        journal.end(entry, "pipe", "cold", Result(DELIVERED), 1, {})
         return False
 
     monkeypatch.setattr("pipehandler.monitor.journal_totals._alive", gone)
@@ -340,7 +340,7 @@ def test_old_records_go_and_totals_stay(folder: Path, monkeypatch: pytest.Monkey
         if number % 100:
             seconds = {"start": 0.2, "read": 0.001}
             how = FAULT if number % 10 == 0 else DELIVERED
-            book.end(entry, "pipe", "cold", how, size=10, sqlstate="", message="", reason="", seconds=seconds)
+            book.end(entry, "pipe", "cold", Result(how), 10, seconds)
     before = totals(str(folder))
     assert sum(each.attempts for each in before.exits) == 1_000 - before.under_way
     with closing(sqlite3.connect(folder / NAME)) as database, database:
@@ -348,7 +348,7 @@ def test_old_records_go_and_totals_stay(folder: Path, monkeypatch: pytest.Monkey
         database.execute("UPDATE sqlite_sequence SET seq = 1999")
     entry = book.begin("pipe", "cold", "last", time.monotonic())
     assert entry == 2000
-    book.end(entry, "pipe", "cold", DELIVERED, size=10, sqlstate="", message="", reason="", seconds={"start": 0.2})
+    book.end(entry, "pipe", "cold", Result(DELIVERED), 10, {"start": 0.2})
     book.close()
     after = totals(str(folder))
     kept = records(str(folder), 100 * DAY)
@@ -395,7 +395,7 @@ def test_journal_of_the_previous_release(folder: Path) -> None:
         entry = book.begin("pipe", "cold", "new", time.monotonic())
         assert entry is not None
         assert entry > 2
-        book.end(entry, "pipe", "cold", outcome, size=10, sqlstate="", message="", reason="", seconds={"store": 0.2})
+        book.end(entry, "pipe", "cold", Result(outcome), 10, {"store": 0.2})
     book.close()
 
     after = totals(str(folder))
@@ -415,7 +415,7 @@ def test_previous_release_writes_to_our_journal(folder: Path) -> None:
     book = Journal(str(folder))
     for outcome in (TRUNCATED, DELIVERED):
         entry = book.begin("pipe", "cold", "ours", time.monotonic())
-        book.end(entry, "pipe", "cold", outcome, size=10, sqlstate="", message="", reason="", seconds={"store": 0.2})
+        book.end(entry, "pipe", "cold", Result(outcome), 10, {"store": 0.2})
     assert book.should_report("fault: x", 3_600)
     book.close()
 
