@@ -443,7 +443,7 @@ def test_dry_run(console: Console, database: Database) -> None:
     said = console.run("expire", "--dry-run").text
     assert [everything(database), everything(database, "address", "retention", "retention_change")] == before
     assert said == f"would remove {REMOVED}; the rules have changed: would update the expiry of 4 deliveries\n"
-    assert console.run("expire").text == said.replace("would remove", "removed").replace("would give", "gave")
+    assert console.run("expire").text == said.replace("would remove", "removed").replace("would update", "updated")
     assert console.run("expire", "--dry-run").text == "would remove nothing\n"
     assert console.run("expire", "--dry-run", "--every", "1").status == 2
     assert recipients(database) == ["alive@example.com", "raw@example.com"]
