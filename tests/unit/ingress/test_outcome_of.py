@@ -86,6 +86,7 @@ def run(tmp_path: Path) -> Callable[[], pipe.Finished]:
     config.write_text(f"""
         database.conninfo = "host={tmp_path}"
         state.directory = "{tmp_path}"
+        limits.memory = {1 << 40}
         log = {{ syslog = false, file = "{tmp_path}/log" }}
     """)
 
