@@ -63,7 +63,7 @@ class Migration(NamedTuple):
 
 def migrations() -> list[Migration]:
     """All migrations there are, in order."""
-    found = [file for file in data_files("sql").iterdir() if file.name.endswith(".sql")]
+    found = [file for file in (data_files("sql") / "schema").iterdir() if file.name.endswith(".sql")]
     return sorted(Migration(int(file.name[:4]), file.name, file.read_text("utf-8")) for file in found)
 
 
