@@ -34,14 +34,18 @@ def deliver(context: click.Context, arguments: tuple[str, ...]) -> None:
 @click.option("--dry-run", is_flag=True, help="Print what would be done, as a psql script.")
 @click.pass_context
 def migrate_(context: click.Context, dry_run: bool) -> None:
-    """Bring the schema of the database up to date; safe to run twice, and from two hosts at once."""
+    """Bring the schema of the database up to date; safe to run twice, and from two hosts at once.
+
+    It waits for a lock for a few seconds at a time, so that deliveries go on, and reports which session holds it. Functions
+    that were damaged are installed again.
+    """
     with opened_store(context) as store:
         if dry_run:
             click.echo(plan(store) or "-- nothing to do\n", nl=False)
             return
-        done = migrate(store)
-        for migration in done:
-            click.echo(f"applied {migration.name}")
+        done = migrate(store, lambda line: click.echo(line, err=True))
+        for step in done:
+            click.echo(f"applied {step.name}")
         if not done:
             click.echo("nothing to do: the schema is up to date")
 

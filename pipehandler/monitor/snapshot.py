@@ -19,8 +19,8 @@ from ..settings.config import Config
 from ..store.connection import Store
 from ..store.errors import StoreError, hint
 from ..store.health import Health, health
-from ..store.migrate import migrations
 from ..store.roles import INGEST, MAINTENANCE, READER
+from ..store.sql_files import migrations
 from ..workers.listener import ServeError
 from .journal_totals import JournalError, JournalTotals, totals
 from .service_status import ask

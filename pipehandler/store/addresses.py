@@ -128,7 +128,7 @@ def _translated(name: str) -> Iterator[None]:
         raise NoAddress(f"{name!r} is not an address") from error
     except StoreError as error:
         if error.sqlstate == UNIQUE_VIOLATION:
-            raise AddressTaken(f"{error}; extend its lease, or expire it first") from error
+            raise AddressTaken(f"{error}; extend it, or expire it first") from error
         if error.sqlstate == RAISE_EXCEPTION:
             raise NoAddress(str(error)) from error
         if error.sqlstate == NO_DATA_FOUND:

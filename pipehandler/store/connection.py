@@ -114,6 +114,10 @@ class Store:
         with translated():
             return psycopg.connect(autocommit=True, client_encoding="utf8", prepare_threshold=None, **settings)
 
+    def another(self) -> "Store":
+        """A second connection to the same database, not yet opened."""
+        return Store(self._conninfo, self._connect_timeout, self._statement_timeout)
+
     @property
     def socket(self) -> int | None:
         """The descriptor of the open connection, None if there is none."""

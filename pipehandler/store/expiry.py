@@ -50,10 +50,10 @@ SELECT count(*)
 """
 _APPLY = "SELECT waits, applied, changed FROM pipehandler.apply_retention(%s)"
 _EXPIRE = """
-SELECT reached::text AS next_from, deliveries, messages, raws AS raw_messages, attachments
+SELECT next_from::text, deliveries, messages, raw_messages, attachments
   FROM pipehandler.expire(%s, %s::timestamptz)
 """
-_LEASES = "SELECT reached::text AS next_from, leases FROM pipehandler.remove_leases(%s, %s::timestamptz, %s::interval)"
+_LEASES = "SELECT next_from::text, leases FROM pipehandler.remove_leases(%s, %s::timestamptz, %s::interval)"
 
 _DUE = """
 WITH delivery AS (
@@ -81,7 +81,7 @@ SELECT NULL AS next_from, coalesce(sum(m.deliveries), 0)::bigint AS deliveries,
 _CHANGED = """
 SELECT count(*)
   FROM pipehandler.delivery d
-  JOIN pipehandler.renewed_delivery n ON n.id = d.id
+  JOIN pipehandler.delivery_under_current_rules n ON n.id = d.id
  WHERE (d.expires_at, d.raw_until, d.attachments_until) IS DISTINCT FROM (n.expires_at, n.raw_until, n.attachments_until)
 """
 
@@ -143,7 +143,7 @@ def due(store: Store, rules: tuple[Rule, ...]) -> Counts:
     try:
         (changed,) = store.values(_SET, [_json(rules)], of=bool)
         (under_way,) = store.values(_UNDER_WAY, of=bool)
-        table = "pipehandler.renewed_delivery" if changed or under_way else "pipehandler.delivery"
+        table = "pipehandler.delivery_under_current_rules" if changed or under_way else "pipehandler.delivery"
         (removed,) = store.rows(_DUE.format(table), [_GRACE], row=_Removed)
         counts = removed.counts
         if changed or under_way:

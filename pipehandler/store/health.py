@@ -1,4 +1,4 @@
-"""The health of the database, for roles that deliver or read: one call of the SQL function pipehandler.health."""
+"""The state of the database, for every role that may deliver or read: the SQL functions health and code_status."""
 
 from datetime import datetime
 from typing import NamedTuple
@@ -26,3 +26,34 @@ def health(store: Store) -> Health:
     (row,) = store.rows("SELECT * FROM pipehandler.health()")
     # A newer schema may return more.
     return Health(**{name: row[name] for name in Health._fields if name in row})
+
+
+_CODE_STATUS = "SELECT version, checksum, server, digest, damaged, unknown FROM pipehandler.code_status()"
+
+
+class CodeStatus(NamedTuple):
+    """The functions and views of the schema.
+
+    version:  of the sql/code that `migrate` applied last.
+    checksum: of the same, SHA-256 in hexadecimal.
+    server:   the major version of PostgreSQL that it was applied on.
+    digest:   of what is there now.
+    damaged:  what is missing, or differs from what was applied, as "function NAME(TYPES)" or "view NAME".
+    unknown:  what was not applied by `migrate`.
+    """
+
+    version: int
+    checksum: str
+    server: int
+    digest: str
+    damaged: list[str]
+    unknown: list[str]
+
+
+def code_status(store: Store) -> CodeStatus | None:
+    """Compare the functions and views with those that `migrate` applied; None where it never recorded any.
+
+    Raises StoreError; with SQLSTATE 42883 the schema is older than this function, or the function was dropped.
+    """
+    rows = store.rows(_CODE_STATUS, row=CodeStatus)
+    return rows[0] if rows else None

@@ -1,81 +1,130 @@
-"""Migrations: the numbered SQL files under sql/, applied in order, each once, all or nothing.
+"""Bring the schema up to date: all or nothing, in one transaction under an advisory lock.
 
-The whole run is one transaction under an advisory lock, so it is safe to run twice and from two hosts at once. What was applied
-is recorded with a checksum in pipehandler.migration: a file that was changed afterwards is an error, and so is a
-database that is newer than this program. `plan` is the same as a script for psql.
+So it is safe to run twice, and from two hosts at once. It never overwrites what a newer program installed. No delivery
+waits for it for long: a lock that is not free within LOCK_TIMEOUT is given up together with all others, and the whole
+transaction is tried again after a pause. `plan` is the same as a script for psql.
 """
 
-from hashlib import sha256
-from typing import NamedTuple
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from ..settings.data_files import data_files
+from .blockers import Blockers, observed
 from .connection import Store
+from .errors import (
+    DEADLOCK_DETECTED,
+    INVALID_FUNCTION_DEFINITION,
+    INVALID_TABLE_DEFINITION,
+    LOCK_NOT_AVAILABLE,
+    StoreError,
+)
+from .sql_files import Migration, Step, code, migrations, preparation
 
-_LOCK = 0x70697065  # any number will do, the same everywhere; this is "pipe"
+LOCK_TIMEOUT = "5s"
+"""So long the migration waits for a lock, and so long a delivery may wait behind it. As PostgreSQL writes it."""
 
+PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0, *[30.0] * 10)
+"""Seconds between attempts; after the last one it gives up."""
+
+_LOCK = 0x70697065  # any number, the same everywhere; this is "pipe"
+
+# Nothing is waited for before the timeout is set.
 _BEGIN = f"""
 BEGIN;
+SET LOCAL lock_timeout = '{LOCK_TIMEOUT}';
 SELECT pg_advisory_xact_lock({_LOCK});
 """
 
-_RECORD = """
-CREATE SCHEMA IF NOT EXISTS pipehandler;
-CREATE TABLE IF NOT EXISTS pipehandler.migration (
-    version    integer     PRIMARY KEY,
-    name       text        NOT NULL,
-    checksum   text        NOT NULL,
-    applied_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-    applied_by text        NOT NULL DEFAULT session_user
-);
-COMMENT ON TABLE pipehandler.migration IS 'The SQL files that were applied to this schema, recorded by pipehandler migrate.';
-COMMENT ON COLUMN pipehandler.migration.version IS 'The number at the begin of the file name.';
-COMMENT ON COLUMN pipehandler.migration.name IS 'The file name.';
-COMMENT ON COLUMN pipehandler.migration.applied_at IS 'When it was applied.';
-COMMENT ON COLUMN pipehandler.migration.applied_by IS 'The role that applied it.';
-COMMENT ON COLUMN pipehandler.migration.checksum IS 'SHA-256 of the file, in hexadecimal.';
+_BUSY = frozenset({LOCK_NOT_AVAILABLE, DEADLOCK_DETECTED})
+_OTHER_SHAPE = frozenset({INVALID_FUNCTION_DEFINITION, INVALID_TABLE_DEFINITION})
+
+_PRESENT = """
+SELECT to_regclass('pipehandler.migration') IS NOT NULL AS migration,
+       to_regclass('pipehandler.code') IS NOT NULL AS code,
+       to_regprocedure('pipehandler.code_objects()') IS NOT NULL
+       AND to_regprocedure('pipehandler.code_status()') IS NOT NULL AS status,
+       current_setting('server_version_num')::integer / 10000 AS server
 """
 
 
 class MigrationError(Exception):
-    """The schema cannot be migrated; the text says why and what to do."""
+    """The schema cannot be migrated; the text gives the reason and the way out."""
 
 
-class Migration(NamedTuple):
-    """One file of sql/: its number, its name, and what is in it."""
+def pending(store: Store) -> list[Step]:
+    """What the database lacks: files of sql/schema, and the functions and views where they are older, missing or damaged.
 
-    version: int
-    name: str
-    statements: str
-
-    @property
-    def checksum(self) -> str:
-        """SHA-256 of the file, in hexadecimal."""
-        return sha256(self.statements.encode()).hexdigest()
-
-    def script(self) -> str:
-        """The statements of the file, and the one that records it."""
-        record = (
-            "INSERT INTO pipehandler.migration (version, name, checksum)"  # noqa: S608 # all three are our own
-            f" VALUES ({self.version}, '{self.name}', '{self.checksum}');"
-        )
-        return f"-- {self.name}\n{self.statements}\n{record}\n"
-
-
-def migrations() -> list[Migration]:
-    """All migrations there are, in order."""
-    found = [file for file in (data_files("sql") / "schema").iterdir() if file.name.endswith(".sql")]
-    return sorted(Migration(int(file.name[:4]), file.name, file.read_text("utf-8")) for file in found)
-
-
-def pending(store: Store) -> list[Migration]:
-    """The migrations that the database lacks.
-
-    Raises MigrationError where it has others than these, StoreError where it cannot be asked.
+    Raises MigrationError where the database has others than this program, StoreError where it cannot be asked.
     """
+    (present,) = store.rows(_PRESENT)
+    steps: list[Step] = list(_pending_migrations(store) if present["migration"] else migrations())
+    if steps or not present["code"] or _code_is_due(store, present):
+        steps.append(code())
+    return steps
+
+
+def migrate(
+    store: Store, report: Callable[[str], object] = lambda line: None, pauses: Sequence[float] = PAUSES
+) -> list[Step]:
+    """Apply what is pending, and return it. `report` is called with a line when locks are not free.
+
+    Raises MigrationError and StoreError; then nothing was applied.
+    """
+    for attempt, pause in enumerate([*pauses, None], 1):
+        with observed(store) as blockers:
+            try:
+                return _attempt(store)
+            except StoreError as error:
+                if error.sqlstate not in _BUSY:
+                    raise
+        waiting = _waiting(blockers)
+        if pause is None:
+            raise MigrationError(
+                f"{waiting}; gave up after {attempt} attempt{'s' if attempt > 1 else ''}, and nothing was changed"
+            )
+        report(f"{waiting}; the next attempt is in {pause:g} s")
+        time.sleep(pause)
+    raise AssertionError("unreachable")
+
+
+def plan(store: Store) -> str:
+    """What `migrate` would do now, as a script for psql. Raises MigrationError and StoreError."""
+    steps = pending(store)
+    if not steps:
+        return ""
+    return "".join([_BEGIN, preparation(), *(step.script() for step in steps), "COMMIT;\n"])
+
+
+def _attempt(store: Store) -> list[Step]:
+    try:
+        store.script(_BEGIN)
+        steps = pending(store)
+        if steps:
+            store.script(preparation())
+        for step in steps:
+            _apply(store, step)
+        store.script("COMMIT")
+    except BaseException:
+        store.close()  # which rolls back
+        raise
+    return steps
+
+
+def _apply(store: Store, step: Step) -> None:
+    try:
+        store.script(step.script())
+    except StoreError as error:
+        if isinstance(step, Migration) or error.sqlstate not in _OTHER_SHAPE:
+            raise
+        raise MigrationError(
+            f"a function or view was replaced by one that `migrate` cannot replace again: {error}; drop it first"
+            " (`pipehandler check` names those that differ)"
+        ) from error
+
+
+def _pending_migrations(store: Store) -> list[Migration]:
     known = {migration.version: migration for migration in migrations()}
-    there = store.rows("SELECT to_regclass('pipehandler.migration') IS NOT NULL AS there")[0]["there"]
-    applied = store.rows("SELECT version, name, checksum FROM pipehandler.migration") if there else []
-    for row in applied:
+    for row in store.rows("SELECT version, name, checksum FROM pipehandler.migration"):
         migration = known.pop(row["version"], None)
         if migration is None:
             raise MigrationError(
@@ -89,25 +138,29 @@ def pending(store: Store) -> list[Migration]:
     return [known[version] for version in sorted(known)]
 
 
-def migrate(store: Store) -> list[Migration]:
-    """Apply what is pending, in one transaction, and return it. Raises MigrationError and StoreError."""
-    store.script(_BEGIN)
-    try:
-        todo = pending(store)
-        if todo:
-            store.script(_RECORD)
-        for migration in todo:
-            store.script(migration.script())
-    except BaseException:
-        store.close()  # which rolls back
-        raise
-    store.script("COMMIT")
-    return todo
+def _code_is_due(store: Store, present: dict[str, Any]) -> bool:
+    """Whether the functions and views are to be applied again, though no file of sql/schema is pending."""
+    recorded = store.rows("SELECT version, checksum, server FROM pipehandler.code ORDER BY version DESC LIMIT 1")
+    if not recorded:
+        return True
+    own, (row,) = code(), recorded
+    if row["version"] > own.version:
+        raise MigrationError(
+            f"the database has version {row['version']} of the functions and views, this program has {own.version};"
+            " install the newer pipehandler here"
+        )
+    if row["version"] == own.version and row["checksum"] != own.checksum:
+        raise MigrationError(
+            f"the database has version {own.version} of the functions and views from another build of pipehandler"
+            f" (checksum {row['checksum']}, not {own.checksum}); install the released files here, or there"
+        )
+    if row["version"] < own.version or row["server"] != present["server"] or not present["status"]:
+        return True
+    return bool(store.rows("SELECT damaged FROM pipehandler.code_status()")[0]["damaged"])
 
 
-def plan(store: Store) -> str:
-    """What `migrate` would do now, as a script for psql. Raises MigrationError and StoreError."""
-    todo = pending(store)
-    if not todo:
-        return ""
-    return "".join([_BEGIN, _RECORD, *(migration.script() for migration in todo), "COMMIT;\n"])
+def _waiting(blockers: Blockers) -> str:
+    if not blockers.seen:
+        return f"a lock was not free within {LOCK_TIMEOUT}"
+    sessions = ", ".join(map(str, blockers.seen))
+    return f"a lock was not free within {LOCK_TIMEOUT}; it is held by {sessions}"

@@ -1,7 +1,7 @@
 """Expiry: a delivery is removed, and with its last delivery the message; at the very moment of its redelivery, too.
 
 The time of a delivery is made to have come, and then what `pipehandler expire` does is done, with no more rights than the role
-pipehandler_upkeep has (sql/0003_roles.sql).
+pipehandler_maintenance has (sql/code/90_grants.sql).
 """
 
 import random

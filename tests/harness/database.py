@@ -32,8 +32,9 @@ class Database:
 
     @classmethod
     @contextmanager
-    def fresh(cls, server: PostgreSQL) -> Iterator["Database"]:
-        """A new migrated database, dropped at the end."""
+    def fresh(cls, server: PostgreSQL, logins: bool = True) -> Iterator["Database"]:
+        """A new migrated database, dropped at the end. logins: make the login roles that the tests use, if it is the
+        first one on its server."""
         database = cls(server, f"mail{next(_numbers)}")
         name = sql.Identifier(database.name)
         with psycopg.connect(server.conninfo(), autocommit=True) as maintenance:
@@ -43,11 +44,12 @@ class Database:
                 store = Store(server.conninfo("migrated"), statement_timeout=100)
                 migrate(store)
                 store.close()
-                maintenance.execute("CREATE ROLE pipehandler LOGIN IN ROLE pipehandler_ingest")
-                maintenance.execute("CREATE ROLE reader LOGIN IN ROLE pipehandler_reader")
-                maintenance.execute("CREATE ROLE upkeep LOGIN IN ROLE pipehandler_upkeep")
-                maintenance.execute("CREATE ROLE lessor LOGIN IN ROLE pipehandler_lessor")
-                maintenance.execute("CREATE ROLE postfix LOGIN IN ROLE pipehandler_lookup")
+                if logins:
+                    maintenance.execute("CREATE ROLE pipehandler LOGIN IN ROLE pipehandler_ingest")
+                    maintenance.execute("CREATE ROLE reader LOGIN IN ROLE pipehandler_reader")
+                    maintenance.execute("CREATE ROLE upkeep LOGIN IN ROLE pipehandler_maintenance")
+                    maintenance.execute("CREATE ROLE lessor LOGIN IN ROLE pipehandler_address_admin")
+                    maintenance.execute("CREATE ROLE postfix LOGIN IN ROLE pipehandler_lookup")
             maintenance.execute(sql.SQL("CREATE DATABASE {} TEMPLATE migrated STRATEGY file_copy").format(name))
         yield database
         # Another connection: the test may have restarted the server.

@@ -119,18 +119,18 @@ def test_list(console: Console, database: Database) -> None:
 
 
 WRONG = {
-    "no address": (("add", "user"), EX_DATAERR, "'user' is no address; expected LOCAL@DOMAIN"),
+    "no address": (("add", "user"), EX_DATAERR, "invalid address 'user': expected LOCAL@DOMAIN"),
     "no UTF-8": (("add", "\udce9@example.com"), EX_DATAERR, "is not an address"),
-    "no domain": (("new", "--domain", "u@example.com"), EX_DATAERR, "'u@example.com' is no domain"),
+    "no domain": (("new", "--domain", "u@example.com"), EX_DATAERR, "invalid domain 'u@example.com'"),
     "taken": (
         ("add", "A@example.com"),
         EX_CANTCREAT,
-        "a@example.com is given out already; extend its lease, or expire it first",
+        "a@example.com already has a current lease; extend it, or expire it first",
     ),
     "no such address": (("expire", "nobody@example.com"), EX_NOINPUT, "there is no lease nobody@example.com"),
     "no such lease": (("remove", "77"), EX_NOINPUT, "there is no lease 77; `pipehandler address list` shows"),
     "no lease of this size": (("extend", "9" * 30), EX_NOINPUT, "there is no lease 999"),
-    "given out again": (("extend", "2"), EX_NOINPUT, "its address was given out again"),
+    "given out again": (("extend", "2"), EX_NOINPUT, "its address was issued again"),
     "no duration": (("add", "c@example.com", "--ttl", "10"), USAGE, "invalid duration '10'"),
 }
 

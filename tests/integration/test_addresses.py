@@ -232,7 +232,7 @@ def test_a_lease_from_its_beginning_to_its_end(every_database: Database) -> None
         "mine",
         timedelta(minutes=10),
     )
-    with pytest.raises(UniqueViolation, match=r"a@example\.com is given out already"):
+    with pytest.raises(UniqueViolation, match=r"a@example\.com already has a current lease"):
         rows(LIFE + "lease_address('a@EXAMPLE.com')")
     (shorter,) = rows(LIFE + "extend_lease(%s, '1 minute')", lease.lease)
     assert shorter.expires_at == lease.expires_at
@@ -246,7 +246,7 @@ def test_a_lease_from_its_beginning_to_its_end(every_database: Database) -> None
     rows(LIFE + "expire_lease(%s)", lease.lease)
     (second,) = rows(LIFE + "lease_address('a@example.com')")
     assert second.lease > lease.lease
-    with pytest.raises(NoDataFound, match="given out again"):
+    with pytest.raises(NoDataFound, match="issued again"):
         rows(LIFE + "extend_lease(%s)", lease.lease)
     with pytest.raises(NoDataFound, match="removed"):
         rows(LIFE + "expire_lease(12345)")
@@ -282,7 +282,7 @@ def test_a_lease_from_its_beginning_to_its_end(every_database: Database) -> None
 )
 def test_no_address_and_no_time(connection: Connection, call: str) -> None:
     """What is no address, and a time that is none, is refused with a sentence."""
-    with pytest.raises(RaiseException, match=r" is no(ne|)|cannot be extended"):
+    with pytest.raises(RaiseException, match=r"(?s)^(invalid (address|domain) .*: expected|ttl must be positive)"):
         connection.execute("SELECT pipehandler." + call)
 
 

@@ -137,8 +137,8 @@ def test_a_standby(own_database: Database) -> None:
         ("host=/nowhere dbname=mail", "", "connection"),
         ("what", "", "not a libpq connection string"),
         ("{handler}", "", "permission denied"),
-        ("{reader}", "x-y", "is no cursor"),
-        ("{reader}", f"{1 << 60}-1", "of another cluster"),
+        ("{reader}", "x-y", "invalid cursor"),
+        ("{reader}", f"{1 << 60}-1", "from another cluster"),
         ("{empty}", "", "does not exist"),
     ],
 )

@@ -151,7 +151,7 @@ def test_a_closed_pipe(console: Console, database: Database) -> None:
     [
         ("reader", ["--cursor", "1-1", "--from-start"], 2, "exclude each other"),
         ("reader", ["--lease", "0"], 2, "0 is not in the range"),
-        ("reader", ["--cursor", "x"], 69, "'x' is no cursor"),
+        ("reader", ["--cursor", "x"], 69, "invalid cursor 'x'"),
         ("pipehandler", [], 69, "pipehandler_reader"),
     ],
 )

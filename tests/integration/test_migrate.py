@@ -1,7 +1,8 @@
 """Migrations: each file once, all or nothing, however and by whomever they are applied."""
 
 import itertools
-import re
+import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -10,14 +11,20 @@ from pathlib import Path
 import psycopg
 import pytest
 from conftest import VERSIONS
+from harness import previous_release
 from harness.database import Database
 from harness.postgresql import PostgreSQL
+from harness.schema_dump import VERSION, dump, schema_text
+from harness.submission import submission
 
 from pipehandler.store.connection import Store
 from pipehandler.store.errors import StoreError
-from pipehandler.store.migrate import Migration, MigrationError, migrate, migrations, pending, plan
+from pipehandler.store.migrate import LOCK_TIMEOUT, PAUSES, MigrationError, migrate, pending, plan
+from pipehandler.store.sql_files import Step, code, migrations
 
 _numbers = itertools.count(1)
+
+ALL = [*migrations(), code()]
 
 
 @contextmanager
@@ -37,7 +44,7 @@ def empty(request: pytest.FixtureRequest, servers: Callable[[int], PostgreSQL]) 
         yield database
 
 
-def migrated(database: Database, conninfo: str = "") -> list[Migration]:
+def migrated(database: Database, conninfo: str = "") -> list[Step]:
     """Migrate, with a connection of its own; returns what was applied."""
     store = Store(conninfo or database.admin, statement_timeout=60)
     try:
@@ -48,15 +55,13 @@ def migrated(database: Database, conninfo: str = "") -> list[Migration]:
 
 def schema(database: Database) -> str:
     """The whole schema, as pg_dump writes it."""
-    where = ["-h", str(database.server.folder), "-p", str(database.server.port), "-U", "postgres", "-d", database.name]
-    dump = database.server.run("pg_dump", *where, "--schema-only")
-    return re.sub(r"^\\(un)?restrict .*", "", dump, flags=re.MULTILINE)
+    return dump(database.server, database.name)
 
 
 def test_twice(empty: Database) -> None:
     """The first run applies every file in order, the second one nothing."""
     assert [each.version for each in migrations()] == list(range(1, len(migrations()) + 1))
-    assert migrated(empty) == migrations()
+    assert migrated(empty) == ALL
     before = schema(empty)
     assert migrated(empty) == []
     assert schema(empty) == before
@@ -68,13 +73,13 @@ def test_at_once(empty: Database) -> None:
     """Of many hosts that migrate at the same moment one does it all, the others wait and find nothing to do."""
     with ThreadPoolExecutor(6) as pool:
         done = list(pool.map(lambda _: migrated(empty), range(6)))
-    assert sorted(map(len, done)) == [0] * 5 + [len(migrations())]
+    assert sorted(map(len, done)) == [0] * 5 + [len(ALL)]
 
 
 def test_several_databases_at_once(servers: Callable[[int], PostgreSQL]) -> None:
     """The roles belong to the whole server: databases that are migrated at the same moment do not disturb each other."""
     with empty_database(servers(16)) as one, empty_database(servers(16)) as two, ThreadPoolExecutor(2) as pool:
-        assert [len(done) for done in pool.map(migrated, (one, two))] == [len(migrations())] * 2
+        assert [len(done) for done in pool.map(migrated, (one, two))] == [len(ALL)] * 2
 
 
 def test_owner_of_the_database_is_enough(servers: Callable[[int], PostgreSQL]) -> None:
@@ -83,7 +88,7 @@ def test_owner_of_the_database_is_enough(servers: Callable[[int], PostgreSQL]) -
         database.execute("CREATE ROLE landlord LOGIN")
         database.execute(f"ALTER DATABASE {database.name} OWNER TO landlord")
         try:
-            assert migrated(database, database.server.conninfo(database.name, user="landlord")) == migrations()
+            assert migrated(database, database.server.conninfo(database.name, user="landlord")) == ALL
         finally:
             database.execute(f"ALTER DATABASE {database.name} OWNER TO postgres")
             database.execute("DROP OWNED BY landlord")
@@ -109,7 +114,7 @@ def test_plan_changes_nothing(empty: Database) -> None:
     """A dry run only looks."""
     store = Store(empty.admin)
     assert plan(store)
-    assert pending(store) == migrations()
+    assert pending(store) == ALL
     store.close()
     assert empty.value("SELECT to_regnamespace('pipehandler') IS NULL")
 
@@ -125,8 +130,13 @@ def test_plan_changes_nothing(empty: Database) -> None:
             "INSERT INTO pipehandler.migration VALUES (9999, '9999_later.sql', 'x')",
             r"9999_later\.sql, .* install the newer",
         ),
+        (
+            "INSERT INTO pipehandler.code (version, checksum, objects) VALUES (9999, 'x', '{}')",
+            r"has version 9999 of the functions .* install the newer",
+        ),
+        ("UPDATE pipehandler.code SET checksum = 'x'", r"from another build .* install the released files"),
     ],
-    ids=["changed", "newer"],
+    ids=["changed", "newer", "newer functions", "other functions"],
 )
 def test_refusal(database: Database, change: str, told: str) -> None:
     """A file that was changed after it was applied, and a database newer than this program, are refused with the way out."""
@@ -150,4 +160,136 @@ def test_interrupted(empty: Database, fault: str) -> None:
         migrated(empty)
     assert empty.value("SELECT to_regnamespace('pipehandler') IS NULL")
     empty.execute("DROP EVENT TRIGGER fault")
-    assert migrated(empty) == migrations()
+    assert migrated(empty) == ALL
+
+
+def test_schema_for_reading(servers: Callable[[int], PostgreSQL]) -> None:
+    """sql/schema.sql is what a database has after all steps; script/schema writes it again."""
+    with Database.fresh(servers(VERSION)) as database:
+        written = (Path(__file__).parents[2] / "sql" / "schema.sql").read_text("utf-8")
+        assert schema_text(database.server, database.name) == written, "run script/schema"
+
+
+DAMAGE = {
+    "dropped": "DROP FUNCTION pipehandler.ingest",
+    "another body": "CREATE OR REPLACE FUNCTION pipehandler.cursor_now() RETURNS text LANGUAGE sql AS $$ SELECT 'x' $$",
+    "a setting": "ALTER FUNCTION pipehandler.ingest RESET enable_seqscan",
+    "the caller's rights": "ALTER FUNCTION pipehandler.ingest SECURITY INVOKER",
+    "another view": "CREATE OR REPLACE VIEW pipehandler.renewed_delivery AS"
+    " SELECT n.* FROM pipehandler.delivery_under_current_rules n WHERE n.id < 7",
+    "the digest": "DROP FUNCTION pipehandler.code_objects()",
+    "the comparison": "DROP FUNCTION pipehandler.code_status()",
+    "never recorded": "DELETE FROM pipehandler.code",
+    "another server": "UPDATE pipehandler.code SET server = 14",
+}
+
+
+@pytest.mark.parametrize("what", DAMAGE)
+def test_repair(database: Database, what: str) -> None:
+    """Functions and views that are missing, or not as they were installed, are installed again, with their rights."""
+    before = schema(database)
+    database.execute(DAMAGE[what])
+    assert migrated(database) == [code()]
+    assert schema(database) == before
+    assert migrated(database) == []
+    store = Store(database.conninfo)
+    assert len(store.ingest(submission())) == 1
+    store.close()
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [
+        "DROP FUNCTION pipehandler.health(); CREATE FUNCTION pipehandler.health() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        "DROP VIEW pipehandler.renewed_delivery; CREATE VIEW pipehandler.renewed_delivery AS SELECT 1 AS id",
+    ],
+    ids=["function", "view"],
+)
+def test_damage_of_another_shape(database: Database, statements: str) -> None:
+    """What cannot be replaced is named as a thing to drop, and nothing is changed."""
+    database.execute(statements)
+    before = schema(database)
+    with pytest.raises(MigrationError, match="drop it first"):
+        migrated(database)
+    assert schema(database) == before
+
+
+def test_older_functions_are_replaced(database: Database) -> None:
+    """The functions of an older version are replaced, and the record of the older version stays."""
+    database.execute("UPDATE pipehandler.code SET version = 0, checksum = 'older'")
+    assert migrated(database) == [code()]
+    rows = database.rows("SELECT version, checksum FROM pipehandler.code ORDER BY version")
+    assert [tuple(row) for row in rows] == [(0, "older"), (code().version, code().checksum)]
+
+
+WAITS = """
+SELECT EXISTS (SELECT FROM pg_locks WHERE relation = 'pipehandler.delivery'::regclass AND NOT granted
+                  AND mode = 'AccessExclusiveLock')
+"""
+
+
+def test_deliveries_go_on_while_it_waits(servers: Callable[[int], PostgreSQL]) -> None:
+    """A session that holds a table holds up the migration, and is named; a delivery that queues behind the migration gets
+    its turn when that gives its locks up, long before its own time is over."""
+    server = servers(16)
+    with Database.fresh(server), previous_release.database(server, "busy", files=6) as database:
+        database.execute("CREATE TABLE seen (lock_timeout text)")
+        database.execute(
+            "CREATE FUNCTION note() RETURNS event_trigger LANGUAGE plpgsql AS"
+            " $$ BEGIN INSERT INTO public.seen VALUES (current_setting('lock_timeout')); END $$"
+        )
+        database.execute("CREATE EVENT TRIGGER note ON ddl_command_start EXECUTE FUNCTION note()")
+        reports: list[str] = []
+        done: list[Step] = []
+        migration = Store(database.admin, statement_timeout=600)
+        thread = threading.Thread(target=lambda: done.extend(migrate(migration, reports.append)), daemon=True)
+        with psycopg.connect(database.admin, application_name="nightly report") as reader:
+            reader.execute("SELECT count(*) FROM pipehandler.delivery")
+            pid = reader.info.backend_pid
+            thread.start()
+            while not database.value(WAITS):
+                assert thread.is_alive()
+                time.sleep(0.05)
+            store = Store(database.conninfo)
+            (stored,) = store.ingest(submission())
+            store.close()
+            assert not stored.duplicate
+            assert thread.is_alive()
+            while not reports:
+                assert thread.is_alive()
+                time.sleep(0.05)
+        thread.join(120)
+        migration.close()
+        assert done == ALL[6:]
+        expected = f"not free within {LOCK_TIMEOUT}; it is held by pid {pid} (nightly report, user postgres, idle in transaction"
+        assert expected in reports[0]
+        assert reports[0].endswith(f"the next attempt is in {PAUSES[0]:g} s")
+        assert [row.lock_timeout for row in database.rows("SELECT DISTINCT lock_timeout FROM seen")] == [LOCK_TIMEOUT]
+        assert database.value("SELECT count(*) FROM pipehandler.delivery") == 1
+
+
+def test_gives_up(database: Database) -> None:
+    """Where a lock is not free in any attempt, the one that holds it is named, and nothing is changed."""
+    database.execute("UPDATE pipehandler.code SET version = 0")
+    with psycopg.connect(database.admin) as reader:
+        reader.execute("SELECT count(*) FROM pipehandler.inbox")
+        store = Store(database.admin, statement_timeout=600)
+        with pytest.raises(MigrationError, match=rf"held by pid {reader.info.backend_pid} .*gave up after 2 attempts"):
+            migrate(store, pauses=(0.1,))
+        store.close()
+    assert database.value("SELECT version FROM pipehandler.code") == 0
+
+
+def test_a_prepared_transaction_is_named(own_database: Database) -> None:
+    """A lock without a session: a prepared transaction holds it."""
+    own_database.execute("ALTER SYSTEM SET max_prepared_transactions = 2")
+    own_database.server.stop()
+    own_database.server.start()
+    own_database.execute("UPDATE pipehandler.code SET version = 0")
+    with psycopg.connect(own_database.admin) as connection:
+        connection.execute("BEGIN; SELECT count(*) FROM pipehandler.inbox; PREPARE TRANSACTION 'x'")
+    store = Store(own_database.admin)
+    with pytest.raises(MigrationError, match="held by a prepared transaction"):
+        migrate(store, pauses=())
+    store.close()
+    own_database.execute("ROLLBACK PREPARED 'x'")

@@ -260,9 +260,10 @@ def test_without_bytes(console: Console, database: Database) -> None:
     assert everything(database) == before
 
 
-def test_defect_of_the_delivery_stays(console: Console, database: Database) -> None:
-    """shorter-than-told is not known from the bytes, and is kept before what the parser finds."""
-    short = Defect("shorter-than-told")
+@pytest.mark.parametrize("code", ["smaller-than-declared", "shorter-than-told"])
+def test_defect_of_the_delivery_stays(console: Console, database: Database, code: str) -> None:
+    """That fewer octets came than declared is not known from the bytes, and is kept before what the parser finds."""
+    short = Defect(code)
     store(
         database,
         submission(b"Date: never\n\n", parsed=ParsedMessage(error="x", defects=[short, Defect("date-guessed")])),
@@ -270,7 +271,7 @@ def test_defect_of_the_delivery_stays(console: Console, database: Database) -> N
     for _ in range(2):
         console.run("reparse", "--all")
         (row,) = database.rows("SELECT defects FROM pipehandler.message")
-        assert [defect["code"] for defect in row.defects] == ["shorter-than-told", "date-invalid"]
+        assert [defect["code"] for defect in row.defects] == ["smaller-than-declared", "date-invalid"]
 
 
 def call(database: Database, parsed: ParsedMessage, **changes: Any) -> dict[str, tuple[Any, Any]]:

@@ -11,7 +11,17 @@ from psycopg.errors import InsufficientPrivilege, NotNullViolation
 from pipehandler.mail.identity import identify
 from pipehandler.store.connection import Store
 
-TABLES = ("address", "attachment", "delivery", "message", "migration", "raw_message", "retention", "retention_change")
+TABLES = (
+    "address",
+    "attachment",
+    "code",
+    "delivery",
+    "message",
+    "migration",
+    "raw_message",
+    "retention",
+    "retention_change",
+)
 ACTIONS = {
     "SELECT": "SELECT * FROM {}",
     "INSERT": "INSERT INTO {} DEFAULT VALUES",
@@ -27,6 +37,7 @@ ALLOWED = {
     "upkeep": {
         "address": {"SELECT", "INSERT", "UPDATE", "DELETE"},
         "attachment": {"SELECT", "INSERT", "UPDATE", "DELETE"},
+        "code": {"SELECT"},
         "delivery": {"SELECT", "UPDATE", "DELETE"},
         "message": {"SELECT", "UPDATE", "DELETE"},
         "migration": {"SELECT"},
@@ -159,7 +170,7 @@ def test_functions(untouched: Database) -> None:
 
 
 FUNCTIONS = {
-    "pipehandler": {"health", "ingest"},
+    "pipehandler": {"code_status", "health", "ingest"},
     "postfix": {"lookup"},
     "lessor": {"expire_lease", "extend_lease", "lease_address", "lease_random_address", "remove_lease"},
 }

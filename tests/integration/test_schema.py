@@ -1,9 +1,12 @@
 """The schema explains itself and has what a PostgreSQL expert looks for first."""
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from harness.database import Database
+from harness.missing import missing
+from harness.postgresql import PostgreSQL
 from reference import schema
 
 SCHEMA = Path(__file__).parents[2] / "docs" / "schema.md"
@@ -36,6 +39,15 @@ SELECT conrelid::regclass::text || '.' || conname AS key
 """
 
 
+PROBLEMS = """
+SELECT c.functionid || ' line ' || c.lineno || ': ' || c.level || ': ' || c.message AS problem
+  FROM pg_proc p
+  JOIN pg_language l ON l.oid = p.prolang,
+       plpgsql_check_function_tb(p.oid, performance_warnings => false) AS c
+ WHERE p.pronamespace = 'pipehandler'::regnamespace AND l.lanname = 'plpgsql'
+"""
+
+
 def test_everything_has_a_comment(untouched: Database) -> None:
     """\\d+ explains the data to a newcomer: each table, view, column, function and role says what it is."""
     rows = untouched.rows(COMMENTS)
@@ -46,6 +58,25 @@ def test_everything_has_a_comment(untouched: Database) -> None:
 def test_documentation(untouched: Database) -> None:
     """docs/schema.md is what every version of PostgreSQL says of the schema; otherwise run script/reference."""
     assert SCHEMA.read_text("utf-8") == schema.page(untouched)
+
+
+@pytest.fixture
+def checker(servers: Callable[[int], PostgreSQL]) -> Iterator[Database]:
+    """A migrated database on Debian's server, with the extension plpgsql_check."""
+    with Database.fresh(servers(15)) as database:
+        if not database.rows("SELECT FROM pg_available_extensions WHERE name = 'plpgsql_check'"):
+            missing("the extension plpgsql_check")
+        database.execute("CREATE EXTENSION plpgsql_check")
+        yield database
+
+
+def test_bodies_of_functions(checker: Database) -> None:
+    """PL/pgSQL is not checked when a function is created; plpgsql_check finds tables, columns, types and variables that
+    are not there, and variables that are not used."""
+    rows = checker.rows(PROBLEMS)
+    assert [row.problem for row in rows] == []
+    checker.execute("ALTER TABLE pipehandler.message RENAME COLUMN sha256 TO digest")
+    assert any("sha256" in row.problem for row in checker.rows(PROBLEMS))
 
 
 def test_foreign_keys_have_indexes(untouched: Database) -> None:

@@ -135,14 +135,14 @@ def test_begin_now(every_database: Database) -> None:
 )
 def test_no_cursor(untouched: Database, cursor: str) -> None:
     """What is no cursor is refused, and it is said what is one."""
-    with pytest.raises(RaiseException, match="is no cursor; give one that came with a delivery"):
+    with pytest.raises(RaiseException, match=r"(?s)invalid cursor .*: pass one that was returned with a delivery"):
         after(untouched, cursor)
 
 
 def test_cursor_of_another_cluster(untouched: Database) -> None:
     """A cursor that this cluster cannot have given is refused, and the way out named."""
     with pytest.raises(
-        RaiseException, match=r"of another cluster.* begin with an empty cursor, or with pipehandler.cursor_now"
+        RaiseException, match=r"from another cluster.* begin with an empty cursor, or with pipehandler.cursor_now"
     ):
         after(untouched, f"{1 << 60}-1")
 
@@ -155,7 +155,7 @@ def test_restored_elsewhere(every_database: Database) -> None:
     assert row.id == first
     with pytest.raises(RaiseException) as refused:
         after(every_database, row.cursor)
-    every_database.execute(str(refused.value).partition("has to run ")[2].partition("\n")[0])
+    every_database.execute(str(refused.value).partition("run: ")[2].partition("\n")[0])
     assert ids(after(every_database, "")) == [first, second]
 
 

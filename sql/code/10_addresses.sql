@@ -1,0 +1,187 @@
+-- Recipient addresses with a lifetime. A lease is one period of one address. An address that is issued again gets
+-- another lease: the former one is superseded, can no longer be extended, and shows nothing to its successor.
+--
+-- In all files of sql/code:
+--   * Functions pin search_path, so that no object of a caller is mistaken for one of ours.
+--   * SECURITY DEFINER functions run as their owner: whoever may execute one needs no right on a table.
+--   * enable_seqscan = off, where rows are found by index. A session keeps the plans of its statements. Plans made
+--     while a table was small would go on reading all of it while it grows, as long as a worker is connected.
+--   * CREATE OR REPLACE keeps the comment and the grants of a function, and drops each SET clause that is not repeated.
+
+CREATE OR REPLACE FUNCTION pipehandler.lease_of(recipient text, delimiter text DEFAULT '+')
+RETURNS TABLE (lease bigint, expires_at timestamptz, extension text)
+LANGUAGE sql STABLE
+AS $$
+    WITH split AS (
+        SELECT part.domain, left(part.local, place - 1) || part.domain AS base,
+               -- As split_addr(3) of Postfix: nothing before the delimiter is not an address, and some names stay
+               -- whole.
+               CASE WHEN place > 1 AND NOT (strpos(delimiter, '-') > 0
+                                            AND part.local ~* '^(owner-.*|.+-request|mailer-daemon|double-bounce)$')
+                    THEN substring(part.local FROM place + 1) END AS extension
+          FROM (SELECT substring(lease_of.recipient FROM '^(.*)@') AS local,
+                       substring(lease_of.recipient FROM '@[^@]*$') AS domain) AS part,
+               strpos(translate(part.local, delimiter, repeat(left(delimiter, 1), length(delimiter))),
+                      left(delimiter, 1)) AS place
+    )
+    SELECT found.lease, found.expires_at, CASE WHEN found.rank IS DISTINCT FROM 1 THEN split.extension END
+      FROM split LEFT JOIN LATERAL (
+               SELECT a.lease, a.expires_at, candidate.rank
+                 FROM (VALUES (1, lease_of.recipient),
+                              (2, CASE WHEN split.extension IS NOT NULL THEN split.base END),
+                              (3, split.domain)) AS candidate (rank, address)
+                 JOIN pipehandler.address a
+                   ON a.address = pipehandler.canonical(candidate.address) AND NOT a.superseded
+                ORDER BY coalesce(a.expires_at <= now(), false), candidate.rank
+                LIMIT 1) AS found ON true
+$$;
+COMMENT ON FUNCTION pipehandler.lease_of(text, text) IS
+'The lease that mail to a recipient belongs to: that of the whole address, else of the address without its extension,
+else of @domain, in the order in which Postfix looks up virtual_mailbox_maps. An expired lease is found only where
+none of them is current. delimiter: the characters that may begin an extension (recipient_delimiter of Postfix), empty
+for none. Returns one row; lease is null where there is none.';
+
+-- Postfix asks at RCPT TO. Before 3.8 it announces LATIN1 to the server, and sends the bytes of UTF-8.
+CREATE OR REPLACE FUNCTION pipehandler.lookup(address text, delimiter text DEFAULT '+') RETURNS SETOF text
+LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 1
+SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off
+AS $$
+DECLARE
+    recipient text := address;
+BEGIN
+    IF current_setting('client_encoding') = 'LATIN1' THEN
+        recipient := convert_from(convert_to(address, 'LATIN1'), 'UTF8');
+    END IF;
+    -- No row instead of null, because Postfix logs a warning for each null.
+    RETURN QUERY SELECT 'OK' FROM pipehandler.lease_of(recipient, delimiter) AS l
+                  WHERE l.lease IS NOT NULL AND (l.expires_at IS NULL OR l.expires_at > now());
+EXCEPTION WHEN character_not_in_repertoire OR untranslatable_character THEN -- not UTF-8, so not an address of ours
+    RETURN;
+END
+$$;
+COMMENT ON FUNCTION pipehandler.lookup(text, text) IS
+'For virtual_mailbox_maps of Postfix: OK where a current lease accepts mail to this address, else no row. delimiter:
+as for lease_of.';
+
+CREATE OR REPLACE FUNCTION pipehandler.lease_address(
+    address text,
+    ttl     interval DEFAULT NULL,
+    label   text     DEFAULT NULL
+) RETURNS pipehandler.address
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off
+AS $$
+#variable_conflict use_column
+DECLARE
+    canonical CONSTANT text := pipehandler.canonical(lease_address.address);
+    leased    pipehandler.address;
+BEGIN
+    IF ttl <= interval '0' THEN
+        RAISE EXCEPTION 'ttl must be positive, or null for a lease that never ends; got %', ttl;
+    END IF;
+    UPDATE pipehandler.address a
+       SET superseded = true
+     WHERE a.address = canonical AND NOT a.superseded AND a.expires_at <= now();
+    INSERT INTO pipehandler.address (address, label, expires_at)
+    VALUES (canonical, lease_address.label, nullif(now() + ttl, 'infinity'))
+    RETURNING * INTO leased;
+    RETURN leased;
+EXCEPTION
+    WHEN unique_violation THEN
+        RAISE EXCEPTION '% already has a current lease', canonical
+            USING ERRCODE = 'unique_violation', HINT = 'Extend it, or expire it first.';
+    WHEN check_violation OR not_null_violation THEN
+        RAISE EXCEPTION 'invalid address %: expected LOCAL@DOMAIN, or @DOMAIN for a catch-all',
+            coalesce(quote_literal(canonical), 'null');
+END
+$$;
+COMMENT ON FUNCTION pipehandler.lease_address(text, interval, text) IS
+'Issues an address: a new lease, for ttl from now on, or (null) forever. @domain is a catch-all: all addresses of the
+domain that have no lease of their own. Raises unique_violation where the address has a current lease, raise_exception
+for an invalid address.';
+
+CREATE OR REPLACE FUNCTION pipehandler.lease_random_address(
+    domain text,
+    ttl    interval DEFAULT NULL,
+    label  text     DEFAULT NULL
+) RETURNS pipehandler.address
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off
+AS $$
+DECLARE
+    random_bytes bytea;
+    local        text;
+BEGIN
+    IF strpos(domain, '@') > 0 THEN
+        RAISE EXCEPTION 'invalid domain %: expected a name such as example.com', quote_literal(domain);
+    END IF;
+    LOOP
+        -- Eight syllables of six random bits each; the first six octets of a UUID version 4 are random.
+        random_bytes := uuid_send(gen_random_uuid());
+        SELECT string_agg(substr('bdfghjklmnprstvz', bits / 4 + 1, 1) || substr('aiou', bits % 4 + 1, 1)
+                          || CASE WHEN n % 2 = 1 AND n < 7 THEN '.' ELSE '' END, '' ORDER BY n)
+          INTO local
+          FROM generate_series(0, 7) AS n,
+               LATERAL (SELECT sum(get_bit(random_bytes, n * 6 + b) << b)::integer AS bits
+                          FROM generate_series(0, 5) AS b) AS syllable;
+        -- One that no lease has or had.
+        CONTINUE WHEN EXISTS (SELECT FROM pipehandler.address a
+                               WHERE a.address = pipehandler.canonical(local || '@' || domain) AND NOT a.superseded);
+        RETURN pipehandler.lease_address(local || '@' || domain, ttl, label);
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION pipehandler.lease_random_address(text, interval, text) IS
+'Issues a new address of a domain, such as bodu.kifa.ravo.timu@example.com: readable, with 48 random bits. Otherwise the
+same as lease_address.';
+
+CREATE OR REPLACE FUNCTION pipehandler.extend_lease(lease bigint, ttl interval DEFAULT NULL) RETURNS pipehandler.address
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    extended pipehandler.address;
+BEGIN
+    IF ttl <= interval '0' THEN
+        RAISE EXCEPTION 'ttl must be positive, or null for a lease that never ends; got %', ttl;
+    END IF;
+    UPDATE pipehandler.address a
+       SET expires_at = CASE WHEN ttl IS NOT NULL AND a.expires_at IS NOT NULL
+                             THEN nullif(greatest(a.expires_at, now() + ttl), 'infinity') END
+     WHERE a.lease = extend_lease.lease AND NOT a.superseded
+    RETURNING * INTO extended;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'lease % cannot be extended: it was removed, or its address was issued again', lease
+            USING ERRCODE = 'no_data_found';
+    END IF;
+    RETURN extended;
+END
+$$;
+COMMENT ON FUNCTION pipehandler.extend_lease(bigint, interval) IS
+'Lets a lease last for ttl from now on, or (null) forever; never shorter than before. An expired lease comes back with
+all its mail, unless the lease was removed or its address was issued again: then it raises no_data_found.';
+
+CREATE OR REPLACE FUNCTION pipehandler.expire_lease(lease bigint) RETURNS pipehandler.address
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    expired pipehandler.address;
+BEGIN
+    -- Not before it began: another session may have created it after this transaction started.
+    UPDATE pipehandler.address a
+       SET expires_at = least(a.expires_at, greatest(a.created_at, now()))
+     WHERE a.lease = expire_lease.lease
+    RETURNING * INTO expired;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'there is no lease %: it was removed', lease USING ERRCODE = 'no_data_found';
+    END IF;
+    RETURN expired;
+END
+$$;
+COMMENT ON FUNCTION pipehandler.expire_lease(bigint) IS
+'Ends a lease now: Postfix refuses its address, and the view inbox no longer shows its mail. Raises no_data_found
+where there is no such lease.';

@@ -1,0 +1,357 @@
+-- How long mail is kept. A delivery leaves the views at the moment at which it or its lease expires; pipehandler.expire
+-- removes its rows later.
+--
+-- Locks: messages come before their deliveries, messages in the order of their ids, deliveries in the order in which
+-- ingest finds them, and no statement waits for a lease while it holds them. So neither two removals nor a removal
+-- and an ingest wait in a circle. (Ingest holds its message from before its first delivery is visible until its end.)
+--
+-- For why enable_seqscan is off, see 10_addresses.sql.
+
+CREATE OR REPLACE FUNCTION pipehandler.retention_of(recipient text, sender text, from_address text, list_id text)
+RETURNS TABLE (keep interval, raw interval, attachments interval)
+LANGUAGE sql STABLE
+AS $$
+    SELECT r.keep, r.raw, r.attachments
+      FROM pipehandler.retention r
+     WHERE (r.recipient IS NULL OR pipehandler.canonical(retention_of.recipient) LIKE r.recipient)
+       AND (r.sender IS NULL OR pipehandler.canonical(retention_of.sender) LIKE r.sender
+            OR pipehandler.canonical(retention_of.from_address) LIKE r.sender)
+       AND (r.list_id IS NULL OR lower(retention_of.list_id) LIKE r.list_id)
+     ORDER BY r.ordinal
+     LIMIT 1
+$$;
+COMMENT ON FUNCTION pipehandler.retention_of(text, text, text, text) IS
+'The first rule of pipehandler.retention that matches a delivery, given its recipient, its envelope sender, the
+address of From, and List-Id; no row where none matches.';
+
+CREATE OR REPLACE FUNCTION pipehandler.remove_unreferenced(
+    messages uuid[],
+    OUT messages_removed     bigint,
+    OUT raw_messages_removed bigint,
+    OUT attachments_removed  bigint
+)
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off
+AS $$
+BEGIN
+    DELETE FROM pipehandler.message m
+     WHERE m.id = ANY (messages) AND NOT EXISTS (SELECT FROM pipehandler.delivery d WHERE d.message = m.id);
+    GET DIAGNOSTICS messages_removed = ROW_COUNT;
+    DELETE FROM pipehandler.raw_message r
+     WHERE r.message = ANY (messages)
+       AND NOT EXISTS (SELECT FROM pipehandler.delivery d
+                        WHERE d.message = r.message AND (d.raw_until IS NULL OR d.raw_until > now()));
+    GET DIAGNOSTICS raw_messages_removed = ROW_COUNT;
+    UPDATE pipehandler.attachment a
+       SET content = NULL
+     WHERE a.message = ANY (messages) AND a.content IS NOT NULL
+       AND NOT EXISTS (SELECT FROM pipehandler.delivery d
+                        WHERE d.message = a.message AND (d.attachments_until IS NULL OR d.attachments_until > now()));
+    GET DIAGNOSTICS attachments_removed = ROW_COUNT;
+END
+$$;
+COMMENT ON FUNCTION pipehandler.remove_unreferenced(uuid[]) IS
+'For the functions that remove mail. Of these messages, which the caller has locked (FOR UPDATE) in an earlier
+statement, removes what no delivery needs any more: the message, its bytes, the contents of its attachments. Returns
+how many of each; bytes and contents of a removed message are not counted.';
+
+CREATE OR REPLACE FUNCTION pipehandler.expire(
+    batch       integer     DEFAULT 500,
+    resume_from timestamptz DEFAULT '-infinity',
+    OUT deliveries   bigint,
+    OUT messages     bigint,
+    OUT raw_messages bigint,
+    OUT attachments  bigint,
+    OUT next_from    timestamptz,
+    OUT raws         bigint,
+    OUT reached      timestamptz
+)
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off
+AS $$
+DECLARE
+    due     bigint[];
+    touched uuid[];
+BEGIN
+    -- Choose, without locks. The invariant of next_from: everything that was due before it is among what this call
+    -- has chosen. That is why both steps read in the order of time, why step 2 reads no further than step 1 did, and
+    -- why the next call may resume from there. It includes that very moment: more may be due at it than fitted into
+    -- the batch.
+    WITH due_by_time AS MATERIALIZED (
+        -- Step 1: deliveries that their own times make due. Each SELECT has an index; at most batch rows in all.
+        (SELECT d.id, d.message, d.expires_at AS due_at
+           FROM pipehandler.delivery d
+          WHERE d.expires_at BETWEEN resume_from AND now()
+          ORDER BY d.expires_at
+          LIMIT batch)
+        UNION ALL
+        (SELECT d.id, d.message, d.raw_until
+           FROM pipehandler.delivery d
+          WHERE d.raw_until > 'epoch' AND d.raw_until BETWEEN resume_from AND now()
+          ORDER BY d.raw_until
+          LIMIT batch)
+        UNION ALL
+        (SELECT d.id, d.message, d.attachments_until
+           FROM pipehandler.delivery d
+          WHERE d.attachments_until > 'epoch' AND d.attachments_until BETWEEN resume_from AND now()
+          ORDER BY d.attachments_until
+          LIMIT batch)
+        ORDER BY due_at
+        LIMIT batch
+    ),
+    known_through AS (
+        -- So far step 1 has seen everything: until now, unless the batch was too small.
+        SELECT CASE WHEN count(*) < batch THEN now() ELSE max(t.due_at) END AS due_at
+          FROM due_by_time t
+    ),
+    due_by_lease AS MATERIALIZED (
+        -- Step 2: deliveries whose lease has expired.
+        SELECT d.id, d.message, a.expires_at AS due_at
+          FROM pipehandler.address a
+          JOIN pipehandler.delivery d ON d.lease = a.lease
+         WHERE a.expires_at BETWEEN resume_from AND (SELECT k.due_at FROM known_through k)
+         ORDER BY a.expires_at
+         LIMIT batch
+    )
+    SELECT array_agg(c.id), array_agg(DISTINCT c.message), max(c.due_at)
+      INTO due, touched, next_from
+      FROM (SELECT t.id, t.message, t.due_at FROM due_by_time t
+             UNION ALL
+            SELECT l.id, l.message, l.due_at FROM due_by_lease l
+             ORDER BY due_at
+             LIMIT batch) AS c;
+
+    -- Remove. Each statement sees what was committed before it began, and asks again what is due: a lease may have been
+    -- extended in the meantime.
+    PERFORM FROM pipehandler.message m WHERE m.id = ANY (touched) ORDER BY m.id FOR UPDATE;
+    DELETE FROM pipehandler.delivery d
+     WHERE d.id = ANY (ARRAY(SELECT o.id
+                               FROM pipehandler.delivery o
+                               LEFT JOIN pipehandler.address a ON a.lease = o.lease
+                              WHERE o.id = ANY (due) AND (o.expires_at <= now() OR a.expires_at <= now())
+                              ORDER BY o.recipient COLLATE "C", o.id
+                                FOR UPDATE OF o));
+    GET DIAGNOSTICS deliveries = ROW_COUNT;
+    UPDATE pipehandler.delivery d
+       SET raw_until         = CASE WHEN d.raw_until <= now() THEN 'epoch' ELSE d.raw_until END,
+           attachments_until = CASE WHEN d.attachments_until <= now() THEN 'epoch' ELSE d.attachments_until END
+     WHERE d.id = ANY (due)
+       AND (d.raw_until > 'epoch' AND d.raw_until <= now()
+            OR d.attachments_until > 'epoch' AND d.attachments_until <= now());
+    SELECT r.messages_removed, r.raw_messages_removed, r.attachments_removed
+      INTO messages, raw_messages, attachments
+      FROM pipehandler.remove_unreferenced(touched) AS r;
+    raws := raw_messages;
+    reached := next_from;
+END
+$$;
+COMMENT ON FUNCTION pipehandler.expire(integer, timestamptz) IS
+'Removes up to batch deliveries that have expired, by themselves or with their lease, and with its last delivery each
+message; and bytes and contents of attachments that no delivery needs any more. Call it again, each call in its own
+transaction, until next_from is null: then nothing is left. resume_from: next_from of the previous call, so that
+nothing is read twice; omit it in the first call. May fail with 40001, 40P01 or 23503 where other sessions change the
+same rows: call it again. raws and reached are the former names of raw_messages and next_from, for one release.';
+
+CREATE OR REPLACE FUNCTION pipehandler.remove_leases(
+    batch       integer     DEFAULT 500,
+    resume_from timestamptz DEFAULT '-infinity',
+    grace       interval    DEFAULT '120 hours',
+    OUT leases    bigint,
+    OUT next_from timestamptz,
+    OUT reached   timestamptz
+)
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off
+AS $$
+DECLARE
+    chosen bigint[];
+BEGIN
+    -- Ingest holds the leases of its recipients while it waits for messages, so this must not wait for a lease; a later
+    -- call takes it.
+    SELECT array_agg(o.lease), max(o.expires_at)
+      INTO chosen, next_from
+      FROM (SELECT a.lease, a.expires_at
+              FROM pipehandler.address a
+             WHERE a.expires_at BETWEEN resume_from AND now() - grace
+               AND NOT EXISTS (SELECT FROM pipehandler.delivery d WHERE d.lease = a.lease)
+             ORDER BY a.expires_at
+             LIMIT batch
+               FOR UPDATE SKIP LOCKED) AS o;
+    DELETE FROM pipehandler.address a
+     WHERE a.lease = ANY (chosen) AND NOT EXISTS (SELECT FROM pipehandler.delivery d WHERE d.lease = a.lease);
+    GET DIAGNOSTICS leases = ROW_COUNT;
+    next_from := CASE WHEN leases > 0 THEN next_from END;
+    reached := next_from;
+END
+$$;
+COMMENT ON FUNCTION pipehandler.remove_leases(integer, timestamptz, interval) IS
+'Removes up to batch leases that expired longer than grace ago and have no deliveries. Called in the same way as
+pipehandler.expire. grace: how long a message that was accepted for the address may still wait in the queue of Postfix
+(maximal_queue_lifetime); until then it can be distinguished from one for an address that never existed. reached is the
+former name of next_from, for one release.';
+
+CREATE OR REPLACE FUNCTION pipehandler.remove_lease(lease bigint) RETURNS bigint
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off
+AS $$
+DECLARE
+    touched uuid[];
+    removed bigint;
+BEGIN
+    -- The one lease comes first, as in ingest; from here on no delivery is added to it.
+    PERFORM FROM pipehandler.address a WHERE a.lease = remove_lease.lease FOR UPDATE;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'there is no lease %: it was removed', lease USING ERRCODE = 'no_data_found';
+    END IF;
+    touched := ARRAY(SELECT m.id
+                       FROM pipehandler.message m
+                      WHERE m.id IN (SELECT d.message FROM pipehandler.delivery d WHERE d.lease = remove_lease.lease)
+                      ORDER BY m.id
+                        FOR UPDATE OF m);
+    DELETE FROM pipehandler.delivery d
+     WHERE d.id = ANY (ARRAY(SELECT o.id FROM pipehandler.delivery o WHERE o.lease = remove_lease.lease
+                              ORDER BY o.recipient COLLATE "C", o.id FOR UPDATE));
+    GET DIAGNOSTICS removed = ROW_COUNT;
+    PERFORM pipehandler.remove_unreferenced(touched);
+    DELETE FROM pipehandler.address a WHERE a.lease = remove_lease.lease;
+    RETURN removed;
+END
+$$;
+COMMENT ON FUNCTION pipehandler.remove_lease(bigint) IS
+'Removes a lease, its deliveries, and the messages that have no other delivery, all or nothing. Returns how many
+deliveries the lease had. Raises no_data_found where there is no such lease.';
+
+CREATE OR REPLACE FUNCTION pipehandler.set_retention(rules jsonb) RETURNS boolean
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    new_rules     pipehandler.retention[];
+    present_rules pipehandler.retention[];
+BEGIN
+    -- In hours: a day has 23 or 25 of them where clocks change, in whatever zone a session has.
+    SELECT coalesce(array_agg(ROW(n, pipehandler.canonical(r ->> 'recipient'), pipehandler.canonical(r ->> 'sender'),
+                                  lower(r ->> 'list_id'),
+                                  make_interval(secs => (r ->> 'keep')::bigint),
+                                  make_interval(secs => (r ->> 'raw')::bigint),
+                                  make_interval(secs => (r ->> 'attachments')::bigint))::pipehandler.retention
+                              ORDER BY n), '{}')
+      INTO new_rules
+      FROM jsonb_array_elements(rules) WITH ORDINALITY AS e (r, n);
+    FOR pass IN 1..2 LOOP
+        SELECT coalesce(array_agg(r ORDER BY r.ordinal), '{}') INTO present_rules FROM pipehandler.retention r;
+        IF present_rules = new_rules THEN
+            RETURN false;
+        END IF;
+        -- One change after the other. Sessions that only read the rules do not wait.
+        LOCK TABLE pipehandler.retention IN SHARE ROW EXCLUSIVE MODE;
+    END LOOP;
+    DELETE FROM pipehandler.retention;
+    INSERT INTO pipehandler.retention (ordinal, recipient, sender, list_id, keep, raw, attachments)
+    SELECT r.ordinal, r.recipient, r.sender, r.list_id, r.keep, r.raw, r.attachments FROM unnest(new_rules) AS r;
+    INSERT INTO pipehandler.retention_change DEFAULT VALUES
+        ON CONFLICT (single) DO UPDATE SET xid = NULL, through = 0;
+    RETURN true;
+END
+$$;
+COMMENT ON FUNCTION pipehandler.set_retention(jsonb) IS
+'Replaces the rules of pipehandler.retention where they differ; returns whether they did. rules: an array of
+{"recipient", "sender", "list_id": patterns for LIKE, "keep", "raw", "attachments": seconds}; a null or missing value
+is null in the table. New deliveries follow the new rules from the commit on; pipehandler.apply_retention applies them
+to stored ones.';
+
+CREATE OR REPLACE FUNCTION pipehandler.apply_retention(
+    batch integer DEFAULT 1000,
+    OUT applied bigint,
+    OUT changed bigint,
+    OUT waits   boolean
+)
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off
+AS $$
+DECLARE
+    change pipehandler.retention_change;
+    due    bigint[];
+BEGIN
+    applied := 0;
+    changed := 0;
+    waits := false;
+    SELECT c.* INTO change FROM pipehandler.retention_change c FOR UPDATE;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    -- Ingest takes its transaction id before it reads the rules, and ours was assigned after they changed. So a
+    -- transaction that read the old rules has a smaller one; when all of those have ended, all of their deliveries
+    -- are visible.
+    IF change.xid IS NULL THEN
+        UPDATE pipehandler.retention_change SET xid = pg_current_xact_id() RETURNING xid INTO change.xid;
+    END IF;
+    IF pg_snapshot_xmin(pg_current_snapshot()) < change.xid THEN
+        waits := true;
+        RETURN;
+    END IF;
+    due := ARRAY(SELECT d.id FROM pipehandler.delivery d WHERE d.id > change.through ORDER BY d.id LIMIT batch);
+    applied := cardinality(due);
+    IF applied = 0 THEN
+        DELETE FROM pipehandler.retention_change;
+        RETURN;
+    END IF;
+    PERFORM FROM pipehandler.delivery d
+      WHERE d.id = ANY (due)
+      ORDER BY d.recipient COLLATE "C", d.id
+        FOR NO KEY UPDATE;
+    UPDATE pipehandler.delivery d
+       SET expires_at = n.expires_at, raw_until = n.raw_until, attachments_until = n.attachments_until
+      FROM pipehandler.delivery_under_current_rules n
+     WHERE d.id = ANY (due) AND n.id = d.id
+       AND (d.expires_at, d.raw_until, d.attachments_until)
+           IS DISTINCT FROM (n.expires_at, n.raw_until, n.attachments_until);
+    GET DIAGNOSTICS changed = ROW_COUNT;
+    UPDATE pipehandler.retention_change SET through = due[applied];
+END
+$$;
+COMMENT ON FUNCTION pipehandler.apply_retention(integer) IS
+'After a change of the rules: gives the next batch of deliveries the times that the current rules mean. Returns how
+many were examined and how many of them changed. With 0 examined, all are done; or, where waits is true, a transaction
+that may have read the old rules is still running: call it again later. Each call belongs in its own transaction. May
+fail with 40P01: call it again.';
+
+-- The former names of arguments, for calls that name them; for one release. The order of the arguments differs, so
+-- that no call without names becomes ambiguous.
+
+CREATE OR REPLACE FUNCTION pipehandler.expire(
+    since timestamptz,
+    batch integer DEFAULT 500,
+    OUT deliveries  bigint,
+    OUT messages    bigint,
+    OUT raws        bigint,
+    OUT attachments bigint,
+    OUT reached     timestamptz
+)
+LANGUAGE sql VOLATILE
+AS $$
+    SELECT e.deliveries, e.messages, e.raws, e.attachments, e.reached
+      FROM pipehandler.expire(expire.batch, expire.since) AS e
+$$;
+COMMENT ON FUNCTION pipehandler.expire(timestamptz, integer) IS
+'Deprecated, for calls with since => ...: use pipehandler.expire(batch, resume_from).';
+
+CREATE OR REPLACE FUNCTION pipehandler.remove_leases(
+    since timestamptz,
+    batch integer  DEFAULT 500,
+    grace interval DEFAULT '120 hours',
+    OUT leases  bigint,
+    OUT reached timestamptz
+)
+LANGUAGE sql VOLATILE
+AS $$
+    SELECT r.leases, r.reached
+      FROM pipehandler.remove_leases(remove_leases.batch, remove_leases.since, remove_leases.grace) AS r
+$$;
+COMMENT ON FUNCTION pipehandler.remove_leases(timestamptz, integer, interval) IS
+'Deprecated, for calls with since => ...: use pipehandler.remove_leases(batch, resume_from, grace).';

@@ -1,0 +1,146 @@
+-- The one statement of a delivery. It runs in the transaction of its caller, whose end is the commit point.
+--
+-- For SECURITY DEFINER, search_path and enable_seqscan, see 10_addresses.sql; for the order of the locks,
+-- 20_retention.sql.
+
+CREATE OR REPLACE FUNCTION pipehandler.ingest(
+    envelope  jsonb,
+    parsed    jsonb,
+    text_body text,
+    html_body text,
+    prepended bytea,
+    raw       bytea,
+    contents  bytea[]
+) RETURNS TABLE (recipient text, delivery bigint, message uuid, duplicate boolean)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off
+AS $$
+#variable_conflict use_column
+<<incoming>>
+DECLARE
+    digest      CONSTANT bytea := sha256(ingest.raw);
+    -- UUID version 8 (RFC 9562 5.8), as in mail/identity.py. Computed here and never taken from the caller: a
+    -- compromised handler could attach any stored message to a recipient of its own by its id.
+    new_message CONSTANT uuid := encode(set_byte(set_byte(substring(digest FOR 16),
+                                        6, get_byte(digest, 6) & 15 | 128),
+                                        8, get_byte(digest, 8) & 63 | 128), 'hex')::uuid;
+    fingerprint CONSTANT bytea := decode(envelope ->> 'fingerprint', 'hex');
+    addressees  jsonb;
+    claimed     integer;
+    written     integer;
+BEGIN
+    -- The lease of each recipient. Mail that was stored already is never rejected: its sender would get a bounce for
+    -- it.
+    SELECT jsonb_agg(to_jsonb(r) || jsonb_build_object('lease', l.lease, 'extension', l.extension, 'rejected', l.rejects
+               AND NOT EXISTS (SELECT FROM pipehandler.delivery d
+                                WHERE d.recipient = r.recipient AND d.fingerprint = incoming.fingerprint
+                                  AND coalesce(d.lease, 0) = coalesce(l.lease, 0))))
+      INTO addressees
+      FROM jsonb_to_recordset(envelope -> 'recipients') AS r (recipient text, original_recipient text),
+           LATERAL (SELECT o.lease, o.extension,
+                           CASE WHEN o.lease IS NULL THEN envelope ->> 'policy' = 'known'
+                                ELSE o.expires_at <= now() AND envelope ->> 'expired' = 'reject' END IS TRUE AS rejects
+                      FROM pipehandler.lease_of(r.recipient, coalesce(envelope ->> 'delimiter', '+')) AS o) AS l;
+
+    -- Before it reads the rules of retention: pipehandler.apply_retention waits for all that may have read old ones.
+    PERFORM pg_current_xact_id();
+
+    -- Claim the deliveries first; in one order everywhere, so that two handlers never wait for each other.
+    INSERT INTO pipehandler.delivery (
+        message, recipient, fingerprint, original_recipient, sender, queue_id, mail_host, ingress, client_address,
+        client_hostname, client_helo, client_port, client_protocol, sasl_username, prepended, received_at, lease,
+        extension, expires_at, raw_until, attachments_until)
+    SELECT new_message, r.recipient, incoming.fingerprint, r.original_recipient, e.sender, e.queue_id,
+           e.mail_host, e.ingress, e.client_address, e.client_hostname, e.client_helo, e.client_port, e.client_protocol,
+           e.sasl_username, ingest.prepended, e.received_at, r.lease, r.extension, e.received_at + t.keep,
+           e.received_at + t.raw, e.received_at + t.attachments
+      FROM jsonb_to_record(envelope) AS e (
+               sender text, queue_id text, mail_host text, ingress text, client_address inet, client_hostname text,
+               client_helo text, client_port integer, client_protocol text, sasl_username text,
+               received_at timestamptz)
+     CROSS JOIN jsonb_to_recordset(addressees) AS r (
+               recipient text, original_recipient text, lease bigint, extension text, rejected boolean)
+      LEFT JOIN LATERAL pipehandler.retention_of(
+               r.recipient, e.sender, parsed -> 'from_list' -> 0 ->> 'address', parsed ->> 'list_id') AS t ON true
+     WHERE NOT r.rejected
+     ORDER BY r.recipient COLLATE "C"
+        ON CONFLICT (recipient, fingerprint, coalesce(lease, 0)) DO NOTHING;
+    GET DIAGNOSTICS claimed = ROW_COUNT;
+
+    -- Write the message only for what was claimed. Another recipient's delivery may have written it before.
+    IF claimed > 0 THEN
+        INSERT INTO pipehandler.message (
+            id, received_at, message_id, in_reply_to, reference_ids, date, date_offset, subject, from_name,
+            from_address, from_list, sender_list, reply_to_list, to_list, cc_list, bcc_list, list_id, text_body,
+            html_body, header, authentication, size, sha256, state, error, defects, parser)
+        SELECT new_message, (envelope ->> 'received_at')::timestamptz,
+               CASE WHEN octet_length(d.message_id) <= 998 THEN d.message_id END, d.in_reply_to, d.reference_ids,
+               d.date, d.date_offset, d.subject, d.from_list -> 0 ->> 'name',
+               CASE WHEN octet_length(d.from_list -> 0 ->> 'address') <= 998 THEN d.from_list -> 0 ->> 'address' END,
+               d.from_list, d.sender_list, d.reply_to_list, d.to_list, d.cc_list, d.bcc_list, d.list_id,
+               ingest.text_body, ingest.html_body, d.header, d.authentication, octet_length(ingest.raw),
+               digest, CASE WHEN d.error IS NULL THEN 'parsed' ELSE 'failed' END, d.error, d.defects,
+               d.parser
+          FROM jsonb_to_record(parsed) AS d (
+                   message_id text, in_reply_to text[], reference_ids text[], date timestamptz, date_offset smallint,
+                   subject text, from_list jsonb, sender_list jsonb, reply_to_list jsonb, to_list jsonb, cc_list jsonb,
+                   bcc_list jsonb, list_id text, header jsonb, authentication jsonb, error text, defects jsonb,
+                   parser text)
+            ON CONFLICT (id) DO NOTHING;
+        GET DIAGNOSTICS written = ROW_COUNT;
+
+        -- Hold it, so that no removal takes it before this transaction ends. The caller tries again after 40001.
+        PERFORM FROM pipehandler.message m WHERE m.id = new_message FOR KEY SHARE;
+        IF NOT FOUND THEN
+            RAISE EXCEPTION 'message % was removed while it was delivered again', new_message
+                USING ERRCODE = 'serialization_failure';
+        END IF;
+
+        INSERT INTO pipehandler.raw_message (message, raw)
+        VALUES (new_message, ingest.raw)
+            ON CONFLICT (message) DO NOTHING;
+
+        INSERT INTO pipehandler.attachment (
+            message, ordinal, part, file_name, content_type, content_id, disposition, size, sha256, content)
+        SELECT new_message, a.ordinal, a.part, a.file_name, a.content_type, a.content_id, a.disposition, a.size,
+               decode(a.sha256, 'hex'), ingest.contents[a.ordinal]
+          FROM jsonb_to_recordset(parsed -> 'attachments') AS a (
+                   ordinal integer, part text, file_name text, content_type text, content_id text, disposition text,
+                   size integer, sha256 text)
+         WHERE written > 0;
+
+        -- Retention may have taken from it what this delivery wants.
+        UPDATE pipehandler.attachment a
+           SET content = ingest.contents[a.ordinal]
+         WHERE written = 0 AND a.message = new_message AND a.content IS NULL AND ingest.contents[a.ordinal] IS NOT NULL;
+    END IF;
+
+    -- A duplicate is a promise, too. This server may be the only one that has its row, if it crashed before a
+    -- synchronous standby had it. A transaction that wrote nothing to the WAL would not wait for the standby; a row
+    -- lock is written.
+    PERFORM FROM pipehandler.delivery d
+       JOIN jsonb_to_recordset(addressees) AS r (recipient text, lease bigint)
+         ON d.recipient = r.recipient AND coalesce(d.lease, 0) = coalesce(r.lease, 0)
+      WHERE d.fingerprint = incoming.fingerprint AND d.xid <> pg_current_xact_id()
+      ORDER BY d.recipient COLLATE "C"
+        FOR KEY SHARE OF d;
+
+    -- One row for each recipient, even where the caller names one twice.
+    RETURN QUERY
+        SELECT DISTINCT r.recipient, d.id, d.message, d.xid <> pg_current_xact_id()
+          FROM jsonb_to_recordset(addressees) AS r (recipient text, lease bigint, rejected boolean)
+          LEFT JOIN pipehandler.delivery d
+                 ON d.recipient = r.recipient AND d.fingerprint = incoming.fingerprint
+                AND coalesce(d.lease, 0) = coalesce(r.lease, 0)
+         WHERE d.id IS NOT NULL OR r.rejected;
+END
+$$;
+COMMENT ON FUNCTION pipehandler.ingest(jsonb, jsonb, text, text, bytea, bytea, bytea[]) IS
+'Stores one message for its recipients, all or nothing. A delivery that is already there is a duplicate and stays as
+it is. envelope: {"fingerprint": hex, "recipients": [{"recipient", "original_recipient"}], "policy", "expired",
+"delimiter", and the columns of delivery}. policy: known to reject recipients that have no lease, else any. expired:
+reject, or store for a lease that has expired. delimiter: as for pipehandler.lease_of. parsed: the columns of message
+and {"attachments": [the columns of attachment]}; contents[n] belongs to ordinal n and may be null. Returns a row for
+each recipient: its delivery, the message of this delivery, and whether it was already there; nulls for one that was
+rejected. A recipient without a row was removed at that very moment: call again.';

@@ -1,0 +1,135 @@
+-- What was read from the bytes, read again: by a newer parser, or after the reason of a failure is gone.
+--
+-- Columns and limits are those of pipehandler.ingest. It runs as its caller, so only a role that may change these
+-- tables (pipehandler_maintenance) can use it. For enable_seqscan, see 10_addresses.sql.
+
+CREATE OR REPLACE FUNCTION pipehandler.reparse(
+    message   uuid,
+    parsed    jsonb,
+    text_body text,
+    html_body text,
+    contents  bytea[],
+    dry_run   boolean DEFAULT false
+) RETURNS TABLE (name text, before jsonb, after jsonb)
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off
+AS $$
+#variable_conflict use_column
+DECLARE
+    stored   pipehandler.message;
+    derived  pipehandler.message;
+    replaced boolean;
+    needed   boolean;
+BEGIN
+    -- One after the other, but without waiting for deliveries of the message that are under way.
+    IF dry_run THEN
+        SELECT m.* INTO stored FROM pipehandler.message m WHERE m.id = reparse.message;
+    ELSE
+        SELECT m.* INTO stored FROM pipehandler.message m WHERE m.id = reparse.message FOR NO KEY UPDATE;
+    END IF;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+
+    -- What is not derived from the bytes keeps its value.
+    derived := jsonb_populate_record(stored, parsed - ARRAY['id', 'received_at', 'size', 'sha256']);
+    derived.text_body := reparse.text_body;
+    derived.html_body := reparse.html_body;
+    derived.state := CASE WHEN derived.error IS NULL THEN 'parsed' ELSE 'failed' END;
+    derived.message_id := CASE WHEN octet_length(derived.message_id) <= 998 THEN derived.message_id END;
+    derived.from_name := derived.from_list -> 0 ->> 'name';
+    derived.from_address := CASE WHEN octet_length(derived.from_list -> 0 ->> 'address') <= 998
+                                 THEN derived.from_list -> 0 ->> 'address' END;
+    -- This one is a fact about the delivery, not about the bytes. Rows of earlier releases have its former code.
+    derived.defects := (SELECT coalesce(jsonb_agg(d.defect || '{"code": "smaller-than-declared"}' ORDER BY d.n), '[]')
+                          FROM jsonb_array_elements(stored.defects) WITH ORDINALITY AS d (defect, n)
+                         WHERE d.defect ->> 'code' IN ('smaller-than-declared', 'shorter-than-told'))
+                       || derived.defects;
+
+    SELECT EXISTS (SELECT FROM pipehandler.delivery d
+                    WHERE d.message = reparse.message AND (d.attachments_until IS NULL OR d.attachments_until > now()))
+      INTO needed;
+    SELECT EXISTS (
+        SELECT FROM (SELECT a.* FROM pipehandler.attachment a WHERE a.message = reparse.message) AS o
+          FULL JOIN jsonb_to_recordset(parsed -> 'attachments') AS n (
+                   ordinal integer, part text, file_name text, content_type text, content_id text, disposition text,
+                   size integer, sha256 text) ON n.ordinal = o.ordinal
+         WHERE (o.ordinal, o.part, o.file_name, o.content_type, o.content_id, o.disposition, o.size, o.sha256,
+                o.content)
+               IS DISTINCT FROM (n.ordinal, n.part, n.file_name, n.content_type, n.content_id, n.disposition, n.size,
+                                 decode(n.sha256, 'hex'),
+                                 CASE WHEN needed THEN reparse.contents[n.ordinal] ELSE o.content END))
+      INTO replaced;
+    IF replaced THEN
+        RETURN QUERY
+            SELECT 'attachments',
+                   (SELECT coalesce(jsonb_agg(jsonb_build_object(
+                               'ordinal', a.ordinal, 'part', a.part, 'file_name', a.file_name,
+                               'content_type', a.content_type, 'content_id', a.content_id, 'disposition', a.disposition,
+                               'size', a.size, 'sha256', encode(a.sha256, 'hex'), 'stored', a.content IS NOT NULL)
+                               ORDER BY a.ordinal), '[]')
+                      FROM pipehandler.attachment a
+                     WHERE a.message = reparse.message),
+                   (SELECT coalesce(jsonb_agg(e || jsonb_build_object(
+                               'stored', needed AND reparse.contents[(e ->> 'ordinal')::integer] IS NOT NULL)), '[]')
+                      FROM jsonb_array_elements(parsed -> 'attachments') AS e);
+    END IF;
+
+    IF replaced AND NOT dry_run THEN
+        -- A delivery under way may need, and write, contents that no other delivery needed until now.
+        PERFORM FROM pipehandler.message m WHERE m.id = reparse.message FOR UPDATE;
+        SELECT EXISTS (SELECT FROM pipehandler.delivery d
+                        WHERE d.message = reparse.message
+                          AND (d.attachments_until IS NULL OR d.attachments_until > now()))
+          INTO needed;
+        DELETE FROM pipehandler.attachment a WHERE a.message = reparse.message;
+        INSERT INTO pipehandler.attachment (
+            message, ordinal, part, file_name, content_type, content_id, disposition, size, sha256, content)
+        SELECT reparse.message, a.ordinal, a.part, a.file_name, a.content_type, a.content_id, a.disposition, a.size,
+               decode(a.sha256, 'hex'), CASE WHEN needed THEN reparse.contents[a.ordinal] END
+          FROM jsonb_to_recordset(parsed -> 'attachments') AS a (
+                   ordinal integer, part text, file_name text, content_type text, content_id text, disposition text,
+                   size integer, sha256 text);
+    END IF;
+
+    IF stored IS NOT DISTINCT FROM derived THEN
+        RETURN;
+    END IF;
+    IF NOT dry_run THEN
+        UPDATE pipehandler.message m
+           SET (message_id, in_reply_to, reference_ids, date, date_offset, subject, from_name, from_address, from_list,
+                sender_list, reply_to_list, to_list, cc_list, bcc_list, list_id, text_body, html_body, header,
+                authentication, state, error, defects, parser)
+             = (derived.message_id, derived.in_reply_to, derived.reference_ids, derived.date, derived.date_offset,
+                derived.subject, derived.from_name, derived.from_address, derived.from_list, derived.sender_list,
+                derived.reply_to_list, derived.to_list, derived.cc_list, derived.bcc_list, derived.list_id,
+                derived.text_body, derived.html_body, derived.header, derived.authentication, derived.state,
+                derived.error, derived.defects, derived.parser)
+         WHERE m.id = reparse.message;
+    END IF;
+
+    -- The bodies separately: one jsonb holds less than a body may have, so they are shortened.
+    RETURN QUERY
+        SELECT b.name, to_jsonb(left(b.before, 1000000)), to_jsonb(left(b.after, 1000000))
+          FROM (VALUES ('text_body', stored.text_body, derived.text_body),
+                       ('html_body', stored.html_body, derived.html_body)) AS b (name, before, after)
+         WHERE b.before IS DISTINCT FROM b.after;
+    stored.text_body := NULL;
+    stored.html_body := NULL;
+    derived.text_body := NULL;
+    derived.html_body := NULL;
+    RETURN QUERY
+        SELECT o.key, o.value, n.value
+          FROM jsonb_each(to_jsonb(stored)) AS o
+          JOIN jsonb_each(to_jsonb(derived)) AS n ON n.key = o.key
+         WHERE n.value <> o.value
+         ORDER BY o.key;
+END
+$$;
+COMMENT ON FUNCTION pipehandler.reparse(uuid, jsonb, text, text, bytea[], boolean) IS
+'Replaces what was read from the bytes of a message: the derived columns of message, and its attachments where they
+differ. The arguments are those of pipehandler.ingest. Never touches raw_message, size, sha256 and received_at. The
+defect smaller-than-declared stays, and contents of attachments that retention removed do not come back. Returns a row
+for each column that changes (attachments count as one; of a body the first million characters), and no row where
+nothing changes or the message is gone. With dry_run it changes nothing.';

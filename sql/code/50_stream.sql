@@ -1,0 +1,91 @@
+-- Deliveries as a stream, for applications: whoever keeps the cursor gets each delivery once, in whatever order they
+-- commit.
+--
+-- For enable_seqscan, see 10_addresses.sql.
+
+-- STABLE, so that all of it uses the snapshot of the calling statement; the horizon of another one would lose
+-- deliveries. The plan is made for each call, because one that serves any recipient, or none, reads too much for each
+-- of them. The order comes from an index, because a sort reads everything after the cursor for a hundred rows of it.
+CREATE OR REPLACE FUNCTION pipehandler.deliveries_after(
+    cursor    text,
+    recipient text    DEFAULT NULL,
+    lease     bigint  DEFAULT NULL,
+    max_rows  integer DEFAULT 100
+) RETURNS SETOF pipehandler.streamed_delivery
+LANGUAGE plpgsql STABLE SECURITY INVOKER ROWS 100
+SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off
+SET enable_sort = off
+SET plan_cache_mode = force_custom_plan
+AS $$
+#variable_conflict use_column
+DECLARE
+    -- Below it all transactions have ended; above it one may still bring a delivery that comes earlier in the order.
+    horizon  CONSTANT xid8   := pg_snapshot_xmin(pg_current_snapshot());
+    -- Every transaction that was committed here is below it.
+    future   CONSTANT xid8   := pg_snapshot_xmax(pg_current_snapshot());
+    address  CONSTANT text   := pipehandler.canonical(deliveries_after.recipient);
+    parts    CONSTANT text[] := regexp_match(coalesce(nullif(deliveries_after.cursor, ''), '0-0'),
+                                             '^([0-9]{1,19})-([0-9]{1,18})$');
+    last_xid CONSTANT xid8   := parts[1]::xid8;
+    last_id  CONSTANT bigint := parts[2]::bigint;
+BEGIN
+    IF parts IS NULL THEN
+        RAISE EXCEPTION 'invalid cursor %: pass one that was returned with a delivery, pipehandler.cursor_now(), '
+                        'or an empty one to begin with the first delivery',
+            quote_literal(left(deliveries_after.cursor, 60));
+    END IF;
+    -- A standby may still reach the transactions of its primary.
+    IF last_xid > future AND NOT pg_is_in_recovery() THEN
+        RAISE EXCEPTION 'the cursor % is from another cluster, this one has only come to %; '
+                        'begin with an empty cursor, or with pipehandler.cursor_now()',
+            deliveries_after.cursor, future;
+    END IF;
+
+    RETURN QUERY
+        SELECT d.xid || '-' || d.id, d.id, d.message, d.recipient, d.extension, d.lease, d.sender, m.from_name,
+               m.from_address, m.subject, m.date, m.list_id, d.received_at, m.size,
+               (SELECT count(*) FROM pipehandler.attachment a WHERE a.message = m.id)::integer, m.state
+          FROM pipehandler.current_delivery d
+          JOIN pipehandler.message m ON m.id = d.message
+         WHERE (d.xid, d.id) > (last_xid, last_id) AND d.xid < horizon
+           AND (address IS NULL OR pipehandler.canonical(d.recipient) = address)
+           AND (deliveries_after.lease IS NULL OR d.lease = deliveries_after.lease)
+         ORDER BY d.xid, d.id
+         LIMIT max_rows;
+
+    IF NOT FOUND AND EXISTS (SELECT FROM pipehandler.delivery d
+                              WHERE d.xid >= future AND d.xid IS DISTINCT FROM pg_current_xact_id_if_assigned()) THEN
+        RAISE EXCEPTION 'there are deliveries with transaction numbers of another cluster, restored from a dump, and '
+                        'the stream would never return them; as the owner of the table run: '
+                        'UPDATE pipehandler.delivery SET xid = ''3''';
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION pipehandler.deliveries_after(text, text, bigint, integer) IS
+'The deliveries after a cursor that have not expired, at most max_rows of them, in an order that never changes: that
+of the transactions that stored them. An application that continues with the cursor of the last one misses none and
+gets none twice. So a delivery is returned only when no older transaction of the cluster is still writing. An empty
+cursor is the beginning, pipehandler.cursor_now() the end. recipient: only those of this address, compared as
+pipehandler.canonical does; lease: only those of this lease. Raises raise_exception for an invalid cursor, and for one
+from another cluster.';
+
+CREATE OR REPLACE FUNCTION pipehandler.cursor_now() RETURNS text
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT pg_snapshot_xmin(pg_current_snapshot()) || '-0'
+$$;
+COMMENT ON FUNCTION pipehandler.cursor_now() IS
+'A cursor for pipehandler.deliveries_after that begins now: everything that is not committed yet comes after it.';
+
+CREATE OR REPLACE FUNCTION pipehandler.deliveries_waiting() RETURNS boolean
+LANGUAGE sql STABLE SECURITY INVOKER
+SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off
+AS $$
+    SELECT EXISTS (SELECT FROM pipehandler.delivery d WHERE d.xid >= pg_snapshot_xmin(pg_current_snapshot()))
+$$;
+COMMENT ON FUNCTION pipehandler.deliveries_waiting() IS
+'Whether deliveries are committed that pipehandler.deliveries_after does not return yet, because an older transaction
+is still writing. Then it is worth asking again in a moment.';

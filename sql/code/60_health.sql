@@ -1,0 +1,84 @@
+-- The state of the database, for monitoring and for `pipehandler check`: numbers and names only, so that neither
+-- needs a role that can read mail.
+
+-- The columns of health may only be appended to one release after the program has learned to ignore unknown ones. A
+-- lease without deliveries may stay for a while (pipehandler.remove_leases), so it looks for deliveries of leases;
+-- those of the last day are enough, and there are not too many of them.
+CREATE OR REPLACE FUNCTION pipehandler.health()
+RETURNS TABLE (
+    schema_version     integer,
+    quarantined        bigint,
+    oldest_quarantined timestamptz,
+    oldest_expired     timestamptz
+)
+LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT (SELECT max(version) FROM pipehandler.migration), count(*), min(m.received_at),
+           least((SELECT min(d.expires_at) FROM pipehandler.delivery d WHERE d.expires_at <= now()),
+                 (SELECT min(a.expires_at)
+                    FROM pipehandler.address a
+                   WHERE a.expires_at <= now() - interval '144 hours'),
+                 (SELECT min(a.expires_at)
+                    FROM pipehandler.address a
+                   WHERE a.expires_at BETWEEN now() - interval '1 day' AND now()
+                     AND EXISTS (SELECT FROM pipehandler.delivery d WHERE d.lease = a.lease)))
+      FROM pipehandler.message m
+     WHERE m.state = 'failed'
+$$;
+COMMENT ON FUNCTION pipehandler.health() IS
+'The version of the schema (the greatest in pipehandler.migration), how many messages are in quarantine (state
+failed), when the oldest of them was received, and since when something has been expired that pipehandler expire has
+not removed yet.';
+
+CREATE OR REPLACE FUNCTION pipehandler.code_objects() RETURNS TABLE (object text, digest text)
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT o.object, encode(sha256(convert_to(o.definition, 'UTF8')), 'hex')
+      FROM (SELECT 'function ' || p.oid::regprocedure,
+                   CASE WHEN p.prokind = 'a' THEN '' ELSE pg_get_functiondef(p.oid) END
+              FROM pg_proc p
+             WHERE p.pronamespace = 'pipehandler'::regnamespace
+            UNION ALL
+            SELECT 'view ' || c.oid::regclass, concat_ws(';', pg_get_viewdef(c.oid), c.reloptions::text)
+              FROM pg_class c
+             WHERE c.relnamespace = 'pipehandler'::regnamespace AND c.relkind IN ('v', 'm')
+           ) AS o (object, definition)
+$$;
+COMMENT ON FUNCTION pipehandler.code_objects() IS
+'The functions and views that the schema has now, each with a SHA-256 of its definition as the server prints it.';
+
+-- A definition may be printed differently by another major version of PostgreSQL, so digests are only compared on the
+-- one that they were recorded on.
+CREATE OR REPLACE FUNCTION pipehandler.code_status()
+RETURNS TABLE (version integer, checksum text, server integer, digest text, damaged text[], unknown text[])
+LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH recorded AS (
+        SELECT c.version, c.checksum, c.server, c.objects
+          FROM pipehandler.code c
+         ORDER BY c.version DESC
+         LIMIT 1
+    ),
+    present AS MATERIALIZED (
+        SELECT o.object, o.digest FROM pipehandler.code_objects() AS o
+    )
+    SELECT r.version, r.checksum, r.server,
+           (SELECT encode(sha256(convert_to(string_agg(concat_ws(' ', p.object, p.digest), ','
+                                                       ORDER BY p.object COLLATE "C"), 'UTF8')), 'hex')
+              FROM present p),
+           ARRAY(SELECT e.key
+                   FROM jsonb_each_text(r.objects) AS e
+                   LEFT JOIN present p ON p.object = e.key
+                  WHERE p.object IS NULL
+                     OR (p.digest <> e.value AND r.server = current_setting('server_version_num')::integer / 10000)
+                  ORDER BY e.key COLLATE "C"),
+           ARRAY(SELECT p.object FROM present p WHERE NOT r.objects ? p.object ORDER BY p.object COLLATE "C")
+      FROM recorded r
+$$;
+COMMENT ON FUNCTION pipehandler.code_status() IS
+'Which functions and views migrate installed last: the version and the checksum of sql/code, and the major version of
+the server that it was on. And what the schema has now: a digest of it, what is missing or differs (damaged), and what
+migrate did not install (unknown). No row where migrate never recorded any.';

@@ -1,0 +1,272 @@
+-- What each table, column, view and type means; \d+ in psql shows it. (Each function has its comment where it is
+-- defined.)
+
+COMMENT ON SCHEMA pipehandler IS
+'Incoming mail, stored by pipehandler from Postfix. Start with the view inbox, then the tables delivery and message.';
+
+COMMENT ON TABLE pipehandler.message IS
+'One distinct sequence of bytes that arrived, and what was read from them. The bytes themselves are in raw_message.';
+COMMENT ON COLUMN pipehandler.message.id IS
+'UUID version 8 made from sha256: the same bytes have the same id on every mail host.';
+COMMENT ON COLUMN pipehandler.message.received_at IS
+'When the message was first received here.';
+COMMENT ON COLUMN pipehandler.message.message_id IS
+'Message-ID (RFC 5322 3.6.4) without angle brackets. Chosen by the sender, so neither unique nor trustworthy. Null
+where it is longer than 998 octets; then see header.';
+COMMENT ON COLUMN pipehandler.message.in_reply_to IS
+'In-Reply-To: the message ids that this message answers, without angle brackets.';
+COMMENT ON COLUMN pipehandler.message.reference_ids IS
+'References: the message ids of the thread, oldest first, without angle brackets.';
+COMMENT ON COLUMN pipehandler.message.date IS
+'Date (RFC 5322 3.6.1), as the sender claims it; null where it is missing or invalid.';
+COMMENT ON COLUMN pipehandler.message.date_offset IS
+'The zone of Date in minutes east of UTC; null where the sender gave none.';
+COMMENT ON COLUMN pipehandler.message.subject IS
+'Subject, decoded (RFC 2047).';
+COMMENT ON COLUMN pipehandler.message.from_name IS
+'Display name of the first mailbox of From, decoded; empty where it has none.';
+COMMENT ON COLUMN pipehandler.message.from_address IS
+'Address of the first mailbox of From, as the sender wrote it; it may be forged. Null where it is longer than 998
+octets; then see from_list.';
+COMMENT ON COLUMN pipehandler.message.from_list IS
+'All mailboxes of From: an array of {"name", "address", "group"}, decoded, in order.';
+COMMENT ON COLUMN pipehandler.message.sender_list IS
+'The mailbox of the field Sender, in the form of from_list.';
+COMMENT ON COLUMN pipehandler.message.reply_to_list IS
+'Reply-To, in the form of from_list.';
+COMMENT ON COLUMN pipehandler.message.to_list IS
+'To, in the form of from_list. The actual recipients are in delivery.';
+COMMENT ON COLUMN pipehandler.message.cc_list IS
+'Cc, in the form of from_list.';
+COMMENT ON COLUMN pipehandler.message.bcc_list IS
+'Bcc, in the form of from_list; rarely present.';
+COMMENT ON COLUMN pipehandler.message.list_id IS
+'List-Id (RFC 2919) without angle brackets and description.';
+COMMENT ON COLUMN pipehandler.message.text_body IS
+'The text/plain parts that are not attachments, decoded and joined. NUL and invalid characters are U+FFFD.';
+COMMENT ON COLUMN pipehandler.message.html_body IS
+'The text/html parts that are not attachments, decoded and joined; as sent, so not safe to show without sanitising.';
+COMMENT ON COLUMN pipehandler.message.header IS
+'All header fields in order, with repeats: an array of [name, body]; unfolded, encoded-words not decoded.';
+COMMENT ON COLUMN pipehandler.message.authentication IS
+'Results of trusted hosts only: {"spf", "dkim", "dmarc", "arc", "spam", "spam_score"}, each where it is known (RFC
+8601).';
+COMMENT ON COLUMN pipehandler.message.size IS
+'Octets of raw_message.raw.';
+COMMENT ON COLUMN pipehandler.message.sha256 IS
+'SHA-256 of raw_message.raw.';
+COMMENT ON COLUMN pipehandler.message.state IS
+'parsed; or failed: only the bytes are stored (quarantine), and error gives the reason.';
+COMMENT ON COLUMN pipehandler.message.error IS
+'Why the message was not parsed; null where it was.';
+COMMENT ON COLUMN pipehandler.message.defects IS
+'What was guessed, replaced or left out while decoding: an array of {"code", "where", "detail"}.';
+COMMENT ON COLUMN pipehandler.message.parser IS
+'The version of the parser that made this row.';
+
+COMMENT ON TABLE pipehandler.raw_message IS
+'The bytes of a message, exactly as Postfix passed them on. A separate table, so that they can be removed before the
+rest.';
+COMMENT ON COLUMN pipehandler.raw_message.message IS
+'The message that has these bytes.';
+COMMENT ON COLUMN pipehandler.raw_message.raw IS
+'The message as it was received, without the fields that Postfix prepends for a single delivery: those are in
+delivery.prepended.';
+
+COMMENT ON TABLE pipehandler.attachment IS
+'A part of a message that a person would save: a file, an inline image, a calendar, an attached message.';
+COMMENT ON COLUMN pipehandler.attachment.message IS
+'The message that it belongs to.';
+COMMENT ON COLUMN pipehandler.attachment.ordinal IS
+'Position among the attachments of its message, from 1.';
+COMMENT ON COLUMN pipehandler.attachment.part IS
+'Part number as IMAP counts (RFC 3501 6.4.5), such as 1.2.';
+COMMENT ON COLUMN pipehandler.attachment.file_name IS
+'File name, decoded, as the sender chose it: never use it as a path.';
+COMMENT ON COLUMN pipehandler.attachment.content_type IS
+'Media type (RFC 2045) in lower case, without parameters.';
+COMMENT ON COLUMN pipehandler.attachment.content_id IS
+'Content-ID without angle brackets: the target of cid: links in html_body.';
+COMMENT ON COLUMN pipehandler.attachment.disposition IS
+'Content-Disposition (RFC 2183): attachment, inline or another word; null where the sender gave none.';
+COMMENT ON COLUMN pipehandler.attachment.size IS
+'Octets of the content, its transfer encoding decoded.';
+COMMENT ON COLUMN pipehandler.attachment.sha256 IS
+'SHA-256 of the content.';
+COMMENT ON COLUMN pipehandler.attachment.content IS
+'The content itself; null where the configuration keeps it in raw_message only, and after retention removed it.';
+
+COMMENT ON TABLE pipehandler.delivery IS
+'One message for one recipient, as Postfix handed it over. The same message delivered again does not add a row.';
+COMMENT ON COLUMN pipehandler.delivery.id IS
+'The number of the delivery; greater is newer, nearly (see xid).';
+COMMENT ON COLUMN pipehandler.delivery.message IS
+'The message that was delivered.';
+COMMENT ON COLUMN pipehandler.delivery.recipient IS
+'Envelope recipient (RCPT TO) after aliasing, unquoted, its domain in lower case.';
+COMMENT ON COLUMN pipehandler.delivery.fingerprint IS
+'What makes two deliveries to one recipient the same: SHA-256 over Message-ID, Date, From, To, Cc, Subject and body,
+or over all bytes where there is not exactly one Message-ID.';
+COMMENT ON COLUMN pipehandler.delivery.original_recipient IS
+'Envelope recipient before aliasing; null where Postfix did not pass it.';
+COMMENT ON COLUMN pipehandler.delivery.sender IS
+'Envelope sender (MAIL FROM), unquoted; empty for the null sender of bounces.';
+COMMENT ON COLUMN pipehandler.delivery.queue_id IS
+'Queue id in the log of mail_host.';
+COMMENT ON COLUMN pipehandler.delivery.mail_host IS
+'The mail host that stored this delivery.';
+COMMENT ON COLUMN pipehandler.delivery.ingress IS
+'How the message came in: pipe, or import.';
+COMMENT ON COLUMN pipehandler.delivery.client_address IS
+'IP address of the SMTP client; null for a local submission.';
+COMMENT ON COLUMN pipehandler.delivery.client_hostname IS
+'Host name of the SMTP client, or unknown.';
+COMMENT ON COLUMN pipehandler.delivery.client_helo IS
+'The argument of HELO or EHLO that the SMTP client sent.';
+COMMENT ON COLUMN pipehandler.delivery.client_port IS
+'TCP port of the SMTP client.';
+COMMENT ON COLUMN pipehandler.delivery.client_protocol IS
+'SMTP or ESMTP; null for a local submission.';
+COMMENT ON COLUMN pipehandler.delivery.sasl_username IS
+'Login name, where the SMTP client authenticated.';
+COMMENT ON COLUMN pipehandler.delivery.prepended IS
+'Fields that Postfix prepended for this delivery alone; prepended followed by raw_message.raw is exactly what was
+read.';
+COMMENT ON COLUMN pipehandler.delivery.received_at IS
+'When the handler had read the message.';
+COMMENT ON COLUMN pipehandler.delivery.stored_at IS
+'When the row was written, a moment before the commit.';
+COMMENT ON COLUMN pipehandler.delivery.lease IS
+'The lease of the recipient address that this delivery belongs to; null: none. When the lease expires, the view inbox no
+longer shows the delivery.';
+COMMENT ON COLUMN pipehandler.delivery.extension IS
+'What follows the delimiter in the local part of recipient (user+extension@domain, RFC 5233), unless the whole address
+has a lease of its own.';
+COMMENT ON COLUMN pipehandler.delivery.expires_at IS
+'After this time the view inbox no longer shows the delivery; null: never.';
+COMMENT ON COLUMN pipehandler.delivery.raw_until IS
+'Until then this delivery needs the bytes in raw_message. Null: as long as it exists; 1970-01-01 00:00 UTC: no longer.
+They are removed when no delivery of the message needs them.';
+COMMENT ON COLUMN pipehandler.delivery.attachments_until IS
+'The same for attachment.content.';
+COMMENT ON COLUMN pipehandler.delivery.xid IS
+'The transaction that wrote the row: (xid, id) below pg_snapshot_xmin(pg_current_snapshot()) is a cursor that misses
+nothing; id alone is not.';
+
+COMMENT ON TABLE pipehandler.address IS
+'One lease: one period of one recipient address. An address that is issued again gets another lease.';
+COMMENT ON COLUMN pipehandler.address.lease IS
+'The number of the lease; never issued again.';
+COMMENT ON COLUMN pipehandler.address.address IS
+'The recipient address, as pipehandler.canonical writes it; @domain is a catch-all.';
+COMMENT ON COLUMN pipehandler.address.label IS
+'Free text of the application.';
+COMMENT ON COLUMN pipehandler.address.created_at IS
+'When the lease began.';
+COMMENT ON COLUMN pipehandler.address.expires_at IS
+'When the lease ends; null: never.';
+COMMENT ON COLUMN pipehandler.address.superseded IS
+'The address was issued again: this lease can no longer be extended.';
+
+COMMENT ON TABLE pipehandler.retention IS
+'How long a delivery is kept: the first rule that matches decides; without one, forever. Written by pipehandler expire
+from the configuration.';
+COMMENT ON COLUMN pipehandler.retention.ordinal IS
+'The position of the rule, from 1.';
+COMMENT ON COLUMN pipehandler.retention.recipient IS
+'A pattern for LIKE that the recipient, as pipehandler.canonical writes it, has to match; null: any.';
+COMMENT ON COLUMN pipehandler.retention.sender IS
+'The same for the envelope sender or the address of From: one of them has to match.';
+COMMENT ON COLUMN pipehandler.retention.list_id IS
+'The same for List-Id, in lower case; a message without one does not match.';
+COMMENT ON COLUMN pipehandler.retention.keep IS
+'How long after delivery.received_at; null: forever.';
+COMMENT ON COLUMN pipehandler.retention.raw IS
+'The same for the bytes in raw_message; null: as long as the delivery.';
+COMMENT ON COLUMN pipehandler.retention.attachments IS
+'The same for attachment.content; null: as long as the delivery.';
+
+COMMENT ON TABLE pipehandler.retention_change IS
+'One row while the rules of retention have changed and are not yet applied to everything stored before; otherwise
+none.';
+COMMENT ON COLUMN pipehandler.retention_change.single IS
+'At most one row.';
+COMMENT ON COLUMN pipehandler.retention_change.xid IS
+'A transaction that began after the change; null until there was one. Those before it may have read the old rules, so
+they have to end first.';
+COMMENT ON COLUMN pipehandler.retention_change.through IS
+'The last delivery that the rules were applied to.';
+
+COMMENT ON TABLE pipehandler.migration IS
+'The files of sql/schema that were applied, recorded by pipehandler migrate.';
+COMMENT ON COLUMN pipehandler.migration.version IS
+'The number at the start of the file name.';
+COMMENT ON COLUMN pipehandler.migration.name IS
+'The file name.';
+COMMENT ON COLUMN pipehandler.migration.checksum IS
+'SHA-256 of the file, in hexadecimal.';
+COMMENT ON COLUMN pipehandler.migration.applied_at IS
+'When it was applied.';
+COMMENT ON COLUMN pipehandler.migration.applied_by IS
+'The role that applied it.';
+
+COMMENT ON TABLE pipehandler.code IS
+'The versions of sql/code (functions and views) that were applied, recorded by pipehandler migrate; the greatest is
+current.';
+COMMENT ON COLUMN pipehandler.code.version IS
+'The version of sql/code, which only grows.';
+COMMENT ON COLUMN pipehandler.code.checksum IS
+'SHA-256 of the files of sql/code, in hexadecimal.';
+COMMENT ON COLUMN pipehandler.code.server IS
+'The major version of the server that it was applied on.';
+COMMENT ON COLUMN pipehandler.code.objects IS
+'What pipehandler.code_objects returned then: object -> digest.';
+COMMENT ON COLUMN pipehandler.code.applied_at IS
+'When it was applied.';
+COMMENT ON COLUMN pipehandler.code.applied_by IS
+'The role that applied it.';
+
+COMMENT ON COLLATION pipehandler.folding IS
+'Decides which letters of addresses are the same in upper and lower case.';
+COMMENT ON FUNCTION pipehandler.canonical(text) IS
+'The form in which addresses are compared: in lower case, the local part too, as Postfix looks them up (RFC 5321 2.4
+leaves it to the host); internationalised domains as U-labels (RFC 5890 2.3.2.1); Unicode in NFKC, case folded
+(Unicode 5.18.4).';
+COMMENT ON FUNCTION pipehandler.u_label(text) IS
+'The U-label of an A-label in lower case (RFC 5890 2.3.2.1), such as bücher for xn--bcher-kva; anything else is
+returned unchanged.';
+
+COMMENT ON TYPE pipehandler.streamed_delivery IS
+'A delivery as pipehandler.deliveries_after returns it: a line of an inbox. The view inbox has the rest, by id.';
+
+-- The columns of views, and of the type, mean what they mean in the tables: in delivery, else in message.
+DO $$
+DECLARE
+    name     text;
+    relation regclass;
+    purpose  text;
+BEGIN
+    FOR relation, name, purpose IN
+        SELECT DISTINCT ON (v.attrelid, v.attname) v.attrelid, v.attname, col_description(t.attrelid, t.attnum)
+          FROM pg_attribute v
+          JOIN pg_attribute t
+            ON t.attname = v.attname
+           AND t.attrelid IN ('pipehandler.delivery'::regclass, 'pipehandler.message'::regclass)
+         WHERE v.attnum > 0
+           AND v.attrelid IN ('pipehandler.inbox'::regclass, 'pipehandler.current_delivery'::regclass,
+                              'pipehandler.delivery_under_current_rules'::regclass,
+                              'pipehandler.renewed_delivery'::regclass, 'pipehandler.streamed_delivery'::regclass)
+         ORDER BY v.attrelid, v.attname, t.attrelid <> 'pipehandler.delivery'::regclass
+    LOOP
+        EXECUTE format('COMMENT ON COLUMN %s.%I IS %L', relation, name, purpose);
+    END LOOP;
+    -- These two mean something else, or are not there.
+    FOREACH relation IN ARRAY ARRAY['pipehandler.inbox'::regclass, 'pipehandler.streamed_delivery'::regclass] LOOP
+        EXECUTE format('COMMENT ON COLUMN %s.attachments IS %L', relation, 'How many attachments the message has.');
+        EXECUTE format('COMMENT ON COLUMN %s.message IS %L', relation,
+                       'message.id, for joins with attachment and raw_message.');
+    END LOOP;
+END
+$$;
+COMMENT ON COLUMN pipehandler.streamed_delivery.cursor IS
+'Where the stream continues after this delivery. Its form is not part of the interface.';

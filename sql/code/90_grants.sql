@@ -1,0 +1,47 @@
+-- Who may do what. The whole truth about the rights of the group roles (sql/roles.sql): everything is revoked first.
+--
+-- PostgreSQL lets PUBLIC execute new functions. Nothing is visible before the commit of the migration, so this
+-- revokes it in time. ALTER DEFAULT PRIVILEGES would not do: IN SCHEMA it cannot revoke a default, and without it
+-- would change all schemas of the database.
+
+REVOKE ALL ON SCHEMA pipehandler
+  FROM PUBLIC, pipehandler_ingest, pipehandler_reader, pipehandler_maintenance, pipehandler_lookup,
+       pipehandler_address_admin;
+REVOKE ALL ON ALL TABLES IN SCHEMA pipehandler
+  FROM pipehandler_ingest, pipehandler_reader, pipehandler_maintenance, pipehandler_lookup, pipehandler_address_admin;
+REVOKE ALL ON ALL ROUTINES IN SCHEMA pipehandler
+  FROM PUBLIC, pipehandler_ingest, pipehandler_reader, pipehandler_maintenance, pipehandler_lookup,
+       pipehandler_address_admin;
+
+GRANT USAGE ON SCHEMA pipehandler
+   TO pipehandler_ingest, pipehandler_reader, pipehandler_maintenance, pipehandler_lookup, pipehandler_address_admin;
+
+-- The handler. Maintenance may store as well: `pipehandler import` brings in archived messages.
+GRANT EXECUTE ON FUNCTION pipehandler.ingest TO pipehandler_ingest, pipehandler_maintenance;
+GRANT EXECUTE ON FUNCTION pipehandler.health, pipehandler.code_status
+   TO pipehandler_ingest, pipehandler_reader, pipehandler_maintenance;
+
+-- Postfix, and applications that issue addresses.
+GRANT EXECUTE ON FUNCTION pipehandler.lookup TO pipehandler_lookup;
+GRANT EXECUTE ON FUNCTION pipehandler.lease_address, pipehandler.lease_random_address, pipehandler.extend_lease,
+                          pipehandler.expire_lease, pipehandler.remove_lease
+   TO pipehandler_address_admin, pipehandler_maintenance;
+
+-- Readers. They run as themselves, so they may execute what views and functions call.
+GRANT SELECT ON ALL TABLES IN SCHEMA pipehandler TO pipehandler_reader, pipehandler_maintenance;
+GRANT EXECUTE ON FUNCTION pipehandler.u_label, pipehandler.canonical, pipehandler.lease_of, pipehandler.retention_of,
+                          pipehandler.deliveries_after, pipehandler.cursor_now, pipehandler.deliveries_waiting
+   TO pipehandler_reader, pipehandler_maintenance;
+
+-- Retention and repair.
+GRANT UPDATE, DELETE ON pipehandler.message, pipehandler.delivery TO pipehandler_maintenance;
+GRANT DELETE ON pipehandler.raw_message TO pipehandler_maintenance;
+GRANT INSERT, UPDATE, DELETE ON pipehandler.attachment, pipehandler.address, pipehandler.retention,
+                                pipehandler.retention_change
+   TO pipehandler_maintenance;
+GRANT EXECUTE ON FUNCTION pipehandler.reparse, pipehandler.remove_unreferenced, pipehandler.set_retention,
+                          pipehandler.apply_retention,
+                          pipehandler.expire(integer, timestamptz), pipehandler.expire(timestamptz, integer),
+                          pipehandler.remove_leases(integer, timestamptz, interval),
+                          pipehandler.remove_leases(timestamptz, integer, interval)
+   TO pipehandler_maintenance;

@@ -1,0 +1,78 @@
+"""Databases of the previous release: its files of sql/schema, applied as it applied them, and what its programs send.
+
+tests/previous_release has the latter, recorded with harness/recorded.py: fill.jsonl stores mail of every kind, use.jsonl is
+every command once. Before a release both are recorded again with the program that is about to be the previous one.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+
+import psycopg
+
+from .database import Database
+from .postgresql import PostgreSQL
+from .recorded import replay
+
+FILES = 11
+"""How many files of sql/schema it had."""
+
+_ROOT = Path(__file__).parent.parent.parent
+_RECORDED = _ROOT / "tests" / "previous_release"
+
+_TABLE = """
+CREATE SCHEMA pipehandler;
+CREATE TABLE pipehandler.migration (
+    version    integer     PRIMARY KEY,
+    name       text        NOT NULL,
+    checksum   text        NOT NULL,
+    applied_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    applied_by text        NOT NULL DEFAULT session_user
+);
+COMMENT ON TABLE pipehandler.migration IS 'The SQL files that were applied to this schema, recorded by pipehandler migrate.';
+"""
+
+_LOGINS = """
+CREATE ROLE pipehandler LOGIN IN ROLE pipehandler_ingest;
+CREATE ROLE reader LOGIN IN ROLE pipehandler_reader;
+CREATE ROLE upkeep LOGIN IN ROLE pipehandler_upkeep;
+CREATE ROLE owner_of_leases LOGIN IN ROLE pipehandler_lessor, pipehandler_reader;
+"""
+
+
+@contextmanager
+def database(server: PostgreSQL, name: str, files: int = FILES) -> Iterator[Database]:
+    """A database that the previous release migrated, through its file number `files`; dropped at the end.
+
+    The first one on a server creates the login roles that the recordings use.
+    """
+    made = Database(server, name)
+    with psycopg.connect(server.conninfo(), autocommit=True) as maintenance:
+        maintenance.execute(f"CREATE DATABASE {name} TEMPLATE template0")
+        try:
+            with psycopg.connect(made.admin) as owner:
+                owner.execute(_TABLE)
+                for path in sorted((_ROOT / "sql" / "schema").glob("*.sql"))[:files]:
+                    text = path.read_text("utf-8")
+                    owner.execute(text)
+                    owner.execute(
+                        "INSERT INTO pipehandler.migration (version, name, checksum) VALUES (%s, %s, %s)",
+                        [int(path.name[:4]), path.name, sha256(text.encode()).hexdigest()],
+                    )
+            if files == FILES and not made.value("SELECT to_regrole('owner_of_leases') IS NOT NULL"):
+                made.execute(_LOGINS)
+            yield made
+        finally:
+            maintenance.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def send(database: Database, recording: str) -> list[str]:
+    """Send a recording ("fill" or "use") to a database; what came back in another shape than from the previous release."""
+    differences = []
+    for sent, columns, rows in replay(
+        _RECORDED / f"{recording}.jsonl", lambda user: database.server.conninfo(database.name, user=user)
+    ):
+        if (columns, rows) != (sent.columns, sent.rows):
+            differences.append(f"{sent.statement}: {sent.columns}, {sent.rows} rows; now {columns}, {rows} rows")
+    return differences
