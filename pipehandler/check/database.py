@@ -1,7 +1,7 @@
 """Check the database with the handler's conninfo, and so with the handler's role.
 
-Here: whether it can be reached, and whether its schema is that of this program. The server's settings are in server.py, the
-rights of the role in role.py.
+Here: whether it can be reached. The server's settings are in server.py, the rights of the role in role.py, the schema in
+schema.py, and what its indexes depend on in collation.py.
 """
 
 import os
@@ -9,7 +9,6 @@ import pwd
 import re
 import shlex
 import time
-from collections.abc import Iterator
 from typing import Any
 
 from pipehandler.mail.outcome import MISCONFIGURED
@@ -17,12 +16,12 @@ from pipehandler.postfix.templates import PROGRAM
 from pipehandler.settings.config import Config
 from pipehandler.store.connection import Store
 from pipehandler.store.conninfo import for_user, is_local
-from pipehandler.store.errors import INSUFFICIENT_PRIVILEGE, StoreError
-from pipehandler.store.health import health
-from pipehandler.store.migrate import migrations
+from pipehandler.store.errors import StoreError
 
+from .collation import check_collation
 from .finding import Finding
 from .role import check_role
+from .schema import check_schema
 from .server import check_clock, check_connections, check_server
 
 _ABOUT = """
@@ -37,13 +36,6 @@ SELECT current_user::text AS role, current_database()::text AS database, d.datdb
        EXISTS (SELECT FROM pg_namespace WHERE nspname = 'pipehandler') AS schema
   FROM pg_roles r, pg_database d
  WHERE r.rolname = current_user AND d.datname = current_database()
-"""
-
-_FUNCTIONS = """
-SELECT p.proname::text AS name, bool_and(has_function_privilege(p.oid, 'EXECUTE')) AS may
-  FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
- WHERE n.nspname = 'pipehandler' AND p.proname IN ('ingest', 'health')
- GROUP BY p.proname
 """
 
 _REFUSED = (
@@ -93,7 +85,12 @@ def check_database(config: Config, path: str, maxproc: int) -> list[Finding]:
         ]
         if not about["schema"]:
             return [*findings, _migrate("schema-missing", "there is no schema pipehandler", config, about, path)]
-        return [*findings, *check_role(store, about["superuser"]), *_schema(store, config, about, path)]
+        return [
+            *findings,
+            *check_role(store, about["superuser"]),
+            *check_schema(store, lambda code, what: _migrate(code, what, config, about, path)),
+            *check_collation(store, about),
+        ]
     except StoreError as error:
         return [
             Finding(
@@ -140,38 +137,6 @@ def _let_in(role: str) -> str:
     line = f"local all {role} peer" + ("" if own == role else " map=pipehandler")
     mapped = "" if own == role else f", and to pg_ident.conf: pipehandler {own} {role}"
     return f"# add to pg_hba.conf, above the line that refuses it: {line}{mapped}; then SELECT pg_reload_conf();"
-
-
-def _schema(store: Store, config: Config, about: dict[str, Any], path: str) -> Iterator[Finding]:
-    """Compare the version of an existing schema with that of this program."""
-    may = {row["name"]: row["may"] for row in store.rows(_FUNCTIONS)}
-    newest = migrations()[-1].version
-    if "health" not in may:
-        yield _migrate("schema-old", "the schema has no function pipehandler.health", config, about, path)
-        return
-    try:
-        version = health(store).schema_version
-    except StoreError as error:
-        if may["health"] and error.sqlstate != INSUFFICIENT_PRIVILEGE:  # which check_role has reported
-            raise
-        return
-    if version < newest:
-        what = f"the schema has version {version}, but this program needs {newest}"
-        yield _migrate("schema-old", what, config, about, path)
-    elif version > newest:
-        yield Finding(
-            "schema-new",
-            f"the schema has version {version}, but this program knows only {newest}",
-            "This program may store data that a newer one does not expect.",
-            "# install the newer pipehandler on this host as well, as the docs describe",
-        )
-    elif "ingest" not in may:
-        yield Finding(
-            "schema-damaged",
-            f"the schema has version {version}, but no function pipehandler.ingest",
-            "Every message would be deferred (4.3.0 message store unavailable).",
-            "# create it again as in the newest file of sql/ that has it, with its GRANT",
-        )
 
 
 def _migrate(code: str, what: str, config: Config, about: dict[str, Any], path: str) -> Finding:

@@ -25,6 +25,8 @@ from harness.postgresql import PostgreSQL
 from pipehandler.check.server import check_clock
 from pipehandler.cli import cli
 from pipehandler.settings.config import RENAMED, load
+from pipehandler.store.connection import Store
+from pipehandler.store.migrate import migrate
 
 
 @pytest.fixture(scope="module")
@@ -95,8 +97,8 @@ RIGHTS = {
     "replicates": ["ALTER ROLE pipehandler REPLICATION"],
     "passes row security": ["ALTER ROLE pipehandler BYPASSRLS"],
     "reader": ["GRANT pipehandler_reader TO pipehandler"],
-    "upkeep": ["GRANT pipehandler_upkeep TO pipehandler"],
-    "gives addresses out": ["GRANT pipehandler_lessor TO pipehandler"],
+    "upkeep": ["GRANT pipehandler_maintenance TO pipehandler"],
+    "gives addresses out": ["GRANT pipehandler_address_admin TO pipehandler"],
     "looks addresses up": ["GRANT pipehandler_lookup TO pipehandler_ingest"],
     "the group reads": ["GRANT pipehandler_reader TO pipehandler_ingest"],
     "reads everything": ["GRANT pg_read_all_data TO pipehandler"],
@@ -138,7 +140,8 @@ def test_too_many_rights(own_handler: Handler, migrated: Database, what: str) ->
         migrated.execute(statement.replace("{database}", migrated.name))
     checked = Checked(own_handler)
     found = checked.found()
-    assert codes(found) == ["rights-too-many"]
+    # A function that is not ours is found as such, too.
+    assert codes(found) == ["rights-too-many", *["schema-unknown"] * ("function" in what)]
     apply_fixes(migrated, found)
     assert checked.found() == []
 
@@ -291,10 +294,22 @@ def test_encoding(own_handler: Handler, migrated: Database) -> None:
 
 SCHEMAS: dict[str, tuple[str, str]] = {
     "missing": ("DROP SCHEMA pipehandler CASCADE", "schema-missing"),
-    "before health": ("DROP FUNCTION pipehandler.health", "schema-old"),
+    "before health": ("DROP FUNCTION pipehandler.health, pipehandler.code_status", "schema-old"),
     "older": ("DELETE FROM pipehandler.migration WHERE version > 4", "schema-old"),
     "newer": ("INSERT INTO pipehandler.migration VALUES (9999, '9999_new.sql', 'x')", "schema-new"),
+    "older functions": ("UPDATE pipehandler.code SET version = 0", "schema-old"),
+    "functions never recorded": ("DELETE FROM pipehandler.code", "schema-old"),
+    "newer functions": ("UPDATE pipehandler.code SET version = 9999", "schema-new"),
+    "functions of another build": ("UPDATE pipehandler.code SET checksum = 'x'", "schema-build"),
     "without ingest": ("DROP FUNCTION pipehandler.ingest", "schema-damaged"),
+    "without health": ("DROP FUNCTION pipehandler.health", "schema-damaged"),
+    "without the comparison": ("DROP FUNCTION pipehandler.code_objects", "schema-damaged"),
+    "another function": ("ALTER FUNCTION pipehandler.canonical RESET search_path", "schema-damaged"),
+    "a foreign function": (
+        "CREATE FUNCTION pipehandler.ingest(x text) RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        "schema-unknown",
+    ),
+    "a foreign view": ("CREATE VIEW pipehandler.mine AS SELECT 1 AS x", "schema-unknown"),
 }
 
 
@@ -311,8 +326,47 @@ def test_schema(folder: Path, server: PostgreSQL, what: str) -> None:
             # The server is not the machine's, so whoever runs this is its superuser.
             apply_fixes(database, [{**found[0], "fix": re.sub("^runuser -u postgres -- ", "", found[0]["fix"])}])
             assert Checked(handler).found() == []
+        elif expected == "schema-unknown":
+            apply_fixes(database, found)
+            assert Checked(handler).found() == []
         else:
-            assert found[0]["fix"].endswith(" migrate") == (expected == "schema-old")
+            assert found[0]["fix"].endswith(" migrate") == (expected in ("schema-old", "schema-damaged"))
+
+
+COLLATIONS = {
+    "of the database": ("UPDATE pg_database SET datcollversion = '0' WHERE datname = current_database()", "DATABASE"),
+    "of an index": ("UPDATE pg_collation SET collversion = '0' WHERE collname = 'folding'", "COLLATION"),
+}
+
+
+@pytest.mark.parametrize("what", COLLATIONS)
+def test_collation(folder: Path, what: str) -> None:
+    """Where the server orders text by other rules than when an index was made, that is found, and the fix fixes it."""
+    statement, kind = COLLATIONS[what]
+    # Debian's server has ICU; its database as operators make them, with a locale that has versions.
+    with account.folder("pipehandler-pg-") as place, PostgreSQL(place / "15", 15).start() as server:
+        database = Database(server, "sorted")
+        server.psql(
+            "postgres",
+            "CREATE DATABASE sorted TEMPLATE template0 LOCALE_PROVIDER icu ICU_LOCALE 'und' LOCALE 'C.UTF-8'",
+        )
+        store = Store(database.admin, statement_timeout=60)
+        store.script("CREATE SCHEMA pipehandler")
+        migrate(store)
+        store.close()
+        database.execute("CREATE ROLE pipehandler LOGIN IN ROLE pipehandler_ingest")
+        checked = Checked(Handler(folder, database.conninfo))
+        assert checked.found() == []
+        if kind == "COLLATION":
+            # What an installation without C.UTF-8 has.
+            database.execute("ALTER COLLATION pipehandler.folding RENAME TO without_version")
+            database.execute('CREATE COLLATION pipehandler.folding FROM pg_catalog."und-x-icu"')
+        database.execute(statement)
+        found = checked.found()
+        assert codes(found) == ["collation"]
+        assert kind in found[0]["fix"]
+        apply_fixes(database, found)
+        assert checked.found() == []
 
 
 def test_no_password_in_the_line(folder: Path, server: PostgreSQL) -> None:
