@@ -36,6 +36,7 @@ PAGES = (
     "docs/design/addresses.md",
     "docs/design/expiry.md",
     "docs/design/stream.md",
+    "docs/design/charsets.md",
     "docs/design/check.md",
     "docs/design/reparse.md",
     "docs/design/postfix-facts.md",
