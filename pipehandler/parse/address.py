@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from pipehandler.mail.parsed import Address
 
-from .charset import storable
+from .charset import one_line, storable
 from .encoded_word import decode_words
 
 _UNQUOTED = (
@@ -138,7 +138,7 @@ class _List:
             text = _QUOTED.sub(lambda quoted: _QUOTED_PAIR.sub(r"\1", quoted[1]), text)
         name, broken = decode_words(text, self.hints)
         self.broken_words += broken
-        return storable(" ".join(name.split()))
+        return storable(one_line(" ".join(name.split())))
 
     def _end_member(self, member: _Member, last: bool = False) -> None:
         phrase = member.phrase()

@@ -22,6 +22,10 @@ _NAMES = (
 )
 _CODECS = frozenset(_NAMES.split())
 
+WIDE = frozenset({"utf_16", "utf_16_be", "utf_16_le", "utf_32", "utf_32_be", "utf_32_le"})
+# Mail is a superset of ASCII (RFC 5322 2.3, RFC 2046 4.1.2): these are followed where a label names them, but no guess.
+EBCDIC = frozenset({"cp037", "cp273", "cp424", "cp500", "cp875", "cp1026", "cp1140"})
+
 _SUPERSETS = {
     "euc_kr": "cp949", "gb2312": "gb18030", "gbk": "gb18030", "big5": "big5hkscs", "shift_jis": "cp932",
     "utf_8_sig": "utf_8",
@@ -32,6 +36,21 @@ _LABELS = {
     "ksc56011987": "cp949", "ksx1001": "cp949", "windows949": "cp949", "ms949": "cp949", "uhc": "cp949",
     "euckr": "cp949", "gb231280": "gb18030", "xgbk": "gb18030", "windows936": "gb18030", "gb": "gb18030",
     "hzgb2312": "hz", "xxbig5": "big5hkscs", "big5eten": "big5hkscs", "windows950": "cp950",
+    "chinesebig5": "big5hkscs", "cnbig5": "big5hkscs", "big5tw": "big5hkscs", "big5hk": "big5hkscs",
+    "bigfive": "big5hkscs", "big5e": "big5hkscs", "big5plus": "big5hkscs", "big52003": "big5hkscs",
+    "tcabig5": "big5hkscs", "chinesetraditional": "big5hkscs", "zhtw": "big5hkscs",
+    "chinesegb": "gb18030", "chinesegb2312": "gb18030", "chinesegbk": "gb18030", "chinesesimplified": "gb18030",
+    "cngb": "gb18030", "gb23121980": "gb18030", "gbk2312": "gb18030", "gb180302000": "gb18030",
+    "gb180302005": "gb18030", "gb180302022": "gb18030", "zhcn": "gb18030", "euccn": "gb18030", "eucgb2312cn": "gb18030",
+    "iso2022cn": "iso2022_cn", "iso2022cnext": "iso2022_cn",
+    "korean": "cp949", "ksc5601": "cp949", "ks5601": "cp949", "ksx10011992": "cp949", "kokr": "cp949",
+    "unifiedhangul": "cp949", "extwansung": "cp949", "wansung": "cp949", "eucjpwin": "euc_jp", "japaneseeuc": "euc_jp",
+    "japanesesjis": "cp932", "japanesejis": "iso2022_jp", "jajp": "cp932", "iso2022jp1978": "iso2022_jp",
+    "thai": "cp874", "tis": "cp874", "tis6201": "cp874", "thth": "cp874", "iso885911": "cp874", "ibm874": "cp874",
+    "koi8rus": "koi8_r", "russian": "cp1251", "win": "cp1251", "winansi": "cp1252", "western": "cp1252",
+    "hebrewwindows": "cp1255", "hebrewiso": "iso8859_8", "arabicwindows": "cp1256", "turkishwindows": "cp1254",
+    "greekwindows": "cp1253", "cyrillicwindows": "cp1251", "cyrillickoi8r": "koi8_r", "unicodefffe": "utf_16",
+    "unicodefeff": "utf_16", "utf8n": "utf_8", "utf8bom": "utf_8", "utf8signature": "utf_8", "cesu8": "utf_8",
     "xsjis": "cp932", "sjis": "cp932", "shiftjis": "cp932", "windows31j": "cp932", "cswindows31j": "cp932",
     "mskanji": "cp932", "eucjpms": "euc_jp", "cp51932": "euc_jp", "iso2022jpms": "iso2022_jp",
     "cp50220": "iso2022_jp", "cp50221": "iso2022_jp", "cp50222": "iso2022_jp", "jis": "iso2022_jp",
@@ -46,6 +65,10 @@ _LABELS = {
     "646": "ascii", "iso646": "ascii", "us": "ascii", "usascii": "ascii", "usasc": "ascii", "asciius": "ascii",
 }  # fmt: skip
 
+_LINE_ENDS = re.compile("[\t\n\v\f\r\x1c-\x1f\x85\u2028\u2029]")
+_BLANKS = re.compile("[ \t\n\v\f\r\x1c-\x1f\x85\u2028\u2029]+")
+_WITHOUT_CONTROLS = dict.fromkeys([*range(1, 32), *range(127, 160)])  # NUL is left for `storable`, which reports it
+
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
@@ -55,8 +78,28 @@ def storable(text: str) -> str:
     return text if text.isascii() else _SURROGATES.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
+def one_line(text: str) -> str:
+    """`text` of a header field as one line without effects on a display (RFC 2047 5, end): line ends and tabs become a
+    blank with the blanks around them (RFC 5322 3.2.2: folding means one space), other control characters go."""
+    if text.isprintable():
+        return text
+    text = _BLANKS.sub(lambda run: " " if _LINE_ENDS.search(run[0]) else run[0], text)
+    return text.translate(_WITHOUT_CONTROLS)
+
+
+def strictly(octets: bytes, name: str) -> str | None:
+    """`octets` in the codec `name`; None where they are not valid in it."""
+    try:
+        return octets.decode(name)
+    except ValueError:  # UnicodeError is one
+        return None
+
+
 def codec(label: str | None) -> str | None:
-    """The name of Python's codec for a charset label, or None where there is none that we trust."""
+    """The name of Python's codec for a charset label, or None where there is none that we trust.
+
+    One name is not Python's: iso2022_cn, which `stateful` reads.
+    """
     if not label or len(label) > 60:
         return None
     key = _squeeze(label)

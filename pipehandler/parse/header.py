@@ -21,16 +21,23 @@ from mailparser.version import __version__ as MAIL_PARSER_VERSION
 from pipehandler.mail.parsed import Address
 
 from . import address
-from .decoding import decode, is_utf8
+from .charset import one_line
+from .decoding import decode
 from .defect import Notebook
+from .detection import Hints
 from .encoded_word import decode_words
 from .limits import Limits
 from .part import Field
+from .utf_8 import is_utf8
 
 __all__ = ["MAIL_PARSER_VERSION", "Header"]
 
 _FOLD = re.compile(rb"\r?\n(?=[ \t])")  # RFC 5322 2.2.3
-_LABEL = re.compile(r"=\?([^?]*)\?")
+# Encoded-words that mail-parser reads without loss: in UTF-8 or ASCII, and each whole.
+_PLAIN_WORD = re.compile(
+    r"=\?(?:utf-8|us-ascii)\?(?:q\?(?:[^=?\s]|=[0-9A-F]{2})*|b\?(?:[A-Z0-9+/]{4})*(?:[A-Z0-9+/]{2}(?:==|[A-Z0-9+/]=))?)\?=",
+    re.IGNORECASE,
+)
 _MESSAGE_ID = re.compile(r"<([^<>]*)>")
 _UNIVERSAL_TIME = re.compile(r"\+0000?\b|\b(?:GMT|UTC?|Z)\b", re.IGNORECASE)
 _COMMENT = re.compile(r"\([^()]*\)")
@@ -50,11 +57,14 @@ class Header:
     def __init__(self, fields: Sequence[Field], limits: Limits, hints: Sequence[str], notebook: Notebook) -> None:
         """`hints` are charsets of the message's parts, for raw 8-bit octets; defects go into `notebook`."""
         self._limits, self._notebook = limits, notebook
-        self._hints = self._guessed_hints(fields, hints)
+        # With what was found here: charsets for 8-bit octets that no label explains.
+        self.hints = self._guessed_hints(fields, hints)
         self.fields = [(field.name, self._text(field)) for field in fields]
         self._bodies: dict[str, list[str]] = {}
         for name, body in self.fields:
             self._bodies.setdefault(name.lower(), []).append(body)
+        # The fields that mail-parser reads, as they are given to it.
+        self._given = {name: body for name, (body, *_) in self._bodies.items() if self._suits_mail_parser(name, body)}
         self._mail = self._by_mail_parser()
 
     def unstructured(self, name: str) -> str | None:
@@ -62,10 +72,10 @@ class Header:
         body = self._once(name)
         if body is None:
             return None
-        text, wrong = decode_words(body, self._hints)
+        text, wrong = decode_words(body, self.hints)
         for reason in wrong:
             self._notebook.note("encoded-word-broken", name, reason)
-        return self._notebook.storable(text.strip(), name)
+        return self._notebook.storable(one_line(text).strip(), name)
 
     def addresses(self, name: str) -> list[Address]:
         """The mailboxes of an address field (RFC 5322 3.4)."""
@@ -75,7 +85,7 @@ class Header:
         strict = self._strict_addresses(name, body)
         if strict is not None:
             return strict
-        found = address.parse(body, self._limits.addresses, self._hints)
+        found = address.parse(body, self._limits.addresses, self.hints)
         for reason in found.broken_words:
             self._notebook.note("encoded-word-broken", name, reason)
         if found.wrong:
@@ -115,7 +125,7 @@ class Header:
         """The identifier of a mailing list (RFC 2919), without its description."""
         body = self._once("list-id")
         found = _MESSAGE_ID.findall(body or "")
-        return self._notebook.storable((found[-1] if found else body or "").strip(), "list-id") or None
+        return self._notebook.storable(one_line(found[-1] if found else body or "").strip(), "list-id") or None
 
     def _once(self, name: str) -> str | None:
         """The first body of a field that may stand once only (RFC 5322 3.6)."""
@@ -124,19 +134,19 @@ class Header:
             self._notebook.note("field-repeated", name)
         return bodies[0] if bodies else None
 
-    def _guessed_hints(self, fields: Sequence[Field], hints: Sequence[str]) -> Sequence[str]:
+    def _guessed_hints(self, fields: Sequence[Field], hints: Sequence[str]) -> Hints:
         """Charsets for 8-bit octets in this header; the fields are looked at together, since each is short."""
         eight_bit = [field.body for field in fields if not field.body.isascii() and not is_utf8(field.body)]
         if not eight_bit:
-            return hints
-        guess = decode(b"\n".join(eight_bit)[:8_192], None, hints)
-        return (guess.codec, *hints)
+            return Hints(hints)
+        guess = decode(b"\n".join(eight_bit), None, hints)
+        return Hints([guess.codec, *hints])
 
     def _text(self, field: Field) -> str:
         octets = _FOLD.sub(b"", field.body).strip()
-        if octets.isascii() and b"\x1b" not in octets:
+        if octets.isascii() and b"\x1b" not in octets and b"~{" not in octets:
             return self._notebook.storable(octets.decode("ascii"), field.name)
-        decoded = decode(octets, None, self._hints)
+        decoded = decode(octets, None, self.hints)
         if decoded.codec not in ("ascii", "utf_8"):
             self._notebook.note("charset-guessed", field.name, decoded.guessed)
         if decoded.replaced:
@@ -145,30 +155,37 @@ class Header:
         return self._notebook.storable(decoded.text.replace("\n", " ").strip(" \t\r\n"), field.name)
 
     def _by_mail_parser(self) -> "mailparser.MailParser | None":
-        lines = []
-        for name, place in (*_ADDRESS_FIELDS.items(), ("date", "date")):
-            body = next(iter(self._bodies.get(name, ())), "")
-            if self._suits_mail_parser(body):
-                lines.append(f"{place}: {body}\n".replace("\t", " "))
-        try:
-            return mailparser.parse_from_string("".join(lines) + "\n")
-        except MemoryError:
-            raise  # the caller's limit
-        except Exception as error:  # noqa: BLE001 # whatever mail-parser raises is a defect of the message
-            self._notebook.note("decoder-failed", "", f"mail-parser: {type(error).__name__}")
-            return None
+        """mail-parser's reading of the fields that suit it; if it fails on them, of the date alone."""
+        lines = [
+            f"{place}: {self._given[name]}\n".replace("\t", " ")
+            for name, place in (*_ADDRESS_FIELDS.items(), ("date", "date"))
+            if name in self._given
+        ]
+        for chosen in (lines, [line for line in lines if line.startswith("date: ")]):
+            try:
+                return mailparser.parse_from_string("".join(chosen) + "\n")
+            except MemoryError:
+                raise  # the caller's limit
+            except Exception as error:  # noqa: BLE001 # whatever mail-parser raises is a defect of the message
+                self._notebook.note("decoder-failed", "", f"mail-parser: {type(error).__name__}")
+        return None
 
-    def _suits_mail_parser(self, body: str) -> bool:
+    def _suits_mail_parser(self, name: str, body: str) -> bool:
         return (
-            0 < len(body) <= _MAIL_PARSER_SIZE
+            (name in _ADDRESS_FIELDS or name == "date")
+            and 0 < len(body) <= _MAIL_PARSER_SIZE
             and body.replace("\t", " ").isprintable()
-            and all(label.lower() in ("utf-8", "us-ascii") for label in _LABEL.findall(body))
+            and ("=?" not in body or self._has_plain_words(body))
         )
+
+    def _has_plain_words(self, body: str) -> bool:
+        """Whether mail-parser reads the encoded-words of `body` as we do: a broken one makes it fail on all fields."""
+        return "=?" not in _PLAIN_WORD.sub("", body) and not decode_words(body, self.hints)[1]
 
     def _strict_addresses(self, name: str, body: str) -> list[Address] | None:
         """What mail-parser found, or None where it may not be all: it leaves out groups and names that equal their
         address, takes comments for names, and reports what it could not recover."""
-        if self._mail is None or not self._suits_mail_parser(body) or _BEYOND_MAIL_PARSER.search(body):
+        if self._mail is None or name not in self._given or _BEYOND_MAIL_PARSER.search(body):
             return None
         field = _ADDRESS_FIELDS[name]
         found: list[tuple[str, str]] = getattr(self._mail, field.replace("-", "_"))

@@ -9,7 +9,7 @@ was guessed, replaced or left out on the way stands in its defects. A field or a
 
 from pipehandler.mail.parsed import Attachment, ParsedMessage
 
-from . import authentication, mime, transfer_encoding
+from . import authentication, mime, stateful, transfer_encoding
 from .charset import codec
 from .decoding import decode
 from .defect import DEFECTS, Notebook
@@ -18,14 +18,18 @@ from .limits import DEFAULT, Limits
 from .parameter import Parameters
 from .parameter import parse as parse_parameters
 from .part import Part
+from .utf_8 import is_utf8
+from .utf_16 import is_wide
 
 __all__ = ["DEFECTS", "PARSER_VERSION", "Limits", "parse"]
 
 # What a stored ParsedMessage was made by: ours, raised when the same octets may give another ParsedMessage; and mail-parser's.
-PARSER_VERSION = f"1 mail-parser/{MAIL_PARSER_VERSION}"
+PARSER_VERSION = f"2 mail-parser/{MAIL_PARSER_VERSION}"
 
 _SAVED_TEXT = frozenset({"text/calendar", "text/x-vcalendar", "text/vcard", "text/x-vcard", "text/directory"})
+_ASCII = bytes(range(128))
 _CONTROLS = bytes(set(range(32)) - set(b"\t\n\r\f\x08\x1b")) + b"\x7f"
+_CONTROLS_BUT_SHIFTS = _CONTROLS.translate(None, b"\x0e\x0f")
 _SAMPLE = 4_096  # octets by which text is told from binary
 
 
@@ -37,7 +41,7 @@ def parse(raw: bytes, limits: Limits = DEFAULT, trusted_authserv_ids: tuple[str,
     """
     notebook = Notebook()
     root = mime.scan(raw, limits, notebook)
-    hints = _charsets(root)
+    hints = _charsets(raw, root)
     header = Header(root.fields, limits, hints, notebook)
     document = ParsedMessage(
         message_id=next(iter(header.message_ids("message-id")), None),
@@ -59,17 +63,31 @@ def parse(raw: bytes, limits: Limits = DEFAULT, trusted_authserv_ids: tuple[str,
     htmls: list[str] = []
     for part in root.leaves():
         if not part.skipped:
-            _Leaf(raw, part, root, hints, notebook).into(texts, htmls, document.attachments)
+            _Leaf(raw, part, root, header.hints, notebook).into(texts, htmls, document.attachments)
     document.text = "\n".join(texts) or None
     document.html = "\n".join(htmls) or None
     document.defects = notebook.close()
     return document
 
 
-def _charsets(root: Part) -> list[str]:
-    """The charsets that the text parts name: likely ones for what names none."""
-    labels = (part.parameters.token("charset") for part in root.leaves() if part.content_type.startswith("text/"))
-    return list(dict.fromkeys(label for label in labels if label and codec(label)))[:4]
+def _charsets(raw: bytes, root: Part) -> list[str]:
+    """The charsets that the text parts name: likely ones for what names none. Before them that of the first text that
+    names none, if it holds more than the header of what no label explains: of few octets little can be known."""
+    texts = [part for part in root.leaves() if part.content_type.startswith("text/")]
+    labels = [part.parameters.token("charset") for part in texts]
+    hints = list(dict.fromkeys(label for label in labels if label and codec(label)))[:4]
+    if not all(field.body.isascii() for field in root.fields):
+        in_header = sum(_beyond_ascii(field.body) for field in root.fields)
+        for part, label in zip(texts, labels, strict=True):
+            if codec(label) in (None, "ascii"):
+                content = _content(raw, part, lambda code, detail: None)
+                if not is_utf8(content) and _beyond_ascii(content) > in_header:
+                    return [decode(content, None, hints).codec, *hints]
+    return hints
+
+
+def _beyond_ascii(octets: bytes) -> int:
+    return 0 if octets.isascii() else len(octets.translate(None, _ASCII))
 
 
 class _Leaf:
@@ -86,7 +104,7 @@ class _Leaf:
         """Add the part where it belongs."""
         part = self.part
         file_name = self._file_name()
-        content = self._content()
+        content = _content(self.raw, part, lambda code, detail: self.notebook.note(code, part.number, detail))
         if self._is_body(file_name):
             if not _is_binary(content, part.parameters.token("charset")):
                 html = part.content_type == "text/html"
@@ -128,14 +146,6 @@ class _Leaf:
             self.alone and kind.startswith("text/") and kind not in _SAVED_TEXT
         )
 
-    def _content(self) -> bytes:
-        part = self.part
-        words = (part.first("content-transfer-encoding") or b"").lower().split()
-        encoding = words[0].strip(b";\"'").decode("ascii", "replace") if words else ""
-        return transfer_encoding.decode(
-            self.raw, part.start, part.end, encoding, lambda code, detail: self.notebook.note(code, part.number, detail)
-        )
-
     def _text(self, content: bytes, html: bool) -> str:
         decoded = decode(content, self.part.parameters.token("charset"), self.hints, html)
         if decoded.guessed:
@@ -145,9 +155,17 @@ class _Leaf:
         return self.notebook.storable(decoded.text.replace("\r\n", "\n"), self.part.number)
 
 
+def _content(raw: bytes, part: Part, note: transfer_encoding.Note) -> bytes:
+    """What a part holds after its transfer encoding was undone."""
+    words = (part.first("content-transfer-encoding") or b"").lower().split()
+    encoding = words[0].strip(b";\"'").decode("ascii", "replace") if words else ""
+    return transfer_encoding.decode(raw, part.start, part.end, encoding, note)
+
+
 def _is_binary(content: bytes, label: str | None) -> bool:
     """Whether octets that are called text are something else: one control character in ten, or more."""
-    if (codec(label) or "").startswith(("utf_16", "utf_32")) or content[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return False
     sample = content[:_SAMPLE]
-    return len(sample) - len(sample.translate(None, _CONTROLS)) > len(sample) // 10
+    few = len(sample) // 10
+    if len(sample) - len(sample.translate(None, _CONTROLS)) <= few or is_wide(content, label):
+        return False
+    return not stateful.shifts(sample, label) or len(sample) - len(sample.translate(None, _CONTROLS_BUT_SHIFTS)) > few

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
-from .charset import storable
-from .decoding import decode, is_utf8
+from .charset import one_line, storable
+from .decoding import decode
 from .encoded_word import decode_words
+from .utf_8 import is_utf8
 
 _PARAMETER = re.compile(rb";\s*([^\s=;\"]+)\s*=\s*(?:\"([^\"\\]*(?:\\.[^\"\\]*)*)(?:\"|\\?\Z)|([^;]*))", re.DOTALL)
 _QUOTED_PAIR = re.compile(rb"\\([\"\\])")
@@ -60,7 +61,10 @@ class Parameters:
         if decoded.replaced:
             wrong.append(f"octets that are not in {label}")
         text, broken = decode_words(decoded.text, hints)
-        return storable(" ".join(text.split("\n")).replace("\r", "").strip()) or None, wrong + broken
+        line = one_line(text)
+        if line != text.replace("\t", " "):  # a tab may stand where the field was folded
+            wrong.append("control characters")
+        return storable(line.strip()) or None, wrong + broken
 
     def _sections(self, name: str) -> list[Section]:
         """What makes up one parameter: `name*` before `name*0` and so on before `name`, the more telling first."""

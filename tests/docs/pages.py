@@ -38,6 +38,7 @@ PAGES = (
     "docs/design/expiry.md",
     "docs/design/stream.md",
     "docs/design/sql.md",
+    "docs/design/charsets.md",
     "docs/design/check.md",
     "docs/design/reparse.md",
     "docs/design/postfix-facts.md",

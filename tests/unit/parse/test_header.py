@@ -3,6 +3,7 @@
 import time
 from datetime import UTC, datetime, timedelta, timezone
 
+import mailparser
 import pytest
 
 from pipehandler.mail.parsed import Address
@@ -141,6 +142,15 @@ def test_date_keeps_the_zone() -> None:
         ("=?utf-8?Q?a?b?=", "a?b", True),
         ("=?gb2312?B?1fI=?=", "镇", True),
         ("=?utf-8?B?YQ?=", "a", True),
+        ("=?utf-8?B?YQ?= =?utf-8?B?Yg?=", "ab", True),  # whole words without padding
+        ("=?utf-8?B?w6Q?= =?utf-8?B?w7Y?=", "äö", True),
+        ("=?utf-8?B?w6?= =?utf-8?B?TDtg==?=", "äö", True),  # one base64, cut anywhere
+        ("=?utf-8?B?w6TDt?= =?utf-8?B?sOf?=", "äöß", True),
+        ("=?utf-8?Q?=C3=?= =?utf-8?Q?A4?= b", "ä b", True),
+        ("=?utf-8?Q?=C3=A?= =?utf-8?Q?4?=", "ä", True),
+        ("=?utf-8?Q?a=0D=0AB:_c?=", "a B: c", False),
+        ("=?utf-8?Q?=1B[2Ja=C2=9Bb?=", "[2Jab", False),
+        ("=??Q?=E9?=", "é", False),
         ("=?utf-8?B?YWJj*Q?=", "abc", False),
         ("=?x-none?Q?=E9?=", "é", False),
         ("=?iso-8859-1?Q?=C3=A4?=", "ä", False),
@@ -167,6 +177,46 @@ def test_raw_octets_do_not_vanish() -> None:
     assert [defect.code for defect in notebook.close()] == ["charset-guessed"] * 2
     read, notebook = header(subject="Frösche 日本")
     assert (read.unstructured("subject"), notebook.close()) == ("Frösche 日本", [])
+
+
+def test_broken_words_cost_no_other_field() -> None:
+    """mail-parser fails on such words; it does not get them, and the date is read strictly."""
+    for body in ("=?utf-8?B?A?= <a@x.example>", "=?utf-8?Q?=ZZ?= <a@x.example>", "=?x-none?B?w6Q?= <a@x.example>"):
+        read, notebook = header(to=body, date="Tue, 14 Mar 2023 09:26:53 +0100")
+        assert read.date() == (datetime(2023, 3, 14, 8, 26, 53, tzinfo=UTC), 60)
+        assert read.addresses("to")[0].address == "a@x.example"
+        assert {defect.code for defect in notebook.close()} <= {"encoded-word-broken"}
+
+
+def test_date_survives_mail_parser(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If mail-parser fails on an address field all the same, the date is given to it alone."""
+    whole = mailparser.parse_from_string
+
+    def fragile(text: str) -> mailparser.MailParser:
+        if "to: " in text:
+            raise ValueError
+        return whole(text)
+
+    monkeypatch.setattr("mailparser.parse_from_string", fragile)
+    read, notebook = header(to="a@x.example", date="Tue, 14 Mar 2023 09:26:53 +0100")
+    assert read.date()[1] == 60
+    assert read.addresses("to") == [Address("", "a@x.example")]
+    assert [defect.code for defect in notebook.close()] == ["decoder-failed"]
+
+
+@pytest.mark.parametrize(
+    ("body", "subject"),
+    [
+        (b"folded\n\twith a tab", "folded with a tab"),
+        (b"folded \n \t twice\n\n\tx", "folded twice x"),
+        (b"two  blanks", "two  blanks"),
+        (b"\x1b[31mred\x07", "[31mred"),
+        ("a\u2028b\u0085c".encode(), "a b c"),
+    ],
+)
+def test_subject_is_one_line(body: bytes, subject: str) -> None:
+    """RFC 5322 3.2.2: folding means one space; RFC 2047 5: no effect on the display but the text."""
+    assert header(subject=body)[0].unstructured("subject") == subject
 
 
 def test_first_of_repeated_fields_counts() -> None:

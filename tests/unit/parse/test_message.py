@@ -150,6 +150,16 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
     ),
     "8-bit rubbish": lambda: HEADER + b"\n" + bytes(range(128, 256)) * 78_000,
     "1,000 charsets to guess": lambda: MIXED + b"--b\nContent-Type: text/html; name=\xfc\n\n\xe4\xf6\xfc\n" * 1_000,
+    "encoded-words to guess": lambda: (
+        (
+            b"To: "
+            + b", ".join(b"=?x?q?=%02X=E4%d=F6?= <a@b>" % (128 + number % 128, number) for number in range(3_500))
+            + b"\n"
+        ).replace(b"To", b"Cc")
+        + b"\n"
+    ),
+    "UTF-8 with gaps": lambda: HEADER + b"\n" + b"\xc3\xa4\xc3\xa4\xe4" * 2_000_000,
+    "surrogates": lambda: HEADER + b"\n" + b"\xed\xa0\xbd\xed\xb8\x80" * 1_600_000,
     "boundary collisions": lambda: MIXED + b"--b\nContent-Type: multipart/mixed; boundary=b\n\n" * 200_000,
 }
 

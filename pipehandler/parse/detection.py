@@ -1,0 +1,94 @@
+"""What charset octets look like, where no label says it or the label cannot be right.
+
+chardet compares the octets with models of languages. Its answer is weighed: on a few words a rare charset scores as
+well as a common one, and what the same message uses elsewhere is likelier than what it does not.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+
+from .charset import codec, strictly
+from .plausibility import oddness
+
+# What is looked for: supersets of ASCII that mail really contains. With the others chardet is slower and no better.
+_CANDIDATES = (
+    "big5hkscs", "cp932", "cp949", "gb18030", "euc_jis_2004", "cp874", "cp1250", "cp1251", "cp1252", "cp1253", "cp1254",
+    "cp1255", "cp1256", "cp1257", "cp1258", "koi8-r", "koi8-u", "iso8859-1", "iso8859-2", "iso8859-5", "iso8859-6",
+    "iso8859-7", "iso8859-8", "iso8859-9", "iso8859-13", "iso8859-15", "mac-cyrillic", "mac-roman", "cp850", "cp852",
+    "cp866",
+)  # fmt: skip
+# How likely a charset is before the octets are seen. The more octets, the less it counts.
+_PRIORS = {
+    "cp1252": 1.5, "iso8859_15": 0.5, "mac_roman": 0.4, "mac_cyrillic": 0.4, "cp850": 0.4, "cp852": 0.4,
+    "cp866": 0.6, "cp1258": 0.5, "cp1254": 0.8, "iso8859_9": 0.8, "iso8859_13": 0.9,
+}  # fmt: skip
+_HINT = 12.0  # how much likelier a charset is that the message uses elsewhere
+_FEW = 16  # octets above 0x7F; of fewer the detector knows little
+_LEAST = 0.02  # the confidence in a charset that chardet leaves out
+_SAMPLE = 8_192  # octets that the detector sees: its time grows with them, its certainty hardly
+_LOW = bytes(range(128))
+_HIGH = re.compile(rb"[\x80-\xff]")
+
+
+class Hints(list[str]):
+    """Charset labels that one message makes likely, the likeliest first; and how often its octets may still be shown to
+    the detector. A message can have thousands of encoded-words and fields that nothing explains, at 0.3 ms each."""
+
+    detections = 200
+
+    def may_detect(self) -> bool:
+        """Whether one more detection is allowed; it counts as done."""
+        self.detections -= 1
+        return self.detections >= 0
+
+
+def ranked(octets: bytes, hints: Sequence[str] = (), detect: bool = True) -> Iterator[tuple[str, str]]:
+    """Readings of `octets` that are not valid UTF-8: (codec, text), the likeliest first.
+
+    `hints` are codecs that are likely for other reasons; without `detect` only they and windows-1252 are tried. Only readings without replacement come, and none that looks
+    more odd than not.
+    """
+    shown = sample(octets)
+    scores = dict.fromkeys(("cp1252", *hints), _LEAST)
+    for name, confidence in _confidences(shown) if detect else ():
+        scores[name] = max(confidence, scores.get(name, 0.0))
+    ignorance = _FEW / max(1, len(shown.translate(None, _LOW)))
+    hinted = _HINT ** min(2.0, ignorance)
+    weighed = {
+        name: score * (hinted if name in hints else _PRIORS.get(name, 1.0) ** min(1.0, ignorance))
+        for name, score in scores.items()
+    }
+    readings = []
+    for name in sorted(weighed, key=lambda name: -weighed[name])[:8]:
+        text = strictly(octets, name)
+        if text is not None:
+            readings.append((weighed[name] * (1 - oddness(text)) ** 2, name, text))
+    for _, name, text in sorted(readings, key=lambda reading: -reading[0]):
+        yield name, text
+
+
+def sample(octets: bytes) -> bytes:
+    """The first lines with 8-bit octets, whole: a cut inside a character would shift all that follow."""
+    if len(octets) <= _SAMPLE:
+        return octets
+    lines, size, position = [], 0, 0
+    while size < _SAMPLE and (high := _HIGH.search(octets, position)) is not None:
+        start = octets.rfind(b"\n", position, high.start()) + 1 or position
+        end = octets.find(b"\n", high.end())
+        position = len(octets) if end < 0 else end + 1
+        lines.append(octets[start : min(position, start + _SAMPLE)])
+        size += len(lines[-1])
+    return b"".join(lines)
+
+
+def _confidences(octets: bytes) -> list[tuple[str, float]]:
+    import chardet  # 40 ms, for the few messages that need it
+
+    try:
+        found = chardet.detect_all(octets, ignore_threshold=True, include_encodings=_CANDIDATES)
+    except MemoryError:
+        raise  # the caller's limit
+    except Exception:  # noqa: BLE001 # a guess may fail, in whatever way chardet does
+        return []
+    names = ((codec(entry["encoding"]), entry["confidence"]) for entry in found)
+    return [("cp1252" if name == "latin_1" else name, confidence) for name, confidence in names if name]

@@ -1,0 +1,133 @@
+"""How odd a reading looks: whether decoded text can be what a person wrote, in any language.
+
+Octets of one charset read as another give valid characters, but not words: symbols stand inside words, letters of two
+alphabets side by side, capitals after small letters, characters that hardly any text has. No dictionary is needed to
+see that, and none is used.
+"""
+
+import re
+import unicodedata
+from bisect import bisect_right
+from functools import cache, lru_cache
+
+ODD = 0.15  # a share of characters out of place that everyday text in the right charset does not reach
+
+_BEYOND_ASCII = re.compile(r"[^\x00-\x7f]+")
+_SAMPLE = 200  # characters beyond ASCII that are looked at
+_RUN = 5  # letters with accents side by side: no language of Latin letters writes so many
+
+# Where a block of Unicode begins, and what its letters are. "rare" is what everyday mail does not contain.
+_BLOCKS: tuple[tuple[int, str], ...] = (
+    (0x0000, "latin"), (0x0180, "rare"), (0x0192, "latin"), (0x0193, "rare"), (0x01A0, "latin"), (0x01A2, "rare"),
+    (0x01AF, "latin"), (0x01B1, "rare"), (0x01CD, "latin"), (0x01DD, "rare"), (0x0218, "latin"), (0x021C, "rare"),
+    (0x0259, "latin"), (0x025A, "rare"), (0x02B9, "mark"), (0x02DE, "rare"), (0x0300, "mark"), (0x0370, "rare"),
+    (0x0384, "greek"), (0x03CF, "rare"), (0x0401, "cyrillic"), (0x0450, "rare"), (0x0451, "cyrillic"),
+    (0x045D, "rare"), (0x045E, "cyrillic"), (0x0460, "rare"), (0x0490, "cyrillic"), (0x0500, "rare"),
+    (0x0531, "armenian"), (0x0590, "hebrew"), (0x0600, "arabic"), (0x0700, "rare"), (0x0900, "indic"),
+    (0x0E00, "thai"), (0x0E80, "lao"), (0x0F00, "tibetan"), (0x1000, "burmese"), (0x10A0, "georgian"),
+    (0x1100, "rare"), (0x1200, "ethiopic"), (0x1380, "rare"), (0x1780, "khmer"), (0x1800, "mongolian"), (0x18B0, "rare"),
+    (0x1E00, "latin"), (0x1F00, "greek"), (0x2000, "symbol"), (0x2C00, "rare"), (0x3000, "cjk"), (0xA000, "rare"),
+    (0xAC00, "cjk"), (0xD800, "rare"), (0xF900, "cjk"), (0xFB00, "latin"), (0xFB1D, "hebrew"), (0xFB50, "arabic"),
+    (0xFE00, "mark"), (0xFE10, "cjk"), (0xFE70, "arabic"), (0xFEFF, "mark"), (0xFF00, "cjk"), (0xFF61, "half-width"),
+    (0xFFA0, "cjk"), (0xFFF0, "rare"), (0xFFFD, "mark"), (0xFFFE, "rare"), (0x1F000, "symbol"), (0x20000, "rare"),
+)  # fmt: skip
+_STARTS = [start for start, _ in _BLOCKS]
+# Written without blanks around words of another alphabet.
+_UNSPACED = frozenset({"cjk", "thai", "lao", "khmer", "burmese"})
+
+
+def oddness(text: str) -> float:
+    """The share of characters beyond ASCII that are out of place, from 0 to 1; of a long text its beginning counts."""
+    seen = odd = 0
+    for found in _BEYOND_ASCII.finditer(text):
+        start, end = found.start(), min(found.end(), found.start() + _SAMPLE)
+        before = text[start - 1] if start else " "
+        count = _count_in_short if end - start < 8 else _count
+        odd += count(before + text[start : end + 1])
+        seen += end - start
+        if seen >= _SAMPLE:
+            break
+    return odd / seen if seen else 0.0
+
+
+def _count(run: str) -> int:
+    """How many characters of `run` beyond ASCII are out of place; the first, and perhaps the last, is what is beside
+    them."""
+    kinds = [_kind(character) for character in run]
+    return sum(_is_odd(run, kinds, place) for place in range(1, len(run)) if not run[place].isascii())
+
+
+_count_in_short = lru_cache(4_096)(_count)  # most languages have few combinations
+
+
+def _is_odd(text: str, kinds: list[str], place: int) -> bool:
+    kind, character = kinds[place], text[place]
+    before = kinds[place - 1]
+    after = kinds[place + 1] if place + 1 < len(kinds) else ""
+    if kind == "rare":
+        return True
+    if kind == "symbol":  # "Windows™" and "©2026" are everyday text, a symbol inside a word is not
+        if before in _LETTERS and after in _LETTERS:
+            apostrophe = character == "\N{ACUTE ACCENT}" and text[place - 1].isascii() and text[place + 1].isascii()
+            return not apostrophe
+        return character < "\u0100" and any(
+            "\x9f" < text[at] < "\u0100" and kinds[at] == "symbol" and text[at] != character
+            for at in (place - 1, place + 1)
+            if at < len(text)
+        )
+    if not before and character < "\u2000" and unicodedata.combining(character):
+        return True  # an accent without a letter
+    if kind not in _LETTERS:
+        return False
+    if before == after == "symbol" and not text[place - 1].isascii() and not text[place + 1].isascii():
+        return True
+    if kind in _UNSPACED:
+        return before == after == "latin" and text[place + 1].islower()
+    if before in _LETTERS and before != kind and (kind == "half-width" or before not in _UNSPACED):
+        return True
+    if kind == "half-width":
+        return after in _LETTERS and after != kind
+    if (
+        kind == "latin"
+        and place + 1 >= _RUN
+        and all(kinds[at] == "latin" and not text[at].isascii() for at in range(place + 1 - _RUN, place))
+    ):
+        return True
+    return before == kind and character.isupper() and text[place - 1].islower()
+
+
+_LETTERS = frozenset(kind for _, kind in _BLOCKS) - {"rare", "symbol", "mark"}
+
+
+@cache
+def _kind(character: str) -> str:
+    """The alphabet of a letter; "rare", "symbol" or "mark" for others, "" for what stands between words."""
+    category = unicodedata.category(character)
+    if category in ("Cc", "Cn", "Co", "Cs"):
+        return "" if character in "\t\n\r\f" else "rare"
+    if character.isascii():
+        return "latin" if character.isalpha() else ""
+    kind = _BLOCKS[bisect_right(_STARTS, ord(character)) - 1][1]
+    if kind == "rare":
+        return "rare"
+    if category[0] in "PZ" or category == "Cf":
+        return ""
+    if category[0] in "SN" and kind != "cjk":
+        return "symbol"
+    if kind == "cjk" and (category == "Lo" or category[0] == "S"):
+        return kind if character in _frequent() else "rare"
+    return "symbol" if kind == "symbol" and category[0] != "L" else "latin" if kind == "symbol" else kind
+
+
+@cache
+def _frequent() -> frozenset[str]:
+    """The ideographs and syllables that the national standards put first, and what stands before those there:
+    GB 2312 and JIS X 0208 level 1, Big5 level 1, the syllables of KS X 1001."""
+    areas = (
+        ("gb2312", range(0xA1, 0xD8), range(0xA1, 0xFF)),
+        ("euc_jp", range(0xA1, 0xD0), range(0xA1, 0xFF)),
+        ("big5", range(0xA1, 0xC7), range(0x40, 0xFF)),
+        ("euc_kr", range(0xA1, 0xC9), range(0xA1, 0xFF)),
+    )
+    pairs = ((codec, bytes((lead, trail))) for codec, leads, trails in areas for lead in leads for trail in trails)
+    return frozenset("".join(pair.decode(codec, "ignore") for codec, pair in pairs))

@@ -1,0 +1,42 @@
+"""UTF-16 and UTF-32 (RFC 2781), with and without a byte order mark."""
+
+import codecs
+
+from .charset import WIDE, codec, strictly
+from .plausibility import ODD, oddness
+
+_BEGINNING = 4_096  # octets whose zeros are counted
+
+
+def is_wide(octets: bytes, label: str | None) -> bool:
+    """Whether `octets` are text in UTF-16 or UTF-32, whose zeros are no control characters."""
+    if codec(label) in WIDE or octets.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return True
+    return has_zeros(octets) and read(octets, "utf_16") is not None
+
+
+def read(octets: bytes, name: str) -> str | None:
+    """`octets` without a byte order mark in one of WIDE, in the order that the zeros of ASCII characters show;
+    big-endian where there are none (RFC 2781 4.3). None where they cannot be that."""
+    if name.startswith("utf_32"):
+        orders: tuple[str, ...] = ("utf_32_be", "utf_32_le") if name == "utf_32" else (name,)
+    else:
+        even, odd = _zeros(octets)
+        orders = ("utf_16_le",) if odd > even or (name == "utf_16_le" and even == odd) else ("utf_16_be",)
+    for order in orders:
+        text = strictly(octets, order)
+        if text is not None and "\0" not in text and oddness(text) <= ODD:
+            return text
+    return None
+
+
+def has_zeros(octets: bytes) -> bool:
+    """Whether zeros stand at even places only, or at odd ones only, and not just one: 8-bit text has none."""
+    if b"\0" not in octets:
+        return False
+    even, odd = _zeros(octets)
+    return even + odd > 1 and not (even and odd)
+
+
+def _zeros(octets: bytes) -> tuple[int, int]:
+    return octets[:_BEGINNING:2].count(0), octets[1:_BEGINNING:2].count(0)

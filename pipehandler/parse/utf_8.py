@@ -1,0 +1,36 @@
+"""UTF-8 (RFC 3629), and what is nearly that."""
+
+import re
+
+from .charset import strictly
+
+_SURROGATES = re.compile(rb"(?:\xed[\xa0-\xbf][\x80-\xbf])+")
+_JOINED_OCTETS = 1_000_000  # at most in which surrogates are joined one by one: they cost a microsecond each
+_CUT = re.compile(
+    rb"(?:\xe0[\xa0-\xbf]|[\xe1-\xef][\x80-\xbf]|\xf0[\x90-\xbf][\x80-\xbf]?|[\xf1-\xf4][\x80-\xbf]{1,2})\Z"
+)
+
+
+def is_utf8(octets: bytes) -> bool:
+    """Whether `octets` are valid UTF-8 (RFC 3629)."""
+    return octets.isascii() or strictly(octets, "utf_8") is not None
+
+
+def is_cut(octets: bytes) -> bool:
+    """Whether `octets`, but for white space, end inside a character, after its second octet."""
+    return _CUT.search(octets.rstrip()[-4:]) is not None
+
+
+def without_surrogates(octets: bytes) -> bytes:
+    """Surrogates that were encoded one by one, as the characters that they are pairs of (CESU-8, UTR 26); U+FFFD for
+    one without its mate."""
+    try:
+        return _paired(octets)
+    except ValueError:  # there are other octets that are not UTF-8
+        few = len(octets) <= _JOINED_OCTETS
+        return _SURROGATES.sub(lambda found: _paired(found[0]), octets) if few else octets
+
+
+def _paired(octets: bytes) -> bytes:
+    text = octets.decode("utf-8", "surrogatepass")
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
