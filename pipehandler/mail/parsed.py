@@ -51,8 +51,8 @@ class Attachment:
 class ParsedMessage:
     """The decoded view of one message. Whatever is not there is None or empty.
 
-    `date` carries the zone that the sender named (RFC 5322 3.3); it is naive-free: with the zone "-0000" (zone
-    unknown) it is in UTC and `date_offset` is None. `date_offset` is in minutes east of UTC.
+    `date` always has a zone: the one that the sender named (RFC 5322 3.3), or UTC where none was named ("-0000") or one of
+    24 hours and more. `date_offset` is the zone that was named, in minutes east of UTC from -5999 to 5999, None if none was.
     `header` has every field in order: (name, body), the body unfolded, encoded-words not decoded.
     `message_id`, `in_reply_to` and `references` are without their angle brackets.
     """

@@ -20,6 +20,7 @@ DEFECTS: Mapping[str, str] = MappingProxyType(
         "file-name-guessed": "A file name does not follow RFC 2231; it was decoded as well as possible.",
         "date-guessed": "The date does not follow RFC 5322; it was read leniently.",
         "date-invalid": "The date makes no sense and was left out.",
+        "date-zone-implausible": "The zone of the date is 24 hours or more away from UTC; the date is kept in UTC.",
         "encoded-word-broken": "An encoded-word (RFC 2047) could not be fully decoded.",
         "parameters-left-out": "A field has more parameters than are decoded.",
         # Text

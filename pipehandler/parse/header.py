@@ -12,15 +12,14 @@ only almost RFC 5322, and the sender's zone, which it rounds; raw 8-bit and repe
 
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta, timezone
-from email.utils import parsedate_tz
+from datetime import datetime, timedelta, timezone
 
 import mailparser
 from mailparser.version import __version__ as MAIL_PARSER_VERSION
 
 from pipehandler.mail.parsed import Address
 
-from . import address
+from . import address, date
 from .decoding import decode, is_utf8
 from .defect import Notebook
 from .encoded_word import decode_words
@@ -32,16 +31,14 @@ __all__ = ["MAIL_PARSER_VERSION", "Header"]
 _FOLD = re.compile(rb"\r?\n(?=[ \t])")  # RFC 5322 2.2.3
 _LABEL = re.compile(r"=\?([^?]*)\?")
 _MESSAGE_ID = re.compile(r"<([^<>]*)>")
-_UNIVERSAL_TIME = re.compile(r"\+0000?\b|\b(?:GMT|UTC?|Z)\b", re.IGNORECASE)
-_COMMENT = re.compile(r"\([^()]*\)")
 _BEYOND_MAIL_PARSER = re.compile(r"[:;(]")  # groups and comments
 # mail-parser reads address lists in six fields, and Sender is none of them: it goes in the place of one that we
 # do not need.
 _ADDRESS_FIELDS = {
     "from": "from", "sender": "delivered-to", "reply-to": "reply-to", "to": "to", "cc": "cc", "bcc": "bcc",
 }  # fmt: skip
+_DAY = 24 * 60  # minutes
 _MAIL_PARSER_SIZE = 4_096  # characters of one field: some of its ways are quadratic
-_YEARS = range(1900, 2100)  # what a date may plausibly be: RFC 5322 3.3, and not for our grandchildren
 
 
 class Header:
@@ -91,17 +88,19 @@ class Header:
         body = self._once("date")
         if not body:
             return None, None
-        mail, lenient = self._mail, _lenient_date(body)
-        strict: datetime | None = mail.date if mail is not None else None
-        if lenient is None or lenient.year not in _YEARS:
+        found = date.read(body)
+        if found is None:
             self._notebook.note("date-invalid", "date", body)
             return None, None
-        if mail is None or strict is None or mail.date_header_defects:
+        if self._mail is None or self._mail.date is None or self._mail.date_header_defects:
             self._notebook.note("date-guessed", "date", body)
-        value, offset = strict or lenient, lenient.utcoffset() or timedelta()
-        if not offset and not _UNIVERSAL_TIME.search(body):  # no zone, or -0000
-            return value.astimezone(UTC), None
-        return value.astimezone(timezone(offset)), int(offset.total_seconds()) // 60
+        instant, offset = found
+        if offset is None:
+            return instant, None
+        if abs(offset) >= _DAY:  # RFC 5322 3.3 allows it; no place on earth has it, and datetime cannot hold it
+            self._notebook.note("date-zone-implausible", "date", body)
+            return instant, offset
+        return instant.astimezone(timezone(timedelta(minutes=offset))), offset
 
     def message_ids(self, name: str) -> list[str]:
         """The message identifiers of a field (RFC 5322 3.6.4), without angle brackets and space."""
@@ -178,16 +177,3 @@ class Header:
         if any(not text and ("=?" in body or body.count(mailbox) > 1) for text, mailbox in found):
             return None
         return [Address(" ".join(text.split()), mailbox) for text, mailbox in found]
-
-
-def _lenient_date(body: str) -> datetime | None:
-    """What the standard library makes of a date; None where that is no date at all."""
-    try:
-        stamp = parsedate_tz(_COMMENT.sub(" ", body[:200]))
-        if stamp is None:
-            return None
-        zone = timezone(timedelta(seconds=stamp[9] or 0))
-        second = min(stamp[5], 59)  # leap seconds: RFC 5322 3.3
-        return datetime(*stamp[:5], second, tzinfo=zone)
-    except (ValueError, OverflowError, TypeError, IndexError):
-        return None
