@@ -38,9 +38,9 @@ DEFECTS: Mapping[str, str] = MappingProxyType(
         "parts-left-out": "There are more parts than the limit; the rest was not decoded.",
         "text-is-binary": "A part that calls itself text is not text; it was kept as an attachment.",
         # Transfer encodings
-        "base64-broken": "Base64 holds characters of another alphabet, or its length is wrong.",
-        "base64-after-padding": "Base64 goes on after its end; what follows was left out.",
-        "quoted-printable-broken": "Quoted-printable holds an escape that is none; it was left as it is.",
+        "base64-broken": "Base64 holds characters of another alphabet, ends more than once, or its length is wrong.",
+        "base64-after-padding": "Something other than base64 follows the end of base64; it was left out.",
+        "quoted-printable-broken": "Quoted-printable holds an = that begins no escape; it was left as it is.",
         "uuencode-broken": "Uuencoded content is broken; what could be read was kept.",
         "transfer-encoding-unknown": "The transfer encoding is unknown; the octets were left as they are.",
         # Delivery
