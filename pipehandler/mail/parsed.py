@@ -36,7 +36,9 @@ class Attachment:
     """One part that a person would save: a file, an image, a calendar, an attached message, a signature.
 
     `content` is what the part holds after its transfer encoding was undone; for message/rfc822 the exact bytes
-    of the attached message. `content_type` is the media type in lower case, without parameters.
+    of the attached message. `content_type` is the media type in lower case, without parameters. `content_location` is the
+    URI by which HTML may refer to it (RFC 2557 4.2). `part` is its number as IMAP counts (RFC 3501 6.4.5); what came out of
+    a signed message, a winmail.dat or uuencoded text has a number below that of the part it was in.
     """
 
     part: str
@@ -45,6 +47,7 @@ class Attachment:
     file_name: str | None = None
     content_id: str | None = None
     disposition: str | None = None
+    content_location: str | None = None
 
 
 @dataclass(slots=True)

@@ -36,6 +36,9 @@ DEFECTS: Mapping[str, str] = MappingProxyType(
         "content-type-invalid": "The Content-Type cannot be understood; text/plain was assumed (RFC 2045 5.2).",
         "depth-left-out": "Multiparts are nested deeper than the limit; the inner ones were not decoded.",
         "parts-left-out": "There are more parts than the limit; the rest was not decoded.",
+        "multipart-encoded": "A multipart is encoded as a whole, which RFC 2045 6.4 forbids; it was decoded and divided.",
+        "container-broken": "A signed message or a winmail.dat is broken; what could be read of its inside was.",
+        "container-left-out": "Signed messages or winmail.dat are nested deeper or hold more than the limit; the rest was not opened.",
         "text-is-binary": "A part that calls itself text is not text; it was kept as an attachment.",
         # Transfer encodings
         "base64-broken": "Base64 holds characters of another alphabet, ends more than once, or its length is wrong.",
