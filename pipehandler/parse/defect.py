@@ -11,7 +11,7 @@ DEFECTS: Mapping[str, str] = MappingProxyType(
     {
         # Header
         "field-malformed": "The header ends at a line that is no field and no empty line; what follows is the body.",
-        "field-repeated": "A field that may stand once stands again; the first one counts.",
+        "field-repeated": "A field that may stand once stands again; the first one counts, of To, Cc and Bcc each one.",
         "field-too-long": "A field body is longer than the limit; only its beginning was decoded.",
         "fields-left-out": "There are more header fields than the limit; the rest was not decoded.",
         "address-guessed": "An address list does not follow RFC 5322; its mailboxes were guessed.",

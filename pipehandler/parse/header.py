@@ -31,6 +31,8 @@ __all__ = ["MAIL_PARSER_VERSION", "Header"]
 _FOLD = re.compile(rb"\r?\n(?=[ \t])")  # RFC 5322 2.2.3
 _LABEL = re.compile(r"=\?([^?]*)\?")
 _MESSAGE_ID = re.compile(r"<([^<>]*)>")
+_COMMENT = re.compile(r"\([^()]*\)")
+_DESTINATIONS = frozenset({"to", "cc", "bcc"})  # RFC 5322 4.5.3: several fields are one list
 _BEYOND_MAIL_PARSER = re.compile(r"[:;(]")  # groups and comments
 # mail-parser reads address lists in six fields, and Sender is none of them: it goes in the place of one that we
 # do not need.
@@ -66,22 +68,14 @@ class Header:
 
     def addresses(self, name: str) -> list[Address]:
         """The mailboxes of an address field (RFC 5322 3.4)."""
-        body = self._once(name)
-        if not body:
-            return []
-        strict = self._strict_addresses(name, body)
-        if strict is not None:
-            return strict
-        found = address.parse(body, self._limits.addresses, self._hints)
-        for reason in found.broken_words:
-            self._notebook.note("encoded-word-broken", name, reason)
-        if found.wrong:
-            self._notebook.note("address-guessed", name, "; ".join(dict.fromkeys(found.wrong)))
-        if not found.complete:
-            self._notebook.note("addresses-left-out", name)
-        if not found.addresses and found.wrong:
-            self._notebook.note("address-missing", name)
-        return found.addresses
+        bodies = self._contents(name)
+        found: list[Address] = []
+        for body in bodies if name in _DESTINATIONS else bodies[:1]:
+            strict = self._strict_addresses(name, body) if body is bodies[0] else None
+            found += (
+                self._lenient_addresses(name, body, self._limits.addresses - len(found)) if strict is None else strict
+            )
+        return found
 
     def date(self) -> tuple[datetime | None, int | None]:
         """The date and the sender's zone in minutes east of UTC (RFC 5322 3.3); see ParsedMessage for the meaning."""
@@ -104,10 +98,15 @@ class Header:
 
     def message_ids(self, name: str) -> list[str]:
         """The message identifiers of a field (RFC 5322 3.6.4), without angle brackets and space."""
-        body = self._once(name) or ""
+        body = decode_words(self._once(name) or "", self._hints)[0]
         found = [re.sub(r"\s+", "", match[1]) for match in _MESSAGE_ID.finditer(body)]
         if not found:
-            found = [word.strip("<>,;\"'") for word in body.split() if "@" in word] or body.split()[:1]
+            words = _COMMENT.sub(" ", body).replace(",", " ").split()
+            found = [stripped for word in words if (stripped := word.strip("<>;\"'"))]
+            if name == "message-id":
+                found = [word for word in found if "@" in word][:1] or found[:1]
+            elif not all("@" in word for word in found):
+                found = []  # RFC 5322 4.5.4: a phrase
         return [self._notebook.storable(word, name) for word in found if word]
 
     def list_id(self) -> str | None:
@@ -117,11 +116,15 @@ class Header:
         return self._notebook.storable((found[-1] if found else body or "").strip(), "list-id") or None
 
     def _once(self, name: str) -> str | None:
-        """The first body of a field that may stand once only (RFC 5322 3.6)."""
-        bodies = self._bodies.get(name, ())
+        """The body of a field that may stand once only (RFC 5322 3.6): the first that says something."""
+        return next(iter(self._contents(name)), None)
+
+    def _contents(self, name: str) -> list[str]:
+        """The bodies of a field that may stand once only: those that say something, or one that does not."""
+        bodies = self._bodies.get(name, [])
         if len(bodies) > 1:
             self._notebook.note("field-repeated", name)
-        return bodies[0] if bodies else None
+        return [body for body in bodies if body] or bodies[:1]
 
     def _guessed_hints(self, fields: Sequence[Field], hints: Sequence[str]) -> Sequence[str]:
         """Charsets for 8-bit octets in this header; the fields are looked at together, since each is short."""
@@ -146,7 +149,7 @@ class Header:
     def _by_mail_parser(self) -> "mailparser.MailParser | None":
         lines = []
         for name, place in (*_ADDRESS_FIELDS.items(), ("date", "date")):
-            body = next(iter(self._bodies.get(name, ())), "")
+            body = next(filter(None, self._bodies.get(name, ())), "")
             if self._suits_mail_parser(body):
                 lines.append(f"{place}: {body}\n".replace("\t", " "))
         try:
@@ -164,6 +167,23 @@ class Header:
             and all(label.lower() in ("utf-8", "us-ascii") for label in _LABEL.findall(body))
         )
 
+    def _lenient_addresses(self, name: str, body: str, limit: int) -> list[Address]:
+        if not body:
+            return []
+        single = name not in _DESTINATIONS
+        found = address.parse(body, limit, self._hints, single)
+        if "=?" in body and not any("@" in each.address for each in found.addresses):
+            found = address.parse_encoded(body, limit, self._hints, single) or found
+        for reason in found.broken_words:
+            self._notebook.note("encoded-word-broken", name, reason)
+        if found.wrong:
+            self._notebook.note("address-guessed", name, "; ".join(dict.fromkeys(found.wrong)))
+        if not found.complete:
+            self._notebook.note("addresses-left-out", name)
+        if not found.addresses and found.wrong:
+            self._notebook.note("address-missing", name)
+        return found.addresses
+
     def _strict_addresses(self, name: str, body: str) -> list[Address] | None:
         """What mail-parser found, or None where it may not be all: it leaves out groups and names that equal their
         address, takes comments for names, and reports what it could not recover."""
@@ -172,8 +192,10 @@ class Header:
         field = _ADDRESS_FIELDS[name]
         found: list[tuple[str, str]] = getattr(self._mail, field.replace("-", "_"))
         unclear = any(defect["header"] == field for defect in self._mail.address_header_defects)
-        if unclear or not found or any("=?" in text or not text.isprintable() for text, _ in found):
+        if unclear or not found or any("=?" in text + mailbox or not text.isprintable() for text, mailbox in found):
             return None
+        if any("@" in text for text, _ in found):
+            return None  # a name, or a mailbox behind a forgotten comma
         if any(not text and ("=?" in body or body.count(mailbox) > 1) for text, mailbox in found):
             return None
         return [Address(" ".join(text.split()), mailbox) for text, mailbox in found]

@@ -10,7 +10,11 @@ from .charset import storable
 from .decoding import decode, is_utf8
 from .encoded_word import decode_words
 
-_PARAMETER = re.compile(rb";\s*([^\s=;\"]+)\s*=\s*(?:\"([^\"\\]*(?:\\.[^\"\\]*)*)(?:\"|\\?\Z)|([^;]*))", re.DOTALL)
+# A quote inside of a value ends it only where no other comes before the next semicolon, or another parameter follows.
+_INNER_QUOTE = rb"\"(?=[^\";]*\")(?!\s{0,9}[\w*-]{1,40}\s{0,9}=)"
+_PARAMETER = re.compile(
+    rb";\s*([^\s=;\"]+)\s*=\s*(?:\"([^\"\\]*(?:(?:\\.|%s)[^\"\\]*)*)(?:\"|\\?\Z)|([^;]*))" % _INNER_QUOTE, re.DOTALL
+)
 _QUOTED_PAIR = re.compile(rb"\\([\"\\])")
 _SECTION = re.compile(rb"(.+?)(?:\*(\d{1,3}))?(\*)?\Z", re.DOTALL)  # RFC 2231 3 and 4
 _COMMENT = re.compile(rb"\([^()]*\)")
