@@ -76,7 +76,7 @@ def read(octets: bytes, files: int) -> Contents:
     """What is in a TNEF stream, and of its attachments `files` at most. Raises Broken where it is no such stream."""
     if not octets.startswith(SIGNATURE):
         raise Broken("no TNEF signature")
-    contents, codepage = Contents(), "cp1252"
+    contents, codepage = Contents(complete=len(octets) >= 6), "cp1252"
     view, position = memoryview(octets), 6
     for _ in range(_ATTRIBUTES):
         if position >= len(octets):

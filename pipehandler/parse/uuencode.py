@@ -49,6 +49,8 @@ def _read(text: bytes, position: int) -> tuple[bytes, int, bool] | None:
         if line.rstrip() == b"end" and (pieces or position > start):
             return b"".join(pieces), end, True
         piece = _decoded(line, whole=position == start and end < len(text))
+        if piece and end == len(text) and match and match.end(1) == end:  # the line may be cut
+            piece = piece[: (len(line) - 1) * 3 // 4]
         if piece is None:
             break
         pieces.append(piece)
