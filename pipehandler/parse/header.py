@@ -86,9 +86,9 @@ class Header:
         if found is None:
             self._notebook.note("date-invalid", "date", body)
             return None, None
-        if self._mail is None or self._mail.date is None or self._mail.date_header_defects:
-            self._notebook.note("date-guessed", "date", body)
         instant, offset = found
+        if self._mail is None or self._mail.date_header_defects or self._mail.date != instant:
+            self._notebook.note("date-guessed", "date", body)
         if offset is None:
             return instant, None
         if abs(offset) >= _DAY:  # RFC 5322 3.3 allows it; no place on earth has it, and datetime cannot hold it

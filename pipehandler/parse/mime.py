@@ -19,6 +19,7 @@ _ENCODED = frozenset({"base64", "quoted-printable"})
 _TOLERATED = 20  # lines of one header that are no fields
 _BLANKS = re.compile(rb"[ \t]+(?:\r?\n)?")
 _CONTENT_FIELD = re.compile(rb"Content-[A-Za-z-]{1,60}[ \t]*:", re.IGNORECASE)
+_BASE64_LINE = re.compile(rb"[A-Za-z0-9+/=]+\r?(?:\n|\Z)")
 _EMPTY_LINE = re.compile(rb"\n\r?\n")
 _DELIMITER = re.compile(rb"\n--([^\n]{1,10000})")  # RFC 2046 5.1.1 allows 70 characters
 _NOT_BLANK = re.compile(rb"\S")
@@ -232,17 +233,27 @@ class _Scanner:
             fields[-1].body += b" " + self.raw[position : min(end, position + self.limits.field_size)].rstrip()
             return end
         # In the header of the message Postfix ends it here, with an empty line. In a part nothing does.
-        return self._next_content_field(position) if fields and number else None
+        return self._beyond_junk(position, fields) if fields and number else None
 
-    def _next_content_field(self, position: int) -> int | None:
-        """Where the next Content- field of this header begins, some lines further on; None if there is none."""
+    def _beyond_junk(self, position: int, fields: list[Field]) -> int | None:
+        """Where the header of a part goes on, some lines further on: at the next Content- field; or at the empty line, where the
+        body cannot begin with the text before it."""
+        is_data = not _BASE64_LINE.match(self.raw, position) and self._holds_data(fields)
         for _ in range(_TOLERATED):
             position = self._next_line(position)
             if _CONTENT_FIELD.match(self.raw, position):
                 return position
-            if self.raw.startswith((b"\n", b"\r\n", b"--"), position):
+            if self.raw.startswith((b"\n", b"\r\n"), position):
+                return position if is_data else None
+            if self.raw.startswith(b"--", position):
                 break
         return None
+
+    def _holds_data(self, fields: list[Field]) -> bool:
+        named = {field.name.lower(): field.body.strip().lower() for field in fields}
+        return named.get("content-transfer-encoding") == b"base64" or not named.get("content-type", b"text").startswith(
+            (b"text", b"multipart")
+        )
 
     def _is_above_bom(self, fields: list[Field], position: int) -> bool:
         """Whether a header is only what mail hosts wrote above one that begins with a byte order mark. To Postfix that line

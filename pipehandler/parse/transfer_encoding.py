@@ -16,6 +16,7 @@ _FOOTER = 65_536  # octets at the end of base64 in which a footer is looked for
 _BLOCKS = 100  # of base64, each with padding of its own
 _BAD_ESCAPE = re.compile(rb"=(?![0-9A-Fa-f]{2}|\n|\r\n|\Z)")
 _BLANKS_AT_END = (b" \n", b"\t\n", b" \r\n", b"\t\r\n")
+_UNDERLINE = re.compile(rb"^((?:==)+)=(?=\r?$)", re.MULTILINE)  # a line of nothing else, which no soft line break ends
 _LONE_CR = re.compile(rb"=\r(?!\n)")
 _UU_BEGIN = re.compile(rb"^begin [^\n]*\n", re.MULTILINE)
 _UU_LINE = re.compile(rb"[^\r\n]+")
@@ -144,7 +145,7 @@ def _quoted_printable(raw: bytes, start: int, end: int, note: Note) -> bytes:
     if bad is not None:
         note("quoted-printable-broken", bytes(octets[bad.start() : bad.start() + 8]).decode("ascii", "replace"))
         # RFC 2045 6.7, note 2: "=" and the character behind it are kept. binascii drops one of two.
-        octets = bytes(octets).replace(b"==", b"=3D=3D")
+        octets = _UNDERLINE.sub(rb"\1=3D", bytes(octets)).replace(b"==", b"=3D=3D")
     return binascii.a2b_qp(octets)
 
 

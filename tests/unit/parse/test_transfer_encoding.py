@@ -72,7 +72,9 @@ def test_quoted_printable() -> None:
         (b"token=3DYWJjZA==\nnext", b"token=YWJjZA==\nnext", ["quoted-printable-broken"]),
         (b"======\na=3D=3Db: a==b", b"======\na==b: a==b", ["quoted-printable-broken"]),
         (b"===3D==3D", b"===" + b"==3D", ["quoted-printable-broken"]),
-        (b"===\nb", b"==b", ["quoted-printable-broken"]),
+        (b"x===\nb", b"x==b", ["quoted-printable-broken"]),
+        (b"Title\n=====\r\nb", b"Title\n=====\r\nb", ["quoted-printable-broken"]),
+        (b"=3D=3D=\nb", b"==b", []),
         (b"a \t\nb=20\r\nc \r\nd ", b"a\nb \r\nc\r\nd", []),
     ],
 )
