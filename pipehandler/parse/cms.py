@@ -4,8 +4,6 @@ Only the way to the content is read, in one pass; no signature is verified. Libr
 in quadratic time where an octet string is in many pieces, as S/MIME writers make it.
 """
 
-from collections.abc import Iterator
-
 SIGNED_DATA = bytes.fromhex("2a864886f70d010702")  # RFC 5652 5.1
 _SEQUENCE, _OID, _OCTETS, _PIECES, _EXPLICIT = 0x30, 0x06, 0x04, 0x24, 0xA0
 _DEPTH = 10  # of pieces in pieces; writers make one level
@@ -30,7 +28,7 @@ def signed_content(octets: bytes) -> bytes | None:
     encapsulated.skip()  # eContentType
     if encapsulated.at_end():
         return None  # a detached signature
-    return b"".join(encapsulated.enter(_EXPLICIT).pieces())
+    return encapsulated.enter(_EXPLICIT).octet_string()
 
 
 class _Reader:
@@ -69,26 +67,28 @@ class _Reader:
             self.position = inner
         self.position = self.position + 2 if end is None else end
 
-    def pieces(self) -> Iterator[memoryview]:
-        """The octet string that comes next, in its pieces (X.690 8.7.3)."""
-        view, open_ends = memoryview(self.octets), list[int | None]()
+    def octet_string(self) -> bytes:
+        """The octet string that comes next, its pieces joined (X.690 8.7.3); after a cut as much of it as is there."""
+        octets, view, content = self.octets, memoryview(self.octets), bytearray()
+        ends: list[int | None] = []  # of the pieces around this place; None for one that ends with two zero octets
         while self.position < self.end:
-            if open_ends and open_ends[-1] is None and self.octets.startswith(b"\0\0", self.position):
+            if octets[self.position] == 0 and ends and ends[-1] is None and octets.startswith(b"\0\0", self.position):
                 self.position += 2
-                open_ends.pop()
+                ends.pop()
             else:
                 tag, end = self._header()
-                if tag == _PIECES and len(open_ends) < _DEPTH:
-                    open_ends.append(end)
-                elif tag == _OCTETS and end is not None:
-                    yield view[self.position : min(end, self.end)]
+                if tag == _OCTETS and end is not None:
+                    content += view[self.position : min(end, self.end)]
                     self.position = end
+                elif tag == _PIECES and len(ends) < _DEPTH:
+                    ends.append(end)
                 else:
                     raise Broken(f"tag {tag:#x} in an octet string")
-            while open_ends and open_ends[-1] is not None and self.position >= open_ends[-1]:
-                open_ends.pop()
-            if not open_ends:
-                return
+            while ends and ends[-1] is not None and self.position >= ends[-1]:
+                ends.pop()
+            if not ends:
+                break
+        return bytes(content)
 
     def _header(self) -> tuple[int, int | None]:
         """The tag of the next value and where it ends, None for an indefinite length; then the position is behind them."""
@@ -97,6 +97,9 @@ class _Reader:
             raise Broken("it ends too early")
         tag, length = octets[position], octets[position + 1]
         position += 2
+        if length < 0x80 and tag == _OCTETS:  # the case of which a hostile message has millions
+            self.position = position
+            return tag, position + length
         if tag & 0x1F == 0x1F:
             raise Broken(f"tag {tag:#x}")
         if length == 0x80:

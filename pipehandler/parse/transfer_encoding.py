@@ -8,15 +8,17 @@ from contextlib import suppress
 Note = Callable[[str, str], None]  # a code of defect.DEFECTS, and its detail
 
 _NOT_BASE64 = bytes(set(range(256)) - set(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="))
-_BASE64_TAIL = re.compile(rb"\s*(?:[A-Za-z0-9+/]+|[^\s=]*=+)?\s*")  # a last line that was cut, or has strange octets
+_BASE64_END = re.compile(rb"(?:[A-Za-z0-9+/]+|[^\s=]*=+)?")  # a last line that was cut, or has strange octets
 _BASE64_LINE = re.compile(rb"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{4}|[A-Za-z0-9+/]{3}=|[A-Za-z0-9+/]{2}==)")
-_LINE = re.compile(rb"[ \t]*([^\n]*?)[ \t\r]*(?:\n|\Z)")
 _USUAL_WIDTH = 56  # of a line of base64: a shorter one is the last
+_LINE_LENGTH = 1_000  # of the first line, if it is one
 _FOOTER = 65_536  # octets at the end of base64 in which a footer is looked for
 _BLOCKS = 100  # of base64, each with padding of its own
 _BAD_ESCAPE = re.compile(rb"=(?![0-9A-Fa-f]{2}|\n|\r\n|\Z)")
 _BLANKS_AT_END = (b" \n", b"\t\n", b" \r\n", b"\t\r\n")
-_UNDERLINE = re.compile(rb"^((?:==)+)=(?=\r?$)", re.MULTILINE)  # a line of nothing else, which no soft line break ends
+_UNDERLINE = re.compile(
+    rb"^((?:==){2,})=(?=\r?$)", re.MULTILINE
+)  # a line of nothing else, which no soft line break ends
 _LONE_CR = re.compile(rb"=\r(?!\n)")
 _UU_BEGIN = re.compile(rb"^begin [^\n]*\n", re.MULTILINE)
 _UU_LINE = re.compile(rb"[^\r\n]+")
@@ -97,21 +99,21 @@ def _footer(raw: bytes, start: int, end: int) -> int:
 
     It begins behind the last full line. Only an encoder's last line is shorter than its others, or ends with padding.
     """
-    first = _LINE.match(raw, start, end)
-    if first is None or not _BASE64_LINE.fullmatch(first[1]):
+    first = raw[start : min(end, start + _LINE_LENGTH)].partition(b"\n")[0].strip()
+    if not _BASE64_LINE.fullmatch(first):
         return end
-    width, stop, after, full = len(first[1]), end, False, 0
-    for line in _LINE.finditer(raw, max(start, raw.rfind(b"\n", start, max(start, end - _FOOTER)) + 1), end):
-        octets = line[1]
+    width, stop, after, full = len(first), end, False, 0
+    at = max(start, raw.rfind(b"\n", start, max(start, end - _FOOTER)) + 1)
+    for line in raw[at:end].split(b"\n"):
+        octets = line.strip()
         if _BASE64_LINE.fullmatch(octets) and (len(octets) >= width or octets.endswith(b"=")):
             full, after, stop = full + 1, False, end
         elif after or not octets or (full == 1 and width < _USUAL_WIDTH) or not _BASE64_LINE.fullmatch(octets):
-            stop = min(
-                stop, line.start()
-            )  # unless a full line follows: then these are strange octets within the base64
+            stop = min(stop, at)  # unless a full line follows: then these are strange octets within the base64
         else:
             after = True
-    return end if _BASE64_TAIL.fullmatch(raw, stop, end) else stop
+        at += len(line) + 1
+    return end if _BASE64_END.fullmatch(raw[stop:end].strip()) else stop
 
 
 def _blanks(octets: bytes, start: int, end: int) -> int:
@@ -145,7 +147,7 @@ def _quoted_printable(raw: bytes, start: int, end: int, note: Note) -> bytes:
     if bad is not None:
         note("quoted-printable-broken", bytes(octets[bad.start() : bad.start() + 8]).decode("ascii", "replace"))
         # RFC 2045 6.7, note 2: "=" and the character behind it are kept. binascii drops one of two.
-        octets = _UNDERLINE.sub(rb"\1=3D", bytes(octets)).replace(b"==", b"=3D=3D")
+        octets = _by_chunks(bytes(octets), _with_pairs_escaped)
     return binascii.a2b_qp(octets)
 
 
@@ -156,6 +158,10 @@ def _without_trailing_blanks(octets: bytes) -> bytes:
 
 def _stripped(line: bytes) -> bytes:
     return line[:-1].rstrip(b" \t") + b"\r" if line.endswith(b"\r") else line.rstrip(b" \t")
+
+
+def _with_pairs_escaped(octets: bytes) -> bytes:
+    return _UNDERLINE.sub(rb"\1=3D", octets).replace(b"==", b"=3D=3D")
 
 
 def _with_lone_cr_escaped(octets: bytes) -> bytes:

@@ -110,11 +110,19 @@ def cost(raw: bytes) -> tuple[float, float]:
     return float(seconds), int(kilobytes) / 1_000
 
 
-def nested(count: int, lines: bytes) -> bytes:
+def nested(count: int, lines: bytes, kind: bytes = b"mixed") -> bytes:
     """`count` multiparts in one another, and `lines` in the innermost."""
-    levels = (b"Content-Type: multipart/mixed; boundary=b%d\n\n--b%d\n" % (number, number) for number in range(count))
+    levels = (b"Content-Type: multipart/%b; boundary=b%d\n\n--b%d\n" % (kind, n, n) for n in range(count))
     return HEADER + b"".join(levels) + b"Content-Type: text/plain\n\n" + lines
 
+
+def flowed(lines: bytes) -> bytes:
+    """A message in format=flowed."""
+    return HEADER + b"Content-Type: text/plain; format=flowed\n\n" + lines
+
+
+# The beginning of an opaque signature whose content is one piece as long as the message.
+SIGNED = bytes.fromhex("308006092a864886f70d010702a08030800201013100308006092a864886f70d010701a08004847f000000")
 
 HOSTILE: dict[str, Callable[[], bytes]] = {
     "unterminated encoded-words": lambda: b"Subject: " + b"=?utf-8?q?a" * 9_000 + b"\n\n",
@@ -150,6 +158,68 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
     ),
     "8-bit rubbish": lambda: HEADER + b"\n" + bytes(range(128, 256)) * 78_000,
     "1,000 charsets to guess": lambda: MIXED + b"--b\nContent-Type: text/html; name=\xfc\n\n\xe4\xf6\xfc\n" * 1_000,
+    "flowed lines": lambda: flowed(b"a \n" * 3_300_000),
+    "flowed quotes": lambda: flowed(b"> \n" * 3_300_000),
+    "flowed quote marks": lambda: flowed(b">" * 10_000_000),
+    "base64 blocks": lambda: HEADER + b"Content-Transfer-Encoding: base64\n\n" + b"QQ==\n" * 2_000_000,
+    "base64 and blanks": lambda: HEADER + b"Content-Transfer-Encoding: base64\n\nQUJD\n" + b" \n" * 5_000_000 + b"*",
+    "quoted-printable pairs": lambda: (
+        HEADER + b"Content-Transfer-Encoding: quoted-printable\n\n" + b"===\n" * 2_500_000
+    ),
+    "quoted-printable blanks": lambda: HEADER + b"Content-Transfer-Encoding: quoted-printable\n\n" + b" \n" * 5_000_000,
+    "quoted-printable blanks in a row": lambda: (
+        HEADER + b"Content-Transfer-Encoding: quoted-printable\n\n" + b" " * 5_000_000 + b"x\t \n"
+    ),
+    "uuencoded file": lambda: HEADER + b"\nbegin 644 x\n" + b"M" * 61 + b"\n" + (b"M" * 61 + b"\n") * 160_000,
+    "uuencoded short lines": lambda: HEADER + b"\nbegin 644 x\n" + b"!  \n" * 2_500_000,
+    "uuencoded files": lambda: HEADER + b"\n" + b"begin 644 x\n#0V%T\n`\nend\n" * 350_000,
+    "beginnings of uuencoded files": lambda: HEADER + b"\n" + b"begin 644 x\n" * 800_000,
+    "texts beside HTML": lambda: (
+        MIXED
+        + b"--b\nContent-Type: text/html\n\n<p>\n"
+        + (b"--b\nContent-Type: text/plain\n\n" + b"<&>" * 3_300 + b"\n") * 990
+    ),
+    "nested alternatives": lambda: (
+        nested(95, b"x\n" * 1_000_000, b"alternative")
+        + b"\n"
+        + b"\n".join(b"--b%d\nContent-Type: text/html\n\n<p>\n" % number for number in reversed(range(95)))
+    ),
+    "repeated Content-Type": lambda: (
+        MIXED + (b"--b\n" + b"Content-Type: multipart/mixed; boundary=x\n" * 200 + b"\n" + b"x\n" * 800) * 1_000
+    ),
+    "junk in the headers of parts": lambda: (
+        MIXED + (b"--b\nContent-Type: text/plain\n" + b"junk\n" * 2_000 + b"\n") * 1_000
+    ),
+    "signed messages": lambda: (
+        MIXED + (b"--b\nContent-Type: application/pkcs7-mime\n\n" + SIGNED + b"a" * 9_000 + b"\n") * 1_000
+    ),
+    "signed messages in one another": lambda: (
+        HEADER + (b"Content-Type: application/pkcs7-mime\n\n" + SIGNED) * 20 + b"x" * 10_000_000
+    ),
+    "a signed message in pieces": lambda: (
+        HEADER + b"Content-Type: application/pkcs7-mime\n\n" + SIGNED[:-6] + b"\x24\x80" + b"\x04\x01a" * 3_300_000
+    ),
+    "encoded multiparts": lambda: (
+        MIXED
+        + (
+            b"--b\nContent-Type: multipart/mixed; boundary=c\nContent-Transfer-Encoding: base64\n\n"
+            + base64.encodebytes(b"--c\n\nx\n" * 900)
+        )
+        * 1_000
+    ),
+    "winmail.dat of attributes": lambda: (
+        HEADER + b"Content-Type: application/ms-tnef\n\n\x78\x9f\x3e\x22\1\0" + b"\2\2\x90\6\0\0\0\0\0\0\0" * 900_000
+    ),
+    "many winmail.dat": lambda: (
+        MIXED
+        + (
+            b"--b\nContent-Type: application/ms-tnef\n\n\x78\x9f\x3e\x22\1\0"
+            + b"\2\2\x90\6\0\0\0\0\0\0\0" * 900
+            + b"\n"
+        )
+        * 1_000
+    ),
+    "100 destinations": lambda: (b"To: " + b"a@b," * 24_000 + b"\n") * 100,
     "boundary collisions": lambda: MIXED + b"--b\nContent-Type: multipart/mixed; boundary=b\n\n" * 200_000,
 }
 
