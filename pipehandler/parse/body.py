@@ -8,6 +8,7 @@ Differences from RFC 8621, each for readers who have these two bodies and a list
 - Blank parts say nothing, and an AMP version is not shown.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from .part import Part
 SEPARATOR = "\n"  # between the parts of one body
 _BODY_TYPES = frozenset({"text/plain", "text/html"})
 _SAVED_TEXT = frozenset({"text/calendar", "text/x-vcalendar", "text/vcard", "text/x-vcard", "text/directory"})
-_INVISIBLE = "\u200b\u200c\u200d\u2060\ufeff\u00ad"
+_VISIBLE = re.compile("[^\\s\\u00ad\\u200b-\\u200d\\u2060\\ufeff]")
 
 
 class Place(NamedTuple):
@@ -70,7 +71,7 @@ def is_other_version(part: Part, place: Place) -> bool:
 
 def is_blank(text: str) -> bool:
     """Whether nothing of a text is to be seen."""
-    return not text.strip() or not text.translate(dict.fromkeys(map(ord, _INVISIBLE))).strip()
+    return _VISIBLE.search(text) is None
 
 
 def join(root: Part, found: Mapping[str, Text]) -> tuple[str | None, str | None]:

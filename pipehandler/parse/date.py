@@ -11,6 +11,12 @@ from typing import NamedTuple
 _YEARS = range(1900, 2100)  # what a date may plausibly be
 _SIZE = 200  # characters of the field that are looked at
 _COMMENT = re.compile(r"\([^()]*\)")
+# RFC 5322 3.3 and, for the year and the zone, 4.3.
+_EXACT = re.compile(
+    r"\s*(?:([A-Z]{3})\s*,\s*)?(\d{1,2})\s+([A-Z]{3})\s+(\d{2,4})\s+(\d{2})\s*:\s*(\d{2})(?:\s*:\s*(\d{2}))?"
+    r"\s+(?:([+-])(\d{2})([0-5]\d)|(UT|GMT|[ECMP][SD]T|[A-IK-Z]))\s*"
+)
+_WEEKDAYS = ("MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN")
 _TIME = re.compile(
     r"(?<![\d:.])(\d{1,2})(?::(\d{2})(?::(\d{2})(?:[.,]\d{1,9})?)?|\.(\d{2})\.(\d{2}))(?![\d:])"
     r"(?:\s*([AP])\.?M\b\.?)?"
@@ -27,6 +33,7 @@ _MONTHS = (
     "JANUARY", "FEBRUARY", "MARCH", "APRIL", "MAY", "JUNE", "JULY", "AUGUST", "SEPTEMBER", "OCTOBER", "NOVEMBER",
     "DECEMBER",
 )  # fmt: skip
+_SHORT_MONTHS = {name[:3]: number for number, name in enumerate(_MONTHS, 1)}
 # RFC 5322 4.3 names the zones of the United States. The others have one meaning only. Any other word says nothing.
 _ZONES = {
     "Z": 0, "UT": 0, "UTC": 0, "GMT": 0, "EST": -300, "EDT": -240, "CST": -360, "CDT": -300, "MST": -420, "MDT": -360,
@@ -37,25 +44,47 @@ _ZONES = {
 
 
 class Date(NamedTuple):
-    """An instant in UTC, and the zone that the sender named in minutes east of UTC (-5999 to 5999); None if none."""
+    """An instant in UTC, and the zone that the sender named in minutes east of UTC (-5999 to 5999), None if none. `exact`: it
+    is as RFC 5322 wants it, the day of the week included."""
 
     instant: datetime
     offset: int | None
+    exact: bool = False
 
 
 def read(body: str) -> Date | None:
     """The date that `body` names; None where it names none, or none without doubt. Never raises."""
-    text = _COMMENT.sub(" ", _COMMENT.sub(" ", body[:_SIZE])).upper()
+    text = body[:_SIZE].upper()
+    if "(" in text:
+        text = _COMMENT.sub(" ", _COMMENT.sub(" ", text))
+    found = _EXACT.fullmatch(text)
+    if found is not None and (month := _SHORT_MONTHS.get(found[3])):
+        weekday, day, _, year, hour, minute, second, sign, hours, minutes, zone = found.groups()
+        if sign:
+            offset: int | None = int(hours) * 60 + int(minutes)
+            offset = -(offset or 0) or None if sign == "-" else offset  # "-0000": the zone is unknown (RFC 5322 3.3)
+        else:
+            offset = _ZONES.get(zone)
+        date = _date((_year(year), month, int(day)), (int(hour), int(minute), int(second or 0)), offset)
+        if date is None:
+            return None
+        local = date.instant + timedelta(minutes=offset or 0, seconds=-1 if second == "60" else 0)
+        return date._replace(exact=not weekday or _WEEKDAYS[local.weekday()] == weekday)
     text = _BASIC.sub(r"\1-\2-\3T\4:\5:\g<6>", text)
     found = _TIME.search(text)
     if found is None:
         return None
     # The zone stands behind the time; the date stands before it, or around it (asctime).
     offset, end = _offset(text, found.end())
-    clock, day = _clock(found), _day(f"{text[: found.start()]} {text[end:]}")
-    if clock is None or day is None or day[0] not in _YEARS:
-        return None
+    clock, moment = _clock(found), _day(f"{text[: found.start()]} {text[end:]}")
+    return _date(moment, clock, offset) if clock and moment else None
+
+
+def _date(day: tuple[int, int, int], clock: tuple[int, int, int], offset: int | None) -> Date | None:
+    """The date of these numbers; None if there is no such day or time. The second may be 60 (RFC 5322 3.3)."""
     hour, minute, second = clock
+    if day[0] not in _YEARS or second > 60:
+        return None
     try:
         local = datetime(*day, hour, minute, tzinfo=UTC)
     except ValueError:
@@ -64,15 +93,17 @@ def read(body: str) -> Date | None:
 
 
 def _clock(found: re.Match[str]) -> tuple[int, int, int] | None:
-    """Hour, minute and second; the second may be 60 (RFC 5322 3.3)."""
+    """Hour, minute and second; None where the halves of the day contradict."""
     hour, minute = int(found[1]), int(found[2] or found[4])
     second = int(found[3] or found[5] or 0)
     half = found[6]
     if half == "P" and hour < 12:
         hour += 12
     elif half == "A" and hour >= 12:
-        hour = 0 if hour == 12 else 24  # 18:30 AM says two things
-    return (hour, minute, second) if hour < 24 and minute < 60 and second <= 60 else None
+        if hour > 12:
+            return None  # 18:30 AM says two things
+        hour = 0
+    return hour, minute, second
 
 
 def _offset(text: str, position: int) -> tuple[int | None, int]:

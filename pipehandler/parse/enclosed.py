@@ -10,18 +10,11 @@ _NESTING = 4  # signatures in one another; RFC 2634 1.1 knows three
 _ENCODED = frozenset({"base64", "quoted-printable"})
 
 
-def is_signed(part: Part) -> bool:
-    """Whether a part may be an opaque signature: by its type or, where a gateway changed that, by its name."""
-    if part.content_type in _SIGNED:
-        return True
-    name = part.parameters.octets("name") or b""
-    return part.content_type == "application/octet-stream" and name.lower().rstrip(b'" \t').endswith(b".p7m")
-
-
 def open_all(root: Part, limits: Limits, notebook: Notebook) -> None:
     """Set `inside` of each part that encloses an entity. All of them together may hold twice the octets of the message."""
-    budget, count = 2 * len(root.raw), sum(1 for _ in root.leaves())
-    waiting = [(part, 0) for part in root.leaves() if _may_enclose(part)]
+    leaves = list(root.leaves())
+    waiting = [(part, 0) for part in leaves if _may_enclose(part)]
+    budget, count = 2 * len(root.raw), len(leaves)
     while waiting:
         part, nesting = waiting.pop()
         if nesting >= _NESTING or part.depth >= limits.depth or part.end - part.start > budget:
@@ -39,9 +32,12 @@ def open_all(root: Part, limits: Limits, notebook: Notebook) -> None:
 
 
 def _may_enclose(part: Part) -> bool:
-    return not part.skipped and (
-        is_signed(part) or (part.content_type.startswith("multipart/") and part.transfer_encoding in _ENCODED)
-    )
+    kind = part.content_type
+    if kind.startswith("multipart/"):
+        return not part.skipped and part.transfer_encoding in _ENCODED
+    if kind == "application/octet-stream":  # what a gateway may have made of the type
+        return (part.parameters.token("name") or "").lower().endswith(".p7m")
+    return kind in _SIGNED
 
 
 def _decoded(part: Part) -> bytes:
@@ -50,7 +46,7 @@ def _decoded(part: Part) -> bytes:
 
 def _entity(part: Part, content: bytes, notebook: Notebook) -> bytes | None:
     """What a part encloses, as a header and a body; None where it is no such part."""
-    if is_signed(part):
+    if not part.content_type.startswith("multipart/"):
         try:
             return cms.signed_content(content)
         except cms.Broken as error:

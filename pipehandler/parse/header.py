@@ -1,13 +1,13 @@
 """Field bodies and what they mean. The only module that knows mail-parser.
 
-mail-parser reads the address lists (From, Sender, Reply-To, To, Cc, Bcc) and the date, strictly by RFC 5322. It is
-given a message of its own that has no more than these fields, and of them no more than it reads without loss in
-bounded time: text, not octets (it drops octets that are not UTF-8), short, with no encoded-words but UTF-8 (it
-follows wrong labels and knows few of them). Its answer counts where it says itself that nothing was ambiguous.
+mail-parser reads the address lists (From, Sender, Reply-To, To, Cc, Bcc), strictly by RFC 5322. It is given a message of
+its own that has no more than these fields, and of them no more than it reads without loss in bounded time: text, not
+octets (it drops octets that are not UTF-8), short, with no encoded-words but UTF-8 (it follows wrong labels and knows few
+of them). Its answer counts where it says itself that nothing was ambiguous.
 
-Corrected here: groups, which it drops (address.py), and mailboxes it rejects, such as MAILER-DAEMON; dates that are
-only almost RFC 5322, and the sender's zone, which it rounds; raw 8-bit and repeated fields; encoded-words
-(encoded_word.py).
+Corrected here: groups, which it drops (address.py), and mailboxes it rejects, such as MAILER-DAEMON; raw 8-bit and
+repeated fields; encoded-words (encoded_word.py). Dates are read in date.py, for it rounds the sender's zone and knows one
+form only.
 """
 
 import re
@@ -86,8 +86,8 @@ class Header:
         if found is None:
             self._notebook.note("date-invalid", "date", body)
             return None, None
-        instant, offset = found
-        if self._mail is None or self._mail.date_header_defects or self._mail.date != instant:
+        instant, offset, exact = found
+        if not exact:
             self._notebook.note("date-guessed", "date", body)
         if offset is None:
             return instant, None
@@ -148,7 +148,7 @@ class Header:
 
     def _by_mail_parser(self) -> "mailparser.MailParser | None":
         lines = []
-        for name, place in (*_ADDRESS_FIELDS.items(), ("date", "date")):
+        for name, place in _ADDRESS_FIELDS.items():
             body = next(filter(None, self._bodies.get(name, ())), "")
             if self._suits_mail_parser(body):
                 lines.append(f"{place}: {body}\n".replace("\t", " "))

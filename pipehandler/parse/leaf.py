@@ -18,6 +18,7 @@ from .part import Part
 _CONTROLS = bytes(set(range(32)) - set(b"\t\n\r\f\x08\x1b")) + b"\x7f"
 _SAMPLE = 4_096  # octets by which text is told from binary
 _TNEF = frozenset({"application/ms-tnef", "application/vnd.ms-tnef"})
+_NONE = parse(b"")
 _TNEF_NESTING = 3  # attached messages in one another
 
 
@@ -37,7 +38,8 @@ class Leaves:
             part.inside is not None and part.content_type.startswith("multipart/")
         ):
             return
-        disposition = parse(part.first("content-disposition") or b"")
+        field = part.first("content-disposition")
+        disposition = parse(field) if field else _NONE
         if not disposition.complete:
             self._notebook.note("parameters-left-out", part.number, "Content-Disposition")
         file_name = self._file_name(part, disposition)
@@ -87,7 +89,7 @@ class Leaves:
         for source, name in (
             (disposition, "filename"), (part.parameters, "name"), (disposition, "name"), (part.parameters, "filename"),
         ):  # fmt: skip
-            text, wrong = source.text(name, self._hints)
+            text, wrong = source.text(name, self._hints) if name in source.sections else (None, [])
             if text:
                 for reason in wrong:
                     self._notebook.note("file-name-guessed", part.number, reason)
@@ -105,8 +107,8 @@ class Leaves:
         if decoded.replaced:
             self._notebook.note("charset-replaced", part.number, f"{decoded.replaced} in {decoded.codec}")
         text = decoded.text.replace("\r\n", "\n")
-        if part.content_type == "text/plain" and (part.parameters.token("format") or "").lower() == "flowed":
-            text = unflow(text, (part.parameters.token("delsp") or "").lower() == "yes")
+        if part.content_type == "text/plain" and part.parameters.word("format") == "flowed":
+            text = unflow(text, part.parameters.word("delsp") == "yes")
         if not body.is_blank(text):
             self._texts[part.number] = Text(self._storable(text, part), html)
 

@@ -46,8 +46,14 @@ class Parameters:
 
     def token(self, name: str) -> str | None:
         """The parameter as one ASCII word, such as a charset; None if absent or empty."""
+        if name not in self.sections:
+            return None
         words = _COMMENT.sub(b" ", self.octets(name) or b"").split()
         return words[0].strip(b"\"'").decode("ascii", "replace") or None if words else None
+
+    def word(self, name: str) -> str:
+        """The parameter as one word in lower case, such as format; "" if absent or empty."""
+        return (self.token(name) or "").lower()
 
     def text(self, name: str, hints: Sequence[str] = ()) -> tuple[str | None, list[str]]:
         """The parameter for people, such as a file name, and what was wrong with it; None if absent or empty.

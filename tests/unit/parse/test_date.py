@@ -65,7 +65,30 @@ def test_read(body: str, instant: str, offset: int | None) -> None:
     """A clear instant is read, whatever its form."""
     found = date.read(body)
     assert found is not None
-    assert found == (datetime.fromisoformat(instant + "+00:00"), offset)
+    assert found[:2] == (datetime.fromisoformat(instant + "+00:00"), offset)
+
+
+@pytest.mark.parametrize(
+    ("body", "exact"),
+    [
+        ("Thu, 26 Nov 2026 09:00:00 +0545", True),
+        ("26 Nov 2026 09:00 GMT (a comment)", True),
+        ("Thu, 26 Nov 126 09:00:00 EST", True),
+        ("Sat, 31 Dec 2016 23:59:60 -0800", True),
+        ("thu,26 nov 26 09:00 A", True),
+        ("Fri, 26 Nov 2026 09:00:00 +0545", False),
+        ("Thu, 26 Nov 2026 9:00:00 +0545", False),
+        ("Thu, 26 Nov 2026 09:00:00 CET", False),
+        ("Thu, 26 Nov 2026 09:00:00", False),
+        ("Thursday, 26 November 2026 09:00:00 +0000", False),
+        ("2026-11-26T09:00:00Z", False),
+    ],
+)
+def test_exact(body: str, exact: bool) -> None:
+    """As RFC 5322 3.3 and 4.3 want it, and on the right day of the week."""
+    found = date.read(body)
+    assert found is not None
+    assert found.exact is exact
 
 
 @pytest.mark.parametrize(
