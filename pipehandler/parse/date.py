@@ -61,8 +61,8 @@ def read(body: str) -> Date | None:
     if found is not None and (month := _SHORT_MONTHS.get(found[3])):
         weekday, day, _, year, hour, minute, second, sign, hours, minutes, zone = found.groups()
         if sign:
-            offset: int | None = int(hours) * 60 + int(minutes)
-            offset = -(offset or 0) or None if sign == "-" else offset  # "-0000": the zone is unknown (RFC 5322 3.3)
+            east = int(hours) * 60 + int(minutes)
+            offset = (-east or None) if sign == "-" else east  # "-0000": the zone is unknown (RFC 5322 3.3)
         else:
             offset = _ZONES.get(zone)
         date = _date((_year(year), month, int(day)), (int(hour), int(minute), int(second or 0)), offset)

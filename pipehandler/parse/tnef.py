@@ -121,7 +121,7 @@ def text_of_rtf(packed: bytes) -> str | None:
         return str(rtf_to_text(rtf, errors="ignore")).strip("\0 \n") or None
     except MemoryError:
         raise  # the caller's limit
-    except Exception:  # what these libraries raise is written nowhere
+    except Exception:  # noqa: BLE001 # these libraries do not say what they raise
         return None
 
 
