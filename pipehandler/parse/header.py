@@ -61,7 +61,8 @@ class Header:
         body = self._once(name)
         if body is None:
             return None
-        text, wrong = decode_words(body, self._hints)
+        # A fold is one space to a reader, whatever it was made with (RFC 5322 3.2.2).
+        text, wrong = decode_words(body.replace("\t", " "), self._hints)
         for reason in wrong:
             self._notebook.note("encoded-word-broken", name, reason)
         return self._notebook.storable(text.strip(), name)

@@ -255,6 +255,13 @@ def test_ids_and_phrases(body: str, expected: list[str]) -> None:
     assert header(references=body)[0].message_ids("references") == expected
 
 
+def test_a_fold_is_a_space() -> None:
+    """RFC 5322 3.2.2, whatever the fold was made with; header keeps what was sent."""
+    read = header(subject="one\n\ttwo =?utf-8?q?a?=\r\n\t=?utf-8?q?b?=")[0]
+    assert read.unstructured("subject") == "one two ab"
+    assert read.fields[0][1] == "one\ttwo =?utf-8?q?a?=\t=?utf-8?q?b?="
+
+
 def test_message_ids() -> None:
     """RFC 5322 3.6.4: without angle brackets and folds; without brackets in the field the word with an @."""
     read, _ = header(references="<a@x>\n\t<b @x>,<c@x> junk", in_reply_to="Your mail <d@x>", message_id="e@x", x="")

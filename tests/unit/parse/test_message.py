@@ -91,6 +91,56 @@ def test_limits_leave_the_rest() -> None:
     assert parsed.subject == "x"
 
 
+def signed(entity: bytes) -> bytes:
+    """An opaque signature around an entity, in BER with ends."""
+    octets = bytes((0x04, 0x84)) + len(entity).to_bytes(4, "big") + entity
+    return b"Content-Type: application/pkcs7-mime; name=smime.p7m\n\n" + SIGNED[:-6] + octets + b"\0\0" * 6
+
+
+def test_signatures_in_one_another_are_opened_up_to_a_limit() -> None:
+    """Four are opened, the fifth is kept as it is; what is inside is numbered below what it was in."""
+    entity = b"Content-Type: text/plain\n\ntext"
+    for _ in range(4):
+        entity = signed(entity)
+    assert message.parse(HEADER + b"X: " + b"x" * 2_000 + b"\n" + entity).text == "text"
+    parsed = message.parse(HEADER + b"X: " + b"x" * 2_000 + b"\n" + signed(entity))
+    assert parsed.text is None
+    assert [attachment.part for attachment in parsed.attachments] == ["1", "1.1", "1.1.1", "1.1.1.1", "1.1.1.1.1"]
+    assert [(defect.code, defect.where) for defect in parsed.defects] == [("container-left-out", "1.1.1.1.1")]
+
+
+def test_containers_may_hold_twice_the_message() -> None:
+    """What is beyond is not opened, so that memory is bounded by the size of the message."""
+    entity = b"Content-Type: text/plain\n\n" + b"text\n" * 20_000
+    for _ in range(3):
+        entity = signed(entity)
+    parsed = message.parse(HEADER + entity)
+    assert parsed.text is None
+    assert ("container-left-out", "1.1.1") in [(defect.code, defect.where) for defect in parsed.defects]
+
+
+def test_what_is_opened_counts_as_parts() -> None:
+    """The limit on parts is one for all."""
+    inner = (
+        b"Content-Type: multipart/mixed; boundary=n\n\n" + b"--n\nContent-Type: application/x\n\nx\n" * 50 + b"--n--\n"
+    )
+    parsed = message.parse(HEADER + signed(inner), Limits(parts=20))
+    assert len(parsed.attachments) <= 20
+    assert "parts-left-out" in [defect.code for defect in parsed.defects]
+
+
+def test_ordinary_messages_load_no_reader_of_containers() -> None:
+    """Libraries for RTF and HTML are loaded where they are needed, never by a delivery of ordinary mail."""
+    program = r"""
+import sys
+from pipehandler.parse.message import parse
+parse(b"Content-Type: text/html; charset=utf-8\n\n<p>x")
+parse(b"Content-Type: application/ms-tnef\n\nx")
+assert not {"lxml", "striprtf", "compressed_rtf", "html"} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
 MEASURE = """
 import resource, sys, time
 from pipehandler.parse import message
