@@ -7,7 +7,6 @@ from .part import Part
 
 _SIGNED = frozenset({"application/pkcs7-mime", "application/x-pkcs7-mime"})  # RFC 8551 3.2
 _NESTING = 4  # signatures in one another; RFC 2634 1.1 knows three
-_ENCODED = frozenset({"base64", "quoted-printable"})
 
 
 def open_all(root: Part, limits: Limits, notebook: Notebook) -> None:
@@ -34,7 +33,7 @@ def open_all(root: Part, limits: Limits, notebook: Notebook) -> None:
 def _may_enclose(part: Part) -> bool:
     kind = part.content_type
     if kind.startswith("multipart/"):
-        return not part.skipped and part.transfer_encoding in _ENCODED
+        return not part.skipped and part.is_encoded
     if kind == "application/octet-stream":  # what a gateway may have made of the type
         return (part.parameters.token("name") or "").lower().endswith(".p7m")
     return kind in _SIGNED

@@ -45,6 +45,11 @@ class Part:
         words = (self.first("content-transfer-encoding") or b"").lower().split()
         return words[0].strip(b";\"'").decode("ascii", "replace") if words else ""
 
+    @property
+    def is_encoded(self) -> bool:
+        """Whether its body is other octets than its content: RFC 2045 6.7 and 6.8."""
+        return self.transfer_encoding in ("base64", "quoted-printable")
+
     def first(self, name: str) -> bytes | None:
         """The body of the first field called `name` (in lower case); None if there is none."""
         return next((entry.body for entry in self.fields if entry.name.lower() == name), None)
