@@ -29,6 +29,10 @@ class Place(NamedTuple):
     root: bool = False
 
 
+ALONE = Place()
+"""Where the message itself stands."""
+
+
 class Text(NamedTuple):
     """The decoded text of one part."""
 
@@ -36,7 +40,7 @@ class Text(NamedTuple):
     html: bool
 
 
-def places(part: Part, place: Place = Place()) -> Iterator[tuple[Part, Place]]:  # noqa: B008 - it cannot be changed
+def places(part: Part, place: Place = ALONE) -> Iterator[tuple[Part, Place]]:
     """Each part with content in its order, and where it stands; what came out of a part stands where that part stood."""
     if not part.divided:
         yield part, place
