@@ -36,7 +36,9 @@ class Attachment:
     """One part that a person would save: a file, an image, a calendar, an attached message, a signature.
 
     `content` is what the part holds after its transfer encoding was undone; for message/rfc822 the exact bytes
-    of the attached message. `content_type` is the media type in lower case, without parameters.
+    of the attached message. `content_type` is the media type in lower case, without parameters. `content_location` is the
+    URI by which HTML may refer to it (RFC 2557 4.2). `part` is its number as IMAP counts (RFC 3501 6.4.5); what came out of
+    a signed message, a winmail.dat or uuencoded text has a number below that of the part it was in.
     """
 
     part: str
@@ -45,14 +47,15 @@ class Attachment:
     file_name: str | None = None
     content_id: str | None = None
     disposition: str | None = None
+    content_location: str | None = None
 
 
 @dataclass(slots=True)
 class ParsedMessage:
     """The decoded view of one message. Whatever is not there is None or empty.
 
-    `date` carries the zone that the sender named (RFC 5322 3.3); it is naive-free: with the zone "-0000" (zone
-    unknown) it is in UTC and `date_offset` is None. `date_offset` is in minutes east of UTC.
+    `date` always has a zone: the one that the sender named (RFC 5322 3.3), or UTC where none was named ("-0000") or one of
+    24 hours and more. `date_offset` is the zone that was named, in minutes east of UTC from -5999 to 5999, None if none was.
     `header` has every field in order: (name, body), the body unfolded, encoded-words not decoded.
     `message_id`, `in_reply_to` and `references` are without their angle brackets.
     """

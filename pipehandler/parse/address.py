@@ -26,6 +26,9 @@ _QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
 _ROUTE = re.compile(r"(?:@[^@,:]*(?:,\s*)?)+:")  # RFC 5322 4.4
 _COMMENT = re.compile(r"\([^()]*\)")
 _WORD_IN_COMMENT = re.compile(r"[^\s<>()]+")
+_END_OF_MEMBER = re.compile(r"[<,;]")
+_ONE_ENCODED_WORD = re.compile(r"=\?[^?\s]+\?[bBqQ]\?[^?\s]*\?=")
+_NOT_IN_LOCAL_PART = re.compile(r"[\s\"(),:;<>@\[\\\]]")  # RFC 5322 3.4.1, dot-atom
 
 
 @dataclass(slots=True)
@@ -51,15 +54,25 @@ class Parsed(NamedTuple):
     complete: bool
 
 
-def parse(body: str, limit: int, hints: Sequence[str] = ()) -> Parsed:
+def parse(body: str, limit: int, hints: Sequence[str] = (), single: bool = False) -> Parsed:
     """Read an unfolded field body, and of it `limit` mailboxes at most. `hints` are charsets for encoded-words that
-    name none of use. Never raises."""
-    return _List(body, limit, hints).parse()
+    name none of use. `single`: as a rule the field has one mailbox, so that commas rather belong to its name. Never raises.
+    """
+    return _List(body, limit, hints, single).parse()
+
+
+def parse_encoded(body: str, limit: int, hints: Sequence[str] = (), single: bool = False) -> Parsed | None:
+    """Read a field body whose mailboxes are inside of encoded-words, against RFC 2047 5 (3); None if there are none."""
+    found = parse(decode_words(body, hints)[0], limit, hints, single)
+    if not any("@" in each.address for each in found.addresses):
+        return None
+    found.wrong.append("encoded as a whole")
+    return found
 
 
 class _List:
-    def __init__(self, body: str, limit: int, hints: Sequence[str]) -> None:
-        self.body, self.limit, self.hints = body, limit, hints
+    def __init__(self, body: str, limit: int, hints: Sequence[str], single: bool) -> None:
+        self.body, self.limit, self.hints, self.single = body, limit, hints, single
         self.found: list[Address] = []
         self.wrong: list[str] = []
         self.broken_words: list[str] = []
@@ -85,7 +98,10 @@ class _List:
                 space = " "
                 continue
             if kind == "angle":
-                if member.angles:  # a comma was forgotten
+                if member.angles and not member.angles[0].strip():  # Name <><a@b>
+                    self.wrong.append("empty angle brackets")
+                    member.angles.clear()
+                elif member.angles:  # a comma was forgotten
                     self.wrong.append("several angle brackets")
                     after = member.words[member.before :]
                     del member.words[member.before :]
@@ -107,10 +123,12 @@ class _List:
             elif text == "<":
                 if not body.startswith("<", position):  # else one too many
                     self.wrong.append("angle bracket without end")
-                    ends = [at for at in (body.find(",", position), body.find(";", position), len(body)) if at >= 0]
-                    member.angles.append(body[position : min(ends)])
-                    member.before = len(member.words)
-                    position = min(ends)
+                    end = _END_OF_MEMBER.search(body, position)
+                    stop = end.start() if end else len(body)
+                    if end is None or end[0] != "<":  # else the innermost bracket has the address
+                        member.angles.append(body[position:stop])
+                        member.before = len(member.words)
+                    position = stop
             elif text == ">":
                 self.wrong.append("angle bracket without begin")
             else:
@@ -142,33 +160,44 @@ class _List:
 
     def _end_member(self, member: _Member, last: bool = False) -> None:
         phrase = member.phrase()
-        if not member.angles and "@" not in phrase:
-            words = [word for comment in member.comments for word in _WORD_IN_COMMENT.findall(comment)]
-            inside = [word for word in words if "@" in word[1:-1]]
-            if inside and (self.loose or not phrase):  # Name,(<a@b>)
-                member.angles, member.comments = inside[:1], []
+        if not member.angles and ("@" not in phrase or _is_quoted(phrase)):
+            inside = _address_in_comment(member.comments)
+            if inside and (self.loose or not phrase or " " in phrase or "<" in "".join(member.comments)):
+                member.angles, member.comments = [inside], []  # Name,(<a@b>)
             elif phrase:
                 self.loose.append(phrase)
                 if not last:
                     return
-        if member.angles and len(self.loose) == 1:  # Doe, John <a@b>
-            phrase = f"{self.loose.pop()}, {phrase}".removesuffix(", ")
+        elif member.angles and (behind := "".join(member.words[member.before :])).strip():
+            words = behind.split()
+            if all("@" in word[1:-1] and '"' not in word for word in words):  # <a@b> c@d
+                self.wrong.append("comma is missing")
+                self._end_member(_Member(member.words[: member.before], member.angles, member.comments, member.before))
+                for word in words:
+                    self._add("", word)
+                return
+        if member.angles and self.loose and (self.single or len(self.loose) == 1):  # Doe, John <a@b>
+            phrase = ", ".join([*self.loose, phrase]).removesuffix(", ")
+            self.loose = []
             self.wrong.append("name with a comma")
         for word in self.loose:
             self._without_domain(word, member.comments)
         self.loose = []
         if member.angles:
             self._add(self._name(phrase or " ".join(member.comments)), _mailbox(member.angles[0]))
-        elif "@" in phrase:
+        elif "@" in phrase and not _is_quoted(phrase):
             self._bare(phrase, member.comments)
 
     def _bare(self, phrase: str, comments: list[str]) -> None:
         """An addr-spec without angle brackets, perhaps with words before it."""
-        if phrase.startswith('"') and phrase.endswith('"') and phrase.count('"') == 2:
-            self.wrong.append("quoted address")
-            phrase = phrase.strip('"')
         joined = _without_blanks(phrase)
         phrase = phrase if " " in joined else joined  # RFC 5322 4.4
+        addresses = phrase.split()
+        if len(addresses) > 1 and all("@" in word[1:-1] and '"' not in word for word in addresses):
+            self.wrong.append("comma is missing")
+            for word in addresses:
+                self._add("", word)
+            return
         before, at, after = phrase.rpartition("@")
         words = before.rstrip().rsplit(None, 1) if not before.rstrip().endswith('"') else [before]
         domain = after.lstrip().split(None, 1)
@@ -183,6 +212,10 @@ class _List:
         if phrase.endswith(":"):
             self.wrong.append("group without end")
             return
+        if _is_quoted(phrase) and "@" in phrase:  # by itself it is a name (RFC 5322 3.4), but there is nothing else
+            self.wrong.append("quoted address")
+            self._bare(phrase.strip('"'), comments)
+            return
         self.wrong.append("no @")
         if '"' in phrase or " " in phrase or "=?" in phrase:
             self._add(self._name(phrase), "")
@@ -192,8 +225,30 @@ class _List:
     def _add(self, name: str, address: str) -> None:
         if name or address:
             if "=?" in address:
-                address = decode_words(address, self.hints)[0]
+                name, address = self._decoded_local_part(name, address)
             self.found.append(Address(name, storable(address), self.group))
+
+    def _decoded_local_part(self, name: str, address: str) -> tuple[str, str]:
+        """A mailbox whose local part is one encoded-word, against RFC 2047 5 (3): it may begin with the name. The domain is
+        never taken from inside of it, and stays the last thing in the address."""
+        word, _, domain = address.rpartition("@")
+        if not domain or not _ONE_ENCODED_WORD.fullmatch(word):
+            return name, address
+        self.wrong.append("encoded local part")
+        before, _, local = decode_words(word, self.hints)[0].rpartition("<")
+        if _NOT_IN_LOCAL_PART.search(local):
+            local = '"' + local.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        return name or self._name(before.strip()), f"{local}@{domain}"
+
+
+def _is_quoted(phrase: str) -> bool:
+    """Whether this is one quoted-string."""
+    return len(phrase) > 1 and phrase[0] == phrase[-1] == '"' and phrase.count('"') == 2
+
+
+def _address_in_comment(comments: list[str]) -> str | None:
+    words = (word for comment in comments for word in _WORD_IN_COMMENT.findall(comment))
+    return next((word for word in words if "@" in word[1:-1]), None)
 
 
 def _mailbox(angle: str) -> str:

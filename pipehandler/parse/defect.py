@@ -11,7 +11,7 @@ DEFECTS: Mapping[str, str] = MappingProxyType(
     {
         # Header
         "field-malformed": "The header ends at a line that is no field and no empty line; what follows is the body.",
-        "field-repeated": "A field that may stand once stands again; the first one counts.",
+        "field-repeated": "A field that may stand once stands again; the first one counts, of To, Cc and Bcc each one.",
         "field-too-long": "A field body is longer than the limit; only its beginning was decoded.",
         "fields-left-out": "There are more header fields than the limit; the rest was not decoded.",
         "address-guessed": "An address list does not follow RFC 5322; its mailboxes were guessed.",
@@ -20,6 +20,7 @@ DEFECTS: Mapping[str, str] = MappingProxyType(
         "file-name-guessed": "A file name does not follow RFC 2231; it was decoded as well as possible.",
         "date-guessed": "The date does not follow RFC 5322; it was read leniently.",
         "date-invalid": "The date makes no sense and was left out.",
+        "date-zone-implausible": "The zone of the date is 24 hours or more away from UTC; the date is kept in UTC.",
         "encoded-word-broken": "An encoded-word (RFC 2047) could not be fully decoded.",
         "parameters-left-out": "A field has more parameters than are decoded.",
         # Text
@@ -35,11 +36,14 @@ DEFECTS: Mapping[str, str] = MappingProxyType(
         "content-type-invalid": "The Content-Type cannot be understood; text/plain was assumed (RFC 2045 5.2).",
         "depth-left-out": "Multiparts are nested deeper than the limit; the inner ones were not decoded.",
         "parts-left-out": "There are more parts than the limit; the rest was not decoded.",
+        "multipart-encoded": "A multipart is encoded as a whole, which RFC 2045 6.4 forbids; it was decoded and divided.",
+        "container-broken": "A signed message or a winmail.dat is broken; what could be read of its inside was.",
+        "container-left-out": "Signed messages or winmail.dat are nested deeper or hold more than the limit; the rest was not opened.",
         "text-is-binary": "A part that calls itself text is not text; it was kept as an attachment.",
         # Transfer encodings
-        "base64-broken": "Base64 holds characters of another alphabet, or its length is wrong.",
-        "base64-after-padding": "Base64 goes on after its end; what follows was left out.",
-        "quoted-printable-broken": "Quoted-printable holds an escape that is none; it was left as it is.",
+        "base64-broken": "Base64 holds characters of another alphabet, ends more than once, or its length is wrong.",
+        "base64-after-padding": "Something other than base64 follows the end of base64; it was left out.",
+        "quoted-printable-broken": "Quoted-printable holds an = that begins no escape; it was left as it is.",
         "uuencode-broken": "Uuencoded content is broken; what could be read was kept.",
         "transfer-encoding-unknown": "The transfer encoding is unknown; the octets were left as they are.",
         # Delivery

@@ -1,26 +1,25 @@
 """Field bodies and what they mean. The only module that knows mail-parser.
 
-mail-parser reads the address lists (From, Sender, Reply-To, To, Cc, Bcc) and the date, strictly by RFC 5322. It is
-given a message of its own that has no more than these fields, and of them no more than it reads without loss in
-bounded time: text, not octets (it drops octets that are not UTF-8), short, with no encoded-words but UTF-8 (it
-follows wrong labels and knows few of them). Its answer counts where it says itself that nothing was ambiguous.
+mail-parser reads the address lists (From, Sender, Reply-To, To, Cc, Bcc), strictly by RFC 5322. It is given a message of
+its own that has no more than these fields, and of them no more than it reads without loss in bounded time: text, not
+octets (it drops octets that are not UTF-8), short, with no encoded-words but UTF-8 (it follows wrong labels and knows few
+of them). Its answer counts where it says itself that nothing was ambiguous.
 
-Corrected here: groups, which it drops (address.py), and mailboxes it rejects, such as MAILER-DAEMON; dates that are
-only almost RFC 5322, and the sender's zone, which it rounds; raw 8-bit and repeated fields; encoded-words
-(encoded_word.py).
+Corrected here: groups, which it drops (address.py), and mailboxes it rejects, such as MAILER-DAEMON; raw 8-bit and
+repeated fields; encoded-words (encoded_word.py). Dates are read in date.py, for it rounds the sender's zone and knows one
+form only.
 """
 
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta, timezone
-from email.utils import parsedate_tz
+from datetime import datetime, timedelta, timezone
 
 import mailparser
 from mailparser.version import __version__ as MAIL_PARSER_VERSION
 
 from pipehandler.mail.parsed import Address
 
-from . import address
+from . import address, date
 from .charset import one_line
 from .decoding import decode
 from .defect import Notebook
@@ -39,16 +38,16 @@ _PLAIN_WORD = re.compile(
     re.IGNORECASE,
 )
 _MESSAGE_ID = re.compile(r"<([^<>]*)>")
-_UNIVERSAL_TIME = re.compile(r"\+0000?\b|\b(?:GMT|UTC?|Z)\b", re.IGNORECASE)
 _COMMENT = re.compile(r"\([^()]*\)")
+_DESTINATIONS = frozenset({"to", "cc", "bcc"})  # RFC 5322 4.5.3: several fields are one list
 _BEYOND_MAIL_PARSER = re.compile(r"[:;(]")  # groups and comments
 # mail-parser reads address lists in six fields, and Sender is none of them: it goes in the place of one that we
 # do not need.
 _ADDRESS_FIELDS = {
     "from": "from", "sender": "delivered-to", "reply-to": "reply-to", "to": "to", "cc": "cc", "bcc": "bcc",
 }  # fmt: skip
+_DAY = 24 * 60  # minutes
 _MAIL_PARSER_SIZE = 4_096  # characters of one field: some of its ways are quadratic
-_YEARS = range(1900, 2100)  # what a date may plausibly be: RFC 5322 3.3, and not for our grandchildren
 
 
 class Header:
@@ -64,7 +63,8 @@ class Header:
         for name, body in self.fields:
             self._bodies.setdefault(name.lower(), []).append(body)
         # The fields that mail-parser reads, as they are given to it.
-        self._given = {name: body for name, (body, *_) in self._bodies.items() if self._suits_mail_parser(name, body)}
+        firsts = {name: next(filter(None, self._bodies.get(name, ())), "") for name in _ADDRESS_FIELDS}
+        self._given = {name: body for name, body in firsts.items() if self._suits_mail_parser(body)}
         self._mail = self._by_mail_parser()
 
     def unstructured(self, name: str) -> str | None:
@@ -79,46 +79,45 @@ class Header:
 
     def addresses(self, name: str) -> list[Address]:
         """The mailboxes of an address field (RFC 5322 3.4)."""
-        body = self._once(name)
-        if not body:
-            return []
-        strict = self._strict_addresses(name, body)
-        if strict is not None:
-            return strict
-        found = address.parse(body, self._limits.addresses, self.hints)
-        for reason in found.broken_words:
-            self._notebook.note("encoded-word-broken", name, reason)
-        if found.wrong:
-            self._notebook.note("address-guessed", name, "; ".join(dict.fromkeys(found.wrong)))
-        if not found.complete:
-            self._notebook.note("addresses-left-out", name)
-        if not found.addresses and found.wrong:
-            self._notebook.note("address-missing", name)
-        return found.addresses
+        bodies = self._contents(name)
+        found: list[Address] = []
+        for body in bodies if name in _DESTINATIONS else bodies[:1]:
+            strict = self._strict_addresses(name, body) if body is bodies[0] else None
+            found += (
+                self._lenient_addresses(name, body, self._limits.addresses - len(found)) if strict is None else strict
+            )
+        return found
 
     def date(self) -> tuple[datetime | None, int | None]:
         """The date and the sender's zone in minutes east of UTC (RFC 5322 3.3); see ParsedMessage for the meaning."""
         body = self._once("date")
         if not body:
             return None, None
-        mail, lenient = self._mail, _lenient_date(body)
-        strict: datetime | None = mail.date if mail is not None else None
-        if lenient is None or lenient.year not in _YEARS:
+        found = date.read(body)
+        if found is None:
             self._notebook.note("date-invalid", "date", body)
             return None, None
-        if mail is None or strict is None or mail.date_header_defects:
+        instant, offset, exact = found
+        if not exact:
             self._notebook.note("date-guessed", "date", body)
-        value, offset = strict or lenient, lenient.utcoffset() or timedelta()
-        if not offset and not _UNIVERSAL_TIME.search(body):  # no zone, or -0000
-            return value.astimezone(UTC), None
-        return value.astimezone(timezone(offset)), int(offset.total_seconds()) // 60
+        if offset is None:
+            return instant, None
+        if abs(offset) >= _DAY:  # RFC 5322 3.3 allows it; no place on earth has it, and datetime cannot hold it
+            self._notebook.note("date-zone-implausible", "date", body)
+            return instant, offset
+        return instant.astimezone(timezone(timedelta(minutes=offset))), offset
 
     def message_ids(self, name: str) -> list[str]:
         """The message identifiers of a field (RFC 5322 3.6.4), without angle brackets and space."""
-        body = self._once(name) or ""
+        body = decode_words(self._once(name) or "", self.hints)[0]
         found = [re.sub(r"\s+", "", match[1]) for match in _MESSAGE_ID.finditer(body)]
         if not found:
-            found = [word.strip("<>,;\"'") for word in body.split() if "@" in word] or body.split()[:1]
+            words = _COMMENT.sub(" ", body).replace(",", " ").split()
+            found = [stripped for word in words if (stripped := word.strip("<>;\"'"))]
+            if name == "message-id":
+                found = [word for word in found if "@" in word][:1] or found[:1]
+            elif not all("@" in word for word in found):
+                found = []  # RFC 5322 4.5.4: a phrase
         return [self._notebook.storable(word, name) for word in found if word]
 
     def list_id(self) -> str | None:
@@ -128,11 +127,15 @@ class Header:
         return self._notebook.storable(one_line(found[-1] if found else body or "").strip(), "list-id") or None
 
     def _once(self, name: str) -> str | None:
-        """The first body of a field that may stand once only (RFC 5322 3.6)."""
-        bodies = self._bodies.get(name, ())
+        """The body of a field that may stand once only (RFC 5322 3.6): the first that says something."""
+        return next(iter(self._contents(name)), None)
+
+    def _contents(self, name: str) -> list[str]:
+        """The bodies of a field that may stand once only: those that say something, or one that does not."""
+        bodies = self._bodies.get(name, [])
         if len(bodies) > 1:
             self._notebook.note("field-repeated", name)
-        return bodies[0] if bodies else None
+        return [body for body in bodies if body] or bodies[:1]
 
     def _guessed_hints(self, fields: Sequence[Field], hints: Sequence[str]) -> Hints:
         """Charsets for 8-bit octets in this header; the fields are looked at together, since each is short."""
@@ -155,25 +158,18 @@ class Header:
         return self._notebook.storable(decoded.text.replace("\n", " ").strip(" \t\r\n"), field.name)
 
     def _by_mail_parser(self) -> "mailparser.MailParser | None":
-        """mail-parser's reading of the fields that suit it; if it fails on them, of the date alone."""
-        lines = [
-            f"{place}: {self._given[name]}\n".replace("\t", " ")
-            for name, place in (*_ADDRESS_FIELDS.items(), ("date", "date"))
-            if name in self._given
-        ]
-        for chosen in (lines, [line for line in lines if line.startswith("date: ")]):
-            try:
-                return mailparser.parse_from_string("".join(chosen) + "\n")
-            except MemoryError:
-                raise  # the caller's limit
-            except Exception as error:  # noqa: BLE001 # whatever mail-parser raises is a defect of the message
-                self._notebook.note("decoder-failed", "", f"mail-parser: {type(error).__name__}")
-        return None
+        lines = [f"{_ADDRESS_FIELDS[name]}: {body}\n".replace("\t", " ") for name, body in self._given.items()]
+        try:
+            return mailparser.parse_from_string("".join(lines) + "\n")
+        except MemoryError:
+            raise  # the caller's limit
+        except Exception as error:  # noqa: BLE001 # whatever mail-parser raises is a defect of the message
+            self._notebook.note("decoder-failed", "", f"mail-parser: {type(error).__name__}")
+            return None
 
-    def _suits_mail_parser(self, name: str, body: str) -> bool:
+    def _suits_mail_parser(self, body: str) -> bool:
         return (
-            (name in _ADDRESS_FIELDS or name == "date")
-            and 0 < len(body) <= _MAIL_PARSER_SIZE
+            0 < len(body) <= _MAIL_PARSER_SIZE
             and body.replace("\t", " ").isprintable()
             and ("=?" not in body or self._has_plain_words(body))
         )
@@ -181,6 +177,23 @@ class Header:
     def _has_plain_words(self, body: str) -> bool:
         """Whether mail-parser reads the encoded-words of `body` as we do: a broken one makes it fail on all fields."""
         return "=?" not in _PLAIN_WORD.sub("", body) and not decode_words(body, self.hints)[1]
+
+    def _lenient_addresses(self, name: str, body: str, limit: int) -> list[Address]:
+        if not body:
+            return []
+        single = name not in _DESTINATIONS
+        found = address.parse(body, limit, self.hints, single)
+        if "=?" in body and not any("@" in each.address for each in found.addresses):
+            found = address.parse_encoded(body, limit, self.hints, single) or found
+        for reason in found.broken_words:
+            self._notebook.note("encoded-word-broken", name, reason)
+        if found.wrong:
+            self._notebook.note("address-guessed", name, "; ".join(dict.fromkeys(found.wrong)))
+        if not found.complete:
+            self._notebook.note("addresses-left-out", name)
+        if not found.addresses and found.wrong:
+            self._notebook.note("address-missing", name)
+        return found.addresses
 
     def _strict_addresses(self, name: str, body: str) -> list[Address] | None:
         """What mail-parser found, or None where it may not be all: it leaves out groups and names that equal their
@@ -190,21 +203,10 @@ class Header:
         field = _ADDRESS_FIELDS[name]
         found: list[tuple[str, str]] = getattr(self._mail, field.replace("-", "_"))
         unclear = any(defect["header"] == field for defect in self._mail.address_header_defects)
-        if unclear or not found or any("=?" in text or not text.isprintable() for text, _ in found):
+        if unclear or not found or any("=?" in text + mailbox or not text.isprintable() for text, mailbox in found):
             return None
+        if any("@" in text for text, _ in found):
+            return None  # a name, or a mailbox behind a forgotten comma
         if any(not text and ("=?" in body or body.count(mailbox) > 1) for text, mailbox in found):
             return None
         return [Address(" ".join(text.split()), mailbox) for text, mailbox in found]
-
-
-def _lenient_date(body: str) -> datetime | None:
-    """What the standard library makes of a date; None where that is no date at all."""
-    try:
-        stamp = parsedate_tz(_COMMENT.sub(" ", body[:200]))
-        if stamp is None:
-            return None
-        zone = timezone(timedelta(seconds=stamp[9] or 0))
-        second = min(stamp[5], 59)  # leap seconds: RFC 5322 3.3
-        return datetime(*stamp[:5], second, tzinfo=zone)
-    except (ValueError, OverflowError, TypeError, IndexError):
-        return None

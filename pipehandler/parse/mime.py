@@ -8,20 +8,14 @@ exact octets can be kept.
 import re
 from dataclasses import dataclass
 
-from . import parameter
+from . import content_type as media
 from .defect import Notebook
+from .fields import BOM, FieldReader, next_line
 from .limits import Limits
-from .part import Field, Part
+from .part import Part
 
-_FIELD_NAME = re.compile(rb"([!-9;-~]{1,200})[ \t]*:")  # RFC 5322 2.2
-_END_OF_FIELD = re.compile(rb"\n(?![ \t])")  # what begins with a blank goes on with the field: RFC 5322 2.2.3
-_TOLERATED = 20  # lines of one header that are no fields
-_BLANKS = re.compile(rb"[ \t]+(?:\r?\n)?")
-_EMPTY_LINE = re.compile(rb"\n\r?\n")
 _DELIMITER = re.compile(rb"\n--([^\n]{1,10000})")  # RFC 2046 5.1.1 allows 70 characters
-_DELIMITER_AND_FIELD = re.compile(rb"\n--(\S[^\n]{0,200}?)[ \t]*\r?\nContent-[A-Za-z-]+:", re.IGNORECASE)
 _NOT_BLANK = re.compile(rb"\S")
-_MEDIA_TYPE = re.compile(r"[^\s/;=()<>@,:\\\"\[\]?]+/[^\s/;=()<>@,:\\\"\[\]?]+")  # RFC 2045 5.1
 
 
 @dataclass(slots=True)
@@ -33,27 +27,34 @@ class _Multipart:
     shadowed: int | None
 
 
-def scan(raw: bytes, limits: Limits, notebook: Notebook) -> Part:
-    """Divide `raw` into its parts. Never raises for content; what is wrong is written into `notebook`."""
-    return _Scanner(raw, limits, notebook).scan()
+def scan(raw: bytes, limits: Limits, notebook: Notebook, outer: Part | None = None, count: int = 0) -> Part:
+    """Divide `raw` into its parts. Never raises for content; what is wrong is written into `notebook`.
+
+    `outer` is the part that `raw` was inside of, if it is not the message itself, and `count` the number of parts that the
+    message has so far.
+    """
+    return _Scanner(raw, limits, notebook, outer, count).scan()
 
 
 class _Scanner:
     """Goes over the delimiter lines. The stack holds the open multiparts, `boundaries` leads from a delimiter to the
     innermost of them; a delimiter of an outer one ends all that is inside (RFC 2046 5.1.2)."""
 
-    def __init__(self, raw: bytes, limits: Limits, notebook: Notebook) -> None:
-        self.raw, self.limits, self.notebook = raw, limits, notebook
+    def __init__(self, raw: bytes, limits: Limits, notebook: Notebook, outer: Part | None, count: int) -> None:
+        self.raw, self.limits, self.notebook, self.outer = raw, limits, notebook, outer
+        self.fields = FieldReader(raw, limits, notebook)
         self.stack: list[_Multipart] = []
         self.boundaries: dict[bytes, int] = {}
-        self.count = 0
+        self.count = count
         self.leaf: Part | None = None  # whose body is being passed; None in a preamble or an epilogue
         self.epilogue: tuple[str, int] | None = None  # of which multipart, and where it began
 
     def scan(self) -> Part:
         # RFC 4155: a "From " line was written by an mbox, and is no part of the message.
-        position = self._next_line(0) if self.raw.startswith((b"From ", b">From ")) else 0
-        root, position = self._begin("", position, "text/plain", 0)
+        position = next_line(self.raw, 0) if self.raw.startswith((b"From ", b">From ")) else 0
+        position += len(BOM) * self.raw.startswith(BOM, position)
+        number, depth = (self.outer.number, self.outer.depth + 1) if self.outer else ("", 0)
+        root, position = self._begin(number, position, "text/plain", depth)
         while self.stack:
             found, level, closing = self._next_delimiter(position - 1)
             if found is None:
@@ -76,16 +77,13 @@ class _Scanner:
             default = "message/rfc822" if multipart.content_type == "multipart/digest" else "text/plain"
             number = f"{multipart.number}.{len(multipart.children) + 1}".lstrip(".")
             multipart.divided = True
-            child, position = self._begin(number, self._next_line(position), default, multipart.depth + 1)
+            child, position = self._begin(number, next_line(self.raw, position), default, multipart.depth + 1)
             multipart.children.append(child)
         self._end_leaf(len(self.raw))
         self._leave(0, len(self.raw))
-        root.number = root.number if root.divided else "1"
+        if not root.divided:
+            root.number = f"{root.number}.1".lstrip(".")
         return root
-
-    def _next_line(self, position: int) -> int:
-        end = self.raw.find(b"\n", position)
-        return len(self.raw) if end < 0 else end + 1
 
     def _next_delimiter(self, position: int) -> tuple[re.Match[bytes] | None, int, bool]:
         """The next line that is one, which open multipart it belongs to, and whether it closes it."""
@@ -112,30 +110,29 @@ class _Scanner:
     def _begin(self, number: str, position: int, default: str, depth: int) -> tuple[Part, int]:
         """A new part whose header begins at `position`; the place where its body begins."""
         self.count += 1
-        fields, position = self._header(position, number)
+        fields, position = self.fields.read(position, number, self._is_delimiter)
         types = [entry.body for entry in fields if entry.name.lower() == "content-type"]
         if len(types) > 1:
             self.notebook.note("field-repeated", number, "Content-Type")
-        parameters = parameter.parse(types[0] if types else b"")
-        content_type = parameters.value or default
-        if not _MEDIA_TYPE.fullmatch(content_type):
-            self.notebook.note("content-type-invalid", number, content_type)
-            content_type = "text/plain"
+        content_type, parameters, wrong = media.read(types, default, self.raw, position, not self.stack)
+        if wrong:
+            self.notebook.note("content-type-invalid", number, wrong)
         if not parameters.complete:
             self.notebook.note("parameters-left-out", number, "Content-Type")
-        part = Part(number, fields, position, len(self.raw), content_type, parameters, depth)
+        part = Part(number, self.raw, fields, position, len(self.raw), content_type, parameters, depth)
         self.leaf = part
         if content_type.startswith("multipart/"):
             self._open(part)
         return part, position
 
     def _open(self, part: Part) -> None:
-        boundary = (part.parameters.octets("boundary") or b"").rstrip()
-        if not part.number and not (boundary and self.raw.find(b"--" + boundary, part.start) >= 0):
-            guess = _DELIMITER_AND_FIELD.search(self.raw, part.start - 1)
-            if guess is not None:
-                boundary = guess[1]
-                self.notebook.note("boundary-guessed", "", boundary.decode("ascii", "replace"))
+        boundary = media.boundary_of(part.parameters)
+        found = bool(boundary) and bool(self.stack or self.raw.find(b"--" + boundary, part.start) >= 0)
+        if not found and part.is_encoded:
+            return  # RFC 2045 6.4 forbids it; what is inside is looked for later
+        if not found and not self.stack and (guess := media.guess_boundary(self.raw, part.start)):
+            boundary = guess
+            self.notebook.note("boundary-guessed", part.number, boundary.decode("ascii", "replace"))
         if not boundary:
             self.notebook.note("boundary-missing", part.number)
         elif part.depth >= self.limits.depth:
@@ -169,58 +166,14 @@ class _Scanner:
             if part.divided:
                 if not closed:
                     self.notebook.note("boundary-not-closed", part.number)
+            elif part.is_encoded:
+                continue  # as above
             elif _NOT_BLANK.search(self.raw, part.start, part.end):
                 self.notebook.note("boundary-not-found", part.number)
             else:
                 part.divided = True  # nothing in it at all
 
-    def _header(self, position: int, number: str) -> tuple[list[Field], int]:
-        """The fields from `position` on, and where the body begins."""
-        raw, fields, malformed = self.raw, list[Field](), 0
-        while position < len(raw):
-            if raw.startswith((b"\n", b"\r\n"), position):
-                return fields, self._next_line(position)
-            if raw.startswith(b"--", position) and self._is_delimiter(position):
-                return fields, position
-            name = _FIELD_NAME.match(raw, position)
-            if name is None:
-                self.notebook.note("field-malformed", number, _excerpt(raw, position))
-                malformed += 1
-                further = self._beyond_malformed(position, fields) if malformed <= _TOLERATED else None
-                if further is None:
-                    return fields, position
-                position = further
-                continue
-            if len(fields) >= self.limits.fields:
-                empty = _EMPTY_LINE.search(raw, position - 1)
-                end = empty.end() if empty else len(raw)
-                self.notebook.note("fields-left-out", number, f"{len(fields)} were kept")
-                return fields, end
-            found = _END_OF_FIELD.search(raw, name.end())
-            end = found.start() if found else len(raw)
-            if not number or name[1][:8].lower() == b"content-":
-                if end - name.end() > self.limits.field_size:
-                    size = end - name.end()
-                    self.notebook.note("field-too-long", name[1].decode("ascii"), f"{size} octets")
-                    end = name.end() + self.limits.field_size
-                fields.append(Field(name[1].decode("ascii"), raw[name.end() : end]))
-            position = found.end() if found else len(raw)
-        return fields, position
-
-    def _beyond_malformed(self, position: int, fields: list[Field]) -> int | None:
-        """Where the header goes on after a line that is no field; None if the line is already of the body."""
-        blanks = _BLANKS.match(self.raw, position)
-        if not fields and blanks:  # the first field, or an empty line before it, moved to the right
-            return blanks.end()
-        if fields and fields[-1].body.rstrip().endswith(b";"):  # folded without a blank
-            end = self._next_line(position)
-            fields[-1].body += b" " + self.raw[position : min(end, position + self.limits.field_size)].rstrip()
-            return end
-        return None
-
     def _is_delimiter(self, position: int) -> bool:
-        return self._meaning(self.raw[position + 2 : min(self._next_line(position), position + 10_002)])[0] is not None
-
-
-def _excerpt(raw: bytes, position: int) -> str:
-    return raw[position : position + 60].partition(b"\n")[0].decode("utf-8", "replace")
+        return (
+            self._meaning(self.raw[position + 2 : min(next_line(self.raw, position), position + 10_002)])[0] is not None
+        )

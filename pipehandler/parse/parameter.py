@@ -11,7 +11,11 @@ from .decoding import decode
 from .encoded_word import decode_words
 from .utf_8 import is_utf8
 
-_PARAMETER = re.compile(rb";\s*([^\s=;\"]+)\s*=\s*(?:\"([^\"\\]*(?:\\.[^\"\\]*)*)(?:\"|\\?\Z)|([^;]*))", re.DOTALL)
+# A quote inside of a value ends it only where no other comes before the next semicolon, or another parameter follows.
+_INNER_QUOTE = rb"\"(?=[^\";]*\")(?!\s{0,9}[\w*-]{1,40}\s{0,9}=)"
+_PARAMETER = re.compile(
+    rb";\s*([^\s=;\"]+)\s*=\s*(?:\"([^\"\\]*(?:(?:\\.|%s)[^\"\\]*)*)(?:\"|\\?\Z)|([^;]*))" % _INNER_QUOTE, re.DOTALL
+)
 _QUOTED_PAIR = re.compile(rb"\\([\"\\])")
 _SECTION = re.compile(rb"(.+?)(?:\*(\d{1,3}))?(\*)?\Z", re.DOTALL)  # RFC 2231 3 and 4
 _COMMENT = re.compile(rb"\([^()]*\)")
@@ -43,8 +47,14 @@ class Parameters:
 
     def token(self, name: str) -> str | None:
         """The parameter as one ASCII word, such as a charset; None if absent or empty."""
+        if name not in self.sections:
+            return None
         words = _COMMENT.sub(b" ", self.octets(name) or b"").split()
         return words[0].strip(b"\"'").decode("ascii", "replace") or None if words else None
+
+    def word(self, name: str) -> str:
+        """The parameter as one word in lower case, such as format; "" if absent or empty."""
+        return (self.token(name) or "").lower()
 
     def text(self, name: str, hints: Sequence[str] = ()) -> tuple[str | None, list[str]]:
         """The parameter for people, such as a file name, and what was wrong with it; None if absent or empty.

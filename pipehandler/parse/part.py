@@ -21,9 +21,13 @@ class Part:
     `number` is that of IMAP (RFC 3501 6.4.5), "" for a divided message itself. `content_type` is in lower case, and
     what RFC 2045 5.2 and RFC 2046 5.1.5 assume where none is given. Of a part within the message only the Content-
     fields are kept (RFC 2046 5.1: the others have no meaning). `skipped` is true where the limits forbid a look inside.
+
+    `raw` is the message, or what came out of the part that this one was inside of. `inside` is the entity that a part which
+    is not divided holds: the signed one of an opaque signature, the decoded one of a multipart in base64.
     """
 
     number: str
+    raw: bytes
     fields: list[Field]
     start: int
     end: int
@@ -33,17 +37,31 @@ class Part:
     divided: bool = False
     skipped: bool = False
     children: list["Part"] = field(default_factory=list)
+    inside: "Part | None" = None
+
+    @property
+    def transfer_encoding(self) -> str:
+        """The Content-Transfer-Encoding (RFC 2045 6) in lower case; "" where none is given."""
+        words = (self.first("content-transfer-encoding") or b"").lower().split()
+        return words[0].strip(b";\"'").decode("ascii", "replace") if words else ""
+
+    @property
+    def is_encoded(self) -> bool:
+        """Whether its body is other octets than its content: RFC 2045 6.7 and 6.8."""
+        return self.transfer_encoding in ("base64", "quoted-printable")
 
     def first(self, name: str) -> bytes | None:
         """The body of the first field called `name` (in lower case); None if there is none."""
         return next((entry.body for entry in self.fields if entry.name.lower() == name), None)
 
     def leaves(self) -> Iterator["Part"]:
-        """The parts that hold content, in their order."""
+        """The parts that hold content, in their order; a part before what it has inside."""
         waiting = [self]
         while waiting:
             part = waiting.pop()
             if part.divided:
                 waiting.extend(reversed(part.children))
-            else:
-                yield part
+                continue
+            if part.inside is not None:
+                waiting.append(part.inside)
+            yield part

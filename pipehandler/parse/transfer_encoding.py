@@ -8,9 +8,17 @@ from contextlib import suppress
 Note = Callable[[str, str], None]  # a code of defect.DEFECTS, and its detail
 
 _NOT_BASE64 = bytes(set(range(256)) - set(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="))
-_AFTER_PADDING = re.compile(rb"[^=\s]")
+_BASE64_END = re.compile(rb"(?:[A-Za-z0-9+/]+|[^\s=]*=+)?")  # a last line that was cut, or has strange octets
+_BASE64_LINE = re.compile(rb"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{4}|[A-Za-z0-9+/]{3}=|[A-Za-z0-9+/]{2}==)")
+_USUAL_WIDTH = 56  # of a line of base64: a shorter one is the last
+_LINE_LENGTH = 1_000  # of the first line, if it is one
+_FOOTER = 65_536  # octets at the end of base64 in which a footer is looked for
+_BLOCKS = 100  # of base64, each with padding of its own
 _BAD_ESCAPE = re.compile(rb"=(?![0-9A-Fa-f]{2}|\n|\r\n|\Z)")
-_SOFT_BREAK_WITH_BLANKS = re.compile(rb"=[ \t]+(?=\r?\n)")
+_BLANKS_AT_END = (b" \n", b"\t\n", b" \r\n", b"\t\r\n")
+_UNDERLINE = re.compile(
+    rb"^((?:==){2,})=(?=\r?$)", re.MULTILINE
+)  # a line of nothing else, which no soft line break ends
 _LONE_CR = re.compile(rb"=\r(?!\n)")
 _UU_BEGIN = re.compile(rb"^begin [^\n]*\n", re.MULTILINE)
 _UU_LINE = re.compile(rb"[^\r\n]+")
@@ -31,7 +39,7 @@ def decode(raw: bytes, start: int, end: int, encoding: str, note: Note) -> bytes
     if encoding in ("base64", "b"):
         return _base64(raw, start, end, note)
     if encoding in ("quoted-printable", "q", "quoted_printable"):
-        return _quoted_printable(view, note)
+        return _quoted_printable(raw, start, end, note)
     if encoding in _UU:
         return _uuencode(view, note)
     if encoding not in _IDENTITY:
@@ -40,25 +48,72 @@ def decode(raw: bytes, start: int, end: int, encoding: str, note: Note) -> bytes
 
 
 def _base64(raw: bytes, start: int, end: int, note: Note) -> bytes:
-    # RFC 2045 6.8: "=" is the end. What comes after it is no part of the content.
-    stop = raw.find(b"=", start, end)
-    after = _AFTER_PADDING.search(raw, stop, end) if stop >= 0 else None
-    stop = end if stop < 0 else stop
-    letters = stop - start - _blanks(raw, start, stop)
-    padding = -letters % 4
-    content = None
-    if raw[stop : min(stop + padding, end)] == b"=" * padding:
-        with suppress(binascii.Error):  # one letter too many, or strange octets
-            content = binascii.a2b_base64(memoryview(raw)[start : stop + padding])
-    if content is None or len(content) != letters * 3 // 4:
-        content, rest, strange = _base64_in_chunks(memoryview(raw)[start:stop])
-        if strange:
-            note("base64-broken", f"{strange} strange octets")
-        elif rest:
-            note("base64-broken", "one letter too many" if rest == 1 else "padding is missing")
-    if after is not None:
-        note("base64-after-padding", f"{end - after.start()} octets")
-    return content
+    letters = end - start - _blanks(raw, start, end)
+    padding = raw.find(b"=", start, end)
+    if padding < 0 or not raw[padding:end].strip(b"= \t\r\n"):
+        letters -= raw.count(b"=", padding, end) if padding >= 0 else 0
+        stop = padding if padding >= 0 else end
+        if raw[stop : min(stop + -letters % 4, end)] == b"=" * (-letters % 4):
+            with suppress(binascii.Error):  # one letter too many, or strange octets
+                content = binascii.a2b_base64(memoryview(raw)[start : stop + -letters % 4])
+                if len(content) == letters * 3 // 4:
+                    return content
+    return _broken_base64(raw, start, end, note)
+
+
+def _broken_base64(raw: bytes, start: int, end: int, note: Note) -> bytes:
+    """Base64 with strange octets, wrong padding, several blocks or a footer: all its blocks, as far as they go.
+
+    RFC 2045 6.8: other characters are ignored, and "=" is an end. What mailing lists add behind the end is text of their own
+    or, encoded like the rest, another block.
+    """
+    stop = _footer(raw, start, end)
+    if stop < end and (footer := raw[stop:end].strip()):
+        note("base64-after-padding", f"{len(footer)} octets")
+    pieces: list[bytes] = []
+    strange = rest = 0
+    while start < stop:
+        padding = raw.find(b"=", start, stop)
+        padding = stop if padding < 0 else padding
+        content, left, others = _base64_in_chunks(memoryview(raw)[start:padding])
+        if pieces and content and (others or len(pieces) == _BLOCKS or b" " in raw[start:padding].strip()):
+            note("base64-after-padding", f"{stop - start} octets")
+            break
+        if content or left:
+            pieces.append(content)
+        strange += others
+        if left == 1 or raw.count(b"=", padding, padding + 4 - left) < -left % 4:
+            rest = left
+        start = padding + 1
+    if strange:
+        note("base64-broken", f"{strange} strange octets")
+    elif rest:
+        note("base64-broken", "one letter too many" if rest == 1 else "padding is missing")
+    elif len(pieces) > 1:
+        note("base64-broken", f"{len(pieces)} blocks")
+    return b"".join(pieces)
+
+
+def _footer(raw: bytes, start: int, end: int) -> int:
+    """Where something that is not base64 was added at the end of base64; `end` where nothing was.
+
+    It begins behind the last full line. Only an encoder's last line is shorter than its others, or ends with padding.
+    """
+    first = raw[start : min(end, start + _LINE_LENGTH)].partition(b"\n")[0].strip()
+    if not _BASE64_LINE.fullmatch(first):
+        return end
+    width, stop, after, full = len(first), end, False, 0
+    at = max(start, raw.rfind(b"\n", start, max(start, end - _FOOTER)) + 1)
+    for line in raw[at:end].split(b"\n"):
+        octets = line.strip()
+        if _BASE64_LINE.fullmatch(octets) and (len(octets) >= width or octets.endswith(b"=")):
+            full, after, stop = full + 1, False, end
+        elif after or not octets or (full == 1 and width < _USUAL_WIDTH) or not _BASE64_LINE.fullmatch(octets):
+            stop = min(stop, at)  # unless a full line follows: then these are strange octets within the base64
+        else:
+            after = True
+        at += len(line) + 1
+    return end if _BASE64_END.fullmatch(raw[stop:end].strip()) else stop
 
 
 def _blanks(octets: bytes, start: int, end: int) -> int:
@@ -81,29 +136,47 @@ def _base64_in_chunks(view: memoryview) -> tuple[bytes, int, int]:
     return b"".join(pieces), len(rest), strange
 
 
-def _quoted_printable(view: memoryview, note: Note) -> bytes:
-    octets: bytes | memoryview = view
-    lone_cr = _LONE_CR.search(view)
-    if lone_cr:
+def _quoted_printable(raw: bytes, start: int, end: int, note: Note) -> bytes:
+    octets: bytes | memoryview = memoryview(raw)[start:end]
+    if any(raw.find(blanks, start, end) >= 0 for blanks in _BLANKS_AT_END) or raw[end - 1 : end] in (b" ", b"\t"):
+        octets = _without_trailing_blanks(bytes(octets))
+    if _LONE_CR.search(octets):
         note("quoted-printable-broken", "= before a lone CR")
-    if lone_cr or _SOFT_BREAK_WITH_BLANKS.search(view):
-        octets = _repaired(bytes(view))
+        octets = _with_lone_cr_escaped(bytes(octets))
     bad = _BAD_ESCAPE.search(octets)
     if bad is not None:
         note("quoted-printable-broken", bytes(octets[bad.start() : bad.start() + 8]).decode("ascii", "replace"))
+        # RFC 2045 6.7, note 2: "=" and the character behind it are kept. binascii drops one of two.
+        octets = _by_chunks(bytes(octets), _with_pairs_escaped)
     return binascii.a2b_qp(octets)
 
 
-def _repaired(octets: bytes) -> bytes:
-    """Quoted-printable that binascii reads as it is meant: it does not know blanks after a soft line break, which were
-    added in transport (RFC 2045 6.7 (3)), and skips the line after "=" and a lone CR."""
-    lines, at = [], 0
-    while at < len(octets):  # some at a time: joining many pieces takes eighty octets for each of them
+def _without_trailing_blanks(octets: bytes) -> bytes:
+    """Without the blanks at line ends, which were added in transport (RFC 2045 6.7 (3))."""
+    return _by_chunks(octets, lambda some: b"\n".join(map(_stripped, some.split(b"\n"))))
+
+
+def _stripped(line: bytes) -> bytes:
+    return line[:-1].rstrip(b" \t") + b"\r" if line.endswith(b"\r") else line.rstrip(b" \t")
+
+
+def _with_pairs_escaped(octets: bytes) -> bytes:
+    return _UNDERLINE.sub(rb"\1=3D", octets).replace(b"==", b"=3D=3D")
+
+
+def _with_lone_cr_escaped(octets: bytes) -> bytes:
+    """With "=" escaped before a lone CR, behind which binascii skips a line."""
+    return _by_chunks(octets, lambda some: b"=\r\n".join(s.replace(b"=\r", b"=3D\r") for s in some.split(b"=\r\n")))
+
+
+def _by_chunks(octets: bytes, repair: Callable[[bytes], bytes]) -> bytes:
+    """All lines repaired, some at a time: joining many pieces takes eighty octets for each of them."""
+    chunks, at = [], 0
+    while at < len(octets):
         end = octets.find(b"\n", at + _CHUNK) + 1 or len(octets)
-        some = _SOFT_BREAK_WITH_BLANKS.sub(b"=", octets[at:end])
-        lines.append(b"=\r\n".join(piece.replace(b"=\r", b"=3D\r") for piece in some.split(b"=\r\n")))
+        chunks.append(repair(octets[at:end]))
         at = end
-    return b"".join(lines)
+    return b"".join(chunks)
 
 
 def _uuencode(view: memoryview, note: Note) -> bytes:

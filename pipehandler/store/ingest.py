@@ -5,6 +5,7 @@ Values only: `Store.ingest` in connection.py makes the call.
 
 import json
 from dataclasses import asdict, dataclass, field
+from datetime import UTC
 from hashlib import sha256
 from typing import Any, NamedTuple
 
@@ -116,7 +117,8 @@ def view(parsed: ParsedMessage, parser: str, with_contents: bool) -> View:
         "message_id": parsed.message_id,
         "in_reply_to": parsed.in_reply_to,
         "reference_ids": parsed.references,
-        "date": parsed.date.isoformat() if parsed.date else None,
+        # In UTC: PostgreSQL refuses a zone of 16 hours and more, which RFC 5322 3.3 allows.
+        "date": parsed.date.astimezone(UTC).isoformat() if parsed.date else None,
         "date_offset": parsed.date_offset,
         "subject": parsed.subject,
         "from_list": _addresses(parsed.from_),

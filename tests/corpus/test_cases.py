@@ -94,7 +94,8 @@ def is_right(found: Any, right: str) -> bool:
     if right.startswith("matches "):
         expression = re.match(r"matches `(.+?)`", right)
         assert expression, right
-        return re.fullmatch(expression[1], found or "", re.DOTALL) is not None
+        text = "\n".join(found) if isinstance(found, list) else found
+        return re.fullmatch(expression[1], text or "", re.DOTALL) is not None
     for words, wanted in (("contains ", True), ("does not contain ", False)):
         if right.startswith(words):
             part, _ = json.JSONDecoder().raw_decode(right, len(words))

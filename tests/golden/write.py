@@ -32,6 +32,8 @@ def view(parsed: ParsedMessage) -> dict[str, Any]:
         elif key == "attachments":
             for entry in value:
                 content = entry.pop("content")
+                if entry["content_location"] is None:
+                    del entry["content_location"]  # hardly any part has one
                 entry |= {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
         if value not in (None, [], {}):
             shown[key.rstrip("_")] = value

@@ -25,7 +25,11 @@ PIECES = st.sampled_from(
      b"utf-7", b"iso-2022-jp", b"hz", b"gb2312", b"punycode", b"; name*0*=utf-8''%e4", b"; name*1=", b"; filename=",
      b"attachment", b"inline", b"base64", b"quoted-printable", b"x-uuencode", b"begin 644 x\n", b"end\n", b"=C3=A4", b"w6Q=",
      b"\x1b$B", b"\x1b(B", b"~{", b"+AAA-", b"\0", b"\xff\xfe", b"\xef\xbb\xbf", b"\xe4\xf6", b"a@b.example",
-     b"Tue, 14 Mar 2023 09:26:53 +0100", b"spf=pass", b"9" * 400, b"<meta charset=koi8-r>"]
+     b"Tue, 14 Mar 2023 09:26:53 +0100", b"spf=pass", b"9" * 400, b"<meta charset=koi8-r>", b"; format=flowed", b"; delsp=yes",
+     b"; start=<a@b>", b"multipart/related", b"application/pkcs7-mime", b"application/ms-tnef", b"text/x-amp-html", b"x \n",
+     b"> x \n", b"-- \n", b"#0V%T\n", b"`\n", b"begin-base64 644 x\nw6Q=\n====\n", b"\x78\x9f\x3e\x22", b"\x30\x80", b"\x24\x80",
+     b"\x04\x01a", b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07\x02", b"\xa0\x80", b"\x0c\x80", b"\x0f\x80", b"\x02\x90", b"\x03\x90",
+     b"2026-11-26T09:00:00+01:00", b"9:00 PM", b" -9959", b"<>", b"<a@<b@c>", b"Content-Location: "]
 )  # fmt: skip
 MESSAGES = st.lists(PIECES | st.binary(max_size=12), max_size=60).map(b"".join)
 
@@ -58,6 +62,7 @@ def _check_shapes(parsed: ParsedMessage) -> None:
     assert all(isinstance(attachment, Attachment) and attachment.part for attachment in parsed.attachments)
     assert len({attachment.part for attachment in parsed.attachments}) == len(parsed.attachments)
     assert all(name.isascii() and name.isprintable() and name for name, _ in parsed.header)
+    assert parsed.text is None or parsed.text.strip()
     assert not any("\n" in body or body != body.strip(" \t\r\n") for _, body in parsed.header)
 
 
@@ -107,3 +112,54 @@ def test_subjects_come_back(subject: str) -> None:
     """What the standard library encodes, this decodes; a byte order mark is no text."""
     raw = b"Subject: " + Header(subject, "utf-8").encode().encode("ascii") + b"\n\n"
     assert (parse(raw).subject or "") == subject.removeprefix("\ufeff").strip()
+
+
+WORDS = st.text(alphabet="aé日😀 .=-", min_size=1, max_size=30)
+LINES = st.lists(WORDS, min_size=1, max_size=8).map("\n".join)
+ENCODINGS = {
+    "8bit": lambda content: content,
+    "base64": base64.encodebytes,
+    "quoted-printable": quoted_printable,
+}
+KINDS = {
+    "plain": "text/plain; charset=utf-8",
+    "flowed": "text/plain; charset=utf-8; format=flowed",
+    "delsp": "text/plain; charset=utf-8; format=flowed; delsp=yes",
+}
+
+
+def bare(text: str | None) -> str:
+    """A text without its white space, and without what stands for a character that a cut has broken."""
+    return "".join((text or "").rstrip("\ufffd").split())
+
+
+@given(WORDS, LINES, st.binary(max_size=200), st.sampled_from(list(ENCODINGS)), st.sampled_from(list(KINDS)), st.data())
+@settings(max_examples=300, deadline=2_000)
+def test_a_cut_changes_nothing_before_it(
+    subject: str, text: str, file: bytes, encoding: str, kind: str, data: st.DataObject
+) -> None:
+    """Cutting a message anywhere changes of what stands before the cut no more than its last character."""
+    head = b"Subject: " + Header(subject, "utf-8").encode().encode() + b"\nDate: Tue, 14 Mar 2023 09:26:53 +0100\n"
+    head += b"Content-Type: multipart/mixed; boundary=boundary\n\n--boundary\nContent-Type: " + KINDS[kind].encode()
+    head += b"\nContent-Transfer-Encoding: " + encoding.encode() + b"\n\n"
+    beginning = "ä" * 45  # enough for the charset not to be doubted because of a cut
+    body = ENCODINGS[encoding]((beginning + text).encode())
+    rest = b"\n--boundary\nContent-Type: application/x; name=x\nContent-Transfer-Encoding: base64\n\n"
+    attached = len(head + body + rest)
+    raw = head + body + rest + base64.encodebytes(file)
+    whole = parse(raw + b"\n--boundary--\n")
+    end = data.draw(
+        st.integers(len(head + ENCODINGS[encoding](beginning.encode())), len(head + body))
+        | st.integers(attached, len(raw))
+    )
+    cut = parse(raw[:end])
+    assert (cut.subject, cut.date, cut.header) == (whole.subject, whole.date, whole.header)
+    if end >= attached:
+        assert cut.text == whole.text
+        assert file.startswith(cut.attachments[0].content)
+        assert len(cut.attachments[0].content) >= (end - attached) * 45 // 61 - 3
+    else:
+        left = bare(cut.text)
+        # A few octets may be left of an escape.
+        assert any(bare(whole.text).startswith(left[: len(left) - more]) for more in range(4))
+        assert len(left.encode()) >= (len(bare(whole.text).encode()) if end == len(head + body) else 0)

@@ -91,6 +91,56 @@ def test_limits_leave_the_rest() -> None:
     assert parsed.subject == "x"
 
 
+def signed(entity: bytes) -> bytes:
+    """An opaque signature around an entity, in BER with ends."""
+    octets = bytes((0x04, 0x84)) + len(entity).to_bytes(4, "big") + entity
+    return b"Content-Type: application/pkcs7-mime; name=smime.p7m\n\n" + SIGNED[:-6] + octets + b"\0\0" * 6
+
+
+def test_signatures_in_one_another_are_opened_up_to_a_limit() -> None:
+    """Four are opened, the fifth is kept as it is; what is inside is numbered below what it was in."""
+    entity = b"Content-Type: text/plain\n\ntext"
+    for _ in range(4):
+        entity = signed(entity)
+    assert message.parse(HEADER + b"X: " + b"x" * 2_000 + b"\n" + entity).text == "text"
+    parsed = message.parse(HEADER + b"X: " + b"x" * 2_000 + b"\n" + signed(entity))
+    assert parsed.text is None
+    assert [attachment.part for attachment in parsed.attachments] == ["1", "1.1", "1.1.1", "1.1.1.1", "1.1.1.1.1"]
+    assert [(defect.code, defect.where) for defect in parsed.defects] == [("container-left-out", "1.1.1.1.1")]
+
+
+def test_containers_may_hold_twice_the_message() -> None:
+    """What is beyond is not opened, so that memory is bounded by the size of the message."""
+    entity = b"Content-Type: text/plain\n\n" + b"text\n" * 20_000
+    for _ in range(3):
+        entity = signed(entity)
+    parsed = message.parse(HEADER + entity)
+    assert parsed.text is None
+    assert ("container-left-out", "1.1.1") in [(defect.code, defect.where) for defect in parsed.defects]
+
+
+def test_what_is_opened_counts_as_parts() -> None:
+    """The limit on parts is one for all."""
+    inner = (
+        b"Content-Type: multipart/mixed; boundary=n\n\n" + b"--n\nContent-Type: application/x\n\nx\n" * 50 + b"--n--\n"
+    )
+    parsed = message.parse(HEADER + signed(inner), Limits(parts=20))
+    assert len(parsed.attachments) <= 20
+    assert "parts-left-out" in [defect.code for defect in parsed.defects]
+
+
+def test_ordinary_messages_load_no_reader_of_containers() -> None:
+    """Libraries for RTF and HTML are loaded where they are needed, never by a delivery of ordinary mail."""
+    program = r"""
+import sys
+from pipehandler.parse.message import parse
+parse(b"Content-Type: text/html; charset=utf-8\n\n<p>x")
+parse(b"Content-Type: application/ms-tnef\n\nx")
+assert not {"lxml", "striprtf", "compressed_rtf", "html"} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
 MEASURE = """
 import resource, sys, time
 from pipehandler.parse import message
@@ -110,11 +160,19 @@ def cost(raw: bytes) -> tuple[float, float]:
     return float(seconds), int(kilobytes) / 1_000
 
 
-def nested(count: int, lines: bytes) -> bytes:
+def nested(count: int, lines: bytes, kind: bytes = b"mixed") -> bytes:
     """`count` multiparts in one another, and `lines` in the innermost."""
-    levels = (b"Content-Type: multipart/mixed; boundary=b%d\n\n--b%d\n" % (number, number) for number in range(count))
+    levels = (b"Content-Type: multipart/%b; boundary=b%d\n\n--b%d\n" % (kind, n, n) for n in range(count))
     return HEADER + b"".join(levels) + b"Content-Type: text/plain\n\n" + lines
 
+
+def flowed(lines: bytes) -> bytes:
+    """A message in format=flowed."""
+    return HEADER + b"Content-Type: text/plain; format=flowed\n\n" + lines
+
+
+# The beginning of an opaque signature whose content is one piece as long as the message.
+SIGNED = bytes.fromhex("308006092a864886f70d010702a08030800201013100308006092a864886f70d010701a08004847f000000")
 
 HOSTILE: dict[str, Callable[[], bytes]] = {
     "unterminated encoded-words": lambda: b"Subject: " + b"=?utf-8?q?a" * 9_000 + b"\n\n",
@@ -160,6 +218,68 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
     ),
     "UTF-8 with gaps": lambda: HEADER + b"\n" + b"\xc3\xa4\xc3\xa4\xe4" * 2_000_000,
     "surrogates": lambda: HEADER + b"\n" + b"\xed\xa0\xbd\xed\xb8\x80" * 1_600_000,
+    "flowed lines": lambda: flowed(b"a \n" * 3_300_000),
+    "flowed quotes": lambda: flowed(b"> \n" * 3_300_000),
+    "flowed quote marks": lambda: flowed(b">" * 10_000_000),
+    "base64 blocks": lambda: HEADER + b"Content-Transfer-Encoding: base64\n\n" + b"QQ==\n" * 2_000_000,
+    "base64 and blanks": lambda: HEADER + b"Content-Transfer-Encoding: base64\n\nQUJD\n" + b" \n" * 5_000_000 + b"*",
+    "quoted-printable pairs": lambda: (
+        HEADER + b"Content-Transfer-Encoding: quoted-printable\n\n" + b"===\n" * 2_500_000
+    ),
+    "quoted-printable blanks": lambda: HEADER + b"Content-Transfer-Encoding: quoted-printable\n\n" + b" \n" * 5_000_000,
+    "quoted-printable blanks in a row": lambda: (
+        HEADER + b"Content-Transfer-Encoding: quoted-printable\n\n" + b" " * 5_000_000 + b"x\t \n"
+    ),
+    "uuencoded file": lambda: HEADER + b"\nbegin 644 x\n" + b"M" * 61 + b"\n" + (b"M" * 61 + b"\n") * 160_000,
+    "uuencoded short lines": lambda: HEADER + b"\nbegin 644 x\n" + b"!  \n" * 2_500_000,
+    "uuencoded files": lambda: HEADER + b"\n" + b"begin 644 x\n#0V%T\n`\nend\n" * 350_000,
+    "beginnings of uuencoded files": lambda: HEADER + b"\n" + b"begin 644 x\n" * 800_000,
+    "texts beside HTML": lambda: (
+        MIXED
+        + b"--b\nContent-Type: text/html\n\n<p>\n"
+        + (b"--b\nContent-Type: text/plain\n\n" + b"<&>" * 3_300 + b"\n") * 990
+    ),
+    "nested alternatives": lambda: (
+        nested(95, b"x\n" * 1_000_000, b"alternative")
+        + b"\n"
+        + b"\n".join(b"--b%d\nContent-Type: text/html\n\n<p>\n" % number for number in reversed(range(95)))
+    ),
+    "repeated Content-Type": lambda: (
+        MIXED + (b"--b\n" + b"Content-Type: multipart/mixed; boundary=x\n" * 200 + b"\n" + b"x\n" * 800) * 1_000
+    ),
+    "junk in the headers of parts": lambda: (
+        MIXED + (b"--b\nContent-Type: text/plain\n" + b"junk\n" * 2_000 + b"\n") * 1_000
+    ),
+    "signed messages": lambda: (
+        MIXED + (b"--b\nContent-Type: application/pkcs7-mime\n\n" + SIGNED + b"a" * 9_000 + b"\n") * 1_000
+    ),
+    "signed messages in one another": lambda: (
+        HEADER + (b"Content-Type: application/pkcs7-mime\n\n" + SIGNED) * 20 + b"x" * 10_000_000
+    ),
+    "a signed message in pieces": lambda: (
+        HEADER + b"Content-Type: application/pkcs7-mime\n\n" + SIGNED[:-6] + b"\x24\x80" + b"\x04\x01a" * 3_300_000
+    ),
+    "encoded multiparts": lambda: (
+        MIXED
+        + (
+            b"--b\nContent-Type: multipart/mixed; boundary=c\nContent-Transfer-Encoding: base64\n\n"
+            + base64.encodebytes(b"--c\n\nx\n" * 900)
+        )
+        * 1_000
+    ),
+    "winmail.dat of attributes": lambda: (
+        HEADER + b"Content-Type: application/ms-tnef\n\n\x78\x9f\x3e\x22\1\0" + b"\2\2\x90\6\0\0\0\0\0\0\0" * 900_000
+    ),
+    "many winmail.dat": lambda: (
+        MIXED
+        + (
+            b"--b\nContent-Type: application/ms-tnef\n\n\x78\x9f\x3e\x22\1\0"
+            + b"\2\2\x90\6\0\0\0\0\0\0\0" * 900
+            + b"\n"
+        )
+        * 1_000
+    ),
+    "100 destinations": lambda: (b"To: " + b"a@b," * 24_000 + b"\n") * 100,
     "boundary collisions": lambda: MIXED + b"--b\nContent-Type: multipart/mixed; boundary=b\n\n" * 200_000,
 }
 

@@ -81,6 +81,53 @@ def test_divided_only_at_whole_lines() -> None:
     assert bodies(HEADER + b"--b\n\nx --b\n--b--") == {"1": b"x --b"}
 
 
+def test_byte_order_marks() -> None:
+    """Before the first field, also below what mail hosts wrote; in a body it is text."""
+    bom = b"\xef\xbb\xbf"
+    for above in (b"", b"Received: x\n", b"Return-Path: <a>\nReceived: x\n\n", b"From a@b Tue Mar 14 09:26:53 2023\n"):
+        root, defects = scanned(above + bom + b"A: b\n\nbody")
+        assert (root.fields[-1].name, root.start, defects) == ("A", len(above) + 9, [])
+    for above in (b"A: b\n\n", b"\n"):
+        root, defects = scanned(above + bom + b"A: c\n\nbody")
+        assert (root.start, defects) == (len(above), [])
+    assert bodies(HEADER + b"--b\n\n" + bom + b"A: b\n--b--\n") == {"1": bom + b"A: b"}
+
+
+@pytest.mark.parametrize(
+    ("header", "body"),
+    [
+        (b"Content-Type: application/x\njunk\nContent-ID: <a>\n", b"x"),
+        (b"Content-Type: application/x\njunk\njunk\nX: y\n", b"x"),
+        (b"Content-Transfer-Encoding: base64\njunk of a gateway\n", b"x"),
+        (b"Content-Transfer-Encoding: base64\nQUJD\n", b"QUJD\n\nx"),
+        (b"Content-Type: text/plain\nDear all,\n", b"Dear all,\n\nx"),
+        (b"Content-Type: text/plain\njunk\nContent-ID: <a>\n", b"x"),
+        (b"junk\nContent-ID: <a>\n", b"junk\nContent-ID: <a>\n\nx"),
+    ],
+)
+def test_junk_in_the_header_of_a_part(header: bytes, body: bytes) -> None:
+    """A line that is no field is passed where the header goes on behind it; where it can be the body, it is."""
+    assert bodies(HEADER + b"--b\n" + header + b"\nx\n--b--\n") == {"1": body}
+
+
+@pytest.mark.parametrize(
+    ("types", "expected"),
+    [
+        ([b"text/plain", b"multipart/mixed; boundary=c"], "multipart/mixed"),
+        ([b"multipart/mixed; boundary=no", b"multipart/digest; boundary=c"], "multipart/digest"),
+        ([b"multipart/mixed; boundary=no", b"text/plain"], "text/plain"),
+        ([b"text/plain", b"text/html"], "text/plain"),
+        ([b"image/png", b"text/html"], "image/png"),
+    ],
+)
+def test_the_content_type_that_fits(types: list[bytes], expected: str) -> None:
+    """Of several fields the one counts that fits the body, else the first; in the message and in a part."""
+    fields = b"".join(b"Content-Type: " + each + b"\n" for each in types)
+    root = scanned(fields + b"\n--c\n\nx\n--c--\n")[0]
+    part = scanned(HEADER + b"--b\n" + fields + b"\n--c\n\nx\n--c--\n--b--\n")[0].children[0]
+    assert (root.content_type, part.content_type) == (expected, expected)
+
+
 def test_too_deep() -> None:
     """Beyond the limit a multipart is not looked into, and that is said."""
     raw = b"".join(b"Content-Type: multipart/mixed; boundary=b%d\n\n--b%d\n" % (n, n) for n in range(30)) + b"\nx"

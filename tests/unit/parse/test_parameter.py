@@ -32,6 +32,14 @@ def test_value_and_token(body: bytes, value: str, charset: str | None) -> None:
         (b'a; name="x;y.txt"', "x;y.txt"),
         (rb'a; name="a\"b\\c"', 'a"b\\c'),
         (rb'a; name="C:\temp\x.txt"', "C:\\temp\\x.txt"),
+        (b'a; name="the "big" one.pdf"', 'the "big" one.pdf'),
+        (b'a; name="the "big" one.pdf"; size=3', 'the "big" one.pdf'),
+        (b'a; name="the "big"; one.pdf"', 'the "big'),
+        (b'a; name="x.pdf" size="3"', "x.pdf"),
+        (b'a; name="x.pdf"size="3"', "x.pdf"),
+        (b'a; name="x.pdf" (a comment); size="3"', "x.pdf"),
+        (b'a; name="5" disk.txt"', '5" disk.txt'),
+        (b'a; name=the "big" one.pdf', 'the "big" one.pdf'),
         (b"a; name=two words (1).pdf", "two words (1).pdf"),
         (b"a; name*=utf-8''%e2%82%ac.txt; name=EURO.txt", "€.txt"),
         (b"a; name*1*=%82%ac; name*0*=utf-8''%e2; name*2=\"x.txt\"", "€x.txt"),
@@ -63,7 +71,8 @@ def test_guesses_are_told() -> None:
 @pytest.mark.parametrize(
     "body",
     [b";" * 98_000, b"; a" * 30_000, b"a " * 49_000, b"(" * 98_000, b"()" * 49_000, b'x;a="' + b'\\"' * 49_000 + b"\\",
-     b';a="' * 25_000, b"; a*0*=a''" * 10_000, b";a*1*1*1=2" * 9_000, b"; \t" * 30_000, b";a" + b" " * 98_000 + b";"],
+     b';a="' * 25_000, b"; a*0*=a''" * 10_000, b";a*1*1*1=2" * 9_000, b"; \t" * 30_000, b";a" + b" " * 98_000 + b";",
+     b'x;a="' + b'"' * 98_000, b'x;a="' + b'" ' * 49_000, b'x;a="' + b'" b' * 30_000, b'x;a="' + b'";' * 49_000],
 )  # fmt: skip
 def test_cost_is_bounded(body: bytes) -> None:
     """A field as long as Postfix lets through costs a few milliseconds."""

@@ -1,0 +1,58 @@
+"""Which media type a part has (RFC 2045 5, RFC 2046 5.1): what its Content-Type says, or what fits where that is in doubt."""
+
+import re
+from collections.abc import Sequence
+
+from . import parameter
+from .parameter import Parameters
+
+_MEDIA_TYPE = re.compile(r"[^\s/;=()<>@,:\\\"\[\]?']+/[^\s/;=()<>@,:\\\"\[\]?']+")  # RFC 2045 5.1
+_KNOWN = re.compile(r"\b(?:text|image|audio|video|application|multipart|message|model|font)/[^\s/;=()<>@,:\\\"\[\]?']+")
+_LOOKS_LIKE_HTML = re.compile(rb"<(?:!doctype html|html|head|body|div|p|table|br)\b", re.IGNORECASE)
+_DELIMITER_AND_FIELD = re.compile(rb"\n--(\S[^\n]{0,200}?)[ \t]*\r?\nContent-[A-Za-z-]+:", re.IGNORECASE)
+_REPEATED = 10  # Content-Type fields of one part that are looked at
+_NEAR = 65_536  # octets of a part in which a delimiter has to appear; of the message itself all
+
+
+def read(bodies: Sequence[bytes], default: str, raw: bytes, start: int, whole: bool) -> tuple[str, Parameters, str]:
+    """The media type and parameters of the part whose Content-Type fields have these `bodies`, and what was wrong with them.
+
+    `raw[start:]` begins with the body of the part, and is the body of the message if `whole`. Of several fields that one
+    counts that fits the body, else the first.
+    """
+    candidates = [_valid(parameter.parse(body), default) for body in bodies[:_REPEATED]]
+    if len(candidates) < 2:
+        return candidates[0] if candidates else (default, parameter.parse(b""), "")
+    fitting = [each for each in candidates if _fits(each[0], each[1], raw, start, whole)]
+    multipart = [each for each in fitting if each[0].startswith("multipart/")]
+    return (multipart or fitting or candidates)[0]
+
+
+def boundary_of(parameters: Parameters) -> bytes:
+    """The boundary (RFC 2046 5.1.1); b"" where none is given."""
+    return (parameters.octets("boundary") or b"").rstrip()
+
+
+def guess_boundary(raw: bytes, start: int) -> bytes | None:
+    """What looks like a boundary in a multipart that names a wrong one or none."""
+    found = _DELIMITER_AND_FIELD.search(raw, max(0, start - 1))
+    return found[1] if found else None
+
+
+def _fits(content_type: str, parameters: Parameters, raw: bytes, start: int, whole: bool) -> bool:
+    if content_type.startswith("multipart/"):
+        boundary = boundary_of(parameters)
+        end = len(raw) if whole else start + _NEAR
+        return bool(boundary) and raw.find(b"--" + boundary, start, end) >= 0
+    html = _LOOKS_LIKE_HTML.search(raw, start, start + 1_000) is not None
+    return (content_type == "text/html") == html
+
+
+def _valid(parameters: Parameters, default: str) -> tuple[str, Parameters, str]:
+    value = parameters.value
+    if not value:
+        return default, parameters, ""
+    if _MEDIA_TYPE.fullmatch(value):
+        return value, parameters, ""
+    found = _KNOWN.search(value)  # quotes around it, a comma behind it
+    return found[0] if found else "text/plain", parameters, value  # RFC 2045 5.2

@@ -1,0 +1,155 @@
+"""Dates (RFC 5322 3.3 and 4.3) as they really come: every form that names its instant without doubt.
+
+Read as well: ISO 8601 and RFC 3339, the forms of JavaScript, asctime and Outlook, AM and PM, fractions of a second, zones
+such as GMT+0900, +01:00 and CET. Not read: what could mean two days, such as 03/04/2026. A wrong time is worse than none.
+"""
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+
+_YEARS = range(1900, 2100)  # what a date may plausibly be
+_SIZE = 200  # characters of the field that are looked at
+_COMMENT = re.compile(r"\([^()]*\)")
+# RFC 5322 3.3 and, for the year and the zone, 4.3.
+_EXACT = re.compile(
+    r"\s*(?:([A-Z]{3})\s*,\s*)?(\d{1,2})\s+([A-Z]{3})\s+(\d{2,4})\s+(\d{2})\s*:\s*(\d{2})(?:\s*:\s*(\d{2}))?"
+    r"\s+(?:([+-])(\d{2})([0-5]\d)|(UT|GMT|[ECMP][SD]T|[A-IK-Z]))\s*"
+)
+_WEEKDAYS = ("MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN")
+_TIME = re.compile(
+    r"(?<![\d:.])(\d{1,2})(?::(\d{2})(?::(\d{2})(?:[.,]\d{1,9})?)?|\.(\d{2})\.(\d{2}))(?![\d:])"
+    r"(?:\s*([AP])\.?M\b\.?)?"
+)
+_BASIC = re.compile(r"\b(\d{4})(\d{2})(\d{2})T(\d{2})(\d{2})(\d{2})?")  # ISO 8601 without punctuation
+_ZONE = re.compile(r"\s*(?:\b(?:GMT|UTC?|Z)\s*)?([+-])(\d{1,2})(?::?(\d{2}))?(?![\d:]|\.\d)")
+_ZONE_NAME = re.compile(r"(?<![A-Z])[A-Z]{1,4}(?![A-Z])")
+_DAY_FIRST = re.compile(r"\b(\d{1,2})(?:ST|ND|RD|TH)?[\s.,-]+([A-Z]{3,9})\.?[\s.,-]+'?(\d{2,4})\b")
+_MONTH_FIRST = re.compile(r"\b([A-Z]{3,9})\.?\s+(\d{1,2})(?:ST|ND|RD|TH)?\b,?(?:\s+|.*?\s(?=\d{4}\b))'?(\d{2,4})\b")
+_YEAR_FIRST = re.compile(r"\b(\d{4})([-/.])(\d{1,2})\2(\d{1,2})(?!\d)")
+_NUMBERS = re.compile(r"\b(\d{1,2})([-/.])(\d{1,2})\2(\d{4})\b")
+
+_MONTHS = (
+    "JANUARY", "FEBRUARY", "MARCH", "APRIL", "MAY", "JUNE", "JULY", "AUGUST", "SEPTEMBER", "OCTOBER", "NOVEMBER",
+    "DECEMBER",
+)  # fmt: skip
+_SHORT_MONTHS = {name[:3]: number for number, name in enumerate(_MONTHS, 1)}
+# RFC 5322 4.3 names the zones of the United States. The others have one meaning only. Any other word says nothing.
+_ZONES = {
+    "Z": 0, "UT": 0, "UTC": 0, "GMT": 0, "EST": -300, "EDT": -240, "CST": -360, "CDT": -300, "MST": -420, "MDT": -360,
+    "PST": -480, "PDT": -420, "AST": -240, "ADT": -180, "AKST": -540, "AKDT": -480, "HST": -600, "WET": 0, "WEST": 60,
+    "CET": 60, "CEST": 120, "MET": 60, "MEST": 120, "MEZ": 60, "MESZ": 120, "EET": 120, "EEST": 180, "MSK": 180,
+    "JST": 540, "KST": 540, "AWST": 480, "AEST": 600, "AEDT": 660, "NZST": 720, "NZDT": 780, "SAST": 120,
+}  # fmt: skip
+
+
+class Date(NamedTuple):
+    """An instant in UTC, and the zone that the sender named in minutes east of UTC (-5999 to 5999), None if none. `exact`: it
+    is as RFC 5322 wants it, the day of the week included."""
+
+    instant: datetime
+    offset: int | None
+    exact: bool = False
+
+
+def read(body: str) -> Date | None:
+    """The date that `body` names; None where it names none, or none without doubt. Never raises."""
+    text = body[:_SIZE].upper()
+    if "(" in text:
+        text = _COMMENT.sub(" ", _COMMENT.sub(" ", text))
+    found = _EXACT.fullmatch(text)
+    if found is not None and (month := _SHORT_MONTHS.get(found[3])):
+        weekday, day, _, year, hour, minute, second, sign, hours, minutes, zone = found.groups()
+        if sign:
+            east = int(hours) * 60 + int(minutes)
+            offset = (-east or None) if sign == "-" else east  # "-0000": the zone is unknown (RFC 5322 3.3)
+        else:
+            offset = _ZONES.get(zone)
+        date = _date((_year(year), month, int(day)), (int(hour), int(minute), int(second or 0)), offset)
+        if date is None:
+            return None
+        local = date.instant + timedelta(minutes=offset or 0, seconds=-1 if second == "60" else 0)
+        return date._replace(exact=not weekday or _WEEKDAYS[local.weekday()] == weekday)
+    text = _BASIC.sub(r"\1-\2-\3T\4:\5:\g<6>", text)
+    found = _TIME.search(text)
+    if found is None:
+        return None
+    # The zone stands behind the time; the date stands before it, or around it (asctime).
+    offset, end = _offset(text, found.end())
+    clock, moment = _clock(found), _day(f"{text[: found.start()]} {text[end:]}")
+    return _date(moment, clock, offset) if clock and moment else None
+
+
+def _date(day: tuple[int, int, int], clock: tuple[int, int, int], offset: int | None) -> Date | None:
+    """The date of these numbers; None if there is no such day or time. The second may be 60 (RFC 5322 3.3)."""
+    hour, minute, second = clock
+    if day[0] not in _YEARS or second > 60:
+        return None
+    try:
+        local = datetime(*day, hour, minute, tzinfo=UTC)
+    except ValueError:
+        return None
+    return Date(local + timedelta(minutes=-(offset or 0), seconds=second), offset)
+
+
+def _clock(found: re.Match[str]) -> tuple[int, int, int] | None:
+    """Hour, minute and second; None where the halves of the day contradict."""
+    hour, minute = int(found[1]), int(found[2] or found[4])
+    second = int(found[3] or found[5] or 0)
+    half = found[6]
+    if half == "P" and hour < 12:
+        hour += 12
+    elif half == "A" and hour >= 12:
+        if hour > 12:
+            return None  # 18:30 AM says two things
+        hour = 0
+    return hour, minute, second
+
+
+def _offset(text: str, position: int) -> tuple[int | None, int]:
+    """The zone behind the time, and where what names it ends."""
+    found = _ZONE.match(text, position)
+    if found is not None:
+        digits = found[2] + (found[3] or "")
+        hours, minutes = (int(digits[:-2]), int(digits[-2:])) if len(digits) > 2 else (int(digits), 0)
+        if minutes > 59 or (found[1] == "-" and not hours and not minutes):
+            return None, found.end()  # "-0000": the zone is unknown (RFC 5322 3.3)
+        return (-1 if found[1] == "-" else 1) * (hours * 60 + minutes), found.end()
+    for word in _ZONE_NAME.finditer(text, position):
+        if word[0] in _ZONES:
+            return _ZONES[word[0]], position
+    return None, position
+
+
+def _day(text: str) -> tuple[int, int, int] | None:
+    """Year, month and day."""
+    found = _YEAR_FIRST.search(text)
+    if found is not None:
+        return _year(found[1]), int(found[3]), int(found[4])
+    for found in _DAY_FIRST.finditer(text):
+        if month := _month(found[2]):
+            return _year(found[3]), month, int(found[1])
+    for found in _MONTH_FIRST.finditer(text):
+        if month := _month(found[1]):
+            return _year(found[3]), month, int(found[2])
+    found = _NUMBERS.search(text)
+    if found is None:
+        return None
+    first, second = int(found[1]), int(found[3])
+    if first > 12 or first == second:
+        return _year(found[4]), second, first
+    return (_year(found[4]), first, second) if second > 12 else None
+
+
+def _month(word: str) -> int | None:
+    return next(
+        (number for number, name in enumerate(_MONTHS, 1) if name.startswith(word[:4]) and len(word) >= 3), None
+    )
+
+
+def _year(digits: str) -> int:
+    """RFC 5322 4.3: two digits from 50 on and three digits count from 1900, two digits below 50 from 2000."""
+    year = int(digits)
+    if year < 50 and len(digits) == 2:
+        return 2000 + year
+    return year if year >= 1000 else 1900 + year

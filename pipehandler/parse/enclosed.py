@@ -1,0 +1,60 @@
+"""Entities inside a part that is not divided: what an opaque signature signs, and a multipart that is encoded as a whole."""
+
+from . import cms, content_type, mime, transfer_encoding
+from .defect import Notebook
+from .limits import Limits
+from .part import Part
+
+_SIGNED = frozenset({"application/pkcs7-mime", "application/x-pkcs7-mime"})  # RFC 8551 3.2
+_NESTING = 4  # signatures in one another; RFC 2634 1.1 knows three
+
+
+def open_all(root: Part, limits: Limits, notebook: Notebook) -> None:
+    """Set `inside` of each part that encloses an entity. All of them together may hold twice the octets of the message."""
+    leaves = list(root.leaves())
+    waiting = [(part, 0) for part in leaves if _may_enclose(part)]
+    budget, count = 2 * len(root.raw), len(leaves)
+    while waiting:
+        part, nesting = waiting.pop()
+        if nesting >= _NESTING or part.depth >= limits.depth or part.end - part.start > budget:
+            notebook.note("container-left-out", part.number, part.content_type)
+            continue
+        content = _decoded(part)
+        budget -= len(content)
+        octets = _entity(part, content, notebook)
+        if octets is None:
+            continue
+        part.inside = mime.scan(octets, limits, notebook, part, count)
+        inner = list(part.inside.leaves())
+        count += len(inner)
+        waiting += [(each, nesting + 1) for each in inner if _may_enclose(each)]
+
+
+def _may_enclose(part: Part) -> bool:
+    kind = part.content_type
+    if kind.startswith("multipart/"):
+        return not part.skipped and part.is_encoded
+    if kind == "application/octet-stream":  # what a gateway may have made of the type
+        return (part.parameters.token("name") or "").lower().endswith(".p7m")
+    return kind in _SIGNED
+
+
+def _decoded(part: Part) -> bytes:
+    return transfer_encoding.decode(part.raw, part.start, part.end, part.transfer_encoding, lambda code, detail: None)
+
+
+def _entity(part: Part, content: bytes, notebook: Notebook) -> bytes | None:
+    """What a part encloses, as a header and a body; None where it is no such part."""
+    if not part.content_type.startswith("multipart/"):
+        try:
+            return cms.signed_content(content)
+        except cms.Broken as error:
+            notebook.note("container-broken", part.number, str(error))
+            return None
+    boundary = content_type.boundary_of(part.parameters)
+    if not boundary or b"--" + boundary not in content:
+        notebook.note("boundary-not-found" if boundary else "boundary-missing", part.number)
+        return None
+    # RFC 2045 6.4 forbids it, and at least one system sends it.
+    notebook.note("multipart-encoded", part.number, part.transfer_encoding)
+    return b"Content-Type:%s\n\n%s" % ((part.first("content-type") or b"").rstrip(b"\r\n"), content)

@@ -1,0 +1,28 @@
+"""Text in format=flowed (RFC 3676): its paragraphs, without the breaks that were only made for the way."""
+
+from io import StringIO
+
+SIGNATURE = "-- "  # RFC 3676 4.3
+
+
+def unflow(text: str, delete_space: bool = False) -> str:
+    """`text`, whose line ends are LF, with its flowed lines joined to paragraphs.
+
+    `delete_space` is DelSp=yes: the space at the end of a flowed line is no part of the text. Quoted lines (4.5) keep one
+    mark for each level, and space-stuffing (4.4) is undone.
+    """
+    out = StringIO()
+    open_depth, first = -1, True  # of which quote depth a paragraph is open; -1 for none
+    for line in StringIO(text, newline="\n"):
+        line = line.removesuffix("\n")
+        content = line.lstrip(">")
+        depth = len(line) - len(content)
+        content = content.removeprefix(" ")
+        if depth != open_depth or content == SIGNATURE:  # a paragraph ends with its quote
+            out.write("" if first else "\n")
+            out.write(">" * depth + " " * bool(depth and content))
+        flowed = content.endswith(" ") and content != SIGNATURE
+        out.write(content[:-1] if flowed and delete_space else content)
+        open_depth, first = depth if flowed else -1, False
+    out.write("\n" if text.endswith("\n") else "")
+    return out.getvalue()

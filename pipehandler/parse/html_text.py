@@ -1,0 +1,192 @@
+"""The text of an HTML body, for mail that has no other, and the first words of any mail.
+
+Both are made when they are read, never during a delivery: they cost more than the parsing of the message (lxml alone takes some
+20 ms to load). Their time and memory are bounded by the sizes below, whatever the HTML is: libxml2 goes over it once and builds
+no tree.
+"""
+
+import re
+from collections.abc import Mapping
+
+_SIZE = 1_000_000  # characters of HTML that are read
+_PREVIEW_SIZE = 100_000  # for the first words; preheaders and styles come before them
+_CHUNK = 16_384
+_LONG_DATA = re.compile(r"data:[^\"'\s<>]{1000,}")  # images in attributes
+_LONG_TAG = re.compile(r"<[^<>]{32768,}>?")  # libxml2 compares each attribute with the others of its element
+
+_NOT_SHOWN = frozenset({"head", "script", "style", "template", "title", "object", "iframe", "datalist"})
+_BLOCKS = frozenset({
+    "address", "article", "aside", "body", "caption", "center", "dd", "div", "dt", "fieldset", "figcaption", "figure", "footer",
+    "form", "header", "html", "li", "main", "nav", "section", "tbody", "tfoot", "thead", "tr",
+})  # fmt: skip
+_PARAGRAPHS = frozenset({"blockquote", "dl", "h1", "h2", "h3", "h4", "h5", "h6", "ol", "p", "pre", "table", "ul"})
+_EMPTY = frozenset({"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "wbr"})
+# What hides an element in every client. A font size of 0 does not: it closes gaps between blocks that set their own.
+_HIDDEN = re.compile(
+    r"(?:^|;)\s*(?:display\s*:\s*none|visibility\s*:\s*hidden|opacity\s*:\s*0(?:\.0*)?|max-height\s*:\s*0(?:px)?"
+    r"|font-size\s*:\s*1px)\s*(?:!\s*important\s*)?(?:;|$)",
+    re.IGNORECASE,
+)
+# Characters without any look, of which senders make padding behind a preheader.
+_INVISIBLE = (
+    "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b\u200c\u200d\u200e\u200f\u2060\u2800\u3164\ufeff\uffa0"
+)
+_QUOTES = 10  # levels of quoted lines that are marked
+PREVIEW_LENGTH = 200  # characters
+
+
+def to_text(html: str, links: bool = True) -> str:
+    """What a reader sees of `html`, as text: a line for each block, an empty line around paragraphs, `- ` before list items and
+    `> ` before quoted lines. With `links` the target of a link follows its text in angle brackets. Never raises for content;
+    of long HTML only the beginning is read.
+    """
+    return _read(html, _SIZE, _Text(links))
+
+
+def preview(text: str | None, html: str | None = None) -> str:
+    """The first words of a message, of its text or else its HTML: at most 200 characters in one line. White space is folded;
+    text that is hidden in HTML, and the invisible characters that senders put behind it, are left out."""
+    words = _words(text[:_PREVIEW_SIZE]) if text else ""
+    if not words and html:
+        words = _words(_read(html, _PREVIEW_SIZE, _Text(links=False, marks=False, enough=20 * PREVIEW_LENGTH)))
+    if len(words) <= PREVIEW_LENGTH:
+        return words
+    beginning, space, _ = words[:PREVIEW_LENGTH].rpartition(" ")
+    return (beginning if space and len(beginning) > PREVIEW_LENGTH // 2 else words[: PREVIEW_LENGTH - 1]) + "…"
+
+
+def _words(text: str) -> str:
+    return " ".join(visible for word in text.split() if (visible := word.strip(_INVISIBLE)))
+
+
+def _read(html: str, size: int, target: "_Text") -> str:
+    from lxml import etree  # 20 ms, for those who read
+
+    html = _LONG_TAG.sub(" ", _LONG_DATA.sub("data:", html[: 10 * size])[:size])
+    parser = etree.HTMLParser(target=target, encoding="utf-8", remove_comments=True, remove_pis=True)
+    try:
+        for start in range(0, len(html), _CHUNK):
+            parser.feed(html[start : start + _CHUNK].encode("utf-8", "replace"))
+            if target.has_enough():
+                return target.text()
+        parser.close()
+    except etree.LxmlError:
+        pass  # nothing in it, or nothing more: what was read counts
+    return target.text()
+
+
+class _Text:
+    """A target of lxml's parser, which calls start, data and end in the order of the document."""
+
+    def __init__(self, links: bool, marks: bool = True, enough: int = _SIZE) -> None:
+        """`marks`: of list items and quoted lines."""
+        self._links, self._marks, self._enough = links, marks, enough
+        self._lines: list[str] = []
+        self._line: list[str] = []
+        self._size = 0
+        self._gap: int | None = None  # an empty line is due, at this quote depth
+        self._space = False  # a space is due
+        self._item = False  # the next line begins a list item
+        self._quotes = self._verbatim = 0
+        self._hidden: list[str] = []  # the elements inside of one that is not shown, itself included
+        self._targets: list[tuple[str, int, int]] = []  # of open links, and the lines and words before each
+
+    def start(self, tag: str, attributes: Mapping[str, str]) -> None:
+        if self._hidden or tag in _NOT_SHOWN or _is_hidden(attributes):
+            if tag not in _EMPTY:
+                self._hidden.append(tag)
+            return
+        if tag in _PARAGRAPHS:
+            self._break(gap=True)
+        elif tag in _BLOCKS or tag == "br":
+            self._break()
+        if tag == "li":
+            self._item = self._marks
+        elif tag == "hr":
+            self._break(gap=True)
+        elif tag in ("td", "th"):
+            self._space = True
+        elif tag == "img" and (alt := (attributes.get("alt") or "").strip()):
+            self.data(f" {alt} ")
+        elif tag == "a":
+            self._targets.append((attributes.get("href") or "", len(self._lines), len(self._line)))
+        self._quotes += tag == "blockquote"
+        self._verbatim += tag == "pre"
+
+    def end(self, tag: str) -> None:
+        if self._hidden:
+            if tag in self._hidden[-1:]:
+                self._hidden.pop()
+            return
+        if tag == "a" and self._targets:
+            self._end_link(*self._targets.pop())
+        if tag in _PARAGRAPHS:
+            self._break(gap=True)
+        elif tag in _BLOCKS:
+            self._break()
+        if tag == "li":
+            self._item = False
+        self._quotes -= tag == "blockquote"
+        self._verbatim -= tag == "pre"
+
+    def data(self, text: str) -> None:
+        if self._hidden:
+            return
+        if self._verbatim:
+            first, *others = text.split("\n")
+            self._add(first)
+            for line in others:
+                self._break(keep=True)
+                self._add(line)
+            return
+        if text[:1].isspace():
+            self._space = True
+        if words := text.split():
+            self._add(
+                (" " if self._space and self._line and not self._line[-1].endswith(" ") else "") + " ".join(words)
+            )
+            self._space = text[-1:].isspace()
+
+    def close(self) -> None:
+        """The end of the document."""
+
+    def has_enough(self) -> bool:
+        """Whether there is as much text as is needed."""
+        return self._size > self._enough
+
+    def text(self) -> str:
+        """All that was read."""
+        self._break()
+        return "\n".join(self._lines)
+
+    def _add(self, text: str) -> None:
+        if text:
+            self._line.append(text)
+            self._size += len(text)
+
+    def _break(self, gap: bool = False, keep: bool = False) -> None:
+        line = "".join(self._line)
+        self._line.clear()
+        self._space = False
+        if keep or line.strip():
+            if self._gap is not None and self._lines:
+                self._lines.append(self._quoted(min(self._gap, self._quotes), ""))
+            self._lines.append(self._quoted(self._quotes, "- " * self._item + line))
+            self._size += len(self._lines[-1]) - len(line)
+            self._gap, self._item = None, False
+        if gap:
+            self._gap = self._quotes if self._gap is None else min(self._gap, self._quotes)
+
+    def _quoted(self, depth: int, line: str) -> str:
+        return ("> " * min(depth, _QUOTES) * self._marks + line).rstrip()
+
+    def _end_link(self, target: str, lines: int, words: int) -> None:
+        target = target.strip()
+        if self._links and target.lower().startswith(("http://", "https://", "mailto:")):
+            shown = "".join(self._line[words:]).strip() if lines == len(self._lines) else ""
+            if target not in (shown, f"mailto:{shown}", f"{shown}/"):
+                self._add(f" <{target}>" if self._line else f"<{target}>")
+
+
+def _is_hidden(attributes: Mapping[str, str]) -> bool:
+    return "hidden" in attributes or bool(_HIDDEN.search(attributes.get("style") or ""))

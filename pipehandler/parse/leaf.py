@@ -1,0 +1,169 @@
+"""Parts with content, on their way to being text of the body or attachments."""
+
+from pipehandler.mail.parsed import Attachment
+
+from . import body, stateful, tnef, transfer_encoding, uuencode
+from .body import Place, Text
+from .charset import storable
+from .decoding import decode
+from .defect import Notebook
+from .detection import Hints
+from .encoded_word import decode_words
+from .flowed import unflow
+from .limits import Limits
+from .parameter import Parameters, parse
+from .part import Part
+from .utf_16 import is_wide
+
+_CONTROLS = bytes(set(range(32)) - set(b"\t\n\r\f\x08\x1b")) + b"\x7f"
+_CONTROLS_BUT_SHIFTS = _CONTROLS.translate(None, b"\x0e\x0f")
+_SAMPLE = 4_096  # octets by which text is told from binary
+_TNEF = frozenset({"application/ms-tnef", "application/vnd.ms-tnef"})
+_NONE = parse(b"")
+_TNEF_NESTING = 3  # attached messages in one another
+
+
+class Leaves:
+    """The parts of one message, added in their order. `attachments` is complete after the last one."""
+
+    def __init__(self, hints: Hints, limits: Limits, notebook: Notebook) -> None:
+        """`hints` are charsets for what names none; defects go into `notebook`."""
+        self.attachments: list[Attachment] = []
+        self._texts: dict[str, Text] = {}
+        self._tnef: list[tuple[str, tnef.Contents]] = []
+        self._hints, self._limits, self._notebook = hints, limits, notebook
+
+    def add(self, part: Part, place: Place) -> None:
+        """Put the part where it belongs."""
+        if body.is_other_version(part, place) or (
+            part.inside is not None and part.content_type.startswith("multipart/")
+        ):
+            return
+        field = part.first("content-disposition")
+        disposition = parse(field) if field else _NONE
+        if not disposition.complete:
+            self._notebook.note("parameters-left-out", part.number, "Content-Disposition")
+        file_name = self._file_name(part, disposition)
+        content = transfer_encoding.decode(
+            part.raw, part.start, part.end, part.transfer_encoding,
+            lambda code, detail: self._notebook.note(code, part.number, detail),
+        )  # fmt: skip
+        if body.is_body(part, place, file_name is not None, disposition.value):
+            if not _is_binary(content, part.parameters.token("charset")):
+                self._add_text(part, content)
+                return
+            self._notebook.note("text-is-binary", part.number, part.content_type)
+        self.attachments.append(
+            Attachment(
+                part=part.number,
+                content_type=self._storable(part.content_type, part),
+                content=content,
+                file_name=file_name,
+                content_id=self._storable(_token(part, "content-id").strip("<>"), part) or None,
+                content_location=self._storable(_token(part, "content-location"), part) or None,
+                disposition=self._storable(disposition.value, part) or None,
+            )
+        )
+        if part.content_type in _TNEF or content.startswith(tnef.SIGNATURE):
+            self._add_tnef(part.number, content, 0)
+
+    def bodies(self, root: Part) -> tuple[str | None, str | None]:
+        """The text and the HTML body of the message; that of a winmail.dat counts where there is no other."""
+        text, html = body.join(root, self._texts)
+        for number, contents in self._tnef if text is None and html is None else ():
+            text = contents.text or (None if contents.html else tnef.text_of_rtf(contents.rtf))
+            text, html = (self._body(each, number) for each in (text, contents.html))
+            if text or html:
+                break
+        return text, html
+
+    def _body(self, text: str | None, number: str) -> str | None:
+        if text is None or body.is_blank(text):
+            return None
+        return self._notebook.storable(text.replace("\r\n", "\n"), number)
+
+    def _storable(self, text: str, part: Part) -> str:
+        return self._notebook.storable(text, part.number)
+
+    def _file_name(self, part: Part, disposition: Parameters) -> str | None:
+        """RFC 2183 2.3, or the older name of RFC 2046 4.5.1; or the one in the place of the other."""
+        for source, name in (
+            (disposition, "filename"), (part.parameters, "name"), (disposition, "name"), (part.parameters, "filename"),
+        ):  # fmt: skip
+            text, wrong = source.text(name, self._hints) if name in source.sections else (None, [])
+            if text:
+                for reason in wrong:
+                    self._notebook.note("file-name-guessed", part.number, reason)
+                return text
+        return None
+
+    def _add_text(self, part: Part, content: bytes) -> None:
+        html = part.content_type == "text/html"
+        if not html:
+            content, files = uuencode.split(content, self._limits.parts - len(self.attachments))
+            self._add_uuencoded(part.number, files)
+        decoded = decode(content, part.parameters.token("charset"), self._hints, html)
+        if decoded.guessed:
+            self._notebook.note("charset-guessed", part.number, decoded.guessed)
+        if decoded.replaced:
+            self._notebook.note("charset-replaced", part.number, f"{decoded.replaced} in {decoded.codec}")
+        text = decoded.text.replace("\r\n", "\n")
+        if part.content_type == "text/plain" and part.parameters.word("format") == "flowed":
+            text = unflow(text, part.parameters.word("delsp") == "yes")
+        if not body.is_blank(text):
+            self._texts[part.number] = Text(self._storable(text, part), html)
+
+    def _add_uuencoded(self, number: str, files: list[uuencode.File]) -> None:
+        for index, file in enumerate(files, 1):
+            name = decode_words(decode(file.name, None, self._hints).text, self._hints)[0]
+            if not file.complete:
+                self._notebook.note("uuencode-broken", f"{number}.{index}", "no end line")
+            self.attachments.append(
+                Attachment(
+                    f"{number}.{index}", "application/octet-stream", file.content, storable(name).strip() or None
+                )
+            )
+
+    def _add_tnef(self, number: str, content: bytes, nesting: int) -> None:
+        """What is inside of a winmail.dat, as attachments that are numbered below it."""
+        room = self._limits.parts - len(self.attachments)
+        if nesting >= _TNEF_NESTING or room <= 0:
+            self._notebook.note("container-left-out", number, "application/ms-tnef")
+            return
+        try:
+            contents = tnef.read(content, room)
+        except tnef.Broken as error:
+            self._notebook.note("container-broken", number, str(error))
+            return
+        if not contents.complete:
+            self._notebook.note("container-broken", number, "it ends too early, or has too many files")
+        if not nesting:
+            self._tnef.append((number, contents))
+        for index, file in enumerate(contents.files, 1):
+            inner = f"{number}.{index}"
+            kind = "application/ms-tnef" if file.message else file.content_type or "application/octet-stream"
+            self.attachments.append(
+                Attachment(
+                    inner,
+                    storable(kind.strip().lower()),
+                    file.content,
+                    storable((file.name or "").strip("\0 ")) or None,
+                    storable((file.content_id or "").strip("<>\0 ")) or None,
+                )
+            )
+            if file.message:
+                self._add_tnef(inner, file.content, nesting + 1)
+
+
+def _token(part: Part, name: str) -> str:
+    """A field that is one word, without the blanks that folding leaves in it."""
+    return "".join((part.first(name) or b"").decode("utf-8", "replace").split())
+
+
+def _is_binary(content: bytes, label: str | None) -> bool:
+    """Whether octets that are called text are something else: one control character in ten, or more."""
+    sample = content[:_SAMPLE]
+    few = len(sample) // 10
+    if len(sample) - len(sample.translate(None, _CONTROLS)) <= few or is_wide(content, label):
+        return False
+    return not stateful.shifts(sample, label) or len(sample) - len(sample.translate(None, _CONTROLS_BUT_SHIFTS)) > few

@@ -1,0 +1,88 @@
+"""Files in the text of a message, as mail carried them before MIME and some senders still do: uuencode (POSIX)."""
+
+import binascii
+import re
+from typing import NamedTuple
+
+# A file begins with a line that says so and with one that can be nothing else; "begin 644 things" is prose.
+_BEGIN = re.compile(rb"^begin(-base64)? [0-7]{3,4} ([^\r\n]{1,255})\r?\n", re.MULTILINE)
+_LINE = re.compile(rb"([^\r\n]*)(?:\r?\n|\Z)")
+_BASE64_LINE = re.compile(rb"[A-Za-z0-9+/]+={0,2}")
+
+
+class File(NamedTuple):
+    """One file: its name and content as octets; whether its end was there."""
+
+    name: bytes
+    content: bytes
+    complete: bool
+
+
+def split(text: bytes, files: int) -> tuple[bytes, list[File]]:
+    """`text` without the files in it, and those files, at most `files` of them."""
+    if b"begin" not in text:
+        return text, []
+    kept, found, position = list[bytes](), list[File](), 0
+    for begin in _BEGIN.finditer(text):
+        if begin.start() < position:
+            continue
+        if len(found) >= files:
+            break
+        lines = _read_base64(text, begin.end()) if begin[1] else _read(text, begin.end())
+        if lines is None:
+            continue
+        content, end, complete = lines
+        kept.append(text[position : begin.start()])
+        found.append(File(begin[2].strip(), content, complete))
+        position = end
+    kept.append(text[position:])
+    return b"".join(kept), found
+
+
+def _read(text: bytes, position: int) -> tuple[bytes, int, bool] | None:
+    """The content of the lines from `position` on, where they end, and whether the end is written; None if they are none."""
+    pieces, start = list[bytes](), position
+    while position < len(text):
+        match = _LINE.match(text, position)
+        line = match[1] if match else b""
+        end = match.end() if match else len(text)
+        if line.rstrip() == b"end" and (pieces or position > start):
+            return b"".join(pieces), end, True
+        piece = _decoded(line, whole=position == start and end < len(text))
+        if piece and end == len(text) and match and match.end(1) == end:  # the line may be cut
+            piece = piece[: (len(line) - 1) * 3 // 4]
+        if piece is None:
+            break
+        pieces.append(piece)
+        position = end
+    return (b"".join(pieces), position, False) if any(pieces) else None
+
+
+def _decoded(line: bytes, whole: bool) -> bytes | None:
+    """One line; None where it is none. Encoders may add a check character, and blanks at the end may be lost in transport, but
+    not where the line has to be `whole`."""
+    if not line.strip(b"`"):
+        return b""
+    size = line[0] - 32 & 63
+    length = (size + 2) // 3 * 4 + 1
+    if not 32 <= line[0] <= 96 or len(line) > length + 2 or (whole and len(line) < length):
+        return None
+    try:
+        return binascii.a2b_uu(line[:length])
+    except binascii.Error:
+        return None
+
+
+def _read_base64(text: bytes, position: int) -> tuple[bytes, int, bool] | None:
+    pieces = list[bytes]()
+    while position < len(text):
+        match = _LINE.match(text, position)
+        line = match[1].strip() if match else b""
+        end = match.end() if match else len(text)
+        if line == b"====":
+            return b"".join(pieces), end, True
+        if not _BASE64_LINE.fullmatch(line):
+            break
+        pieces.append(binascii.a2b_base64(line[: len(line) // 4 * 4]))
+        position = end
+    return (b"".join(pieces), position, False) if pieces else None
