@@ -340,15 +340,15 @@ def test_not_as_root(handler: Handler) -> None:
     """Root does not read mail."""
     status, told = refused(handler)
     assert status == 69
-    assert "root shall not read mail" in told
+    assert "serve must not run as root" in told
 
 
 @pytest.mark.parametrize(
     ("name", "told"),
     [
         ("taken", "another service is listening there"),
-        ("file", "there is something that is no socket"),
-        ("none/socket", "No such file or directory; serve.socket must be in a directory that we may write"),
+        ("file", "this file is not a socket"),
+        ("none/socket", "No such file or directory; serve.socket must be in a directory that this account can write"),
         ("x" * 120, "serve.socket"),
     ],
 )
