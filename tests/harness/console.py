@@ -3,6 +3,7 @@
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,10 +48,10 @@ class Console:
         """The whole command line."""
         return [PROGRAM, "--config", str(self.config), *map(str, arguments)]
 
-    def run(self, *arguments: object, stdin: bytes = b"") -> Done:
-        """Run a command."""
+    def run(self, *arguments: object, stdin: bytes = b"", under: Sequence[str] = ()) -> Done:
+        """Run a command; `under`: a command that starts it, with its own arguments."""
         done = subprocess.run(
-            self.command(*arguments), input=stdin, capture_output=True, env=ENVIRONMENT, cwd="/", timeout=120
+            [*under, *self.command(*arguments)], input=stdin, capture_output=True, env=ENVIRONMENT, cwd="/", timeout=120
         )
         return Done(done.returncode, done.stdout, done.stderr.decode())
 

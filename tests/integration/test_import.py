@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from harness.console import Console, everything
 from harness.database import Database
+from harness.poison import POISON, slow
 from harness.submission import submission
 
 from pipehandler.mail.envelope import Envelope
@@ -234,13 +235,11 @@ def test_export_and_import_of_everything(console: Console, database: Database, f
 def test_into_quarantine(console: Console, database: Database, folder: Path) -> None:
     """What cannot be parsed is stored, as at every ingress, and it is told why."""
     console.configure(more="limits.parse_timeout = 1")
-    part = b"--b\nContent-Type: text/plain\n\n" + "봄이 왔습니다\n".encode("euc-kr") * 3200
-    raw = b"Content-Type: multipart/mixed; boundary=b\n\n" + part * 990 + b"--b--\n"
-    (folder / "costly.eml").write_bytes(HEAD + raw)
-    assert console.run("import", folder / "costly.eml").text == (
-        f"{folder}/costly.eml: quarantined {identify(raw).id}: not parsed within 1 s\n1 quarantined\n"
+    (folder / "poison.eml").write_bytes(HEAD + POISON)
+    assert console.run("import", folder / "poison.eml", under=slow(1.5)).text == (
+        f"{folder}/poison.eml: quarantined {identify(POISON).id}: not parsed within 1 s\n1 quarantined\n"
     )
-    assert raws(database) == [raw]
+    assert raws(database) == [POISON]
 
 
 def test_edit_and_import(console: Console, database: Database, folder: Path) -> None:
