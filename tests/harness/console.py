@@ -48,11 +48,16 @@ class Console:
         """The whole command line."""
         return [PROGRAM, "--config", str(self.config), *map(str, arguments)]
 
-    def run(self, *arguments: object, stdin: bytes = b"", under: Sequence[str] = ()) -> Done:
-        """Run a command; `under`: a command that starts it, with its own arguments."""
-        done = subprocess.run(
-            [*under, *self.command(*arguments)], input=stdin, capture_output=True, env=ENVIRONMENT, cwd="/", timeout=120
-        )
+    def run(self, *arguments: object, stdin: bytes = b"") -> Done:
+        """Run a command."""
+        return self._run(self.command(*arguments), stdin)
+
+    def run_under(self, prefix: Sequence[str], *arguments: object) -> Done:
+        """Run a command that another one starts; `prefix`: that one with its own arguments."""
+        return self._run([*prefix, *self.command(*arguments)], b"")
+
+    def _run(self, command: list[str], stdin: bytes) -> Done:
+        done = subprocess.run(command, input=stdin, capture_output=True, env=ENVIRONMENT, cwd="/", timeout=120)
         return Done(done.returncode, done.stdout, done.stderr.decode())
 
     def on_a_terminal(self, *arguments: object) -> bytes:

@@ -2,8 +2,11 @@
 for both outputs."""
 
 import importlib.util
+import os
 import subprocess
 import sys
+import time
+import tomllib
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -41,6 +44,16 @@ class Handler:
         account.give(folder)
         account.give(self.state)
         self.configure(conninfo, **sections)
+
+    @property
+    def conninfo(self) -> str:
+        """The conninfo in the configuration file."""
+        return str(tomllib.loads(self.config.read_text())["database"]["conninfo"])
+
+    def end_hold(self) -> None:
+        """Let the time pass in which the circuit breaker refuses every delivery."""
+        past = time.time() - 60
+        os.utime(self.state / "outage", (past, past))
 
     def configure(self, conninfo: str, **sections: dict[str, object]) -> None:
         """Write the configuration: the conninfo, a log file, and what else is given by section."""

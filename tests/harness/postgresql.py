@@ -147,7 +147,10 @@ class PostgreSQL:
             for pid in [self._server.pid, *children]:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
+            until = time.monotonic() + 30
             while any(_runs(pid) for pid in children):
+                if time.monotonic() > until:
+                    raise TimeoutError(f"processes of PostgreSQL {self.version} survive SIGKILL: {children}")
                 time.sleep(0.01)
         else:
             self._server.send_signal(how)
@@ -195,10 +198,14 @@ class PostgreSQL:
         self.psql("postgres", "SELECT pg_promote()")
 
     def reload(self) -> None:
-        """Read postgresql.conf again."""
+        """Read postgresql.conf and pg_hba.conf again; they count for every later connection."""
         assert self._server is not None
+        loaded = "SELECT pg_conf_load_time()"
+        before, until = self.psql("postgres", loaded), time.monotonic() + 30
         self._server.send_signal(signal.SIGHUP)
-        time.sleep(0.2)
+        while self.psql("postgres", loaded) == before:
+            if time.monotonic() > until:
+                raise TimeoutError(f"PostgreSQL {self.version} has not read its configuration again")
 
     def psql(self, dbname: str, statement: str) -> str:
         """Run one statement as the superuser, with psql; returns what it prints."""

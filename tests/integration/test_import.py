@@ -4,12 +4,14 @@ import mailbox
 import os
 import re
 import signal
+from functools import partial
 from pathlib import Path
 
 import pytest
 from harness.console import Console, everything
 from harness.database import Database
 from harness.poison import POISON, slow
+from harness.service import wait_until
 from harness.submission import submission
 
 from pipehandler.mail.envelope import Envelope
@@ -236,7 +238,7 @@ def test_into_quarantine(console: Console, database: Database, folder: Path) -> 
     """What cannot be parsed is stored, as at every ingress, and it is told why."""
     console.configure(more="limits.parse_timeout = 1")
     (folder / "poison.eml").write_bytes(HEAD + POISON)
-    assert console.run("import", folder / "poison.eml", under=slow(1.5)).text == (
+    assert console.run_under(slow(1.5), "import", folder / "poison.eml").text == (
         f"{folder}/poison.eml: quarantined {identify(POISON).id}: not parsed within 1 s\n1 quarantined\n"
     )
     assert raws(database) == [POISON]
@@ -279,8 +281,9 @@ def test_interrupted(console: Console, database: Database, folder: Path) -> None
     for how, status in ((signal.SIGINT, EX_INTERRUPTED), (signal.SIGKILL, -signal.SIGKILL)):
         before = database.value("SELECT count(*) FROM pipehandler.delivery")
         running = console.start("import", folder)
-        while database.value("SELECT count(*) FROM pipehandler.delivery") < before + 20:
-            assert running.poll() is None
+        some = f"SELECT count(*) >= {before + 20} FROM pipehandler.delivery"
+        wait_until(partial(database.value, some), "the first messages")
+        assert running.poll() is None
         running.send_signal(how)
         output, errors = running.communicate(timeout=60)
         assert running.returncode == status, (output, errors)

@@ -201,7 +201,7 @@ def test_still_failing(console: Console, database: Database) -> None:
     """What fails again stays in quarantine with the new reason, and is counted by it; the next run tries again. What was parsed
     before stays as it is."""
     store(database, submission(POISON, parsed=replace(FAILED, defects=[])), failed(1))
-    said = console.run("reparse", under=lethal()).text
+    said = console.run_under(lethal(), "reparse").text
     assert "2 tried, " in said
     assert "1 parsed now" in said
     assert "1 still not parsed: the parser died of this message\n" in said
@@ -210,13 +210,13 @@ def test_still_failing(console: Console, database: Database) -> None:
         database.value("SELECT error FROM pipehandler.message WHERE state = 'failed'")
         == "the parser died of this message"
     )
-    assert "1 tried" in console.run("reparse", under=lethal()).text
+    assert "1 tried" in console.run_under(lethal(), "reparse").text
     database.execute(
         "UPDATE pipehandler.message SET state = 'parsed', error = NULL, subject = 'good' WHERE state = 'failed'"
     )
     before = everything(database)
     console.configure(more="limits.parse_timeout = 1")
-    said = console.run("reparse", "--all", under=slow(1.5)).text
+    said = console.run_under(slow(1.5), "reparse", "--all").text
     assert "1 left as it was: not parsed within 1 s\n" in said
     assert everything(database) == before
 
@@ -226,9 +226,9 @@ def test_message_that_kills(console: Console, database: Database) -> None:
     (console.folder / "nowhere").mkdir()
     store(database, submission(POISON, parsed=parse(MESSAGE)), submission(MESSAGE, parsed=GARBAGE))
     marks = console.folder / "nowhere"
-    assert console.run("reparse", "--all", under=lethal()).status == -signal.SIGKILL
+    assert console.run_under(lethal(), "reparse", "--all").status == -signal.SIGKILL
     assert len(list(marks.iterdir())) == 1
-    said = console.run("reparse", "--all", under=lethal()).text
+    said = console.run_under(lethal(), "reparse", "--all").text
     assert "2 tried" in said
     assert "1 left as it was: the parser died of this message" in said
     assert not list(marks.iterdir())
@@ -398,7 +398,7 @@ def test_while_it_is_delivered_again(console: Console, database: Database) -> No
     while thread.is_alive():
         assert console.run("reparse", "--all").status == 0
         database.execute("UPDATE pipehandler.message SET state = 'failed', error = 'again'")
-    thread.join()
+    thread.join(60)
     assert not errors
     assert console.run("reparse").status == 0
     assert database.value("SELECT count(*) FROM pipehandler.delivery") == 61
