@@ -15,6 +15,11 @@ from . import account
 ENVIRONMENT = {"LANG": "C", "MAIL_CONFIG": "/etc/postfix", "TZ": "UTC"}
 """What Postfix leaves of the environment (import_environment is not for pipe(8); see its export_environment)."""
 
+COVERAGE = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
+"""Set by script/coverage."""
+
+ENVIRONMENT |= COVERAGE
+
 
 class Ended(NamedTuple):
     """How the entrypoint ended: its status (negative: killed by that signal) and all it wrote."""
@@ -24,11 +29,15 @@ class Ended(NamedTuple):
 
 
 def entrypoint() -> list[str]:
-    """The command of postfix/master.cf.example, with this interpreter and the installed package."""
+    """The command of postfix/master.cf.example, with this interpreter and the installed package.
+
+    script/coverage measures it by an interpreter that starts coverage first, because -S keeps coverage's own start out.
+    """
     found = importlib.util.find_spec("pipehandler.__main__")
     assert found is not None
     assert found.origin is not None
-    return [sys.executable, "-I", "-S", found.origin, "deliver"]
+    interpreter = str(Path(__file__).with_name("covered-python")) if COVERAGE else sys.executable
+    return [interpreter, "-I", "-S", found.origin, "deliver"]
 
 
 class Handler:

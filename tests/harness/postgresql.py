@@ -95,6 +95,11 @@ class PostgreSQL:
             }
         )
 
+    @property
+    def copying(self) -> str:
+        """The clause of CREATE DATABASE that copies the template's files, which is quicker than WAL; before 15 it always did."""
+        return "STRATEGY file_copy" if self.version >= 15 else ""
+
     def configure(self, settings: dict[str, str]) -> None:
         """Append to postgresql.conf; what came last counts, from the next start or reload."""
         with (self.data / "postgresql.conf").open("a") as file:

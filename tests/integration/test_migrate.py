@@ -32,7 +32,7 @@ def empty_database(server: PostgreSQL) -> Iterator[Database]:
     """A database with nothing in it, not even the schema."""
     database = Database(server, f"empty{next(_numbers)}")
     with psycopg.connect(server.conninfo(), autocommit=True) as maintenance:
-        maintenance.execute(f"CREATE DATABASE {database.name} TEMPLATE template0 STRATEGY file_copy")
+        maintenance.execute(f"CREATE DATABASE {database.name} TEMPLATE template0 {server.copying}")
         yield database
         maintenance.execute(f"DROP DATABASE {database.name} WITH (FORCE)")
 
