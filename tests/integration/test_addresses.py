@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 from harness.database import Database
-from harness.postgresql import PostgreSQL
+from harness.postgresql import VERSION, PostgreSQL
 from harness.service import stuck, wait_until
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -46,7 +46,7 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 @pytest.fixture(scope="module")
 def connection(servers: Callable[[int], PostgreSQL]) -> Iterator[Connection]:
     """A connection to a database with some leases, which no test changes."""
-    with Database.fresh(servers(16)) as fresh, psycopg.connect(fresh.admin, autocommit=True) as connection:
+    with Database.fresh(servers(VERSION)) as fresh, psycopg.connect(fresh.admin, autocommit=True) as connection:
         for address, ttl in POOL.items():
             connection.execute("SELECT pipehandler.lease_address(%s, %s)", [address, ttl])
         yield connection

@@ -14,7 +14,7 @@ import pytest
 from harness.console import PROGRAM
 from harness.database import Database
 from harness.mailhost import MailHost
-from harness.postgresql import FAST, PostgreSQL
+from harness.postgresql import FAST, VERSION, PostgreSQL
 from harness.service import PATIENCE, wait_until
 
 TO = "user@example.com"
@@ -110,7 +110,9 @@ def test_full_disk_of_the_database(own: MailHost, folder: Path) -> None:
     """The disk of the database is full: status says so, and what to do."""
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=120m,mode=0755", "tmpfs", folder], check=True)
     try:
-        server = PostgreSQL(folder / "16", 16, {**FAST, "max_wal_size": "32MB", "min_wal_size": "32MB"}).start()
+        server = PostgreSQL(
+            folder / "server", VERSION, {**FAST, "max_wal_size": "32MB", "min_wal_size": "32MB"}
+        ).start()
         with Database.fresh(server) as database:
             own.handler.configure(database.conninfo)
             own.start()
