@@ -104,13 +104,17 @@ class PostgreSQL:
             _run(Path("/bin"), "cp", "-a", str(data or _new_data(self._programs)), str(self.data))
         else:
             source = ["-h", str(primary.folder), "-p", str(primary.port), "-U", "postgres"]
-            self.run("pg_basebackup", "-D", str(self.data), *source, "-R", "-c", "fast", "--no-sync")
+            self.run("pg_basebackup", "-D", str(self.data), *source, "-c", "fast", "--no-sync")
+            # Not with -R: a newer pg_basebackup writes options that an older server does not know.
+            (self.data / "standby.signal").touch()
+            account.give(self.data / "standby.signal")
         self.configure(
             {
                 "listen_addresses": "127.0.0.1",
                 "port": str(self.port),
                 "unix_socket_directories": str(folder),
                 "log_line_prefix": "%m [%p] ",
+                "primary_conninfo": f"host={primary.folder} port={primary.port} user=postgres" if primary else "",
                 **(settings or {}),
             }
         )
