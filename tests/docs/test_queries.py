@@ -7,8 +7,8 @@ import sys
 import psycopg
 import pytest
 from harness.database import Database
-from harness.service import bounded
 from harness.handler import Handler
+from harness.service import bounded
 
 from .pages import Block, all_blocks, blocks
 
