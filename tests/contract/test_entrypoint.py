@@ -285,7 +285,11 @@ def test_sixty_megabytes(handler: Handler, database: Database) -> None:
     message = b"Content-Type: application/zip\nContent-Transfer-Encoding: base64\n\n" + line * (60_000_000 // len(line))
     assert_ended(handler.deliver(message), outcome.TOO_LARGE)
     memory = 700_000_000
-    handler.configure(database.conninfo, limits={"message_size": 70_000_000, "memory": memory})
+    handler.configure(
+        database.conninfo,
+        database={"statement_timeout": 100},
+        limits={"message_size": 70_000_000, "memory": memory, "deadline": 300},
+    )
     with handler.start(handler.command()) as running:
         assert running.stdin
         assert running.stdout

@@ -28,16 +28,18 @@ class Ended(NamedTuple):
     output: str
 
 
-def entrypoint() -> list[str]:
-    """The command of postfix/master.cf.example, with this interpreter and the installed package.
-
-    script/coverage measures it by an interpreter that starts coverage first, because -S keeps coverage's own start out.
-    """
+def main() -> str:
+    """The file that master.cf starts, of the installed package."""
     found = importlib.util.find_spec("pipehandler.__main__")
     assert found is not None
     assert found.origin is not None
-    interpreter = str(Path(__file__).with_name("covered-python")) if COVERAGE else sys.executable
-    return [interpreter, "-I", "-S", found.origin, "deliver"]
+    return found.origin
+
+
+def entrypoint() -> list[str]:
+    """The command of postfix/master.cf.example, with this interpreter and the installed package."""
+    file = str(Path(__file__).with_name("covered.py")) if COVERAGE else main()
+    return [sys.executable, "-I", "-S", file, "deliver"]
 
 
 class Handler:

@@ -13,7 +13,7 @@ from shutil import copytree
 import pytest
 from harness import account
 from harness.database import Database
-from harness.handler import Handler, entrypoint
+from harness.handler import Handler, main
 from harness.service import Service, begin, bounded, configure, ended, held, stuck, wait_until
 
 from pipehandler.monitor.service_status import ask
@@ -205,7 +205,7 @@ print(len(client.recv(100_000)), flush=True)
 
 def test_another_installation(service: Service, handler: Handler) -> None:
     """After an upgrade the old workers get no new messages: an entrypoint of another installation delivers cold."""
-    package = Path(entrypoint()[-2]).parent
+    package = Path(main()).parent
     copytree(package, handler.folder / "upgraded" / "pipehandler")
     command = handler.command()
     command[3] = str(handler.folder / "upgraded" / "pipehandler" / "__main__.py")
@@ -309,6 +309,30 @@ def test_a_worker_stands_still(handler: Handler, database: Database) -> None:
         wait_until(lambda: not service.status()["busy"])
         assert handler.deliver(MESSAGE).status == 0
     assert stored(database) == 1
+
+
+def test_a_worker_dies_at_the_moment_of_a_hand_over(service: Service, handler: Handler, database: Database) -> None:
+    """A message that is to go to a worker which has just died goes to the next one, or is delivered cold."""
+    service.signal(signal.SIGSTOP)
+    with handler.start(handler.command()) as running:
+        os.kill(service.workers()[0], signal.SIGKILL)
+        service.signal(signal.SIGCONT)
+        output, _ = running.communicate(MESSAGE, timeout=60)
+    assert (running.returncode, output[:13]) == (0, b"2.0.0 stored ")
+    wait_until(service.ready)
+    assert service.status()["died"] == 1
+    assert stored(database) == 1
+
+
+def test_the_end_does_not_wait_forever(handler: Handler) -> None:
+    """A worker that stands still when the service ends is killed after the deadline, and that is logged."""
+    configure(handler, deadline=5)
+    with Service(handler) as service:
+        (worker,) = service.workers()
+        os.kill(worker, signal.SIGSTOP)
+        assert service.stop() == 0
+    assert not Path(f"/proc/{worker}").exists()
+    assert [line for line in service.events() if 'event="worker lost"' in line and "signal 9" in line]
 
 
 def test_replaced_after_so_many_messages(handler: Handler) -> None:
