@@ -17,7 +17,7 @@ from harness.database import Database
 from harness.handler import Handler
 from harness.mailhost import MailHost
 from harness.missing import missing
-from harness.postgresql import FAST, PostgreSQL, binaries
+from harness.postgresql import FAST, VERSION, VERSIONS, PostgreSQL, binaries
 from harness.service import ResidentHandler
 
 # Who starts tests in the background of a shell lets them ignore Ctrl-C, and with them every program that they start.
@@ -36,9 +36,6 @@ if _roomy(_MEMORY):
     # Each database is hundreds of files, which cost a disk ten times as much. On a disk stay what bench/run measures, and the
     # campaign at full scale.
     os.environ.setdefault(account.FOLDERS, str(_MEMORY))
-
-VERSIONS = (15, 16, 18)
-"""PostgreSQL as the tests want it: Debian's, and the two of the wheel."""
 
 
 @pytest.fixture(scope="session")
@@ -62,7 +59,7 @@ def servers() -> Iterator[Callable[[int], PostgreSQL]]:
 @pytest.fixture(scope="module")
 def server() -> Iterator[PostgreSQL]:
     """A server as it should be: with fsync, unlike the other tests' servers."""
-    with account.folder("pipehandler-pg-") as folder, PostgreSQL(folder / "16", 16) as server:
+    with account.folder("pipehandler-pg-") as folder, PostgreSQL(folder / "server", VERSION) as server:
         yield server.start()
 
 
@@ -70,7 +67,7 @@ def server() -> Iterator[PostgreSQL]:
 def own_database() -> Iterator[Database]:
     """A migrated database on a server of its own, which the test may stop, kill or spoil."""
     with account.folder("pipehandler-pg-") as folder:
-        server = PostgreSQL(folder / "16", 16, FAST).start()
+        server = PostgreSQL(folder / "server", VERSION, FAST).start()
         with Database.fresh(server) as fresh:
             yield fresh
         server.stop()
@@ -78,8 +75,8 @@ def own_database() -> Iterator[Database]:
 
 @pytest.fixture
 def database(servers: Callable[[int], PostgreSQL]) -> Iterator[Database]:
-    """A fresh, migrated database on PostgreSQL 16."""
-    with Database.fresh(servers(16)) as fresh:
+    """A fresh, migrated database on one version of PostgreSQL."""
+    with Database.fresh(servers(VERSION)) as fresh:
         yield fresh
 
 
@@ -131,7 +128,7 @@ def _postfix() -> None:
 @pytest.fixture(scope="session")
 def stored(servers: Callable[[int], PostgreSQL]) -> Iterator[Database]:
     """The database of the shared mail host."""
-    with Database.fresh(servers(16)) as database:
+    with Database.fresh(servers(VERSION)) as database:
         yield database
 
 

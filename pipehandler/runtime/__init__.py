@@ -1,1 +1,1 @@
-"""This process: its time, its limits, its children and its service manager."""
+"""The process itself: deadline, kernel limits, child processes, phase times, systemd."""

@@ -1,4 +1,4 @@
-"""Work that may crash, hang or leave something behind: done in a child process, which nobody waits for too long."""
+"""Run work that may crash, hang or leak in a child process, with a time limit."""
 
 import os
 import resource
@@ -7,14 +7,15 @@ import time
 from collections.abc import Callable
 from typing import NoReturn
 
-# Python drops what a signal raises in the functions that it calls around a fork: these wait until it is over.
+# Python drops an exception that a signal handler raises in its own fork hooks, so these signals are blocked meanwhile.
 _RAISING = {signal.SIGALRM, signal.SIGINT}
 
 
 def survives(work: Callable[[], object], seconds: float) -> bool:
-    """Whether a child process lives through `work`, at most for `seconds`; an exception is no death.
+    """Run `work` in a child process and return whether the child survives it; an exception counts as survival.
 
-    Raises OSError where no child can be had.
+    False if a signal kills the child, if it exits with another status than 0, or if it runs longer than `seconds`; then it
+    is killed. Raises OSError if the child cannot be forked.
     """
     ends = time.monotonic() + seconds
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, _RAISING)
@@ -22,12 +23,12 @@ def survives(work: Callable[[], object], seconds: float) -> bool:
     try:
         child = _fork(work, mask)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        # Looked at, but not taken away: an exception between its end and our knowing of it must not make us kill another.
+        # WNOWAIT keeps the pid ours: an exception that comes after the child ended must not make us kill another process.
         while not os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) and time.monotonic() < ends:
             time.sleep(0.01)
-    finally:  # whatever interrupts us, the child does not outlive its purpose
+    finally:  # whatever interrupts us, the child does not outlive this call
         try:
-            signal.pthread_sigmask(signal.SIG_BLOCK, _RAISING)  # which may itself raise what came a moment before
+            signal.pthread_sigmask(signal.SIG_BLOCK, _RAISING)  # may raise what a signal brought just before
         finally:
             if child:
                 os.kill(child, signal.SIGKILL)
@@ -37,7 +38,7 @@ def survives(work: Callable[[], object], seconds: float) -> bool:
 
 
 def detach(work: Callable[[], object], seconds: float) -> None:
-    """Let a process that nobody waits for do `work`, at most for `seconds`. Raises OSError where none can be had."""
+    """Run `work` in a detached process, which SIGALRM kills after `seconds`. Raises OSError if it cannot be forked."""
 
     def work_unattended() -> None:
         if os.fork() == 0:
@@ -47,14 +48,14 @@ def detach(work: Callable[[], object], seconds: float) -> None:
 
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, _RAISING)
     try:
-        # A grandchild: whoever forked it will not have to wait for its end.
+        # A grandchild, which init reaps: the caller does not wait for its end.
         os.waitpid(_fork(work_unattended, mask), 0)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _fork(work: Callable[[], object], mask: set[int]) -> int:
-    """A child process that works, with this signal mask, and leaves with 0, whatever happens."""
+    """Fork a child that runs `work` with this signal mask and exits with 0, even after an exception; return its pid."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NPROC)
     resource.setrlimit(resource.RLIMIT_NPROC, (hard, hard))
     try:
@@ -69,7 +70,7 @@ def _fork(work: Callable[[], object], mask: set[int]) -> int:
 
 def _do(work: Callable[[], object]) -> NoReturn:
     try:
-        # pipe(8) waits for whoever holds its pipe; should our parent die, it must not wait for us.
+        # pipe(8) waits until every copy of its pipe is closed; if our parent dies, pipe(8) must not wait for us.
         os.closerange(0, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
         work()
     except BaseException:  # noqa: BLE001, S110 # only survival counts, not success

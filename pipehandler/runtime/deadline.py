@@ -1,9 +1,9 @@
-"""Time: one budget for the whole delivery, shorter ones inside it, and a last fence.
+"""The time budget of a delivery, shorter budgets for its steps, and a final kill.
 
-The budget is kept by SIGALRM (setitimer(2), ITIMER_REAL). While Python runs, the signal becomes TimeUp, an exception that is
-no Exception, so that no library swallows it; the regular expression engine looks for it now and then. Should it be lost
-all the same, the next alarm has the default action: death by signal, which pipe(8) defers. Code that runs on without
-returning to Python is ended by the limit on CPU time (ingress/pipe.py).
+SIGALRM keeps the budget (setitimer(2), ITIMER_REAL). Python turns the signal into TimeUp, which derives from BaseException
+so that no library's `except Exception` swallows it; the regular expression engine checks for signals too. If TimeUp is
+lost all the same, the next SIGALRM has its default action: it kills the process, and pipe(8) defers the message. Code that
+never returns to the interpreter is killed by the limit on CPU time (runtime/limits.py).
 """
 
 import signal
@@ -15,11 +15,11 @@ from types import FrameType
 from ..mail.outcome import DEADLINE, Result
 
 GRACE = 3.0
-"""Seconds between TimeUp and death by signal."""
+"""Seconds between TimeUp and the SIGALRM that kills the process."""
 
 
 class TimeUp(BaseException):
-    """The time is over: that of the delivery, or that of a step inside `Deadline.step`."""
+    """The time is up: that of the delivery, or that of a step inside `Deadline.step`."""
 
     result = Result(DEADLINE, reason="limits.deadline was reached before the message was stored")
 
@@ -36,35 +36,35 @@ class Deadline:
         return max(0.0, self.ends - time.monotonic())
 
     def arm(self) -> None:
-        """Let TimeUp be raised when the budget is used up."""
+        """Raise TimeUp when the budget is used up."""
         _alarm(self.remaining())
 
     @contextmanager
     def step(self, seconds: float) -> Iterator[None]:
-        """A step that may take `seconds` at the most, and no longer than the budget; TimeUp is raised inside it."""
+        """Limit a step to `seconds`, and to what is left of the budget; TimeUp is raised inside it."""
         _alarm(min(seconds, self.remaining()))
         try:
             yield
         finally:
-            # With nothing left, the alarm of the step is that of the budget: pending, or TimeUp already.
+            # With nothing left, the alarm of the step is that of the budget: it is pending, or has raised TimeUp already.
             if self.remaining():
                 self.arm()
 
     def disarm(self) -> None:
-        """After the commit point nothing is interrupted any more; only death by signal remains, GRACE seconds away."""
+        """Raise TimeUp no more, as after the commit; SIGALRM kills the process GRACE seconds after the end of the budget."""
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_REAL, self.remaining() + GRACE)
 
 
 def clear() -> None:
-    """The delivery is over and its process goes on: no alarm is left."""
+    """Cancel the timer and reset SIGALRM, in a process that goes on after the delivery."""
     signal.setitimer(signal.ITIMER_REAL, 0)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
 
 def _alarm(seconds: float) -> None:
     signal.signal(signal.SIGALRM, _time_up)
-    # A timer of 0 would be no timer.
+    # setitimer(2): 0 would cancel the timer.
     signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.001))
 
 

@@ -1,5 +1,8 @@
-"""Limits that the kernel enforces for us: a MemoryError instead of a starved host, and an end to code that never
-returns to Python and so does not see SIGALRM (SIGXCPU; death by signal defers)."""
+"""Kernel limits for one message (setrlimit(2)).
+
+RLIMIT_AS gives a MemoryError instead of a starved host. RLIMIT_CPU ends code that never returns to the interpreter, and so
+does not see SIGALRM: SIGXCPU kills the process, and pipe(8) defers the message.
+"""
 
 import resource
 from collections.abc import Iterator
@@ -19,7 +22,7 @@ _KINDS = (
 
 
 def apply(limits: Limits) -> None:
-    """Set the limits for one message, in a process that may have delivered others before."""
+    """Set the limits for one message; CPU time counts from what this process has used so far."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     _set(resource.RLIMIT_AS, limits.memory)
     _set(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime) + limits.deadline + int(GRACE))
@@ -30,7 +33,7 @@ def apply(limits: Limits) -> None:
 
 @contextmanager
 def temporarily(limits: Limits) -> Iterator[None]:
-    """Apply the limits, and a Deadline, to one message that a command handles; afterwards the process is as before."""
+    """Apply the limits while a command handles one message; then restore the previous ones and cancel the deadline."""
     before = [(kind, resource.getrlimit(kind)) for kind in _KINDS]
     apply(limits)
     try:
@@ -42,7 +45,7 @@ def temporarily(limits: Limits) -> Iterator[None]:
 
 
 def _set(kind: int, limit: int) -> None:
-    """Set a limit for this message; what the parent process has set stays the upper bound."""
+    """Set the soft limit, at most the hard limit that the parent process has set."""
     soft, hard = resource.getrlimit(kind)
     if hard != resource.RLIM_INFINITY:
         limit = min(limit, hard)

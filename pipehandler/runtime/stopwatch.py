@@ -1,13 +1,13 @@
-"""How long each phase of a delivery took: start (the process, its imports, waiting for a worker), read, parse, store."""
+"""Seconds per phase of a delivery: start (the process, its imports, the wait for a worker), read, parse, store."""
 
 import time
 
 PHASES = ("start", "read", "parse", "store")
-"""The phases, in the order in which a message first comes to them."""
+"""The phases, in the order in which a message first enters them."""
 
 
 class Stopwatch:
-    """Adds up the seconds of each phase; `started` is time.monotonic at the begin of the first one, start."""
+    """Adds up the seconds of each phase. `started`: time.monotonic at the beginning of the phase "start"."""
 
     def __init__(self, started: float) -> None:
         self.seconds: dict[str, float] = {}
@@ -16,13 +16,13 @@ class Stopwatch:
         self._stopped = False
 
     def enter(self, phase: str) -> None:
-        """The phase that went on until now is over, or interrupted; `phase` begins, or goes on."""
+        """End the current phase and begin, or resume, `phase`."""
         now = time.monotonic()
         self.seconds[self._phase] = self.seconds.get(self._phase, 0.0) + now - self._since
         self._phase, self._since = phase, now
 
     def stop(self) -> None:
-        """The phase that went on until now was the last one; from the second time on nothing."""
+        """End the last phase; further calls do nothing."""
         if not self._stopped:
             self.enter(self._phase)
         self._stopped = True

@@ -1,4 +1,4 @@
-"""What a service tells systemd and gets from it: sd_notify(3) and sd_listen_fds(3), both a few lines of protocol."""
+"""The two protocols between systemd and a service: sd_notify(3) and sd_listen_fds(3)."""
 
 import os
 import socket
@@ -8,9 +8,9 @@ _FIRST = 3  # SD_LISTEN_FDS_START
 
 
 def listening_socket() -> socket.socket | None:
-    """The socket that systemd made for us (a socket unit), None if there is none.
+    """Return the socket that a socket unit passed to this process, or None.
 
-    Raises ValueError where it is not one Unix socket of packets (ListenSequentialPacket=).
+    Raises ValueError unless it is exactly one Unix socket of packets (ListenSequentialPacket=).
     """
     if os.environ.get("LISTEN_PID") != str(os.getpid()):
         return None
@@ -25,7 +25,7 @@ def listening_socket() -> socket.socket | None:
 
 
 def notify(*states: str) -> None:
-    """Tell the service manager, if there is one: READY=1, STATUS=... Its absence or deafness is no error."""
+    """Send states such as READY=1 to the service manager; do nothing if there is none or it does not read."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
         return

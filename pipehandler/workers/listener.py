@@ -1,4 +1,4 @@
-"""The socket where the entrypoint hands messages over: made for the service."""
+"""The Unix socket on which the service accepts messages from the entrypoints."""
 
 import errno
 import os
@@ -6,19 +6,20 @@ import socket
 import stat
 
 BACKLOG = 512
-"""Connections that wait in the kernel to be accepted."""
+"""listen(2): connections that the kernel keeps until they are accepted."""
 
 _CONNECT_SECONDS = 2.0
 
 
 class ServeError(Exception):
-    """The service cannot start, or does not answer; the text says why and what to do."""
+    """The service cannot start, or does not answer; the message gives the cause and the fix."""
 
 
 def listen(name: str) -> socket.socket:
-    """A listening socket that only our own account, and root, may connect to.
+    """Return a listening socket at the path `name`, mode 0600: only this account and root can connect.
 
-    Raises ServeError where it cannot be made.
+    Replaces the socket that a killed service left behind. Raises ServeError if the socket cannot be created, or if another
+    service or another kind of file is there.
     """
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
@@ -32,14 +33,16 @@ def listen(name: str) -> socket.socket:
         listener.close()
         if isinstance(error, ServeError):
             raise
-        raise ServeError(f"{name}: {error.strerror}; serve.socket must be in a directory that we may write") from error
+        raise ServeError(
+            f"{name}: {error.strerror}; serve.socket must be in a directory that this account can write"
+        ) from error
     return listener
 
 
 def _clear(name: str) -> None:
-    """Remove a socket that a service left behind which was killed."""
+    """Remove the socket of a service that was killed."""
     if not stat.S_ISSOCK(os.stat(name).st_mode):
-        raise ServeError(f"{name}: there is something that is no socket; serve.socket must be another name")
+        raise ServeError(f"{name}: this file is not a socket; set serve.socket to another path")
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
         probe.settimeout(_CONNECT_SECONDS)
         try:

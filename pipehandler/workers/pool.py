@@ -1,4 +1,4 @@
-"""The crew: the resident workers as their supervisor sees them: forked, given messages, let go, replaced."""
+"""The worker pool: resident workers as their supervisor sees them, from fork to exit."""
 
 import os
 import signal
@@ -16,73 +16,74 @@ from ..record import log
 from ..record.attempt import Attempt
 from ..record.journal import Journal
 from ..settings.config import Config
-from . import worker
+from . import worker as process
 from .worker import Task
 
 _RESTART_SECONDS = 1.0
-"""How long a worker that died is not replaced, so that one that cannot live does not keep the host busy."""
+"""Delay before a worker that died is replaced, so that workers that die at once do not keep the host busy."""
 
 
 class _Worker:
-    """A forked worker; task: what it was given and has not finished."""
+    """A forked worker. `task`: the message it is delivering; `retiring`: it is assigned no other one."""
 
     def __init__(self, pid: int, channel: socket.socket) -> None:
         self.pid = pid
         self.channel = channel
         self.task: Task | None = None
-        self.leaving = False
+        self.retiring = False
 
 
-class Crew:
-    """As many workers as the configuration says, forked from this process.
+class WorkerPool:
+    """Keeps `serve.workers` workers, forked from this process.
 
-    selector: where their channels are watched; its data are functions to call. unshared: what a new worker has to close.
-    on_free: called when a worker can be given a message.
+    `selector` watches their channels; its data are the functions to call. `close_in_child` returns the sockets that a new
+    worker has to close. `on_free` is called when a worker can be assigned a message. `delivered`, `replaced` and `died`
+    count since the start.
     """
 
     def __init__(
         self,
         config: Config,
         selector: BaseSelector,
-        unshared: Callable[[], Iterable[socket.socket]],
+        close_in_child: Callable[[], Iterable[socket.socket]],
         on_free: Callable[[], None],
     ) -> None:
         self.config = config
         self.delivered = self.replaced = self.died = 0
         self._selector = selector
-        self._unshared = unshared
+        self._close_in_child = close_in_child
         self._on_free = on_free
         self._workers: set[_Worker] = set()
-        self._free: list[_Worker] = []  # the last one first: what it needs is in the caches
-        self._not_before = 0.0  # time.monotonic of the next fork
+        self._free: list[_Worker] = []  # the last one is used first: the caches still hold its memory
+        self._spawn_not_before = 0.0  # time.monotonic
 
     def __len__(self) -> int:
-        """The workers, and those who have yet to finish something before they leave."""
+        """All workers, those included that finish their last message."""
         return len(self._workers)
 
     @property
     def staying(self) -> int:
-        """The workers that are not about to leave."""
-        return sum(not each.leaving for each in self._workers)
+        """The workers that are not retiring."""
+        return sum(not worker.retiring for worker in self._workers)
 
     @property
     def free(self) -> int:
-        """The workers that can be given a message."""
+        """The workers that can be assigned a message."""
         return len(self._free)
 
     @property
     def busy(self) -> int:
-        """The workers that have a message."""
-        return sum(each.task is not None for each in self._workers)
+        """The workers that are delivering a message."""
+        return sum(worker.task is not None for worker in self._workers)
 
     @property
-    def hires_at(self) -> float:
+    def spawns_at(self) -> float:
         """When a missing worker will be forked (time.monotonic); infinity if none is missing."""
-        return self._not_before if self.staying < self.config.serve.workers else float("inf")
+        return self._spawn_not_before if self.staying < self.config.serve.workers else float("inf")
 
-    def hire(self) -> None:
-        """Fork as many workers as are missing, if it is time for that."""
-        while time.monotonic() >= self.hires_at:
+    def spawn(self) -> None:
+        """Fork the missing workers, unless one died within the last second."""
+        while time.monotonic() >= self.spawns_at:
             try:
                 ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
                 try:
@@ -92,100 +93,101 @@ class Crew:
                     theirs.close()
                     raise
             except OSError as error:
-                self._not_before = time.monotonic() + _RESTART_SECONDS
-                event(self.config, "no worker", failed=True, reason=str(error))
+                self._spawn_not_before = time.monotonic() + _RESTART_SECONDS
+                log_event(self.config, "no worker", failed=True, reason=str(error))
                 return
             if pid == 0:
-                for each in (ours, *self._unshared(), *(each.channel for each in self._workers)):
-                    each.close()
-                worker.work(theirs, self.config)
+                for inherited in (ours, *self._close_in_child(), *(worker.channel for worker in self._workers)):
+                    inherited.close()
+                process.work(theirs, self.config)
             theirs.close()
             ours.setblocking(False)
-            new = _Worker(pid, ours)
-            self._workers.add(new)
-            self._selector.register(ours, EVENT_READ, lambda new=new: self._hear(new))
+            worker = _Worker(pid, ours)
+            self._workers.add(worker)
+            self._selector.register(ours, EVENT_READ, lambda worker=worker: self._receive(worker))
 
-    def give(self, packet: bytes, task: Task, connection: socket.socket) -> bool:
-        """Give a message to a worker that is free; False if there is none."""
+    def assign(self, packet: bytes, task: Task, connection: socket.socket) -> bool:
+        """Pass a message to a free worker; return False if there is none."""
         while self._free:
-            chosen = self._free.pop()
+            worker = self._free.pop()
             try:
-                socket.send_fds(chosen.channel, [packet], [connection.fileno()])
+                socket.send_fds(worker.channel, [packet], [connection.fileno()])
             except OSError:
-                # It is dying, as its channel is about to tell; or this host is out of something, and it shall not be lost.
-                self._let_go(chosen)
-                self._not_before = time.monotonic() + _RESTART_SECONDS
+                # The worker is dying and its channel will report that, or the kernel is out of memory: retire it and
+                # try the next one, so that the message stays with us.
+                self._retire(worker)
+                self._spawn_not_before = time.monotonic() + _RESTART_SECONDS
                 continue
-            chosen.task = task
+            worker.task = task
             return True
         return False
 
-    def dismiss(self) -> None:
-        """Let all workers go when they have finished what they have."""
-        for each in self._workers:
-            self._let_go(each)
+    def retire_all(self) -> None:
+        """Let every worker exit when it has finished the message it is delivering."""
+        for worker in self._workers:
+            self._retire(worker)
         self._free.clear()
 
     def kill(self) -> None:
-        """End whoever is left."""
-        for each in self._workers:
-            os.kill(each.pid, signal.SIGKILL)
+        """Kill all remaining workers."""
+        for worker in self._workers:
+            os.kill(worker.pid, signal.SIGKILL)
 
-    def _let_go(self, leaver: _Worker) -> None:
-        leaver.leaving = True
+    def _retire(self, worker: _Worker) -> None:
+        worker.retiring = True
         with suppress(OSError):
-            leaver.channel.shutdown(socket.SHUT_WR)
+            worker.channel.shutdown(socket.SHUT_WR)
 
-    def _hear(self, sender: _Worker) -> None:
-        """What a worker says: that it has finished a message; nothing, when it is gone."""
+    def _receive(self, worker: _Worker) -> None:
+        """Read a worker's report: READY, FREE or LAST; the end of its channel means that it has exited."""
         try:
-            said = sender.channel.recv(100)
+            report = worker.channel.recv(100)
         except BlockingIOError:
             return
         except OSError:
-            said = b""
-        if not said:
-            self._bury(sender)
+            report = b""
+        if not report:
+            self._reap(worker)
             return
-        if said != worker.READY:
+        if report != process.READY:
             self.delivered += 1
-        sender.task = None
-        if said == worker.LAST:
+        worker.task = None
+        if report == process.LAST:
             self.replaced += 1
-            sender.leaving = True
-        elif not sender.leaving:
-            self._free.append(sender)
+            worker.retiring = True
+        elif not worker.retiring:
+            self._free.append(worker)
             self._on_free()
 
-    def _bury(self, gone: _Worker) -> None:
-        self._selector.unregister(gone.channel)
-        gone.channel.close()
-        self._workers.discard(gone)
+    def _reap(self, worker: _Worker) -> None:
+        self._selector.unregister(worker.channel)
+        worker.channel.close()
+        self._workers.discard(worker)
         with suppress(ValueError):
-            self._free.remove(gone)
-        code = os.waitstatus_to_exitcode(os.waitpid(gone.pid, 0)[1])
-        if code == 0 and not gone.task:
+            self._free.remove(worker)
+        code = os.waitstatus_to_exitcode(os.waitpid(worker.pid, 0)[1])
+        if code == 0 and not worker.task:
             return
         self.died += 1
-        self._not_before = time.monotonic() + _RESTART_SECONDS
-        how = f"killed by signal {-code}" if code < 0 else f"left with status {code}"
-        if gone.task:  # its entrypoint has seen the end of the connection, and says this to Postfix
-            ended(self.config, outcome.FAULT, gone.task, f"the worker {how}", gone.pid)
+        self._spawn_not_before = time.monotonic() + _RESTART_SECONDS
+        cause = f"killed by signal {-code}" if code < 0 else f"left with status {code}"
+        if worker.task:  # its entrypoint sees the end of the connection, and returns the status of FAULT to Postfix
+            record_lost(self.config, outcome.FAULT, worker.task, f"the worker {cause}", worker.pid)
         else:
-            event(self.config, "worker lost", failed=True, reason=how)
+            log_event(self.config, "worker lost", failed=True, reason=cause)
 
 
-def event(config: Config, what: str, failed: bool = False, **values: object) -> None:
-    """A log line about the service itself."""
+def log_event(config: Config, what: str, failed: bool = False, **values: object) -> None:
+    """Log a line about the service itself."""
     with suppress(OSError):
         log.write(log.line("serve", event=what, **values), config.log, failed=failed)
 
 
-def ended(config: Config, how: Outcome, task: Task, reason: str, pid: int | None = None) -> None:
-    """Write down how a delivery ended that no worker can tell of; `pid`: the worker that had it, and is dead."""
+def record_lost(config: Config, result: Outcome, task: Task, reason: str, pid: int | None = None) -> None:
+    """Record the outcome of a delivery that no worker can record. `pid`: the worker that had it and died, if any."""
     journal = Journal(config.state.directory)
     attempt = Attempt(INGRESS, "resident", option(task.argv, "queue-id"), task.started)
     attempt.config, attempt.journal = config, journal
     attempt.begin(pid)
-    attempt.finish(Result(how, reason=reason))
-    journal.close()  # before the next worker is forked
+    attempt.finish(Result(result, reason=reason))
+    journal.close()  # before the next worker is forked: SQLite connections must not be carried across a fork

@@ -1,4 +1,4 @@
-"""`pipehandler serve`: the resident workers as a service, from its socket to its end."""
+"""`pipehandler serve`: run the resident workers as a service."""
 
 import os
 from contextlib import suppress
@@ -26,17 +26,17 @@ Content-Transfer-Encoding: base64
 1tDOxA==
 --b--
 """
-"""Parsed once before the workers are forked, so that they share what is loaded on the way."""
+"""Parsed once before the fork, so that the workers share the modules and tables that parsing loads on demand."""
 
 
 def serve(path: str, config: Config) -> None:
-    """Run the service until a signal ends it; the socket is systemd's, or is made where the configuration says.
+    """Run the service until SIGTERM or SIGINT, on the socket that systemd passed, else on `serve.socket`.
 
-    `path`: where `config` comes from. Raises ServeError where it cannot start.
+    `path`: the file that `config` was read from. Raises ServeError if the service cannot start.
     """
     if os.geteuid() == 0:
         raise ServeError(
-            "root shall not read mail; run it as the account of the transport: User= in a unit, or runuser -u"
+            "serve must not run as root; run it as the account of the transport: User= in a unit, or runuser -u"
         )
     os.umask(0o077)
     parse(_EXAMPLE)
@@ -49,10 +49,10 @@ def serve(path: str, config: Config) -> None:
         return
     name = config.serve.socket
     with listen(name) as listener:
-        made = os.stat(name)
+        created = os.stat(name)
         try:
             Supervisor(listener, path, config).run()
         finally:
             with suppress(OSError):
-                if os.path.samestat(os.stat(name), made):
+                if os.path.samestat(os.stat(name), created):
                     os.unlink(name)

@@ -1,7 +1,8 @@
-"""A resident worker: one message after the other, each given by the supervisor, on one open connection.
+"""A resident worker: delivers the messages that the supervisor assigns, one at a time, on one open database connection.
 
-The way of a message is that of a cold delivery (ingress/pipe.py). What a message leaves behind goes no further: limits and alarms
-are set for each, and the process is replaced after so many messages, after it grew, and after anything unforeseen.
+A message takes the same path as in a cold delivery (ingress/pipe.py). Nothing carries over from one message to the next:
+limits and alarms are set for each, and the process is replaced after a number of messages, after it grew, and after an
+unexpected error.
 """
 
 import os
@@ -25,16 +26,16 @@ from ..store.connection import Store
 from ..store.errors import StoreError
 
 READY, FREE, LAST = b"ready", b"free", b"last"
-"""What a worker tells the supervisor: give me a first message; that is done, give me another; or: that was my last one."""
+"""Reports to the supervisor: ready for a first message; done and free for another; done and about to exit."""
 
 _DESCRIPTOR_SECONDS = 2.0
-"""How long the entrypoint may take for its part of the hand-over."""
+"""How long the entrypoint may take to send the descriptor of the message."""
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class Task(NamedTuple):
-    """The first packet of an entrypoint. parent: the process id of pipe(8); started: its time.monotonic."""
+    """The first packet of an entrypoint. `parent`: process id of pipe(8); `started`: the entrypoint's time.monotonic."""
 
     installation: str
     parent: int
@@ -43,7 +44,7 @@ class Task(NamedTuple):
 
     @classmethod
     def from_packet(cls, packet: bytes) -> "Task | None":
-        """The task in a packet; None where it is something else."""
+        """Return the task in a packet, or None if the packet is not one."""
         words = os.fsdecode(packet).split("\0")
         try:
             kind, installation, parent, started, *argv = words
@@ -54,15 +55,15 @@ class Task(NamedTuple):
 
 
 def work(channel: socket.socket, config: Config) -> NoReturn:
-    """Deliver what comes from `channel`, the supervisor's packets, each with the connection of an entrypoint; does not return."""
+    """Deliver the messages that come over `channel`, each a packet with an entrypoint's connection. Exits the process."""
     status = 1
     try:
-        for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(each, signal.SIG_IGN)  # the supervisor ends us by closing the channel
+        for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(signum, signal.SIG_IGN)  # the supervisor ends a worker by closing its channel
         database = config.database
         store = Store(database.conninfo, database.connect_timeout, database.statement_timeout)
         with suppress(StoreError):
-            store.connect()  # if it cannot, the first message will try again, and say why
+            store.connect()  # if this fails, the first message tries again and reports the error
         channel.send(READY)
         size = _size()
         resident = Resident(config, store, Journal(config.state.directory))
@@ -89,7 +90,7 @@ def work(channel: socket.socket, config: Config) -> NoReturn:
 
 
 def _wait(channel: socket.socket, store: Store) -> None:
-    """Wait for the next message. A connection that the server ends meanwhile is closed; the message will open another."""
+    """Wait for the next message. Close the connection if the server ends it meanwhile; the message opens another."""
     while True:
         watched = [channel.fileno()] + ([] if store.socket is None else [store.socket])
         readable, _, _ = select.select(watched, [], [])

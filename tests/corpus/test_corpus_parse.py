@@ -1,10 +1,11 @@
-"""Every real message is parsed, quickly, and it is known which are not understood in full."""
+"""Every real message is parsed, and it is known which are not understood in full."""
 
 import json
 import time
 from dataclasses import asdict
 
 import pytest
+from harness.cpu import yardstick
 
 from corpus.messages import names, needs_corpus, read, table
 from pipehandler.mail.parsed import Address
@@ -23,12 +24,12 @@ LACKING = {
 
 @needs_corpus
 def test_real_messages() -> None:
-    """No exception, under 2 s each, all text storable; and what is lacking is exactly what is listed."""
+    """No exception, at a bounded cost, all text storable; and what is lacking is exactly what is listed."""
     lacking: dict[tuple[str, ...], str] = {}
     for name in names():
         begin = time.process_time()
         parsed = parse(read(name))
-        assert time.process_time() - begin < 2, name
+        assert time.process_time() - begin < 80 * yardstick(), name
         json.dumps(asdict(parsed), ensure_ascii=False, default=str).encode("utf-8")
         codes = sorted({defect.code for defect in parsed.defects} & LACKING)
         if codes:

@@ -28,8 +28,8 @@ def kibibytes(what: str) -> int:
 
 @needs_corpus
 def test_real_messages_are_stored(database: Database) -> None:
-    """Each is delivered within 2 s and 300 MB, parsed, and byte-exact; and again it is a duplicate."""
-    Path("/proc/self/clear_refs").write_text("5")  # proc(5): the peak begins anew
+    """Each is delivered within 300 MB, parsed, and byte-exact; and again it is a duplicate."""
+    Path("/proc/self/clear_refs").write_text("5")  # proc(5): reset the peak
     before = kibibytes("VmRSS")
     config = Config(state=State(directory="/nonexistent"))
     store = Store(database.conninfo)
@@ -44,7 +44,6 @@ def test_real_messages_are_stored(database: Database) -> None:
                 session = Session(config, store, Deadline(60, started), Stopwatch(started), "pipe")
                 (result,) = deliver(raw, identify(raw), envelope, session)
                 assert result.outcome == expected, (name, result)
-                assert time.monotonic() - started < 2, name
             ((delivery,),) = database.rows(
                 "SELECT id FROM pipehandler.delivery WHERE recipient = %s", envelope.recipients[0]
             )

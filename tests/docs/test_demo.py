@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from harness import account
+from harness.service import bounded
 
 from .pages import REPOSITORY, marked
 
@@ -54,10 +55,11 @@ def test_demo_keep() -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
         assert running.stdout is not None
         printed = ""
-        while "Ctrl-C stops everything" not in printed:
-            line = running.stdout.readline()
-            assert line, printed
-            printed += line
+        with bounded(running):
+            for line in running.stdout:
+                printed += line
+                if "Ctrl-C stops everything" in line:
+                    break
         running.send_signal(signal.SIGINT)
         printed += running.stdout.read()
     assert running.returncode == 0, printed

@@ -8,6 +8,7 @@ import psycopg
 import pytest
 from harness.database import Database
 from harness.handler import Handler
+from harness.service import bounded
 
 from .pages import Block, all_blocks, blocks
 
@@ -48,7 +49,8 @@ def test_programs(database: Database, program: Block, two_messages: None) -> Non
     assert conninfo in text
     with subprocess.Popen([sys.executable, "-u", "-c", text], stdout=subprocess.PIPE, text=True) as running:
         assert running.stdout
-        assert [running.stdout.readline(), running.stdout.readline()] == ["hello\n", "None\n"]
+        with bounded(running):
+            assert [running.stdout.readline(), running.stdout.readline()] == ["hello\n", "None\n"]
         assert running.poll() is None
         running.kill()
 

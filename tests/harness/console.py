@@ -3,6 +3,7 @@
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,9 +50,14 @@ class Console:
 
     def run(self, *arguments: object, stdin: bytes = b"") -> Done:
         """Run a command."""
-        done = subprocess.run(
-            self.command(*arguments), input=stdin, capture_output=True, env=ENVIRONMENT, cwd="/", timeout=120
-        )
+        return self._run(self.command(*arguments), stdin)
+
+    def run_under(self, prefix: Sequence[str], *arguments: object) -> Done:
+        """Run a command that another one starts; `prefix`: that one with its own arguments."""
+        return self._run([*prefix, *self.command(*arguments)], b"")
+
+    def _run(self, command: list[str], stdin: bytes) -> Done:
+        done = subprocess.run(command, input=stdin, capture_output=True, env=ENVIRONMENT, cwd="/", timeout=120)
         return Done(done.returncode, done.stdout, done.stderr.decode())
 
     def on_a_terminal(self, *arguments: object) -> bytes:

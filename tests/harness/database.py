@@ -50,7 +50,7 @@ class Database:
                     maintenance.execute("CREATE ROLE upkeep LOGIN IN ROLE pipehandler_maintenance")
                     maintenance.execute("CREATE ROLE lessor LOGIN IN ROLE pipehandler_address_admin")
                     maintenance.execute("CREATE ROLE postfix LOGIN IN ROLE pipehandler_lookup")
-            maintenance.execute(sql.SQL("CREATE DATABASE {} TEMPLATE migrated STRATEGY file_copy").format(name))
+            maintenance.execute(sql.SQL(f"CREATE DATABASE {{}} TEMPLATE migrated {server.copying}").format(name))
         yield database
         # Another connection: the test may have restarted the server.
         with psycopg.connect(database.server.conninfo(), autocommit=True) as maintenance:

@@ -3,7 +3,6 @@
 import json
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from queue import Queue
@@ -15,9 +14,8 @@ from .service import wait_until
 
 
 class Line(NamedTuple):
-    """A line of output, and when it came (time.monotonic)."""
+    """A line of output."""
 
-    at: float
     text: str
 
     @property
@@ -39,17 +37,17 @@ class Following:
     def _read(self) -> None:
         assert self.running.stdout
         for line in self.running.stdout:
-            self._lines.put(Line(time.monotonic(), line.decode()))
+            self._lines.put(Line(line.decode()))
 
     def line(self) -> Line:
         """The next line; wait for it."""
-        return self._lines.get(timeout=20)
+        return self._lines.get(timeout=60)
 
     def end(self, how: signal.Signals = signal.SIGINT) -> tuple[int, str]:
         """End it; returns its status, and what it said on stderr."""
         self.running.send_signal(how)
-        status = self.running.wait(20)
-        self._thread.join(20)
+        status = self.running.wait(60)
+        self._thread.join(60)
         assert self.running.stdout
         assert self.running.stderr
         with self.running.stdout, self.running.stderr:

@@ -2,8 +2,11 @@
 for both outputs."""
 
 import importlib.util
+import os
 import subprocess
 import sys
+import time
+import tomllib
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -11,6 +14,11 @@ from . import account
 
 ENVIRONMENT = {"LANG": "C", "MAIL_CONFIG": "/etc/postfix", "TZ": "UTC"}
 """What Postfix leaves of the environment (import_environment is not for pipe(8); see its export_environment)."""
+
+COVERAGE = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
+"""Set by script/coverage."""
+
+ENVIRONMENT |= COVERAGE
 
 
 class Ended(NamedTuple):
@@ -20,12 +28,18 @@ class Ended(NamedTuple):
     output: str
 
 
-def entrypoint() -> list[str]:
-    """The command of postfix/master.cf.example, with this interpreter and the installed package."""
+def main() -> str:
+    """The file that master.cf starts, of the installed package."""
     found = importlib.util.find_spec("pipehandler.__main__")
     assert found is not None
     assert found.origin is not None
-    return [sys.executable, "-I", "-S", found.origin, "deliver"]
+    return found.origin
+
+
+def entrypoint() -> list[str]:
+    """The command of postfix/master.cf.example, with this interpreter and the installed package."""
+    file = str(Path(__file__).with_name("covered.py")) if COVERAGE else main()
+    return [sys.executable, "-I", "-S", file, "deliver"]
 
 
 class Handler:
@@ -41,6 +55,16 @@ class Handler:
         account.give(folder)
         account.give(self.state)
         self.configure(conninfo, **sections)
+
+    @property
+    def conninfo(self) -> str:
+        """The conninfo in the configuration file."""
+        return str(tomllib.loads(self.config.read_text())["database"]["conninfo"])
+
+    def end_hold(self) -> None:
+        """Let the time pass in which the circuit breaker refuses every delivery."""
+        past = time.time() - 60
+        os.utime(self.state / "outage", (past, past))
 
     def configure(self, conninfo: str, **sections: dict[str, object]) -> None:
         """Write the configuration: the conninfo, a log file, and what else is given by section."""

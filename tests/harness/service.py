@@ -3,11 +3,12 @@
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import psycopg
 
@@ -18,7 +19,7 @@ from . import account
 from .database import Database
 from .handler import ENVIRONMENT, Ended, Handler
 
-PATIENCE = 30  # seconds
+PATIENCE = 60  # seconds
 
 
 def wait_until(done: Callable[[], object], what: str = "it") -> None:
@@ -30,11 +31,24 @@ def wait_until(done: Callable[[], object], what: str = "it") -> None:
         time.sleep(0.01)
 
 
-class Service:
-    """`pipehandler serve` with the configuration of `handler`; a context manager."""
+@contextmanager
+def bounded(running: "subprocess.Popen[Any]") -> Iterator[None]:
+    """Kill `running` after a while, so that reading its output has an end."""
+    timer = threading.Timer(PATIENCE, running.kill)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
 
-    def __init__(self, handler: Handler, **environment: str) -> None:
+
+class Service:
+    """`pipehandler serve` with the configuration of `handler`; a context manager. `under`: a command that starts it."""
+
+    def __init__(self, handler: Handler, under: Sequence[str] = (), **environment: str) -> None:
         self.handler = handler
+        self._under = under
         self._environment = environment
         self._running: subprocess.Popen[bytes] | None = None
 
@@ -55,7 +69,7 @@ class Service:
         """Start it, and wait until its workers are ready."""
         program = Path(sys.executable).with_name("pipehandler")
         running = self._running = subprocess.Popen(
-            [str(program), "--config", str(self.handler.config), "serve"],
+            [*self._under, str(program), "--config", str(self.handler.config), "serve"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -149,9 +163,8 @@ class ResidentHandler(Handler):
 
 def configure(handler: Handler, deadline: int = 10, **serve: object) -> None:
     """One worker, unless something else is said, and short times."""
-    conninfo = handler.config.read_text().split('"')[1]
     handler.configure(
-        conninfo,
+        handler.conninfo,
         serve={"workers": 1, "queue_timeout": 2, **serve},
         limits={"deadline": deadline, "parse_timeout": 4},
     )

@@ -78,7 +78,7 @@ class Coming:
         """How many have come and were not asked for."""
         return self._seen.qsize()
 
-    def next(self, seconds: float = 20) -> int:
+    def next(self, seconds: float = 60) -> int:
         """The id of the next one; wait for it so long. Raises queue.Empty, and what the stream raised."""
         seen = self._seen.get(timeout=seconds)
         if isinstance(seen, StoreError):

@@ -1,7 +1,6 @@
 """The pool of addresses in SQL: whose mail a recipient is, in every spelling, and for how long."""
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
@@ -9,7 +8,8 @@ from typing import Any
 import psycopg
 import pytest
 from harness.database import Database
-from harness.postgresql import PostgreSQL
+from harness.postgresql import VERSION, PostgreSQL
+from harness.service import stuck, wait_until
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from psycopg.errors import Error, NoDataFound, RaiseException, UniqueViolation
@@ -46,7 +46,7 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 @pytest.fixture(scope="module")
 def connection(servers: Callable[[int], PostgreSQL]) -> Iterator[Connection]:
     """A connection to a database with some leases, which no test changes."""
-    with Database.fresh(servers(16)) as fresh, psycopg.connect(fresh.admin, autocommit=True) as connection:
+    with Database.fresh(servers(VERSION)) as fresh, psycopg.connect(fresh.admin, autocommit=True) as connection:
         for address, ttl in POOL.items():
             connection.execute("SELECT pipehandler.lease_address(%s, %s)", [address, ttl])
         yield connection
@@ -306,16 +306,19 @@ def test_an_older_transaction_may_end_a_lease(database: Database) -> None:
 
 
 def race(database: Database, statement: str, count: int = 6) -> list[Any]:
-    """Run a statement in several sessions at once, each transaction open for a moment; what each returned, or its error."""
+    """Run a statement in several sessions at once; what each returned, or its error. Whoever gets through commits when all
+    others wait for a lock or have ended."""
     results: list[Any] = []
     barrier = threading.Barrier(count)
 
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+
     def one() -> None:
         with psycopg.connect(database.admin) as connection:
-            barrier.wait()
+            barrier.wait(60)
             try:
                 results.append(connection.execute(statement).fetchall()[0][0])
-                time.sleep(0.05)
+                wait_until(lambda: database.value(waiting) + len(results) >= count, "all others")
                 connection.commit()
             except Error as error:
                 results.append(type(error))
@@ -324,7 +327,7 @@ def race(database: Database, statement: str, count: int = 6) -> list[Any]:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        thread.join(60)
     return results
 
 
@@ -361,10 +364,9 @@ def test_extended_or_given_out_again(database: Database, first: str) -> None:
 
         thread = threading.Thread(target=other)
         thread.start()
-        while not database.value("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"):
-            time.sleep(0.01)
+        stuck(database)
         connection.commit()
-        thread.join()
+        thread.join(60)
     assert waiting == [NoDataFound if first == "lease" else UniqueViolation]
 
 

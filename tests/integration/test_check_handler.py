@@ -7,7 +7,6 @@ import pwd
 import re
 import socket
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +20,7 @@ from harness.console import PROGRAM
 from harness.database import Database
 from harness.handler import Handler
 from harness.postgresql import PostgreSQL
+from harness.service import wait_until
 
 from pipehandler.check.server import check_clock
 from pipehandler.cli import cli
@@ -74,6 +74,8 @@ def codes(found: list[dict[str, str]]) -> list[str]:
 
 def apply_fixes(database: Database, found: list[dict[str, str]]) -> None:
     """Do what the findings say: a line that ends in a semicolon is for psql, another for a shell."""
+    loaded = "SELECT pg_conf_load_time()"
+    before = database.value(loaded)
     for finding in found:
         line = finding["fix"]
         assert not line.startswith("#"), finding
@@ -83,11 +85,7 @@ def apply_fixes(database: Database, found: list[dict[str, str]]) -> None:
         else:
             subprocess.run(["bash", "-euc", line], check=True, cwd="/", capture_output=True)
     if any("pg_reload_conf" in finding["fix"] for finding in found):
-        _reloaded()
-
-
-def _reloaded() -> None:
-    time.sleep(0.2)
+        wait_until(lambda: database.value(loaded) != before, "the new configuration of the server")
 
 
 RIGHTS = {

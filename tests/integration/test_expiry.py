@@ -19,7 +19,7 @@ import pytest
 from harness.console import PROGRAM, Console, everything
 from harness.database import Database
 from harness.handler import Handler
-from harness.service import wait_until
+from harness.service import bounded, wait_until
 from harness.submission import MESSAGE, submission
 from psycopg.errors import NoDataFound
 
@@ -461,18 +461,17 @@ def test_again_and_again(folder: Path, own_database: Database) -> None:
             wait_until(lambda: not recipients(database))
             database.server.stop()
             assert running.stderr
-            assert re.search(rb"database: .*; trying again in 1 s\n", running.stderr.readline())
+            with bounded(running):
+                assert re.search(rb"database: .*; trying again in 1 s\n", running.stderr.readline())
             database.server.start()
             store(database, MESSAGE, "a@example.com")
             console.config.write_text(console.config.read_text() + "[[retention]]\nkeep = 1\n")
-            while b"rule 1: keep = 1" not in running.stderr.readline():
-                pass
+            with bounded(running):
+                assert any(b"rule 1: keep = 1" in line for line in running.stderr)
             console.configure(more="[[retention]]\nraw = '1s'")
             wait_until(lambda: not count(database, "raw_message"))
-            before = time.monotonic()
             running.send_signal(signal.SIGTERM)
-            assert running.wait(10) == 0
-            assert time.monotonic() - before < 2
+            assert running.wait(60) == 0
             assert running.stdout
             assert running.stdout.read().startswith(b"removed 1 delivery, 1 message\n")
         finally:
@@ -488,7 +487,7 @@ def test_interrupted(console: Console, database: Database) -> None:
         running = console.start("expire")
         wait_until(lambda: waiting(database))
         running.send_signal(signal.SIGINT)
-        output, errors = running.communicate(timeout=10)
+        output, errors = running.communicate(timeout=60)
         wait_until(lambda: not waiting(database))
     assert (running.returncode, output, errors) == (
         *(INTERRUPTED, b"removed nothing\n", b"Error: interrupted; the next run continues\n"),

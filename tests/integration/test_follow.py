@@ -2,7 +2,6 @@
 
 import logging
 import signal
-import time
 from contextlib import closing
 
 import psycopg
@@ -15,7 +14,7 @@ from harness.stream import Coming, announce, ingest, stored, writing
 import pipehandler
 from pipehandler.store.errors import StoreError
 
-LONG = 30.0
+LONG = 600.0
 """Seconds between two polls: what comes before that was woken."""
 
 
@@ -55,7 +54,7 @@ def test_woken(database: Database) -> None:
     wait_until(lambda: waiting(database))
     wanted = stored(database, 1)
     announce(database)
-    assert coming.next(5) == wanted
+    assert coming.next() == wanted
 
 
 def test_polls_where_nobody_tells(database: Database) -> None:
@@ -72,12 +71,10 @@ def test_what_waits_for_an_older_transaction(database: Database) -> None:
         older.execute("SELECT pg_current_xact_id()")
         wanted = stored(database, 1)
         coming = Coming(pipehandler.follow(reader(database), poll=LONG))
-        time.sleep(0.3)
+        wait_until(lambda: waiting(database))
         assert not coming.there
         older.rollback()
-        ended = time.monotonic()
         assert coming.next() == wanted
-        assert time.monotonic() - ended < 2
 
 
 def test_many_at_once(database: Database) -> None:

@@ -1,8 +1,6 @@
 """`pipehandler follow`, the stream on a terminal and for programs; and who tells it that something has arrived."""
 
-import statistics
 import subprocess
-import time
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -14,7 +12,7 @@ from harness.following import following, waiting
 from harness.handler import Handler
 from harness.proxy import BEFORE, FRONTEND, STALL, Fault, message, proxy
 from harness.service import Service, wait_until
-from harness.stream import announce, numbered, stored
+from harness.stream import Coming, announce, numbered, stored
 from harness.submission import submission
 
 import pipehandler
@@ -29,32 +27,26 @@ def console(tmp_path: Path, database: Database) -> Console:
     return console
 
 
-def age(database: Database, delivery: int) -> float:
-    """Seconds since a row was written, a moment before its commit."""
-    age = "SELECT extract(epoch FROM clock_timestamp() - stored_at)::float8 FROM pipehandler.delivery WHERE id = %s"
-    return float(database.value(age, delivery))
-
-
 @pytest.mark.parametrize("way", ["cold", "resident"])
 def test_woken_by_the_handler(console: Console, handler: Handler, database: Database, way: str) -> None:
-    """What the handler has stored is seen at once, cold or by a worker; a poll would take 2.5 s in the middle."""
-    delays = []
-    with Service(handler) if way == "resident" else nullcontext(), following(console, "--json") as follower:
+    """What the handler has stored, cold or by a worker, is seen though the next poll is far away."""
+    reader = database.server.conninfo(database.name, user="reader")
+    with Service(handler) if way == "resident" else nullcontext():
+        coming = Coming(pipehandler.follow(reader, "now", poll=600), 5)
         for number in range(5):
+            wait_until(lambda: waiting(database), "the stream")
             assert handler.deliver(numbered(number)).status == 0
-            line = follower.line()
-            delays.append(age(database, line.json["id"]) - (time.monotonic() - line.at))
-    assert statistics.median(delays) < 1, delays
+            assert coming.next() == database.value("SELECT max(id) FROM pipehandler.delivery")
 
 
 def test_woken_by_an_import(console: Console, database: Database) -> None:
-    """An import tells at its end."""
+    """An import sends NOTIFY at its end."""
     (console.folder / "upkeep").mkdir()
     upkeep = Console(console.folder / "upkeep", database)
-    with following(console, "--json") as follower:
+    with psycopg.connect(database.admin, autocommit=True) as listener:
+        listener.execute("LISTEN pipehandler")
         upkeep.run("import", "--recipient", "user@example.com", "-", stdin=numbered(1))
-        ended = time.monotonic()
-        assert follower.line().at - ended < 2
+        assert [each.payload for each in listener.notifies(timeout=60, stop_after=1)] == [""]
 
 
 def test_what_is_told(handler: Handler, database: Database) -> None:
@@ -62,7 +54,7 @@ def test_what_is_told(handler: Handler, database: Database) -> None:
     with psycopg.connect(database.admin, autocommit=True) as listener:
         listener.execute("LISTEN pipehandler")
         assert handler.deliver(numbered(1)).status == 0
-        assert [each.payload for each in listener.notifies(timeout=10, stop_after=1)] == [""]
+        assert [each.payload for each in listener.notifies(timeout=60, stop_after=1)] == [""]
         assert handler.deliver(numbered(1)).status == 0
         handler.configure(database.conninfo, store={"notify": False})
         assert handler.deliver(numbered(2)).status == 0
@@ -71,7 +63,7 @@ def test_what_is_told(handler: Handler, database: Database) -> None:
 
 @pytest.mark.parametrize("way", ["cold", "resident"])
 def test_the_answer_comes_first(handler: Handler, database: Database, way: str) -> None:
-    """A server that falls silent when it shall tell others costs a second after the answer, and changes no status."""
+    """A server that stays silent when it should notify others holds up no process forever, and changes no status."""
     with proxy(database.server.port) as wire:
         handler.configure(wire.conninfo(database.conninfo), serve={"workers": 1})
         wire.fault = Fault(message(FRONTEND, "Q"), BEFORE, STALL)
@@ -83,12 +75,10 @@ def test_the_answer_comes_first(handler: Handler, database: Database, way: str) 
                 running.stdin.write(numbered(1))
                 running.stdin.close()
                 assert running.stdout.readline().startswith(b"2.0.0 stored ")
-            answered = time.monotonic()
-            assert running.wait(20) == 0
+            assert running.wait(60) == 0
             if service:
                 wait_until(service.ready)
             assert wire.hits == 1
-            assert time.monotonic() - answered < 3
             assert handler.deliver(numbered(2)).status == 0
     assert sum("outcome=delivered" in line for line in handler.log_lines()) == 2
 

@@ -4,11 +4,14 @@ import mailbox
 import os
 import re
 import signal
+from functools import partial
 from pathlib import Path
 
 import pytest
 from harness.console import Console, everything
 from harness.database import Database
+from harness.poison import POISON, slow
+from harness.service import wait_until
 from harness.submission import submission
 
 from pipehandler.mail.envelope import Envelope
@@ -234,13 +237,11 @@ def test_export_and_import_of_everything(console: Console, database: Database, f
 def test_into_quarantine(console: Console, database: Database, folder: Path) -> None:
     """What cannot be parsed is stored, as at every ingress, and it is told why."""
     console.configure(more="limits.parse_timeout = 1")
-    part = b"--b\nContent-Type: text/plain\n\n" + "봄이 왔습니다\n".encode("euc-kr") * 3200
-    raw = b"Content-Type: multipart/mixed; boundary=b\n\n" + part * 990 + b"--b--\n"
-    (folder / "costly.eml").write_bytes(HEAD + raw)
-    assert console.run("import", folder / "costly.eml").text == (
-        f"{folder}/costly.eml: quarantined {identify(raw).id}: not parsed within 1 s\n1 quarantined\n"
+    (folder / "poison.eml").write_bytes(HEAD + POISON)
+    assert console.run_under(slow(1.5), "import", folder / "poison.eml").text == (
+        f"{folder}/poison.eml: quarantined {identify(POISON).id}: not parsed within 1 s\n1 quarantined\n"
     )
-    assert raws(database) == [raw]
+    assert raws(database) == [POISON]
 
 
 def test_edit_and_import(console: Console, database: Database, folder: Path) -> None:
@@ -280,8 +281,9 @@ def test_interrupted(console: Console, database: Database, folder: Path) -> None
     for how, status in ((signal.SIGINT, EX_INTERRUPTED), (signal.SIGKILL, -signal.SIGKILL)):
         before = database.value("SELECT count(*) FROM pipehandler.delivery")
         running = console.start("import", folder)
-        while database.value("SELECT count(*) FROM pipehandler.delivery") < before + 20:
-            assert running.poll() is None
+        some = f"SELECT count(*) >= {before + 20} FROM pipehandler.delivery"
+        wait_until(partial(database.value, some), "the first messages")
+        assert running.poll() is None
         running.send_signal(how)
         output, errors = running.communicate(timeout=60)
         assert running.returncode == status, (output, errors)

@@ -12,6 +12,7 @@ import pytest
 from harness.database import Database
 from harness.handler import Handler
 from harness.proxy import AFTER, BACKEND, BEFORE, CUT, FRONTEND, INSIDE, RESET, STALL, Fault, Proxy, message, proxy
+from harness.service import wait_until
 from harness.submission import MESSAGE, submission
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -196,7 +197,7 @@ def together(count: int, work: Callable[[int], object]) -> list[object]:
     start = threading.Barrier(count)
 
     def one(number: int) -> object:
-        start.wait()
+        start.wait(60)
         return work(number)
 
     with ThreadPoolExecutor(count) as pool:
@@ -247,7 +248,7 @@ def test_serialization_failure_is_tried_again(store: Store, database: Database) 
             running = pool.submit(store.ingest, submission(MESSAGE, "b@example.com"))
             wait_until_blocked(database)
             other.commit()
-            assert [each.duplicate for each in running.result(20)] == [False]
+            assert [each.duplicate for each in running.result(60)] == [False]
     ((recipient, raw),) = database.rows(
         "SELECT recipient, raw FROM pipehandler.delivery JOIN pipehandler.raw_message USING (message)"
     )
@@ -265,7 +266,7 @@ def test_deadlock_is_tried_again(database: Database) -> None:
             wait_until_blocked(database)
             other.execute("LOCK pipehandler.delivery IN EXCLUSIVE MODE")  # granted when the handler was chosen
             other.rollback()
-            assert [each.duplicate for each in running.result(20)] == [False]
+            assert [each.duplicate for each in running.result(60)] == [False]
 
 
 def test_lock_timeout_is_tried_again(database: Database) -> None:
@@ -273,25 +274,22 @@ def test_lock_timeout_is_tried_again(database: Database) -> None:
     with session(database) as other, open_store(database.conninfo, statement_timeout=1) as store:
         other.execute("LOCK pipehandler.delivery")
         with ThreadPoolExecutor(1) as pool:
-            running = pool.submit(store.ingest, submission())
             log = database.server.log
             before = log.stat().st_size
-            while b"lock timeout" not in log.read_bytes()[before:]:
-                pass
+            running = pool.submit(store.ingest, submission())
+            wait_until(lambda: b"lock timeout" in log.read_bytes()[before:], "the lock timeout")
             other.rollback()
-            assert [each.duplicate for each in running.result(20)] == [False]
+            assert [each.duplicate for each in running.result(60)] == [False]
 
 
 def wait_until_blocked(database: Database) -> None:
     """Wait until a session of this database waits for a lock."""
-    while not database.value(
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    ):
-        pass
+    blocked = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    wait_until(lambda: database.value(blocked), "the wait for a lock")
 
 
 def test_locked_tables_defer(database: Database) -> None:
-    """Where the lock does not come (a migration under way), the message is deferred in the time that was given."""
+    """Where the lock does not come (a migration under way), the message is deferred: 55P03."""
     with session(database) as other, open_store(database.conninfo, statement_timeout=1) as store:
         other.execute("LOCK pipehandler.delivery")
         error = refused(store)
@@ -486,8 +484,8 @@ def test_connection_is_lost(wire: Proxy, database: Database, fault: Fault, commi
 
 def wait_until_alone(database: Database) -> None:
     """Wait until the server has noticed that the handler is gone."""
-    while database.value("SELECT count(*) FROM pg_stat_activity WHERE usename = 'pipehandler'"):
-        pass
+    sessions = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'pipehandler'"
+    wait_until(lambda: not database.value(sessions), "the end of the session")
 
 
 def test_silence_instead_of_the_commit(handler: Handler, wire: Proxy, database: Database) -> None:

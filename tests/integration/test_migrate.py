@@ -10,10 +10,9 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from conftest import VERSIONS
-from harness import previous_release
+from harness import postgresql, previous_release
 from harness.database import Database
-from harness.postgresql import PostgreSQL
+from harness.postgresql import VERSIONS, PostgreSQL
 from harness.schema_dump import VERSION, dump, schema_text
 from harness.submission import submission
 
@@ -32,7 +31,7 @@ def empty_database(server: PostgreSQL) -> Iterator[Database]:
     """A database with nothing in it, not even the schema."""
     database = Database(server, f"empty{next(_numbers)}")
     with psycopg.connect(server.conninfo(), autocommit=True) as maintenance:
-        maintenance.execute(f"CREATE DATABASE {database.name} TEMPLATE template0 STRATEGY file_copy")
+        maintenance.execute(f"CREATE DATABASE {database.name} TEMPLATE template0 {server.copying}")
         yield database
         maintenance.execute(f"DROP DATABASE {database.name} WITH (FORCE)")
 
@@ -78,13 +77,14 @@ def test_at_once(empty: Database) -> None:
 
 def test_several_databases_at_once(servers: Callable[[int], PostgreSQL]) -> None:
     """The roles belong to the whole server: databases that are migrated at the same moment do not disturb each other."""
-    with empty_database(servers(16)) as one, empty_database(servers(16)) as two, ThreadPoolExecutor(2) as pool:
+    server = servers(postgresql.VERSION)
+    with empty_database(server) as one, empty_database(server) as two, ThreadPoolExecutor(2) as pool:
         assert [len(done) for done in pool.map(migrated, (one, two))] == [len(ALL)] * 2
 
 
 def test_owner_of_the_database_is_enough(servers: Callable[[int], PostgreSQL]) -> None:
     """Where the roles are there already, the owner of a database needs no right beyond it."""
-    with Database.fresh(servers(16)), empty_database(servers(16)) as database:
+    with Database.fresh(servers(postgresql.VERSION)), empty_database(servers(postgresql.VERSION)) as database:
         database.execute("CREATE ROLE landlord LOGIN")
         database.execute(f"ALTER DATABASE {database.name} OWNER TO landlord")
         try:
@@ -231,7 +231,7 @@ SELECT EXISTS (SELECT FROM pg_locks WHERE relation = 'pipehandler.delivery'::reg
 def test_deliveries_go_on_while_it_waits(servers: Callable[[int], PostgreSQL]) -> None:
     """A session that holds a table holds up the migration, and is named; a delivery that queues behind the migration gets
     its turn when that gives its locks up, long before its own time is over."""
-    server = servers(16)
+    server = servers(postgresql.VERSION)
     with Database.fresh(server), previous_release.database(server, "busy", files=6) as database:
         database.execute("CREATE TABLE seen (lock_timeout text)")
         database.execute(

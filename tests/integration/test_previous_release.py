@@ -5,7 +5,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from conftest import VERSIONS
+from harness.postgresql import VERSIONS
 from harness import account, previous_release
 from harness.database import Database
 from harness.postgresql import FAST, PostgreSQL

@@ -1,7 +1,6 @@
 """Parsing again: what is stored becomes what ingest would have stored, message by message, and the bytes stay."""
 
 import json
-import os
 import re
 import signal
 import threading
@@ -13,6 +12,7 @@ import psycopg
 import pytest
 from harness.console import Console, everything
 from harness.database import Database
+from harness.poison import POISON, lethal, slow
 from harness.service import wait_until
 from harness.submission import MESSAGE, submission
 from psycopg.errors import InsufficientPrivilege
@@ -197,19 +197,11 @@ def test_batches(console: Console, database: Database) -> None:
     assert database.value("SELECT count(DISTINCT xmin::text) FROM pipehandler.message") == 230
 
 
-@pytest.fixture
-def hard(console: Console) -> bytes:
-    """A message for which the parser is given too little time."""
-    console.configure(more="limits.parse_timeout = 1")
-    part = b"--b\nContent-Type: text/plain\n\n" + "봄이 왔습니다\n".encode("euc-kr") * 5000
-    return b"Message-ID: <costly@example.org>\nContent-Type: multipart/mixed; boundary=b\n\n" + part * 990 + b"--b--\n"
-
-
-def test_still_failing(console: Console, database: Database, hard: bytes) -> None:
+def test_still_failing(console: Console, database: Database) -> None:
     """What fails again stays in quarantine with the new reason, and is counted by it; the next run tries again. What was parsed
     before stays as it is."""
-    found = store(database, submission(hard, parsed=replace(FAILED, defects=[])), failed(1))
-    said = console.run("reparse").text
+    store(database, submission(POISON, parsed=replace(FAILED, defects=[])), failed(1))
+    said = console.run_under(lethal(), "reparse").text
     assert "2 tried, " in said
     assert "1 parsed now" in said
     assert "1 still not parsed: the parser died of this message\n" in said
@@ -218,36 +210,27 @@ def test_still_failing(console: Console, database: Database, hard: bytes) -> Non
         database.value("SELECT error FROM pipehandler.message WHERE state = 'failed'")
         == "the parser died of this message"
     )
-    assert "1 tried" in console.run("reparse").text
-    assert len(found) == 2
+    assert "1 tried" in console.run_under(lethal(), "reparse").text
     database.execute(
         "UPDATE pipehandler.message SET state = 'parsed', error = NULL, subject = 'good' WHERE state = 'failed'"
     )
     before = everything(database)
-    said = console.run("reparse", "--all").text
+    console.configure(more="limits.parse_timeout = 1")
+    said = console.run_under(slow(1.5), "reparse", "--all").text
     assert "1 left as it was: not parsed within 1 s\n" in said
     assert everything(database) == before
 
 
-def test_message_that_kills(console: Console, database: Database, hard: bytes) -> None:
+def test_message_that_kills(console: Console, database: Database) -> None:
     """A message that kills its parser ends a run once, where marks can be left; after that it is left as it was."""
     (console.folder / "nowhere").mkdir()
-    store(database, submission(hard, parsed=parse(MESSAGE)), submission(MESSAGE, parsed=GARBAGE))
-    console.configure()
+    store(database, submission(POISON, parsed=parse(MESSAGE)), submission(MESSAGE, parsed=GARBAGE))
     marks = console.folder / "nowhere"
-    first = console.start("reparse", "--all")
-    wait_until(lambda: list(marks.iterdir()), "the mark")
-    first.kill()
-    first.communicate()
+    assert console.run_under(lethal(), "reparse", "--all").status == -signal.SIGKILL
     assert len(list(marks.iterdir())) == 1
-    second = console.start("reparse", "--all")
-    children = Path(f"/proc/{second.pid}/task/{second.pid}/children")
-    wait_until(children.read_text, "the child that tries")
-    os.kill(int(children.read_text()), signal.SIGKILL)
-    output, _ = second.communicate(timeout=60)
-    assert second.returncode == 0
-    assert b"2 tried" in output
-    assert b"1 left as it was: the parser died of this message" in output
+    said = console.run_under(lethal(), "reparse", "--all").text
+    assert "2 tried" in said
+    assert "1 left as it was: the parser died of this message" in said
     assert not list(marks.iterdir())
 
 
@@ -415,7 +398,7 @@ def test_while_it_is_delivered_again(console: Console, database: Database) -> No
     while thread.is_alive():
         assert console.run("reparse", "--all").status == 0
         database.execute("UPDATE pipehandler.message SET state = 'failed', error = 'again'")
-    thread.join()
+    thread.join(60)
     assert not errors
     assert console.run("reparse").status == 0
     assert database.value("SELECT count(*) FROM pipehandler.delivery") == 61

@@ -1,11 +1,10 @@
 """One message is one round trip and one transaction: counted on the wire, and by the server itself."""
 
-import time
-
 import pytest
 from harness.database import Database
 from harness.handler import Handler
 from harness.proxy import proxy
+from harness.service import wait_until
 from harness.submission import MESSAGE, submission
 
 from pipehandler.store.connection import Store
@@ -37,11 +36,14 @@ def commits(database: Database, count: int) -> int:
     def committed() -> int:
         # Asked in another database, so that asking does not count; a session reports when it ends.
         statement = "SELECT sum(numbackends), sum(xact_commit) FROM pg_stat_database WHERE datname = '{}'"
-        while True:
-            backends, commits = database.server.psql("postgres", statement.format(database.name)).split("|")
-            if backends == "0":
-                return int(commits)
-            time.sleep(0.02)
+        seen = ["", ""]
+
+        def alone() -> bool:
+            seen[:] = database.server.psql("postgres", statement.format(database.name)).split("|")
+            return seen[0] == "0"
+
+        wait_until(alone, "the end of the sessions")
+        return int(seen[1])
 
     before = committed()
     store = Store(database.conninfo)

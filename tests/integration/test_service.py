@@ -18,7 +18,7 @@ from harness.database import Database
 from harness.handler import ENVIRONMENT, Handler
 from harness.mailhost import pipehandler
 from harness.missing import missing
-from harness.service import Service, begin, configure, ended, held, wait_until
+from harness.service import PATIENCE, Service, begin, configure, ended, held, wait_until
 
 from pipehandler.handover import deliver_packet
 
@@ -104,11 +104,9 @@ def test_rubbish_gets_nothing(service: Service, handler: Handler, packet: bytes)
 def test_silence_blocks_nobody(service: Service, handler: Handler) -> None:
     """However many connect and say nothing, messages are delivered meanwhile; and the silent ones are sent away."""
     silent = [visit(handler) for _ in range(100)]
-    before = time.monotonic()
     assert handler.deliver(MESSAGE).status == 0
     wait_until(lambda: service.status()["delivered"] == 1)
     assert [client.recv(1000) for client in silent] == [b""] * 100
-    assert time.monotonic() - before < 10
     for client in silent:
         client.close()
 
@@ -157,15 +155,14 @@ def test_waiting_has_an_end(service: Service, handler: Handler, database: Databa
         first = begin(handler, service, MESSAGE)
         with handler.start(handler.command(queue_id="4Wait")) as second:
             wait_until(lambda: service.status()["waiting"] == 1)
-            before = time.monotonic()
             output, _ = second.communicate(OTHER, timeout=60)
         assert (second.returncode, output) == (75, b"4.4.5 mail system congested\n")
-        assert time.monotonic() - before < 4
         told = service.status()
         assert (told["waiting"], told["busy"], told["congested"]) == (0, 1, 1)
     assert ended(first).status == 0
     (line,) = (line for line in handler.log_lines() if line.startswith("outcome=congested "))
     assert " status=75 code=4.4.5 queue_id=4Wait mode=resident " in line
+    assert "no worker was free within 2 s" in line
 
 
 def test_who_waits_has_its_turn(service: Service, handler: Handler, database: Database) -> None:
@@ -250,7 +247,7 @@ def test_what_systemd_is_told(handler: Handler) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(name))
         name.chmod(0o666)
-        manager.settimeout(10)
+        manager.settimeout(PATIENCE)
         configure(handler)
         with Service(handler, NOTIFY_SOCKET=str(name)) as service:
             assert manager.recv(1000) == b"READY=1"
@@ -340,15 +337,15 @@ def test_not_as_root(handler: Handler) -> None:
     """Root does not read mail."""
     status, told = refused(handler)
     assert status == 69
-    assert "root shall not read mail" in told
+    assert "serve must not run as root" in told
 
 
 @pytest.mark.parametrize(
     ("name", "told"),
     [
         ("taken", "another service is listening there"),
-        ("file", "there is something that is no socket"),
-        ("none/socket", "No such file or directory; serve.socket must be in a directory that we may write"),
+        ("file", "this file is not a socket"),
+        ("none/socket", "No such file or directory; serve.socket must be in a directory that this account can write"),
         ("x" * 120, "serve.socket"),
     ],
 )

@@ -2,14 +2,13 @@
 
 import json
 import subprocess
-import time
 
 import pytest
 from harness import account
 from harness.console import PROGRAM
 from harness.database import Database
 from harness.handler import Handler
-from harness.service import Service, configure
+from harness.service import Service, bounded, configure, wait_until
 
 from pipehandler.cli.status_text import as_json, bars, lines
 from pipehandler.mail import outcome
@@ -41,10 +40,10 @@ def record(ago: float, outcome: str, status: int | None = 75, **values: str) -> 
 def test_everything_is_well(handler: Handler, database: Database) -> None:
     """Deliveries are counted, the database is up, the quarantine is empty, the workers are there."""
     configure(handler, workers=2)
-    with Service(handler):
+    with Service(handler) as service:
         handler.deliver(MESSAGE)
         handler.deliver(MESSAGE)
-        time.sleep(0.2)
+        wait_until(service.ready)
         text = run(handler)
     rows = [line.split() for line in text.splitlines()]
     assert ["delivered", "0", "1", "···········█", "1", "·······················█"] in rows
@@ -110,9 +109,10 @@ def test_watch(handler: Handler) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
         assert running.stdout
         assert running.stderr
-        shown = 0
-        while shown < 2:
-            shown += "refreshed every 2 s; Ctrl-C ends it" in running.stdout.readline()
+        with bounded(running):
+            shown = (line for line in running.stdout if "refreshed every 2 s; Ctrl-C ends it" in line)
+            assert next(shown)
+            assert next(shown)
         running.send_signal(2)
         assert "Traceback" not in running.stderr.read()
     program_json = subprocess.run([*command, "--json"], capture_output=True, text=True)

@@ -55,15 +55,10 @@ def test_life_of_an_address(own: MailHost, folder: Path, database: Database) -> 
     address = console.run("address", "new", "--domain", "example.com", "--ttl", f"{TTL}s").text.strip()
     ends = database.value("SELECT expires_at FROM pipehandler.address").timestamp()
 
-    late = []
     with following(console, "--recipient", address, "--from-start", "--json") as stream:
         for message in MESSAGES:
             own.send(message, "a@example.org", address)
-            line = stream.line()
-            shown = line.json["id"]
-            stored_at = database.value("SELECT stored_at FROM pipehandler.delivery WHERE id = %s", shown)
-            late.append(time.time() - (time.monotonic() - line.at) - stored_at.timestamp())
-    assert min(late) < 0.1, late
+            shown = stream.line().json["id"]
     assert all(views(console, address))
 
     wait_until(lambda: time.time() > ends)

@@ -148,15 +148,13 @@ def test_long_queue(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "script", ["sleep 60", "exec sleep 60", f"echo '{LINE % ''}'; exec sleep 60", "printf '{'; exec sleep 60"]
+    "script", ["sleep 3600", "exec sleep 3600", f"echo '{LINE % ''}'; exec sleep 3600", "printf '{'; exec sleep 3600"]
 )
 def test_one_that_does_not_end(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
-    """Nobody waits for it for ever, and what it had said until then is no answer."""
+    """It is ended, and what it had said until then is no answer."""
     instead(folder, monkeypatch, script)
-    began = time.monotonic()
     with pytest.raises(QueueError, match="not finished within 1 s"):
         queued(seconds=1)
-    assert time.monotonic() - began < 5
 
 
 @pytest.mark.parametrize("script", ["echo nonsense", "echo '{}'", "echo '[]'", "echo '{\"queue_name\": 1}'"])

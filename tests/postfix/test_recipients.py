@@ -10,7 +10,7 @@ import pytest
 from harness import account
 from harness.database import Database
 from harness.mailhost import MailHost
-from harness.postgresql import PostgreSQL
+from harness.postgresql import VERSION, PostgreSQL
 
 U_LABEL, A_LABEL = "bücher.example", "xn--bcher-kva.example"
 MESSAGE = (
@@ -85,7 +85,7 @@ class Dialogue(smtplib.SMTP):
 @pytest.fixture(scope="module")
 def pool(_postfix: None, servers: Callable[[int], PostgreSQL]) -> Iterator[Pool]:
     """A mail host that asks the pool, for all tests here; each has addresses of its own."""
-    with account.folder("pipehandler-mx-") as folder, Database.fresh(servers(16)) as database:
+    with account.folder("pipehandler-mx-") as folder, Database.fresh(servers(VERSION)) as database:
         host = MailHost(folder, database.conninfo)
         host.ask_the_pool()
         host.postconf(

@@ -67,7 +67,6 @@ def _check_shapes(parsed: ParsedMessage) -> None:
 
 
 @given(st.binary(max_size=2_000))
-@settings(deadline=2_000)
 def test_any_octets(raw: bytes) -> None:
     """Random octets are a message like any other."""
     check(raw)
@@ -94,7 +93,6 @@ def quoted_printable(content: bytes) -> bytes:
 
 
 @given(st.binary(max_size=500), st.sampled_from(["base64", "quoted-printable"]))
-@settings(deadline=2_000)
 def test_attachments_come_back(content: bytes, encoding: str) -> None:
     """What a sender encoded as it should be is stored octet by octet."""
     encoded = base64.encodebytes(content) if encoding == "base64" else quoted_printable(content)

@@ -1,10 +1,10 @@
 """header, address, encoded_word: what fields mean."""
 
-import time
 from datetime import UTC, datetime, timedelta, timezone
 
 import mailparser
 import pytest
+from harness.cpu import cost
 
 from pipehandler.mail.parsed import Address
 from pipehandler.parse import address
@@ -339,11 +339,14 @@ def test_list_id() -> None:
      "=?u?q?" + "=3C" * 30_000 + "?=@x", "a@b " * 24_000, "(a@b) " * 16_000, "x (<a@b>)," * 9_000],
 )  # fmt: skip
 def test_no_field_is_costly(body: str) -> None:
-    """A field as long as Postfix lets through is read in a fraction of a second, whatever it is."""
-    begin = time.process_time()
-    read, _ = header(subject=body, to=body, date=body, references=body, list_id=body)
-    read.unstructured("subject"), read.addresses("to"), read.date(), read.message_ids("references"), read.list_id()
-    assert time.process_time() - begin < 1
+    """A field as long as Postfix lets through is read at little cost, whatever it is."""
+
+    def read() -> None:
+        fields, _ = header(subject=body, to=body, date=body, references=body, list_id=body)
+        fields.unstructured("subject"), fields.addresses("to"), fields.date()
+        fields.message_ids("references"), fields.list_id()
+
+    assert cost(read) < 40
 
 
 def test_long_lists_are_cut() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from harness.cpu import yardstick
 
 import pipehandler
 from pipehandler.mail.parsed import ParsedMessage
@@ -286,9 +287,9 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
 
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_hostile_messages_are_cheap(kind: str) -> None:
-    """10 MB of anything are parsed in 2 s and 300 MB."""
+    """10 MB of anything are parsed at the cost of some ten million steps of Python, in 300 MB."""
     seconds, megabytes = cost(HOSTILE[kind]())
-    assert seconds < 2
+    assert seconds < 80 * yardstick()
     assert megabytes < 300
 
 

@@ -1,8 +1,7 @@
 """mime: the structure of messages, and that no structure is costly."""
 
-import time
-
 import pytest
+from harness.cpu import cost
 
 from pipehandler.parse.defect import Notebook
 from pipehandler.parse.limits import Limits
@@ -174,7 +173,5 @@ def _nested(count: int, lines: bytes) -> bytes:
     ],
 )
 def test_structure_is_read_in_linear_time(raw: bytes) -> None:
-    """A megabyte of hostile structure costs no more than a fraction of a second."""
-    begin = time.process_time()
-    scanned(raw)
-    assert time.process_time() - begin < 1
+    """A megabyte of hostile structure costs little."""
+    assert cost(lambda: scanned(raw)) < 40

@@ -8,10 +8,10 @@ import textwrap
 import pytest
 
 PREAMBLE = """
-import re, sys, time
+import re, signal, sys, time
 from pipehandler.runtime import deadline
 from pipehandler.runtime.deadline import Deadline, TimeUp
-deadline.GRACE = 0.5
+deadline.GRACE = 60
 
 def swallow(seconds):
     until = time.monotonic() + seconds
@@ -33,13 +33,13 @@ start = time.monotonic()
 def run(program: str) -> tuple[int, str]:
     """The status and the output of a Python program that has a deadline; SIGALRM belongs to the whole process."""
     done = subprocess.run(
-        [sys.executable, "-c", PREAMBLE + textwrap.dedent(program)], capture_output=True, text=True, timeout=20
+        [sys.executable, "-c", PREAMBLE + textwrap.dedent(program)], capture_output=True, text=True, timeout=120
     )
     assert done.stderr == ""
     return done.returncode, done.stdout
 
 
-@pytest.mark.parametrize("work", ["swallow(5)", "backtrack()", "time.sleep(5)"])
+@pytest.mark.parametrize("work", ["swallow(3600)", "backtrack()", "time.sleep(3600)"])
 def test_time_up(work: str) -> None:
     """When the budget is used up TimeUp is raised: in Python code behind `except Exception`, in a regular expression, in a
     system call."""
@@ -48,15 +48,16 @@ def test_time_up(work: str) -> None:
             Deadline(0.2, start)
             {work}
         except TimeUp:
-            print("time up", time.monotonic() - start < 2)
-    """) == (0, "time up True\n")
+            print("time up")
+    """) == (0, "time up\n")
 
 
 def test_lost_time_up_kills() -> None:
     """Code that swallows TimeUp itself dies by SIGALRM after the grace."""
     assert run("""
+        deadline.GRACE = 0.5
         Deadline(0.1, start)
-        while time.monotonic() < start + 5:
+        while True:
             try:
                 time.sleep(0.01)
             except BaseException as error:
@@ -65,21 +66,18 @@ def test_lost_time_up_kills() -> None:
 
 
 def test_step_ends_before_the_budget() -> None:
-    """A step has its own, shorter time; after it the budget goes on, and ends when it would have."""
+    """A step has its own, shorter time; after it the alarm is that of the budget again."""
     assert run("""
-        budget = Deadline(1.0, start)
+        budget = Deadline(1000, start)
         try:
             with budget.step(0.2):
-                time.sleep(5)
+                time.sleep(3600)
         except TimeUp:
-            print("step", 0.2 <= time.monotonic() - start < 0.9)
-        with budget.step(0.2):
-            print("quick")
-        try:
-            time.sleep(5)
-        except TimeUp:
-            print("budget", 1.0 <= time.monotonic() - start < 1.9)
-    """) == (0, "step True\nquick\nbudget True\n")
+            print("step", signal.getitimer(signal.ITIMER_REAL)[0] > 800)
+        with budget.step(100):
+            print("quick", signal.getitimer(signal.ITIMER_REAL)[0] <= 100)
+        print("budget", 800 < signal.getitimer(signal.ITIMER_REAL)[0] <= budget.remaining() + 1)
+    """) == (0, "step True\nquick True\nbudget True\n")
 
 
 def test_step_is_no_longer_than_the_budget() -> None:
@@ -87,30 +85,30 @@ def test_step_is_no_longer_than_the_budget() -> None:
     assert run("""
         budget = Deadline(0.2, start)
         try:
-            with budget.step(10):
-                time.sleep(5)
+            with budget.step(1000):
+                time.sleep(3600)
         except TimeUp:
-            print(budget.remaining(), time.monotonic() - start < 2)
-    """) == (0, "0.0 True\n")
+            print(budget.remaining())
+    """) == (0, "0.0\n")
 
 
 def test_budget_counts_from_the_start() -> None:
     """Time that was used before the configuration was known is part of the budget, even when nothing is left of it."""
     assert run("""
         try:
-            Deadline(5, start - 10)
-            time.sleep(5)
+            Deadline(1000, start - 2000)
+            time.sleep(3600)
         except TimeUp:
-            print("time up", time.monotonic() - start < 1)
-    """) == (0, "time up True\n")
+            print("time up")
+    """) == (0, "time up\n")
 
 
 def test_nothing_is_interrupted_after_the_commit_point() -> None:
     """Disarmed, the deadline raises nothing any more; only the last alarm remains, and kills."""
     assert run("""
-        budget = Deadline(0.2, start)
+        budget = Deadline(1000, start)
         budget.disarm()
-        time.sleep(0.3)
-        print("on", flush=True)
-        time.sleep(5)
-    """) == (-signal.SIGALRM, "on\n")
+        print(signal.getsignal(signal.SIGALRM) == signal.SIG_DFL, flush=True)
+        print(budget.remaining() < signal.getitimer(signal.ITIMER_REAL)[0] <= 1000 + deadline.GRACE, flush=True)
+        signal.raise_signal(signal.SIGALRM)
+    """) == (-signal.SIGALRM, "True\nTrue\n")
