@@ -5,10 +5,9 @@ from typing import Any
 
 import psycopg
 import pytest
-from harness.postgresql import VERSIONS
 from harness import account, previous_release
 from harness.database import Database
-from harness.postgresql import FAST, PostgreSQL
+from harness.postgresql import FAST, VERSIONS, PostgreSQL
 from harness.schema_dump import dump
 from harness.submission import submission
 

@@ -1,12 +1,12 @@
 """How parsing grows with hostile messages: `PYTHONPATH=tests python tests/property/growth.py [KIND...]`, from the repository's root.
 
-Each generator of test_message.py is parsed at 1, 10 and 50 MB, each in a process of its own. It takes some minutes. The end is 1
+Each generator of harness/hostile.py is parsed at 1, 10 and 50 MB, each in a process of its own. It takes some minutes. The end is 1
 where 50 MB cost more than ten times what 10 MB cost: linear is five times.
 """
 
 import sys
 
-from unit.parse.test_message import HOSTILE, cost
+from harness.hostile import HOSTILE, cost
 
 MEGABYTE = 1_000_000
 FACTOR = 10
