@@ -48,7 +48,7 @@ def deliver(argv: list[str]) -> None:
             from pipehandler.ingress.pipe import run
 
             finished = run(argv, _STARTED)
-            status, line, after_reply = finished.result.outcome.status, finished.result.line, finished.after_reply
+            status, line, after_reply = finished.status, finished.line, finished.after_reply
     except BaseException as error:  # noqa: BLE001 # no other status may leave here
         # It came from here or from an import, and perhaps nothing can be imported any more.
         exhausted = isinstance(error, MemoryError) or getattr(error, "errno", None) in _EXHAUSTED_ERRORS

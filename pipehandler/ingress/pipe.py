@@ -36,10 +36,12 @@ class Resident(NamedTuple):
 
 
 class Finished:
-    """A delivery that is decided: its `result`, and what remains to do when pipe(8) has its answer."""
+    """A delivery that is decided: the exit `status` and the `line` for pipe(8), and what remains to do when it has them."""
 
     def __init__(self, result: Result, attempt: Attempt, store: "Store | None", keep_open: bool) -> None:
         self.result = result
+        self.status = result.outcome.status
+        self.line = result.line
         self._attempt = attempt
         self._store = store
         self._keep_open = keep_open

@@ -114,13 +114,12 @@ def _deliver(task: Task, entrypoint: socket.socket, resident: Resident) -> bool:
         return True
     caller = Caller(peer(entrypoint)[0], task.parent)
     finished = run(task.argv, started, files[0], caller, resident)
-    result = finished.result
     with suppress(OSError):
-        entrypoint.send(f"end {result.outcome.status} {result.line}".encode("ascii", "replace"))
+        entrypoint.send(f"end {finished.status} {finished.line}".encode("ascii", "replace"))
     os.close(files[0])
     finished.after_reply()
     deadline.clear()
-    return result.outcome != FAULT
+    return finished.result.outcome != FAULT
 
 
 def _size() -> int:
