@@ -2,7 +2,6 @@
 
 import itertools
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from harness import postgresql, previous_release
 from harness.database import Database
 from harness.postgresql import VERSIONS, PostgreSQL
 from harness.schema_dump import VERSION, dump, schema_text
+from harness.service import wait_until
 from harness.submission import submission
 
 from pipehandler.store.connection import Store
@@ -247,17 +247,13 @@ def test_deliveries_go_on_while_it_waits(servers: Callable[[int], PostgreSQL]) -
             reader.execute("SELECT count(*) FROM pipehandler.delivery")
             pid = reader.info.backend_pid
             thread.start()
-            while not database.value(WAITS):
-                assert thread.is_alive()
-                time.sleep(0.05)
+            wait_until(lambda: database.value(WAITS), "the wait of the migration")
             store = Store(database.conninfo)
             (stored,) = store.ingest(submission())
             store.close()
             assert not stored.duplicate
             assert thread.is_alive()
-            while not reports:
-                assert thread.is_alive()
-                time.sleep(0.05)
+            wait_until(lambda: reports, "the report")
         thread.join(120)
         migration.close()
         assert done == ALL[6:]
