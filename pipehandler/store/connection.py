@@ -19,6 +19,7 @@ from .conninfo import parameters
 from .errors import CONTENTION, SERIALIZATION_FAILURE, StoreError, retried, translated
 from .ingest import INGEST, IngestRequest, Stored
 from .notify import readable
+from .session import open_session
 
 _T = TypeVar("_T")
 
@@ -105,14 +106,12 @@ class Store:
 
     def _open(self, timeouts: dict[str, int]) -> psycopg.Connection[Any]:
         settings = parameters(self._conninfo)
-        options = " ".join(f"-c {name}={value}" for name, value in timeouts.items())
-        settings["options"] = f"{settings.get('options') or ''} {options}".strip()
         settings.setdefault("application_name", "pipehandler")
         settings["connect_timeout"] = int(max(2, min(self._connect_timeout, self.remaining())))
         # A host that died sends nothing; the kernel notices that nothing is acknowledged any more.
         settings.setdefault("tcp_user_timeout", 1000 * self._connect_timeout)
         with translated():
-            return psycopg.connect(autocommit=True, client_encoding="utf8", prepare_threshold=None, **settings)
+            return open_session(settings, timeouts)
 
     def another(self) -> "Store":
         """A second connection to the same database, not yet opened."""
