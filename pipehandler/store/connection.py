@@ -29,6 +29,7 @@ from .errors import (
 )
 from .ingest import IngestRequest, Stored
 from .notify import readable
+from .resolve import resolved
 from .session import open_session
 from .standby import CommitWatch, cancel
 
@@ -150,7 +151,11 @@ class Store:
     def _open(self, timeouts: dict[str, int]) -> psycopg.Connection[Any]:
         settings = parameters(self._conninfo)
         settings.setdefault("application_name", "pipehandler")
-        settings["connect_timeout"] = int(max(2, min(self._connect_timeout, self.remaining())))
+        # One time limit for the names and the first host.
+        seconds = max(2.0, min(self._connect_timeout, self.remaining()))
+        started = time.monotonic()
+        settings = resolved(settings, seconds)
+        settings["connect_timeout"] = max(2, int(seconds - (time.monotonic() - started)))
         # A host that died sends nothing; the kernel notices that nothing is acknowledged any more.
         settings.setdefault("tcp_user_timeout", 1000 * self._connect_timeout)
         with translated(NotConnected):
