@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from pathlib import Path
 
 from harness.database import Database
@@ -89,3 +90,20 @@ def test_no_child_can_be_had(handler: Handler, database: Database) -> None:
     command = ["prlimit", "--nproc=0", *handler.command()]
     assert "stored, not parsed" in handler.run(command, HARMLESS).output
     assert "no child process could be had" in database.value("SELECT error FROM pipehandler.message")
+
+
+def test_a_host_without_time(handler: Handler, database: Database) -> None:
+    """A process that gets no time while it parses (a host that thrashes, a virtual machine that is moved) parses again."""
+    handler.configure(database.conninfo, limits={"parse_seconds": 5})
+    message = COSTLY.replace(PART * 990, PART * 60)
+    with handler.start(handler.command()) as running:
+        assert running.stdin is not None
+        running.stdin.write(message)
+        running.stdin.close()
+        while not any((handler.state / name).stat().st_size for name in marks(handler)):
+            assert running.poll() is None
+        running.send_signal(signal.SIGSTOP)
+        time.sleep(5.5)  # longer than parse_seconds
+        running.send_signal(signal.SIGCONT)
+    assert running.returncode == 0
+    assert database.value("SELECT state FROM pipehandler.message") == "parsed"
