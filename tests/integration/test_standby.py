@@ -60,7 +60,7 @@ def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
     with account.folder("pipehandler-pg-") as folder, account.folder("pipehandler-") as home:
         primary = PostgreSQL(folder / "primary", request.param, FAST).start()
         with primary, primary.standby(folder / "standby") as standby, Database.fresh(primary) as database:
-            handler = Handler(home, database.conninfo, limits={"deadline": 8, "parse_seconds": 2})
+            handler = Handler(home, database.conninfo, limits={"deadline": 8, "parse_timeout": 2})
             primary.synchronous()
             assert handler.deliver(b"Message-ID: <first@example.org>\n\nboth have it\n").status == 0
             yield Pair(primary, standby, database, handler)
