@@ -567,6 +567,10 @@ BEGIN
     -- Before it reads the rules of retention: pipehandler.apply_retention waits for all that may have read old ones.
     PERFORM pg_current_xact_id();
 
+    -- A commit that did not wait for its standby is reported as a warning, which no setting may hide. The caller says so
+    -- for its session, too; a pooler that changes sessions loses that.
+    PERFORM set_config('client_min_messages', 'warning', true);
+
     -- Claim the deliveries first; in one order everywhere, so that two handlers never wait for each other.
     INSERT INTO pipehandler.delivery (
         message, recipient, fingerprint, original_recipient, sender, queue_id, mail_host, ingress, client_address,
@@ -621,6 +625,12 @@ BEGIN
         INSERT INTO pipehandler.raw_message (message, raw)
         VALUES (new_message, ingest.raw)
             ON CONFLICT (message) DO NOTHING;
+
+        -- An earlier delivery could not read it, perhaps for want of memory or of time; this one has.
+        IF written = 0 AND parsed ->> 'error' IS NULL
+           AND EXISTS (SELECT FROM pipehandler.message m WHERE m.id = new_message AND m.state = 'failed') THEN
+            PERFORM pipehandler.reparse(new_message, parsed, ingest.text_body, ingest.html_body, contents);
+        END IF;
 
         INSERT INTO pipehandler.attachment (
             message, ordinal, part, file_name, content_type, content_id, disposition, size, sha256, content)
@@ -953,10 +963,13 @@ BEGIN
     derived.from_name := derived.from_list -> 0 ->> 'name';
     derived.from_address := CASE WHEN octet_length(derived.from_list -> 0 ->> 'address') <= 998
                                  THEN derived.from_list -> 0 ->> 'address' END;
-    -- This one is a fact about the delivery, not about the bytes. Rows of earlier releases have its former code.
-    derived.defects := (SELECT coalesce(jsonb_agg(d.defect || '{"code": "smaller-than-declared"}' ORDER BY d.n), '[]')
+    -- These are facts about the delivery, not about the bytes. Rows of earlier releases have the former code of one.
+    derived.defects := (SELECT coalesce(jsonb_agg(CASE d.defect ->> 'code'
+                                                       WHEN 'shorter-than-told'
+                                                       THEN d.defect || '{"code": "smaller-than-declared"}'
+                                                       ELSE d.defect END ORDER BY d.n), '[]')
                           FROM jsonb_array_elements(stored.defects) WITH ORDINALITY AS d (defect, n)
-                         WHERE d.defect ->> 'code' IN ('smaller-than-declared', 'shorter-than-told'))
+                         WHERE d.defect ->> 'code' IN ('smaller-than-declared', 'shorter-than-told', 'envelope-value'))
                        || derived.defects;
 
     SELECT EXISTS (SELECT FROM pipehandler.delivery d

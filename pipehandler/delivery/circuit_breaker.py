@@ -5,6 +5,10 @@ down leaves a file in the state directory: the breaker is open, and deliveries o
 costly is imported. After that one delivery at a time probes the database: the one that holds the file's lock. The others
 wait a moment for its result, because Postfix would come back with them only after minutes. The first success removes the
 file. Without a state directory that can be written there is no breaker.
+
+The times of the file are those of the wall clock, which may jump: mtime is the last failure, atime the begin of the probe.
+A time in the future means nothing, so a jump in either direction can only end a pause early. A delivery that has been
+probing for longer than _PROBE_LIMIT may stand still and never let go of the lock: the file is replaced by another one.
 """
 
 import fcntl
@@ -19,6 +23,9 @@ HOLD = 2.0
 
 _PROBE_SECONDS = 1.0
 """Seconds to wait for the delivery that probes."""
+
+_PROBE_LIMIT = 3.0
+"""Seconds after which another delivery probes, too."""
 
 
 class CircuitBreaker:
@@ -53,20 +60,25 @@ class CircuitBreaker:
     def refuses(self) -> bool:
         """Whether this delivery must leave at once. If not, it may be the one that probes, and holds the lock until `__exit__`."""
         try:
-            age = time.time() - os.stat(self._path).st_mtime
-            if 0 <= age < HOLD:
+            if _is_recent(os.stat(self._path).st_mtime, HOLD):
                 return True
             # Not opened for creation: where the file is gone by now, the database is back.
             self._probe = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
-            if not self._lock(self._probe):
-                return True  # another delivery is still probing
+            locked = self._lock(self._probe)
             state = os.fstat(self._probe)
+            if not locked and _is_recent(state.st_atime, _PROBE_LIMIT):
+                return True  # another delivery is still probing
+            if not state.st_nlink:  # it has removed the file: the database is back
+                self._release()
+                return False
+            if _is_recent(state.st_mtime, HOLD):
+                return True  # it has failed a moment ago
+            if not locked:
+                self._replace()
+            os.utime(self._probe, (time.time(), state.st_mtime))
         except OSError:
             return False
-        if not state.st_nlink:  # the delivery that held the lock before has removed the file: the database is back
-            self._release()
-            return False
-        return 0 <= time.time() - state.st_mtime < HOLD  # or it has failed a moment ago
+        return False
 
     def trip(self) -> None:
         """Open the breaker: the database could not be used."""
@@ -96,8 +108,21 @@ class CircuitBreaker:
             else:
                 return True
 
+    def _replace(self) -> None:
+        """Put a file that this delivery has locked in the place of one whose lock is never released."""
+        self._release()
+        other = f"{self._path}.{os.getpid()}"
+        self._probe = os.open(other, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._probe, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.rename(other, self._path)
+
     def _release(self) -> None:
         if self._probe is not None:
             with suppress(OSError):
                 os.close(self._probe)
             self._probe = None
+
+
+def _is_recent(then: float, seconds: float) -> bool:
+    """Whether `then` was less than `seconds` ago; a time in the future is from before the clock was set back."""
+    return 0 <= time.time() - then < seconds

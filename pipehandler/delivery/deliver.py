@@ -5,7 +5,7 @@ What the content of a message does to the parser or to the database becomes data
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from pipehandler.parse.message import PARSER_VERSION
@@ -18,9 +18,9 @@ from ..runtime.deadline import Deadline
 from ..runtime.stopwatch import Stopwatch
 from ..settings.config import Config
 from ..store.connection import Store
-from ..store.errors import DataRefused
 from ..store.ingest import IngestRequest, Stored
 from .guarded_parse import guarded_parse
+from .guarded_store import guarded_store
 
 
 def _now() -> str:
@@ -73,12 +73,7 @@ def deliver(
         session.config.recipients,
     )
     session.stopwatch.enter("store")
-    try:
-        stored = session.store.ingest(request)
-    except (DataRefused, MemoryError) as refusal:
-        # No message may be able to defer itself forever: once more, with nothing that was read from it.
-        parsed = ParsedMessage(error=_refusal(refusal), defects=list(defects))
-        stored = session.store.ingest(replace(request, parsed=parsed))
+    stored, parsed = guarded_store(session.store, request, session.config.state.directory, defects)
     session.deadline.disarm()  # the message is stored: from here on nothing interrupts
     rows = {row.recipient: row for row in stored}
     return tuple(_result(rows.get(recipient), parsed, fault) for recipient in envelope.recipients)
@@ -90,9 +85,3 @@ def _result(row: Stored | None, parsed: ParsedMessage, fault: Exception | None) 
         return Result(UNKNOWN_RECIPIENT, message_id=parsed.message_id, fault=fault)
     outcome = DUPLICATE if row.duplicate else DELIVERED if parsed.error is None else QUARANTINED
     return Result(outcome, row.message, parsed.error or "", message_id=parsed.message_id, fault=fault)
-
-
-def _refusal(refusal: DataRefused | MemoryError) -> str:
-    if isinstance(refusal, DataRefused):
-        return f"{refusal} SQLSTATE {refusal.sqlstate}"
-    return "what was read from the message does not fit into the memory"

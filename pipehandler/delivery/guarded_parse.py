@@ -11,7 +11,9 @@ attempt, and parsing proceeds as usual.
 """
 
 import fcntl
+import gc
 import os
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple
@@ -50,8 +52,7 @@ def guarded_parse(raw: bytes, message: str, config: Config, deadline: Deadline, 
                 reason = _fatal_reason(work, min(seconds, deadline.remaining()))
                 if reason:
                     return Parsed(ParsedMessage(error=reason))
-            with deadline.step(seconds):
-                return Parsed(work())
+            return Parsed(_patiently(work, seconds, deadline))
     except TimeUp:
         if not deadline.remaining():
             raise
@@ -62,6 +63,24 @@ def guarded_parse(raw: bytes, message: str, config: Config, deadline: Deadline, 
         if isinstance(error, (OSError, ImportError)) or type(error) is LookupError:
             raise  # a module or a codec that cannot be loaded is not the message's doing
         return Parsed(ParsedMessage(error=described(error)), error)
+
+
+def _patiently(work: Callable[[], ParsedMessage], seconds: float, deadline: Deadline) -> ParsedMessage:
+    """What `work` returns within `seconds`; once more where the host may have been the reason, and there is time.
+
+    A host that is busy gives this process too little of its time, or of its memory, and a moment later enough.
+    """
+    used = time.process_time()
+    try:
+        with deadline.step(seconds):
+            return work()
+    except (TimeUp, MemoryError) as limit:
+        starved = isinstance(limit, MemoryError) or time.process_time() - used < seconds / 2
+        if not starved or deadline.remaining() < 2 * seconds:
+            raise
+    gc.collect()
+    with deadline.step(seconds):
+        return work()
 
 
 def _fatal_reason(work: Callable[[], object], seconds: float) -> str | None:

@@ -17,7 +17,8 @@ from ..runtime.deadline import Deadline
 from ..settings.config import Config
 from ..store.connection import Store
 from ..store.errors import DataRefused
-from ..store.ingest import check_size, view
+from ..store.ingest import check_size
+from ..store.view import expression, view
 from .guarded_parse import guarded_parse
 
 FAILED, OLDER, ALL = "failed", "older", "all"
@@ -52,7 +53,7 @@ SELECT m.state, r.raw
 
 _REPARSE = """
 SELECT name, before, after
-  FROM pipehandler.reparse(%s::uuid, %s::jsonb, %s::text, %s::text, %b::bytea[], %s::boolean)
+  FROM pipehandler.reparse(%s::uuid, {parsed}, %s::text, %s::text, %b::bytea[], %s::boolean)
 """
 
 
@@ -141,4 +142,5 @@ def _store(store: Store, config: Config, message: str, parsed: ParsedMessage, dr
     """THE COMMIT POINT of one message."""
     arguments = view(parsed, PARSER_VERSION, config.store.attachments)
     check_size(*arguments)
-    return tuple(store.rows(_REPARSE, [message, *arguments, dry_run], row=Change))
+    statement = _REPARSE.format(parsed=expression(parsed))
+    return tuple(store.rows(statement, [message, *arguments, dry_run], row=Change))

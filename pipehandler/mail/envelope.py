@@ -2,7 +2,8 @@
 
 master.cf writes --name=${macro}, so that an empty value and one that begins with a dash both survive. The recipients
 follow a bare "--". Addresses come in their internal form, unquoted. Bytes that are not UTF-8 are escaped, never dropped,
-so that two different recipients stay different.
+so that two different recipients stay different. A value that the database cannot hold costs no message: a number is left
+out, a recipient shortened, and `left_out` names it.
 """
 
 import os
@@ -29,6 +30,13 @@ OPTIONS = (
 """The options of `deliver`: the macro names of pipe(8) with dashes, the configuration file and the socket of the workers."""
 
 
+_LARGEST_PORT = 65_535
+_LARGEST_SIZE = 2**63 - 1
+
+_LARGEST_KEY = 2_000  # octets; a row of a PostgreSQL index holds 2,704
+_LARGEST_FOLD = 33  # octets in NFKC of one character, U+FDFA
+
+
 class UsageError(Undelivered):
     """argv is not what postfix/master.cf.example writes; the text says what is wrong and what is expected."""
 
@@ -43,6 +51,7 @@ class Envelope(NamedTuple):
     recipients: with the domain in lower case (RFC 5321 2.4); original_recipients: as they were before aliasing, in
     the same order, or ().
     size: octets of the queue file with CRLF line ends, before fields are prepended.
+    left_out: the options whose value, or a part of it, could not be kept.
     """
 
     sender: str
@@ -56,6 +65,7 @@ class Envelope(NamedTuple):
     client_port: int | None = None
     client_protocol: str = ""
     sasl_username: str = ""
+    left_out: tuple[str, ...] = ()
 
 
 def from_argv(argv: Sequence[str]) -> Envelope:
@@ -93,18 +103,23 @@ def from_argv(argv: Sequence[str]) -> Envelope:
     if "sender" not in once:
         raise UsageError("--sender= is missing; expected once, empty for the null sender")
 
+    left_out: list[str] = []
+    kept = tuple(map(storable_recipient, recipients))
+    if any(recipient != lower_domain(given) for recipient, given in zip(kept, recipients, strict=True)):
+        left_out.append("recipient")
     return Envelope(
         sender=once["sender"],
-        recipients=tuple(lower_domain(recipient) for recipient in recipients),
+        recipients=kept,
         original_recipients=tuple(originals),
         queue_id=once.get("queue-id", ""),
-        size=_number("size", once),
+        size=_number("size", once, _LARGEST_SIZE, left_out),
         client_address=_address(once.get("client-address", "")),
         client_hostname=once.get("client-hostname", ""),
         client_helo=once.get("client-helo", ""),
-        client_port=_number("client-port", once),
+        client_port=_number("client-port", once, _LARGEST_PORT, left_out),
         client_protocol=once.get("client-protocol", ""),
         sasl_username=once.get("sasl-username", ""),
+        left_out=tuple(left_out),
     )
 
 
@@ -119,13 +134,37 @@ def lower_domain(address: str) -> str:
     return local + at + domain.lower() if at else address
 
 
-def _number(name: str, once: dict[str, str]) -> int | None:
+def storable_recipient(address: str) -> str:
+    """A recipient with its domain in lower case, and short enough for the indexes of the database, also when it is folded.
+
+    RFC 5321 4.5.3.1.3 allows 256 octets. Of a longer one that does not fit the beginning is kept, and the SHA-256 of the
+    whole, so that two different recipients stay different.
+    """
+    address = lower_domain(address)
+    if len(address) * _LARGEST_FOLD <= _LARGEST_KEY or _largest_form(address) <= _LARGEST_KEY:
+        return address
+    from hashlib import sha256
+
+    return f"{address[: _LARGEST_KEY // _LARGEST_FOLD // 2]}...{sha256(address.encode()).hexdigest()}"
+
+
+def _largest_form(address: str) -> int:
+    """The octets of an address, as it is or as it is compared: without regard to case, in NFKC."""
+    from unicodedata import normalize
+
+    return max(len(form.encode()) for form in (address, normalize("NFKC", normalize("NFKC", address).casefold())))
+
+
+def _number(name: str, once: dict[str, str], largest: int, left_out: list[str]) -> int | None:
     """Return a macro that is a number; None where pipe(8) has none and writes nothing or "unknown"."""
     value = once.get(name, "")
     if value in ("", "unknown"):
         return None
-    if not (value.isascii() and value.isdigit() and len(value) <= 18):
+    if not (value.isascii() and value.isdigit()):
         raise UsageError(f"--{name}={_shown(value)}; expected a number")
+    if len(value) > len(str(largest)) or int(value) > largest:
+        left_out.append(name)
+        return None
     return int(value)
 
 

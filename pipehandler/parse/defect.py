@@ -48,6 +48,7 @@ DEFECTS: Mapping[str, str] = MappingProxyType(
         "transfer-encoding-unknown": "The transfer encoding is unknown; the octets were left as they are.",
         # Delivery
         "shorter-than-told": "Postfix told a greater size: a Milter changed the message, or it was cut short.",
+        "envelope-value": "Postfix passed a value that cannot be stored: a number was left out, a recipient shortened.",
         # Our own bounds
         "decoder-failed": "A library failed on this field or part; it was left out.",
         "defects-left-out": "There are more defects than are kept.",

@@ -4,7 +4,8 @@ import os
 import resource
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
 # Python drops an exception that a signal handler raises in its own fork hooks, so these signals are blocked meanwhile.
@@ -54,17 +55,24 @@ def detach(work: Callable[[], object], seconds: float) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def _fork(work: Callable[[], object], mask: set[int]) -> int:
-    """Fork a child that runs `work` with this signal mask and exits with 0, even after an exception; return its pid."""
+@contextmanager
+def processes_allowed() -> Iterator[None]:
+    """Our own limit of no further process or thread (limits.apply) is lifted; that of whoever started us remains."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NPROC)
     resource.setrlimit(resource.RLIMIT_NPROC, (hard, hard))
     try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NPROC, (soft, hard))
+
+
+def _fork(work: Callable[[], object], mask: set[int]) -> int:
+    """Fork a child that runs `work` with this signal mask and exits with 0, even after an exception; return its pid."""
+    with processes_allowed():
         child = os.fork()
         if child == 0:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             _do(work)
-    finally:
-        resource.setrlimit(resource.RLIMIT_NPROC, (soft, hard))
     return child
 
 

@@ -5,6 +5,7 @@ uncertain commit (the connection ends before the server's answer) is a temporary
 redelivery finds the stored row and is a duplicate. Every method raises StoreError and nothing of psycopg.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar, overload
@@ -13,12 +14,24 @@ import psycopg
 from psycopg.pq import TransactionStatus
 from psycopg.rows import args_row, kwargs_row
 
-from ..mail.outcome import STORE_UNAVAILABLE
+from ..mail.outcome import EXHAUSTED, STORE_UNAVAILABLE
 from . import notify
 from .conninfo import parameters
-from .errors import CONTENTION, SERIALIZATION_FAILURE, StoreError, retried, translated
-from .ingest import INGEST, IngestRequest, Stored
+from .errors import (
+    CONTENTION,
+    QUERY_CANCELED,
+    SERIALIZATION_FAILURE,
+    WARNING,
+    NotConnected,
+    StoreError,
+    retried,
+    translated,
+)
+from .ingest import IngestRequest, Stored
 from .notify import readable
+from .resolve import resolved
+from .session import open_session
+from .standby import CommitWatch, cancel
 
 _T = TypeVar("_T")
 
@@ -26,6 +39,10 @@ Parameters = Sequence[Any] | dict[str, Any]
 
 _TRIES = 3
 _PAUSE = (0.02, 0.2)  # seconds
+
+# Fails where nothing can be stored: there is no schema, or the server is read-only.
+_PROBE = "SELECT pg_current_xact_id(), 'pipehandler'::regnamespace"
+_PROBE_MILLISECONDS = 2000
 
 
 class Store:
@@ -42,6 +59,7 @@ class Store:
         self._statement_timeout = statement_timeout
         self._statement_milliseconds = 0  # of the open connection
         self._connection: psycopg.Connection[Any] | None = None
+        self._commit = CommitWatch()  # of the open connection
         self._listening = False  # on the open connection
         self._notified = False  # since the last `wait`
 
@@ -54,65 +72,96 @@ class Store:
         committed. Raises DataRefused if the server refuses the parsed view, StoreError otherwise. After either, nothing
         was stored, or that is not known; storing the same message again is safe.
         """
-        arguments = request.arguments()
+        statement, arguments = request.statement(), request.arguments()
         recipients = len(set(request.envelope.recipients))
 
         def call() -> list[Stored]:
             reused = self.socket is not None
             try:
-                return self._ingest(arguments, recipients)
+                return self._ingest(statement, arguments, recipients)
             except StoreError as error:
                 if not (reused and error.stale):
                     raise
-                return self._ingest(arguments, recipients)  # the connection of an earlier message has ended
+                return self._ingest(statement, arguments, recipients)  # the connection of an earlier message has ended
 
         return retried(call, CONTENTION, _TRIES, _PAUSE, self.remaining)
 
-    def _ingest(self, arguments: tuple[Any, ...], recipients: int) -> list[Stored]:
+    def _ingest(self, statement: str, arguments: tuple[Any, ...], recipients: int) -> list[Stored]:
+        started = time.monotonic()
         try:
             connection = self.connect()
+            self._commit.weak = False
             with translated():
-                rows = connection.cursor(row_factory=kwargs_row(Stored)).execute(INGEST, arguments).fetchall()
+                rows = connection.cursor(row_factory=kwargs_row(Stored)).execute(statement, arguments).fetchall()
             # Committed: the server reports idle (ReadyForQuery) only after the commit.
             if not self._idle():
                 raise StoreError(STORE_UNAVAILABLE, "the server did not confirm the commit")
+            if self._commit.weak:
+                raise StoreError(STORE_UNAVAILABLE, "the synchronous standby did not confirm the commit", WARNING)
         except BaseException as error:
-            # Keep no connection with a statement under way, nor one to a server that cannot store.
-            if not self._idle() or (isinstance(error, StoreError) and error.outage):
-                self.close()
+            self._give_up(error, 1000 * (time.monotonic() - started))
             raise
         if len(rows) != recipients:
             reason = "a delivery was removed while the same message was delivered again"
             raise StoreError(STORE_UNAVAILABLE, reason, SERIALIZATION_FAILURE)
         return [row for row in rows if row.delivery is not None]  # None: rejected
 
+    def _give_up(self, error: BaseException, milliseconds: float) -> None:
+        """Keep no connection with a statement under way, nor one to a server that cannot store."""
+        if not self._idle() and self._connection is not None:
+            cancel(self._connection)  # or its session goes on, and may wait for a standby as long as that is away
+        unusable = not self._idle()
+        if isinstance(error, StoreError):
+            error.timed_out = error.sqlstate == QUERY_CANCELED and milliseconds >= self._statement_milliseconds
+            unusable = unusable or error.outage or error.outcome == EXHAUSTED
+        if unusable:
+            self.close()
+
+    def answers(self) -> bool:
+        """Whether the database answers a query without a message, on a new connection, within two seconds."""
+        self.close()
+        try:
+            self._connection = self._open(
+                {"statement_timeout": _PROBE_MILLISECONDS, "lock_timeout": _PROBE_MILLISECONDS}
+            )
+            self._statement_milliseconds = _PROBE_MILLISECONDS
+            self.script(_PROBE)
+        except StoreError:
+            self.close()
+            return False
+        return True
+
     # Connecting.
 
     def connect(self) -> psycopg.Connection[Any]:
         """The open connection, in autocommit mode; opened if there is none."""
-        # The server gives up a little before the delivery does, so that the failure has a name.
-        milliseconds = int(1000 * max(1.0, min(self._statement_timeout, self.remaining() - 1)))
+        # The server gives up while the delivery can still store the message without what was parsed.
+        milliseconds = int(1000 * max(1.0, min(self._statement_timeout, (self.remaining() - 1) / 2)))
         timeouts = {"statement_timeout": milliseconds, "lock_timeout": milliseconds // 2}
         if self.ended:
             self.close()
         if self._connection is None:
             self._connection = self._open(timeouts)
         elif milliseconds != self._statement_milliseconds:  # a delivery that waited long, or the one after it
-            with translated():
+            with translated(NotConnected):
                 self._connection.execute("; ".join(f"SET {name} = {value}" for name, value in timeouts.items()))
         self._statement_milliseconds = milliseconds
         return self._connection
 
     def _open(self, timeouts: dict[str, int]) -> psycopg.Connection[Any]:
         settings = parameters(self._conninfo)
-        options = " ".join(f"-c {name}={value}" for name, value in timeouts.items())
-        settings["options"] = f"{settings.get('options') or ''} {options}".strip()
         settings.setdefault("application_name", "pipehandler")
-        settings["connect_timeout"] = int(max(2, min(self._connect_timeout, self.remaining())))
+        # One time limit for the names and the first host.
+        seconds = max(2.0, min(self._connect_timeout, self.remaining()))
+        started = time.monotonic()
+        settings = resolved(settings, seconds)
+        settings["connect_timeout"] = max(2, int(seconds - (time.monotonic() - started)))
         # A host that died sends nothing; the kernel notices that nothing is acknowledged any more.
         settings.setdefault("tcp_user_timeout", 1000 * self._connect_timeout)
-        with translated():
-            return psycopg.connect(autocommit=True, client_encoding="utf8", prepare_threshold=None, **settings)
+        with translated(NotConnected):
+            connection = open_session(settings, timeouts)
+        connection.add_notice_handler(self._commit)
+        return connection
 
     def another(self) -> "Store":
         """A second connection to the same database, not yet opened."""

@@ -5,6 +5,8 @@ leaves the store as a StoreError, translated here and nowhere else. The default 
 is ever refused.
 """
 
+import errno
+import os
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -13,11 +15,13 @@ from typing import TypeVar
 
 import psycopg
 
-from ..mail.outcome import STORE_FULL, STORE_UNAVAILABLE, Outcome, Result, Undelivered
+from ..mail.outcome import EXHAUSTED, STORE_FULL, STORE_UNAVAILABLE, Outcome, Result, Undelivered
 from .roles import INGEST
 
 _T = TypeVar("_T")
 
+WARNING = "01000"
+PROTOCOL_VIOLATION = "08P01"
 CHARACTER_NOT_IN_REPERTOIRE = "22021"
 """Also for text that psycopg refuses before the server can: NUL, a lone surrogate."""
 NOT_NULL_VIOLATION = "23502"
@@ -33,7 +37,9 @@ INVALID_FUNCTION_DEFINITION = "42P13"
 INVALID_TABLE_DEFINITION = "42P16"
 """Of a view, too."""
 DISK_FULL = "53100"
+OUT_OF_MEMORY = "53200"
 TOO_MANY_CONNECTIONS = "53300"
+CONFIGURATION_LIMIT_EXCEEDED = "53400"
 PROGRAM_LIMIT_EXCEEDED = "54000"
 LOCK_NOT_AVAILABLE = "55P03"
 QUERY_CANCELED = "57014"
@@ -42,6 +48,7 @@ CRASH_SHUTDOWN = "57P02"
 CANNOT_CONNECT_NOW = "57P03"
 RAISE_EXCEPTION = "P0001"
 NO_DATA_FOUND = "P0002"
+INTERNAL_ERROR = "XX000"
 NO_SQLSTATE = ""
 """The connection ended, or was never made: the server has sent no error."""
 
@@ -69,6 +76,24 @@ _REFUSED = frozenset({NOT_NULL_VIOLATION, CHECK_VIOLATION})
 _DATA_CLASSES = _REFUSED_CLASSES | {_INTEGRITY_CONSTRAINT_VIOLATION}
 
 _CONNECTION_LOST = frozenset({NO_SQLSTATE, ADMIN_SHUTDOWN, CRASH_SHUTDOWN, CANNOT_CONNECT_NOW})
+
+_MESSAGE_MAY_CAUSE = frozenset(
+    {
+        NO_SQLSTATE,
+        PROTOCOL_VIOLATION,
+        OUT_OF_MEMORY,
+        CONFIGURATION_LIMIT_EXCEEDED,
+        RAISE_EXCEPTION,
+        INTERNAL_ERROR,
+    }
+)
+"""Beside the refused data: what its size or its shape may do to a server that has no fault."""
+
+_LIBPQ_OUT_OF_MEMORY = (
+    "out of memory",
+    "cannot allocate memory for",
+)  # libpq's own words, which we let nothing translate
+_SHORTAGES = tuple(os.strerror(number) for number in (errno.EMFILE, errno.ENFILE, errno.ENOMEM))
 
 _PERMANENT_CLASSES = frozenset(
     {
@@ -110,10 +135,15 @@ _HINTS = {
 class StoreError(Undelivered):
     """The database did not do what was asked.
 
-    outcome:  what that means for a delivery.
-    sqlstate: the server's code, "" where it sent none.
+    outcome:   what that means for a delivery.
+    sqlstate:  the server's code, "" where it sent none.
+    timed_out: our own statement_timeout ended the statement, not an administrator.
+    answered:  afterwards the database answered a query that has nothing of the message in it (Store.answers).
     The text is the reason for the log, without any content of the message.
     """
+
+    timed_out = False
+    answered = False
 
     def __init__(self, outcome: Outcome, reason: str, sqlstate: str = NO_SQLSTATE) -> None:
         super().__init__(outcome, reason)
@@ -135,13 +165,24 @@ class StoreError(Undelivered):
 
     @property
     def outage(self) -> bool:
-        """Whether the database would fail any other message too; not where a lock or the time limit was the reason."""
-        return self.outcome in (STORE_UNAVAILABLE, STORE_FULL) and self.sqlstate not in (*CONTENTION, QUERY_CANCELED)
+        """Whether the database would fail any other message too: not where a lock or the time limit was the reason, and
+        not if it answers a query without this message."""
+        unavailable = self.outcome in (STORE_UNAVAILABLE, STORE_FULL) and not self.answered
+        return unavailable and self.sqlstate not in (*CONTENTION, QUERY_CANCELED)
+
+    @property
+    def by_message(self) -> bool:
+        """Whether the message itself may be the reason: the database answers, and this is what a message can cause."""
+        return self.answered and (self.timed_out or self.sqlstate in _MESSAGE_MAY_CAUSE)
 
     @property
     def permanent(self) -> bool:
         """Whether the same statement would fail again, however often it is repeated."""
         return is_permanent(self.sqlstate)
+
+
+class NotConnected(StoreError):
+    """There is no connection: nothing of a message was sent."""
 
 
 class DataRefused(StoreError):
@@ -195,8 +236,8 @@ def retried(
 
 
 @contextmanager
-def translated() -> Iterator[None]:
-    """Turn psycopg's errors into StoreError."""
+def translated(kind: type[StoreError] = StoreError) -> Iterator[None]:
+    """Turn psycopg's errors into StoreError, or that kind of it."""
     try:
         yield
     except UnicodeEncodeError as error:  # a lone surrogate
@@ -209,8 +250,15 @@ def translated() -> Iterator[None]:
         reason = (error.diag.message_primary or str(error)).partition("\n")[0]
         if sqlstate[:2] in _REFUSED_CLASSES or (sqlstate in _REFUSED and "no partition" not in reason):
             raise _refused(error, sqlstate) from error
-        outcome = STORE_FULL if sqlstate == DISK_FULL else STORE_UNAVAILABLE
-        raise StoreError(outcome, reason, sqlstate) from error
+        raise kind(_outcome(sqlstate, reason), reason, sqlstate) from error
+
+
+def _outcome(sqlstate: str, reason: str) -> Outcome:
+    if sqlstate == DISK_FULL:
+        return STORE_FULL
+    # Not the server's shortage, which it reports while it has no process to let us in.
+    ours = any(text in reason for text in (*_LIBPQ_OUT_OF_MEMORY, *_SHORTAGES)) and "could not fork" not in reason
+    return EXHAUSTED if ours and sqlstate == NO_SQLSTATE else STORE_UNAVAILABLE
 
 
 def _refused(error: Exception, sqlstate: str) -> DataRefused:

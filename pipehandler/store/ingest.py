@@ -4,26 +4,21 @@ Values only: `Store.ingest` in connection.py makes the call.
 """
 
 import json
-from dataclasses import asdict, dataclass, field
-from datetime import UTC
-from hashlib import sha256
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from ..mail.envelope import Envelope
 from ..mail.identity import Identity
 from ..mail.outcome import STORE_UNAVAILABLE
-from ..mail.parsed import Address, ParsedMessage
+from ..mail.parsed import ParsedMessage
 from ..settings.config import Recipients
 from .errors import PROGRAM_LIMIT_EXCEEDED, DataRefused
+from .view import expression, view
 
-INGEST = """
+_INGEST = """
 SELECT recipient, delivery, message::text, duplicate
-  FROM pipehandler.ingest(%s::jsonb, %s::jsonb, %s::text, %s::text, %b::bytea, %b::bytea, %b::bytea[])
+  FROM pipehandler.ingest(%s::jsonb, {parsed}, %s::text, %s::text, %b::bytea, %b::bytea, %b::bytea[])
 """
-"""The call; its parameters are `IngestRequest.arguments()`. It returns one row for each distinct recipient."""
-
-View = tuple[str, str | None, str | None, list[bytes] | None]
-"""What was parsed, as pipehandler.ingest and pipehandler.reparse take it: JSON, text, HTML, contents of attachments."""
 
 _LARGEST = 1_070_000_000
 """Octets of a statement's arguments. From 1 GB on the server ends the session instead of returning an error."""
@@ -65,15 +60,17 @@ class IngestRequest:
     attachments: bool = True
     recipients: Recipients = field(default_factory=Recipients)
 
+    def statement(self) -> str:
+        """The call; its parameters are `arguments`. It returns one row for each distinct recipient."""
+        return _INGEST.format(parsed=expression(self.parsed))
+
     def arguments(self) -> tuple[Any, ...]:
-        """The parameters of INGEST, in order. Raises DataRefused if they are larger than the protocol allows."""
-        message, text, html, contents = view(self.parsed, self.parser, self.attachments)
+        """The parameters of `statement`, in order. Raises DataRefused if they are larger than the protocol allows."""
+        *parsed, contents = view(self.parsed, self.parser, self.attachments)
         prepended = self.identity.prepended
         arguments = (
             json.dumps(self._delivery(), ensure_ascii=False),
-            message,
-            text,
-            html,
+            *parsed,
             self.raw[:prepended] or None,
             self.raw[prepended:],
             contents,
@@ -108,62 +105,17 @@ class IngestRequest:
         }
 
 
-def view(parsed: ParsedMessage, parser: str, with_contents: bool) -> View:
-    """What was parsed, as SQL takes it; the names inside the JSON are the columns of pipehandler.message.
-
-    parser: the version of the parser. with_contents: False describes the attachments and leaves their contents out.
-    """
-    message = {
-        "message_id": parsed.message_id,
-        "in_reply_to": parsed.in_reply_to,
-        "reference_ids": parsed.references,
-        # In UTC: PostgreSQL refuses a zone of 16 hours and more, which RFC 5322 3.3 allows.
-        "date": parsed.date.astimezone(UTC).isoformat() if parsed.date else None,
-        "date_offset": parsed.date_offset,
-        "subject": parsed.subject,
-        "from_list": _addresses(parsed.from_),
-        "sender_list": _addresses(parsed.sender),
-        "reply_to_list": _addresses(parsed.reply_to),
-        "to_list": _addresses(parsed.to),
-        "cc_list": _addresses(parsed.cc),
-        "bcc_list": _addresses(parsed.bcc),
-        "list_id": parsed.list_id,
-        "header": parsed.header,
-        "authentication": parsed.authentication,
-        "error": parsed.error,
-        "defects": [asdict(defect) for defect in parsed.defects],
-        "parser": parser,
-        "attachments": [
-            {
-                "ordinal": ordinal,
-                "part": attachment.part,
-                "file_name": attachment.file_name,
-                "content_type": attachment.content_type,
-                "content_id": attachment.content_id,
-                "disposition": attachment.disposition,
-                "size": len(attachment.content),
-                "sha256": sha256(attachment.content).hexdigest(),
-            }
-            for ordinal, attachment in enumerate(parsed.attachments, 1)
-        ],
-    }
-    contents = [attachment.content for attachment in parsed.attachments] if with_contents else []
-    return json.dumps(message, ensure_ascii=False), parsed.text, parsed.html, contents or None
-
-
-def check_size(*arguments: str | bytes | list[bytes] | None) -> None:
+def check_size(*arguments: Any) -> None:
     """Raise DataRefused for arguments that are too large for one statement."""
     if sum(map(_octets, arguments)) > _LARGEST:
         reason = "the data was refused (larger than the protocol allows)"
         raise DataRefused(STORE_UNAVAILABLE, reason, PROGRAM_LIMIT_EXCEEDED)
 
 
-def _octets(argument: str | bytes | list[bytes] | None) -> int:
+def _octets(argument: Any) -> int:
     """The octets of an argument, at most: a character has up to four in UTF-8."""
     if isinstance(argument, list):
-        return sum(map(len, argument))
-    return len(argument or b"") * (4 if isinstance(argument, str) else 1)
-
-
-def _addresses(addresses: list[Address]) -> list[dict[str, str]]:
-    return [{"name": address.name, "address": address.address, "group": address.group} for address in addresses]
+        return sum(map(_octets, argument))
+    if isinstance(argument, (str, bytes)):
+        return len(argument) * (4 if isinstance(argument, str) else 1)
+    return 8

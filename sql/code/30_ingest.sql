@@ -46,6 +46,10 @@ BEGIN
     -- Before it reads the rules of retention: pipehandler.apply_retention waits for all that may have read old ones.
     PERFORM pg_current_xact_id();
 
+    -- A commit that did not wait for its standby is reported as a warning, which no setting may hide. The caller says so
+    -- for its session, too; a pooler that changes sessions loses that.
+    PERFORM set_config('client_min_messages', 'warning', true);
+
     -- Claim the deliveries first; in one order everywhere, so that two handlers never wait for each other.
     INSERT INTO pipehandler.delivery (
         message, recipient, fingerprint, original_recipient, sender, queue_id, mail_host, ingress, client_address,
@@ -100,6 +104,12 @@ BEGIN
         INSERT INTO pipehandler.raw_message (message, raw)
         VALUES (new_message, ingest.raw)
             ON CONFLICT (message) DO NOTHING;
+
+        -- An earlier delivery could not read it, perhaps for want of memory or of time; this one has.
+        IF written = 0 AND parsed ->> 'error' IS NULL
+           AND EXISTS (SELECT FROM pipehandler.message m WHERE m.id = new_message AND m.state = 'failed') THEN
+            PERFORM pipehandler.reparse(new_message, parsed, ingest.text_body, ingest.html_body, contents);
+        END IF;
 
         INSERT INTO pipehandler.attachment (
             message, ordinal, part, file_name, content_type, content_id, disposition, size, sha256, content)

@@ -41,10 +41,13 @@ BEGIN
     derived.from_name := derived.from_list -> 0 ->> 'name';
     derived.from_address := CASE WHEN octet_length(derived.from_list -> 0 ->> 'address') <= 998
                                  THEN derived.from_list -> 0 ->> 'address' END;
-    -- This one is a fact about the delivery, not about the bytes. Rows of earlier releases have its former code.
-    derived.defects := (SELECT coalesce(jsonb_agg(d.defect || '{"code": "smaller-than-declared"}' ORDER BY d.n), '[]')
+    -- These are facts about the delivery, not about the bytes. Rows of earlier releases have the former code of one.
+    derived.defects := (SELECT coalesce(jsonb_agg(CASE d.defect ->> 'code'
+                                                       WHEN 'shorter-than-told'
+                                                       THEN d.defect || '{"code": "smaller-than-declared"}'
+                                                       ELSE d.defect END ORDER BY d.n), '[]')
                           FROM jsonb_array_elements(stored.defects) WITH ORDINALITY AS d (defect, n)
-                         WHERE d.defect ->> 'code' IN ('smaller-than-declared', 'shorter-than-told'))
+                         WHERE d.defect ->> 'code' IN ('smaller-than-declared', 'shorter-than-told', 'envelope-value'))
                        || derived.defects;
 
     SELECT EXISTS (SELECT FROM pipehandler.delivery d

@@ -1,6 +1,8 @@
 """The outage breaker: a database that is down is found out once, not by every delivery; and its return at once."""
 
 import os
+import signal
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -100,6 +102,54 @@ def test_a_killed_probe_blocks_nobody(down: Handler) -> None:
         os._exit(CircuitBreaker(str(down.state)).refuses())
     assert os.waitpid(child, 0)[1] == 0
     assert not CircuitBreaker(str(down.state)).refuses()
+
+
+def test_a_stopped_probe_blocks_nobody(down: Handler, database: Database) -> None:
+    """The one that tries may stand still, with its lock: another one tries a few seconds later, and mail flows."""
+    down.end_hold()
+    if (child := os.fork()) == 0:
+        CircuitBreaker(str(down.state)).refuses()
+        os.kill(os.getpid(), signal.SIGSTOP)
+        os._exit(0)
+    try:
+        os.waitpid(child, os.WUNTRACED)
+        down.configure(database.conninfo)
+        statuses = [down.deliver(MESSAGE).status]
+        while statuses[-1]:
+            assert len(statuses) < 10
+            statuses.append(down.deliver(MESSAGE).status)
+        assert statuses[0] == 75  # it may have been about to succeed
+        assert down.deliver(MESSAGE, "other@example.com").status == 0
+        assert [each.name for each in down.state.iterdir() if each.name.startswith("outage")] == []
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def test_one_at_a_time_replaces_a_stopped_probe(down: Handler) -> None:
+    """Whoever takes the place of a probe that stands still is the one that tries; the others are refused again."""
+    directory = str(down.state)
+    down.end_hold()
+    stopped, second = CircuitBreaker(directory), CircuitBreaker(directory)
+    assert not stopped.refuses()
+    os.utime(down.state / "outage", (time.time() - 60, time.time() - 60))
+    assert not second.refuses()
+    assert CircuitBreaker(directory).refuses()
+    stopped.trip()
+    assert second.is_open
+
+
+@pytest.mark.parametrize("jump", [-1e9, -3600, 3600, 1e9])
+def test_the_clock_jumps(down: Handler, database: Database, jump: float) -> None:
+    """A clock that was set back or forward, during the pause or while one tries, ends the pause and keeps nobody out."""
+    down.configure(database.conninfo)
+    then = time.time() - jump
+    os.utime(down.state / "outage", (then, then))
+    stopped = CircuitBreaker(str(down.state))
+    assert not stopped.refuses()
+    os.utime(down.state / "outage", (then, then))
+    assert down.deliver(MESSAGE).status == 0
+    assert not (down.state / "outage").exists()
 
 
 def test_locks_are_no_outage(handler: Handler, database: Database) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from pathlib import Path
 
 from harness.database import Database
@@ -89,3 +90,38 @@ def test_no_child_can_be_had(handler: Handler, database: Database) -> None:
     command = ["prlimit", "--nproc=0", *handler.command()]
     assert "stored, not parsed" in handler.run(command, HARMLESS).output
     assert "no child process could be had" in database.value("SELECT error FROM pipehandler.message")
+
+
+def test_a_host_without_time(handler: Handler, database: Database) -> None:
+    """A process that gets no time while it parses (a host that thrashes, a virtual machine that is moved) parses again."""
+    handler.configure(database.conninfo, limits={"parse_timeout": 5})
+    # Nothing in it takes long, but it is much: guessing the charset of so many parts takes a good second.
+    part = b"--b\nContent-Type: text/plain\n\n" + "봄이 왔습니다\n".encode("euc-kr") * 3200
+    message = b"Content-Type: multipart/mixed; boundary=b\n\n" + part * 100 + b"--b--\n"
+    with handler.start(handler.command()) as running:
+        assert running.stdin is not None
+        running.stdin.write(message)
+        running.stdin.close()
+        while not any((handler.state / name).stat().st_size for name in marks(handler)):
+            assert running.poll() is None
+        running.send_signal(signal.SIGSTOP)
+        time.sleep(5.5)  # longer than parse_timeout
+        running.send_signal(signal.SIGCONT)
+    assert running.returncode == 0
+    assert database.value("SELECT state FROM pipehandler.message") == "parsed"
+
+
+def test_another_recipient_repairs(handler: Handler, database: Database) -> None:
+    """What one delivery could not parse on a host without resources, the delivery of another recipient does."""
+    message = HARMLESS.replace(b"hello", b"--b\nContent-Type: image/gif\n\nGIF\n--b--").replace(
+        b"\n\n", b"\nContent-Type: multipart/mixed; boundary=b\n\n", 1
+    )
+    mark(handler, message)
+    odd = {"client_port": 99_999}
+    command = ["prlimit", "--nproc=0", *handler.command(**odd)]
+    assert "stored, not parsed" in handler.run(command, message).output
+    assert handler.deliver(message, "other@example.com").output.startswith("2.0.0 stored ")
+    (row,) = database.rows("SELECT state, error, subject, defects FROM pipehandler.message")
+    assert (row.state, row.error, row.subject) == ("parsed", None, "x")
+    assert row.defects[0] == {"code": "envelope-value", "where": "client-port", "detail": ""}
+    assert database.value("SELECT content FROM pipehandler.attachment") == b"GIF"

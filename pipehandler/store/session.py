@@ -1,0 +1,70 @@
+"""What every session states about itself, so that no setting of the server, the database or the role changes what a
+statement does.
+
+The settings go with the connection, as libpq's `options`: there they win over ALTER DATABASE and ALTER ROLE, and cost no
+round trip. PgBouncer drops or refuses `options`. The server reports some settings without being asked
+(PQparameterStatus); where these differ, one statement sets them all.
+
+Not stated: default_transaction_read_only, by which operators keep writers away from a server that was replaced; and
+synchronous_commit, which the function `ingest` raises in its own transaction.
+"""
+
+from typing import Any
+
+import psycopg
+
+SETTINGS = {
+    "search_path": "pg_catalog, pg_temp",  # pg_temp last, or temporary objects would come first
+    "DateStyle": "ISO, YMD",  # psycopg reads ISO alone; YMD is not the default, so it shows that `options` arrived
+    "IntervalStyle": "postgres",
+    "TimeZone": "UTC",
+    "standard_conforming_strings": "on",
+    "array_nulls": "on",
+    "transform_null_equals": "off",
+    "bytea_output": "hex",
+    "extra_float_digits": "1",
+    "row_security": "on",
+    "client_min_messages": "warning",  # a commit without its standby is reported as a warning
+    "default_transaction_isolation": "read committed",
+    "default_transaction_deferrable": "off",
+    "idle_in_transaction_session_timeout": "0",
+}
+"""By the names under which the server reports them."""
+
+_REPORTED = ("DateStyle", "IntervalStyle", "TimeZone", "standard_conforming_strings")
+
+_REFUSED = "unsupported startup parameter"
+"""PgBouncer, without ignore_startup_parameters = options; it speaks English alone."""
+
+
+def open_session(parameters: dict[str, Any], timeouts: dict[str, int]) -> psycopg.Connection[Any]:
+    """Connect, in autocommit mode, with SETTINGS and `timeouts`. Raises psycopg's errors.
+
+    parameters: of libpq; its `options` count where they do not contradict. timeouts: settings in milliseconds.
+    """
+    settings = {**SETTINGS, **{name: str(value) for name, value in timeouts.items()}}
+    own = parameters.get("options") or ""
+    options = " ".join([own, *(f"-c {name}={_escaped(value)}" for name, value in settings.items())]).strip()
+    try:
+        connection = _connect({**parameters, "options": options})
+    except psycopg.OperationalError as error:
+        if _REFUSED not in str(error):
+            raise
+        connection = _connect({**parameters, "options": ""})
+    if any(connection.info.parameter_status(name) != SETTINGS[name] for name in _REPORTED):
+        try:
+            calls = ", ".join(["pg_catalog.set_config(%s, %s, false)"] * len(settings))
+            connection.execute(f"SELECT {calls}", [text for setting in settings.items() for text in setting])
+        except BaseException:
+            connection.close()
+            raise
+    return connection
+
+
+def _connect(parameters: dict[str, Any]) -> psycopg.Connection[Any]:
+    return psycopg.connect(autocommit=True, client_encoding="utf8", prepare_threshold=None, **parameters)
+
+
+def _escaped(value: str) -> str:
+    """A value in libpq's `options`, where a space separates (PostgreSQL documentation, 34.1.2)."""
+    return value.replace(" ", "\\ ")

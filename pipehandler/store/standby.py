@@ -1,0 +1,33 @@
+"""Commits that wait for a synchronous standby (PostgreSQL documentation, 27.2.8).
+
+A wait that is cancelled, by an administrator, a pooler or a dying server, ends in success: the commit is on this server
+alone. PostgreSQL says so with a warning, which names the function that waited, in every language and version.
+"""
+
+from contextlib import suppress
+from typing import Any
+
+import psycopg
+
+_WAITING = "SyncRepWaitForLSN"
+_CANCEL_SECONDS = 1.0
+
+
+class CommitWatch:
+    """A notice handler of one connection; `weak`: a commit did not wait for the standby, since that was set to False."""
+
+    def __init__(self) -> None:
+        self.weak = False
+
+    def __call__(self, notice: psycopg.errors.Diagnostic) -> None:
+        """Other warnings, such as that of a collation's version, say nothing about the commit."""
+        self.weak = self.weak or notice.source_function == _WAITING
+
+
+def cancel(connection: psycopg.Connection[Any]) -> None:
+    """Cancel what the server does for this connection, before it is closed; takes a second at most, and never raises.
+
+    A session that waits for a standby does not notice that its client has gone, and keeps its place in max_connections.
+    """
+    with suppress(psycopg.Error):
+        connection.cancel_safe(timeout=_CANCEL_SECONDS)

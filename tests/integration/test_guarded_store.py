@@ -1,0 +1,230 @@
+"""What a message alone does to its own delivery: it is stored or quarantined at the first or second attempt, and no other
+message notices."""
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import closing
+
+import psycopg
+import pytest
+from harness import account
+from harness.database import Database
+from harness.handler import Handler
+from harness.proxy import CUT, FRONTEND, Fault, proxy
+from harness.submission import MESSAGE, submission
+
+from pipehandler.parse.message import parse
+from pipehandler.store.connection import Store
+
+CONTROLS = bytes(octet for octet in range(1, 32) if octet not in b"\t\n\r")
+OTHER = b"Message-ID: <2@example.org>\nSubject: two\n\nanother\n"
+
+
+def wide_header(octets: int) -> bytes:
+    """A header of control characters, each field as long as Postfix lets it be."""
+    line = (CONTROLS * 4000)[:90_000]
+    return b"".join(b"X-%d: %s\n" % (number, line) for number in range(octets // 90_000)) + b"\nbody\n"
+
+
+def wide_names(count: int) -> bytes:
+    """Attachments whose names are control characters."""
+    name = (CONTROLS * 1000)[:20_000].replace(b'"', b"").replace(b"\\", b"")
+    part = b'--b\nContent-Type: image/gif; name="%s"\n\nx\n' % name
+    return b"MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=b\n\n" + part * count + b"--b--\n"
+
+
+def quiet(handler: Handler) -> None:
+    """The breaker is closed, and another message is stored at once."""
+    assert not (handler.state / "outage").exists()
+    assert handler.deliver(OTHER).status == 0
+
+
+def states(database: Database) -> list[tuple[str, str | None]]:
+    """State and error of MESSAGE, or whatever is not OTHER."""
+    rows = database.rows("SELECT state, error FROM pipehandler.message WHERE subject IS DISTINCT FROM 'two'")
+    return [(row.state, row.error) for row in rows]
+
+
+@pytest.mark.parametrize("raw", [wide_header(2_000_000), wide_names(60)], ids=["header", "names"])
+def test_wide_message(database: Database, raw: bytes) -> None:
+    """What travels as arrays is the same row as what travels as JSON."""
+    parsed = parse(raw)
+    with closing(Store(database.conninfo)) as store:
+        store.ingest(submission(raw))
+    (row,) = database.rows("SELECT header, state FROM pipehandler.message")
+    assert row.state == "parsed"
+    assert row.header == json.loads(json.dumps(parsed.header))
+    rows = database.rows("SELECT * FROM pipehandler.attachment ORDER BY ordinal")
+    assert [(row.file_name, row.content_type, row.part, row.size) for row in rows] == [
+        (each.file_name, each.content_type, each.part, len(each.content)) for each in parsed.attachments
+    ]
+
+
+def test_wide_message_is_not_larger_than_itself(database: Database) -> None:
+    """Control characters cost an octet each on the wire, not six."""
+    raw = wide_header(2_000_000)
+    with proxy(database.server.port) as wire, closing(Store(wire.conninfo(database.conninfo))) as store:
+        store.ingest(submission(raw))
+        octets = sum(len(each.octets) for each in wire.messages if each.sender == FRONTEND)
+    assert octets < 2.5 * len(raw)
+
+
+def test_largest_header(handler: Handler, database: Database) -> None:
+    """36 MB of control characters are stored as what they are, within the memory and the time of one delivery."""
+    raw = wide_header(36_000_000)
+    ended = handler.deliver(raw)
+    assert (ended.status, ended.output[:13]) == (0, "2.0.0 stored "), ended
+    assert states(database) == [("parsed", None)]
+    quiet(handler)
+
+
+def test_libpq_out_of_memory(handler: Handler, database: Database) -> None:
+    """A message that libpq has no memory for is stored without what was parsed."""
+    raw = b"Content-Type: text/plain; charset=koi8-r\n\n" + bytes(range(0xC0, 0x100)) * 700_000
+    handler.configure(database.conninfo, limits={"memory": 310_144_000, "message_size": 8_000_000})
+    for attempt in range(3):
+        ended = handler.deliver(raw[: 7_900_000 - attempt])
+        assert ended.status == 0, (ended, handler.log_lines()[-1])
+    quiet(handler)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "PERFORM pg_sleep(10)",
+        "RAISE 'no' USING ERRCODE = 'XX000'",
+        "RAISE 'no' USING ERRCODE = '53200'",
+        "RAISE 'no'",
+    ],
+    ids=["slow", "internal", "memory", "raise"],
+)
+def test_a_message_that_the_database_fails_at(handler: Handler, database: Database, body: str) -> None:
+    """Deferred once, then stored without what was parsed, whatever it does; nothing else is deferred meanwhile."""
+    database.execute(
+        "CREATE FUNCTION public.fail() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS"
+        f" $$ BEGIN IF NEW.subject = 'one' THEN {body}; END IF; RETURN NEW; END $$"
+    )
+    database.execute(
+        "CREATE TRIGGER fail BEFORE INSERT ON pipehandler.message FOR EACH ROW EXECUTE FUNCTION public.fail()"
+    )
+    handler.configure(database.conninfo, database={"statement_timeout": 1})
+    ended = handler.deliver(MESSAGE)
+    assert (ended.status, ended.output) == (75, "4.3.0 message store unavailable\n")
+    quiet(handler)
+    ended = handler.deliver(MESSAGE)
+    assert (ended.status, ended.output[:25]) == (0, "2.0.0 stored, not parsed "), ended
+    ((state, error),) = states(database)
+    assert state == "failed"
+    assert error is not None
+    assert error.startswith("the database failed twice")
+    assert not [each for each in handler.state.iterdir() if each.name.startswith("storing-")]
+
+
+@pytest.mark.parametrize("subject", ["lock", "cancel"])
+def test_what_never_counts(handler: Handler, database: Database, subject: str) -> None:
+    """A lock that is not released, and an administrator's cancel, say nothing about the message, however often."""
+    handler.configure(database.conninfo, database={"statement_timeout": 2})
+    for _ in range(3):
+        with psycopg.connect(database.admin) as other:
+            other.execute("LOCK pipehandler.delivery")
+            with handler.start(handler.command()) as running:
+                assert running.stdin is not None
+                running.stdin.write(MESSAGE)
+                running.stdin.close()
+                while running.poll() is None:
+                    if subject == "cancel":
+                        database.execute(
+                            "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE usename = 'pipehandler'"
+                            " AND wait_event_type = 'Lock'"
+                        )
+            assert running.returncode == 75
+    assert handler.deliver(MESSAGE).status == 0
+    assert states(database) == [("parsed", None)]
+
+
+def test_connection_that_ends_once(handler: Handler, database: Database) -> None:
+    """A session that ends while the database answers costs a second try, and no deferral."""
+    with proxy(database.server.port) as wire:
+        handler.configure(wire.conninfo(database.conninfo))
+        wire.fault = Fault(lambda each: each.sender == FRONTEND and each.kind == "E", how=CUT)
+        assert handler.deliver(MESSAGE).status == 0
+        assert wire.hits == 1
+    assert states(database) == [("parsed", None)]
+
+
+def test_connection_that_ends_of_this_message(handler: Handler, database: Database) -> None:
+    """A message at which every connection ends, without a word of the server, is quarantined at the second attempt."""
+    done = threading.Event()
+    with proxy(database.server.port) as wire:
+
+        def cut() -> None:
+            while not done.wait(0.001):
+                wire.fault = wire.fault or Fault(lambda each: b'"subject": "one"' in each.octets)
+
+        handler.configure(wire.conninfo(database.conninfo))
+        cutting = threading.Thread(target=cut)
+        cutting.start()
+        try:
+            assert handler.deliver(MESSAGE).status == 75
+            quiet(handler)
+            assert "stored, not parsed" in handler.deliver(MESSAGE).output
+        finally:
+            done.set()
+            cutting.join()
+    assert [state for state, _ in states(database)] == ["failed"]
+
+
+def test_database_that_is_gone_opens_the_breaker(handler: Handler, own_database: Database) -> None:
+    """When nothing answers the breaker opens, and no message is suspected."""
+    handler.configure(own_database.conninfo)
+    own_database.execute(
+        "CREATE FUNCTION public.wait() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(60); RETURN NEW; END $$;"
+        "CREATE TRIGGER wait BEFORE INSERT ON pipehandler.message FOR EACH ROW EXECUTE FUNCTION public.wait()"
+    )
+    with handler.start(handler.command()) as running:
+        assert running.stdin is not None
+        running.stdin.write(MESSAGE)
+        running.stdin.close()
+        while not own_database.value("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"):
+            pass
+        own_database.server.stop(signal.SIGQUIT)
+    assert running.returncode == 75
+    assert [each.name for each in handler.state.iterdir() if each.name[:7] in ("outage", "storing")] == ["outage"]
+    own_database.server.start()
+
+
+@pytest.mark.parametrize("directory", ["missing", "closed"])
+def test_without_a_state_directory(handler: Handler, database: Database, directory: str) -> None:
+    """Where the first failure cannot be counted, it decides: no message is deferred for ever."""
+    database.execute(
+        "CREATE FUNCTION public.fail() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN IF NEW.subject = 'one' THEN RAISE 'no' USING ERRCODE = 'XX000'; END IF; RETURN NEW; END $$;"
+        "CREATE TRIGGER fail BEFORE INSERT ON pipehandler.message FOR EACH ROW EXECUTE FUNCTION public.fail()"
+    )
+    state = handler.folder / "nowhere" if directory == "missing" else handler.state
+    handler.configure(database.conninfo, state={"directory": str(state)})
+    handler.state.chmod(0o000)
+    assert "stored, not parsed" in handler.deliver(MESSAGE).output
+
+
+def test_host_without_descriptors(handler: Handler) -> None:
+    """Where libpq finds no descriptor or no memory, this host lacks something (71), and the database is not down."""
+    program = (
+        "import os, resource, sys\n"
+        "from pipehandler.store.connection import Store\n"
+        "from pipehandler.store.errors import StoreError\n"
+        "import psycopg\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (30, 30))\n"
+        "files = []\n"
+        "try:\n"
+        "    while True: files.append(os.dup(0))\n"
+        "except OSError: pass\n"
+        "try: Store(sys.argv[1]).connect()\n"
+        "except StoreError as error: print(error.outcome.name, error.outage)\n"
+    )
+    conninfo = f"host=127.0.0.1 port={account.free_port()}"
+    done = subprocess.run([sys.executable, "-c", program, conninfo], capture_output=True, text=True, check=True)
+    assert done.stdout == "exhausted False\n"

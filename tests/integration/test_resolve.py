@@ -1,0 +1,124 @@
+"""Names that do not resolve: found out within connect_timeout, named as the reason, and nothing else waits for them."""
+
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from harness import account
+from harness.console import Console
+from harness.database import Database
+from harness.handler import Handler
+from harness.missing import missing
+from harness.submission import MESSAGE
+
+from pipehandler.store.connection import Store
+from pipehandler.store.errors import NotConnected
+from pipehandler.store.resolve import resolved
+
+NAME = "database.example.net"
+
+
+@pytest.fixture
+def silent(folder: Path) -> Iterator[list[str]]:
+    """The beginning of a command line, whose program has one name server: one that takes questions, and never answers."""
+    if not account.IS_ROOT:
+        missing("root, which unshare(1) needs,")
+    address = f"127.53.{os.getpid() // 250 % 250}.{1 + os.getpid() % 250}"  # tests run at the same time
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind((address, 53))
+        file = folder / "resolv.conf"
+        file.write_text(f"nameserver {address}\n")
+        (folder / "nsswitch.conf").write_text("hosts: files dns\n")
+        mounts = f"mount --bind {file} /etc/resolv.conf && mount --bind {folder / 'nsswitch.conf'} /etc/nsswitch.conf"
+        yield ["unshare", "--mount", "sh", "-ec", f'{mounts} && exec "$@"', "sh"]
+
+
+def run_silently(silent: list[str], command: list[str], message: bytes = b"") -> tuple[int, str, float]:
+    """Run a command there; its status, output and seconds."""
+    as_account = ["setpriv", f"--reuid={account.NAME}", "--regid=nogroup", "--clear-groups"]
+    before = time.monotonic()
+    done = subprocess.run([*silent, *as_account, *command], input=message, capture_output=True, timeout=100, cwd="/")
+    return done.returncode, done.stdout.decode(), time.monotonic() - before
+
+
+def test_delivery(silent: list[str], handler: Handler) -> None:
+    """A delivery ends with connect_timeout, not with the resolver's; the log says what it is, and the breaker opens."""
+    handler.configure(f"host={NAME} dbname=mail user=pipehandler", database={"connect_timeout": 2})
+    status, output, seconds = run_silently(silent, handler.command(), MESSAGE)
+    assert (status, output) == (75, "4.3.0 message store unavailable\n")
+    assert f"name does not resolve: {NAME}" in handler.log_lines()[-1]
+    assert (handler.state / "outage").exists()
+    # The resolver alone takes 10 s, twice 5 s for each question (resolv.conf(5)).
+    assert seconds < 8
+
+
+def test_metrics(silent: list[str], console: Console) -> None:
+    """The metrics of a host are there within the time that Prometheus waits, the database's reason among them."""
+    console.config.write_text(f"database.conninfo = 'host={NAME}'\nstate.directory = '{console.folder}'\n")
+    status, output, seconds = run_silently(silent, console.command("metrics"))
+    assert status == 0
+    assert "pipehandler_database_up 0" in output
+    assert seconds < 10
+    status, output, _ = run_silently(silent, console.command("status", "--json"))
+    assert f"name does not resolve: {NAME}" in output
+
+
+def test_a_name_beside_one_that_does_not_resolve(silent: list[str], handler: Handler, database: Database) -> None:
+    """The name that resolves is used, in its place."""
+    port = database.server.port
+    handler.configure(
+        f"host={NAME},localhost port={port} dbname={database.name} user=pipehandler", database={"connect_timeout": 4}
+    )
+    status, output, _ = run_silently(silent, handler.command(), MESSAGE)
+    assert (status, output[:13]) == (0, "2.0.0 stored "), output
+
+
+def test_order_and_names_are_kept() -> None:
+    """Several hosts stay in their order, each with its port and, for TLS, its name; sockets and addresses as they are."""
+    given = {"host": "localhost,/run/postgresql,192.0.2.1,localhost", "port": "1,2,3,4", "sslmode": "verify-full"}
+    made = resolved(given, 5)
+    targets = list(zip(*(made[name].split(",") for name in ("host", "hostaddr", "port")), strict=True))
+    assert made["sslmode"] == "verify-full"
+    assert [target for target in targets if target[0] != "localhost"] == [
+        ("/run/postgresql", "", "2"),
+        ("192.0.2.1", "192.0.2.1", "3"),
+    ]
+    assert ("localhost", "127.0.0.1", "1") in targets
+    assert targets[0][::2] == ("localhost", "1")
+    assert targets[-1][::2] == ("localhost", "4")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"host": "/run/postgresql"},
+        {"host": "@abstract,/run"},
+        {"host": "192.0.2.1,2001:db8::1"},
+        {"host": "localhost", "hostaddr": "192.0.2.1"},
+        {"host": "localhost,localhost", "port": "1,2,3"},
+    ],
+)
+def test_nothing_to_resolve(given: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no name, or an address is given, or libpq will refuse it, the parameters stay."""
+    monkeypatch.delenv("PGHOST", raising=False)
+    assert resolved(given, 5) == given
+
+
+def test_no_such_name() -> None:
+    """A name that does not exist is the reason."""
+    with pytest.raises(NotConnected, match=r"name does not resolve: nowhere\.invalid") as raised:
+        Store("host=nowhere.invalid dbname=mail").connect()
+    assert raised.value.outage
+    assert os.environ.get("PGHOST") is None
+
+
+def test_connects_by_name(database: Database) -> None:
+    """A host that is a name is connected to as before."""
+    store = Store(f"host=localhost port={database.server.port} dbname={database.name} user=postgres")
+    assert store.values("SELECT 1", of=int) == [1]
+    store.close()

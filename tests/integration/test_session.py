@@ -1,0 +1,164 @@
+"""What a session states: settings of the database and of the role change nothing, and a pooler that drops them is noticed."""
+
+import itertools
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from harness.console import Console, Done
+from harness.database import Database
+from harness.handler import Handler
+from harness.pgbouncer import pgbouncer
+from harness.proxy import Proxy, proxy
+from harness.submission import MESSAGE, submission
+
+from pipehandler.store.connection import Store
+from pipehandler.store.session import SETTINGS
+from pipehandler.store.stream import follow
+
+UNUSUAL = {
+    "search_path": "public",
+    "DateStyle": "SQL, DMY",
+    "IntervalStyle": "sql_standard",
+    "TimeZone": "Asia/Kathmandu",
+    "standard_conforming_strings": "off",
+    "array_nulls": "off",
+    "transform_null_equals": "on",
+    "bytea_output": "escape",
+    "extra_float_digits": "-15",
+    "row_security": "off",
+    "client_min_messages": "error",
+    "default_transaction_isolation": "serializable",
+    "default_transaction_deferrable": "on",
+    "idle_in_transaction_session_timeout": "1",
+    # Of these the functions, or the timeouts of each session, take care.
+    "statement_timeout": "1",
+    "lock_timeout": "1",
+    "backslash_quote": "on",
+    "client_encoding": "LATIN1",
+    "escape_string_warning": "off",
+    "quote_all_identifiers": "on",
+    "xmloption": "document",
+    "xmlbinary": "hex",
+    "check_function_bodies": "off",
+    "enable_indexscan": "off",
+    "plan_cache_mode": "force_generic_plan",
+    "jit_above_cost": "0",
+    "work_mem": "64kB",
+    "lc_monetary": "C",
+    "default_text_search_config": "pg_catalog.simple",
+    "gin_fuzzy_search_limit": "1",
+    "from_collapse_limit": "1",
+    "application_name": "",
+}
+
+
+def spoil(database: Database, settings: dict[str, str], scope: str) -> None:
+    """Set these for the whole database, or for each role that connects."""
+    for name, value in settings.items():
+        # search_path is a list, which a literal would make one name.
+        to = value if name in ("search_path", "DateStyle") else "'" + value + "'"
+        for role in ("pipehandler", "upkeep", "reader", "postgres"):
+            where = f"ROLE {role} IN DATABASE" if scope == "role" else "DATABASE"
+            database.execute(f"ALTER {where} {database.name} SET {name} = {to}")
+
+
+@pytest.fixture
+def wire(database: Database) -> Iterator[Proxy]:
+    """A proxy in front of the server."""
+    with proxy(database.server.port) as running:
+        yield running
+
+
+def followed(database: Database, count: int) -> list[str]:
+    """The recipients of the first deliveries of the stream."""
+    with closing(follow(database.server.conninfo(database.name, user="reader"))) as stream:
+        return [each.recipient for each in itertools.islice(stream, count)]
+
+
+@pytest.mark.parametrize("scope", ["database", "role"])
+def test_unusual_settings(database: Database, console: Console, handler: Handler, scope: str) -> None:
+    """With all of them at once, every command says what it said before, and mail is stored, and stored once."""
+    console.run("--conninfo", database.admin, "address", "add", "user@example.com", "--ttl", "1d")
+    handler.deliver(MESSAGE)
+    (message,) = database.rows("SELECT message::text AS id FROM pipehandler.delivery")
+
+    def everything_said() -> list[Done]:
+        return [
+            console.run(*command)
+            for command in (
+                ("list", "--json"),
+                ("list", "--since", "2020-01-01"),
+                ("show", message.id),
+                ("show", "--json", message.id),
+                ("raw", message.id),
+                ("quarantine", "list"),
+                ("reparse", "--all", "--dry-run"),
+                ("expire", "--dry-run"),
+                ("--conninfo", database.admin, "migrate"),
+                ("--conninfo", database.admin, "address", "list", "--json"),
+                ("--conninfo", database.admin, "metrics"),
+            )
+        ]
+
+    before = everything_said()
+    spoil(database, UNUSUAL, scope)
+    for one, other in zip(before, everything_said(), strict=True):
+        assert (one.status, one.errors) == (0, "")
+        # Sizes of tables and the time are none of the settings' doing.
+        assert b"pipehandler_database_up 1" in other.output if b"# HELP" in one.output else one == other
+    assert handler.deliver(MESSAGE).output.startswith("2.0.0 stored before ")
+    assert handler.deliver(MESSAGE, "other@example.com").output.startswith("2.0.0 stored ")
+    assert console.run("--conninfo", database.admin, "address", "add", "third@example.com", "--ttl", "1d").status == 0
+    assert followed(database, 2) == ["user@example.com", "other@example.com"]
+
+
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_one_unusual_setting(database: Database, name: str) -> None:
+    """Each of them alone, on the database and on the role: stored, read and followed as without it."""
+    with closing(Store(database.conninfo)) as store:
+        store.ingest(submission())
+    spoil(database, {name: UNUSUAL[name]}, "database")
+    spoil(database, {name: UNUSUAL[name]}, "role")
+    with closing(Store(database.conninfo)) as store:
+        assert [row.duplicate for row in store.ingest(submission())] == [True]
+        assert [row.duplicate for row in store.ingest(submission(MESSAGE, "other@example.com"))] == [False]
+    assert followed(database, 2) == ["user@example.com", "other@example.com"]
+
+
+def shown(store: Store) -> dict[str, str]:
+    """What a session says of each setting."""
+    rows = store.rows(
+        "SELECT name, pg_catalog.current_setting(name) AS value FROM unnest(%s::text[]) AS s (name)", [[*SETTINGS]]
+    )
+    return {row["name"]: row["value"] for row in rows}
+
+
+def test_conninfo_does_not_contradict(database: Database) -> None:
+    """Options of database.conninfo stay, but for those that are stated."""
+    conninfo = f"{database.conninfo} options='-c search_path=public -c work_mem=1MB -c DateStyle=German'"
+    with closing(Store(conninfo)) as store:
+        assert shown(store) == SETTINGS
+        assert store.values("SELECT pg_catalog.current_setting('work_mem')", of=str) == ["1MB"]
+
+
+def test_direct_connection_costs_no_round_trip(database: Database, wire: Proxy) -> None:
+    """All is said with the connection: the first statement is that of the caller."""
+    with closing(Store(wire.conninfo(database.conninfo))) as store:
+        store.connect()
+    wire.wait_for()
+    assert {kind for kind in wire.kinds() if kind.startswith("F")} <= {"F", "Fp", "FX"}
+
+
+@pytest.mark.parametrize("ignored", ["", "options"], ids=["refused", "dropped"])
+def test_pooler(database: Database, folder: Path, ignored: str) -> None:
+    """PgBouncer refuses `options`, or drops them: the session has the settings and the timeouts all the same."""
+    spoil(database, UNUSUAL, "role")
+    with (
+        pgbouncer(folder, database, ignore_startup_parameters=ignored, pool_mode="session") as conninfo,
+        closing(Store(conninfo, statement_timeout=7)) as store,
+    ):
+        assert [row.duplicate for row in store.ingest(submission())] == [False]
+        assert shown(store) == SETTINGS
+        assert store.values("SELECT pg_catalog.current_setting('statement_timeout')", of=str) == ["7s"]

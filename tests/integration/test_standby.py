@@ -1,0 +1,145 @@
+"""A synchronous standby that is away: what Postfix is allowed to forget is on both servers, whatever interrupts the wait."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from harness import account
+from harness.database import Database
+from harness.handler import Ended, Handler
+from harness.postgresql import FAST, PostgreSQL
+from harness.submission import MESSAGE, submission
+
+from pipehandler.store.connection import Store
+from pipehandler.store.errors import StoreError
+
+WAITING = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND usename = 'pipehandler'"
+
+
+class Pair:
+    """A primary, its synchronous standby, and a handler that delivers to them."""
+
+    def __init__(self, primary: PostgreSQL, standby: PostgreSQL, database: Database, handler: Handler) -> None:
+        self.primary = primary
+        self.standby = standby
+        self.database = database
+        self.handler = handler
+
+    def waiting(self) -> list[int]:
+        """The sessions that wait for the standby."""
+        return [row.pid for row in self.database.rows(WAITING)]
+
+    def interrupted(self, how: str, message: bytes = MESSAGE) -> Ended:
+        """Deliver while the standby stands still, and call the function `how` for the session that waits for it."""
+        with self.handler.start(self.handler.command()) as running:
+            assert running.stdin is not None
+            assert running.stdout is not None
+            running.stdin.write(message)
+            running.stdin.close()
+            seen = 0
+            while running.poll() is None:
+                for pid in self.waiting():
+                    seen += self.database.value(f"SELECT {how}(%s)", pid)
+            assert seen
+            return Ended(running.returncode, running.stdout.read().decode())
+
+    def fail_over(self) -> set[bytes]:
+        """Destroy the primary, promote the standby; the messages that are there."""
+        self.primary.stop(signal.SIGKILL)
+        self.standby.promote()
+        self.database.move(self.standby)
+        return {bytes(row.raw) for row in self.database.rows("SELECT raw FROM pipehandler.raw_message")}
+
+
+@pytest.fixture(params=[15, 18], ids=lambda version: f"pg{version}")
+def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
+    """Both servers, of the oldest and the newest version."""
+    with account.folder("pipehandler-pg-") as folder, account.folder("pipehandler-") as home:
+        primary = PostgreSQL(folder / "primary", request.param, FAST).start()
+        with primary, primary.standby(folder / "standby") as standby, Database.fresh(primary) as database:
+            handler = Handler(home, database.conninfo, limits={"deadline": 8, "parse_timeout": 2})
+            primary.synchronous()
+            assert handler.deliver(b"Message-ID: <first@example.org>\n\nboth have it\n").status == 0
+            yield Pair(primary, standby, database, handler)
+            # For the database to be dropped, on whichever of them has it now.
+            database.server.psql("postgres", "ALTER SYSTEM RESET synchronous_standby_names")
+            database.server.reload()
+
+
+@pytest.mark.parametrize("how", ["pg_cancel_backend", "pg_terminate_backend"])
+def test_interrupted_wait(pair: Pair, how: str) -> None:
+    """A wait that is cancelled or terminated is no success; when the standby is back, the message is a duplicate."""
+    pair.standby.freeze()
+    ended = pair.interrupted(how)
+    assert (ended.status, ended.output[:2]) == (75, "4."), ended
+    assert not (pair.handler.state / "outage").exists()
+    pair.standby.thaw()
+    ended = pair.handler.deliver(MESSAGE)
+    assert (ended.status, ended.output[:19]) == (0, "2.0.0 stored before")
+    assert MESSAGE in pair.fail_over()
+
+
+def test_deadline_leaves_no_session(pair: Pair) -> None:
+    """A delivery whose time is over takes its session with it: it would wait as long as the standby is away."""
+    pair.standby.freeze()
+    ended = pair.handler.deliver(MESSAGE)
+    assert (ended.status, ended.output) == (75, "4.3.0 delivery took too long\n")
+    while pair.waiting():  # it ends a moment later, or this test does not
+        pass
+    pair.standby.thaw()
+    assert pair.handler.deliver(MESSAGE).status == 0
+
+
+def test_collation_warning_is_no_weak_commit(pair: Pair) -> None:
+    """A warning that comes with the connection says nothing about the commit."""
+    pair.database.execute("UPDATE pg_database SET datcollversion = '0' WHERE datname = current_database()")
+    assert pair.handler.deliver(MESSAGE).status == 0
+
+
+def test_cancelled_at_any_moment(pair: Pair) -> None:
+    """While somebody cancels whatever waits and the standby stops and goes on, nothing that is acknowledged is lost."""
+    acknowledged: list[bytes] = []
+    done = threading.Event()
+
+    def disturb() -> None:
+        while not done.is_set():
+            pair.standby.freeze()
+            for _ in range(5):
+                for pid in pair.waiting():
+                    pair.database.execute("SELECT pg_cancel_backend(%s)", pid)
+            pair.standby.thaw()
+
+    def deliver(number: int) -> None:
+        message = b"Message-ID: <%d@example.org>\n\n%s\n" % (number, os.urandom(2000).hex().encode())
+        if pair.handler.deliver(message).status == 0:
+            acknowledged.append(message)
+
+    with ThreadPoolExecutor(4) as pool:
+        disturbance = pool.submit(disturb)
+        list(pool.map(deliver, range(40)))
+        done.set()
+        disturbance.result()
+    assert acknowledged
+    pair.standby.freeze()  # nothing arrives there any more that has not arrived
+    pair.primary.stop(signal.SIGKILL)
+    pair.standby.thaw()
+    assert set(acknowledged) <= pair.fail_over()
+
+
+def test_error_is_named(pair: Pair) -> None:
+    """The store says what is missing, with the SQLSTATE of a warning, and keeps its connection."""
+    pair.standby.freeze()
+    store = Store(pair.database.conninfo)
+    with ThreadPoolExecutor(1) as pool:
+        stored = pool.submit(store.ingest, submission())
+        while not stored.done():
+            for pid in pair.waiting():
+                pair.database.execute("SELECT pg_cancel_backend(%s)", pid)
+        with pytest.raises(StoreError, match="standby") as raised:
+            stored.result()
+    pair.standby.thaw()
+    store.close()
+    assert raised.value.sqlstate == "01000"
