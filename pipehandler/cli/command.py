@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from pipehandler.cli.terminal import UNSAFE
+from pipehandler.cli.terminal import say, say_json
 from pipehandler.mail.sysexits import EX_CONFIG, EX_NOINPUT, EX_UNAVAILABLE
 from pipehandler.settings.config import ConfigError, load
 from pipehandler.settings.extras import MissingExtraError
@@ -37,6 +37,10 @@ class Failure(click.ClickException):
     def exit_code(self) -> int:  # type: ignore[override]  # click has a class variable
         """The exit status."""
         return self.status
+
+    def show(self, file: Any = None) -> None:
+        """Print the line."""
+        say(f"Error: {self.format_message()}", err=True)
 
 
 @contextmanager
@@ -83,9 +87,7 @@ def local(time: datetime) -> str:
 
 def echo_json(value: Any, indent: int | None = 2) -> None:
     """Print JSON that is safe on a terminal; on one line if `indent` is None."""
-    text = json.dumps(value, ensure_ascii=False, indent=indent, default=_jsonable)
-    # JSON escapes most control characters; a terminal would interpret the others.
-    click.echo(UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text))
+    say_json(json.dumps(value, ensure_ascii=False, indent=indent, default=_jsonable))
 
 
 def _jsonable(value: Any) -> Any:

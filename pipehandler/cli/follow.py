@@ -7,7 +7,7 @@ import threading
 
 import click
 
-from pipehandler.cli.terminal import shorten
+from pipehandler.cli.terminal import say, shorten
 from pipehandler.store.roles import READER
 from pipehandler.store.stream import NOW, Delivery, follow
 
@@ -19,7 +19,7 @@ class _Stderr(logging.Handler):
     """Print the stream's log messages about the database on stderr."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        click.echo(shorten(record.getMessage(), 1000), err=True)
+        say(record.getMessage(), err=True)
 
 
 @click.command("follow")
@@ -53,7 +53,7 @@ def follow_(
                 if as_json:
                     echo_json(delivery._asdict(), indent=None)
                 else:
-                    click.echo(_line(delivery))
+                    say(_line(delivery))
         except KeyboardInterrupt:
             context.exit(INTERRUPTED)
 

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import click
 
-from pipehandler.cli.terminal import safe, shorten, table
+from pipehandler.cli.terminal import block, say, say_all, shorten, table
 from pipehandler.mail.sysexits import EX_CANTCREAT
 from pipehandler.store import quarantine as store_of
 from pipehandler.store.mailbox import NoSuchMessage
@@ -67,8 +67,8 @@ def show(context: click.Context, name: str, as_json: bool) -> None:
         queue = f", queue id {delivery.queue_id} on {delivery.mail_host}" if delivery.queue_id else ""
         lines.append(shorten(f"Delivery:   {delivery.id} {ends}, {local(delivery.received_at)}{queue}", 2000))
     lines += [f"Defect:     {shorten(defect['code'] + ' ' + defect['detail'], 100)}" for defect in message.defects]
-    lines += ["", *(line[:200] for line in head or ["(the bytes are no longer stored)"])]
-    click.echo(safe("\n".join(lines)))
+    lines += ["", *(block("\n".join(line[:200] for line in head)) if head else ["(the bytes are no longer stored)"])]
+    say_all(lines)
 
 
 @quarantine.command("export")
@@ -95,17 +95,17 @@ def export(context: click.Context, names: tuple[str, ...], everything: bool, fol
             for uuid in uuids:
                 try:
                     for file in store_of.export(store, uuid, folder):
-                        click.echo(_exported(file))
+                        say(_exported(file))
                 except NoSuchMessage as error:  # its bytes expired, or it was dropped in the meantime
                     if not everything:
                         raise
-                    click.echo(str(error), err=True)
+                    say(str(error), err=True)
         except (OSError, FileDiffers) as error:
             raise Failure(
                 f"{folder}: {error.strerror}" if isinstance(error, OSError) else str(error), EX_CANTCREAT
             ) from error
     if not uuids:
-        click.echo("the quarantine is empty")
+        say("the quarantine is empty")
 
 
 @quarantine.command("drop")
@@ -119,19 +119,19 @@ def drop(context: click.Context, names: tuple[str, ...], yes: bool) -> None:
         if not yes:
             for message in messages.values():
                 recipients = _recipients([delivery.recipient for delivery in message.deliveries])
-                click.echo(f"{message.id}  {message.size} octets  {recipients}  {shorten(message.error or '', _WIDE)}")
+                say(f"{message.id}  {message.size} octets  {recipients}  {shorten(message.error or '', _WIDE)}")
             click.confirm(f"Delete {_counted(len(messages), 'message')} permanently?", abort=True)
         for uuid in messages:
-            click.echo(f"dropped {uuid} with {_counted(store_of.drop(store, uuid), 'delivery', 'deliveries')}")
+            say(f"dropped {uuid} with {_counted(store_of.drop(store, uuid), 'delivery', 'deliveries')}")
 
 
 def _list(head: Sequence[str], rows: Sequence[_Row], cells: Callable[[_Row], list[object]], as_json: bool) -> None:
     if as_json:
         echo_json(rows)
     elif not rows:
-        click.echo("the quarantine is empty")
+        say("the quarantine is empty")
     else:
-        click.echo(table(head, [cells(row) for row in rows], _WIDE))
+        say_all(table(head, [cells(row) for row in rows], _WIDE))
 
 
 def _entry(entry: store_of.Entry) -> list[object]:

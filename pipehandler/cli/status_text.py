@@ -19,7 +19,7 @@ def lines(status: Status) -> Iterator[str]:
     """Yield the status as text, in at most 100 columns where possible."""
     snapshot = status.snapshot
     if status.counts:
-        yield table(
+        yield from table(
             ["ATTEMPTS", "STATUS", "HOUR", "BY 5 MINUTES", "DAY", "BY HOURS"],
             [
                 [outcome, STATUSES.get(outcome, "-"), sum(hour), bars(hour), sum(day), bars(day)]
