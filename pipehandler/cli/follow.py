@@ -1,6 +1,5 @@
 """`pipehandler follow`: show mail as it arrives."""
 
-import logging
 import os
 import select
 import threading
@@ -13,13 +12,6 @@ from pipehandler.store.stream import NOW, Delivery, follow
 
 from .command import chosen_conninfo, echo_json, local, reported_errors
 from .upkeep import INTERRUPTED, hinted
-
-
-class _Stderr(logging.Handler):
-    """Print the stream's log messages about the database on stderr."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        say(record.getMessage(), err=True)
 
 
 @click.command("follow")
@@ -45,7 +37,6 @@ def follow_(
     if cursor is not None and from_start:
         raise click.UsageError("--cursor and --from-start exclude each other")
     begin = "" if from_start else NOW if cursor is None else cursor
-    logging.getLogger("pipehandler.store.stream").addHandler(_Stderr())
     threading.Thread(target=_exit_when_stdout_closes, daemon=True).start()
     with reported_errors(), hinted(READER):
         try:

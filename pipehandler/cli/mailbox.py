@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -147,17 +148,19 @@ def _described(message: mailbox.Message, header: bool) -> Iterator[str]:
         yield from block(body)
 
 
-def _addresses(addresses: list[dict[str, str]]) -> str:
-    return ", ".join(
-        f"{mailbox['name']} <{mailbox['address']}>" if mailbox["name"] else mailbox["address"] for mailbox in addresses
-    )
+def _addresses(addresses: mailbox.Mailboxes) -> str:
+    return ", ".join(f"{each['name']} <{each['address']}>" if each["name"] else each["address"] for each in addresses)
 
 
 def _sent(date: datetime | None, offset: int | None) -> str:
     """Return the date of a message in the time zone of its sender."""
     if date is None:
         return ""
-    return date.astimezone(timezone(timedelta(minutes=offset or 0))).isoformat(" ", "seconds")
+    with suppress(
+        OverflowError, ValueError
+    ):  # a zone of a day or more, or a date that the zone moves out of the calendar
+        date = date.astimezone(timezone(timedelta(minutes=offset or 0)))
+    return date.isoformat(" ", "seconds")
 
 
 def _write(content: bytes) -> None:

@@ -9,7 +9,8 @@ import click
 from pipehandler.cli.terminal import block, say, say_all, shorten, table
 from pipehandler.mail.sysexits import EX_CANTCREAT
 from pipehandler.store import quarantine as store_of
-from pipehandler.store.mailbox import NoSuchMessage
+from pipehandler.store.connection import Store
+from pipehandler.store.mailbox import NoSuchMessage, UnreadableMessage
 from pipehandler.store.quarantine import FileDiffers
 
 from .command import Failure, echo_json, local, opened_store
@@ -66,7 +67,7 @@ def show(context: click.Context, name: str, as_json: bool) -> None:
         ends = f"from {delivery.sender or '<>'} to {delivery.recipient}"
         queue = f", queue id {delivery.queue_id} on {delivery.mail_host}" if delivery.queue_id else ""
         lines.append(shorten(f"Delivery:   {delivery.id} {ends}, {local(delivery.received_at)}{queue}", 2000))
-    lines += [f"Defect:     {shorten(defect['code'] + ' ' + defect['detail'], 100)}" for defect in message.defects]
+    lines += ["Defect:     " + shorten(f"{defect['code']} {defect['detail']}", 100) for defect in message.defects]
     lines += ["", *(block("\n".join(line[:200] for line in head)) if head else ["(the bytes are no longer stored)"])]
     say_all(lines)
 
@@ -87,9 +88,9 @@ def export(context: click.Context, names: tuple[str, ...], everything: bool, fol
         raise click.UsageError("give the ids of messages, or --all")
     with opened_store(context) as store:
         if everything:
-            uuids = [entry.message for entry in store_of.messages(store)]
+            uuids = store_of.message_ids(store)
         else:
-            uuids = list(dict.fromkeys(store_of.message(store, name).id for name in names))
+            uuids = list(dict.fromkeys(store_of.failed_id(store, name) for name in names))
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             for uuid in uuids:
@@ -115,14 +116,21 @@ def export(context: click.Context, names: tuple[str, ...], everything: bool, fol
 def drop(context: click.Context, names: tuple[str, ...], yes: bool) -> None:
     """Delete messages in quarantine, with their bytes and deliveries, permanently."""
     with opened_for_upkeep(context) as store:
-        messages = {message.id: message for message in (store_of.message(store, name) for name in names)}
+        uuids = list(dict.fromkeys(store_of.failed_id(store, name) for name in names))
         if not yes:
-            for message in messages.values():
-                recipients = _recipients([delivery.recipient for delivery in message.deliveries])
-                say(f"{message.id}  {message.size} octets  {recipients}  {shorten(message.error or '', _WIDE)}")
-            click.confirm(f"Delete {_counted(len(messages), 'message')} permanently?", abort=True)
-        for uuid in messages:
+            say_all(_described(store, uuid) for uuid in uuids)
+            click.confirm(f"Delete {_counted(len(uuids), 'message')} permanently?", abort=True)
+        for uuid in uuids:
             say(f"dropped {uuid} with {_counted(store_of.drop(store, uuid), 'delivery', 'deliveries')}")
+
+
+def _described(store: Store, uuid: str) -> str:
+    try:
+        message = store_of.message(store, uuid)
+    except UnreadableMessage as error:
+        return str(error)
+    recipients = _recipients([delivery.recipient for delivery in message.deliveries])
+    return f"{uuid}  {message.size} octets  {recipients}  {shorten(message.error or '', _WIDE)}"
 
 
 def _list(head: Sequence[str], rows: Sequence[_Row], cells: Callable[[_Row], list[object]], as_json: bool) -> None:

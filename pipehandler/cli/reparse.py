@@ -57,7 +57,7 @@ def reparse(
         config = load(context.obj["config"])
     with opened_for_upkeep(context) as store:
         if names:
-            messages = iter(list(dict.fromkeys(mailbox.message(store, name).id for name in names)))
+            messages = iter(list(dict.fromkeys(mailbox.message_id(store, name) for name in names)))
         else:
             messages = core.chosen(store, which, str(after) if after else None)
 

@@ -18,6 +18,7 @@ from ..settings.config import Config
 from ..store.connection import Store
 from ..store.errors import DataRefused
 from ..store.ingest import check_size, view
+from ..store.readable import readable_rows
 from .guarded_parse import guarded_parse
 
 FAILED, OLDER, ALL = "failed", "older", "all"
@@ -141,4 +142,4 @@ def _store(store: Store, config: Config, message: str, parsed: ParsedMessage, dr
     """THE COMMIT POINT of one message."""
     arguments = view(parsed, PARSER_VERSION, config.store.attachments)
     check_size(*arguments)
-    return tuple(store.rows(_REPARSE, [message, *arguments, dry_run], row=Change))
+    return tuple(readable_rows(store, _REPARSE, [message, *arguments, dry_run], Change, "the change of", "name"))
