@@ -5,10 +5,10 @@ import os
 import click
 
 from pipehandler.check.account import check_account
-from pipehandler.check.database import account
 from pipehandler.check.finding import Finding
 from pipehandler.check.handler import check_handler, unusable
 from pipehandler.check.postfix import check_postfix, unreadable
+from pipehandler.check.refused import account
 from pipehandler.check.transport import processes, transports
 from pipehandler.cli.terminal import say, say_all
 from pipehandler.postfix.postconf import DEFAULT_DIRECTORY, Postfix, PostfixError, Service
