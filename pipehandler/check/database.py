@@ -4,14 +4,11 @@ Here: whether it can be reached. The server's settings are in server.py, the rig
 schema.py, and what its indexes depend on in collation.py.
 """
 
-import os
 import pwd
-import re
 import shlex
 import time
 from typing import Any
 
-from pipehandler.mail.outcome import MISCONFIGURED
 from pipehandler.postfix.templates import PROGRAM
 from pipehandler.settings.config import Config
 from pipehandler.store.connection import Store
@@ -20,6 +17,7 @@ from pipehandler.store.errors import StoreError
 
 from .collation import check_collation
 from .finding import Finding
+from .refused import unreachable
 from .role import check_role
 from .schema import check_schema
 from .server import check_clock, check_connections, check_server
@@ -38,35 +36,6 @@ SELECT current_user::text AS role, current_database()::text AS database, d.datdb
  WHERE r.rolname = current_user AND d.datname = current_database()
 """
 
-_REFUSED = (
-    (r'database "(.*)" does not exist', "database-missing", 'CREATE DATABASE "{}";'),
-    (r'role "(.*)" does not exist', "role-missing", 'CREATE ROLE "{}" LOGIN IN ROLE pipehandler_ingest;'),
-    (r'role "(.*)" is not permitted to log in', "role-nologin", 'ALTER ROLE "{}" LOGIN;'),
-    (
-        r'permission denied for database "(.*)"',
-        "rights-too-few",
-        'GRANT CONNECT ON DATABASE "{}" TO pipehandler_ingest;',
-    ),
-    (r'(?:authentication failed for user|pg_hba.conf .* user) "([^"]*)"', "authentication", None),
-    (
-        r"no password supplied()",
-        "authentication",
-        "# give the account a passfile, and name it in conninfo (passfile=...)",
-    ),
-    (
-        r'too many connections for role "(.*)"',
-        "connections",
-        'ALTER ROLE "{}" CONNECTION LIMIT -1;',
-    ),
-    (r'too many connections for database "(.*)"', "connections", 'ALTER DATABASE "{}" CONNECTION LIMIT -1;'),
-    (
-        r"too many clients|remaining connection slots()",
-        "connections",
-        "ALTER SYSTEM SET max_connections = 200; -- and restart the server",
-    ),
-)
-"""Error texts of a server that refuses the connection (in English), the code of the finding, and its fix."""
-
 
 def check_database(config: Config, path: str, maxproc: int) -> list[Finding]:
     """Check the database that `config`, read from `path`, names. maxproc: as for check_handler."""
@@ -75,7 +44,7 @@ def check_database(config: Config, path: str, maxproc: int) -> list[Finding]:
         try:
             store.connect()
         except StoreError as error:
-            return [_unreachable(error, path)]
+            return [unreachable(config.database.conninfo, error, path)]
         before = time.time()
         (about,) = store.rows(_ABOUT)
         findings = [
@@ -102,41 +71,6 @@ def check_database(config: Config, path: str, maxproc: int) -> list[Finding]:
         ]
     finally:
         store.close()
-
-
-def account() -> str:
-    """Return the name of the account that this process runs as."""
-    try:
-        return pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:
-        return str(os.geteuid())
-
-
-def _unreachable(error: StoreError, path: str) -> Finding:
-    text = str(error)
-    code, fix = "database-unreachable", "# start the server, or correct host and port of database.conninfo in " + path
-    if error.outcome == MISCONFIGURED:
-        code, fix = "conninfo", f"# correct database.conninfo in {path}"
-    for pattern, word, line in _REFUSED:
-        refused = re.search(pattern, text)
-        if refused:
-            code = word
-            name = refused[1] or ""
-            fix = line.format(name) if line else _let_in(name)
-            break
-    return Finding(
-        code,
-        f"no connection to the database: {text}",
-        "Every message would be deferred (4.3.0 message store unavailable), and eventually returned to its sender.",
-        fix,
-    )
-
-
-def _let_in(role: str) -> str:
-    own = account()
-    line = f"local all {role} peer" + ("" if own == role else " map=pipehandler")
-    mapped = "" if own == role else f", and to pg_ident.conf: pipehandler {own} {role}"
-    return f"# add to pg_hba.conf, above the line that refuses it: {line}{mapped}; then SELECT pg_reload_conf();"
 
 
 def _migrate(code: str, what: str, config: Config, about: dict[str, Any], path: str) -> Finding:

@@ -15,8 +15,9 @@ from pipehandler.settings.config import RENAMED, Config, ConfigError, load
 from pipehandler.settings.extras import EXTRAS, install_command, is_installed
 from pipehandler.store.conninfo import has_secret
 
-from .database import account, check_database
+from .database import check_database
 from .finding import Finding
+from .refused import account
 
 ROOM = 16_777_216
 """Octets that should be free on the file system of the state directory."""

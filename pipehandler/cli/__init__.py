@@ -3,11 +3,13 @@
 Deliveries do not come here, so only these commands load click; and only the command that is called is imported.
 """
 
+import logging
 from importlib import import_module
 
 import click
 
 from pipehandler import __version__
+from pipehandler.cli.terminal import say
 from pipehandler.mail.sysexits import EX_UNAVAILABLE
 from pipehandler.settings.config import DEFAULT_PATH
 
@@ -31,6 +33,13 @@ COMMANDS = {
     "import": "import_.import_",
 }
 """Each command, as module and name in this package."""
+
+
+class _Stderr(logging.Handler):
+    """Print what the store logs, such as a row that cannot be read, on stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(record.getMessage(), err=True)
 
 
 class _LibpqMissing(click.ClickException):
@@ -72,3 +81,4 @@ class _Commands(click.Group):
 def cli(context: click.Context, config: str, conninfo: str | None) -> None:
     """Mail from Postfix's pipe(8) into PostgreSQL: once, byte-exact, in one transaction."""
     context.obj = {"config": config, "conninfo": conninfo}
+    logging.getLogger("pipehandler.store").addHandler(_Stderr())

@@ -9,7 +9,7 @@ from datetime import timedelta
 
 import click
 
-from pipehandler.cli.terminal import safe, shorten, table
+from pipehandler.cli.terminal import say, say_all, shorten, table
 from pipehandler.mail.sysexits import EX_CANTCREAT, EX_DATAERR, EX_NOINPUT
 from pipehandler.settings.config import load
 from pipehandler.settings.duration import FOREVER, period
@@ -94,10 +94,10 @@ def list_(
     if as_json:
         echo_json(rows)
     elif not rows:
-        click.echo("nothing found")
+        say("nothing found")
     else:
         lines = [[row.lease, row.address, row.label, local(row.created_at), _end(row), row.deliveries] for row in rows]
-        click.echo(table(["LEASE", "ADDRESS", "LABEL", "CREATED", "EXPIRES", "DELIVERIES"], lines, 60))
+        say_all(table(["LEASE", "ADDRESS", "LABEL", "CREATED", "EXPIRES", "DELIVERIES"], lines, 60))
 
 
 @address.command("extend")
@@ -132,7 +132,7 @@ def remove(context: click.Context, name: str) -> None:
     with _opened(context) as store:
         lease = addresses.remove(store, name)
     count = lease.deliveries
-    click.echo(_line(lease, f"removed with {count} {'delivery' if count == 1 else 'deliveries'}"))
+    say(_line(lease, f"removed with {count} {'delivery' if count == 1 else 'deliveries'}"))
 
 
 @contextmanager
@@ -142,25 +142,25 @@ def _opened(context: click.Context) -> Iterator[Store]:
         try:
             yield store
         except NoAddress as error:
-            raise Failure(safe(str(error)), EX_DATAERR) from error
+            raise Failure(str(error), EX_DATAERR) from error
         except NoSuchLease as error:
-            raise Failure(safe(str(error)), EX_NOINPUT) from error
+            raise Failure(str(error), EX_NOINPUT) from error
         except AddressTaken as error:
-            raise Failure(safe(str(error)), EX_CANTCREAT) from error
+            raise Failure(str(error), EX_CANTCREAT) from error
 
 
 def _show_address(lease: Lease, as_json: bool) -> None:
     if as_json:
         echo_json(lease)
     else:
-        click.echo(safe(lease.address))
+        say(lease.address)
 
 
 def _show_end(lease: Lease, as_json: bool) -> None:
     if as_json:
         echo_json(lease)
     else:
-        click.echo(_line(lease, f"expires {_end(lease)}"))
+        say(_line(lease, f"expires {_end(lease)}"))
 
 
 def _line(lease: Lease, text: str) -> str:

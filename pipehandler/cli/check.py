@@ -5,12 +5,12 @@ import os
 import click
 
 from pipehandler.check.account import check_account
-from pipehandler.check.database import account
 from pipehandler.check.finding import Finding
 from pipehandler.check.handler import check_handler, unusable
 from pipehandler.check.postfix import check_postfix, unreadable
+from pipehandler.check.refused import account
 from pipehandler.check.transport import processes, transports
-from pipehandler.cli.terminal import safe
+from pipehandler.cli.terminal import say, say_all
 from pipehandler.postfix.postconf import DEFAULT_DIRECTORY, Postfix, PostfixError, Service
 from pipehandler.settings.config import Config, ConfigError, load
 
@@ -49,7 +49,7 @@ def check(context: click.Context, config_directory: str, part: str, maxproc: int
     if as_json:
         echo_json([finding._asdict() for finding in findings])
     else:
-        click.echo(safe(_report(findings, checked)))
+        say_all(_report(findings, checked))
     context.exit(1 if findings else 0)
 
 
@@ -98,15 +98,15 @@ def _loaded(path: str) -> tuple[Config | None, list[Finding]]:
 
 
 def _note(text: str) -> None:
-    click.echo(f"note: {safe(text)}", err=True)
+    say(f"note: {text}", err=True)
 
 
-def _report(findings: list[Finding], checked: list[str]) -> str:
-    """Return the findings as text: three lines for each, and a summary."""
+def _report(findings: list[Finding], checked: list[str]) -> list[str]:
+    """Return the findings as lines of text: three lines for each, and a summary."""
     lines = []
     for finding in findings:
         lines += [f"{finding.code}: {finding.what}", f"    detail: {finding.detail}", f"    fix:    {finding.fix}", ""]
     count = len(findings)
     result = "everything is as it should be" if not count else "1 finding" if count == 1 else f"{count} findings"
     lines.append(f"{result} (checked: {', '.join(checked) or 'nothing could be checked'})")
-    return "\n".join(lines)
+    return lines

@@ -1,25 +1,26 @@
 """What the commands share: the program's options, errors as one line and an exit status, JSON.
 
-Exit statuses of all commands: 0 success; 2 wrong usage (click); 66 no such message; 69 the database or the service does not
+Exit statuses of all commands: 0 success; 2 wrong usage (click); 65 a message whose row
+cannot be read; 66 no such message; 69 the database or the service does not
 answer, or a package is not installed; 78 wrong configuration.
 """
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields, is_dataclass
 from datetime import datetime
 from typing import Any
 
 import click
 
-from pipehandler.cli.terminal import UNSAFE
-from pipehandler.mail.sysexits import EX_CONFIG, EX_NOINPUT, EX_UNAVAILABLE
+from pipehandler.cli.terminal import say, say_json
+from pipehandler.mail.sysexits import EX_CONFIG, EX_DATAERR, EX_NOINPUT, EX_UNAVAILABLE
 from pipehandler.settings.config import ConfigError, load
 from pipehandler.settings.extras import MissingExtraError
 from pipehandler.store.connection import Store
 from pipehandler.store.errors import StoreError
-from pipehandler.store.mailbox import NoSuchMessage
+from pipehandler.store.mailbox import NoSuchMessage, UnreadableMessage
 from pipehandler.store.migrate import MigrationError
 from pipehandler.workers.listener import ServeError
 
@@ -38,6 +39,10 @@ class Failure(click.ClickException):
         """The exit status."""
         return self.status
 
+    def show(self, file: Any = None) -> None:
+        """Print the line."""
+        say(f"Error: {self.format_message()}", err=True)
+
 
 @contextmanager
 def reported_errors() -> Iterator[None]:
@@ -48,6 +53,8 @@ def reported_errors() -> Iterator[None]:
         raise Failure(str(error), EX_CONFIG) from error
     except NoSuchMessage as error:
         raise Failure(str(error), EX_NOINPUT) from error
+    except UnreadableMessage as error:
+        raise Failure(str(error), EX_DATAERR) from error
     except (MissingExtraError, ServeError) as error:
         raise Failure(str(error), EX_UNAVAILABLE) from error
     except StoreError as error:
@@ -77,15 +84,15 @@ def opened_store(context: click.Context) -> Iterator[Store]:
 
 
 def local(time: datetime) -> str:
-    """Return a time as text, in the local time zone."""
-    return time.astimezone().isoformat(" ", "seconds")
+    """Return a time as text, in the local time zone; at the ends of the calendar, where that has no date, in its own."""
+    with suppress(OverflowError, ValueError):
+        time = time.astimezone()
+    return time.isoformat(" ", "seconds")
 
 
 def echo_json(value: Any, indent: int | None = 2) -> None:
     """Print JSON that is safe on a terminal; on one line if `indent` is None."""
-    text = json.dumps(value, ensure_ascii=False, indent=indent, default=_jsonable)
-    # JSON escapes most control characters; a terminal would interpret the others.
-    click.echo(UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text))
+    say_json(json.dumps(value, ensure_ascii=False, indent=indent, default=_jsonable))
 
 
 def _jsonable(value: Any) -> Any:

@@ -8,6 +8,7 @@ from types import FrameType
 
 import click
 
+from pipehandler.cli.terminal import say
 from pipehandler.settings.config import load
 from pipehandler.store import expiry
 from pipehandler.store.expiry import (
@@ -56,7 +57,7 @@ def expire(context: click.Context, every: int | None, dry_run: bool, batch: int)
         with reported_errors():
             rules = load(context.obj["config"]).retention
         with opened_for_upkeep(context) as store:
-            click.echo(_summary(expiry.due(store, rules), dry_run=True))
+            say(_summary(expiry.due(store, rules), dry_run=True))
     elif every:
         _repeat(context, every, batch)
     else:
@@ -64,9 +65,9 @@ def expire(context: click.Context, every: int | None, dry_run: bool, batch: int)
         try:
             _once(context, batch, total)
         except KeyboardInterrupt:
-            click.echo(_summary(total))
+            say(_summary(total))
             raise Failure("interrupted; the next run continues", INTERRUPTED) from None
-        click.echo(_summary(total))
+        say(_summary(total))
 
 
 def _once(context: click.Context, batch: int, total: Counts) -> None:
@@ -97,9 +98,9 @@ def _repeat(context: click.Context, every: int, batch: int) -> None:
             try:
                 _once(context, batch, total)
             except click.ClickException as error:
-                click.echo(f"{error.format_message()}; trying again in {every} s", err=True)
+                say(f"{error.format_message()}; trying again in {every} s", err=True)
             if any(total.values()):
-                click.echo(_summary(total))
+                say(_summary(total))
                 sys.stdout.flush()
             time.sleep(max(0.0, started + every - time.monotonic()))
     except KeyboardInterrupt:

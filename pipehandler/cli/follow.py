@@ -1,25 +1,17 @@
 """`pipehandler follow`: show mail as it arrives."""
 
-import logging
 import os
 import select
 import threading
 
 import click
 
-from pipehandler.cli.terminal import shorten
+from pipehandler.cli.terminal import say, shorten
 from pipehandler.store.roles import READER
 from pipehandler.store.stream import NOW, Delivery, follow
 
 from .command import chosen_conninfo, echo_json, local, reported_errors
 from .upkeep import INTERRUPTED, hinted
-
-
-class _Stderr(logging.Handler):
-    """Print the stream's log messages about the database on stderr."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        click.echo(shorten(record.getMessage(), 1000), err=True)
 
 
 @click.command("follow")
@@ -45,7 +37,6 @@ def follow_(
     if cursor is not None and from_start:
         raise click.UsageError("--cursor and --from-start exclude each other")
     begin = "" if from_start else NOW if cursor is None else cursor
-    logging.getLogger("pipehandler.store.stream").addHandler(_Stderr())
     threading.Thread(target=_exit_when_stdout_closes, daemon=True).start()
     with reported_errors(), hinted(READER):
         try:
@@ -53,7 +44,7 @@ def follow_(
                 if as_json:
                     echo_json(delivery._asdict(), indent=None)
                 else:
-                    click.echo(_line(delivery))
+                    say(_line(delivery))
         except KeyboardInterrupt:
             context.exit(INTERRUPTED)
 

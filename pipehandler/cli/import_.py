@@ -10,7 +10,7 @@ from contextlib import ExitStack
 
 import click
 
-from pipehandler.cli.terminal import shorten
+from pipehandler.cli.terminal import say, shorten
 from pipehandler.ingress import files
 from pipehandler.ingress.files import File, Refused
 from pipehandler.mail.outcome import DUPLICATE, NEWLY_STORED
@@ -129,7 +129,7 @@ class _Import:
     def show(self) -> None:
         """Print the number of messages by outcome."""
         counts = ", ".join(f"{number} {outcome}" for outcome, number in self.outcomes.items())
-        click.echo(counts or "nothing to import")
+        say(counts or "nothing to import")
 
 
 def _name(path: str) -> str:

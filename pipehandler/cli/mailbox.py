@@ -2,15 +2,18 @@
 
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import click
 
-from pipehandler.cli.terminal import safe, shorten, table
+from pipehandler.cli.terminal import block, say, say_all, shorten, table
 from pipehandler.store import mailbox
 
 from .command import echo_json, local, opened_store
+
+_WIDE = 2_000  # columns of a field of the message
 
 
 @click.command("list")
@@ -36,9 +39,9 @@ def list_(context: click.Context, /, as_json: bool, **filters: Any) -> None:
     if as_json:
         echo_json(rows)
     elif not rows:
-        click.echo("nothing found")
+        say("nothing found")
     else:
-        click.echo(
+        say_all(
             table(
                 ["ID", "RECEIVED", "RECIPIENT", "FROM", "SUBJECT", "SIZE", "FILES", "STATE"],
                 [
@@ -70,7 +73,7 @@ def show(context: click.Context, name: str, header: bool, as_json: bool) -> None
     if as_json:
         echo_json(message)
         return
-    click.echo(safe("\n".join(_described(message, header))))
+    say_all(_described(message, header))
 
 
 @click.command("raw")
@@ -110,19 +113,19 @@ def _described(message: mailbox.Message, header: bool) -> Iterator[str]:
     }
     for name, value in fields.items():
         if value:
-            yield f"{name + ':':<12}{' '.join(str(value).split())}"
+            yield f"{name + ':':<12}{shorten(str(value), _WIDE)}"
     for delivery in message.deliveries:
-        sender = delivery.sender or "<>"
-        queue = f", queue id {delivery.queue_id}" if delivery.queue_id else ""
+        sender, recipient = shorten(delivery.sender or "<>", 300), shorten(delivery.recipient, 300)
+        queue = f", queue id {shorten(delivery.queue_id, 100)}" if delivery.queue_id else ""
         lease = f", lease {delivery.lease}" if delivery.lease else ""
-        yield f"{'Delivery:':<12}{delivery.id} from {sender} to {delivery.recipient}, {local(delivery.received_at)}{queue}{lease}"
+        yield f"{'Delivery:':<12}{delivery.id} from {sender} to {recipient}, {local(delivery.received_at)}{queue}{lease}"
     for defect in message.defects:
         where = f" ({defect['where']})" if defect["where"] else ""
         yield f"{'Defect:':<12}{defect['code']}{where} {shorten(defect['detail'], 100)}".rstrip()
     if message.attachments:
         head = ["N", "FILE", "TYPE", "SIZE", "CONTENT-ID"]
         yield ""
-        yield table(
+        yield from table(
             head,
             [
                 [
@@ -137,24 +140,27 @@ def _described(message: mailbox.Message, header: bool) -> Iterator[str]:
         )
     if header:
         yield ""
-        yield from (f"{name}: {body}" for name, body in message.header)
+        for name, value in message.header:
+            yield from block(f"{name}: {value}")
     body = message.text_body if message.text_body is not None else message.html_body
     if body is not None:
         yield ""
-        yield body
+        yield from block(body)
 
 
-def _addresses(addresses: list[dict[str, str]]) -> str:
-    return ", ".join(
-        f"{mailbox['name']} <{mailbox['address']}>" if mailbox["name"] else mailbox["address"] for mailbox in addresses
-    )
+def _addresses(addresses: mailbox.Mailboxes) -> str:
+    return ", ".join(f"{each['name']} <{each['address']}>" if each["name"] else each["address"] for each in addresses)
 
 
 def _sent(date: datetime | None, offset: int | None) -> str:
     """Return the date of a message in the time zone of its sender."""
     if date is None:
         return ""
-    return date.astimezone(timezone(timedelta(minutes=offset or 0))).isoformat(" ", "seconds")
+    with suppress(
+        OverflowError, ValueError
+    ):  # a zone of a day or more, or a date that the zone moves out of the calendar
+        date = date.astimezone(timezone(timedelta(minutes=offset or 0)))
+    return date.isoformat(" ", "seconds")
 
 
 def _write(content: bytes) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from pipehandler.cli.terminal import say, say_all
 from pipehandler.mail.sysexits import EX_CANTCREAT, EX_UNAVAILABLE
 from pipehandler.monitor.snapshot import Snapshot, take_snapshot
 from pipehandler.postfix.postconf import DEFAULT_DIRECTORY
@@ -93,7 +94,7 @@ def metrics(context: click.Context, output: str | None, listen: tuple[str, int] 
     if output is not None:
         _write(Path(output), text)
     else:
-        click.echo(text, nl=False)
+        say_all(text.decode().removesuffix("\n").split("\n"))
 
 
 class _Log:
@@ -107,10 +108,10 @@ class _Log:
         """Log what has changed since the last scrape."""
         with self._lock:
             for name in sorted(self._logged.keys() - reasons.keys()):
-                click.echo(f"{name}: available again", err=True)
+                say(f"{name}: available again", err=True)
             for name, reason in sorted(reasons.items()):
                 if self._logged.get(name) != reason:
-                    click.echo(f"{name}: {reason}", err=True)
+                    say(f"{name}: {reason}", err=True)
             self._logged = reasons
 
 

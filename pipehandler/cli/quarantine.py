@@ -6,10 +6,11 @@ from typing import TypeVar
 
 import click
 
-from pipehandler.cli.terminal import safe, shorten, table
+from pipehandler.cli.terminal import block, say, say_all, shorten, table
 from pipehandler.mail.sysexits import EX_CANTCREAT
 from pipehandler.store import quarantine as store_of
-from pipehandler.store.mailbox import NoSuchMessage
+from pipehandler.store.connection import Store
+from pipehandler.store.mailbox import NoSuchMessage, UnreadableMessage
 from pipehandler.store.quarantine import FileDiffers
 
 from .command import Failure, echo_json, local, opened_store
@@ -66,9 +67,9 @@ def show(context: click.Context, name: str, as_json: bool) -> None:
         ends = f"from {delivery.sender or '<>'} to {delivery.recipient}"
         queue = f", queue id {delivery.queue_id} on {delivery.mail_host}" if delivery.queue_id else ""
         lines.append(shorten(f"Delivery:   {delivery.id} {ends}, {local(delivery.received_at)}{queue}", 2000))
-    lines += [f"Defect:     {shorten(defect['code'] + ' ' + defect['detail'], 100)}" for defect in message.defects]
-    lines += ["", *(line[:200] for line in head or ["(the bytes are no longer stored)"])]
-    click.echo(safe("\n".join(lines)))
+    lines += ["Defect:     " + shorten(f"{defect['code']} {defect['detail']}", 100) for defect in message.defects]
+    lines += ["", *(block("\n".join(line[:200] for line in head)) if head else ["(the bytes are no longer stored)"])]
+    say_all(lines)
 
 
 @quarantine.command("export")
@@ -87,25 +88,25 @@ def export(context: click.Context, names: tuple[str, ...], everything: bool, fol
         raise click.UsageError("give the ids of messages, or --all")
     with opened_store(context) as store:
         if everything:
-            uuids = [entry.message for entry in store_of.messages(store)]
+            uuids = store_of.message_ids(store)
         else:
-            uuids = list(dict.fromkeys(store_of.message(store, name).id for name in names))
+            uuids = list(dict.fromkeys(store_of.failed_id(store, name) for name in names))
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             for uuid in uuids:
                 try:
                     for file in store_of.export(store, uuid, folder):
-                        click.echo(_exported(file))
+                        say(_exported(file))
                 except NoSuchMessage as error:  # its bytes expired, or it was dropped in the meantime
                     if not everything:
                         raise
-                    click.echo(str(error), err=True)
+                    say(str(error), err=True)
         except (OSError, FileDiffers) as error:
             raise Failure(
                 f"{folder}: {error.strerror}" if isinstance(error, OSError) else str(error), EX_CANTCREAT
             ) from error
     if not uuids:
-        click.echo("the quarantine is empty")
+        say("the quarantine is empty")
 
 
 @quarantine.command("drop")
@@ -115,23 +116,30 @@ def export(context: click.Context, names: tuple[str, ...], everything: bool, fol
 def drop(context: click.Context, names: tuple[str, ...], yes: bool) -> None:
     """Delete messages in quarantine, with their bytes and deliveries, permanently."""
     with opened_for_upkeep(context) as store:
-        messages = {message.id: message for message in (store_of.message(store, name) for name in names)}
+        uuids = list(dict.fromkeys(store_of.failed_id(store, name) for name in names))
         if not yes:
-            for message in messages.values():
-                recipients = _recipients([delivery.recipient for delivery in message.deliveries])
-                click.echo(f"{message.id}  {message.size} octets  {recipients}  {shorten(message.error or '', _WIDE)}")
-            click.confirm(f"Delete {_counted(len(messages), 'message')} permanently?", abort=True)
-        for uuid in messages:
-            click.echo(f"dropped {uuid} with {_counted(store_of.drop(store, uuid), 'delivery', 'deliveries')}")
+            say_all(_described(store, uuid) for uuid in uuids)
+            click.confirm(f"Delete {_counted(len(uuids), 'message')} permanently?", abort=True)
+        for uuid in uuids:
+            say(f"dropped {uuid} with {_counted(store_of.drop(store, uuid), 'delivery', 'deliveries')}")
+
+
+def _described(store: Store, uuid: str) -> str:
+    try:
+        message = store_of.message(store, uuid)
+    except UnreadableMessage as error:
+        return str(error)
+    recipients = _recipients([delivery.recipient for delivery in message.deliveries])
+    return f"{uuid}  {message.size} octets  {recipients}  {shorten(message.error or '', _WIDE)}"
 
 
 def _list(head: Sequence[str], rows: Sequence[_Row], cells: Callable[[_Row], list[object]], as_json: bool) -> None:
     if as_json:
         echo_json(rows)
     elif not rows:
-        click.echo("the quarantine is empty")
+        say("the quarantine is empty")
     else:
-        click.echo(table(head, [cells(row) for row in rows], _WIDE))
+        say_all(table(head, [cells(row) for row in rows], _WIDE))
 
 
 def _entry(entry: store_of.Entry) -> list[object]:

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import click
 
-from pipehandler.cli.terminal import shorten
+from pipehandler.cli.terminal import say, shorten
 from pipehandler.delivery import reparse as core
 from pipehandler.delivery.reparse import ALL, FAILED, KEPT, OLDER, STILL_FAILED, Reparsed
 from pipehandler.mail.sysexits import EX_OSERR
@@ -57,7 +57,7 @@ def reparse(
         config = load(context.obj["config"])
     with opened_for_upkeep(context) as store:
         if names:
-            messages = iter(list(dict.fromkeys(mailbox.message(store, name).id for name in names)))
+            messages = iter(list(dict.fromkeys(mailbox.message_id(store, name) for name in names)))
         else:
             messages = core.chosen(store, which, str(after) if after else None)
 
@@ -77,7 +77,7 @@ def reparse(
             raise Failure(f"interrupted; {_how_to_continue(which, count.last, bool(names))}", INTERRUPTED) from None
         except StoreError:
             count.show()
-            click.echo(_how_to_continue(which, count.last, bool(names)), err=True)
+            say(_how_to_continue(which, count.last, bool(names)), err=True)
             raise
         except (OSError, ImportError, LookupError) as error:
             raise Failure(f"this host cannot parse: {error!r}", EX_OSERR) from error
@@ -115,12 +115,12 @@ class _Count:
             echo_json({"summary": summary, "last": self.last or None, "dry_run": self.dry_run}, indent=None)
             return
         parts = [f"{self.outcomes.total()} tried", f"{self.changed} {'would change' if self.dry_run else 'changed'}"]
-        click.echo(", ".join(parts + [f"{number} {outcome}" for outcome, number in self.outcomes.items()]))
+        say(", ".join(parts + [f"{number} {outcome}" for outcome, number in self.outcomes.items()]))
         for outcome in (STILL_FAILED, KEPT):
             for reason, number in self._reasons_of(outcome):
-                click.echo(f"  {number} {outcome}: {shorten(reason, 200)}")
+                say(f"  {number} {outcome}: {shorten(reason, 200)}")
         if self.outcomes[STILL_FAILED] and not self.dry_run:
-            click.echo("The next run tries the failed messages again; `pipehandler quarantine list` shows them.")
+            say("The next run tries the failed messages again; `pipehandler quarantine list` shows them.")
 
     def _reasons_of(self, outcome: str) -> list[tuple[str, int]]:
         return [(reason, number) for (name, reason), number in self.reasons.most_common() if name == outcome]

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from pipehandler.cli.terminal import table
+from pipehandler.cli.terminal import say, say_all, table
 from pipehandler.monitor.service_status import ask
 from pipehandler.postfix import templates
 from pipehandler.settings.config import DEFAULT_SOCKET, load
@@ -41,13 +41,13 @@ def migrate_(context: click.Context, dry_run: bool) -> None:
     """
     with opened_store(context) as store:
         if dry_run:
-            click.echo(plan(store) or "-- nothing to do\n", nl=False)
+            say_all((plan(store) or "-- nothing to do\n").removesuffix("\n").split("\n"))
             return
-        done = migrate(store, lambda line: click.echo(line, err=True))
+        done = migrate(store, lambda line: say(line, err=True))
         for step in done:
-            click.echo(f"applied {step.name}")
+            say(f"applied {step.name}")
         if not done:
-            click.echo("nothing to do: the schema is up to date")
+            say("nothing to do: the schema is up to date")
 
 
 @click.command("postfix")
@@ -80,8 +80,8 @@ def postfix_lines(context: click.Context, /, file: str, **options: Any) -> None:
                 options["database"] = uri(configured.database.conninfo)
     for name in templates.FILES if file == "all" else [file]:
         if file == "all":
-            click.echo(f"##### {name}")
-        click.echo(templates.lines(name, config=context.obj["config"], **options))
+            say(f"##### {name}")
+        say_all(templates.lines(name, config=context.obj["config"], **options).split("\n"))
 
 
 @click.command("serve")
@@ -105,4 +105,4 @@ def serve(context: click.Context, status: bool, as_json: bool) -> None:
     if as_json:
         echo_json(answer)
     else:
-        click.echo(table(["WORKERS", "COUNT"], [[name, count] for name, count in answer.items()]))
+        say_all(table(["WORKERS", "COUNT"], [[name, count] for name, count in answer.items()]))

@@ -4,7 +4,7 @@ import time
 
 import click
 
-from pipehandler.cli.terminal import safe
+from pipehandler.cli.terminal import say_all
 from pipehandler.monitor.journal_totals import JournalError, records
 from pipehandler.monitor.snapshot import take_snapshot
 from pipehandler.monitor.status import DAY, Status, status
@@ -34,12 +34,11 @@ def status_(context: click.Context, watch: bool, as_json_: bool, config_director
         if as_json_:
             echo_json(as_json(current))
             return
-        text = safe("\n".join(lines(current)))
         if not watch:
-            click.echo(text)
+            say_all(lines(current))
             return
         click.clear()
-        click.echo(f"{time.strftime('%H:%M:%S')}, refreshed every {_INTERVAL:g} s; Ctrl-C ends it\n\n{text}")
+        say_all([f"{time.strftime('%H:%M:%S')}, refreshed every {_INTERVAL:g} s; Ctrl-C ends it", "", *lines(current)])
         time.sleep(_INTERVAL)
 
 

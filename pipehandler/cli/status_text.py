@@ -8,6 +8,7 @@ from typing import Any
 from pipehandler.mail.sysexits import EX_OK
 from pipehandler.monitor.status import STATUSES, Status
 
+from .command import local
 from .terminal import shorten, table
 
 _BARS = "·▁▂▃▄▅▆▇█"
@@ -19,7 +20,7 @@ def lines(status: Status) -> Iterator[str]:
     """Yield the status as text, in at most 100 columns where possible."""
     snapshot = status.snapshot
     if status.counts:
-        yield table(
+        yield from table(
             ["ATTEMPTS", "STATUS", "HOUR", "BY 5 MINUTES", "DAY", "BY HOURS"],
             [
                 [outcome, STATUSES.get(outcome, "-"), sum(hour), bars(hour), sum(day), bars(day)]
@@ -64,8 +65,9 @@ def _about(status: Status) -> Iterator[tuple[str, str]]:
         )
         yield "Database", f"up, schema {version}{old}"
         oldest = snapshot.health.oldest_quarantined
-        since = f"{snapshot.health.quarantined}, the oldest from {_time(oldest.timestamp())}" if oldest else "empty"
-        yield "Quarantine", f"{since}: `pipehandler quarantine list`" if oldest else since
+        count = snapshot.health.quarantined
+        since = f"{count}, the oldest from {_time(oldest.timestamp())}" if oldest else f"{count}" if count else "empty"
+        yield "Quarantine", f"{since}: `pipehandler quarantine list`" if count else since
         expired = snapshot.health.oldest_expired
         if expired and status.now - expired.timestamp() > _OVERDUE:
             yield "Expired", f"not removed since {_time(expired.timestamp())}: is `pipehandler expire` running?"
@@ -134,4 +136,4 @@ def as_json(status: Status) -> dict[str, Any]:
 
 
 def _time(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds).astimezone().isoformat(" ", "seconds")
+    return local(datetime.fromtimestamp(seconds, UTC))

@@ -1,47 +1,102 @@
-"""Text for a terminal: tables with aligned columns, free of control sequences.
+"""What the commands write: `say` writes one line, and every value in it is foreign until it has passed `safe`.
 
-Widths come from unicodedata. The library wcwidth differs only for emoji sequences, about which terminals do not agree either, and
-would be one more compiled dependency.
+Mail, the database, the journal and file names may hold anything: escape sequences, line breaks that would forge a line of ours,
+characters that change the direction of a line, hide text or take no room. None of them reaches the terminal. The library wcwidth
+differs from `width` only for emoji sequences, about which terminals do not agree either.
 """
 
+import json
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-# Mail may hold escape sequences, and characters that reverse the direction of a line.
-UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+import click
+
+_LINE = 4_000  # columns of the longest line
+_MARGIN = "| "
+_CHUNK = 1_000  # characters of a line of foreign text before it continues on the next one
+
+# Control, format (directions, zero width, tags), surrogate, private use, line and paragraph separators.
+_UNSAFE = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
+
+# Default_Ignorable_Code_Point in other categories (Unicode, DerivedCoreProperties.txt), but for the two that choose between the
+# forms of an emoji; and what is no character.
+_INVISIBLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2065\u3164\ufe00-\ufe0d\uffa0\ufff0-\ufff8\ufffe\uffff"
+    "\U000e0000-\U000e0fff]"
+)
+_UNUSUAL = re.compile(r"[^\n\x20-\x7e]")  # what needs a closer look
+_SPACE = re.compile(r"[\t\n\r]+")
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+_REPLACEMENTS = re.compile(f"{_REPLACEMENT}{{2,}}")
+
+
+def say(line: str, err: bool = False) -> None:
+    """Print one line, on stderr if `err`. Whatever values it holds, it stays one line, and the terminal obeys none of them."""
+    click.echo(shorten(line, _LINE, folded=False), err=err)
+
+
+def say_all(lines: Iterable[str]) -> None:
+    """Print each of `lines`."""
+    for line in lines:
+        say(line)
+
+
+def say_json(text: str) -> None:
+    """Print JSON, in which what a terminal would interpret is escaped; the values stay the same."""
+    click.echo(_UNUSUAL.sub(lambda match: json.dumps(match[0])[1:-1] if is_unsafe(match[0]) else match[0], text))
+
+
+def is_unsafe(char: str) -> bool:
+    """Return whether a terminal would interpret `char`, or not show it."""
+    return unicodedata.category(char) in _UNSAFE or _INVISIBLE.match(char) is not None
 
 
 def safe(text: str) -> str:
-    """Replace every control character except line feed and tab."""
-    return UNSAFE.sub("\N{REPLACEMENT CHARACTER}", text)
+    """Return `text` on one line: tabs and line breaks become spaces, other unsafe characters U+FFFD, one for each run."""
+    text = _UNUSUAL.sub(lambda match: _REPLACEMENT if is_unsafe(match[0]) else match[0], _SPACE.sub(" ", text))
+    return _REPLACEMENTS.sub(_REPLACEMENT, text)
+
+
+def block(text: str) -> Iterator[str]:
+    """Yield foreign text of several lines, each with a margin that no line of ours has; a long line continues on the next."""
+    for line in re.split(r"\r\n|[\n\r]", text):
+        for begin in range(0, len(line) or 1, _CHUNK):
+            yield _MARGIN + safe(line[begin : begin + _CHUNK].expandtabs())
 
 
 def width(text: str) -> int:
     """Return the number of columns that `text` takes on a terminal."""
-    return sum(
-        map(_columns, unicodedata.normalize("NFC", text))
-    )  # decomposed Hangul takes the columns of its syllables
+    return len(text) if text.isascii() else sum(map(_columns, text))
 
 
 def _columns(char: str) -> int:
+    # The vowels and final consonants of decomposed Hangul are part of the syllable before them.
+    if "\u1160" <= char <= "\u11ff" or "\ud7b0" <= char <= "\ud7ff":
+        return 0
     if unicodedata.category(char) in ("Mn", "Me", "Cf") and char != "\N{SOFT HYPHEN}":
         return 0  # combining or invisible
     return 2 if unicodedata.east_asian_width(char) in "WF" else 1
 
 
-def shorten(text: str, columns: int) -> str:
-    """Return `text` on one line of at most `columns` columns."""
-    text = " ".join(safe(text[: 8 * columns]).split())
-    if width(text) <= columns:
-        return text
-    while width(text) >= columns:
-        text = text[:-1]
-    return text + "…"
+def shorten(text: str, columns: int, folded: bool = True) -> str:
+    """Return `text` on one line of at most `columns` columns. folded: each white space becomes one space."""
+    part = safe(text[: 8 * columns])
+    if folded:
+        part = " ".join(part.split())
+    room = columns - (len(text) > 8 * columns)
+    if width(part) <= room:
+        return part if room == columns else part + "…"
+    used = 0
+    for index, char in enumerate(part):
+        used += _columns(char)
+        if used >= columns:
+            return part[:index] + "…"
+    return part + "…"
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[object]], widest: int = 40) -> str:
-    """Return a table with a header line; no column is wider than `widest`, and columns of numbers are right-aligned."""
+def table(head: Sequence[str], rows: Sequence[Sequence[object]], widest: int = 40) -> list[str]:
+    """Return the lines of a table, a header first; no column is wider than `widest`, and columns of numbers are right-aligned."""
     columns = []
     for name, values in zip(head, zip(*rows, strict=True), strict=True):
         cells = [name, *("" if value is None else shorten(str(value), widest) for value in values)]
@@ -49,4 +104,4 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]], widest: int = 4
         right = all(isinstance(value, int) for value in values)
         padding = [" " * (widest_cell - width(cell)) for cell in cells]
         columns.append([pad + cell if right else cell + pad for cell, pad in zip(cells, padding, strict=True)])
-    return "\n".join("  ".join(line).rstrip() for line in zip(*columns, strict=True))
+    return ["  ".join(line).rstrip() for line in zip(*columns, strict=True)]

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import click
 
+from pipehandler.cli.terminal import say
 from pipehandler.mail.sysexits import EX_UNAVAILABLE
 from pipehandler.store.connection import Store
 from pipehandler.store.errors import StoreError, hint
@@ -50,7 +51,7 @@ class Progress:
         """Print a line."""
         if self._advance:
             click.echo("\r\x1b[K", nl=False, err=True)  # clear the bar, whose place the line takes
-        click.echo(line)
+        say(line)
 
     def advance(self, steps: int = 1) -> None:
         """Advance the bar."""

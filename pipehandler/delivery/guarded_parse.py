@@ -13,6 +13,7 @@ attempt, and parsing proceeds as usual.
 import fcntl
 import gc
 import os
+import stat
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -106,10 +107,14 @@ class PoisonMark:
 
     def __enter__(self) -> "PoisonMark":
         try:
-            file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
         except OSError:
             return self
         try:
+            # `reparse` and `import` run as root; whoever owns the directory must not choose what they write to.
+            seen = os.fstat(file)
+            if not stat.S_ISREG(seen.st_mode) or seen.st_nlink != 1:
+                raise OSError("not a file of ours")
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self.was_fatal = os.fstat(file).st_size > 0
             os.pwrite(file, b"parsing\n", 0)

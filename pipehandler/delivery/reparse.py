@@ -18,6 +18,7 @@ from ..settings.config import Config
 from ..store.connection import Store
 from ..store.errors import DataRefused
 from ..store.ingest import check_size
+from ..store.readable import readable_rows
 from ..store.view import expression, view
 from .guarded_parse import guarded_parse
 
@@ -143,4 +144,4 @@ def _store(store: Store, config: Config, message: str, parsed: ParsedMessage, dr
     arguments = view(parsed, PARSER_VERSION, config.store.attachments)
     check_size(*arguments)
     statement = _REPARSE.format(parsed=expression(parsed))
-    return tuple(store.rows(statement, [message, *arguments, dry_run], row=Change))
+    return tuple(readable_rows(store, statement, [message, *arguments, dry_run], Change, "the change of", "name"))

@@ -7,22 +7,38 @@ The columns `way` and `action` hold what is called mode and outcome everywhere e
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..record.journal import BOUNDS, KILLED, NAME
+from ..record.journal import BOUNDS, KILLED
 from ..runtime.process import process
 from ..runtime.stopwatch import PHASES
+from .journal_copy import JournalError as JournalError
+from .journal_copy import opened_copy
+from .journal_rows import COUNT, NUMBER, SECONDS, STATUS, TEXT, TIME, WORD, Row, optional, rows
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _RECENT = 1_800.0  # seconds; longer than any attempt lasts
 _SETTLING = 0.2  # seconds within which the supervisor records the end of a worker
 
 
-class JournalError(Exception):
-    """The journal cannot be read; the text says why and what to do."""
+_TOTALS = {
+    "ingress": WORD,
+    "way": WORD,
+    "status": STATUS,
+    "action": WORD,
+    "attempts": COUNT,
+    "octets": COUNT,
+    "last": TIME,
+}
+_DURATIONS = {"way": WORD, "phase": WORD, "bound": NUMBER, "attempts": COUNT, "seconds": SECONDS}
+_BEGINS = {"id": COUNT, "began": TIME, "pid": COUNT, "ingress": WORD, "way": WORD, "status": optional(STATUS)}
+_ATTEMPTS = {
+    **_BEGINS,
+    **dict.fromkeys(("action", "code", "sqlstate"), optional(WORD)),
+    **dict.fromkeys(("queue_id", "message", "reason"), optional(TEXT)),
+    "size": optional(COUNT),
+    **dict.fromkeys(PHASES, optional(SECONDS)),
+}
 
 
 class Exits(NamedTuple):
@@ -77,15 +93,13 @@ class JournalTotals(NamedTuple):
 
 def totals(directory: str) -> JournalTotals:
     """Add up the journal in the state directory. Raises JournalError."""
-    with _opened(directory) as database:
-        database.execute("BEGIN")  # one snapshot, because old records are moved into the totals
+    with opened_copy(directory) as database:
         exits: list[Exits] = []
-        for row in database.execute("SELECT * FROM total ORDER BY 1, 2, 3, 4"):
-            exits = _added(exits, _exits(*row))
-        durations = _durations(database.execute("SELECT * FROM duration ORDER BY 1, 2, 3").fetchall())
+        for row in rows(database, "total", _TOTALS):
+            exits = _added(exits, _exits(*row.values()))
+        durations = _durations(list(rows(database, "duration", _DURATIONS)))
         incomplete = _incomplete(database)
-        database.execute("COMMIT")
-        killed = _killed(database, incomplete)
+    killed = _killed(directory, incomplete)
     for ingress, mode in sorted({(row["ingress"], row["way"]) for row in killed}):
         begins = [row["began"] for row in killed if (row["ingress"], row["way"]) == (ingress, mode)]
         exits = _added(exits, Exits(ingress, mode, None, KILLED, len(begins), 0, max(begins)))
@@ -94,52 +108,35 @@ def totals(directory: str) -> JournalTotals:
 
 def records(directory: str, seconds: float) -> list[Record]:
     """Return the attempts that began in the last `seconds` and have ended, oldest first. Raises JournalError."""
-    with _opened(directory) as database:
-        killed = {row["id"] for row in _killed(database, _incomplete(database))}
-        rows = database.execute("SELECT * FROM attempt WHERE began > ? ORDER BY began, id", (time.time() - seconds,))
-        return [_record(row) for row in rows if row["status"] is not None or row["id"] in killed]
+    since = time.time() - seconds
+    with opened_copy(directory) as database:
+        attempts = [row for row in rows(database, "attempt", _ATTEMPTS) if row["began"] > since]
+        incomplete = _incomplete(database)
+    killed = {row["id"] for row in _killed(directory, incomplete)}
+    attempts = [row for row in attempts if row["status"] is not None or row["id"] in killed]
+    return [_record(row) for row in sorted(attempts, key=lambda row: (row["began"], row["id"]))]
 
 
-@contextmanager
-def _opened(directory: str) -> Iterator[sqlite3.Connection]:
-    path = Path(directory, NAME).absolute()
-    try:
-        if not path.exists():
-            raise JournalError(f"{path}: there is no journal yet; the first delivery creates it")
-        database = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=2)
-        database.row_factory = sqlite3.Row
-        try:
-            yield database
-        finally:
-            database.close()
-    except (sqlite3.Error, OSError) as error:
-        text = error.strerror if isinstance(error, OSError) else str(error)
-        raise JournalError(
-            f"{path}: {text}; run this as root or as the account of the transport; a broken journal is replaced"
-            " by the next delivery"
-        ) from error
-
-
-def _incomplete(database: sqlite3.Connection) -> list[dict[str, Any]]:
+def _incomplete(database: sqlite3.Connection) -> list[Row]:
     """Return the attempts without an end, each with the key "alive": whether it is still under way."""
-    rows = database.execute(
-        "SELECT id, began, pid, ingress, way FROM attempt WHERE status IS NULL ORDER BY id"
-    ).fetchall()
-    if not rows:
-        return []
-    last = dict(
-        database.execute("SELECT pid, max(id) FROM attempt WHERE id >= ? GROUP BY pid", (rows[0]["id"],)).fetchall()
-    )
-    return [{**row, "alive": last[row["pid"]] == row["id"] and _alive(row["pid"], row["began"])} for row in rows]
+    last: dict[Any, int] = {}
+    incomplete = []
+    for row in rows(database, "attempt", _BEGINS):
+        last[row["pid"]] = max(row["id"], last.get(row["pid"], 0))
+        if row["status"] is None:
+            incomplete.append(row)
+    return [{**row, "alive": last[row["pid"]] == row["id"] and _alive(row["pid"], row["began"])} for row in incomplete]
 
 
-def _killed(database: sqlite3.Connection, incomplete: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _killed(directory: str, incomplete: list[Row]) -> list[Row]:
     """Return those of the incomplete attempts that were killed, without those that ended while we looked."""
     dead = [row for row in incomplete if not row["alive"]]
-    if any(time.time() - row["began"] < _RECENT for row in dead):
-        time.sleep(_SETTLING)
-    statement = "SELECT count(*) FROM attempt WHERE id = ? AND status IS NOT NULL"
-    return [row for row in dead if not database.execute(statement, (row["id"],)).fetchone()[0]]
+    if not any(time.time() - row["began"] < _RECENT for row in dead):
+        return dead
+    time.sleep(_SETTLING)
+    with opened_copy(directory) as database:
+        ended = {row["id"] for row in rows(database, "attempt", _BEGINS) if row["status"] is not None}
+    return [row for row in dead if row["id"] not in ended]
 
 
 def _alive(pid: int, began: float) -> bool:
@@ -169,7 +166,7 @@ def _added(exits: list[Exits], more: Exits) -> list[Exits]:
     return [entry for entry in exits if entry not in same] + [more]
 
 
-def _durations(rows: list[sqlite3.Row]) -> list[Duration]:
+def _durations(rows: list[Row]) -> list[Duration]:
     durations = []
     for mode in dict.fromkeys(row["way"] for row in rows):
         for phase in PHASES:
@@ -180,7 +177,7 @@ def _durations(rows: list[sqlite3.Row]) -> list[Duration]:
     return durations
 
 
-def _record(row: sqlite3.Row) -> Record:
+def _record(row: Row) -> Record:
     names = set(Record._fields) - {"mode", "outcome", "seconds"}
     return Record(
         **{name: row[name] for name in names},

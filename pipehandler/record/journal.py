@@ -11,6 +11,7 @@ to the same file; everything that is shown calls them mode and outcome.
 
 import os
 import sqlite3
+import stat
 import time
 from bisect import bisect_left
 from collections.abc import Callable
@@ -37,7 +38,23 @@ _TRIM_EVERY = 1_000  # attempts
 _LOCK_TIMEOUT = 0.25  # seconds to wait for another process that is writing
 _CHECKPOINT = 100  # pages in the write-ahead log, which the next process to open the file may have to read
 
-_BROKEN = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR})  # the last: other tables
+_BESIDE = ("-wal", "-shm", "-journal")  # SQLite's own files
+
+_WRITE_SECONDS = 1.0  # after which a statement is given up
+_LARGEST_VALUE = 10_000_000  # octets; of ours none has 10,000
+_STEPS = 100_000  # of SQLite's virtual machine, between two looks at the clock; a write takes fewer
+
+# ERROR: other tables; AUTH: a view or a trigger, which our journal has not; CONSTRAINT: values that ours would accept
+_BROKEN = frozenset(
+    {
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_NOTADB,
+        sqlite3.SQLITE_ERROR,
+        sqlite3.SQLITE_AUTH,
+        sqlite3.SQLITE_CONSTRAINT,
+        sqlite3.SQLITE_MISMATCH,
+    }
+)
 
 _SCHEMA = f"""
 PRAGMA journal_mode = WAL;
@@ -85,6 +102,7 @@ class Journal:
     def __init__(self, directory: str) -> None:
         self._path = os.path.join(directory, NAME)
         self._connection: sqlite3.Connection | None = None
+        self._until = 0.0  # time.monotonic() at which a statement is given up
 
     def begin(self, ingress: str, mode: str, queue_id: str, started: float) -> int | None:
         """Record that an attempt begins in this process, and return its number for `end`; None if that failed.
@@ -142,11 +160,12 @@ class Journal:
         A file that is not a journal is moved aside, so that the next attempt creates a new one.
         """
         try:
+            self._until = time.monotonic() + _WRITE_SECONDS
             database = self._connection or self._open()
             database.execute("BEGIN IMMEDIATE")
             result = work(database)
             database.execute("COMMIT")
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, OSError, MemoryError) as error:
             self.close()
             if getattr(error, "sqlite_errorcode", 0) & 0xFF in _BROKEN:
                 self._put_aside()
@@ -157,13 +176,24 @@ class Journal:
         return result
 
     def _open(self) -> sqlite3.Connection:
+        if any(_is_special(self._path + suffix) for suffix in ("", *_BESIDE)):
+            self._put_aside()
         if not os.path.exists(self._path):
             self._create()
         self._connection = sqlite3.connect(self._path, timeout=_LOCK_TIMEOUT, isolation_level=None)
+        self._connection.execute("PRAGMA trusted_schema = OFF")
+        self._connection.setlimit(
+            sqlite3.SQLITE_LIMIT_LENGTH, _LARGEST_VALUE
+        )  # a computed column might take any memory
+        self._connection.set_authorizer(_authorize)
+        self._connection.set_progress_handler(self._is_late, _STEPS)
         # A power failure may cost the last records, but never the file.
         self._connection.execute("PRAGMA synchronous = NORMAL")
         self._connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT}")
         return self._connection
+
+    def _is_late(self) -> bool:
+        return time.monotonic() > self._until
 
     def _create(self) -> None:
         """Create the file under another name and link it into place, so that it is complete even if several processes do so."""
@@ -183,9 +213,23 @@ class Journal:
     def _put_aside(self) -> None:
         with suppress(OSError):
             os.replace(self._path, f"{self._path}.broken")
-        for suffix in ("-wal", "-shm"):  # the new file must not use those of the old one
+        for suffix in _BESIDE:  # the new file must not use those of the old one
             with suppress(OSError):
                 os.unlink(self._path + suffix)
+
+
+def _is_special(path: str) -> bool:
+    """Whether SQLite might wait for a FIFO there, or follow a link."""
+    try:
+        mode = os.lstat(path).st_mode
+    except OSError:
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+
+
+def _authorize(_: int, __: str | None, ___: str | None, ____: str | None, source: str | None) -> int:
+    """Let no view and no trigger run, `source`: whoever may write the file could put them there."""
+    return sqlite3.SQLITE_OK if source is None else sqlite3.SQLITE_DENY
 
 
 def _trim(database: sqlite3.Connection) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from .bigint import bigint
 from .connection import Store
 from .errors import NO_DATA_FOUND, RAISE_EXCEPTION, UNIQUE_VIOLATION, DataRefused, StoreError
+from .readable import readable_rows
 
 _COLUMNS = "a.lease, a.address, a.label, a.created_at, a.expires_at"
 
@@ -66,7 +67,7 @@ def leases(
     label: compared exactly. domain: compared without regard to case, as U-labels or A-labels.
     """
     parameters = {"label": label, "domain": domain, "expired": expired, "limit": limit}
-    return store.rows(_LIST, parameters, row=CountedLease)
+    return readable_rows(store, _LIST, parameters, CountedLease, "lease", "lease")
 
 
 def new(store: Store, domain: str, ttl: timedelta | None = None, label: str | None = None) -> Lease:
@@ -113,7 +114,7 @@ def _find(store: Store, name: str) -> Lease:
     else:
         condition = "a.address = pipehandler.canonical(%s::text) AND NOT a.superseded"
     statement = f"SELECT {_COLUMNS} FROM pipehandler.address a WHERE {condition}"  # noqa: S608 # constant
-    rows = store.rows(statement, [name], row=Lease)
+    rows = readable_rows(store, statement, [name], Lease, "lease", "lease")
     if not rows:
         raise NoSuchLease(f"there is no lease {name}; `pipehandler address list` shows all")
     return rows[0]

@@ -1,9 +1,10 @@
 """The state of the database, for every role that may deliver or read: the SQL functions health and code_status."""
 
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .connection import Store
+from .readable import Unreadable, tolerant_rows
 
 
 class Health(NamedTuple):
@@ -23,9 +24,12 @@ class Health(NamedTuple):
 
 def health(store: Store) -> Health:
     """Query the database. Raises StoreError; with 42883 or 3F000 the schema is older than this function."""
-    (row,) = store.rows("SELECT * FROM pipehandler.health()")
-    # A newer schema may return more.
-    return Health(**{name: row[name] for name in Health._fields if name in row})
+    (row,) = tolerant_rows(store, "SELECT * FROM pipehandler.health()")
+    # A newer schema may return more. A time that no datetime can hold is as good as none.
+    values: dict[str, Any] = {
+        name: None if isinstance(row[name], Unreadable) else row[name] for name in Health._fields if name in row
+    }
+    return Health(**values)
 
 
 _CODE_STATUS = "SELECT version, checksum, server, digest, damaged, unknown FROM pipehandler.code_status()"

@@ -2,19 +2,20 @@
 
 Expired mail is not visible, whether or not `pipehandler expire` has removed it already. An id is either the number of a
 delivery or the UUID of a message. Every function raises StoreError if the database fails, and NoSuchMessage if nothing
-has that id.
+has that id. Rows that cannot be read are left out and logged (store/readable.py).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, TypedDict
 from uuid import UUID
 
 from ..mail.envelope import lower_domain
 from .bigint import bigint
 from .connection import Store
 from .like import escaped, like
+from .readable import mismatch, readable_rows, tolerant_rows
 
 _LIST = """
 SELECT d.id, d.received_at, d.recipient, d.sender, m.from_name, m.from_address, m.subject, m.size, m.state,
@@ -66,6 +67,8 @@ SELECT coalesce((SELECT d.prepended FROM pipehandler.current_delivery d WHERE d.
  WHERE r.message = %s::uuid
 """
 
+_ATTACHMENT_COUNT = "SELECT count(*) FROM pipehandler.attachment a WHERE a.message = %s::uuid"
+
 _CONTENT = "SELECT a.content FROM pipehandler.attachment a WHERE a.message = %s::uuid AND a.ordinal = %s"
 
 _MESSAGE_OF_DELIVERY = "SELECT d.message::text FROM pipehandler.current_delivery d WHERE d.id = %s"
@@ -75,6 +78,10 @@ _CURRENT_MESSAGE = "SELECT d.message::text FROM pipehandler.current_delivery d W
 
 class NoSuchMessage(Exception):
     """Nothing that is stored has this id; the text names the id and what to do."""
+
+
+class UnreadableMessage(Exception):
+    """The row of this message holds what no pipehandler writes there; the text says which column, and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +148,26 @@ class Attachment:
     sha256: str
 
 
-Mailboxes = list[dict[str, str]]
-"""Addresses of a header field, each with its "name", "address" and "group"."""
+class Mailbox(TypedDict):
+    """An address of a header field; `group` is the group that it stood in, or ""."""
+
+    name: str
+    address: str
+
+
+class Defect(TypedDict):
+    """Something that is wrong with a message."""
+
+    code: str
+    where: str
+    detail: str
+
+
+Mailboxes = list[Mailbox]
+"""The addresses of a header field."""
+
+HeaderField = Annotated[list[str], 2]
+"""The name and the body of a header field."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,13 +194,13 @@ class Message:
     list_id: str | None
     text_body: str | None
     html_body: str | None
-    header: list[list[str]]
+    header: list[HeaderField]
     authentication: dict[str, Any]
     size: int
     sha256: str
     state: str
     error: str | None
-    defects: list[dict[str, str]]
+    defects: list[Defect]
     parser: str
     deliveries: Sequence[Delivery] = ()
     attachments: Sequence[Attachment] = ()
@@ -213,25 +238,31 @@ def deliveries(
         "state": state,
         "limit": limit,
     }
-    return store.rows(_LIST, parameters, row=Entry)
+    return readable_rows(store, _LIST, parameters, Entry, "delivery", "id")
 
 
 def message(store: Store, name: str) -> Message:
-    """The message with the id `name`, its deliveries and its attachments without their content."""
-    uuid = _uuid(store, name)
-    messages = store.rows(_MESSAGE, [uuid], row=Message)
-    if not messages:  # removed since it was looked up
+    """The message with the id `name`, its deliveries and its attachments without their content. Raises UnreadableMessage."""
+    uuid = message_id(store, name)
+    rows = tolerant_rows(store, _MESSAGE, [uuid])
+    if not rows:  # removed since it was looked up
         raise _no_such_message(name)
+    wrong = mismatch(rows[0], Message)
+    if wrong:
+        raise UnreadableMessage(
+            f"message {uuid} cannot be read: {wrong}; `pipehandler raw {uuid}` has its bytes,"
+            f" `pipehandler reparse {uuid}` replaces what was read from them"
+        )
     return replace(
-        messages[0],
-        deliveries=store.rows(_DELIVERIES, [uuid], row=Delivery),
-        attachments=store.rows(_ATTACHMENTS, [uuid], row=Attachment),
+        Message(**rows[0]),
+        deliveries=readable_rows(store, _DELIVERIES, [uuid], Delivery, "delivery", "id"),
+        attachments=readable_rows(store, _ATTACHMENTS, [uuid], Attachment, "attachment", "ordinal"),
     )
 
 
 def raw(store: Store, name: str) -> bytes:
     """The exact octets: for a delivery with what Postfix prepended to it, for a message without."""
-    contents = store.values(_RAW, [bigint(name), _uuid(store, name)], of=bytes)
+    contents = store.values(_RAW, [bigint(name), message_id(store, name)], of=bytes)
     if not contents:
         raise NoSuchMessage(f"the raw bytes of {name} are not stored any more")
     return contents[0]
@@ -239,10 +270,10 @@ def raw(store: Store, name: str) -> bytes:
 
 def attachment(store: Store, name: str, ordinal: int) -> bytes:
     """The content of one attachment; the first has the ordinal 1."""
-    uuid = _uuid(store, name)
+    uuid = message_id(store, name)
     contents = store.rows(_CONTENT, [uuid, ordinal], row=_Content)
     if not contents:
-        count = len(store.rows(_ATTACHMENTS, [uuid], row=Attachment))
+        (count,) = store.values(_ATTACHMENT_COUNT, [uuid], of=int)
         raise NoSuchMessage(f"{name} has no attachment {ordinal}; it has {count}, see `pipehandler show {name}`")
     content = contents[0].content
     if content is None:
@@ -253,7 +284,7 @@ def attachment(store: Store, name: str, ordinal: int) -> bytes:
     return bytes(content)
 
 
-def _uuid(store: Store, name: str) -> str:
+def message_id(store: Store, name: str) -> str:
     """The UUID of the message with the id `name`, a delivery's number or a message's UUID."""
     number = bigint(name)
     if number is not None:

@@ -17,6 +17,7 @@ from . import mailbox
 from .connection import Store
 from .errors import CONFLICTS, retried
 from .mailbox import Message, NoSuchMessage
+from .readable import readable_rows
 
 _LIST = """
 SELECT m.id::text AS message, m.received_at, m.size,
@@ -25,6 +26,13 @@ SELECT m.id::text AS message, m.received_at, m.size,
  WHERE m.state = 'failed' AND EXISTS (SELECT FROM pipehandler.current_delivery d WHERE d.message = m.id)
  ORDER BY m.received_at DESC, m.id
  LIMIT %(limit)s
+"""
+
+_IDS = """
+SELECT m.id::text
+  FROM pipehandler.message m
+ WHERE m.state = 'failed' AND EXISTS (SELECT FROM pipehandler.current_delivery d WHERE d.message = m.id)
+ ORDER BY m.id
 """
 
 _REASONS = """
@@ -110,20 +118,32 @@ class _Dropped(NamedTuple):
 
 def messages(store: Store, limit: int | None = None) -> list[Entry]:
     """The messages in quarantine, newest first, at most `limit`; None: all."""
-    return store.rows(_LIST, {"limit": limit}, row=Entry)
+    return readable_rows(store, _LIST, {"limit": limit}, Entry, "message", "message")
+
+
+def message_ids(store: Store) -> list[str]:
+    """The ids of all messages in quarantine, also of those that cannot be read."""
+    return store.values(_IDS, of=str)
 
 
 def reasons(store: Store) -> list[Reason]:
     """The reasons, the most frequent first."""
-    return store.rows(_REASONS, row=Reason)
+    return readable_rows(store, _REASONS, (), Reason, "the times of messages in quarantine because of", "error")
 
 
 def message(store: Store, name: str) -> Message:
     """One message in quarantine, as mailbox.message returns it."""
-    stored = mailbox.message(store, name)
-    if stored.state != "failed":
+    return mailbox.message(store, failed_id(store, name))
+
+
+def failed_id(store: Store, name: str) -> str:
+    """The UUID of a message in quarantine, whether or not its row can be read. Raises NoSuchMessage."""
+    uuid = mailbox.message_id(store, name)
+    if not store.values(
+        "SELECT 1 FROM pipehandler.message m WHERE m.id = %s::uuid AND m.state = 'failed'", [uuid], of=int
+    ):
         raise NoSuchMessage(f"{name} is not in quarantine: it was parsed, see `pipehandler show {name}`")
-    return stored
+    return uuid
 
 
 def header_lines(store: Store, uuid: str, lines: int = 20) -> list[str]:

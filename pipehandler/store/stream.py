@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from .connection import Store
 from .errors import READ_ONLY_SQL_TRANSACTION, StoreError
+from .readable import mismatch, tolerant_rows
 
 NOW = "now"
 """A cursor for `follow`: begin with the next delivery that is stored."""
@@ -71,6 +72,13 @@ class Delivery(NamedTuple):
     state: str
 
 
+class _Streamed(NamedTuple):
+    """A delivery and the position after it; None if its row cannot be read."""
+
+    cursor: str
+    delivery: Delivery | None
+
+
 def follow(
     conninfo: str, cursor: str | None = "", *, recipient: str | None = None, lease: int | None = None, poll: float = 5.0
 ) -> Generator[Delivery, None, None]:
@@ -91,7 +99,7 @@ def follow(
         position = _now(store) if cursor == NOW else cursor or ""
         pause, retry, lost = _SHORTEST, _FIRST_RETRY, False
         while True:
-            deliveries: list[Delivery] = []
+            deliveries: list[_Streamed] = []
             try:
                 if store.socket is None:
                     _open(store)
@@ -111,9 +119,10 @@ def follow(
                 store.close()
                 time.sleep(random.uniform(0.5, 1) * retry)  # noqa: S311 # jitter needs no secrecy
                 retry = min(2 * retry, _LAST_RETRY)
-            for delivery in deliveries:
-                yield delivery
-                position = delivery.cursor
+            for streamed in deliveries:
+                if streamed.delivery is not None:
+                    yield streamed.delivery
+                position = streamed.cursor
 
 
 def _open(store: Store) -> None:
@@ -130,12 +139,16 @@ def _now(store: Store) -> str:
     return cursor
 
 
-def _after(store: Store, position: str, recipient: str | None, lease: int | None) -> tuple[list[Delivery], bool]:
+def _after(store: Store, position: str, recipient: str | None, lease: int | None) -> tuple[list[_Streamed], bool]:
     """The next deliveries, and whether others are committed that have to wait."""
-    rows = store.rows(_AFTER, [position, recipient, lease, _PAGE], row=_row)
-    return [delivery for delivery, _ in rows if delivery], rows[0][1]
+    rows = tolerant_rows(store, _AFTER, [position, recipient, lease, _PAGE])
+    # The only row has no cursor if none may come yet.
+    return [_streamed(row) for row in rows if row["cursor"]], bool(rows[0]["waiting"])
 
 
-def _row(waiting: bool, **columns: Any) -> tuple[Delivery | None, bool]:
-    """One row of _AFTER; the only row has no delivery if none may come yet."""
-    return (Delivery(**columns) if columns["cursor"] else None), waiting
+def _streamed(columns: dict[str, Any]) -> _Streamed:
+    columns = {name: columns[name] for name in Delivery._fields}
+    wrong = mismatch(columns, Delivery)
+    if wrong:
+        _log.warning("delivery %s cannot be read and is left out: %s", columns["id"], wrong)
+    return _Streamed(columns["cursor"], None if wrong else Delivery(**columns))

@@ -136,10 +136,10 @@ def test_show(mailbox: Mailbox) -> None:
         "Date:       2026-09-07 10:00:00+09:00\n",
         "from bounces@example.org to a@example.com",
         "octets.bin  application/octet-stream   256",
-        "\nDear a",
+        "\n| Dear a",
     ):
         assert wanted in text
-    assert "\nMIME-Version: 1.0\n" in mailbox.run("show", mailbox.letter.message, "--header").text
+    assert "\n| MIME-Version: 1.0\n" in mailbox.run("show", mailbox.letter.message, "--header").text
 
 
 def test_json_is_complete(mailbox: Mailbox) -> None:

@@ -1,0 +1,121 @@
+"""Why a server refuses a connection: the SQLSTATE and the place in the server's code, whatever language it speaks.
+
+libpq reports a refusal as text only, in the language of lc_messages. Its trace (PQtrace) has the fields of the server's
+ErrorResponse (PostgreSQL documentation, 55.8). SQLSTATE 28000 has several meanings; the routine tells most of them apart.
+"""
+
+import os
+import re
+import select
+import time
+from typing import Any, NamedTuple
+
+from psycopg.conninfo import make_conninfo
+from psycopg.pq import ConnStatus, PGconn, PollingStatus, abc
+
+from .conninfo import parameters
+from .errors import TOO_MANY_CONNECTIONS
+
+_INVALID_AUTHORIZATION, _INVALID_PASSWORD = "28000", "28P01"
+
+_SECONDS = 5.0
+_LARGEST = 65_536  # octets of the trace that are read
+
+_CODE = re.compile(r'ErrorResponse\t S "[^"]*" V "[^"]*" C "(\w{5})"')
+_PLACE = re.compile(r' F "([^"]*)" L "(\d+)" R "([^"]*)"')
+_LOGIN = "InitializeSessionUserId"  # src/backend/utils/init/miscinit.c
+
+MISSING_ROLE = "the role does not exist"
+NO_LOGIN = "the role may not log in"
+MISSING_ROLE_OR_NO_LOGIN = "the role does not exist, or may not log in"
+NO_PASSWORD = "there is no password"  # noqa: S105 # a text
+ROLE_LIMIT = "the connection limit of the role"
+DATABASE_LIMIT = "the connection limit of the database"
+"""What `Refusal.detail` distinguishes; "" where the SQLSTATE says it all."""
+
+
+class Refusal(NamedTuple):
+    """The server's last answer to an attempt to connect.
+
+    sqlstate: as in its documentation, appendix A. detail: which of several reasons with this SQLSTATE. role, database: those
+    that the attempt named.
+    """
+
+    sqlstate: str
+    detail: str
+    role: str
+    database: str
+
+
+class _Answer(NamedTuple):
+    sqlstate: str
+    place: tuple[str, str]
+    routine: str
+
+
+class _Attempt(NamedTuple):
+    """role, database: those that libpq chose. needs_password: the server asked for one, and there was none."""
+
+    role: str
+    database: str
+    needs_password: bool
+    answer: _Answer | None
+
+
+def refusal(conninfo: str) -> Refusal | None:
+    """Try to connect once more; why the server refuses. None if it does not, or if there was no answer. Raises StoreError."""
+    settings = {**parameters(conninfo), "connect_timeout": int(_SECONDS)}
+    attempt = _attempt(make_conninfo("", **settings))
+    if attempt.answer is not None:
+        return Refusal(attempt.answer.sqlstate, _detail(attempt.answer, settings), attempt.role, attempt.database)
+    if attempt.needs_password:
+        return Refusal(_INVALID_PASSWORD, NO_PASSWORD, attempt.role, attempt.database)
+    return None
+
+
+def _detail(answer: _Answer, settings: dict[str, Any]) -> str:
+    if answer.sqlstate == TOO_MANY_CONNECTIONS:
+        return {_LOGIN: ROLE_LIMIT, "CheckMyDatabase": DATABASE_LIMIT}.get(answer.routine, "")
+    if answer.sqlstate != _INVALID_AUTHORIZATION or answer.routine != _LOGIN:
+        return ""
+    # Two reasons come from one routine. A role that certainly does not exist shows which of its lines says so, unless the
+    # server asks for more than a name.
+    missing = _attempt(make_conninfo("", **{**settings, "user": f"pipehandler-{os.urandom(8).hex()}"})).answer
+    if missing is None or missing.routine != _LOGIN:
+        return MISSING_ROLE_OR_NO_LOGIN
+    return MISSING_ROLE if missing.place == answer.place else NO_LOGIN
+
+
+def _attempt(conninfo: str) -> _Attempt:
+    trace = os.memfd_create("pipehandler-trace")  # in memory: it may hold a password
+    connection = PGconn.connect_start(conninfo.encode())
+    try:
+        if connection.status != ConnStatus.BAD:
+            connection.trace(trace)
+            _finish(connection)
+            connection.untrace()
+        text = os.pread(trace, _LARGEST, 0).decode("utf-8", "replace")
+        return _Attempt(connection.user.decode(), connection.db.decode(), connection.needs_password, _answer(text))
+    finally:
+        connection.finish()
+        os.close(trace)
+
+
+def _finish(connection: abc.PGconn) -> None:
+    """Wait until the attempt has ended, for a limited time."""
+    until = time.monotonic() + _SECONDS
+    waiting: int = PollingStatus.WRITING
+    while waiting not in (PollingStatus.OK, PollingStatus.FAILED) and (left := until - time.monotonic()) > 0:
+        sockets = [connection.socket]
+        readers, writers = (sockets, []) if waiting == PollingStatus.READING else ([], sockets)
+        if any(select.select(readers, writers, [], left)):
+            waiting = connection.connect_poll()
+
+
+def _answer(trace: str) -> _Answer | None:
+    codes = list(_CODE.finditer(trace))
+    if not codes:
+        return None
+    place = _PLACE.search(trace, codes[-1].end())
+    file, line, routine = place.groups() if place else ("", "", "")
+    return _Answer(codes[-1][1], (file, line), routine)

@@ -1,0 +1,242 @@
+"""Rows that no pipehandler writes, as a superuser leaves them, or a role that may store mail: every reader gets past them."""
+
+import json
+import subprocess
+import time
+from contextlib import closing, suppress
+from pathlib import Path
+
+import pytest
+from harness.console import Console
+from harness.database import Database
+from harness.handler import ENVIRONMENT
+from harness.submission import submission
+
+from pipehandler.mail.parsed import ParsedMessage
+from pipehandler.store import mailbox
+from pipehandler.store.connection import Store
+from pipehandler.store.health import health
+from pipehandler.store.mailbox import UnreadableMessage
+from pipehandler.store.stream import follow
+
+EX_DATAERR = 65
+TIMES = ("infinity", "-infinity", "4000-01-01 BC", "200000-01-01", "0001-01-01 BC", "10000-01-01")
+EDGES = ("0001-01-01 00:00:00+00", "9999-12-31 23:59:59+00")
+JSON = (
+    *(
+        "1",
+        "null",
+        "true",
+        '"text"',
+        "{}",
+        "[1]",
+        "[null]",
+        "[[]]",
+        "[[[]]]",
+        '[["a"]]',
+        '[["a", 1]]',
+        '[["a", "b", "c"]]',
+        "[{}]",
+    ),
+    *(
+        '{"a": null}',
+        '[{"name": 1, "address": 2}]',
+        '[{"name": "a"}]',
+        '[{"name": null, "address": null, "group": null}]',
+    ),
+    *(
+        '[{"code": 1, "where": 2, "detail": 3}]',
+        '[{"code": null}]',
+        '"\\\\u0000"',
+        "1e400",
+        "[1e400]",
+        "9" * 5_000,
+        "[" * 2_000 + "]" * 2_000,
+    ),
+    *('{"spf": 1e400}', '{"spf": ' + "[" * 500 + "]" * 500 + "}", '{"a\\nFORGED": "b\\nFORGED"}'),
+)
+JSON_COLUMNS = (
+    *(
+        "from_list",
+        "sender_list",
+        "reply_to_list",
+        "to_list",
+        "cc_list",
+        "bcc_list",
+        "header",
+        "authentication",
+        "defects",
+    ),
+)
+ARRAYS = ("{NULL}", "{{a},{b}}", "[5:6]={a,b}", "{}")
+
+
+@pytest.fixture
+def poisoned(database: Database) -> Database:
+    """Three parsed messages and one failed one, without constraints."""
+    store = Store(database.conninfo)
+    for number in range(3):
+        store.ingest(submission(b"Message-ID: <%d@example.org>\n\nbody\n" % number, f"a{number}@example.com"))
+    store.ingest(submission(b"broken", "b@example.com", parsed=ParsedMessage(error="not parsed")))
+    store.close()
+    for row in database.rows(
+        "SELECT conrelid::regclass::text AS name, conname FROM pg_constraint"
+        " WHERE connamespace = 'pipehandler'::regnamespace AND contype = 'c' AND conrelid <> 0"
+    ):
+        database.execute(f'ALTER TABLE {row.name} DROP CONSTRAINT "{row.conname}"')
+    for table, columns in {
+        "delivery": "sender mail_host ingress received_at",
+        "message": "size sha256 parser defects",
+    }.items():
+        for column in columns.split():
+            database.execute(f"ALTER TABLE pipehandler.{table} ALTER {column} DROP NOT NULL")
+    return database
+
+
+def read_everything(database: Database, name: str) -> None:
+    """Read the message with the id `name`, the lists and the stream, as programs do."""
+    with closing(Store(database.admin)) as store:
+        with suppress(UnreadableMessage):
+            message = mailbox.message(store, name)
+            json.dumps([str(getattr(message, field)) for field in message.__slots__])
+        mailbox.deliveries(store)
+        health(store)
+    with closing(follow(database.admin)) as stream:
+        assert next(delivery for delivery in stream if delivery.recipient == "a2@example.com")
+
+
+def spoil(database: Database, table: str, column: str, value: object) -> None:
+    """Put a value into the second row."""
+    condition = "id = 2" if table == "delivery" else "id = (SELECT message FROM pipehandler.delivery WHERE id = 2)"
+    database.execute(f"UPDATE pipehandler.{table} SET {column} = %s WHERE {condition}", value)
+
+
+def test_every_json_column_with_every_shape(poisoned: Database) -> None:
+    """JSON of any shape, size and depth in any column: the message is shown, or refused with the column's name."""
+    for column in JSON_COLUMNS:
+        for shape in JSON:
+            spoil(poisoned, "message", column, shape)
+            read_everything(poisoned, "2")
+        spoil(poisoned, "message", column, "{}" if column == "authentication" else "[]")
+    with closing(Store(poisoned.admin)) as store:
+        assert mailbox.message(store, "2").header == []
+
+
+TIME_COLUMNS = [("delivery", "received_at"), ("message", "received_at"), ("message", "date"), ("delivery", "stored_at")]
+
+
+@pytest.mark.parametrize(("table", "column"), TIME_COLUMNS)
+def test_every_time(poisoned: Database, table: str, column: str) -> None:
+    """Times that no datetime can hold, and NULL, stop no reader; those at the ends of the calendar are shown."""
+    poisoned.execute("ALTER TABLE pipehandler.message ALTER received_at DROP NOT NULL")
+    poisoned.execute("ALTER TABLE pipehandler.delivery ALTER stored_at DROP NOT NULL")
+    for value in (*TIMES, *EDGES, None):
+        spoil(poisoned, table, column, value)
+        read_everything(poisoned, "2")
+
+
+def test_others(poisoned: Database) -> None:
+    """NULL where there is none, offsets of weeks, arrays of other forms."""
+    for column in ("sender", "mail_host", "ingress", "received_at"):
+        spoil(poisoned, "delivery", column, None)
+        read_everything(poisoned, "2")
+    for column in ("size", "sha256", "parser", "defects"):
+        spoil(poisoned, "message", column, None)
+        read_everything(poisoned, "2")
+    for column in ("in_reply_to", "reference_ids"):
+        for value in ARRAYS:
+            spoil(poisoned, "message", column, value)
+            read_everything(poisoned, "2")
+
+
+COMMANDS = [
+    *(["list"], ["list", "--json"], ["show", "2"], ["show", "--json", "2"], ["show", "1"], ["raw", "2"]),
+    *(
+        ["quarantine", "list"],
+        ["quarantine", "list", "--json"],
+        ["quarantine", "list", "--reasons"],
+        ["quarantine", "show", "4"],
+    ),
+    *(
+        ["quarantine", "export", "--all", "--to", "FOLDER/export"],
+        ["quarantine", "drop", "4"],
+        ["quarantine", "drop", "--yes", "4"],
+    ),
+    *(
+        ["reparse", "--all", "--verbose"],
+        ["reparse", "--json", "2", "4"],
+        ["address", "list"],
+        ["expire", "--dry-run"],
+        ["expire"],
+    ),
+    *(["status"], ["status", "--json"], ["metrics"]),
+]
+
+
+@pytest.fixture
+def console(poisoned: Database, folder: Path) -> Console:
+    """Every row but the first and the last delivery is poisoned: the parsed message 2, and the failed one, 4."""
+    spoil(poisoned, "delivery", "received_at", "infinity")
+    spoil(poisoned, "message", "date_offset", 32767)
+    for id_ in (2, 4):
+        poisoned.execute(
+            "UPDATE pipehandler.message SET from_list = '[1]', header = '{}', defects = '7', date = '200000-01-01', received_at = '-infinity'"
+            " WHERE id = (SELECT message FROM pipehandler.delivery WHERE id = %s)",
+            id_,
+        )
+    poisoned.execute("SELECT pipehandler.lease_address('x@example.com'), pipehandler.lease_address('y@example.com')")
+    poisoned.execute("UPDATE pipehandler.address SET created_at = 'infinity' WHERE lease = 1")
+    console = Console(folder, poisoned)
+    text = f"database.admin_conninfo = '{poisoned.admin}'\ndatabase.conninfo = '{poisoned.admin}'\nlog.syslog = false\n"
+    console.config.write_text(f"{text}state.directory = '{folder}'\n")
+    return console
+
+
+@pytest.mark.parametrize("arguments", COMMANDS, ids=" ".join)
+def test_commands(console: Console, arguments: list[str]) -> None:
+    """No command ends with a traceback: a row that cannot be read is named on stderr, and the others are shown."""
+    words = [word.replace("FOLDER", str(console.folder)) for word in arguments]
+    done = subprocess.run(
+        console.command(*words), capture_output=True, text=True, env=ENVIRONMENT, cwd="/", input="n\n", timeout=120
+    )
+    assert "Traceback" not in done.stderr + done.stdout
+    refused = (arguments[0] == "show" and "2" in arguments) or arguments == ["quarantine", "show", "4"]
+    aborted = arguments == ["quarantine", "drop", "4"]
+    assert done.returncode == (EX_DATAERR if refused else 1 if aborted else 0), done
+    if refused:
+        assert "Error: message" in done.stderr
+        assert " cannot be read: " in done.stderr
+    if arguments[0] == "list":
+        assert done.stderr.startswith("delivery 2 cannot be read and is left out: received_at is infinity\n")
+        assert "a0@example.com" in done.stdout
+        assert "a2@example.com" in done.stdout
+    if arguments[:2] == ["address", "list"]:
+        assert done.stderr == "lease 1 cannot be read and is left out: created_at is infinity\n"
+        assert "y@example.com" in done.stdout
+    if arguments[1:2] == ["export"]:
+        assert len(list((console.folder / "export").iterdir())) == 1
+    if arguments[0] == "metrics":
+        assert "pipehandler_database_up 1.0" in done.stdout
+    if "--json" in arguments and arguments[0] == "status":
+        assert json.loads(done.stdout)["database"]["quarantined"] == 1
+
+
+@pytest.mark.parametrize("arguments", [[], ["--json"]], ids=["text", "json"])
+def test_follow_gets_past(console: Console, arguments: list[str]) -> None:
+    """The stream names the row that it leaves out, once, and goes on."""
+    running = console.start("follow", "--from-start", *arguments)
+    assert running.stdout is not None
+    lines = [running.stdout.readline().decode() for _ in range(2)]
+    time.sleep(0.3)
+    running.terminate()
+    _, errors = running.communicate()
+    assert ["a0@example.com" in lines[0], "a2@example.com" in lines[1]] == [True, True]
+    assert errors.decode().count("delivery 2 cannot be read and is left out: ") == 1
+
+
+def test_reparse_repairs(console: Console) -> None:
+    """What is read from the bytes is written again, so the message can be read."""
+    assert console.run("reparse", "2").status == 0
+    console.database.execute("UPDATE pipehandler.message SET received_at = now()")
+    with closing(Store(console.database.admin)) as store:
+        assert mailbox.message(store, "2").from_list == []
