@@ -87,20 +87,22 @@ class _Import:
         with progress(lambda: len(to_import)) as self.bar:
             for file in to_import:
                 for message in files.messages(file, self.config.limits.message_size):
+                    for doubt in message.doubts:
+                        self.bar.say(f"{_name(message.name)}: {doubt}")
                     if message.refused:
                         self.refuse(message.name, message.refused)
                     else:
-                        self.import_message(message.name, message.raw)
+                        self.import_message(message.name, message.readings)
                 self.bar.advance()
 
-    def import_message(self, name: str, raw: bytes) -> None:
+    def import_message(self, name: str, readings: Sequence[bytes]) -> None:
         """Import one message and print its outcome. Raises Failure if the run cannot continue."""
         try:
-            envelope = files.envelope(raw, self.recipients, self.sender)
+            envelope = files.envelope(readings[0], self.recipients, self.sender)
         except Refused as error:
             self.refuse(name, str(error))
             return
-        result = files.bring_in(raw, envelope, self.config, self.store)
+        result = files.bring_in(readings, envelope, self.config, self.store)
         outcome = result.outcome
         if files.stops(result):
             self.show()
@@ -117,7 +119,7 @@ class _Import:
         line = " ".join(filter(None, (outcome.name, result.message)))
         if outcome.status != EX_OK:
             self.status = EX_TEMPFAIL
-        note = files.advice(raw, result, self.store) if outcome == DUPLICATE else result.reason
+        note = files.advice(readings, result, self.store) if outcome == DUPLICATE else result.reason
         self.bar.say(f"{_name(name)}: {line}" + (f": {shorten(note, 300)}" if note else ""))
 
     def refuse(self, name: str, reason: str) -> None:

@@ -6,9 +6,7 @@ that is already stored is a duplicate.
 """
 
 import errno
-import mailbox
 import os
-import re
 import stat
 import time
 from collections.abc import Iterator, Sequence
@@ -26,14 +24,13 @@ from ..runtime.deadline import Deadline, TimeUp
 from ..runtime.stopwatch import Stopwatch
 from ..settings.config import Config
 from ..store.connection import Store
-from ..store.errors import StoreError, concerns_data
+from ..store.errors import INSUFFICIENT_PRIVILEGE, StoreError, concerns_data
+from . import mbox
 
 INGRESS = "import"
 
+_STORED = "SELECT fingerprint FROM pipehandler.delivery WHERE recipient = ANY(%s) AND fingerprint = ANY(%s)"
 _STOPS = frozenset({STORE_UNAVAILABLE, STORE_FULL, MISCONFIGURED})
-
-_MBOX_LINE = re.compile(rb"From (?![ \t]*:)")  # "From :" is an old way to write the field
-_QUOTED_LINE = re.compile(rb"^>(>*From )", re.MULTILINE)
 
 
 class Refused(Exception):
@@ -54,11 +51,15 @@ class File(NamedTuple):
 
 
 class Message(NamedTuple):
-    """One message: the name of its file, with a number if it is an mbox; its bytes, or why it is refused."""
+    """One message: the name of its file, with a number if it is an mbox; its bytes, or why it is refused.
+
+    readings: what its bytes may be, the likeliest first; more than one only for some in an mbox. doubts: see mbox.Entry.
+    """
 
     name: str
-    raw: bytes = b""
+    readings: tuple[bytes, ...] = ()
     refused: str = ""
+    doubts: tuple[str, ...] = ()
 
 
 def files(path: str) -> list[File]:
@@ -86,12 +87,12 @@ def messages(file: File, largest: int) -> Iterator[Message]:
                 yield Message(file.name, refused="not a regular file; use - to read a message or an mbox from stdin")
             elif not seen.st_size:
                 yield Message(file.name, refused="the file is empty")
-            elif _MBOX_LINE.match(stream.peek(16)) and not file.path.lower().endswith(".eml"):
-                yield from _mbox(file.name, f"/proc/self/fd/{stream.fileno()}", largest)
+            elif not file.path.lower().endswith(".eml") and mbox.is_mbox(stream.fileno()):
+                yield from _mbox(file.name, stream.fileno(), largest)
             elif seen.st_size > largest:
                 yield Message(file.name, refused=_too_large(seen.st_size, largest))
             else:
-                yield Message(file.name, stream.read())
+                yield Message(file.name, (stream.read(),))
     except OSError as error:
         yield Message(file.name, refused=_why(error))
     except MemoryError:
@@ -115,12 +116,17 @@ def envelope(raw: bytes, recipients: Sequence[str] = (), sender: str | None = No
     return Envelope(sender, (storable_recipient(recipient),), (original,) if original else ())
 
 
-def bring_in(raw: bytes, envelope: Envelope, config: Config, store: Store) -> Result:
-    """Deliver one message, whatever the policy for its recipient: the caller has decided that. Uses SIGALRM."""
+def bring_in(readings: Sequence[bytes], envelope: Envelope, config: Config, store: Store) -> Result:
+    """Deliver one message, whatever the policy for its recipient: the caller has decided that. Uses SIGALRM.
+
+    readings: what its octets may be, the likeliest first. One that a recipient already has comes before that, so that no
+    message is stored in two readings.
+    """
     started = time.monotonic()
     config = replace(config, recipients=replace(config.recipients, policy="any", expired="store"))
     with limits.temporarily(config.limits):
         try:
+            raw = readings[0] if len(readings) == 1 else _stored_reading(readings, envelope, store)
             session = Session(config, store, Deadline(config.limits.deadline, started), Stopwatch(started), INGRESS)
             return folded(deliver(raw, identify(raw), envelope, session))
         except (Exception, TimeUp) as error:  # noqa: BLE001 # the outcome table decides what it means
@@ -137,7 +143,7 @@ def stops(result: Result) -> bool:
     return result.outcome in _STOPS and not unfit(result)
 
 
-def advice(raw: bytes, result: Result, store: Store) -> str:
+def advice(readings: Sequence[bytes], result: Result, store: Store) -> str:
     """Return what to do about a message that is a duplicate of one in quarantine, or ""."""
     if result.outcome != DUPLICATE:
         return ""
@@ -146,9 +152,21 @@ def advice(raw: bytes, result: Result, store: Store) -> str:
         found = store.rows("SELECT FROM pipehandler.message WHERE id = %s AND state = 'failed'", [result.message])
     if not found:
         return ""
-    if identify(raw).id == result.message:
+    if result.message in (identify(reading).id for reading in readings):
         return f"in quarantine; `pipehandler reparse {result.message}` tries again"
     return f"another form of it is in quarantine; to store this one, `pipehandler quarantine drop {result.message}` comes first"
+
+
+def _stored_reading(readings: Sequence[bytes], envelope: Envelope, store: Store) -> bytes:
+    """The reading that a recipient already has, else the likeliest; a role that may only store gets the likeliest."""
+    fingerprints = [identify(reading).fingerprint for reading in readings]
+    try:
+        stored = store.values(_STORED, [list(envelope.recipients), fingerprints], of=bytes)
+    except StoreError as error:
+        if error.sqlstate != INSUFFICIENT_PRIVILEGE:
+            raise
+        stored = []
+    return next((reading for reading, each in zip(readings, fingerprints, strict=True) if each in stored), readings[0])
 
 
 def _names(folder: str) -> list[str]:
@@ -170,23 +188,12 @@ def _eml_files(folder: str) -> list[File]:
     return sorted(found)
 
 
-def _mbox(name: str, path: str, largest: int) -> Iterator[Message]:
-    """The messages of an mbox (RFC 4155), with the quoting of mboxrd undone."""
-    box = mailbox.mbox(path, create=False)
-    try:
-        for number, key in enumerate(box.iterkeys(), 1):
-            with box.get_file(key) as part:
-                part.seek(0, os.SEEK_END)
-                size = part.tell()
-                part.seek(0)
-                if size > largest:
-                    yield Message(f"{name}#{number}", refused=_too_large(size, largest))
-                elif not size:
-                    yield Message(f"{name}#{number}", refused="nothing below its From line")
-                else:
-                    yield Message(f"{name}#{number}", _QUOTED_LINE.sub(rb"\1", part.read()))
-    finally:
-        box.close()
+def _mbox(name: str, descriptor: int, largest: int) -> Iterator[Message]:
+    for number, entry in enumerate(mbox.read(descriptor, largest), 1):
+        refused = "" if entry.size else "nothing below its From line"
+        if entry.size > largest:
+            refused = _too_large(entry.size, largest)
+        yield Message(f"{name}#{number}", entry.readings, refused, entry.doubts)
 
 
 def _too_large(size: int, largest: int) -> str:

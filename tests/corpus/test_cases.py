@@ -7,14 +7,17 @@ matches `expression` (on the whole value), contains "text", does not contain "te
 """
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from datetime import UTC
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
 from corpus.messages import FOLDER, table
+from pipehandler.ingress import mbox
 from pipehandler.parse.message import parse
 
 CASES = FOLDER.parent / "cases"
@@ -119,3 +122,17 @@ def test_case(case: Case) -> None:
     """The value is what the table says."""
     found = value((CASES / case.file).read_bytes(), case.field)
     assert is_right(found, case.right), f"{found!r} is not {case.right}"
+
+
+@needs_cases
+@pytest.mark.parametrize("path", sorted(CASES.glob("*.mbox")), ids=lambda path: path.stem)
+def test_mbox(path: Path) -> None:
+    """The messages of the mbox are those of the table, and the text of the first is."""
+    (row,) = (line for line in (CASES / "EXPECTED.md").read_text("utf-8").splitlines() if f" {path.name} " in line)
+    number, text = re.match(r"(\d) messages; text_body of the first is `(.*)`$", cells(row)[1]).groups()  # type: ignore[union-attr]
+    descriptor = os.open(path, os.O_RDONLY)
+    entries = list(mbox.read(descriptor, 1 << 20))
+    os.close(descriptor)
+    assert len(entries) == int(number)
+    assert parse(entries[0].readings[0]).text == text.replace(r"\n", "\n")
+    assert not any(entry.doubts for entry in entries)

@@ -107,14 +107,59 @@ def test_mbox(console: Console, database: Database, folder: Path) -> None:
 
 def test_mbox_and_message_with_an_mbox_line(console: Console, database: Database, folder: Path) -> None:
     """A file *.eml is one message, even if it begins as an mbox does; any other is divided."""
-    raw = b"From x Mon\n" + HEAD + b"Subject: s\n\nbody\n\nFrom here on\nit goes on\n"
+    raw = b"From x Mon\n" + HEAD + b"Subject: s\n\nbody\n\nFrom here on\nit goes on\n\nFrom y Mon\nTo: y\n\n"
     for name in ("one.EML", "two"):
         (folder / name).write_bytes(raw)
     assert "1 delivered" in console.run("import", folder / "one.EML").text
     assert raws(database) == [raw.partition(HEAD)[2]]
     done = console.run("import", folder / "two")
     assert done.status == EX_DATAERR
+    assert b"two#1: delivered" in done.output
+    assert b"two#1: line 12 has no address and time stamp, but is above a field: taken as a separator" in done.output
     assert b"two#2: refused: it does not begin with" in done.output
+
+
+@pytest.mark.parametrize("name", ["from-after-blank-line", "from-in-paragraph"])
+def test_mbox_with_from_in_text(console: Console, database: Database, folder: Path, name: str) -> None:
+    """A line of text that begins with "From " neither divides a message nor is lost."""
+    body = {
+        "from-after-blank-line": b"Dear all,\n\nFrom next Monday on we open at ten.\n\nAnn\n",
+        "from-in-paragraph": b"We move house.\nFrom here it is an hour by train.\nAnn\n",
+    }[name]
+    separator = b"From - Thu Nov 26 09:00:00 2026\n"
+    (folder / "box").write_bytes(separator + b"Message-ID: <1@x>\n\n" + body + b"\n" + separator + letter(2))
+    said = console.run("import", "--recipient", "a@example.com", folder / "box").text
+    assert said.endswith("\n2 delivered\n")
+    text = "SELECT text_body FROM pipehandler.message WHERE message_id = '1@x'"
+    assert database.value(text) == body.decode()
+
+
+@pytest.mark.parametrize("stored", [b">From a\n>>From b\n", b"From a\n>>From b\n", b"From a\n>From b\n"])
+def test_mbox_of_mail_that_is_stored(console: Console, database: Database, folder: Path, stored: bytes) -> None:
+    """Mail that arrived before is a duplicate, whichever way the mbox was quoted: mboxcl2, mboxo, mboxrd."""
+    head = HEAD + b"Message-ID: <1@x>\n\n"
+    (folder / "one.eml").write_bytes(head + stored)
+    console.run("import", folder / "one.eml")
+    before = everything(database)
+    (folder / "box").write_bytes(b"From - Thu Nov 26 09:00:00 2026\n" + head + b">From a\n>>From b\n")
+    assert console.run("import", folder / "box").text.endswith("\n1 duplicate\n")
+    assert everything(database) == before
+    assert console.run("import", "--recipient", "other@x", folder / "box").text.endswith("\n1 delivered\n")
+    # Who may only store mail gets the likeliest reading.
+    console.configure("pipehandler")
+    assert console.run("import", folder / "box").text.count("\n1 ") == 1
+    assert len(everything(database)["message"]) == (1 if stored == b"From a\n>From b\n" else 2)
+
+
+def test_mbox_and_database_away(own_database: Database, folder: Path) -> None:
+    """Whether another reading is stored cannot be found out without a database, so nothing is stored."""
+    console = Console(folder, own_database)
+    (folder / "box").write_bytes(b"From - Thu Nov 26 09:00:00 2026\n" + HEAD + b"Subject: x\n\n>From a\n")
+    own_database.server.stop()
+    done = console.run("import", folder / "box")
+    own_database.server.start()
+    assert done.status == EX_TEMPFAIL
+    assert done.errors.startswith(f"Error: {folder}/box#1: message store unavailable: ")
 
 
 def test_header_that_begins_with_from(console: Console, database: Database, folder: Path) -> None:
