@@ -165,7 +165,9 @@ def report(modules: str) -> list[str]:
 def main() -> int:
     """Compare; 0 if all differences are explained."""
     arguments = argparse.ArgumentParser(description="Compare our reading of real mail with that of other parsers.")
-    arguments.add_argument("--modules", default=os.environ.get("PIPEHANDLER_NODE_MODULES", "."), help="has node_modules")
+    arguments.add_argument(
+        "--modules", default=os.environ.get("PIPEHANDLER_NODE_MODULES", "."), help="has node_modules"
+    )
     modules = str(Path(arguments.parse_args().modules).resolve())
     if reason := missing(modules):
         print(f"skipped: {reason}")
