@@ -28,6 +28,7 @@ PAGES = (
     "docs/performance.md",
     "docs/fault-campaign.md",
     "docs/limits.md",
+    "docs/security.md",
     "docs/contributing.md",
     "docs/release.md",
     "ARCHITECTURE.md",

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,10 +18,13 @@ from harness.console import PROGRAM
 from harness.handler import ENVIRONMENT, Handler
 from harness.service import ResidentHandler, wait_until
 
+from pipehandler.delivery.guarded_parse import guarded_parse
 from pipehandler.mail.outcome import DELIVERED, Result
 from pipehandler.monitor.journal_totals import JournalError, records, totals
 from pipehandler.monitor.service_status import COUNTS, ask
 from pipehandler.record.journal import NAME, Journal
+from pipehandler.runtime.deadline import Deadline
+from pipehandler.settings.config import Config
 from pipehandler.workers.listener import ServeError
 
 MESSAGE = b"From: a@example.org\nMessage-ID: <1@example.org>\n\nbody\n"
@@ -339,3 +343,26 @@ def test_no_service_there(folder: Path, kind: str) -> None:
             other.listen(1)
         with pytest.raises(ServeError, match="socket: "):
             ask(str(path))
+
+
+# Marks of the parser, which `reparse` and `import` leave as well, run by root.
+
+
+@pytest.mark.parametrize("how", ["a symbolic link", "a hard link", "a FIFO", "a directory"])
+def test_a_mark_goes_into_no_other_file(folder: Path, how: str) -> None:
+    """Whoever owns the state directory does not choose which file of root's is overwritten; the message is parsed all the same."""
+    target = folder / "target"
+    target.write_text("root's")
+    state = folder / "state"
+    state.mkdir()
+    mark = state / "parsing-1"
+    {
+        "a symbolic link": lambda: mark.symlink_to(target),
+        "a hard link": lambda: mark.hardlink_to(target),
+        "a FIFO": lambda: os.mkfifo(mark),
+        "a directory": mark.mkdir,
+    }[how]()
+    config = Config(state=replace(Config().state, directory=str(state)))
+    parsed = guarded_parse(MESSAGE, "1", config, Deadline(10, time.monotonic()))
+    assert parsed.message.error is None
+    assert target.read_text() == "root's"
