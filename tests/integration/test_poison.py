@@ -117,8 +117,7 @@ def test_another_recipient_repairs(handler: Handler, database: Database) -> None
         b"\n\n", b"\nContent-Type: multipart/mixed; boundary=b\n\n", 1
     )
     mark(handler, message)
-    odd = {"client_port": 99_999}
-    command = ["prlimit", "--nproc=0", *handler.command(**odd)]
+    command = ["prlimit", "--nproc=0", *handler.command(client_port=99_999)]
     assert "stored, not parsed" in handler.run(command, message).output
     assert handler.deliver(message, "other@example.com").output.startswith("2.0.0 stored ")
     (row,) = database.rows("SELECT state, error, subject, defects FROM pipehandler.message")
