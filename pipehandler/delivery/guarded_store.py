@@ -20,11 +20,12 @@ from ..store.connection import Store
 from ..store.errors import DataRefused, NotConnected, StoreError
 from ..store.ingest import IngestRequest, Stored
 
+Kept = tuple[list[Stored], ParsedMessage]
+"""What Store.ingest returned, and what was stored as parsed."""
 
-def guarded_store(
-    store: Store, request: IngestRequest, directory: str, defects: Sequence[Defect]
-) -> tuple[list[Stored], ParsedMessage]:
-    """Store `request`, if need be without what was parsed; return what Store.ingest does, and what was stored as parsed.
+
+def guarded_store(store: Store, request: IngestRequest, directory: str, defects: Sequence[Defect]) -> Kept:
+    """Store `request`, if need be without what was parsed.
 
     directory: the state directory. defects: those that were found before the message was parsed.
     Raises StoreError and MemoryError: nothing was stored, or it is not known, and the message must come again.

@@ -21,6 +21,7 @@ SETTINGS = {
     "standard_conforming_strings": "on",
     "array_nulls": "on",
     "transform_null_equals": "off",
+    "quote_all_identifiers": "off",  # in the definitions of functions and views, which `migrate` compares
     "bytea_output": "hex",
     "extra_float_digits": "1",
     "row_security": "on",
