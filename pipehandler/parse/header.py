@@ -89,11 +89,15 @@ class Header:
         return found
 
     def date(self) -> tuple[datetime | None, int | None]:
-        """The date and the sender's zone in minutes east of UTC (RFC 5322 3.3); see ParsedMessage for the meaning."""
-        body = self._once("date")
+        """The date and the sender's zone in minutes east of UTC (RFC 5322 3.3); see ParsedMessage for the meaning.
+
+        Of several fields the first that can be read counts.
+        """
+        bodies = self._contents("date")
+        readable = ((body, found) for body in bodies if (found := date.read(body)))
+        body, found = next(readable, (next(iter(bodies), ""), None))
         if not body:
             return None, None
-        found = date.read(body)
         if found is None:
             self._notebook.note("date-invalid", "date", body)
             return None, None

@@ -10,6 +10,7 @@ Note = Callable[[str, str], None]  # a code of defect.DEFECTS, and its detail
 _NOT_BASE64 = bytes(set(range(256)) - set(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="))
 _BASE64_END = re.compile(rb"(?:[A-Za-z0-9+/]+|[^\s=]*=+)?")  # a last line that was cut, or has strange octets
 _BASE64_LINE = re.compile(rb"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{4}|[A-Za-z0-9+/]{3}=|[A-Za-z0-9+/]{2}==)")
+_SAME_LINE = re.compile(rb"=*[ \t]+[^\s=]")  # something behind padding, after a blank and in the same line
 _USUAL_WIDTH = 56  # of a line of base64: a shorter one is the last
 _LINE_LENGTH = 1_000  # of the first line, if it is one
 _FOOTER = 65_536  # octets at the end of base64 in which a footer is looked for
@@ -76,7 +77,9 @@ def _broken_base64(raw: bytes, start: int, end: int, note: Note) -> bytes:
         padding = raw.find(b"=", start, stop)
         padding = stop if padding < 0 else padding
         content, left, others = _base64_in_chunks(memoryview(raw)[start:padding])
-        if pieces and content and (others or len(pieces) == _BLOCKS or b" " in raw[start:padding].strip()):
+        if (pieces and (content or left)) and (
+            others or len(pieces) == _BLOCKS or b" " in raw[start:padding].strip() or _SAME_LINE.match(raw, start, stop)
+        ):
             note("base64-after-padding", f"{stop - start} octets")
             break
         if content or left:

@@ -36,8 +36,9 @@ from pipehandler.parse.message import parse
 
 PARSERS = Path(__file__).parent / "parsers"
 TABLE = Path(__file__).with_suffix(".tsv")
+PYTHON = (3, 11)
+"""Whose email the table is for."""
 FIELDS = ("subject", "from", "to", "cc", "date", "message_id", "text", "html", "attachments")
-UNEXPLAINED = "unexplained"
 
 Key = tuple[str, str, str]
 """File, field, parser."""
@@ -56,6 +57,8 @@ def missing(modules: str) -> str:
     """What is not there that the comparison needs, or ""."""
     if not (FOLDER / "MANIFEST.tsv").is_file():
         return f"no corpus of real mail in {FOLDER}"
+    if sys.version_info[:2] != PYTHON:
+        return f"the table is for the email of Python {PYTHON[0]}.{PYTHON[1]}"
     if not Path(modules, "node_modules/postal-mime").is_dir() or not shutil.which("node"):
         return f"no postal-mime in {modules}/node_modules"
     gmime = "import gi; gi.require_version('GMime', '3.0')"
@@ -170,10 +173,10 @@ def main() -> int:
     )
     modules = str(Path(arguments.parse_args().modules).resolve())
     if reason := missing(modules):
-        print(f"skipped: {reason}")
+        sys.stdout.write(f"skipped: {reason}\n")
         return 0
     lines = report(modules)
-    print("\n".join(lines) or f"all {len(explained())} differences are explained")
+    sys.stdout.write("\n".join(lines or [f"all {len(explained())} differences are explained"]) + "\n")
     return 1 if lines else 0
 
 

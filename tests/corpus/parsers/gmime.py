@@ -27,7 +27,7 @@ def addresses(found: Any) -> list[list[str]]:
 def date(message: Any) -> str | None:
     """The date in UTC."""
     found = message.get_date()
-    return found.to_utc().format("%Y-%m-%dT%H:%M:%S+00:00") if found else None
+    return str(found.to_utc().format("%Y-%m-%dT%H:%M:%S+00:00")) if found else None
 
 
 def content(part: Any) -> bytes:
@@ -55,6 +55,12 @@ def attempt(read: Callable[[], Any]) -> Any:
         return f"!{type(error).__name__}"
 
 
+def file_name(message_part: Any) -> str | None:
+    """The name of an attached message."""
+    name = message_part.get_content_disposition_parameter("filename") or message_part.get_content_type_parameter("name")
+    return str(name) if name else None
+
+
 def contents(message: Any) -> dict[str, Any]:
     """The bodies and the attachments: a leaf of text is a body if it is no attachment and has no name or begins the message."""
     texts: dict[str, list[str]] = {"text/plain": [], "text/html": []}
@@ -67,7 +73,7 @@ def contents(message: Any) -> dict[str, Any]:
             return
         kind = part.get_content_type().get_mime_type().lower()
         disposition = (part.get_disposition() or "").lower()
-        name = part.get_filename() if isinstance(part, GMime.Part) else None
+        name = part.get_filename() if isinstance(part, GMime.Part) else file_name(part)
         named = name is not None and not first and parent != "alternative"
         if kind in texts and isinstance(part, GMime.TextPart) and disposition != "attachment" and not named:
             texts[kind].append(text(part))

@@ -31,14 +31,14 @@ def date(message: email.message.EmailMessage) -> str | None:
     if field is None or field.datetime is None:
         return None
     naive = field.datetime.tzinfo is None
-    return (field.datetime.replace(tzinfo=UTC) if naive else field.datetime.astimezone(UTC)).isoformat()
+    return str((field.datetime.replace(tzinfo=UTC) if naive else field.datetime.astimezone(UTC)).isoformat())
 
 
 def contents(message: email.message.EmailMessage) -> dict[str, Any]:
     """The bodies and the attachments: a leaf of text is a body if it is no attachment and has no name or begins the message."""
     found: dict[str, Any] = {"text": [], "html": [], "attachments": []}
 
-    def visit(part: email.message.EmailMessage, first: bool, parent: str) -> None:
+    def visit(part: email.message.MIMEPart, first: bool, parent: str) -> None:
         if part.get_content_maintype() == "multipart" and part.is_multipart():
             for number, inner in enumerate(part.iter_parts()):
                 visit(inner, first and number == 0, part.get_content_subtype())
@@ -51,7 +51,8 @@ def contents(message: email.message.EmailMessage) -> dict[str, Any]:
             return
         content = None
         if kind != "message/rfc822" and not part.is_multipart():
-            content = part.get_payload(decode=True)
+            payload = part.get_payload(decode=True)
+            content = payload if isinstance(payload, bytes) else None
         found["attachments"].append([name, *measured(content)])
 
     visit(message, True, "")
