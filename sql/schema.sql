@@ -546,8 +546,8 @@ DECLARE
     new_message CONSTANT uuid := encode(set_byte(set_byte(substring(digest FOR 16),
                                         6, get_byte(digest, 6) & 15 | 128),
                                         8, get_byte(digest, 8) & 63 | 128), 'hex')::uuid;
-    -- The previous release sends only a fingerprint of version 1. Such a one counts only against deliveries that have no
-    -- other: a forged message may have the same one as the genuine message. (mail/fingerprint_1.py)
+    -- The previous release sends only a fingerprint of version 1. A forged message may have the same as the genuine
+    -- one, so it counts only against deliveries that have no other (docs/design/identity.md).
     former      CONSTANT bytea := decode(envelope ->> 'fingerprint', 'hex');
     fingerprint CONSTANT bytea := coalesce(decode(envelope ->> 'fingerprint_2', 'hex'), former);
     version     CONSTANT smallint := CASE WHEN envelope ? 'fingerprint_2' THEN 2 ELSE 1 END;
