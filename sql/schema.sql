@@ -546,7 +546,12 @@ DECLARE
     new_message CONSTANT uuid := encode(set_byte(set_byte(substring(digest FOR 16),
                                         6, get_byte(digest, 6) & 15 | 128),
                                         8, get_byte(digest, 8) & 63 | 128), 'hex')::uuid;
-    fingerprint CONSTANT bytea := decode(envelope ->> 'fingerprint', 'hex');
+    -- The previous release sends only a fingerprint of version 1. A forged message may have the same as the genuine
+    -- one, so it counts only against deliveries that have no other (docs/design/identity.md).
+    former      CONSTANT bytea := decode(envelope ->> 'fingerprint', 'hex');
+    fingerprint CONSTANT bytea := coalesce(decode(envelope ->> 'fingerprint_2', 'hex'), former);
+    version     CONSTANT smallint := CASE WHEN envelope ? 'fingerprint_2' THEN 2 ELSE 1 END;
+    either      CONSTANT bytea[] := ARRAY[fingerprint, former];
     addressees  jsonb;
     claimed     integer;
     written     integer;
@@ -555,7 +560,8 @@ BEGIN
     -- it.
     SELECT jsonb_agg(to_jsonb(r) || jsonb_build_object('lease', l.lease, 'extension', l.extension, 'rejected', l.rejects
                AND NOT EXISTS (SELECT FROM pipehandler.delivery d
-                                WHERE d.recipient = r.recipient AND d.fingerprint = incoming.fingerprint
+                                WHERE d.recipient = r.recipient AND d.fingerprint = ANY (either)
+                                  AND d.fingerprint_version IN (1, version)
                                   AND coalesce(d.lease, 0) = coalesce(l.lease, 0))))
       INTO addressees
       FROM jsonb_to_recordset(envelope -> 'recipients') AS r (recipient text, original_recipient text),
@@ -575,11 +581,11 @@ BEGIN
     INSERT INTO pipehandler.delivery (
         message, recipient, fingerprint, original_recipient, sender, queue_id, mail_host, ingress, client_address,
         client_hostname, client_helo, client_port, client_protocol, sasl_username, prepended, received_at, lease,
-        extension, expires_at, raw_until, attachments_until)
+        extension, expires_at, raw_until, attachments_until, fingerprint_version)
     SELECT new_message, r.recipient, incoming.fingerprint, r.original_recipient, e.sender, e.queue_id,
            e.mail_host, e.ingress, e.client_address, e.client_hostname, e.client_helo, e.client_port, e.client_protocol,
            e.sasl_username, ingest.prepended, e.received_at, r.lease, r.extension, e.received_at + t.keep,
-           e.received_at + t.raw, e.received_at + t.attachments
+           e.received_at + t.raw, e.received_at + t.attachments, version
       FROM jsonb_to_record(envelope) AS e (
                sender text, queue_id text, mail_host text, ingress text, client_address inet, client_hostname text,
                client_helo text, client_port integer, client_protocol text, sasl_username text,
@@ -589,6 +595,9 @@ BEGIN
       LEFT JOIN LATERAL pipehandler.retention_of(
                r.recipient, e.sender, parsed -> 'from_list' -> 0 ->> 'address', parsed ->> 'list_id') AS t ON true
      WHERE NOT r.rejected
+       AND NOT EXISTS (SELECT FROM pipehandler.delivery d
+                        WHERE d.recipient = r.recipient AND d.fingerprint = former AND d.fingerprint_version = 1
+                          AND coalesce(d.lease, 0) = coalesce(r.lease, 0))
      ORDER BY r.recipient COLLATE "C"
         ON CONFLICT (recipient, fingerprint, coalesce(lease, 0)) DO NOTHING;
     GET DIAGNOSTICS claimed = ROW_COUNT;
@@ -653,24 +662,26 @@ BEGIN
     PERFORM FROM pipehandler.delivery d
        JOIN jsonb_to_recordset(addressees) AS r (recipient text, lease bigint)
          ON d.recipient = r.recipient AND coalesce(d.lease, 0) = coalesce(r.lease, 0)
-      WHERE d.fingerprint = incoming.fingerprint AND d.xid <> pg_current_xact_id()
+      WHERE d.fingerprint = ANY (either) AND d.fingerprint_version IN (1, version) AND d.xid <> pg_current_xact_id()
       ORDER BY d.recipient COLLATE "C"
         FOR KEY SHARE OF d;
 
     -- One row for each recipient, even where the caller names one twice.
     RETURN QUERY
-        SELECT DISTINCT r.recipient, d.id, d.message, d.xid <> pg_current_xact_id()
+        SELECT DISTINCT ON (r.recipient) r.recipient, d.id, d.message, d.xid <> pg_current_xact_id()
           FROM jsonb_to_recordset(addressees) AS r (recipient text, lease bigint, rejected boolean)
           LEFT JOIN pipehandler.delivery d
-                 ON d.recipient = r.recipient AND d.fingerprint = incoming.fingerprint
+                 ON d.recipient = r.recipient AND d.fingerprint = ANY (either) AND d.fingerprint_version IN (1, version)
                 AND coalesce(d.lease, 0) = coalesce(r.lease, 0)
-         WHERE d.id IS NOT NULL OR r.rejected;
+         WHERE d.id IS NOT NULL OR r.rejected
+         ORDER BY r.recipient, d.id;
 END
 $$;
 
 COMMENT ON FUNCTION pipehandler.ingest(envelope jsonb, parsed jsonb, text_body text, html_body text, prepended bytea, raw bytea, contents bytea[]) IS 'Stores one message for its recipients, all or nothing. A delivery that is already there is a duplicate and stays as
-it is. envelope: {"fingerprint": hex, "recipients": [{"recipient", "original_recipient"}], "policy", "expired",
-"delimiter", and the columns of delivery}. policy: known to reject recipients that have no lease, else any. expired:
+it is. envelope: {"fingerprint": hex of version 1, "fingerprint_2": hex, "recipients": [{"recipient",
+"original_recipient"}], "policy", "expired", "delimiter", and the columns of delivery}. A fingerprint of version 1
+matches only deliveries that have no other. policy: known to reject recipients that have no lease, else any. expired:
 reject, or store for a lease that has expired. delimiter: as for pipehandler.lease_of. parsed: the columns of message
 and {"attachments": [the columns of attachment]}; contents[n] belongs to ordinal n and may be null. Returns a row for
 each recipient: its delivery, the message of this delivery, and whether it was already there; nulls for one that was
@@ -1297,6 +1308,7 @@ CREATE TABLE pipehandler.delivery (
     extension text,
     raw_until timestamp with time zone,
     attachments_until timestamp with time zone,
+    fingerprint_version smallint DEFAULT 1 NOT NULL,
     CONSTRAINT delivery_fingerprint_check CHECK ((octet_length(fingerprint) = 32))
 )
 WITH (autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='500');
@@ -1309,8 +1321,8 @@ COMMENT ON COLUMN pipehandler.delivery.message IS 'The message that was delivere
 
 COMMENT ON COLUMN pipehandler.delivery.recipient IS 'Envelope recipient (RCPT TO) after aliasing, unquoted, its domain in lower case.';
 
-COMMENT ON COLUMN pipehandler.delivery.fingerprint IS 'What makes two deliveries to one recipient the same: SHA-256 over Message-ID, Date, From, To, Cc, Subject and body,
-or over all bytes where there is not exactly one Message-ID.';
+COMMENT ON COLUMN pipehandler.delivery.fingerprint IS 'What makes two deliveries to one recipient the same: SHA-256 over the fields that decide what a reader sees and the
+body, or over all bytes where there is not exactly one Message-ID.';
 
 COMMENT ON COLUMN pipehandler.delivery.original_recipient IS 'Envelope recipient before aliasing; null where Postfix did not pass it.';
 
@@ -1357,6 +1369,9 @@ They are removed when no delivery of the message needs them.';
 
 COMMENT ON COLUMN pipehandler.delivery.attachments_until IS 'The same for attachment.content.';
 
+COMMENT ON COLUMN pipehandler.delivery.fingerprint_version IS 'The version of the rules of fingerprint. 1 was stored by a program before 0.2; pipehandler reparse --fingerprints makes
+it 2 where the bytes are still stored.';
+
 --
 -- Name: current_delivery; Type: VIEW
 --
@@ -1398,8 +1413,8 @@ COMMENT ON COLUMN pipehandler.current_delivery.message IS 'The message that was 
 
 COMMENT ON COLUMN pipehandler.current_delivery.recipient IS 'Envelope recipient (RCPT TO) after aliasing, unquoted, its domain in lower case.';
 
-COMMENT ON COLUMN pipehandler.current_delivery.fingerprint IS 'What makes two deliveries to one recipient the same: SHA-256 over Message-ID, Date, From, To, Cc, Subject and body,
-or over all bytes where there is not exactly one Message-ID.';
+COMMENT ON COLUMN pipehandler.current_delivery.fingerprint IS 'What makes two deliveries to one recipient the same: SHA-256 over the fields that decide what a reader sees and the
+body, or over all bytes where there is not exactly one Message-ID.';
 
 COMMENT ON COLUMN pipehandler.current_delivery.original_recipient IS 'Envelope recipient before aliasing; null where Postfix did not pass it.';
 

@@ -8,6 +8,7 @@ from uuid import UUID
 import click
 
 from pipehandler.cli.terminal import say, shorten
+from pipehandler.delivery import fingerprints as deliveries
 from pipehandler.delivery import reparse as core
 from pipehandler.delivery.reparse import ALL, FAILED, KEPT, OLDER, STILL_FAILED, Reparsed
 from pipehandler.mail.sysexits import EX_OSERR
@@ -26,6 +27,11 @@ _WIDE = 60  # columns of a value
 @click.option("--all", "everything", is_flag=True, help="All messages.")
 @click.option("--older", is_flag=True, help="Messages that another version of the parser has parsed.")
 @click.option(
+    "--fingerprints",
+    is_flag=True,
+    help="Parse nothing; renew the fingerprints of deliveries that a release before 0.2 has stored.",
+)
+@click.option(
     "--after", type=click.UUID, help="Continue after this message; messages are parsed in the order of their UUIDs."
 )
 @click.option("--dry-run", is_flag=True, help="Change nothing; show what would change.")
@@ -39,6 +45,7 @@ def reparse(
     names: tuple[str, ...],
     everything: bool,
     older: bool,
+    fingerprints: bool,
     after: UUID | None,
     dry_run: bool,
     verbose: bool,
@@ -49,6 +56,13 @@ def reparse(
     Each message is a separate transaction, and its bytes are never changed. The command can be interrupted at any time; a later run
     continues. A message that was parsed before and cannot be parsed now stays as it is.
     """
+    if fingerprints:
+        if names or everything or older or after or dry_run or verbose:
+            raise click.UsageError(
+                "--fingerprints stands alone or with --json: it renews all fingerprints of version 1"
+            )
+        _renew_fingerprints(context, as_json)
+        return
     if bool(names) + everything + older > 1 or (names and after):
         raise click.UsageError("give the ids of messages, or --all, or --older; --after is for a run without ids")
     which = ALL if everything else OLDER if older else FAILED
@@ -82,6 +96,31 @@ def reparse(
         except (OSError, ImportError, LookupError) as error:
             raise Failure(f"this host cannot parse: {error!r}", EX_OSERR) from error
     count.show()
+
+
+def _renew_fingerprints(context: click.Context, as_json: bool) -> None:
+    """Renew the fingerprints that have those of version 1."""
+    renewed = 0
+
+    def show() -> None:
+        if as_json:
+            echo_json({"summary": {"renewed": renewed}}, indent=None)
+        else:
+            click.echo(f"{renewed} fingerprints renewed")
+
+    with reported_errors(), opened_for_upkeep(context) as store:
+        try:
+            with progress(lambda: deliveries.count(store), enabled=not as_json) as bar:
+                for delivery in deliveries.outdated(store):
+                    renewed += deliveries.renew(store, delivery)
+                    bar.advance()
+        except KeyboardInterrupt:
+            show()
+            raise Failure("interrupted; run it again to continue", INTERRUPTED) from None
+        except StoreError:
+            show()
+            raise
+    show()
 
 
 class _Count:

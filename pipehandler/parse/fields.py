@@ -1,27 +1,18 @@
-"""The header of a message or of a part, as places in its octets: RFC 5322 2.2, and what is not as it should be there."""
+"""The header fields of a message or of a part, within the limits. How a header is read is in mail/header_fields.py."""
 
 import re
 from collections.abc import Callable
+
+from pipehandler.mail.header_fields import DECIDING, Header, next_line, unfolded
 
 from .defect import Notebook
 from .limits import Limits
 from .part import Field
 
-BOM = b"\xef\xbb\xbf"  # in UTF-8; it is no part of a message
-_FIELD_NAME = re.compile(rb"([!-9;-~]{1,200})[ \t]*:")  # RFC 5322 2.2
-_END_OF_FIELD = re.compile(rb"\n(?![ \t])")  # what begins with a blank goes on with the field: RFC 5322 2.2.3
-_TOLERATED = 20  # lines of one header that are no fields
-_BLANKS = re.compile(rb"[ \t]+(?:\r?\n)?")
+_LONGEST_NAME = 200  # octets of a name that are kept
+_JUNK_LINES = 20  # of a part's header
 _CONTENT_FIELD = re.compile(rb"Content-[A-Za-z-]{1,60}[ \t]*:", re.IGNORECASE)
 _BASE64_LINE = re.compile(rb"[A-Za-z0-9+/=]+\r?(?:\n|\Z)")
-_EMPTY_LINE = re.compile(rb"\n\r?\n")
-_TRACE = frozenset({"received", "return-path", "delivered-to", "x-original-to"})
-
-
-def next_line(raw: bytes, position: int) -> int:
-    """Where the line behind that at `position` begins."""
-    end = raw.find(b"\n", position)
-    return len(raw) if end < 0 else end + 1
 
 
 class FieldReader:
@@ -34,59 +25,59 @@ class FieldReader:
         """The fields from `position` on, and where the body begins. `number` is that of the part, "" for the message itself;
         `is_delimiter` knows whether a line that begins with "--" ends the part.
         """
-        raw, fields, malformed = self.raw, list[Field](), 0
-        while position < len(raw):
-            if raw.startswith((b"\n", b"\r\n"), position):
-                end = next_line(self.raw, position)
-                if number or not (raw.startswith(BOM, end) and self._is_above_bom(fields, end)):
-                    return fields, end
-                position = end
-            if raw.startswith(BOM, position) and _FIELD_NAME.match(raw, position + len(BOM)):
-                position += len(BOM)
-            if raw.startswith(b"--", position) and is_delimiter(position):
-                return fields, position
-            name = _FIELD_NAME.match(raw, position)
-            if name is None:
-                self.notebook.note("field-malformed", number, _excerpt(raw, position))
-                malformed += 1
-                further = self._beyond_malformed(position, fields, number) if malformed <= _TOLERATED else None
-                if further is None:
-                    return fields, position
-                position = further
+        fields: list[Field] = []
+        if number:  # RFC 2046 5.1: no other fields have a meaning there
+            header: Header = _PartHeader(self.raw, position, fields, is_delimiter)
+        else:
+            header = Header(self.raw, position, self.limits.fields)
+        deciding, complete = 0, True
+        for name, start, end in header:
+            if number and name[:8].lower() != b"content-":
                 continue
-            if len(fields) >= self.limits.fields:
-                empty = _EMPTY_LINE.search(raw, position - 1)
-                end = empty.end() if empty else len(raw)
-                self.notebook.note("fields-left-out", number, f"{len(fields)} were kept")
-                return fields, end
-            found = _END_OF_FIELD.search(raw, name.end())
-            end = found.start() if found else len(raw)
-            if not number or name[1][:8].lower() == b"content-":
-                if end - name.end() > self.limits.field_size:
-                    size = end - name.end()
-                    self.notebook.note("field-too-long", name[1].decode("ascii"), f"{size} octets")
-                    end = name.end() + self.limits.field_size
-                fields.append(Field(name[1].decode("ascii"), raw[name.end() : end]))
-            position = found.end() if found else len(raw)
-        return fields, position
+            # They are counted by themselves: no other field may take the place of one that decides.
+            if name.lower() in DECIDING:
+                deciding += 1
+                if deciding > self.limits.fields:
+                    complete = False
+                    continue
+            fields.append(Field(name[:_LONGEST_NAME].decode("ascii"), self._body(name, start, end)))
+        for place in header.malformed:
+            self.notebook.note("field-malformed", number, _excerpt(self.raw, place))
+        if not complete or not (number or header.complete):
+            self.notebook.note("fields-left-out", number, f"{len(fields)} were kept")
+        return fields, header.end
 
-    def _beyond_malformed(self, position: int, fields: list[Field], number: str) -> int | None:
-        """Where the header goes on after a line that is no field; None if the line is already of the body."""
-        blanks = _BLANKS.match(self.raw, position)
-        if not fields and blanks:  # the first field, or an empty line before it, moved to the right
-            return blanks.end()
-        if fields and fields[-1].body.rstrip().endswith(b";"):  # folded without a blank
-            end = next_line(self.raw, position)
-            fields[-1].body += b" " + self.raw[position : min(end, position + self.limits.field_size)].rstrip()
-            return end
-        # In the header of the message Postfix ends it here, with an empty line. In a part nothing does.
-        return self._beyond_junk(position, fields) if fields and number else None
+    def _body(self, name: bytes, start: int, end: int) -> bytes:
+        body = unfolded(self.raw[start:end])
+        size = max(len(body), len(name))
+        if len(body) > self.limits.field_size or len(name) > _LONGEST_NAME:
+            self.notebook.note("field-too-long", name[:_LONGEST_NAME].decode("ascii"), f"{size} octets")
+        return body[: self.limits.field_size]
 
-    def _beyond_junk(self, position: int, fields: list[Field]) -> int | None:
-        """Where the header of a part goes on, some lines further on: at the next Content- field; or at the empty line, where the
+
+class _PartHeader(Header):
+    """The header of a part. No mail host has read it, so it may hold lines that are no fields."""
+
+    def __init__(self, raw: bytes, position: int, fields: list[Field], is_delimiter: Callable[[int], bool]) -> None:
+        """`fields` are the Content- fields read so far; the reader adds to them."""
+        super().__init__(raw, position)
+        self._fields, self._is_delimiter = fields, is_delimiter
+
+    def _ends(self, position: int) -> bool:
+        return self.raw.startswith(b"--", position) and self._is_delimiter(position)
+
+    def _goes_on_below(self, position: int) -> bool:
+        return False
+
+    def _beyond_malformed(self, position: int) -> int | None:
+        further = super()._beyond_malformed(position)
+        return self._beyond_junk(position) if further is None and self._fields else further
+
+    def _beyond_junk(self, position: int) -> int | None:
+        """Where the header goes on, some lines further on: at the next Content- field; or at the empty line, where the
         body cannot begin with the text before it."""
-        is_data = self._holds_data(position, fields)
-        for _ in range(_TOLERATED):
+        is_data = self._holds_data(position)
+        for _ in range(_JUNK_LINES):
             position = next_line(self.raw, position)
             if _CONTENT_FIELD.match(self.raw, position):
                 return position
@@ -96,19 +87,12 @@ class FieldReader:
                 break
         return None
 
-    def _holds_data(self, position: int, fields: list[Field]) -> bool:
+    def _holds_data(self, position: int) -> bool:
         """Whether the body of the part that has these fields cannot begin with the line at `position`."""
-        named = {field.name.lower(): field.body.strip().lower() for field in fields}
+        named = {field.name.lower(): field.body.lower() for field in self._fields}
         if named.get("content-transfer-encoding") == b"base64":
             return not _BASE64_LINE.match(self.raw, position)
         return not named.get("content-type", b"text").startswith((b"text", b"multipart"))
-
-    def _is_above_bom(self, fields: list[Field], position: int) -> bool:
-        """Whether a header is only what mail hosts wrote above one that begins with a byte order mark. To Postfix that line
-        is no field, so it puts an empty line before it."""
-        return bool(fields and _FIELD_NAME.match(self.raw, position + len(BOM))) and all(
-            field.name.lower() in _TRACE for field in fields
-        )
 
 
 def _excerpt(raw: bytes, position: int) -> str:

@@ -26,12 +26,11 @@ from .defect import Notebook
 from .detection import Hints
 from .encoded_word import decode_words
 from .limits import Limits
-from .part import Field
+from .part import Field, deciding
 from .utf_8 import is_utf8
 
 __all__ = ["MAIL_PARSER_VERSION", "Header"]
 
-_FOLD = re.compile(rb"\r?\n(?=[ \t])")  # RFC 5322 2.2.3
 # Encoded-words that mail-parser reads without loss: in UTF-8 or ASCII, and each whole.
 _PLAIN_WORD = re.compile(
     r"=\?(?:utf-8|us-ascii)\?(?:q\?(?:[^=?\s]|=[0-9A-F]{2})*|b\?(?:[A-Z0-9+/]{4})*(?:[A-Z0-9+/]{2}(?:==|[A-Z0-9+/]=))?)\?=",
@@ -143,14 +142,14 @@ class Header:
 
     def _guessed_hints(self, fields: Sequence[Field], hints: Sequence[str]) -> Hints:
         """Charsets for 8-bit octets in this header; the fields are looked at together, since each is short."""
-        eight_bit = [field.body for field in fields if not field.body.isascii() and not is_utf8(field.body)]
+        eight_bit = [field.body for field in deciding(fields) if not field.body.isascii() and not is_utf8(field.body)]
         if not eight_bit:
             return Hints(hints)
         guess = decode(b"\n".join(eight_bit), None, hints)
         return Hints([guess.codec, *hints])
 
     def _text(self, field: Field) -> str:
-        octets = _FOLD.sub(b"", field.body).strip()
+        octets = field.body.strip()
         if octets.isascii() and b"\x1b" not in octets and b"~{" not in octets:
             return self._notebook.storable(octets.decode("ascii"), field.name)
         decoded = decode(octets, None, self.hints)

@@ -18,7 +18,7 @@ from .defect import DEFECTS, Notebook
 from .header import MAIL_PARSER_VERSION, Header
 from .leaf import Leaves
 from .limits import DEFAULT, Limits
-from .part import Part
+from .part import Part, deciding
 from .utf_8 import is_utf8
 
 __all__ = ["DEFECTS", "PARSER_VERSION", "Limits", "parse"]
@@ -72,8 +72,9 @@ def _charsets(root: Part) -> list[str]:
     texts = [part for part in root.leaves() if part.content_type.startswith("text/")]
     labels = [part.parameters.token("charset") for part in texts]
     hints = list(dict.fromkeys(label for label in labels if label and codec(label)))[:4]
-    if not all(field.body.isascii() for field in root.fields):
-        in_header = sum(_beyond_ascii(field.body) for field in root.fields)
+    fields = deciding(root.fields)
+    if not all(field.body.isascii() for field in fields):
+        in_header = sum(_beyond_ascii(field.body) for field in fields)
         for part, label in zip(texts, labels, strict=True):
             if codec(label) in (None, "ascii"):
                 content = transfer_encoding.decode(

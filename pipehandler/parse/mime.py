@@ -8,9 +8,12 @@ exact octets can be kept.
 import re
 from dataclasses import dataclass
 
+from pipehandler.mail import header_fields
+from pipehandler.mail.header_fields import next_line
+
 from . import content_type as media
 from .defect import Notebook
-from .fields import BOM, FieldReader, next_line
+from .fields import FieldReader
 from .limits import Limits
 from .part import Part
 
@@ -50,11 +53,8 @@ class _Scanner:
         self.epilogue: tuple[str, int] | None = None  # of which multipart, and where it began
 
     def scan(self) -> Part:
-        # RFC 4155: a "From " line was written by an mbox, and is no part of the message.
-        position = next_line(self.raw, 0) if self.raw.startswith((b"From ", b">From ")) else 0
-        position += len(BOM) * self.raw.startswith(BOM, position)
         number, depth = (self.outer.number, self.outer.depth + 1) if self.outer else ("", 0)
-        root, position = self._begin(number, position, "text/plain", depth)
+        root, position = self._begin(number, header_fields.top(self.raw), "text/plain", depth)
         while self.stack:
             found, level, closing = self._next_delimiter(position - 1)
             if found is None:

@@ -1,33 +1,16 @@
-"""Fields with parameters, Content-Type and Content-Disposition: RFC 2045 5.1, RFC 2183 2, RFC 2231."""
+"""What the parameters of Content-Type and Content-Disposition mean: RFC 2183 2, RFC 2231. Their syntax is in mail/parameters.py."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
+
+from pipehandler.mail import parameters
+from pipehandler.mail.parameters import COMMENT, Section
 
 from .charset import one_line, storable
 from .decoding import decode
 from .encoded_word import decode_words
 from .utf_8 import is_utf8
-
-# A quote inside of a value ends it only where no other comes before the next semicolon, or another parameter follows.
-_INNER_QUOTE = rb"\"(?=[^\";]*\")(?!\s{0,9}[\w*-]{1,40}\s{0,9}=)"
-_PARAMETER = re.compile(
-    rb";\s*([^\s=;\"]+)\s*=\s*(?:\"([^\"\\]*(?:(?:\\.|%s)[^\"\\]*)*)(?:\"|\\?\Z)|([^;]*))" % _INNER_QUOTE, re.DOTALL
-)
-_QUOTED_PAIR = re.compile(rb"\\([\"\\])")
-_SECTION = re.compile(rb"(.+?)(?:\*(\d{1,3}))?(\*)?\Z", re.DOTALL)  # RFC 2231 3 and 4
-_COMMENT = re.compile(rb"\([^()]*\)")
-_PARAMETERS = 200  # of one field; real ones have a handful, a long file name in sections some dozens
-
-
-class Section(NamedTuple):
-    """One attribute as written (RFC 2231): its number, -1 without one; whether percent-encoded; and the value."""
-
-    number: int
-    extended: bool
-    octets: bytes
 
 
 @dataclass(slots=True)
@@ -49,7 +32,7 @@ class Parameters:
         """The parameter as one ASCII word, such as a charset; None if absent or empty."""
         if name not in self.sections:
             return None
-        words = _COMMENT.sub(b" ", self.octets(name) or b"").split()
+        words = COMMENT.sub(b" ", self.octets(name) or b"").split()
         return words[0].strip(b"\"'").decode("ascii", "replace") or None if words else None
 
     def word(self, name: str) -> str:
@@ -101,19 +84,4 @@ def _unlabelled(sections: list[Section]) -> tuple[str | None, bytes]:
 
 def parse(body: bytes) -> Parameters:
     """Read one field body, still folded or not. Never raises; what is no parameter is skipped."""
-    value, semicolon, rest = body.partition(b";")
-    if b"=" in value and (words := value.split(None, 1))[1:]:
-        value, rest = words[0], words[1] + semicolon + rest  # no semicolon before the first parameter
-    field = Parameters(b"".join(_COMMENT.sub(b" ", value).split()).decode("ascii", "replace").lower())
-    for count, match in enumerate(_PARAMETER.finditer(b";" + rest)):
-        if count >= _PARAMETERS:
-            field.complete = False
-            break
-        section = _SECTION.match(match[1])
-        if section is None:
-            continue
-        octets = _QUOTED_PAIR.sub(rb"\1", match[2]) if match[2] is not None else match[3].strip()
-        octets = re.sub(rb"\r?\n(?=[ \t])", b"", octets)
-        name = section[1].decode("ascii", "replace").lower()
-        field.sections.setdefault(name, []).append(Section(int(section[2] or -1), bool(section[3]), octets))
-    return field
+    return Parameters(*parameters.read(body))

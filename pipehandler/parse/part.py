@@ -1,17 +1,25 @@
 """What a message is made of: header fields, and parts as places in its octets (RFC 2045 2.4 to 2.6)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+
+from pipehandler.mail.header_fields import DECIDING
+from pipehandler.mail.parameters import token
 
 from .parameter import Parameters
 
 
 @dataclass(slots=True)
 class Field:
-    """One header field: its name as written, and its body, still folded."""
+    """One header field: its name as written, and its body, unfolded, without blanks around it."""
 
     name: str
     body: bytes
+
+
+def deciding(fields: Sequence[Field]) -> list[Field]:
+    """Return the fields that may decide how others, or the body, are read: those that the fingerprint covers."""
+    return [field for field in fields if field.name.lower().encode() in DECIDING]
 
 
 @dataclass(slots=True)
@@ -42,8 +50,7 @@ class Part:
     @property
     def transfer_encoding(self) -> str:
         """The Content-Transfer-Encoding (RFC 2045 6) in lower case; "" where none is given."""
-        words = (self.first("content-transfer-encoding") or b"").lower().split()
-        return words[0].strip(b";\"'").decode("ascii", "replace") if words else ""
+        return token(self.first("content-transfer-encoding") or b"").decode("ascii", "replace")
 
     @property
     def is_encoded(self) -> bool:

@@ -83,7 +83,9 @@ class IngestRequest:
         envelope = self.envelope
         originals = envelope.original_recipients or (None,) * len(envelope.recipients)
         return {
-            "fingerprint": self.identity.fingerprint.hex(),
+            # By these names, a schema of the previous release goes on with version 1 until `migrate` has run.
+            "fingerprint": self.identity.former_fingerprint.hex(),
+            "fingerprint_2": self.identity.fingerprint.hex(),
             "recipients": [
                 {"recipient": recipient, "original_recipient": original}
                 for recipient, original in zip(envelope.recipients, originals, strict=True)

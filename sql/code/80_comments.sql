@@ -105,8 +105,11 @@ COMMENT ON COLUMN pipehandler.delivery.message IS
 COMMENT ON COLUMN pipehandler.delivery.recipient IS
 'Envelope recipient (RCPT TO) after aliasing, unquoted, its domain in lower case.';
 COMMENT ON COLUMN pipehandler.delivery.fingerprint IS
-'What makes two deliveries to one recipient the same: SHA-256 over Message-ID, Date, From, To, Cc, Subject and body,
-or over all bytes where there is not exactly one Message-ID.';
+'What makes two deliveries to one recipient the same: SHA-256 over the fields that decide what a reader sees and the
+body, or over all bytes where there is not exactly one Message-ID.';
+COMMENT ON COLUMN pipehandler.delivery.fingerprint_version IS
+'The version of the rules of fingerprint. 1 was stored by a program before 0.2; pipehandler reparse --fingerprints makes
+it 2 where the bytes are still stored.';
 COMMENT ON COLUMN pipehandler.delivery.original_recipient IS
 'Envelope recipient before aliasing; null where Postfix did not pass it.';
 COMMENT ON COLUMN pipehandler.delivery.sender IS

@@ -37,6 +37,7 @@ PAGES = (
     "docs/design/monitoring.md",
     "docs/design/addresses.md",
     "docs/design/expiry.md",
+    "docs/design/identity.md",
     "docs/design/stream.md",
     "docs/design/sql.md",
     "docs/design/charsets.md",

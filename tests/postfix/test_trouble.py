@@ -3,6 +3,7 @@
 import re
 import signal
 import socket
+import subprocess
 
 import pytest
 from harness.database import Database
@@ -128,3 +129,28 @@ def test_milter(own: MailHost, database: Database) -> None:
     assert row.raw.endswith(MESSAGE.partition(b"\n")[2])
     assert row.authentication == {"spf": "pass"}
     assert [defect["code"] for defect in row.defects] in ([], ["shorter-than-told"])
+
+
+def test_taken_up_again_after_its_status_was_lost(own: MailHost, database: Database) -> None:
+    """postsuper -r adds a Received field; a message without Message-ID is still the same delivery."""
+    own.postconf("-e", "local_header_rewrite_clients=", "always_add_missing_headers=no")
+    wrapper = own.folder / "wrapper"
+    wrapper.write_text('#!/bin/sh\n"$@"\nkill -KILL $$\n')
+    wrapper.chmod(0o755)
+    master = own.config / "master.cf"
+    good = master.read_text()
+    master.write_text(good.replace("argv=", f"argv={wrapper} "))
+    own.start()
+    own.send(MESSAGE.replace(b"Message-ID: <1@example.org>\n", b""), "a@example.org", TO)
+    own.wait_for("status=deferred")
+    assert count(database) == 1
+
+    master.write_text(good)
+    own.reload()
+    subprocess.run(["postsuper", "-c", own.config, "-r", "ALL"], check=True, capture_output=True)
+    own.drain()
+    assert "duplicate" in own.deliveries(TO)[-1]["text"]
+    assert count(database) == 1
+    raw = bytes(database.value("SELECT raw FROM pipehandler.raw_message"))
+    assert b"Message-ID" not in raw
+    assert b"from userid" not in raw

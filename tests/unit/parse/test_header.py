@@ -6,6 +6,7 @@ import mailparser
 import pytest
 from harness.cpu import cost
 
+from pipehandler.mail.header_fields import unfolded
 from pipehandler.mail.parsed import Address
 from pipehandler.parse import address
 from pipehandler.parse.defect import Notebook
@@ -19,7 +20,7 @@ def header(**fields: str | bytes) -> tuple[Header, Notebook]:
     """A header of these fields (reply_to stands for Reply-To), and where its defects go."""
     notebook = Notebook()
     entries = [
-        Field(name.replace("_", "-").title(), b" " + (body if isinstance(body, bytes) else body.encode()))
+        Field(name.replace("_", "-").title(), unfolded(body if isinstance(body, bytes) else body.encode()))
         for name, body in fields.items()
     ]
     return Header(entries, Limits(), (), notebook), notebook

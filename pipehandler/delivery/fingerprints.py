@@ -1,0 +1,64 @@
+"""Make the fingerprints of stored deliveries anew by the present rules, where the bytes are still stored.
+
+One message is one transaction. A run that is interrupted leaves each delivery with the fingerprint of one version or the
+other; ingest recognises both.
+"""
+
+from collections.abc import Iterator
+
+from ..mail.fingerprint import fingerprint
+from ..store.connection import Store
+
+_BATCH = 100
+
+_CHOSEN = """
+  FROM pipehandler.delivery d
+ WHERE d.fingerprint_version = 1 AND d.id > %(after)s::bigint
+   AND EXISTS (SELECT FROM pipehandler.raw_message r WHERE r.message = d.message)
+"""
+_IDS = f"SELECT d.id {_CHOSEN} ORDER BY d.id LIMIT {_BATCH}"
+_COUNT = f"SELECT count(*) {_CHOSEN}"
+
+_RAW = """
+SELECT r.raw
+  FROM pipehandler.raw_message r
+  JOIN pipehandler.delivery d ON d.message = r.message
+ WHERE d.id = %s::bigint AND d.fingerprint_version = 1
+"""
+
+# A delivery of the same message that has the present fingerprint already recognises what this one would.
+_UPDATE = """
+UPDATE pipehandler.delivery d
+   SET fingerprint = %(fingerprint)b::bytea, fingerprint_version = 2
+ WHERE d.message = (SELECT o.message FROM pipehandler.delivery o WHERE o.id = %(delivery)s::bigint)
+   AND d.fingerprint_version = 1
+   AND NOT EXISTS (SELECT FROM pipehandler.delivery o
+                    WHERE o.recipient = d.recipient AND o.fingerprint = %(fingerprint)b::bytea
+                      AND coalesce(o.lease, 0) = coalesce(d.lease, 0))
+RETURNING d.id
+"""
+
+
+def outdated(store: Store, after: int = 0) -> Iterator[int]:
+    """Yield the numbers of deliveries after `after` with a fingerprint of version 1 and with bytes, in order."""
+    while deliveries := store.values(_IDS, {"after": after}, of=int):
+        yield from deliveries
+        after = deliveries[-1]
+
+
+def count(store: Store) -> int:
+    """Count the deliveries that `outdated` yields."""
+    return store.values(_COUNT, {"after": 0}, of=int)[0]
+
+
+def renew(store: Store, delivery: int) -> int:
+    """Renew the fingerprints of all deliveries of the message that `delivery` is of; return how many there were.
+
+    Zero if the delivery is gone, was renewed before, or stays as it is beside a newer one of the same message. Raises
+    StoreError; calling again is safe.
+    """
+    rows = store.rows(_RAW, [delivery], binary=True)
+    if not rows:
+        return 0
+    parameters = {"delivery": delivery, "fingerprint": fingerprint(rows[0]["raw"], 0)}
+    return len(store.rows(_UPDATE, parameters, binary=True))

@@ -1,0 +1,61 @@
+"""The syntax of fields with parameters, Content-Type and Content-Disposition: RFC 2045 5.1, RFC 2183 2, RFC 2231."""
+
+import re
+from typing import NamedTuple
+
+# A quote inside of a value ends it only where no other comes before the next semicolon, or another parameter follows.
+_INNER_QUOTE = rb"\"(?=[^\";]*\")(?!\s{0,9}[\w*-]{1,40}\s{0,9}=)"
+_PARAMETER = re.compile(
+    rb";\s*([^\s=;\"]+)\s*=\s*(?:\"([^\"\\]*(?:(?:\\.|%s)[^\"\\]*)*)(?:\"|\\?\Z)|([^;]*))" % _INNER_QUOTE, re.DOTALL
+)
+_QUOTED_PAIR = re.compile(rb"\\([\"\\])")
+_SECTION = re.compile(rb"(.+?)(?:\*(\d{1,3}))?(\*)?\Z", re.DOTALL)  # RFC 2231 3 and 4
+_FOLD = re.compile(rb"\r?\n(?=[ \t])")
+COMMENT = re.compile(rb"\([^()]*\)")
+_PARAMETERS = 200  # of one field; real ones have a handful, a long file name in sections some dozens
+
+
+class Section(NamedTuple):
+    """One attribute as written (RFC 2231): its number, -1 without one; whether percent-encoded; and the value."""
+
+    number: int
+    extended: bool
+    octets: bytes
+
+
+class ParameterField(NamedTuple):
+    """One field: the `value` before the first semicolon in lower case, and the sections of its parameters by their
+    name in lower case. `complete` is False where some were left out.
+    """
+
+    value: str
+    sections: dict[str, list[Section]]
+    complete: bool
+
+
+def read(body: bytes) -> ParameterField:
+    """Read one field body, still folded or not. Never raises; what is no parameter is skipped."""
+    value, semicolon, rest = body.partition(b";")
+    if b"=" in value and (words := value.split(None, 1))[1:]:
+        value, rest = words[0], words[1] + semicolon + rest  # no semicolon before the first parameter
+    sections: dict[str, list[Section]] = {}
+    complete = True
+    for count, match in enumerate(_PARAMETER.finditer(b";" + rest)):
+        if count >= _PARAMETERS:
+            complete = False
+            break
+        section = _SECTION.match(match[1])
+        if section is None:
+            continue
+        octets = _QUOTED_PAIR.sub(rb"\1", match[2]) if match[2] is not None else match[3].strip()
+        octets = _FOLD.sub(b"", octets)
+        name = section[1].decode("ascii", "replace").lower()
+        sections.setdefault(name, []).append(Section(int(section[2] or -1), bool(section[3]), octets))
+    value = b"".join(COMMENT.sub(b" ", value).split())
+    return ParameterField(value.decode("ascii", "replace").lower(), sections, complete)
+
+
+def token(body: bytes) -> bytes:
+    """Return the one word of a field such as Content-Transfer-Encoding (RFC 2045 6.1) in lower case; b"" without one."""
+    words = body.lower().split()
+    return words[0].strip(b";\"'") if words else b""
