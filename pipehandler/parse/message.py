@@ -70,7 +70,7 @@ def parse(raw: bytes, limits: Limits = DEFAULT, trusted_authserv_ids: tuple[str,
     parsed.text, parsed.html = leaves.bodies(root)
     if parsed.text is None and parsed.html is not None:
         parsed.text_from_html = storable(html_text.to_text(parsed.html, size=html_text.STORED_SIZE)) or None
-    parsed.preview = storable(html_text.preview(parsed.text, parsed.html))
+    parsed.preview = storable(html_text.preview(parsed.text, parsed.text_from_html))
     parsed.attachments = leaves.attachments
     parsed.report = report.read(parsed.attachments, notebook)
     parsed.defects = notebook.close()

@@ -16,6 +16,11 @@ from pipehandler.store.errors import StoreError
 from pipehandler.store.migrate import migrate
 
 TABLES = ("address", "attachment", "delivery", "message", "raw_message", "retention", "retention_change")
+NEW = [
+    *("later_original_recipients", "later_list_ids", "parameters", "content_location", "content_description"),
+    *("text_from_html", "preview", "auto_submitted", "precedence", "list_unsubscribe", "list_unsubscribe_post", "report"),
+]
+"""The columns that this release adds."""
 FORMER = ["pipehandler_lessor", "pipehandler_upkeep"]
 CURRENT = ["pipehandler_address_admin", "pipehandler_maintenance"]
 
@@ -35,9 +40,14 @@ def upgrade(database: Database) -> None:
 
 
 def everything(database: Database) -> dict[str, list[Any]]:
-    """All rows of all tables, as text."""
+    """All rows of all tables, in the columns that the previous release had."""
     return {
-        table: [row.line for row in database.rows(f"SELECT t::text AS line FROM pipehandler.{table} t ORDER BY 1")]
+        table: [
+            row.line
+            for row in database.rows(
+                f"SELECT (to_jsonb(t) - %s::text[])::text AS line FROM pipehandler.{table} t ORDER BY 1", NEW
+            )
+        ]
         for table in TABLES
     }
 
