@@ -710,13 +710,14 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION pipehandler.ingest(envelope jsonb, parsed jsonb, text_body text, html_body text, prepended bytea, raw bytea, contents bytea[]) IS 'Stores one message for its recipients, all or nothing. A delivery that is already there is a duplicate and stays as
-it is, but for later_original_recipients and later_list_ids. envelope: {"fingerprint": hex, "recipients": [{"recipient", "original_recipient"}], "policy", "expired",
-"delimiter", and the columns of delivery}. policy: known to reject recipients that have no lease, else any. expired:
-reject, or store for a lease that has expired. delimiter: as for pipehandler.lease_of. parsed: the columns of message
-and {"attachments": [the columns of attachment]}; contents[n] belongs to ordinal n and may be null. Returns a row for
-each recipient: its delivery, the message of this delivery, and whether it was already there; nulls for one that was
-rejected. A recipient without a row was removed at that very moment: call again.';
+COMMENT ON FUNCTION pipehandler.ingest(envelope jsonb, parsed jsonb, text_body text, html_body text, prepended bytea, raw bytea, contents bytea[]) IS 'Stores one message for its recipients, all or nothing. A delivery that is already there is a duplicate and stays as it
+is, but for later_original_recipients and later_list_ids. envelope: {"fingerprint": hex, "recipients": [{"recipient",
+"original_recipient"}], "policy", "expired", "delimiter", and the columns of delivery}. policy: known to reject
+recipients that have no lease, else any. expired: reject, or store for a lease that has expired. delimiter: as for
+pipehandler.lease_of. parsed: the columns of message and {"attachments": [the columns of attachment]}; contents[n]
+belongs to ordinal n and may be null. Returns a row for each recipient: its delivery, the message of this delivery, and
+whether it was already there; nulls for one that was rejected. A recipient without a row was removed at that very
+moment: call again.';
 
 --
 -- Name: is_automatic(text, text, text, text, jsonb); Type: FUNCTION
@@ -730,7 +731,8 @@ CREATE FUNCTION pipehandler.is_automatic(sender text, auto_submitted text, prece
 $$;
 
 COMMENT ON FUNCTION pipehandler.is_automatic(sender text, auto_submitted text, precedence text, list_id text, report jsonb) IS 'Whether a program sent the message, so that no program may answer it (RFC 3834 2): its envelope sender is empty, or
-Auto-Submitted, Precedence or List-Id say so, or it is a report. The arguments are the columns of delivery and message.';
+Auto-Submitted, Precedence or List-Id say so, or it is a report. The arguments are the columns of delivery and
+message.';
 
 --
 -- Name: lease_address(text, interval, text); Type: FUNCTION

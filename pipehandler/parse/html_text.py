@@ -9,6 +9,8 @@ and builds no tree.
 import re
 from collections.abc import Mapping
 
+from .charset import one_line
+
 _SIZE = 1_000_000  # characters of HTML that are read
 STORED_SIZE = 300_000
 """Characters of HTML of which the text is stored with the message. Newsletters rarely have a third of it."""
@@ -62,9 +64,9 @@ def preview(text: str | None, from_html: str | None = None) -> str:
 
 
 def _words(text: str) -> str:
-    """The beginning of `text` in one line; more than a preview has, where there is more."""
+    """The beginning of `text` in one line without control characters; more than a preview has, where there is more."""
     for size in (_PREVIEW_BEGINNING, _PREVIEW_SIZE):
-        words = " ".join(visible for word in text[:size].split() if (visible := word.strip(_INVISIBLE)))
+        words = one_line(" ".join(visible for word in text[:size].split() if (visible := word.strip(_INVISIBLE))))
         if len(words) > PREVIEW_LENGTH or size >= len(text):
             break
     return words

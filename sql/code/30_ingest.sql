@@ -189,10 +189,11 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION pipehandler.ingest(jsonb, jsonb, text, text, bytea, bytea, bytea[]) IS
-'Stores one message for its recipients, all or nothing. A delivery that is already there is a duplicate and stays as
-it is, but for later_original_recipients and later_list_ids. envelope: {"fingerprint": hex, "recipients": [{"recipient", "original_recipient"}], "policy", "expired",
-"delimiter", and the columns of delivery}. policy: known to reject recipients that have no lease, else any. expired:
-reject, or store for a lease that has expired. delimiter: as for pipehandler.lease_of. parsed: the columns of message
-and {"attachments": [the columns of attachment]}; contents[n] belongs to ordinal n and may be null. Returns a row for
-each recipient: its delivery, the message of this delivery, and whether it was already there; nulls for one that was
-rejected. A recipient without a row was removed at that very moment: call again.';
+'Stores one message for its recipients, all or nothing. A delivery that is already there is a duplicate and stays as it
+is, but for later_original_recipients and later_list_ids. envelope: {"fingerprint": hex, "recipients": [{"recipient",
+"original_recipient"}], "policy", "expired", "delimiter", and the columns of delivery}. policy: known to reject
+recipients that have no lease, else any. expired: reject, or store for a lease that has expired. delimiter: as for
+pipehandler.lease_of. parsed: the columns of message and {"attachments": [the columns of attachment]}; contents[n]
+belongs to ordinal n and may be null. Returns a row for each recipient: its delivery, the message of this delivery, and
+whether it was already there; nulls for one that was rejected. A recipient without a row was removed at that very
+moment: call again.';

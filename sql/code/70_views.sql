@@ -15,7 +15,8 @@ AS $$
 $$;
 COMMENT ON FUNCTION pipehandler.is_automatic(text, text, text, text, jsonb) IS
 'Whether a program sent the message, so that no program may answer it (RFC 3834 2): its envelope sender is empty, or
-Auto-Submitted, Precedence or List-Id say so, or it is a report. The arguments are the columns of delivery and message.';
+Auto-Submitted, Precedence or List-Id say so, or it is a report. The arguments are the columns of delivery and
+message.';
 
 CREATE OR REPLACE VIEW pipehandler.current_delivery AS
 SELECT d.id, d.message, d.recipient, d.fingerprint, d.original_recipient, d.sender, d.queue_id, d.mail_host, d.ingress,

@@ -178,7 +178,7 @@ def test_dry_run(console: Console, database: Database) -> None:
         assert wanted in text
     *messages, last = map(json.loads, console.run("reparse", "--all", "--dry-run", "--json").text.splitlines())
     changes = {each["message"]: each["changes"] for each in messages}
-    assert changes[identify(hostile).id]["subject"] == [None, "\x1b]0;t\x07"]
+    assert changes[identify(hostile).id]["subject"] == [None, "]0;t"]
     assert [each["content_type"] for each in changes[identify(BOUNDED).id]["attachments"][1]] == ["image/gif"]
     assert (last["summary"]["tried"], last["summary"]["changed"], last["dry_run"]) == (2, 2, True)
     assert everything(database) == before

@@ -80,6 +80,7 @@ def test_preview_is_one_short_line() -> None:
         (" \n", "<p>html", "html"),
         (None, None, ""),
         ("\u200c\u00a0\u034f\u200c \ufeff", "<p>html", "html"),
+        ("a\x1b[31mb\x07\u2028c", None, "a[31mb c"),
         ("\u200c " * 10_000 + "text", None, "text"),
         (None, "<p>a - b<p><a href='https://x.example/y'></a>c", "a - b c"),
         (None, "<p>Hi" + "&#847;&zwnj;&nbsp;&#8199;" * 50 + "<p>there", "Hi there"),
