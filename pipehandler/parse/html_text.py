@@ -15,7 +15,7 @@ _SIZE = 1_000_000  # characters of HTML that are read
 STORED_SIZE = 300_000
 """Characters of HTML of which the text is stored with the message. Newsletters rarely have a third of it."""
 _PREVIEW_SIZE = 100_000  # characters of text in which the first words are looked for; padding may come before them
-_PREVIEW_BEGINNING = 2_000  # where they are nearly always
+_PREVIEW_BEGINNING = 500  # where they are nearly always
 _CHUNK = 16_384
 _LONG_DATA = re.compile(r"data:[^\"'\s<>]{1000,}")  # images in attributes
 _LONG_TAG = re.compile(r"<[^<>]{32768,}>?")  # libxml2 compares each attribute with the others of its element
