@@ -49,7 +49,7 @@ def test_parser_version_names_both() -> None:
 
 def test_nothing_at_all() -> None:
     """An empty message is an empty parsed without defects."""
-    assert message.parse(b"") == ParsedMessage()
+    assert message.parse(b"") == ParsedMessage(preview="")
 
 
 def test_other_exceptions_pass_through(monkeypatch: pytest.MonkeyPatch) -> None:
