@@ -607,7 +607,8 @@ BEGIN
         INSERT INTO pipehandler.message (
             id, received_at, message_id, in_reply_to, reference_ids, date, date_offset, subject, from_name,
             from_address, from_list, sender_list, reply_to_list, to_list, cc_list, bcc_list, list_id, text_body,
-            html_body, header, authentication, size, sha256, state, error, defects, parser)
+            html_body, header, authentication, size, sha256, state, error, defects, parser, text_from_html, preview,
+            auto_submitted, precedence, list_unsubscribe, list_unsubscribe_post, report)
         SELECT new_message, (envelope ->> 'received_at')::timestamptz,
                CASE WHEN octet_length(d.message_id) <= 998 THEN d.message_id END, d.in_reply_to, d.reference_ids,
                d.date, d.date_offset, d.subject, d.from_list -> 0 ->> 'name',
@@ -615,12 +616,14 @@ BEGIN
                d.from_list, d.sender_list, d.reply_to_list, d.to_list, d.cc_list, d.bcc_list, d.list_id,
                ingest.text_body, ingest.html_body, d.header, d.authentication, octet_length(ingest.raw),
                digest, CASE WHEN d.error IS NULL THEN 'parsed' ELSE 'failed' END, d.error, d.defects,
-               d.parser
+               d.parser, d.text_from_html, d.preview, d.auto_submitted, d.precedence,
+               coalesce(d.list_unsubscribe, '{}'), coalesce(d.list_unsubscribe_post, false), d.report
           FROM jsonb_to_record(parsed) AS d (
                    message_id text, in_reply_to text[], reference_ids text[], date timestamptz, date_offset smallint,
                    subject text, from_list jsonb, sender_list jsonb, reply_to_list jsonb, to_list jsonb, cc_list jsonb,
                    bcc_list jsonb, list_id text, header jsonb, authentication jsonb, error text, defects jsonb,
-                   parser text)
+                   parser text, text_from_html text, preview text, auto_submitted text, precedence text,
+                   list_unsubscribe text[], list_unsubscribe_post boolean, report jsonb)
             ON CONFLICT (id) DO NOTHING;
         GET DIAGNOSTICS written = ROW_COUNT;
 
@@ -642,18 +645,57 @@ BEGIN
         END IF;
 
         INSERT INTO pipehandler.attachment (
-            message, ordinal, part, file_name, content_type, content_id, disposition, size, sha256, content)
+            message, ordinal, part, file_name, content_type, content_id, disposition, size, sha256, content, parameters,
+            content_location, content_description)
         SELECT new_message, a.ordinal, a.part, a.file_name, a.content_type, a.content_id, a.disposition, a.size,
-               decode(a.sha256, 'hex'), ingest.contents[a.ordinal]
+               decode(a.sha256, 'hex'), ingest.contents[a.ordinal], coalesce(a.parameters, '{}'), a.content_location,
+               a.content_description
           FROM jsonb_to_recordset(parsed -> 'attachments') AS a (
                    ordinal integer, part text, file_name text, content_type text, content_id text, disposition text,
-                   size integer, sha256 text)
+                   size integer, sha256 text, parameters jsonb, content_location text, content_description text)
          WHERE written > 0;
 
         -- Retention may have taken from it what this delivery wants.
         UPDATE pipehandler.attachment a
            SET content = ingest.contents[a.ordinal]
          WHERE written = 0 AND a.message = new_message AND a.content IS NULL AND ingest.contents[a.ordinal] IS NOT NULL;
+    END IF;
+
+    -- What a copy that is not stored has of its own: another alias, or another list, that led to the same recipient.
+    -- At most 100 of each, because a sender may go on with new ones. Locked in the order of above.
+    IF claimed < jsonb_array_length(addressees) THEN
+        WITH copy AS (
+            SELECT r.recipient, r.lease,
+                   coalesce(array_agg(DISTINCT r.original_recipient) FILTER (WHERE r.original_recipient IS NOT NULL),
+                            '{}') AS originals,
+                   CASE WHEN octet_length(parsed ->> 'list_id') <= 998 THEN ARRAY[parsed ->> 'list_id'] ELSE '{}' END
+                   AS lists
+              FROM jsonb_to_recordset(addressees) AS r (recipient text, lease bigint, original_recipient text)
+             GROUP BY r.recipient, r.lease
+        ), added AS MATERIALIZED (
+            SELECT d.id,
+                   ARRAY(SELECT o FROM unnest(c.originals) AS o
+                          WHERE o IS DISTINCT FROM d.original_recipient AND o <> ALL (d.later_original_recipients))
+                   AS originals,
+                   ARRAY(SELECT l FROM unnest(c.lists) AS l
+                          WHERE l IS DISTINCT FROM m.list_id AND l <> ALL (d.later_list_ids)) AS lists
+              FROM copy c
+              JOIN pipehandler.delivery d
+                ON d.recipient = c.recipient AND coalesce(d.lease, 0) = coalesce(c.lease, 0)
+              LEFT JOIN pipehandler.message m ON m.id = d.message
+             WHERE d.fingerprint = incoming.fingerprint
+               AND (cardinality(d.later_original_recipients) < 100
+                    AND NOT array_remove(c.originals, d.original_recipient) <@ d.later_original_recipients
+                    OR cardinality(d.later_list_ids) < 100
+                    AND NOT array_remove(c.lists, m.list_id) <@ d.later_list_ids)
+             ORDER BY d.recipient COLLATE "C"
+               FOR NO KEY UPDATE OF d
+        )
+        UPDATE pipehandler.delivery d
+           SET later_original_recipients = (d.later_original_recipients || a.originals)[:100],
+               later_list_ids = (d.later_list_ids || a.lists)[:100]
+          FROM added a
+         WHERE a.id = d.id;
     END IF;
 
     -- A duplicate is a promise, too. This server may be the only one that has its row, if it crashed before a
@@ -990,11 +1032,13 @@ BEGIN
         SELECT FROM (SELECT a.* FROM pipehandler.attachment a WHERE a.message = reparse.message) AS o
           FULL JOIN jsonb_to_recordset(parsed -> 'attachments') AS n (
                    ordinal integer, part text, file_name text, content_type text, content_id text, disposition text,
-                   size integer, sha256 text) ON n.ordinal = o.ordinal
+                   size integer, sha256 text, parameters jsonb, content_location text, content_description text)
+                   ON n.ordinal = o.ordinal
          WHERE (o.ordinal, o.part, o.file_name, o.content_type, o.content_id, o.disposition, o.size, o.sha256,
-                o.content)
+                o.parameters, o.content_location, o.content_description, o.content)
                IS DISTINCT FROM (n.ordinal, n.part, n.file_name, n.content_type, n.content_id, n.disposition, n.size,
-                                 decode(n.sha256, 'hex'),
+                                 decode(n.sha256, 'hex'), coalesce(n.parameters, '{}'), n.content_location,
+                                 n.content_description,
                                  CASE WHEN needed THEN reparse.contents[n.ordinal] ELSE o.content END))
       INTO replaced;
     IF replaced THEN
@@ -1003,7 +1047,9 @@ BEGIN
                    (SELECT coalesce(jsonb_agg(jsonb_build_object(
                                'ordinal', a.ordinal, 'part', a.part, 'file_name', a.file_name,
                                'content_type', a.content_type, 'content_id', a.content_id, 'disposition', a.disposition,
-                               'size', a.size, 'sha256', encode(a.sha256, 'hex'), 'stored', a.content IS NOT NULL)
+                               'size', a.size, 'sha256', encode(a.sha256, 'hex'), 'parameters', a.parameters,
+                               'content_location', a.content_location, 'content_description', a.content_description,
+                               'stored', a.content IS NOT NULL)
                                ORDER BY a.ordinal), '[]')
                       FROM pipehandler.attachment a
                      WHERE a.message = reparse.message),
@@ -1021,12 +1067,14 @@ BEGIN
           INTO needed;
         DELETE FROM pipehandler.attachment a WHERE a.message = reparse.message;
         INSERT INTO pipehandler.attachment (
-            message, ordinal, part, file_name, content_type, content_id, disposition, size, sha256, content)
+            message, ordinal, part, file_name, content_type, content_id, disposition, size, sha256, content, parameters,
+            content_location, content_description)
         SELECT reparse.message, a.ordinal, a.part, a.file_name, a.content_type, a.content_id, a.disposition, a.size,
-               decode(a.sha256, 'hex'), CASE WHEN needed THEN reparse.contents[a.ordinal] END
+               decode(a.sha256, 'hex'), CASE WHEN needed THEN reparse.contents[a.ordinal] END,
+               coalesce(a.parameters, '{}'), a.content_location, a.content_description
           FROM jsonb_to_recordset(parsed -> 'attachments') AS a (
                    ordinal integer, part text, file_name text, content_type text, content_id text, disposition text,
-                   size integer, sha256 text);
+                   size integer, sha256 text, parameters jsonb, content_location text, content_description text);
     END IF;
 
     IF stored IS NOT DISTINCT FROM derived THEN
@@ -1036,12 +1084,15 @@ BEGIN
         UPDATE pipehandler.message m
            SET (message_id, in_reply_to, reference_ids, date, date_offset, subject, from_name, from_address, from_list,
                 sender_list, reply_to_list, to_list, cc_list, bcc_list, list_id, text_body, html_body, header,
-                authentication, state, error, defects, parser)
+                authentication, state, error, defects, parser, text_from_html, preview, auto_submitted, precedence,
+                list_unsubscribe, list_unsubscribe_post, report)
              = (derived.message_id, derived.in_reply_to, derived.reference_ids, derived.date, derived.date_offset,
                 derived.subject, derived.from_name, derived.from_address, derived.from_list, derived.sender_list,
                 derived.reply_to_list, derived.to_list, derived.cc_list, derived.bcc_list, derived.list_id,
                 derived.text_body, derived.html_body, derived.header, derived.authentication, derived.state,
-                derived.error, derived.defects, derived.parser)
+                derived.error, derived.defects, derived.parser, derived.text_from_html, derived.preview,
+                derived.auto_submitted, derived.precedence, derived.list_unsubscribe, derived.list_unsubscribe_post,
+                derived.report)
          WHERE m.id = reparse.message;
     END IF;
 
@@ -1223,6 +1274,9 @@ CREATE TABLE pipehandler.attachment (
     size integer NOT NULL,
     sha256 bytea NOT NULL,
     content bytea,
+    parameters jsonb DEFAULT '{}'::jsonb NOT NULL,
+    content_location text,
+    content_description text,
     CONSTRAINT attachment_ordinal_check CHECK ((ordinal >= 1)),
     CONSTRAINT attachment_sha256_check CHECK ((octet_length(sha256) = 32)),
     CONSTRAINT attachment_size_check CHECK ((size >= 0))
@@ -1250,6 +1304,13 @@ COMMENT ON COLUMN pipehandler.attachment.size IS 'Octets of the content, its tra
 COMMENT ON COLUMN pipehandler.attachment.sha256 IS 'SHA-256 of the content.';
 
 COMMENT ON COLUMN pipehandler.attachment.content IS 'The content itself; null where the configuration keeps it in raw_message only, and after retention removed it.';
+
+COMMENT ON COLUMN pipehandler.attachment.parameters IS 'The parameters of Content-Type, decoded: {"charset": "utf-8", "method": "REQUEST", ...}; names in lower case. A text is
+decoded from content with its charset.';
+
+COMMENT ON COLUMN pipehandler.attachment.content_location IS 'Content-Location: the URI by which html_body may refer to it (RFC 2557 4.2).';
+
+COMMENT ON COLUMN pipehandler.attachment.content_description IS 'Content-Description (RFC 2045 8), decoded.';
 
 --
 -- Name: code; Type: TABLE
@@ -1400,7 +1461,9 @@ CREATE VIEW pipehandler.current_delivery AS
     d.xid,
     d.extension,
     d.raw_until,
-    d.attachments_until
+    d.attachments_until,
+    d.later_original_recipients,
+    d.later_list_ids
    FROM (pipehandler.delivery d
      LEFT JOIN pipehandler.address a ON ((a.lease = d.lease)))
   WHERE (((d.expires_at IS NULL) OR (d.expires_at > now())) AND ((a.expires_at IS NULL) OR (a.expires_at > now())));
@@ -1461,6 +1524,12 @@ They are removed when no delivery of the message needs them.';
 
 COMMENT ON COLUMN pipehandler.current_delivery.attachments_until IS 'The same for attachment.content.';
 
+COMMENT ON COLUMN pipehandler.current_delivery.later_original_recipients IS 'Those of the same message when it came again to the same recipient, such as through a second alias: each once, at most
+100.';
+
+COMMENT ON COLUMN pipehandler.current_delivery.later_list_ids IS 'The List-Ids of copies of the message that came later and were duplicates, such as the copy through a list of a message
+that was also addressed to the recipient: each once, at most 100.';
+
 --
 -- Name: delivery_id_seq; Type: SEQUENCE
 --
@@ -1506,6 +1575,13 @@ CREATE TABLE pipehandler.message (
     error text,
     defects jsonb DEFAULT '[]'::jsonb NOT NULL,
     parser text NOT NULL,
+    text_from_html text,
+    preview text,
+    auto_submitted text,
+    precedence text,
+    list_unsubscribe text[] DEFAULT '{}'::text[] NOT NULL,
+    list_unsubscribe_post boolean DEFAULT false NOT NULL,
+    report jsonb,
     CONSTRAINT message_error CHECK (((state = 'failed'::text) = (error IS NOT NULL))),
     CONSTRAINT message_sha256_check CHECK ((octet_length(sha256) = 32)),
     CONSTRAINT message_size_check CHECK ((size >= 0)),
@@ -1572,6 +1648,30 @@ COMMENT ON COLUMN pipehandler.message.defects IS 'What was guessed, replaced or 
 
 COMMENT ON COLUMN pipehandler.message.parser IS 'The version of the parser that made this row.';
 
+COMMENT ON COLUMN pipehandler.message.text_from_html IS 'What a reader sees of html_body, as text: a line for each block, the target of a link behind it in angle brackets. Only
+where text_body is null, and of the beginning only where html_body is long. To read the text of any message:
+coalesce(text_body, text_from_html).';
+
+COMMENT ON COLUMN pipehandler.message.preview IS 'The first words of the message, on one line of at most 200 characters; empty where it has none, null where it was
+stored by an earlier release and not parsed again.';
+
+COMMENT ON COLUMN pipehandler.message.auto_submitted IS 'The keyword of Auto-Submitted (RFC 3834 5) in lower case: no, auto-generated, auto-replied, auto-notified (RFC 5436
+2.7.1), or another.';
+
+COMMENT ON COLUMN pipehandler.message.precedence IS 'The word of Precedence (RFC 3834 3.1.8) in lower case: bulk, list, junk, or another.';
+
+COMMENT ON COLUMN pipehandler.message.list_unsubscribe IS 'The URIs of List-Unsubscribe (RFC 2369 3.2), in order, the preferred one first; mailto:, https: and others. Chosen by
+the sender.';
+
+COMMENT ON COLUMN pipehandler.message.list_unsubscribe_post IS 'Whether a POST of List-Unsubscribe=One-Click to the https: URI unsubscribes (RFC 8058). The sender claims it:
+authentication has to show a DKIM signature that covers both fields.';
+
+COMMENT ON COLUMN pipehandler.message.report IS 'Of a message that is a report, what it reports; else null. "type" is delivery-status (RFC 3464: "recipients" is an
+array of {"final_recipient", "original_recipient", "action", "status", "diagnostic_code", ...}, beside it
+"reporting_mta", "original_envelope_id", "arrival_date"), feedback-report (RFC 5965: "feedback_type", "source_ip",
+"original_rcpt_to", ...) or disposition-notification (RFC 8098: "disposition", "final_recipient", ...).
+"original_message_id" is the Message-ID of the message that it is about. All of it may be forged.';
+
 --
 -- Name: delivery_under_current_rules; Type: VIEW
 --
@@ -1636,7 +1736,17 @@ CREATE VIEW pipehandler.inbox AS
     d.queue_id,
     d.expires_at,
     d.lease,
-    d.extension
+    d.extension,
+    m.text_from_html,
+    m.preview,
+    m.auto_submitted,
+    m.precedence,
+    pipehandler.is_automatic(d.sender, m.auto_submitted, m.precedence, m.list_id, m.report) AS automatic,
+    m.list_unsubscribe,
+    m.list_unsubscribe_post,
+    m.report,
+    array_remove((d.original_recipient || d.later_original_recipients), NULL::text) AS original_recipients,
+    array_remove((m.list_id || d.later_list_ids), NULL::text) AS list_ids
    FROM (pipehandler.current_delivery d
      JOIN pipehandler.message m ON ((m.id = d.message)));
 
@@ -1685,6 +1795,36 @@ longer shows the delivery.';
 
 COMMENT ON COLUMN pipehandler.inbox.extension IS 'What follows the delimiter in the local part of recipient (user+extension@domain, RFC 5233), unless the whole address
 has a lease of its own.';
+
+COMMENT ON COLUMN pipehandler.inbox.text_from_html IS 'What a reader sees of html_body, as text: a line for each block, the target of a link behind it in angle brackets. Only
+where text_body is null, and of the beginning only where html_body is long. To read the text of any message:
+coalesce(text_body, text_from_html).';
+
+COMMENT ON COLUMN pipehandler.inbox.preview IS 'The first words of the message, on one line of at most 200 characters; empty where it has none, null where it was
+stored by an earlier release and not parsed again.';
+
+COMMENT ON COLUMN pipehandler.inbox.auto_submitted IS 'The keyword of Auto-Submitted (RFC 3834 5) in lower case: no, auto-generated, auto-replied, auto-notified (RFC 5436
+2.7.1), or another.';
+
+COMMENT ON COLUMN pipehandler.inbox.precedence IS 'The word of Precedence (RFC 3834 3.1.8) in lower case: bulk, list, junk, or another.';
+
+COMMENT ON COLUMN pipehandler.inbox.automatic IS 'Whether a program sent the message, so that no program may answer it: pipehandler.is_automatic.';
+
+COMMENT ON COLUMN pipehandler.inbox.list_unsubscribe IS 'The URIs of List-Unsubscribe (RFC 2369 3.2), in order, the preferred one first; mailto:, https: and others. Chosen by
+the sender.';
+
+COMMENT ON COLUMN pipehandler.inbox.list_unsubscribe_post IS 'Whether a POST of List-Unsubscribe=One-Click to the https: URI unsubscribes (RFC 8058). The sender claims it:
+authentication has to show a DKIM signature that covers both fields.';
+
+COMMENT ON COLUMN pipehandler.inbox.report IS 'Of a message that is a report, what it reports; else null. "type" is delivery-status (RFC 3464: "recipients" is an
+array of {"final_recipient", "original_recipient", "action", "status", "diagnostic_code", ...}, beside it
+"reporting_mta", "original_envelope_id", "arrival_date"), feedback-report (RFC 5965: "feedback_type", "source_ip",
+"original_rcpt_to", ...) or disposition-notification (RFC 8098: "disposition", "final_recipient", ...).
+"original_message_id" is the Message-ID of the message that it is about. All of it may be forged.';
+
+COMMENT ON COLUMN pipehandler.inbox.original_recipients IS 'Each envelope recipient before aliasing through which the message came, the first one first.';
+
+COMMENT ON COLUMN pipehandler.inbox.list_ids IS 'The List-Id of the message, and those of its later copies.';
 
 --
 -- Name: migration; Type: TABLE
@@ -2044,6 +2184,10 @@ GRANT ALL ON FUNCTION pipehandler.health() TO pipehandler_maintenance;
 REVOKE ALL ON FUNCTION pipehandler.ingest(envelope jsonb, parsed jsonb, text_body text, html_body text, prepended bytea, raw bytea, contents bytea[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.ingest(envelope jsonb, parsed jsonb, text_body text, html_body text, prepended bytea, raw bytea, contents bytea[]) TO pipehandler_ingest;
 GRANT ALL ON FUNCTION pipehandler.ingest(envelope jsonb, parsed jsonb, text_body text, html_body text, prepended bytea, raw bytea, contents bytea[]) TO pipehandler_maintenance;
+
+REVOKE ALL ON FUNCTION pipehandler.is_automatic(sender text, auto_submitted text, precedence text, list_id text, report jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION pipehandler.is_automatic(sender text, auto_submitted text, precedence text, list_id text, report jsonb) TO pipehandler_reader;
+GRANT ALL ON FUNCTION pipehandler.is_automatic(sender text, auto_submitted text, precedence text, list_id text, report jsonb) TO pipehandler_maintenance;
 
 REVOKE ALL ON FUNCTION pipehandler.lease_address(address text, ttl interval, label text) FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.lease_address(address text, ttl interval, label text) TO pipehandler_address_admin;

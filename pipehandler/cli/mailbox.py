@@ -14,6 +14,7 @@ from pipehandler.store import mailbox
 from .command import echo_json, local, opened_store
 
 _WIDE = 2_000  # columns of a field of the message
+_RECIPIENTS = 10  # of a report that are shown
 
 
 @click.command("list")
@@ -43,7 +44,7 @@ def list_(context: click.Context, /, as_json: bool, **filters: Any) -> None:
     else:
         say_all(
             table(
-                ["ID", "RECEIVED", "RECIPIENT", "FROM", "SUBJECT", "SIZE", "FILES", "STATE"],
+                ["ID", "RECEIVED", "RECIPIENT", "FROM", "SUBJECT", "SIZE", "FILES", "STATE", "PREVIEW"],
                 [
                     [
                         row.id,
@@ -54,6 +55,7 @@ def list_(context: click.Context, /, as_json: bool, **filters: Any) -> None:
                         row.size,
                         row.attachments,
                         row.state,
+                        row.preview,
                     ]
                     for row in rows
                 ],
@@ -107,6 +109,9 @@ def _described(message: mailbox.Message, header: bool) -> Iterator[str]:
         "Date": _sent(message.date, message.date_offset),
         "Message-ID": message.message_id,
         "List-Id": message.list_id,
+        "Unsubscribe": _unsubscribe(message),
+        "Automatic": ", ".join(filter(None, [message.auto_submitted, message.precedence])),
+        "Report": _report(message.report),
         "Size": f"{message.size} octets, sha256 {message.sha256}",
         "State": message.state + (f": {message.error}" if message.error else ""),
         "Verdicts": ", ".join(f"{key}={value}" for key, value in sorted(message.authentication.items())),
@@ -118,7 +123,10 @@ def _described(message: mailbox.Message, header: bool) -> Iterator[str]:
         sender, recipient = shorten(delivery.sender or "<>", 300), shorten(delivery.recipient, 300)
         queue = f", queue id {shorten(delivery.queue_id, 100)}" if delivery.queue_id else ""
         lease = f", lease {delivery.lease}" if delivery.lease else ""
-        yield f"{'Delivery:':<12}{delivery.id} from {sender} to {recipient}, {local(delivery.received_at)}{queue}{lease}"
+        later = "".join(f", also for {shorten(each, 300)}" for each in delivery.later_original_recipients)
+        later += "".join(f", also through {shorten(each, 300)}" for each in delivery.later_list_ids)
+        received = local(delivery.received_at)
+        yield f"{'Delivery:':<12}{delivery.id} from {sender} to {recipient}, {received}{queue}{lease}{later}"
     for defect in message.defects:
         where = f" ({defect['where']})" if defect["where"] else ""
         yield f"{'Defect:':<12}{defect['code']}{where} {shorten(defect['detail'], 100)}".rstrip()
@@ -142,10 +150,27 @@ def _described(message: mailbox.Message, header: bool) -> Iterator[str]:
         yield ""
         for name, value in message.header:
             yield from block(f"{name}: {value}")
-    body = message.text_body if message.text_body is not None else message.html_body
+    body = next(filter(None, (message.text_body, message.text_from_html, message.html_body)), None)
     if body is not None:
         yield ""
         yield from block(body)
+
+
+def _unsubscribe(message: mailbox.Message) -> str:
+    return " ".join(message.list_unsubscribe) + (" (one click)" if message.list_unsubscribe_post else "")
+
+
+def _report(report: dict[str, Any] | None) -> str:
+    """Return in one line what a report is about: recipients with their status, or the kind of a complaint."""
+    if report is None:
+        return ""
+    recipients = [
+        " ".join(filter(None, (one.get("final_recipient"), one.get("action"), one.get("status"))))
+        for one in report.get("recipients", [])[:_RECIPIENTS]
+    ]
+    words = [report["type"], *recipients, report.get("feedback_type"), report.get("disposition")]
+    about = report.get("original_message_id")
+    return ", ".join(filter(None, words)) + (f", about <{about}>" if about else "")
 
 
 def _addresses(addresses: mailbox.Mailboxes) -> str:

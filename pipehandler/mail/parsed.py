@@ -6,6 +6,7 @@ All text is storable: it holds neither NUL nor a lone surrogate (see charset.sto
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,8 @@ class Attachment:
     `content` is what the part holds after its transfer encoding was undone; for message/rfc822 the exact bytes
     of the attached message. `content_type` is the media type in lower case, without parameters. `content_location` is the
     URI by which HTML may refer to it (RFC 2557 4.2). `part` is its number as IMAP counts (RFC 3501 6.4.5); what came out of
-    a signed message, a winmail.dat or uuencoded text has a number below that of the part it was in.
+    a signed message, a winmail.dat or uuencoded text has a number below that of the part it was in. `parameters` are those of the media type,
+    decoded, their names in lower case.
     """
 
     part: str
@@ -48,6 +50,8 @@ class Attachment:
     content_id: str | None = None
     disposition: str | None = None
     content_location: str | None = None
+    content_description: str | None = None
+    parameters: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -58,6 +62,9 @@ class ParsedMessage:
     24 hours and more. `date_offset` is the zone that was named, in minutes east of UTC from -5999 to 5999, None if none was.
     `header` has every field in order: (name, body), the body unfolded, encoded-words not decoded.
     `message_id`, `in_reply_to` and `references` are without their angle brackets.
+    `text_from_html` is the text of `html` where there is no `text`, `preview` the first words of either (see html_text).
+    `auto_submitted` and `precedence` are words in lower case (RFC 3834), `list_unsubscribe` URIs (RFC 2369), and
+    `list_unsubscribe_post` is whether a POST to one of them unsubscribes (RFC 8058). `report` is what report.read finds.
     """
 
     message_id: str | None = None
@@ -73,10 +80,17 @@ class ParsedMessage:
     cc: list[Address] = field(default_factory=list)
     bcc: list[Address] = field(default_factory=list)
     list_id: str | None = None
+    list_unsubscribe: list[str] = field(default_factory=list)
+    list_unsubscribe_post: bool = False
+    auto_submitted: str | None = None
+    precedence: str | None = None
     text: str | None = None
     html: str | None = None
+    text_from_html: str | None = None
+    preview: str | None = None
     header: list[tuple[str, str]] = field(default_factory=list)
     attachments: list[Attachment] = field(default_factory=list)
     authentication: dict[str, str] = field(default_factory=dict)
     defects: list[Defect] = field(default_factory=list)
+    report: dict[str, Any] | None = None
     error: str | None = None

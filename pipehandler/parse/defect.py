@@ -39,6 +39,7 @@ DEFECTS: Mapping[str, str] = MappingProxyType(
         "multipart-encoded": "A multipart is encoded as a whole, which RFC 2045 6.4 forbids; it was decoded and divided.",
         "container-broken": "A signed message or a winmail.dat is broken; what could be read of its inside was.",
         "container-left-out": "Signed messages or winmail.dat are nested deeper or hold more than the limit; the rest was not opened.",
+        "report-left-out": "A delivery report or complaint is longer than the limit; the rest of it was not read.",
         "text-is-binary": "A part that calls itself text is not text; it was kept as an attachment.",
         # Transfer encodings
         "base64-broken": "Base64 holds characters of another alphabet, ends more than once, or its length is wrong.",

@@ -1,15 +1,21 @@
 """The text of an HTML body, for mail that has no other, and the first words of any mail.
 
-Both are made when they are read, never during a delivery: they cost more than the parsing of the message (lxml alone takes some
-20 ms to load). Their time and memory are bounded by the sizes below, whatever the HTML is: libxml2 goes over it once and builds
-no tree.
+Both are made once, when the message is stored, so that any SQL client can read them. The first words of text cost next to
+nothing. HTML is read only of mail that has no text: lxml takes some 20 ms to load (resident workers have it loaded), and
+then one to two milliseconds for 10 KB. Time and memory are bounded by the sizes below, whatever the HTML is: libxml2 goes over it once
+and builds no tree.
 """
 
 import re
 from collections.abc import Mapping
 
+from .charset import one_line
+
 _SIZE = 1_000_000  # characters of HTML that are read
-_PREVIEW_SIZE = 100_000  # for the first words; preheaders and styles come before them
+STORED_SIZE = 300_000
+"""Characters of HTML of which the text is stored with the message. Newsletters rarely have a third of it."""
+_PREVIEW_SIZE = 100_000  # characters of text in which the first words are looked for; padding may come before them
+_PREVIEW_BEGINNING = 500  # where they are nearly always
 _CHUNK = 16_384
 _LONG_DATA = re.compile(r"data:[^\"'\s<>]{1000,}")  # images in attributes
 _LONG_TAG = re.compile(r"<[^<>]{32768,}>?")  # libxml2 compares each attribute with the others of its element
@@ -33,22 +39,24 @@ _INVISIBLE = (
 )
 _QUOTES = 10  # levels of quoted lines that are marked
 PREVIEW_LENGTH = 200  # characters
+# What to_text adds to the words of HTML: marks of list items and quoted lines, and targets of links.
+_ADDED = re.compile(r"^(?:> ?)*(?:- )?| ?<(?:https?://|mailto:)[^<>]*>", re.MULTILINE | re.IGNORECASE)
 
 
-def to_text(html: str, links: bool = True) -> str:
+def to_text(html: str, links: bool = True, size: int = _SIZE) -> str:
     """What a reader sees of `html`, as text: a line for each block, an empty line around paragraphs, `- ` before list items and
     `> ` before quoted lines. With `links` the target of a link follows its text in angle brackets. Never raises for content;
-    of long HTML only the beginning is read.
+    of long HTML only the beginning is read: `size` characters, of which no more text comes, or little more.
     """
-    return _read(html, _SIZE, _Text(links))
+    return _read(html, size, _Text(links, size))
 
 
-def preview(text: str | None, html: str | None = None) -> str:
-    """The first words of a message, of its text or else its HTML: at most 200 characters in one line. White space is folded;
-    text that is hidden in HTML, and the invisible characters that senders put behind it, are left out."""
-    words = _words(text[:_PREVIEW_SIZE]) if text else ""
-    if not words and html:
-        words = _words(_read(html, _PREVIEW_SIZE, _Text(links=False, marks=False, enough=20 * PREVIEW_LENGTH)))
+def preview(text: str | None, from_html: str | None = None) -> str:
+    """The first words of a message: at most 200 characters in one line, of its text or else of `from_html`, what to_text
+    made of its HTML. White space is folded; the invisible characters that senders put behind a preheader are left out."""
+    words = _words(text or "")
+    if not words and from_html:
+        words = _words(_ADDED.sub("", from_html[:_PREVIEW_SIZE]))
     if len(words) <= PREVIEW_LENGTH:
         return words
     beginning, space, _ = words[:PREVIEW_LENGTH].rpartition(" ")
@@ -56,7 +64,12 @@ def preview(text: str | None, html: str | None = None) -> str:
 
 
 def _words(text: str) -> str:
-    return " ".join(visible for word in text.split() if (visible := word.strip(_INVISIBLE)))
+    """The beginning of `text` in one line without control characters; more than a preview has, where there is more."""
+    for size in (_PREVIEW_BEGINNING, _PREVIEW_SIZE):
+        words = one_line(" ".join(visible for word in text[:size].split() if (visible := word.strip(_INVISIBLE))))
+        if len(words) > PREVIEW_LENGTH or size >= len(text):
+            break
+    return words
 
 
 def _read(html: str, size: int, target: "_Text") -> str:
@@ -78,12 +91,11 @@ def _read(html: str, size: int, target: "_Text") -> str:
 class _Text:
     """A target of lxml's parser, which calls start, data and end in the order of the document."""
 
-    def __init__(self, links: bool, marks: bool = True, enough: int = _SIZE) -> None:
-        """`marks`: of list items and quoted lines."""
-        self._links, self._marks, self._enough = links, marks, enough
+    def __init__(self, links: bool, enough: int) -> None:
+        self._links, self._enough = links, enough
+        self._size = 0
         self._lines: list[str] = []
         self._line: list[str] = []
-        self._size = 0
         self._gap: int | None = None  # an empty line is due, at this quote depth
         self._space = False  # a space is due
         self._item = False  # the next line begins a list item
@@ -101,7 +113,7 @@ class _Text:
         elif tag in _BLOCKS or tag == "br":
             self._break()
         if tag == "li":
-            self._item = self._marks
+            self._item = True
         elif tag == "hr":
             self._break(gap=True)
         elif tag in ("td", "th"):
@@ -151,7 +163,7 @@ class _Text:
         """The end of the document."""
 
     def has_enough(self) -> bool:
-        """Whether there is as much text as is needed."""
+        """Whether there is as much text as is wanted: quoting marks each line, so there can be more of it than of HTML."""
         return self._size > self._enough
 
     def text(self) -> str:
@@ -178,7 +190,7 @@ class _Text:
             self._gap = self._quotes if self._gap is None else min(self._gap, self._quotes)
 
     def _quoted(self, depth: int, line: str) -> str:
-        return ("> " * min(depth, _QUOTES) * self._marks + line).rstrip()
+        return ("> " * min(depth, _QUOTES) + line).rstrip()
 
     def _end_link(self, target: str, lines: int, words: int) -> None:
         target = target.strip()

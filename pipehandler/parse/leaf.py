@@ -4,7 +4,7 @@ from pipehandler.mail.parsed import Attachment
 
 from . import body, stateful, tnef, transfer_encoding, uuencode
 from .body import Place, Text
-from .charset import storable
+from .charset import one_line, storable
 from .decoding import decode
 from .defect import Notebook
 from .detection import Hints
@@ -20,6 +20,8 @@ _CONTROLS_BUT_SHIFTS = _CONTROLS.translate(None, b"\x0e\x0f")
 _SAMPLE = 4_096  # octets by which text is told from binary
 _TNEF = frozenset({"application/ms-tnef", "application/vnd.ms-tnef"})
 _NONE = parse(b"")
+_PARAMETERS = 30  # of one attachment that are kept; real ones have a handful
+_PARAMETERS_SIZE = 2_000  # characters of all of them
 _TNEF_NESTING = 3  # attached messages in one another
 
 
@@ -61,7 +63,9 @@ class Leaves:
                 file_name=file_name,
                 content_id=self._storable(_token(part, "content-id").strip("<>"), part) or None,
                 content_location=self._storable(_token(part, "content-location"), part) or None,
+                content_description=self._description(part),
                 disposition=self._storable(disposition.value, part) or None,
+                parameters=self._parameters(part),
             )
         )
         if part.content_type in _TNEF or content.startswith(tnef.SIGNATURE):
@@ -84,6 +88,28 @@ class Leaves:
 
     def _storable(self, text: str, part: Part) -> str:
         return self._notebook.storable(text, part.number)
+
+    def _description(self, part: Part) -> str | None:
+        """RFC 2045 8: free text."""
+        octets = part.first("content-description")
+        if not octets:
+            return None
+        text = decode_words(one_line(decode(octets.strip(), None, self._hints).text), self._hints)[0]
+        return self._storable(one_line(text).strip(), part) or None
+
+    def _parameters(self, part: Part) -> dict[str, str]:
+        """Those of the media type (RFC 2045 5.1), as text."""
+        found: dict[str, str] = {}
+        size = 0
+        for name in part.parameters.sections:
+            text = part.parameters.text(name, self._hints)[0]
+            size += len(name) + len(text or "")
+            if len(found) == _PARAMETERS or size > _PARAMETERS_SIZE:
+                self._notebook.note("parameters-left-out", part.number, "Content-Type")
+                break
+            if text is not None:
+                found[self._storable(name, part)] = text
+        return found
 
     def _file_name(self, part: Part, disposition: Parameters) -> str | None:
         """RFC 2183 2.3, or the older name of RFC 2046 4.5.1; or the one in the place of the other."""

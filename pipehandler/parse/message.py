@@ -3,7 +3,8 @@
     parse(raw) -> mime.scan: header fields and parts -> enclosed: entities inside of parts
                -> header: subject, addresses, date
                -> leaf: each part, its transfer encoding undone: text of the body, or an attachment
-               -> body: the texts joined -> ParsedMessage
+               -> body: the texts joined; html_text: what a reader sees of them
+               -> report: what a bounce or a complaint says of another message -> ParsedMessage
 
 Parsing is total and deterministic: whatever the octets are, a ParsedMessage comes out, and the same one each time. What
 was guessed, replaced or left out on the way stands in its defects. A field or a part that fails costs no other.
@@ -11,8 +12,8 @@ was guessed, replaced or left out on the way stands in its defects. A field or a
 
 from pipehandler.mail.parsed import ParsedMessage
 
-from . import authentication, body, enclosed, mime, transfer_encoding
-from .charset import codec
+from . import authentication, body, bulk, enclosed, html_text, mime, report, transfer_encoding
+from .charset import codec, storable
 from .decoding import decode
 from .defect import DEFECTS, Notebook
 from .header import MAIL_PARSER_VERSION, Header
@@ -52,16 +53,26 @@ def parse(raw: bytes, limits: Limits = DEFAULT, trusted_authserv_ids: tuple[str,
         cc=header.addresses("cc"),
         bcc=header.addresses("bcc"),
         list_id=header.list_id(),
+        list_unsubscribe=bulk.unsubscribe(header.unstructured("list-unsubscribe")),
+        auto_submitted=bulk.keyword(header.unstructured("auto-submitted")),
+        precedence=bulk.keyword(header.unstructured("precedence")),
         header=header.fields,
         authentication=authentication.read(header.fields, trusted_authserv_ids),
     )
     parsed.date, parsed.date_offset = header.date()
+    parsed.list_unsubscribe_post = bulk.is_one_click(
+        header.unstructured("list-unsubscribe-post"), parsed.list_unsubscribe
+    )
     leaves = Leaves(header.hints, limits, notebook)
     for part, place in body.places(root):
         if not part.skipped:
             leaves.add(part, place)
     parsed.text, parsed.html = leaves.bodies(root)
+    if parsed.text is None and parsed.html is not None:
+        parsed.text_from_html = storable(html_text.to_text(parsed.html, size=html_text.STORED_SIZE)) or None
+    parsed.preview = storable(html_text.preview(parsed.text, parsed.text_from_html))
     parsed.attachments = leaves.attachments
+    parsed.report = report.read(parsed.attachments, notebook)
     parsed.defects = notebook.close()
     return parsed
 

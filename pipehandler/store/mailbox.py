@@ -20,7 +20,8 @@ from .readable import mismatch, readable_rows, tolerant_rows
 _LIST = """
 SELECT d.id, d.received_at, d.recipient, d.sender, m.from_name, m.from_address, m.subject, m.size, m.state,
        (SELECT count(*) FROM pipehandler.attachment a WHERE a.message = m.id) AS attachments, m.id::text AS message,
-       d.lease, d.extension
+       d.lease, d.extension, m.preview,
+       pipehandler.is_automatic(d.sender, m.auto_submitted, m.precedence, m.list_id, m.report) AS automatic
   FROM pipehandler.current_delivery d
   JOIN pipehandler.message m ON m.id = d.message
  WHERE (%(recipient)s::text IS NULL OR d.recipient LIKE %(recipient)s)
@@ -39,7 +40,8 @@ _MESSAGE = """
 SELECT m.id::text, m.received_at, m.message_id, m.in_reply_to, m.reference_ids, m.date, m.date_offset, m.subject,
        m.from_list, m.sender_list, m.reply_to_list, m.to_list, m.cc_list, m.bcc_list, m.list_id, m.text_body,
        m.html_body, m.header, m.authentication, m.size, encode(m.sha256, 'hex') AS sha256, m.state, m.error, m.defects,
-       m.parser
+       m.parser, m.text_from_html, m.preview, m.auto_submitted, m.precedence, m.list_unsubscribe,
+       m.list_unsubscribe_post, m.report
   FROM pipehandler.message m
  WHERE m.id = %s::uuid
 """
@@ -47,7 +49,8 @@ SELECT m.id::text, m.received_at, m.message_id, m.in_reply_to, m.reference_ids, 
 _DELIVERIES = """
 SELECT d.id, d.message::text, d.recipient, d.original_recipient, d.sender, d.queue_id, d.mail_host, d.ingress,
        host(d.client_address) AS client_address, d.client_hostname, d.client_helo, d.client_port, d.client_protocol,
-       d.sasl_username, d.received_at, d.stored_at, d.lease, d.expires_at, d.raw_until, d.attachments_until, d.extension
+       d.sasl_username, d.received_at, d.stored_at, d.lease, d.expires_at, d.raw_until, d.attachments_until, d.extension,
+       d.later_original_recipients, d.later_list_ids
   FROM pipehandler.current_delivery d
  WHERE d.message = %s::uuid
  ORDER BY d.id
@@ -55,7 +58,7 @@ SELECT d.id, d.message::text, d.recipient, d.original_recipient, d.sender, d.que
 
 _ATTACHMENTS = """
 SELECT a.ordinal, a.part, a.file_name, a.content_type, a.content_id, a.disposition, a.size,
-       encode(a.sha256, 'hex') AS sha256
+       encode(a.sha256, 'hex') AS sha256, a.parameters, a.content_location, a.content_description
   FROM pipehandler.attachment a
  WHERE a.message = %s::uuid
  ORDER BY a.ordinal
@@ -89,7 +92,7 @@ class Entry:
     """One delivery in a list, with the main columns of its message.
 
     id: the number of the delivery; message: the UUID of the message. size: octets of the message. attachments: their
-    number.
+    number. automatic: a program sent it. preview: None where it was stored by an earlier release.
     """
 
     id: int
@@ -105,6 +108,8 @@ class Entry:
     message: str
     lease: int | None
     extension: str | None
+    preview: str | None
+    automatic: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +137,8 @@ class Delivery:
     raw_until: datetime | None
     attachments_until: datetime | None
     extension: str | None
+    later_original_recipients: list[str]
+    later_list_ids: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +153,9 @@ class Attachment:
     disposition: str | None
     size: int
     sha256: str
+    parameters: dict[str, str]
+    content_location: str | None
+    content_description: str | None
 
 
 class Mailbox(TypedDict):
@@ -202,6 +212,13 @@ class Message:
     error: str | None
     defects: list[Defect]
     parser: str
+    text_from_html: str | None
+    preview: str | None
+    auto_submitted: str | None
+    precedence: str | None
+    list_unsubscribe: list[str]
+    list_unsubscribe_post: bool
+    report: dict[str, Any] | None
     deliveries: Sequence[Delivery] = ()
     attachments: Sequence[Attachment] = ()
 

@@ -20,8 +20,10 @@ _JSON = "%s::jsonb"
 
 _ARRAYS = """%s::jsonb || jsonb_build_object('header', to_jsonb(%s::text[]), 'attachments', (
     SELECT coalesce(jsonb_agg(to_jsonb(a)), '[]')
-      FROM unnest(%s::integer[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::bigint[], %s::text[])
-        AS a (ordinal, part, file_name, content_type, content_id, disposition, size, sha256)))"""
+      FROM unnest(%s::integer[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::bigint[], %s::text[],
+                  %s::text[], %s::text[], %s::jsonb[])
+        AS a (ordinal, part, file_name, content_type, content_id, disposition, size, sha256, content_location,
+              content_description, parameters)))"""
 
 
 def expression(parsed: ParsedMessage) -> str:
@@ -50,6 +52,13 @@ def view(parsed: ParsedMessage, parser: str, with_contents: bool) -> list[Any]:
         "cc_list": _addresses(parsed.cc),
         "bcc_list": _addresses(parsed.bcc),
         "list_id": parsed.list_id,
+        "list_unsubscribe": parsed.list_unsubscribe,
+        "list_unsubscribe_post": parsed.list_unsubscribe_post,
+        "auto_submitted": parsed.auto_submitted,
+        "precedence": parsed.precedence,
+        "text_from_html": parsed.text_from_html,
+        "preview": parsed.preview,
+        "report": parsed.report,
         "authentication": parsed.authentication,
         "error": parsed.error,
         "defects": [asdict(defect) for defect in parsed.defects],
@@ -65,12 +74,17 @@ def view(parsed: ParsedMessage, parser: str, with_contents: bool) -> list[Any]:
             "disposition": attachment.disposition,
             "size": len(attachment.content),
             "sha256": sha256(attachment.content).hexdigest(),
+            "content_location": attachment.content_location,
+            "content_description": attachment.content_description,
+            "parameters": attachment.parameters,
         }
         for ordinal, attachment in enumerate(parsed.attachments, 1)
     ]
     arrays: list[list[Any]] = []
     if _is_wide(parsed):
-        columns = zip(*(each.values() for each in attachments), strict=True) if attachments else [()] * 8
+        for each in attachments:
+            each["parameters"] = json.dumps(each["parameters"], ensure_ascii=False)
+        columns = zip(*(each.values() for each in attachments), strict=True) if attachments else [()] * 11
         arrays = [[list(field) for field in parsed.header], *map(list, columns)]
     else:
         message |= {"header": parsed.header, "attachments": attachments}
@@ -80,7 +94,13 @@ def view(parsed: ParsedMessage, parser: str, with_contents: bool) -> list[Any]:
 
 def _is_wide(parsed: ParsedMessage) -> bool:
     names = (
-        text for each in parsed.attachments for text in (each.file_name, each.content_id, each.disposition) if text
+        text
+        for each in parsed.attachments
+        for text in (
+            *(each.file_name, each.content_id, each.disposition, each.content_location, each.content_description),
+            *each.parameters.values(),
+        )
+        if text
     )
     return sum(len(body) for _, body in parsed.header) + sum(map(len, names)) > _WIDE
 

@@ -26,7 +26,8 @@ Content-Transfer-Encoding: base64
 1tDOxA==
 --b--
 """
-"""Parsed once before the fork, so that the workers share the modules and tables that parsing loads on demand."""
+_HTML_EXAMPLE = b"Content-Type: text/html\n\n<p>no other text\n"
+"""Both are parsed once before the fork, so that the workers share the modules and tables that parsing loads on demand."""
 
 
 def serve(path: str, config: Config) -> None:
@@ -39,7 +40,8 @@ def serve(path: str, config: Config) -> None:
             "serve must not run as root; run it as the account of the transport: User= in a unit, or runuser -u"
         )
     os.umask(0o077)
-    parse(_EXAMPLE)
+    for example in (_EXAMPLE, _HTML_EXAMPLE):
+        parse(example)
     try:
         listener = systemd.listening_socket()
     except (OSError, ValueError) as error:

@@ -86,7 +86,8 @@ BEGIN
         INSERT INTO pipehandler.message (
             id, received_at, message_id, in_reply_to, reference_ids, date, date_offset, subject, from_name,
             from_address, from_list, sender_list, reply_to_list, to_list, cc_list, bcc_list, list_id, text_body,
-            html_body, header, authentication, size, sha256, state, error, defects, parser)
+            html_body, header, authentication, size, sha256, state, error, defects, parser, text_from_html, preview,
+            auto_submitted, precedence, list_unsubscribe, list_unsubscribe_post, report)
         SELECT new_message, (envelope ->> 'received_at')::timestamptz,
                CASE WHEN octet_length(d.message_id) <= 998 THEN d.message_id END, d.in_reply_to, d.reference_ids,
                d.date, d.date_offset, d.subject, d.from_list -> 0 ->> 'name',
@@ -94,12 +95,14 @@ BEGIN
                d.from_list, d.sender_list, d.reply_to_list, d.to_list, d.cc_list, d.bcc_list, d.list_id,
                ingest.text_body, ingest.html_body, d.header, d.authentication, octet_length(ingest.raw),
                digest, CASE WHEN d.error IS NULL THEN 'parsed' ELSE 'failed' END, d.error, d.defects,
-               d.parser
+               d.parser, d.text_from_html, d.preview, d.auto_submitted, d.precedence,
+               coalesce(d.list_unsubscribe, '{}'), coalesce(d.list_unsubscribe_post, false), d.report
           FROM jsonb_to_record(parsed) AS d (
                    message_id text, in_reply_to text[], reference_ids text[], date timestamptz, date_offset smallint,
                    subject text, from_list jsonb, sender_list jsonb, reply_to_list jsonb, to_list jsonb, cc_list jsonb,
                    bcc_list jsonb, list_id text, header jsonb, authentication jsonb, error text, defects jsonb,
-                   parser text)
+                   parser text, text_from_html text, preview text, auto_submitted text, precedence text,
+                   list_unsubscribe text[], list_unsubscribe_post boolean, report jsonb)
             ON CONFLICT (id) DO NOTHING;
         GET DIAGNOSTICS written = ROW_COUNT;
 
@@ -121,18 +124,57 @@ BEGIN
         END IF;
 
         INSERT INTO pipehandler.attachment (
-            message, ordinal, part, file_name, content_type, content_id, disposition, size, sha256, content)
+            message, ordinal, part, file_name, content_type, content_id, disposition, size, sha256, content, parameters,
+            content_location, content_description)
         SELECT new_message, a.ordinal, a.part, a.file_name, a.content_type, a.content_id, a.disposition, a.size,
-               decode(a.sha256, 'hex'), ingest.contents[a.ordinal]
+               decode(a.sha256, 'hex'), ingest.contents[a.ordinal], coalesce(a.parameters, '{}'), a.content_location,
+               a.content_description
           FROM jsonb_to_recordset(parsed -> 'attachments') AS a (
                    ordinal integer, part text, file_name text, content_type text, content_id text, disposition text,
-                   size integer, sha256 text)
+                   size integer, sha256 text, parameters jsonb, content_location text, content_description text)
          WHERE written > 0;
 
         -- Retention may have taken from it what this delivery wants.
         UPDATE pipehandler.attachment a
            SET content = ingest.contents[a.ordinal]
          WHERE written = 0 AND a.message = new_message AND a.content IS NULL AND ingest.contents[a.ordinal] IS NOT NULL;
+    END IF;
+
+    -- What a copy that is not stored has of its own: another alias, or another list, that led to the same recipient.
+    -- At most 100 of each, because a sender may go on with new ones. Locked in the order of above.
+    IF claimed < jsonb_array_length(addressees) THEN
+        WITH copy AS (
+            SELECT r.recipient, r.lease,
+                   coalesce(array_agg(DISTINCT r.original_recipient) FILTER (WHERE r.original_recipient IS NOT NULL),
+                            '{}') AS originals,
+                   CASE WHEN octet_length(parsed ->> 'list_id') <= 998 THEN ARRAY[parsed ->> 'list_id'] ELSE '{}' END
+                   AS lists
+              FROM jsonb_to_recordset(addressees) AS r (recipient text, lease bigint, original_recipient text)
+             GROUP BY r.recipient, r.lease
+        ), added AS MATERIALIZED (
+            SELECT d.id,
+                   ARRAY(SELECT o FROM unnest(c.originals) AS o
+                          WHERE o IS DISTINCT FROM d.original_recipient AND o <> ALL (d.later_original_recipients))
+                   AS originals,
+                   ARRAY(SELECT l FROM unnest(c.lists) AS l
+                          WHERE l IS DISTINCT FROM m.list_id AND l <> ALL (d.later_list_ids)) AS lists
+              FROM copy c
+              JOIN pipehandler.delivery d
+                ON d.recipient = c.recipient AND coalesce(d.lease, 0) = coalesce(c.lease, 0)
+              LEFT JOIN pipehandler.message m ON m.id = d.message
+             WHERE d.fingerprint = incoming.fingerprint
+               AND (cardinality(d.later_original_recipients) < 100
+                    AND NOT array_remove(c.originals, d.original_recipient) <@ d.later_original_recipients
+                    OR cardinality(d.later_list_ids) < 100
+                    AND NOT array_remove(c.lists, m.list_id) <@ d.later_list_ids)
+             ORDER BY d.recipient COLLATE "C"
+               FOR NO KEY UPDATE OF d
+        )
+        UPDATE pipehandler.delivery d
+           SET later_original_recipients = (d.later_original_recipients || a.originals)[:100],
+               later_list_ids = (d.later_list_ids || a.lists)[:100]
+          FROM added a
+         WHERE a.id = d.id;
     END IF;
 
     -- A duplicate is a promise, too. This server may be the only one that has its row, if it crashed before a
@@ -158,7 +200,7 @@ END
 $$;
 COMMENT ON FUNCTION pipehandler.ingest(jsonb, jsonb, text, text, bytea, bytea, bytea[]) IS
 'Stores one message for its recipients, all or nothing. A delivery that is already there is a duplicate and stays as
-it is. envelope: {"fingerprint": hex of version 1, "fingerprint_2": hex, "recipients": [{"recipient",
+it is, but for later_original_recipients and later_list_ids. envelope: {"fingerprint": hex of version 1, "fingerprint_2": hex, "recipients": [{"recipient",
 "original_recipient"}], "policy", "expired", "delimiter", and the columns of delivery}. A fingerprint of version 1
 matches only deliveries that have no other. policy: known to reject recipients that have no lease, else any. expired:
 reject, or store for a lease that has expired. delimiter: as for pipehandler.lease_of. parsed: the columns of message

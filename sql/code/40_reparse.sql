@@ -57,11 +57,13 @@ BEGIN
         SELECT FROM (SELECT a.* FROM pipehandler.attachment a WHERE a.message = reparse.message) AS o
           FULL JOIN jsonb_to_recordset(parsed -> 'attachments') AS n (
                    ordinal integer, part text, file_name text, content_type text, content_id text, disposition text,
-                   size integer, sha256 text) ON n.ordinal = o.ordinal
+                   size integer, sha256 text, parameters jsonb, content_location text, content_description text)
+                   ON n.ordinal = o.ordinal
          WHERE (o.ordinal, o.part, o.file_name, o.content_type, o.content_id, o.disposition, o.size, o.sha256,
-                o.content)
+                o.parameters, o.content_location, o.content_description, o.content)
                IS DISTINCT FROM (n.ordinal, n.part, n.file_name, n.content_type, n.content_id, n.disposition, n.size,
-                                 decode(n.sha256, 'hex'),
+                                 decode(n.sha256, 'hex'), coalesce(n.parameters, '{}'), n.content_location,
+                                 n.content_description,
                                  CASE WHEN needed THEN reparse.contents[n.ordinal] ELSE o.content END))
       INTO replaced;
     IF replaced THEN
@@ -70,7 +72,9 @@ BEGIN
                    (SELECT coalesce(jsonb_agg(jsonb_build_object(
                                'ordinal', a.ordinal, 'part', a.part, 'file_name', a.file_name,
                                'content_type', a.content_type, 'content_id', a.content_id, 'disposition', a.disposition,
-                               'size', a.size, 'sha256', encode(a.sha256, 'hex'), 'stored', a.content IS NOT NULL)
+                               'size', a.size, 'sha256', encode(a.sha256, 'hex'), 'parameters', a.parameters,
+                               'content_location', a.content_location, 'content_description', a.content_description,
+                               'stored', a.content IS NOT NULL)
                                ORDER BY a.ordinal), '[]')
                       FROM pipehandler.attachment a
                      WHERE a.message = reparse.message),
@@ -88,12 +92,14 @@ BEGIN
           INTO needed;
         DELETE FROM pipehandler.attachment a WHERE a.message = reparse.message;
         INSERT INTO pipehandler.attachment (
-            message, ordinal, part, file_name, content_type, content_id, disposition, size, sha256, content)
+            message, ordinal, part, file_name, content_type, content_id, disposition, size, sha256, content, parameters,
+            content_location, content_description)
         SELECT reparse.message, a.ordinal, a.part, a.file_name, a.content_type, a.content_id, a.disposition, a.size,
-               decode(a.sha256, 'hex'), CASE WHEN needed THEN reparse.contents[a.ordinal] END
+               decode(a.sha256, 'hex'), CASE WHEN needed THEN reparse.contents[a.ordinal] END,
+               coalesce(a.parameters, '{}'), a.content_location, a.content_description
           FROM jsonb_to_recordset(parsed -> 'attachments') AS a (
                    ordinal integer, part text, file_name text, content_type text, content_id text, disposition text,
-                   size integer, sha256 text);
+                   size integer, sha256 text, parameters jsonb, content_location text, content_description text);
     END IF;
 
     IF stored IS NOT DISTINCT FROM derived THEN
@@ -103,12 +109,15 @@ BEGIN
         UPDATE pipehandler.message m
            SET (message_id, in_reply_to, reference_ids, date, date_offset, subject, from_name, from_address, from_list,
                 sender_list, reply_to_list, to_list, cc_list, bcc_list, list_id, text_body, html_body, header,
-                authentication, state, error, defects, parser)
+                authentication, state, error, defects, parser, text_from_html, preview, auto_submitted, precedence,
+                list_unsubscribe, list_unsubscribe_post, report)
              = (derived.message_id, derived.in_reply_to, derived.reference_ids, derived.date, derived.date_offset,
                 derived.subject, derived.from_name, derived.from_address, derived.from_list, derived.sender_list,
                 derived.reply_to_list, derived.to_list, derived.cc_list, derived.bcc_list, derived.list_id,
                 derived.text_body, derived.html_body, derived.header, derived.authentication, derived.state,
-                derived.error, derived.defects, derived.parser)
+                derived.error, derived.defects, derived.parser, derived.text_from_html, derived.preview,
+                derived.auto_submitted, derived.precedence, derived.list_unsubscribe, derived.list_unsubscribe_post,
+                derived.report)
          WHERE m.id = reparse.message;
     END IF;
 

@@ -46,6 +46,30 @@ COMMENT ON COLUMN pipehandler.message.text_body IS
 'The text/plain parts that are not attachments, decoded and joined. NUL and invalid characters are U+FFFD.';
 COMMENT ON COLUMN pipehandler.message.html_body IS
 'The text/html parts that are not attachments, decoded and joined; as sent, so not safe to show without sanitising.';
+COMMENT ON COLUMN pipehandler.message.text_from_html IS
+'What a reader sees of html_body, as text: a line for each block, the target of a link behind it in angle brackets. Only
+where text_body is null, and of the beginning only where html_body is long. To read the text of any message:
+coalesce(text_body, text_from_html).';
+COMMENT ON COLUMN pipehandler.message.preview IS
+'The first words of the message, on one line of at most 200 characters; empty where it has none, null where it was
+stored by an earlier release and not parsed again.';
+COMMENT ON COLUMN pipehandler.message.auto_submitted IS
+'The keyword of Auto-Submitted (RFC 3834 5) in lower case: no, auto-generated, auto-replied, auto-notified (RFC 5436
+2.7.1), or another.';
+COMMENT ON COLUMN pipehandler.message.precedence IS
+'The word of Precedence (RFC 3834 3.1.8) in lower case: bulk, list, junk, or another.';
+COMMENT ON COLUMN pipehandler.message.list_unsubscribe IS
+'The URIs of List-Unsubscribe (RFC 2369 3.2), in order, the preferred one first; mailto:, https: and others. Chosen by
+the sender.';
+COMMENT ON COLUMN pipehandler.message.list_unsubscribe_post IS
+'Whether a POST of List-Unsubscribe=One-Click to the https: URI unsubscribes (RFC 8058). The sender claims it:
+authentication has to show a DKIM signature that covers both fields.';
+COMMENT ON COLUMN pipehandler.message.report IS
+'Of a message that is a report, what it reports; else null. "type" is delivery-status (RFC 3464: "recipients" is an
+array of {"final_recipient", "original_recipient", "action", "status", "diagnostic_code", ...}, beside it
+"reporting_mta", "original_envelope_id", "arrival_date"), feedback-report (RFC 5965: "feedback_type", "source_ip",
+"original_rcpt_to", ...) or disposition-notification (RFC 8098: "disposition", "final_recipient", ...).
+"original_message_id" is the Message-ID of the message that it is about. All of it may be forged.';
 COMMENT ON COLUMN pipehandler.message.header IS
 'All header fields in order, with repeats: an array of [name, body]; unfolded, encoded-words not decoded.';
 COMMENT ON COLUMN pipehandler.message.authentication IS
@@ -89,6 +113,13 @@ COMMENT ON COLUMN pipehandler.attachment.content_id IS
 'Content-ID without angle brackets: the target of cid: links in html_body.';
 COMMENT ON COLUMN pipehandler.attachment.disposition IS
 'Content-Disposition (RFC 2183): attachment, inline or another word; null where the sender gave none.';
+COMMENT ON COLUMN pipehandler.attachment.parameters IS
+'The parameters of Content-Type, decoded: {"charset": "utf-8", "method": "REQUEST", ...}; names in lower case. A text is
+decoded from content with its charset.';
+COMMENT ON COLUMN pipehandler.attachment.content_location IS
+'Content-Location: the URI by which html_body may refer to it (RFC 2557 4.2).';
+COMMENT ON COLUMN pipehandler.attachment.content_description IS
+'Content-Description (RFC 2045 8), decoded.';
 COMMENT ON COLUMN pipehandler.attachment.size IS
 'Octets of the content, its transfer encoding decoded.';
 COMMENT ON COLUMN pipehandler.attachment.sha256 IS
@@ -112,6 +143,12 @@ COMMENT ON COLUMN pipehandler.delivery.fingerprint_version IS
 it 2 where the bytes are still stored.';
 COMMENT ON COLUMN pipehandler.delivery.original_recipient IS
 'Envelope recipient before aliasing; null where Postfix did not pass it.';
+COMMENT ON COLUMN pipehandler.delivery.later_original_recipients IS
+'Those of the same message when it came again to the same recipient, such as through a second alias: each once, at most
+100.';
+COMMENT ON COLUMN pipehandler.delivery.later_list_ids IS
+'The List-Ids of copies of the message that came later and were duplicates, such as the copy through a list of a message
+that was also addressed to the recipient: each once, at most 100.';
 COMMENT ON COLUMN pipehandler.delivery.sender IS
 'Envelope sender (MAIL FROM), unquoted; empty for the null sender of bounces.';
 COMMENT ON COLUMN pipehandler.delivery.queue_id IS
@@ -263,6 +300,12 @@ BEGIN
     LOOP
         EXECUTE format('COMMENT ON COLUMN %s.%I IS %L', relation, name, purpose);
     END LOOP;
+    COMMENT ON COLUMN pipehandler.inbox.automatic IS
+'Whether a program sent the message, so that no program may answer it: pipehandler.is_automatic.';
+    COMMENT ON COLUMN pipehandler.inbox.original_recipients IS
+'Each envelope recipient before aliasing through which the message came, the first one first.';
+    COMMENT ON COLUMN pipehandler.inbox.list_ids IS
+'The List-Id of the message, and those of its later copies.';
     -- These two mean something else, or are not there.
     FOREACH relation IN ARRAY ARRAY['pipehandler.inbox'::regclass, 'pipehandler.streamed_delivery'::regclass] LOOP
         EXECUTE format('COMMENT ON COLUMN %s.attachments IS %L', relation, 'How many attachments the message has.');

@@ -30,6 +30,7 @@ GRANT EXECUTE ON FUNCTION pipehandler.lease_address, pipehandler.lease_random_ad
 -- Readers. They run as themselves, so they may execute what views and functions call.
 GRANT SELECT ON ALL TABLES IN SCHEMA pipehandler TO pipehandler_reader, pipehandler_maintenance;
 GRANT EXECUTE ON FUNCTION pipehandler.u_label, pipehandler.canonical, pipehandler.lease_of, pipehandler.retention_of,
+                          pipehandler.is_automatic,
                           pipehandler.deliveries_after, pipehandler.cursor_now, pipehandler.deliveries_waiting
    TO pipehandler_reader, pipehandler_maintenance;
 

@@ -25,7 +25,7 @@ def two_messages(database: Database, handler: Handler) -> None:
         b"Message-ID: <both@sender.example>\nList-Id: <garden.sender.example>\n"
         b"Content-Type: multipart/related; boundary=b\n\n--b\nContent-Type: text/html\n\n<img src='cid:a@b'>\n"
         b"--b\nContent-Type: image/gif\nContent-ID: <a@b>\n\nGIF89a\n--b--\nepilogue\n"
-    )
+    ).replace(b"List-Id", b"List-Unsubscribe: <https://sender.example/u>\nList-Id")
     answer = (
         b"From: user@example.com\nMessage-ID: <2@example.com>\nIn-Reply-To: <both@sender.example>\nDate: never\n\nok\n"
     )
@@ -33,8 +33,24 @@ def two_messages(database: Database, handler: Handler) -> None:
         assert handler.deliver(message, "user@example.com").status == 0
 
 
+@pytest.fixture
+def reports(handler: Handler, two_messages: None) -> None:
+    """A bounce, a complaint and an invitation, to an alias."""
+    part = b"Message-ID: <%d@example.net>\nContent-Type: multipart/report; boundary=b\n\n--b\nContent-Type: %b\n\n%b\n--b--\n"
+    for number, (kind, content) in enumerate(
+        [
+            (b"message/delivery-status", b"Reporting-MTA: dns; mx\n\nFinal-Recipient: rfc822; a@b\nAction: failed"),
+            (b"message/feedback-report", b"Feedback-Type: abuse"),
+            (b"text/calendar; method=REQUEST", b"BEGIN:VCALENDAR"),
+        ]
+    ):
+        raw = part % (number, kind, content)
+        assert handler.deliver(raw, "user@example.com", original_recipient="sales@example.com").status == 0
+
+
 @pytest.mark.parametrize("query", all_blocks("sql"), ids=_place)
-def test_queries(database: Database, query: Block, two_messages: None) -> None:
+@pytest.mark.usefixtures("two_messages", "reports")
+def test_queries(database: Database, query: Block) -> None:
     """Every query runs for the role of a reader, and finds something where there is something."""
     with psycopg.connect(database.server.conninfo(database.name, user="reader")) as reader:
         rows = reader.execute(query.text).fetchall()

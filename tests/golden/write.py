@@ -18,7 +18,10 @@ TRUSTED_AUTHSERV_IDS = ("mx.example.org",)
 
 
 def view(parsed: ParsedMessage) -> dict[str, Any]:
-    """A ParsedMessage as JSON: empty fields left out, addresses as [name, address, group], content as size and SHA-256."""
+    """A ParsedMessage as JSON: empty fields left out, addresses as [name, address, group], content as size and SHA-256.
+
+    Without `preview` and `text_from_html`, which come from the bodies; tests/unit/parse/test_html_text.py is about them.
+    """
     shown: dict[str, Any] = {}
     for key, value in asdict(parsed).items():
         if key in ("from_", "sender", "reply_to", "to", "cc", "bcc"):
@@ -32,10 +35,11 @@ def view(parsed: ParsedMessage) -> dict[str, Any]:
         elif key == "attachments":
             for entry in value:
                 content = entry.pop("content")
-                if entry["content_location"] is None:
-                    del entry["content_location"]  # hardly any part has one
+                for name in ("content_location", "content_description", "parameters"):
+                    if not entry[name]:
+                        del entry[name]  # hardly any part has one
                 entry |= {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-        if value not in (None, [], {}):
+        if value not in (None, [], {}) and value is not False and key not in ("preview", "text_from_html"):
             shown[key.rstrip("_")] = value
     return shown
 

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import psycopg
@@ -22,7 +23,7 @@ from pipehandler.mail.parsed import Attachment, Defect, ParsedMessage
 from pipehandler.store import mailbox
 from pipehandler.store.connection import Store
 from pipehandler.store.errors import DataRefused, StoreError
-from pipehandler.store.ingest import Stored
+from pipehandler.store.ingest import IngestRequest, Stored
 
 OTHER = MESSAGE.replace(b"one", b"two")
 NUMBERS = itertools.count()
@@ -90,12 +91,17 @@ TEXT = "Ünï 한 \U0001f600 \\ ' \" \t \u2028 \uffff"
 def test_every_column(every_database: Database) -> None:
     """Each thing that parsing finds stands in the column of its name, as it was."""
     raw = (
+        "Auto-Submitted: auto-generated\nPrecedence: Bulk\nList-Unsubscribe: <https://x.example/u>\n"
+        "List-Unsubscribe-Post: List-Unsubscribe=One-Click\n"
         "From: =?utf-8?q?=C3=9Cn=C3=AF?= <a@example.org>\nSender: s@example.org\nReply-To: r@example.org\n"
         "To: g: b@example.com, c@example.com;\nCc: d@example.com\nBcc: e@example.com\nMessage-ID: <1@example.org>\n"
         "In-Reply-To: <0@example.org>\nReferences: <x@y> <0@example.org>\nDate: Mon, 7 Sep 2026 10:00:00 +0900\n"
         "Subject: =?utf-8?b?7ZWc?=\nList-Id: News <news.example.org>\nMIME-Version: 1.0\n"
         "Content-Type: multipart/mixed; boundary=b\n\n--b\nContent-Type: text/plain; charset=utf-8\n\nbödy\n"
-        '--b\nContent-Type: application/pdf; name="a.pdf"\nContent-ID: <c@d>\nContent-Disposition: attachment\n\n%PDF\n--b--\n'
+        '--b\nContent-Type: application/pdf; name="a.pdf"; X=y\nContent-ID: <c@d>\nContent-Disposition: attachment\n'
+        "Content-Location: https://x.example/a.pdf\nContent-Description: =?utf-8?q?The_p=C3=A4per?=\n\n%PDF\n"
+        "--b\nContent-Type: message/delivery-status\n\nReporting-MTA: dns; mx\n\n"
+        "Final-Recipient: rfc822; z@example.org\nAction: failed\n--b--\n"
     ).encode()
     with open_store(every_database.conninfo) as store:
         (stored,) = store.ingest(submission(raw))
@@ -121,7 +127,18 @@ def test_every_column(every_database: Database) -> None:
     assert (row.text_body or "").strip() == "bödy"
     assert (row.state, row.error, row.size) == ("parsed", None, len(raw))
     assert row.header[0][0] == "From"
-    (attachment,) = row.attachments
+    assert (row.auto_submitted, row.precedence) == ("auto-generated", "bulk")
+    assert (row.list_unsubscribe, row.list_unsubscribe_post) == (["https://x.example/u"], True)
+    assert (row.preview, row.text_from_html) == ("bödy", None)
+    assert row.report == {
+        "type": "delivery-status",
+        "reporting_mta": "mx",
+        "recipients": [{"final_recipient": "z@example.org", "action": "failed"}],
+    }
+    attachment, _ = row.attachments
+    assert attachment.parameters == {"name": "a.pdf", "x": "y"}
+    assert attachment.content_location == "https://x.example/a.pdf"
+    assert attachment.content_description == "The päper"
     assert (attachment.file_name, attachment.content_type) == ("a.pdf", "application/pdf")
     assert (attachment.content_id, attachment.disposition) == ("c@d", "attachment")
     with open_store(every_database.admin) as reader:
@@ -136,7 +153,16 @@ def test_hostile_text(every_database: Database) -> None:
         text=TEXT,
         html=TEXT,
         header=[("Subject", TEXT)],
-        attachments=[Attachment("1", "text/x", bytes(range(256)), TEXT, TEXT, TEXT), Attachment("2", "a/b", b"")],
+        text_from_html=TEXT,
+        preview=TEXT,
+        auto_submitted=TEXT,
+        precedence=TEXT,
+        list_unsubscribe=[TEXT, "", "NULL", "{}"],
+        report={"type": TEXT, TEXT: [TEXT]},
+        attachments=[
+            Attachment("1", "text/x", bytes(range(256)), *[TEXT] * 5, parameters={TEXT: TEXT}),
+            Attachment("2", "a/b", b""),
+        ],
         defects=[Defect("x", TEXT, TEXT)],
     )
     with open_store(every_database.conninfo) as store, open_store(every_database.admin) as reader:
@@ -147,7 +173,11 @@ def test_hostile_text(every_database: Database) -> None:
     assert (row.subject, row.text_body, row.html_body) == (TEXT, TEXT, TEXT)
     assert row.header == [["Subject", TEXT]]
     assert row.defects == [{"code": "x", "where": TEXT, "detail": TEXT}]
-    assert row.attachments[0].file_name == TEXT
+    assert (row.text_from_html, row.preview, row.auto_submitted, row.precedence) == (TEXT, TEXT, TEXT, TEXT)
+    assert (row.list_unsubscribe, row.report) == ([TEXT, "", "NULL", "{}"], {"type": TEXT, TEXT: [TEXT]})
+    described = row.attachments[0]
+    assert (described.file_name, described.content_location, described.content_description) == (TEXT, TEXT, TEXT)
+    assert [each.parameters for each in row.attachments] == [{TEXT: TEXT}, {}]
 
 
 def test_attachments_that_are_not_wanted(store: Store, database: Database) -> None:
@@ -190,6 +220,87 @@ def test_recipient_that_is_named_twice(store: Store, database: Database) -> None
     """A recipient that stands twice in one call gets one delivery."""
     assert len({each.delivery for each in store.ingest(submission(MESSAGE, "a@example.com", "a@example.com"))}) == 1
     assert deliveries(database) == 1
+
+
+def later(database: Database) -> list[tuple[str, list[str], list[str]]]:
+    """What the view inbox shows of all copies, by recipient."""
+    rows = database.rows("SELECT recipient, original_recipients, list_ids FROM pipehandler.inbox ORDER BY recipient")
+    return [tuple(row) for row in rows]
+
+
+def aliased(raw: bytes, *pairs: tuple[str, str]) -> IngestRequest:
+    """`raw` for these recipients, each with the address before aliasing."""
+    made = submission(raw, *(recipient for recipient, _ in pairs))
+    originals = tuple(original for _, original in pairs)
+    return replace(made, envelope=replace(made.envelope, original_recipients=originals))
+
+
+def test_every_original_recipient_is_kept(every_database: Database) -> None:
+    """A message that reaches one mailbox through several aliases, in one call or in several, is one delivery of all of them."""
+    with open_store(every_database.conninfo) as store:
+        store.ingest(aliased(MESSAGE, ("a@x", "sales@x"), ("a@x", "info@x"), ("b@x", "info@x")))
+        assert later(every_database) == [("a@x", ["sales@x", "info@x"], []), ("b@x", ["info@x"], [])]
+        (again,) = store.ingest(aliased(b"Received: again\n" + MESSAGE, ("a@x", "ceo@x")))
+        assert again.duplicate
+        expected = [("a@x", ["sales@x", "info@x", "ceo@x"], []), ("b@x", ["info@x"], [])]
+        assert later(every_database) == expected
+        versions = "SELECT xmin, ctid FROM pipehandler.delivery ORDER BY id"
+        before = every_database.rows(versions)
+        store.ingest(aliased(MESSAGE, ("a@x", "info@x"), ("b@x", "info@x")))
+        store.ingest(submission(MESSAGE, "a@x"))
+        assert every_database.rows(versions) == before
+        store.ingest(aliased(OTHER, ("c@x", "c@x")))
+        store.ingest(aliased(OTHER, ("c@x", "sales@x"), ("d@x", "sales@x")))
+    assert later(every_database) == [*expected, ("c@x", ["c@x", "sales@x"], []), ("d@x", ["sales@x"], [])]
+    assert every_database.value("SELECT count(*) FROM pipehandler.message") == 2
+
+
+def test_list_of_a_later_copy_is_kept(every_database: Database) -> None:
+    """The direct copy comes first, then that through the list: the list is known, and the message stays as it was."""
+    with open_store(every_database.conninfo) as store:
+        (first,) = store.ingest(submission(MESSAGE))
+        for name in (b"l.x", b"l.x", b"m.x"):
+            (copy,) = store.ingest(submission(b"List-Id: <%b>\n" % name + MESSAGE))
+            assert (copy.duplicate, copy.message) == (True, first.message)
+        store.ingest(submission(b"List-Id: <l.x>\n" + OTHER))
+        store.ingest(submission(b"List-Id: <l.x>\nReceived: x\n" + OTHER))
+        store.ingest(submission(OTHER))
+    rows = every_database.rows("SELECT list_id, list_ids FROM pipehandler.inbox ORDER BY id")
+    assert [tuple(row) for row in rows] == [(None, ["l.x", "m.x"]), ("l.x", ["l.x"])]
+
+
+def test_later_copies_are_bounded(store: Store, database: Database) -> None:
+    """A sender who repeats a message with other lists and aliases without end makes no row grow without end."""
+    store.ingest(submission(MESSAGE))
+    for number in range(105):
+        store.ingest(aliased(b"List-Id: <%d.x>\n" % number + MESSAGE, ("user@example.com", f"{number}@x")))
+    store.ingest(submission(b"List-Id: <" + b"x" * 5_000 + b">\n" + MESSAGE))
+    ((originals, lists),) = database.rows("SELECT later_original_recipients, later_list_ids FROM pipehandler.delivery")
+    assert originals == [f"{number}@x" for number in range(100)]
+    assert lists == [f"{number}.x" for number in range(100)]
+
+
+def test_later_copies_at_once(every_database: Database) -> None:
+    """Handlers that bring the same message through different aliases, recipients in opposite orders: nothing is lost, and
+    none waits for another in a circle."""
+    recipients = [f"{number}@example.com" for number in range(10)]
+    log = every_database.server.log
+    before = log.stat().st_size
+
+    def work(number: int) -> None:
+        with open_store(every_database.conninfo) as store:
+            for run in range(10):
+                order = recipients if (number + run) % 2 else recipients[::-1]
+                raw = b"List-Id: <%d.x>\n" % number + MESSAGE
+                store.ingest(aliased(raw, *((recipient, f"{number}-{run}@x") for recipient in order)))
+
+    together(4, work)
+    wanted = sorted(f"{number}-{run}@x" for number in range(4) for run in range(10))
+    for _, originals, lists in later(every_database):
+        assert sorted(originals) == wanted
+        assert sorted(lists) == ["0.x", "1.x", "2.x", "3.x"]
+    assert deliveries(every_database) == 10
+    assert b"deadlock detected" not in log.read_bytes()[before:]
 
 
 def together(count: int, work: Callable[[int], object]) -> list[object]:

@@ -1,21 +1,36 @@
 """From one release to the next: nothing is lost, and both programs work with the new schema."""
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 from harness import account, previous_release
+from harness.console import Console
 from harness.database import Database
 from harness.postgresql import FAST, VERSIONS, PostgreSQL
 from harness.schema_dump import dump
 from harness.submission import submission
 
+from pipehandler.mail.identity import identify
+from pipehandler.parse.message import PARSER_VERSION, parse
 from pipehandler.store.connection import Store
 from pipehandler.store.errors import StoreError
+from pipehandler.store.ingest import view
 from pipehandler.store.migrate import migrate
 
 TABLES = ("address", "attachment", "delivery", "message", "raw_message", "retention", "retention_change")
+NEW_OF_MESSAGES = [
+    *("text_from_html", "preview", "auto_submitted", "precedence", "list_unsubscribe", "list_unsubscribe_post"),
+    "report",
+]
+NEW = [
+    *NEW_OF_MESSAGES,
+    *("later_original_recipients", "later_list_ids", "parameters", "content_location", "content_description"),
+]
+"""The columns that this release adds."""
 FORMER = ["pipehandler_lessor", "pipehandler_upkeep"]
 CURRENT = ["pipehandler_address_admin", "pipehandler_maintenance"]
 
@@ -72,6 +87,48 @@ def test_nothing_is_lost(cluster: PostgreSQL) -> None:
         store.close()
         assert stored.delivery > last
         assert not stored.duplicate
+
+
+NEWSLETTER = (
+    b"From: news@example.org\nMessage-ID: <2@example.org>\nList-Unsubscribe: <https://x.example/u>\nPrecedence: bulk\n"
+    b"Content-Type: text/html\n\n<p>Hello <b>you"
+)
+
+
+def test_stored_mail_gets_the_new_reading(cluster: PostgreSQL, folder: Path) -> None:
+    """`reparse --older` brings what the previous release stored to what this one reads, new columns included; --dry-run shows
+    it first, and changes nothing."""
+    with previous_release.database(cluster, "mail") as database:
+        assert previous_release.send(database, "fill") == []
+        store = Store(database.conninfo)
+        store.ingest(submission(NEWSLETTER, parser="1 mail-parser/4.8.0"))
+        store.close()
+        upgrade(database)
+        console = Console(folder, database)
+        before = everything(database, columns(database))
+        rows = database.rows("SELECT message::text, raw FROM pipehandler.raw_message")
+        raws = {row.message: bytes(row.raw) for row in rows}
+        *lines, last = map(json.loads, console.run("reparse", "--older", "--dry-run", "--json").text.splitlines())
+        assert everything(database, columns(database)) == before
+        assert last["summary"]["changed"] == len(raws)
+        changes = {each["message"]: each["changes"] for each in lines}
+        assert all(changes[message]["preview"][0] is None for message in raws)
+        assert changes[identify(NEWSLETTER).id]["text_from_html"] == [None, "Hello you"]
+        assert console.run("reparse", "--older").status == 0
+        for message, raw in raws.items():
+            wanted = json.loads(view(parse(raw), PARSER_VERSION, True)[0])
+            (stored,) = database.rows("SELECT to_jsonb(m) AS row FROM pipehandler.message m WHERE id = %s", message)
+            assert stored.row["parser"] == PARSER_VERSION
+            assert {name: stored.row[name] for name in NEW_OF_MESSAGES} == {
+                name: wanted[name] for name in NEW_OF_MESSAGES
+            }
+            files = database.rows(
+                "SELECT to_jsonb(a) - 'message' - 'content' || jsonb_build_object('sha256', encode(sha256, 'hex')) AS row"
+                "  FROM pipehandler.attachment a WHERE message = %s ORDER BY ordinal",
+                message,
+            )
+            assert [file.row for file in files] == wanted["attachments"]
+        assert " 0 changed" in console.run("reparse", "--older").text
 
 
 def test_the_previous_program_goes_on(cluster: PostgreSQL) -> None:

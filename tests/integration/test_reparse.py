@@ -46,10 +46,20 @@ GARBAGE = ParsedMessage(
     cc=[Address("garbage", "garbage@example.org")],
     bcc=[Address("garbage", "garbage@example.org")],
     list_id="garbage",
+    list_unsubscribe=["garbage:"],
+    list_unsubscribe_post=True,
+    auto_submitted="garbage",
+    precedence="garbage",
     text="garbage",
     html="<p>garbage",
+    text_from_html="garbage",
+    preview="garbage",
+    report={"type": "garbage"},
     header=[("Garbage", "garbage")],
-    attachments=[Attachment(str(number), "a/b", b"garbage", "garbage", "garbage", "garbage") for number in range(3)],
+    attachments=[
+        Attachment(str(number), "a/b", b"garbage", *["garbage"] * 5, parameters={"garbage": "garbage"})
+        for number in range(3)
+    ],
     authentication={"spf": "garbage"},
     defects=[Defect("date-invalid", "garbage", "garbage")],
 )
@@ -168,7 +178,7 @@ def test_dry_run(console: Console, database: Database) -> None:
         assert wanted in text
     *messages, last = map(json.loads, console.run("reparse", "--all", "--dry-run", "--json").text.splitlines())
     changes = {each["message"]: each["changes"] for each in messages}
-    assert changes[identify(hostile).id]["subject"] == [None, "\x1b]0;t\x07"]
+    assert changes[identify(hostile).id]["subject"] == [None, "]0;t"]
     assert [each["content_type"] for each in changes[identify(BOUNDED).id]["attachments"][1]] == ["image/gif"]
     assert (last["summary"]["tried"], last["summary"]["changed"], last["dry_run"]) == (2, 2, True)
     assert everything(database) == before
@@ -307,6 +317,7 @@ def test_function_is_complete(every_database: Database) -> None:
     assert [each["stored"] for each in changes["attachments"][1]] == [False] * 3
     assert set(changes["attachments"][1][0]) == {
         *("ordinal", "part", "file_name", "content_type", "content_id", "disposition", "size", "sha256", "stored"),
+        *("parameters", "content_location", "content_description"),
     }
 
 

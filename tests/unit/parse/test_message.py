@@ -49,7 +49,7 @@ def test_parser_version_names_both() -> None:
 
 def test_nothing_at_all() -> None:
     """An empty message is an empty parsed without defects."""
-    assert message.parse(b"") == ParsedMessage()
+    assert message.parse(b"") == ParsedMessage(preview="")
 
 
 def test_other_exceptions_pass_through(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,11 +128,11 @@ def test_what_is_opened_counts_as_parts() -> None:
 
 
 def test_ordinary_messages_load_no_reader_of_containers() -> None:
-    """Libraries for RTF and HTML are loaded where they are needed, never by a delivery of ordinary mail."""
+    """Libraries for RTF and HTML are loaded where they are needed, never by a delivery of mail that has text."""
     program = r"""
 import sys
 from pipehandler.parse.message import parse
-parse(b"Content-Type: text/html; charset=utf-8\n\n<p>x")
+parse(b"Content-Type: multipart/alternative; boundary=b\n\n--b\n\nx\n--b\nContent-Type: text/html\n\n<p>x\n--b--\n")
 parse(b"Content-Type: application/ms-tnef\n\nx")
 assert not {"lxml", "striprtf", "compressed_rtf", "html"} & set(sys.modules)
 """
