@@ -721,13 +721,28 @@ END
 $$;
 
 COMMENT ON FUNCTION pipehandler.ingest(envelope jsonb, parsed jsonb, text_body text, html_body text, prepended bytea, raw bytea, contents bytea[]) IS 'Stores one message for its recipients, all or nothing. A delivery that is already there is a duplicate and stays as
-it is. envelope: {"fingerprint": hex of version 1, "fingerprint_2": hex, "recipients": [{"recipient",
+it is, but for later_original_recipients and later_list_ids. envelope: {"fingerprint": hex of version 1, "fingerprint_2": hex, "recipients": [{"recipient",
 "original_recipient"}], "policy", "expired", "delimiter", and the columns of delivery}. A fingerprint of version 1
 matches only deliveries that have no other. policy: known to reject recipients that have no lease, else any. expired:
 reject, or store for a lease that has expired. delimiter: as for pipehandler.lease_of. parsed: the columns of message
 and {"attachments": [the columns of attachment]}; contents[n] belongs to ordinal n and may be null. Returns a row for
 each recipient: its delivery, the message of this delivery, and whether it was already there; nulls for one that was
 rejected. A recipient without a row was removed at that very moment: call again.';
+
+--
+-- Name: is_automatic(text, text, text, text, jsonb); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.is_automatic(sender text, auto_submitted text, precedence text, list_id text, report jsonb) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    SELECT sender = '' OR coalesce(auto_submitted, 'no') <> 'no' OR list_id IS NOT NULL OR report IS NOT NULL
+           OR coalesce(precedence, '') IN ('bulk', 'junk', 'list', 'auto_reply')
+$$;
+
+COMMENT ON FUNCTION pipehandler.is_automatic(sender text, auto_submitted text, precedence text, list_id text, report jsonb) IS 'Whether a program sent the message, so that no program may answer it (RFC 3834 2): its envelope sender is empty, or
+Auto-Submitted, Precedence or List-Id say so, or it is a report. The arguments are the columns of delivery and
+message.';
 
 --
 -- Name: lease_address(text, interval, text); Type: FUNCTION
@@ -1370,6 +1385,8 @@ CREATE TABLE pipehandler.delivery (
     raw_until timestamp with time zone,
     attachments_until timestamp with time zone,
     fingerprint_version smallint DEFAULT 1 NOT NULL,
+    later_original_recipients text[] DEFAULT '{}'::text[] NOT NULL,
+    later_list_ids text[] DEFAULT '{}'::text[] NOT NULL,
     CONSTRAINT delivery_fingerprint_check CHECK ((octet_length(fingerprint) = 32))
 )
 WITH (autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='500');
@@ -1432,6 +1449,12 @@ COMMENT ON COLUMN pipehandler.delivery.attachments_until IS 'The same for attach
 
 COMMENT ON COLUMN pipehandler.delivery.fingerprint_version IS 'The version of the rules of fingerprint. 1 was stored by a program before 0.2; pipehandler reparse --fingerprints makes
 it 2 where the bytes are still stored.';
+
+COMMENT ON COLUMN pipehandler.delivery.later_original_recipients IS 'Those of the same message when it came again to the same recipient, such as through a second alias: each once, at most
+100.';
+
+COMMENT ON COLUMN pipehandler.delivery.later_list_ids IS 'The List-Ids of copies of the message that came later and were duplicates, such as the copy through a list of a message
+that was also addressed to the recipient: each once, at most 100.';
 
 --
 -- Name: current_delivery; Type: VIEW

@@ -26,11 +26,7 @@ NEW_OF_MESSAGES = [
     *("text_from_html", "preview", "auto_submitted", "precedence", "list_unsubscribe", "list_unsubscribe_post"),
     "report",
 ]
-NEW = [
-    *NEW_OF_MESSAGES,
-    *("later_original_recipients", "later_list_ids", "parameters", "content_location", "content_description"),
-]
-"""The columns that this release adds."""
+"""The columns of message that this release adds."""
 FORMER = ["pipehandler_lessor", "pipehandler_upkeep"]
 CURRENT = ["pipehandler_address_admin", "pipehandler_maintenance"]
 
