@@ -16,7 +16,7 @@ from harness.submission import submission
 
 from pipehandler.mail.identity import identify
 from pipehandler.store.connection import Store
-from pipehandler.store.ingest import INGEST, Stored
+from pipehandler.store.ingest import Stored
 from pipehandler.store.migrate import migrate
 
 GENUINE = b"Message-ID: <1@example.org>\nFrom: a@example.org\nSubject: one\n\nPay to account 1\n"
@@ -41,11 +41,14 @@ def store(database: Database) -> Iterator[Store]:
 
 def by_previous_release(database: Database, raw: bytes, *recipients: str) -> list[Stored]:
     """Store a message as the handler of the previous release does: with a fingerprint of version 1 only."""
-    delivery, *others = submission(raw, *recipients).arguments()
+    request = submission(raw, *recipients)
+    delivery, *others = request.arguments()
     envelope = json.loads(delivery)
     del envelope["fingerprint_2"]
     with psycopg.connect(database.conninfo, autocommit=True) as handler:
-        return [Stored(*row) for row in handler.execute(INGEST, [json.dumps(envelope), *others]).fetchall()]
+        return [
+            Stored(*row) for row in handler.execute(request.statement(), [json.dumps(envelope), *others]).fetchall()
+        ]
 
 
 def versions(database: Database) -> list[int]:

@@ -356,12 +356,13 @@ def test_a_mark_goes_into_no_other_file(folder: Path, how: str) -> None:
     state = folder / "state"
     state.mkdir()
     mark = state / "parsing-1"
-    {
+    plant: dict[str, Callable[[], None]] = {
         "a symbolic link": lambda: mark.symlink_to(target),
         "a hard link": lambda: mark.hardlink_to(target),
         "a FIFO": lambda: os.mkfifo(mark),
         "a directory": mark.mkdir,
-    }[how]()
+    }
+    plant[how]()
     config = Config(state=replace(Config().state, directory=str(state)))
     parsed = guarded_parse(MESSAGE, "1", config, Deadline(10, time.monotonic()))
     assert parsed.message.error is None

@@ -160,7 +160,7 @@ def test_hostile_text(every_database: Database) -> None:
         list_unsubscribe=[TEXT, "", "NULL", "{}"],
         report={"type": TEXT, TEXT: [TEXT]},
         attachments=[
-            Attachment("1", "text/x", bytes(range(256)), *[TEXT] * 5, parameters={TEXT: TEXT}),
+            Attachment("1", "text/x", bytes(range(256)), TEXT, TEXT, TEXT, TEXT, TEXT, {TEXT: TEXT}),
             Attachment("2", "a/b", b""),
         ],
         defects=[Defect("x", TEXT, TEXT)],
@@ -232,7 +232,7 @@ def aliased(raw: bytes, *pairs: tuple[str, str]) -> IngestRequest:
     """`raw` for these recipients, each with the address before aliasing."""
     made = submission(raw, *(recipient for recipient, _ in pairs))
     originals = tuple(original for _, original in pairs)
-    return replace(made, envelope=replace(made.envelope, original_recipients=originals))
+    return replace(made, envelope=made.envelope._replace(original_recipients=originals))
 
 
 def test_every_original_recipient_is_kept(every_database: Database) -> None:
@@ -242,6 +242,7 @@ def test_every_original_recipient_is_kept(every_database: Database) -> None:
         assert later(every_database) == [("a@x", ["sales@x", "info@x"], []), ("b@x", ["info@x"], [])]
         (again,) = store.ingest(aliased(b"Received: again\n" + MESSAGE, ("a@x", "ceo@x")))
         assert again.duplicate
+        expected: list[tuple[str, list[str], list[str]]]
         expected = [("a@x", ["sales@x", "info@x", "ceo@x"], []), ("b@x", ["info@x"], [])]
         assert later(every_database) == expected
         versions = "SELECT xmin, ctid FROM pipehandler.delivery ORDER BY id"

@@ -18,8 +18,8 @@ from pipehandler.mail.identity import identify
 from pipehandler.parse.message import PARSER_VERSION, parse
 from pipehandler.store.connection import Store
 from pipehandler.store.errors import StoreError
-from pipehandler.store.ingest import view
 from pipehandler.store.migrate import migrate
+from pipehandler.store.view import view
 
 TABLES = ("address", "attachment", "delivery", "message", "raw_message", "retention", "retention_change")
 NEW_OF_MESSAGES = [

@@ -57,7 +57,17 @@ GARBAGE = ParsedMessage(
     report={"type": "garbage"},
     header=[("Garbage", "garbage")],
     attachments=[
-        Attachment(str(number), "a/b", b"garbage", *["garbage"] * 5, parameters={"garbage": "garbage"})
+        Attachment(
+            str(number),
+            "a/b",
+            b"garbage",
+            "garbage",
+            "garbage",
+            "garbage",
+            "garbage",
+            "garbage",
+            {"garbage": "garbage"},
+        )
         for number in range(3)
     ],
     authentication={"spf": "garbage"},
