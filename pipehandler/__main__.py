@@ -1,7 +1,10 @@
-"""The entrypoint of the package, kept small because the interpreter compiles it again for every delivery.
+"""The console script, and the entrypoint of lines in master.cf that version 0.1.0 printed.
 
-python -I -S .../pipehandler/__main__.py deliver --sender=... -- RECIPIENT...     as pipe(8) starts it
-pipehandler COMMAND                                                               everything else
+python -I -S -X utf8 -c CODE .../site-packages deliver --sender=... -- RECIPIENT...     as pipe(8) starts the package now
+python -I -S .../pipehandler/__main__.py deliver --sender=... -- RECIPIENT...           as version 0.1.0 let it start this file
+pipehandler COMMAND                                                                     everything else
+
+CODE is in postfix/templates.py. `check` reports the second form: Python leaves with 0 if this file is empty.
 """
 
 import posix  # os would be loaded for nothing where a resident worker delivers

@@ -23,8 +23,11 @@ if TYPE_CHECKING:
 _STARTED = time.monotonic()
 _LAST_ALARM = 120  # seconds; until the deadline of the configuration is known
 
-# Two rows of the outcome table, and what tells them apart, for when the table cannot be imported; a test compares.
+_AFTERWARDS = 2  # seconds for all that follows when the status is known; pipe(8) waits for the end of this process
+
+# Three rows of the outcome table, and what tells them apart, for when the table cannot be imported; a test compares.
 _FAULT = 75, "4.3.0 internal fault"
+_MISCONFIGURED = 75, "4.3.5 mail system incorrectly configured"
 _EXHAUSTED = 71, "4.3.0 mail system out of resources"
 _EXHAUSTED_ERRORS = (errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
@@ -50,15 +53,16 @@ def deliver(argv: list[str]) -> None:
             finished = run(argv, _STARTED)
             status, line, after_reply = finished.status, finished.line, finished.after_reply
     except BaseException as error:  # noqa: BLE001 # no other status may leave here
-        # It came from here or from an import, and perhaps nothing can be imported any more.
-        exhausted = isinstance(error, MemoryError) or getattr(error, "errno", None) in _EXHAUSTED_ERRORS
-        status, line = _EXHAUSTED if exhausted else _FAULT
+        status, line = _meaning(error)
         reason = error  # `error` is gone when the clause is left
 
         def after_reply() -> None:
-            _log(status, reason, argv)
+            _log(line, status, reason, argv)
 
-    try:  # noqa: SIM105 # contextlib would have to be loaded
+    try:
+        # What follows changes no status, and delays none for long: the alarm ends it.
+        signal.signal(signal.SIGALRM, lambda *_: posix._exit(status))
+        signal.alarm(_AFTERWARDS)
         posix.write(answer, line.encode("ascii", "replace") + b"\n")
     except BaseException:  # noqa: BLE001, S110 # pipe(8) has gone; Postfix delivers the message again
         pass
@@ -68,6 +72,13 @@ def deliver(argv: list[str]) -> None:
     except BaseException:  # noqa: BLE001, S110 # a log that cannot be written changes no status
         pass
     posix._exit(status)
+
+
+def _meaning(error: BaseException) -> tuple[int, str]:
+    """The status and the line for what was raised outside `run`: here or by an import; perhaps nothing else can be imported."""
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) in _EXHAUSTED_ERRORS:
+        return _EXHAUSTED
+    return _MISCONFIGURED if isinstance(error, ModuleNotFoundError) else _FAULT
 
 
 def _prepare() -> None:
@@ -101,23 +112,40 @@ def _take_stdout() -> int:
     return answer
 
 
-def _log(status: int, error: BaseException, argv: list[str]) -> None:
+def _log(line: str, status: int, error: BaseException, argv: list[str]) -> None:
     """Report to syslog what ended the delivery outside `run`: there may be no configuration, and no whole package."""
     import os
-    import syslog
     import traceback
 
-    outcome = "exhausted" if status == _EXHAUSTED[0] else "fault"
+    from pipehandler.record import syslog
+
+    outcome = {_EXHAUSTED[1]: "exhausted", _MISCONFIGURED[1]: "misconfigured"}.get(line, "fault")
     last = " ".join(" ".join(traceback.format_exception(error)[-2:]).split())
-    text = f"outcome={outcome} status={status} code=4.3.0 queue_id={option(argv, 'queue-id')} reason={last!a}"
-    syslog.openlog("pipehandler", syslog.LOG_PID, syslog.LOG_MAIL)
-    syslog.syslog(syslog.LOG_ERR, text)
+    text = f"outcome={outcome} status={status} code={line[:5]} queue_id={option(argv, 'queue-id')} reason={last!a}"
     if os.isatty(2):
         os.write(2, text.encode() + b"\n")
+    syslog.send(text, failed=True)
+
+
+def _use_utf8() -> None:
+    """Start this program again with -X utf8 where the locale has another encoding: not all give the octets of argv back.
+
+    For lines in master.cf that version 0.1.0 printed, and for `serve`.
+    """
+    if sys.getfilesystemencoding() == "utf-8":
+        return
+    try:
+        with open("/proc/self/cmdline", "rb") as file:
+            interpreter, *words = file.read().split(b"\0")[:-1]
+        posix.execv(sys.executable, [interpreter, b"-X", b"utf8", *words])
+    except (OSError, MemoryError):
+        pass  # most addresses are ASCII
 
 
 def main() -> None:
     """The console script `pipehandler`."""
+    if sys.argv[1:2] == ["deliver"] or "serve" in sys.argv:
+        _use_utf8()
     if sys.argv[1:2] == ["deliver"]:
         deliver(sys.argv[2:])
     from pipehandler.cli import cli

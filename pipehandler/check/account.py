@@ -15,7 +15,7 @@ from typing import Any
 
 from pipehandler.postfix.postconf import Postfix, Service
 
-from .argv import configuration
+from .argv import configuration, main_file
 from .finding import Finding
 from .handler import first_closed
 
@@ -29,13 +29,13 @@ def check_account(postfix: Postfix, service: Service, maxproc: int) -> list[Find
     """
     identity = _identity(service)
     # The same interpreter and file as in argv, but with site-packages (no -S), because the command needs click.
-    programs = [word for word in service.argv if word.endswith("/__main__.py")]
+    programs = list(filter(None, [main_file(service)]))
     interpreter = service.argv[0]
     if identity is None or not all(
         os.access(path, os.X_OK if path == interpreter else os.R_OK) for path in (interpreter, *programs)
     ):
         return None
-    command = [interpreter, "-I", *programs[:1]] if programs else [interpreter]
+    command = [interpreter, "-I", *programs] if programs else [interpreter]
     command += ["--config", configuration(service), "check", "--part", "handler", "--json", "--maxproc", str(maxproc)]
     try:
         process = _run(command, postfix, identity)

@@ -2,11 +2,12 @@
 
 import os
 import re
+import subprocess
 from collections.abc import Iterator
 
 from pipehandler.mail.envelope import OPTIONS
 from pipehandler.postfix.postconf import Service
-from pipehandler.postfix.templates import ENTRYPOINT
+from pipehandler.postfix.templates import CODE, PACKAGES
 from pipehandler.settings.config import DEFAULT_PATH, Config
 
 DEFERRED = "Every message would be deferred, and eventually returned to its sender."
@@ -15,6 +16,14 @@ _NEEDED = tuple(name for name in OPTIONS if name not in ("config", "socket", "si
 """The macros that the entry must pass. Not size: with a Milter it may be omitted (see the docs)."""
 
 
+_OPTIONS = ("-I", "-S", "-X", "utf8")
+"""The options of the interpreter that the example has before -c."""
+
+_SECONDS = 20
+
+NEW_ENVIRONMENT = "# create the environment again, in a new folder, and rename a link to it: docs/upgrade.md"
+"""The fix if files of the installation cannot be used."""
+
 PartialFinding = tuple[str, str, str, str]
 """A finding whose fix, if empty, is to print the whole entry again."""
 
@@ -22,9 +31,18 @@ PartialFinding = tuple[str, str, str, str]
 def deliver_index(service: Service) -> int:
     """Return the index of `deliver` after our program in argv; 0 if it is missing."""
     for index, word in enumerate(service.argv[1:], 1):
-        if word == "deliver" and re.search(r"(^|/)pipehandler(/__main__\.py)?$", service.argv[index - 1]):
+        guarded = index > 2 and "pipehandler.fence" in service.argv[index - 2]
+        if word == "deliver" and (guarded or re.search(r"(^|/)pipehandler(/__main__\.py)?$", service.argv[index - 1])):
             return index
     return 0
+
+
+def main_file(service: Service) -> str:
+    """Return the path of the __main__.py of the installation that the entry runs; "" if it runs the console script."""
+    word = service.argv[deliver_index(service) - 1]
+    if word.endswith("/__main__.py"):
+        return word
+    return os.path.join(word, "pipehandler", "__main__.py") if "-c" in service.argv[: deliver_index(service)] else ""
 
 
 def configuration(service: Service) -> str:
@@ -39,32 +57,73 @@ def check_argv(service: Service, path: str, config: Config | None) -> Iterator[P
 
 
 def _program(service: Service) -> Iterator[PartialFinding]:
-    interpreter, entrypoint = service.argv[0], service.argv[deliver_index(service) - 1]
+    interpreter, file = service.argv[0], main_file(service)
     if not os.access(interpreter, os.X_OK) or os.path.isdir(interpreter):
         what = f"{interpreter} is missing or not executable"
         yield "interpreter-missing", what, "The handler cannot start. " + DEFERRED, ""
         return
-    if not entrypoint.endswith("/__main__.py"):
+    if not file:
         yield (
             "interpreter-options",
-            "argv does not run __main__.py with the options -I and -S of the interpreter",
+            "argv runs the console script, not the package with the options -I and -S of the interpreter",
             "A message for a resident worker costs several times as much, because every start loads everything.",
             "",
         )
         return
-    options = service.argv[1 : deliver_index(service) - 1]
-    if set(options) != {"-I", "-S"}:
+    before = service.argv[1 : deliver_index(service) - 1]
+    guarded = before[-2:] == ("-c", CODE)
+    options = before[:-2] if "-c" in before else before
+    if not guarded:
+        what = f"the text after -c is not that of this version: {before[-1]}" if "-c" in before else f"it runs {file}"
         yield (
-            "interpreter-options",
-            f"the interpreter has the options {' '.join(options) or '(none)'}; they should be -I -S",
-            "-I keeps the environment from deciding which code runs; -S saves most of the time of a start.",
+            "entrypoint-unguarded",
+            what,
+            (
+                "Python leaves with status 0 if that file is empty or truncated, after a full disk or a power failure: Postfix would"
+                " delete messages that were never stored."
+            ),
             "",
         )
-    if not os.path.exists(entrypoint):
-        yield "entrypoint-missing", f"{entrypoint} does not exist", "The handler cannot start. " + DEFERRED, ""
-    elif not os.path.samefile(entrypoint, ENTRYPOINT):
+    elif options != _OPTIONS:
+        yield (
+            "interpreter-options",
+            f"the interpreter has the options {' '.join(options) or '(none)'}; they should be {' '.join(_OPTIONS)}",
+            (
+                "-I keeps the environment from deciding which code runs; -S saves most of the time of a start; -X utf8 keeps"
+                " the octets of addresses, whatever the locale."
+            ),
+            "",
+        )
+    if not os.path.exists(file):
+        yield "entrypoint-missing", f"{file} does not exist", "The handler cannot start. " + DEFERRED, ""
+    elif not os.path.samefile(file, os.path.join(PACKAGES, "pipehandler", "__main__.py")):
         detail = "The installation that was checked is not the one that delivers; its version and schema may differ."
-        yield "installation", f"it runs {entrypoint}, but this installation is {ENTRYPOINT}", detail, ""
+        what = f"it runs {os.path.dirname(file)}, but this installation is {os.path.join(PACKAGES, 'pipehandler')}"
+        yield "installation", what, detail, ""
+    yield from _version(interpreter, file)
+
+
+def _version(interpreter: str, file: str) -> Iterator[PartialFinding]:
+    """Compare the version of the interpreter with that of the folder, which an upgrade of the system's Python leaves behind."""
+    folder = re.search(r"/python(\d+\.\d+)/", file)
+    try:
+        process = subprocess.run(  # noqa: S603 # what master.cf runs for every message
+            [interpreter, "-I", "-S", "-c", "import sys;print('%d.%d' % sys.version_info[:2])"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_SECONDS,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return  # check_account reports an interpreter that cannot be run
+    version = process.stdout.strip()
+    if folder and version and folder[1] != version:
+        yield (
+            "interpreter-version",
+            f"{interpreter} is Python {version}, but {file} was installed for Python {folder[1]}",
+            "The libraries that pipehandler needs are missing for this Python. " + DEFERRED,
+            NEW_ENVIRONMENT,
+        )
 
 
 def _option(service: Service, name: str) -> str:

@@ -18,7 +18,14 @@ from .finding import Finding
 
 _FILTER = "pipe_delivery_status_filter"
 _FILTER_FILE = "pipehandler_status_filter"
-_BOUNCED = ('5.3.0 Command died with status 1: "python"', '5.3.0 Command time limit exceeded: "python"')
+_BOUNCED = (
+    '5.3.0 Command died with status 1: "python"',
+    '5.3.0 Command time limit exceeded: "python"',
+    "5.7.0 permission denied",
+    "5.1.1 user unknown. Command output: Traceback",
+    "5.1.1 library 5.1.1 not found",
+    "5.0.0 stored before",
+)
 """The texts with which pipe(8) bounces mail if the handler could not start or did not end."""
 
 _FLAGS = {

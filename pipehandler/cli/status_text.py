@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pipehandler.mail.sysexits import EX_OK
+from pipehandler.monitor.service_status import OTHER_NAMESPACE
 from pipehandler.monitor.status import STATUSES, Status
 
 from .command import local
@@ -52,6 +53,9 @@ def _about(status: Status) -> Iterator[tuple[str, str]]:
     else:
         last = max((exits.last for exits in snapshot.journal.exits if exits.status == EX_OK), default=None)
         yield "Delivered", f"last {_time(last)}" if last else "nothing yet"
+        for destination, (count, at) in snapshot.journal.dropped.items():
+            name = "log.file" if destination == "file" else destination
+            yield "Log", f"{count} lines were not taken by {name}, the last {_time(at)}: `pipehandler check`"
         if snapshot.journal.under_way:
             yield "Under way", f"{snapshot.journal.under_way} deliveries"
     if snapshot.health is None:
@@ -97,6 +101,8 @@ def _about(status: Status) -> Iterator[tuple[str, str]]:
                 f" {counts['replaced']} replaced, {counts['died']} died since the start"
             ),
         )
+        if counts.get("other_namespace"):
+            yield "", f"{counts['other_namespace']} messages were left to cold deliveries: {OTHER_NAMESPACE}"
 
 
 def bars(counts: Sequence[int]) -> str:
@@ -124,6 +130,9 @@ def as_json(status: Status) -> dict[str, Any]:
             {**failure._asdict(), "last": datetime.fromtimestamp(failure.last, UTC)} for failure in status.failures
         ],
         "under_way": snapshot.journal.under_way if snapshot.journal else None,
+        "log_lines_dropped": {name: count for name, (count, _) in snapshot.journal.dropped.items()}
+        if snapshot.journal
+        else None,
         "database": snapshot.health._asdict() if snapshot.health else None,
         "schema_expected": snapshot.schema_expected,
         "outage": snapshot.outage,

@@ -47,14 +47,13 @@ class Finished:
         self._keep_open = keep_open
 
     def after_reply(self) -> None:
-        """Announce what is new, close the store unless a worker keeps it, and record the attempt. Changes no status."""
-        self._attempt.stopwatch.stop()  # notifying readers is not part of storing
+        """Record the attempt, announce what is new, and close the store unless a worker keeps it. Changes no status."""
+        self._attempt.finish(self.result)  # first: the rest asks the database, which may not answer
         if self._store is not None:
             if self._attempt.config.store.notify and self.result.outcome in NEWLY_STORED:
                 self._store.announce()
             if not self._keep_open:
                 self._store.close()
-        self._attempt.finish(self.result)
 
 
 def run(

@@ -2,11 +2,14 @@
 
 import os
 import re
-import time
+import select
 from typing import NamedTuple
 
 from ..mail.outcome import TRUNCATED, Undelivered
 from ..runtime.process import process
+
+_MOMENT = 20
+"""Milliseconds between the end of the message and the end of a process that was killed, which closes its files before it goes."""
 
 _LONG_LINE = re.compile(rb"[^\n]{128,}")
 
@@ -49,8 +52,20 @@ def is_orphan(caller: Caller) -> bool:
     """Whether pipe(8) is gone or about to go: it closes the pipe before it disappears."""
     pipe = process(caller.parent)
     if pipe is None:  # hidden from this account, or gone
-        time.sleep(0.2)
+        _await_end(caller.parent)
     return _parent(caller.pid) != caller.parent or (pipe is not None and pipe.ends)
+
+
+def _await_end(pid: int) -> None:
+    """Wait for a moment until a process has gone whose state is hidden: its pidfd is readable then (pidfd_open(2))."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except OSError:  # it has gone
+        return
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    poll.poll(_MOMENT)
+    os.close(descriptor)
 
 
 def _parent(pid: int) -> int:

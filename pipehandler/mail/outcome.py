@@ -78,6 +78,10 @@ EXHAUSTED_ERRORS = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.EN
 """The errors of the operating system that mean: out of processes, descriptors or memory (EX_OSERR)."""
 
 
+INCOMPLETE = "the installation is not complete, or not for this Python:"
+"""Begins the reason if a module cannot be found."""
+
+
 class Result(NamedTuple):
     """The result of one delivery, for one recipient or for all of a call.
 
@@ -117,7 +121,7 @@ def outcome_of(error: BaseException) -> Result:
     """Return what an exception means for the delivery that it ended: the one place where that is decided.
 
     An exception that knows has an attribute `result`: Undelivered with its subclasses, and TimeUp. Of the others a shortage
-    of this host is EXHAUSTED, and everything else is a FAULT. None of them bounces.
+    of this host is EXHAUSTED, a module that is missing is MISCONFIGURED, and everything else is a FAULT. None of them bounces.
     """
     known = getattr(error, "result", None)
     if isinstance(known, Result):
@@ -126,6 +130,8 @@ def outcome_of(error: BaseException) -> Result:
         return Result(EXHAUSTED, reason="out of memory")
     if out_of_resources(error):
         return Result(EXHAUSTED, reason=described(error))
+    if isinstance(error, ModuleNotFoundError):
+        return Result(MISCONFIGURED, reason=f"{INCOMPLETE} no module {error.name}, {described(error)}")
     return Result(FAULT, reason=described(error), fault=error)
 
 

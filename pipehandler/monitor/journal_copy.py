@@ -3,7 +3,7 @@
 Whoever controls that directory can put a link, a FIFO or a file without end in place of the journal, or a database with views,
 triggers and expressions that SQLite would run, and can change all of it while it is read. So the file and its write-ahead log are
 copied: opened without following links and without blocking, if they are regular files of bounded size. SQLite sees only the copy,
-which nothing else changes, executes nothing but queries of the three tables, and stops after a limited time.
+which nothing else changes, executes nothing but queries of the tables, and stops after a limited time.
 """
 
 import fcntl
@@ -19,8 +19,8 @@ from pathlib import Path
 
 from ..record.journal import NAME
 
-TABLES = ("attempt", "total", "duration")
-"""The tables that are read."""
+TABLES = ("attempt", "total", "duration", "dropped")
+"""The tables that are read. The last is created with its first row."""
 
 _LARGEST = 256 << 20  # octets; 100,000 records take less than 50 million
 _SECONDS = 3.0  # of CPU time for all queries; 100,000 records take less than one
@@ -140,7 +140,7 @@ def _locked(file: int) -> bool:
 
 
 def _restrict(database: sqlite3.Connection) -> None:
-    """Let SQLite do nothing but read the three tables, and see that they are tables without expressions."""
+    """Let SQLite do nothing but read the tables, and see that they are tables without expressions."""
     until = time.thread_time() + _SECONDS
     for category, limit in _LIMITS.items():
         database.setlimit(category, limit)
@@ -151,6 +151,8 @@ def _restrict(database: sqlite3.Connection) -> None:
         database.execute(f"PRAGMA {pragma}")
     for table in TABLES:
         kinds = database.execute("SELECT type, sql FROM sqlite_master WHERE name = ? LIMIT 2", (table,)).fetchall()
+        if table == "dropped" and not kinds:
+            continue
         if len(kinds) != 1 or kinds[0]["type"] != "table" or "virtual" in str(kinds[0]["sql"]).lower():
             raise JournalError(f"{table} is not a table")
         if any(column["hidden"] for column in database.execute(f"PRAGMA table_xinfo({table})")):
@@ -162,6 +164,6 @@ def _authorize(action: int, first: str | None, _: str | None, __: str | None, so
     """Allow SQLite's actions for a query of the tables; `source`: the view or trigger that wants it."""
     allowed = (
         action in (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_FUNCTION)
-        or (action == sqlite3.SQLITE_READ and first in TABLES)
+        or (action == sqlite3.SQLITE_READ and first in (*TABLES, "sqlite_master"))
     ) and source is None
     return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY

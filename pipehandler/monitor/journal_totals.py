@@ -7,6 +7,8 @@ The columns `way` and `action` hold what is called mode and outcome everywhere e
 import os
 import sqlite3
 import time
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from ..record.journal import BOUNDS, KILLED
@@ -31,6 +33,7 @@ _TOTALS = {
     "last": TIME,
 }
 _DURATIONS = {"way": WORD, "phase": WORD, "bound": NUMBER, "attempts": COUNT, "seconds": SECONDS}
+_DROPPED = {"destination": WORD, "lines": COUNT, "last": TIME}
 _BEGINS = {"id": COUNT, "began": TIME, "pid": COUNT, "ingress": WORD, "way": WORD, "status": optional(STATUS)}
 _ATTEMPTS = {
     **_BEGINS,
@@ -84,11 +87,15 @@ class Record(NamedTuple):
 
 
 class JournalTotals(NamedTuple):
-    """Exits and durations since the journal was created. under_way: the number of attempts that have not ended yet."""
+    """Exits and durations since the journal was created. under_way: the number of attempts that have not ended yet.
+
+    dropped: for each destination of the log, "syslog" or "file", the lines that it did not take, and the time of the last one.
+    """
 
     exits: list[Exits]
     durations: list[Duration]
     under_way: int
+    dropped: Mapping[str, tuple[int, float]] = MappingProxyType({})
 
 
 def totals(directory: str) -> JournalTotals:
@@ -99,11 +106,12 @@ def totals(directory: str) -> JournalTotals:
             exits = _added(exits, _exits(*row.values()))
         durations = _durations(list(rows(database, "duration", _DURATIONS)))
         incomplete = _incomplete(database)
+        dropped = _dropped(database)
     killed = _killed(directory, incomplete)
     for ingress, mode in sorted({(row["ingress"], row["way"]) for row in killed}):
         begins = [row["began"] for row in killed if (row["ingress"], row["way"]) == (ingress, mode)]
         exits = _added(exits, Exits(ingress, mode, None, KILLED, len(begins), 0, max(begins)))
-    return JournalTotals(exits, durations, sum(row["alive"] for row in incomplete))
+    return JournalTotals(exits, durations, sum(row["alive"] for row in incomplete), dropped)
 
 
 def records(directory: str, seconds: float) -> list[Record]:
@@ -126,6 +134,13 @@ def _incomplete(database: sqlite3.Connection) -> list[Row]:
         if row["status"] is None:
             incomplete.append(row)
     return [{**row, "alive": last[row["pid"]] == row["id"] and _alive(row["pid"], row["began"])} for row in incomplete]
+
+
+def _dropped(database: sqlite3.Connection) -> dict[str, tuple[int, float]]:
+    """Return the lines that were dropped; the table is created with the first of them."""
+    if not database.execute("SELECT count(*) FROM sqlite_master WHERE name = 'dropped'").fetchone()[0]:
+        return {}
+    return {row["destination"]: (row["lines"], row["last"]) for row in rows(database, "dropped", _DROPPED)}
 
 
 def _killed(directory: str, incomplete: list[Row]) -> list[Row]:

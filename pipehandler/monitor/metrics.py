@@ -77,6 +77,12 @@ METRICS = {
             (),
             "1 while the circuit breaker is open: a delivery found the database down.",
         ),
+        Described(
+            "pipehandler_log_lines_dropped_total",
+            "counter",
+            ("destination",),
+            "Lines of the log that syslog or log.file did not take at once; the delivery did not wait.",
+        ),
         Described("pipehandler_journal_up", "gauge", (), "Whether the journal could be read (1) or not (0)."),
         Described("pipehandler_database_up", "gauge", (), "Whether the database answered (1) or not (0)."),
         Described("pipehandler_schema_version", "gauge", (), "Number of the newest migration in the database."),
@@ -192,6 +198,9 @@ def _of_journal(snapshot: Snapshot) -> dict[str, _Values]:
         "pipehandler_received_bytes_total": dict(octets),
         "pipehandler_duplicates_total": {(): by_outcome[DUPLICATE.name]},
         "pipehandler_outage_refusals_total": {(): by_outcome[OUTAGE.name]},
+        "pipehandler_log_lines_dropped_total": {
+            (name,): journal.dropped.get(name, (0, 0.0))[0] for name in ("syslog", "file")
+        },
         "pipehandler_attempts_under_way": {(): journal.under_way},
         "pipehandler_last_success_timestamp_seconds": {(): max(last)} if last else {},
         # In the same directory as the journal, so it is unknown as well where that cannot be read.

@@ -19,6 +19,9 @@ _LARGEST_COUNT = 1 << 53
 COUNTS = ("workers", "free", "busy", "waiting", "replaced", "died", "congested", "sent_back")
 """What every service reports; a newer one may report more."""
 
+OTHER_NAMESPACE = "the service is in another PID namespace than Postfix; start both in one"
+"""Why the count other_namespace grows: the service cannot see whether pipe(8) still lives."""
+
 
 def ask(name: str) -> dict[str, int]:
     """Return the counts of the service that listens on the socket `name` (see Supervisor.status).

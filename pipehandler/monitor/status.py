@@ -105,4 +105,6 @@ def failure_hint(record: Record) -> str:
     """Return what to do about a failed attempt."""
     if record.outcome == outcome.STORE_UNAVAILABLE.name and (database_hint := hint(record.sqlstate or "")):
         return database_hint
+    if record.outcome == outcome.MISCONFIGURED.name and (record.reason or "").startswith(outcome.INCOMPLETE):
+        return "create the environment again, in a new folder, and rename a link to it (docs/upgrade.md)"
     return _HINTS.get(record.outcome, _CHECK)

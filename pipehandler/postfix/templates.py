@@ -24,10 +24,38 @@ FILES = {
 }
 """Each example file, and its folder below pipehandler/examples/."""
 
-ENTRYPOINT = str(Path(__file__).parents[1] / "__main__.py")
-"""The file of this installation that master.cf runs."""
+CODE = (
+    'import posix,sys;exec("try:\\n sys.path.insert(0,sys.argv.pop(1))\\n from pipehandler.fence import main\\n main()\\n'
+    "finally:\\n try:posix.write(1,b'4.3.0 internal fault\\\\n')\\n finally:posix._exit(75)\")"
+)
+"""What master.cf gives to the option -c of the interpreter: run the package in the folder that follows, and end with 75 whatever
+it does. Python leaves with 0 when a file has nothing to do, so status 0 must never be what is left when our own files are
+empty or truncated: it comes from the fence alone, after the commit. Only names that version 0.1.0 has may be used here."""
 
-PROGRAM = os.path.join(os.path.dirname(sys.executable), "pipehandler")
+
+def _environment() -> str:
+    """The folder of this virtual environment, by the name under which it was started: a link stays valid after an upgrade."""
+    program = os.path.abspath(sys.argv[0])
+    while os.path.islink(program):
+        program = os.path.join(os.path.dirname(program), os.readlink(program))
+    started = os.path.dirname(os.path.dirname(program))
+    same = os.path.isdir(started) and os.path.samefile(started, sys.prefix)
+    return os.path.normpath(started) if same else sys.prefix
+
+
+def _named(path: str) -> str:
+    """Return `path` with the name of the environment that a link gives it."""
+    inside = os.path.relpath(path, sys.prefix)
+    return path if inside.startswith("..") else os.path.join(_environment(), inside)
+
+
+PACKAGES = _named(str(Path(__file__).parents[2]))
+"""The folder with the package of this installation, site-packages."""
+
+PYTHON = _named(sys.executable)
+"""The interpreter of this installation."""
+
+PROGRAM = os.path.join(os.path.dirname(PYTHON), "pipehandler")
 """The console script of this installation."""
 
 DATABASE = "postgresql:///mail?host=/run/postgresql"
@@ -37,8 +65,8 @@ DATABASE = "postgresql:///mail?host=/run/postgresql"
 class Installation(NamedTuple):
     """The files that the examples run; by default, those of this installation."""
 
-    python: str = sys.executable
-    entrypoint: str = ENTRYPOINT
+    python: str = PYTHON
+    packages: str = PACKAGES
     program: str = PROGRAM
 
 
@@ -80,6 +108,7 @@ def lines(
     text = (files("pipehandler") / "examples" / FILES[name] / name).read_text("utf-8")
     return _Template(text).substitute(
         installation._asdict(),
+        code=CODE,
         user=user,
         config=config,
         socket=socket,

@@ -4,7 +4,6 @@ The log is for finding one message, the journal for counting them. Neither chang
 """
 
 import time
-from contextlib import suppress
 
 from ..mail.outcome import Result
 from ..runtime.stopwatch import Stopwatch
@@ -46,11 +45,10 @@ class Attempt:
         self.stopwatch.stop()
         if not self._begun:
             self.begin()
-        with suppress(OSError):
-            log.write(self._line(result), self.config.log, failed=result.outcome.status != 0)
+        dropped = log.write(self._line(result), self.config.log, failed=result.outcome.status != 0)
         if self.journal is not None:
             seconds = self.stopwatch.seconds
-            self.journal.end(self._entry, self._ingress, self._mode, result, self.size, seconds)
+            self.journal.end(self._entry, self._ingress, self._mode, result, self.size, seconds, dropped)
             left = self._started + self.config.limits.deadline - time.monotonic()
             sentry.report(self.config, self.journal, result, left, mode=self._mode, size=self.size)
 
@@ -69,3 +67,12 @@ class Attempt:
             sqlstate=result.sqlstate or None,
             reason=result.reason or None,
         )
+
+
+def write_log(config: Config, outcome: str, failed: bool = False, **values: object) -> None:
+    """Log a line that belongs to no message, and count it if it was dropped."""
+    dropped = log.write(log.line(outcome, **values), config.log, failed)
+    if dropped:
+        journal = Journal(config.state.directory)
+        journal.count_dropped(dropped)
+        journal.close()  # before this process forks

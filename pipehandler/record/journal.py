@@ -14,12 +14,13 @@ import sqlite3
 import stat
 import time
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
 from ..mail.outcome import Result
 from ..runtime.stopwatch import PHASES
+from .leftovers import remove_leftovers
 
 _T = TypeVar("_T")
 
@@ -90,6 +91,11 @@ _ADD_DURATION = """
 INSERT INTO duration VALUES (?, ?, ?, 1, ?)
 ON CONFLICT DO UPDATE SET attempts = attempts + 1, seconds = seconds + excluded.seconds
 """
+_DROPPED = (
+    "CREATE TABLE IF NOT EXISTS dropped (destination TEXT PRIMARY KEY, lines INTEGER NOT NULL, last REAL NOT NULL)"
+)
+"""Lines of the log that a destination did not take. Not in the schema: a journal of version 0.1.0 gets it when it is needed."""
+_DROP = "INSERT INTO dropped VALUES (?, 1, ?) ON CONFLICT DO UPDATE SET lines = lines + 1, last = excluded.last"
 _OLD = "SELECT max(coalesce((SELECT max(id) FROM attempt WHERE began < ?), 0), (SELECT max(id) FROM attempt) - ?)"
 _KILLED = """
 SELECT ingress, way, -1, ?, count(*), 0, max(began) FROM attempt WHERE status IS NULL AND id <= ? GROUP BY ingress, way
@@ -103,6 +109,7 @@ class Journal:
         self._path = os.path.join(directory, NAME)
         self._connection: sqlite3.Connection | None = None
         self._until = 0.0  # time.monotonic() at which a statement is given up
+        self._opened: os.stat_result | None = None
 
     def begin(self, ingress: str, mode: str, queue_id: str, started: float) -> int | None:
         """Record that an attempt begins in this process, and return its number for `end`; None if that failed.
@@ -125,8 +132,12 @@ class Journal:
         result: Result,
         size: int | None,
         seconds: dict[str, float],
+        dropped: Sequence[str] = (),
     ) -> None:
-        """Record that an attempt has ended. size: octets that were read. seconds: the duration of each phase that it reached."""
+        """Record that an attempt has ended. size: octets that were read. seconds: the duration of each phase that it reached.
+
+        dropped: the destinations of the log that did not take its line.
+        """
         outcome = result.outcome
         texts = result.sqlstate or None, size, result.message or None, result.reason or None
         columns = outcome.status, outcome.name, outcome.code, *texts
@@ -138,8 +149,13 @@ class Journal:
                 database.execute(_ADD_DURATION, (mode, phase, BOUNDS[bisect_left(BOUNDS, spent)], spent))
             if entry is not None and entry % _TRIM_EVERY == 0:
                 _trim(database)
+            _drop(database, dropped)
 
         self._write(write)
+
+    def count_dropped(self, destinations: Sequence[str]) -> None:
+        """Count a line of the log that these destinations did not take."""
+        self._write(lambda database: _drop(database, destinations))
 
     def should_report(self, fault: str, seconds: float) -> bool:
         """Return whether `fault` was not reported on this host in the last `seconds`; if so, it now counts as reported."""
@@ -161,6 +177,8 @@ class Journal:
         """
         try:
             self._until = time.monotonic() + _WRITE_SECONDS
+            if self._connection is not None and not self._has_name():
+                self.close()
             database = self._connection or self._open()
             database.execute("BEGIN IMMEDIATE")
             result = work(database)
@@ -175,12 +193,21 @@ class Journal:
             raise
         return result
 
+    def _has_name(self) -> bool:
+        """Return whether the open file is the one in the state directory, which someone may have emptied."""
+        try:
+            return self._opened is not None and os.path.samestat(os.stat(self._path), self._opened)
+        except FileNotFoundError:
+            return False
+
     def _open(self) -> sqlite3.Connection:
+        remove_leftovers(os.path.dirname(self._path))
         if any(_is_special(self._path + suffix) for suffix in ("", *_BESIDE)):
             self._put_aside()
         if not os.path.exists(self._path):
             self._create()
         self._connection = sqlite3.connect(self._path, timeout=_LOCK_TIMEOUT, isolation_level=None)
+        self._opened = os.stat(self._path)
         self._connection.execute("PRAGMA trusted_schema = OFF")
         self._connection.setlimit(
             sqlite3.SQLITE_LIMIT_LENGTH, _LARGEST_VALUE
@@ -230,6 +257,12 @@ def _is_special(path: str) -> bool:
 def _authorize(_: int, __: str | None, ___: str | None, ____: str | None, source: str | None) -> int:
     """Let no view and no trigger run, `source`: whoever may write the file could put them there."""
     return sqlite3.SQLITE_OK if source is None else sqlite3.SQLITE_DENY
+
+
+def _drop(database: sqlite3.Connection, destinations: Sequence[str]) -> None:
+    if destinations:
+        database.execute(_DROPPED)
+        database.executemany(_DROP, [(destination, time.time()) for destination in destinations])
 
 
 def _trim(database: sqlite3.Connection) -> None:

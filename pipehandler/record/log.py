@@ -4,14 +4,17 @@ A line is `key=value` pairs with the outcome first. It holds the queue id, so th
 mail log, and the message id, but no address and no content. A delivery never fails because logging fails.
 """
 
+import errno
 import os
 import re
-import syslog
+from contextlib import suppress
 
 from ..settings.config import Log
+from . import syslog
 
 _PLAIN = re.compile(r"[!#-&(-<>-\[\]-~]+")  # no quotes, backslash, space or equals sign
 _LONGEST = 400  # characters of a value
+_LONGEST_LINE = 4000  # octets; a pipe takes 4096 whole or not at all (PIPE_BUF, pipe(7))
 
 
 def line(outcome: str, **values: object) -> str:
@@ -31,20 +34,40 @@ def _quoted(value: object) -> str:
     return f'"{escaped.decode("ascii")}"'
 
 
-def write(text: str, settings: Log, failed: bool) -> None:
-    """Write one line to the destinations in `settings`, as an error or as information.
+def write(text: str, settings: Log, failed: bool) -> tuple[str, ...]:
+    """Write one line to the destinations in `settings`, as an error or as information, without waiting for any of them.
 
-    Raises OSError if the file cannot be written.
+    Returns the destinations that did not take it, of "syslog" and "file"; the journal counts them.
     """
+    dropped = []
+    octets = text.encode("ascii", "backslashreplace")[:_LONGEST_LINE] + b"\n"
     if settings.syslog:
-        syslog.openlog("pipehandler", syslog.LOG_PID, syslog.LOG_MAIL)
-        syslog.syslog(syslog.LOG_ERR if failed else syslog.LOG_INFO, text)
-    if os.isatty(2):  # run by hand
-        os.write(2, text.encode("ascii", "backslashreplace") + b"\n")
-    if settings.file:
-        # One write to a file opened for appending: lines of several processes do not mix, and rotation needs no signal.
-        file = os.open(settings.file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
         try:
-            os.write(file, text.encode("ascii", "backslashreplace") + b"\n")
-        finally:
-            os.close(file)
+            syslog.send(text[:_LONGEST_LINE], failed)
+        except OSError:
+            dropped.append("syslog")
+    if settings.file:
+        try:
+            _append(settings.file, octets)
+        except OSError:
+            dropped.append("file")
+    with suppress(OSError):
+        if os.isatty(2):  # run by hand
+            os.write(2, octets)
+    return tuple(dropped)
+
+
+def _append(path: str, octets: bytes) -> None:
+    """Append one line to a file, all of it or nothing. Raises OSError if it did not fit."""
+    # One write to a file opened for appending: lines of several processes do not mix, and rotation needs no signal.
+    # O_NONBLOCK: a FIFO without a reader, or with one that stands still, takes no line.
+    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY, 0o640)
+    try:
+        written = os.write(file, octets)
+        if written < len(octets):  # the disk is full, or a limit is reached, in the middle of the line
+            end = os.lseek(file, 0, os.SEEK_CUR)
+            if os.fstat(file).st_size == end:
+                os.ftruncate(file, end - written)
+            raise OSError(errno.ENOSPC, "only a part of the line was written", path)
+    finally:
+        os.close(file)

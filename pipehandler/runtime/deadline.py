@@ -17,6 +17,9 @@ from ..mail.outcome import DEADLINE, Result
 GRACE = 3.0
 """Seconds between TimeUp and the SIGALRM that kills the process."""
 
+AFTERWARDS = 2.0
+"""Seconds for all that follows when the status of a delivery is known."""
+
 
 class TimeUp(BaseException):
     """The time is up: that of the delivery, or that of a step inside `Deadline.step`."""
@@ -54,6 +57,16 @@ class Deadline:
         """Raise TimeUp no more, as after the commit; SIGALRM kills the process GRACE seconds after the end of the budget."""
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_REAL, self.remaining() + GRACE)
+
+
+@contextmanager
+def afterwards() -> Iterator[None]:
+    """What follows a delivery in a process that goes on: TimeUp after AFTERWARDS; no alarm is left behind."""
+    _alarm(AFTERWARDS)
+    try:
+        yield
+    finally:
+        clear()
 
 
 def clear() -> None:

@@ -11,11 +11,9 @@ from contextlib import contextmanager
 from ..settings.config import Limits
 from .deadline import GRACE, clear
 
-_LARGEST_FILE = 1 << 30  # octets; the log file and the journal are the only ones that grow
 _KINDS = (
     resource.RLIMIT_AS,
     resource.RLIMIT_CPU,
-    resource.RLIMIT_FSIZE,
     resource.RLIMIT_NPROC,
     resource.RLIMIT_CORE,
 )
@@ -26,7 +24,6 @@ def apply(limits: Limits) -> None:
     used = resource.getrusage(resource.RUSAGE_SELF)
     _set(resource.RLIMIT_AS, limits.memory)
     _set(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime) + limits.deadline + int(GRACE))
-    _set(resource.RLIMIT_FSIZE, _LARGEST_FILE)
     _set(resource.RLIMIT_NPROC, 0)
     _set(resource.RLIMIT_CORE, 0)
 

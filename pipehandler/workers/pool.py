@@ -12,8 +12,7 @@ from ..handover import option
 from ..ingress.pipe import INGRESS
 from ..mail import outcome
 from ..mail.outcome import Outcome, Result
-from ..record import log
-from ..record.attempt import Attempt
+from ..record.attempt import Attempt, write_log
 from ..record.journal import Journal
 from ..settings.config import Config
 from . import worker as process
@@ -179,8 +178,7 @@ class WorkerPool:
 
 def log_event(config: Config, what: str, failed: bool = False, **values: object) -> None:
     """Log a line about the service itself."""
-    with suppress(OSError):
-        log.write(log.line("serve", event=what, **values), config.log, failed=failed)
+    write_log(config, "serve", failed, event=what, **values)
 
 
 def record_lost(config: Config, result: Outcome, task: Task, reason: str, pid: int | None = None) -> None:

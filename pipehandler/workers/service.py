@@ -1,6 +1,7 @@
 """`pipehandler serve`: run the resident workers as a service."""
 
 import os
+import signal
 from contextlib import suppress
 
 from pipehandler.parse.message import parse
@@ -39,6 +40,9 @@ def serve(path: str, config: Config) -> None:
         raise ServeError(
             "serve must not run as root; run it as the account of the transport: User= in a unit, or runuser -u"
         )
+    for number in (signal.SIGCHLD, signal.SIGALRM):  # whoever started us may have ignored or blocked them
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.umask(0o077)
     for example in (_EXAMPLE, _HTML_EXAMPLE):
         parse(example)

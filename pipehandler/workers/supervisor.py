@@ -52,7 +52,7 @@ class Supervisor:
         self._pool = WorkerPool(config, self._selector, self._close_in_child, self._assign)
         self._connections: dict[_Connection, None] = {}  # in order of arrival
         self._waiting: dict[_Connection, tuple[bytes, Task]] = {}  # in order of arrival
-        self._congested = self._sent_back = 0
+        self._congested = self._sent_back = self._other_namespace = 0
         self._stopping = False
         self._kill_at = float("inf")
         self._notified = ""
@@ -93,6 +93,7 @@ class Supervisor:
             "delivered": pool.delivered,
             "congested": self._congested,
             "sent_back": self._sent_back,
+            "other_namespace": self._other_namespace,
             "replaced": pool.replaced,
             "died": pool.died,
         }
@@ -133,6 +134,9 @@ class Supervisor:
             self._close(connection)
         elif self._stopping or len(packet) > LARGEST or not self._same_installation(task):
             self._sent_back += 1
+            self._close(connection, b"cold")
+        elif not _is_visible(connection.socket):
+            self._other_namespace += 1
             self._close(connection, b"cold")
         else:
             self._queue(connection, packet, task)
@@ -249,6 +253,17 @@ class Supervisor:
     def _text(self) -> str:
         pool = self._pool
         return f"STATUS={pool.busy} of {pool.staying} workers busy, {len(self._waiting)} messages waiting"
+
+
+def _is_visible(connection: socket.socket) -> bool:
+    """Whether the entrypoint is in our PID namespace, where a worker can see that pipe(8), its parent, has gone.
+
+    From another one SO_PEERCRED reports process 0, or the parent that the entrypoint names means another process here.
+    """
+    try:
+        return os.path.samestat(os.stat(f"/proc/{peer(connection)[0]}/ns/pid"), os.stat("/proc/self/ns/pid"))
+    except OSError:
+        return False
 
 
 def _is_authorised(connection: socket.socket) -> bool:

@@ -17,7 +17,7 @@ from ..handover import LARGEST, peer
 from ..ingress.pipe import Resident, run
 from ..ingress.truncation import Caller
 from ..mail.outcome import FAULT, described
-from ..record import log
+from ..record.attempt import write_log
 from ..record.journal import Journal
 from ..runtime import deadline
 from ..runtime.deadline import GRACE
@@ -84,7 +84,7 @@ def work(channel: socket.socket, config: Config) -> NoReturn:
         status = 0
     except BaseException as error:  # noqa: BLE001 # the log says why, and the supervisor starts another
         with suppress(BaseException):
-            log.write(log.line("worker", pid=os.getpid(), reason=described(error)), config.log, failed=True)
+            write_log(config, "worker", failed=True, pid=os.getpid(), reason=described(error))
     finally:
         os._exit(status)
 
@@ -117,8 +117,11 @@ def _deliver(task: Task, entrypoint: socket.socket, resident: Resident) -> bool:
     with suppress(OSError):
         entrypoint.send(f"end {finished.status} {finished.line}".encode("ascii", "replace"))
     os.close(files[0])
-    finished.after_reply()
-    deadline.clear()
+    try:
+        with deadline.afterwards():
+            finished.after_reply()
+    except BaseException:  # noqa: BLE001 # the message is stored and answered; another worker goes on
+        return False
     return finished.result.outcome != FAULT
 
 

@@ -16,6 +16,7 @@ from harness.handler import Ended, Handler, entrypoint
 
 from pipehandler.mail import outcome
 from pipehandler.mail.outcome import Outcome
+from pipehandler.postfix.templates import PACKAGES
 
 MESSAGE = b"From: a@example.org\nMessage-ID: <1@example.org>\nSubject: one\n\nbody\n"
 COLD = pytest.mark.parametrize("either", ["cold"], indirect=True)
@@ -188,11 +189,13 @@ def test_missing_configuration(handler: Handler, path: str) -> None:
 @COLD
 def test_package_is_missing(handler: Handler) -> None:
     """Without the package (a virtual environment that was removed half) the message is deferred."""
+    python = str(Path(sys.base_prefix, "bin", "python3"))
+    command = [str(handler.folder) if word == PACKAGES else word for word in handler.command()]
+    assert_ended(handler.run([python, *command[1:]], MESSAGE), outcome.FAULT)
     alone = handler.folder / "__main__.py"
-    alone.write_bytes(Path(entrypoint()[-2]).read_bytes())
-    python = Path(sys.base_prefix, "bin", "python3")
-    ended = handler.run([str(python), "-I", "-S", str(alone), *handler.command()[4:]], MESSAGE)
-    assert_ended(ended, outcome.FAULT)
+    alone.write_bytes(Path(PACKAGES, "pipehandler", "__main__.py").read_bytes())
+    given = handler.command()[len(entrypoint()) :]
+    assert_ended(handler.run([python, "-I", "-S", str(alone), "deliver", *given], MESSAGE), outcome.FAULT)
 
 
 @COLD
@@ -217,8 +220,7 @@ def test_broken_library(handler: Handler, module: str, source: str, how: Outcome
     builder.create(handler.folder / "venv")
     (packages,) = (handler.folder / "venv").glob("lib/*/site-packages")
     (handler.folder / f"{module}.py").write_text(source)
-    whole = Path(entrypoint()[-2]).parent.parent
-    (packages / "broken.pth").write_text(f"{handler.folder}\n{whole}\n")
+    (packages / "broken.pth").write_text(f"{handler.folder}\n{PACKAGES}\n")
     ended = handler.run([str(handler.folder / "venv/bin/python"), *handler.command()[1:]], MESSAGE)
     if how is None:
         assert ended == (-signal.SIGSEGV, "")

@@ -10,6 +10,7 @@ REPOSITORY = Path(__file__).parents[2]
 PAGES = (
     "README.md",
     "docs/install.md",
+    "docs/upgrade.md",
     "docs/configuration.md",
     "docs/resident-workers.md",
     "docs/cli.md",

@@ -12,9 +12,21 @@ from datetime import datetime
 
 from .ledger import Mode, Row, Scale
 
-KINDS = ("killed", "failing", "wire", "server", "mailhost", "content", "together", "stream")
-_MODELESS = {"stream"}
-"""Kinds that deliver nothing by an entrypoint; they are run once, with the first way."""
+KINDS = (
+    "killed",
+    "failing",
+    "wire",
+    "server",
+    "mailhost",
+    "files",
+    "filter",
+    "reload",
+    "content",
+    "together",
+    "stream",
+)
+_MODELESS = {"files", "filter", "reload", "stream"}
+"""Kinds for which the mode makes no difference; they are run once, with the first one."""
 
 
 def runs(kinds: Iterable[str] = KINDS, modes: Iterable[Mode] = Mode) -> list[tuple[str, Mode]]:

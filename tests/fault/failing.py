@@ -6,9 +6,9 @@ status must be 0, or one that defers: 71, 75, death by a signal. After 0 nobody 
 there; after the others it is delivered again without a fault, and must then be there once, and parsed. A service has to deliver
 again after each fault.
 
-The faults begin where the interpreter has read __main__.py. Before that, while the interpreter itself starts, there is no
-code of ours that could choose a status, and Python's are 1 and 127: this is what pipe_delivery_status_filter is for
-(postfix/pipehandler_status_filter.example, and the tests of it in tests/postfix).
+The faults begin where the text after -c runs, which is when the package is looked for. Before that, while the interpreter itself
+starts, there is no code of ours that could choose a status, and Python's are 1 and 127: this is what pipe_delivery_status_filter
+is for (postfix/pipehandler_status_filter.example, and the tests of it in tests/postfix).
 """
 
 import re
@@ -18,6 +18,8 @@ from typing import NamedTuple
 from harness import account
 from harness.database import Database
 from harness.handler import Ended
+
+from pipehandler.postfix.templates import PACKAGES
 
 from .hosts import Crew, Host, crew
 from .injection import Call, Letter, Maker, fresh_database, letter, sample, since
@@ -127,13 +129,12 @@ def _all(hosts: Crew, learn: _Learn, ledger: Ledger, row: Row, scale: Scale, tak
 
 
 def _delivery(host: Host, ledger: Ledger, scale: Scale) -> list[_Point]:
-    """The calls of a delivery; the entrypoint's from where __main__.py was read: the interpreter opens it twice."""
+    """The calls of a delivery; the entrypoint's from where it looks for the package."""
     faults: list[_Fault] = []
     for maker in host.makers:
         calls = _trace(host, letter(f"delivery-{maker.value}"), ledger, maker)
         if maker in (Maker.ENTRYPOINT, Maker.WAITING):
-            read = [n for n, each in enumerate(calls) if each.name == "close" and each.file.endswith("__main__.py")]
-            calls = calls[read[-1] + 1 :]
+            calls = since(calls, lambda each: each.file.startswith(PACKAGES))
         else:
             calls = since(calls, host.begins)
         faults += _faults(calls if scale is Scale.FULL else sample(calls, _SAMPLE[host.mode]), scale)

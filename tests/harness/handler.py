@@ -1,7 +1,6 @@
 """The entrypoint started as pipe(8) starts it: another account, a scrubbed environment, a pipe as stdin, and one pipe
 for both outputs."""
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -9,6 +8,8 @@ import time
 import tomllib
 from pathlib import Path
 from typing import IO, NamedTuple
+
+from pipehandler.postfix.templates import CODE, PACKAGES
 
 from . import account
 
@@ -20,6 +21,8 @@ COVERAGE = {name: value for name, value in os.environ.items() if name.startswith
 
 ENVIRONMENT |= COVERAGE
 
+_COVERED = Path(__file__).with_name("covered.py").read_text()
+
 
 class Ended(NamedTuple):
     """How the entrypoint ended: its status (negative: killed by that signal) and all it wrote."""
@@ -28,18 +31,14 @@ class Ended(NamedTuple):
     output: str
 
 
-def main() -> str:
-    """The file that master.cf starts, of the installed package."""
-    found = importlib.util.find_spec("pipehandler.__main__")
-    assert found is not None
-    assert found.origin is not None
-    return found.origin
-
-
 def entrypoint() -> list[str]:
     """The command of postfix/master.cf.example, with this interpreter and the installed package."""
-    file = str(Path(__file__).with_name("covered.py")) if COVERAGE else main()
-    return [sys.executable, "-I", "-S", file, "deliver"]
+    return [sys.executable, "-I", "-S", "-X", "utf8", "-c", _COVERED if COVERAGE else CODE, PACKAGES, "deliver"]
+
+
+def old_entrypoint() -> list[str]:
+    """The command as version 0.1.0 printed it."""
+    return [sys.executable, "-I", "-S", f"{PACKAGES}/pipehandler/__main__.py", "deliver"]
 
 
 class Handler:

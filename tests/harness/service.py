@@ -83,6 +83,11 @@ class Service:
             raise RuntimeError(f"pipehandler serve left with {running.returncode}: {told.decode()}")
         return self
 
+    def has_ended(self) -> bool:
+        """Whether the supervisor is gone."""
+        assert self._running
+        return self._running.poll() is not None
+
     def answers(self) -> bool:
         """Whether it does."""
         try:

@@ -13,10 +13,11 @@ from shutil import copytree
 import pytest
 from harness import account
 from harness.database import Database
-from harness.handler import Handler, main
+from harness.handler import Handler
 from harness.service import Service, begin, bounded, configure, ended, held, stuck, wait_until
 
 from pipehandler.monitor.service_status import ask
+from pipehandler.postfix.templates import PACKAGES
 from pipehandler.workers.listener import ServeError
 
 MESSAGE = b"From: a@example.org\nMessage-ID: <1@example.org>\nSubject: one\n\nbody\n"
@@ -205,10 +206,9 @@ print(len(client.recv(100_000)), flush=True)
 
 def test_another_installation(service: Service, handler: Handler) -> None:
     """After an upgrade the old workers get no new messages: an entrypoint of another installation delivers cold."""
-    package = Path(main()).parent
-    copytree(package, handler.folder / "upgraded" / "pipehandler")
-    command = handler.command()
-    command[3] = str(handler.folder / "upgraded" / "pipehandler" / "__main__.py")
+    upgraded = handler.folder / "upgraded"
+    copytree(Path(PACKAGES, "pipehandler"), upgraded / "pipehandler")
+    command = [str(upgraded) if word == PACKAGES else word for word in handler.command()]
     assert handler.run(command, MESSAGE).status == 0
     assert handler.deliver(message(2)).status == 0
     assert ways(handler) == ["cold", "resident"]

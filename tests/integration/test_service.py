@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from harness import account
 from harness.database import Database
-from harness.handler import ENVIRONMENT, Handler
+from harness.handler import ENVIRONMENT, Handler, entrypoint
 from harness.mailhost import pipehandler
 from harness.missing import missing
 from harness.service import PATIENCE, Service, begin, configure, ended, held, wait_until
@@ -47,7 +47,7 @@ def visit(handler: Handler, *packets: bytes) -> socket.socket:
 
 def entrypoint_packet(handler: Handler) -> bytes:
     """What an entrypoint of this installation says first."""
-    return deliver_packet(handler.command()[5:], os.getpid(), time.monotonic())
+    return deliver_packet(handler.command()[len(entrypoint()) :], os.getpid(), time.monotonic())
 
 
 # Who may use it.

@@ -19,6 +19,7 @@ from harness.handler import ENVIRONMENT, Handler
 from harness.service import ended
 
 from pipehandler.mail.sysexits import EX_UNAVAILABLE
+from pipehandler.postfix.templates import PACKAGES
 
 REPOSITORY = Path(__file__).parents[2]
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))["project"]
@@ -57,8 +58,8 @@ class Environment:
 
     def command(self, handler: Handler) -> list[str]:
         """The command of master.cf, with the interpreter and the program of this environment."""
-        _, isolated, without_site, _, *arguments = handler.command()
-        return [str(self.python), isolated, without_site, str(self.site() / "__main__.py"), *arguments]
+        own = {sys.executable: str(self.python), PACKAGES: str(self.site().parent)}
+        return [own.get(word, word) for word in handler.command()]
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +140,45 @@ def test_commands(environment: Environment) -> None:
     assert environment.run("check", "--help").stdout.startswith("Usage: pipehandler check ")
     printed = environment.run("postfix")
     assert (printed.returncode, printed.stderr) == (0, "")
-    assert str(environment.site() / "__main__.py") in printed.stdout
+    assert f"  {environment.site().parent} deliver\n" in printed.stdout
+
+
+def test_damaged_files(alone: Environment, handler: Handler) -> None:
+    """`check` compares the files with the wheel's RECORD, and reports those that differ or are missing; bytecode may differ."""
+    check = ("--config", str(handler.config), "check", "--part", "handler", "--json")
+
+    def damaged() -> list[str]:
+        found = json.loads(alone.run(*check).stdout)
+        return [each["what"] for each in found if each["code"] == "files-damaged"]
+
+    assert damaged() == []
+    file = alone.site() / "store" / "stream.py"
+    content = file.read_bytes()
+    try:
+        file.write_bytes(content[:-1])
+        (what,) = damaged()
+        assert f"{file} differs" in what
+        file.unlink()
+        (what,) = damaged()
+        assert f"{file} is missing" in what
+    finally:
+        file.write_bytes(content)
+    (compiled, *_) = (alone.site() / "__pycache__").glob("fence.*.pyc")
+    compiled.write_bytes(b"")
+    assert damaged() == []
+
+
+def test_replaced_by_a_link(alone: Environment) -> None:
+    """Through a link the examples name the link, so that they stay right when it is renamed to another environment."""
+    link = alone.folder.with_name(f"{alone.folder.name}-link")
+    link.symlink_to(alone.folder)
+    try:
+        printed = subprocess.run([link / "bin" / "pipehandler", "postfix"], capture_output=True, text=True, check=True)
+    finally:
+        link.unlink()
+    assert f"argv={link}/bin/python" in printed.stdout
+    assert f"  {link / alone.site().parent.relative_to(alone.folder)} deliver\n" in printed.stdout
+    assert f"{alone.folder}/" not in printed.stdout
 
 
 def test_follow(environment: Environment, handler: Handler, database: Database) -> None:

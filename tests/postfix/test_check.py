@@ -15,10 +15,12 @@ from click.testing import CliRunner
 from harness import account
 from harness.console import PROGRAM
 from harness.database import Database
+from harness.handler import old_entrypoint
 from harness.mailhost import MailHost
 from harness.postgresql import PostgreSQL
 
 from pipehandler.cli import cli
+from pipehandler.postfix.templates import PACKAGES
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +104,11 @@ def master(pattern: str, replacement: str) -> Callable[[MailHost], None]:
         file.write_text(changed)
 
     return change
+
+
+def argv(words: str) -> Callable[[MailHost], None]:
+    """Let master.cf start the handler with `words`."""
+    return master(r"(?s)argv=.*? deliver$", f"argv={words}")
 
 
 def handler(**sections: dict[str, object]) -> Callable[[MailHost], None]:
@@ -188,10 +195,13 @@ BROKEN: dict[str, tuple[Callable[[MailHost], None], list[str]]] = {
     "null sender": (master(" null_sender=$", ""), ["null-sender"]),
     "named null sender": (master(" null_sender=$", " null_sender=daemon"), ["null-sender"]),
     "no interpreter": (master(r"argv=\S+", "argv=/nonexistent/python"), ["interpreter-missing"]),
-    "no entrypoint": (master(r"\S+/pipehandler/__main__\.py", "/no/pipehandler/__main__.py"), ["entrypoint-missing"]),
+    "no package": (master(rf"{re.escape(PACKAGES)} deliver", "/no/site-packages deliver"), ["entrypoint-missing"]),
     "without -S": (master(" -I -S ", " -I "), ["interpreter-options"]),
+    "without -X utf8": (master(" -X utf8", ""), ["interpreter-options"]),
     "another option": (master(" -I -S ", " -O -I -S "), ["interpreter-options"]),
-    "console script": (master(r"argv=.* deliver", f"argv={PROGRAM} deliver"), ["interpreter-options"]),
+    "console script": (argv(f"{PROGRAM} deliver"), ["interpreter-options"]),
+    "as 0.1.0 printed it": (argv(" ".join(old_entrypoint())), ["entrypoint-unguarded"]),
+    "another text after -c": (master(r"posix\._exit\(75\)", "posix._exit(0)"), ["entrypoint-unguarded"]),
     "no sender": (master(r"^ +--sender=.*\n", ""), ["argv-missing"]),
     "no client": (master(r"^ +--client-.*\n", ""), ["argv-missing"]),
     "another macro": (master(r"--queue-id=\$\{queue_id\}", "--queue-id=${sender}"), ["argv-unknown"]),
@@ -422,8 +432,8 @@ def own_installation(host: MailHost) -> Path:
         if package.name != "pipehandler":
             (there / packages / package.name).symlink_to(package)
     shutil.copytree(here / packages / "pipehandler", there / packages / "pipehandler")
-    main_py = there / packages / "pipehandler" / "__main__.py"
-    master(r"argv=.* deliver$", f"argv={there}/bin/python -I -S {main_py} deliver")(host)
+    master(re.escape(sys.executable), f"{there}/bin/python")(host)
+    master(re.escape(PACKAGES), f"{there / packages}")(host)
     return there
 
 

@@ -10,6 +10,8 @@ from harness.database import Database
 from harness.mailhost import MailHost
 from harness.milter import Milter
 
+from pipehandler.postfix.templates import PACKAGES
+
 MESSAGE = (
     b"From: a@example.org\nDate: Mon, 02 Mar 2026 07:30:00 +0900\nSubject: x\nMessage-ID: <1@example.org>\n\nhello\n"
 )
@@ -39,7 +41,7 @@ def test_database_down_then_up(own: MailHost, own_database: Database) -> None:
 BROKEN = {
     "the interpreter is gone": (r"argv=\S+", "argv=/nonexistent/python"),
     "the interpreter is no program": (r"argv=\S+", "argv=/etc/passwd"),
-    "the entrypoint is gone": (r"\S+/__main__\.py", "/nonexistent/__main__.py"),
+    "the package is gone": (rf"{re.escape(PACKAGES)} deliver", "/nonexistent deliver"),
     "the interpreter crashes": (r"argv=.*", "argv=/bin/sh -c 'kill -SEGV $$'"),
     "uncaught exception": (r"argv=.*", "argv=/bin/sh -c 'exit 1'"),
     "another option of the interpreter": (r" -I ", " --no-such-option "),
@@ -84,7 +86,7 @@ def test_without_the_filter_mail_would_bounce(own: MailHost) -> None:
     """The status filter is what keeps a broken interpreter from bouncing: without it Postfix returns the mail."""
     master = own.config / "master.cf"
     without = re.sub(r" -o pipe_delivery_status_filter=\S+", "", master.read_text())
-    master.write_text(re.sub(r"\S+/__main__\.py", "/nonexistent/__main__.py", without))
+    master.write_text(re.sub(r"argv=\S+", "argv=/bin/false", without))
     own.start()
     own.send(MESSAGE, "a@example.org", TO)
     own.wait_for("status=bounced")

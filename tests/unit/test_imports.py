@@ -38,8 +38,7 @@ def tell(status):
     posix.write(listed, " ".join(sys.modules).encode())
     leave(status)
 posix._exit = tell
-path, sys.argv = sys.argv[1], sys.argv[1:]
-exec(compile(open(path).read(), path, "exec"), {"__name__": "__main__", "__file__": path})
+exec(sys.argv.pop(1))
 """
 
 HTML = (
@@ -51,8 +50,8 @@ MESSAGE = b"Content-Type: multipart/alternative; boundary=b\n\n--b\n\nGruesse\n-
 
 def loaded(handler: Handler, message: bytes = MESSAGE) -> set[str]:
     """The modules that one delivery has loaded in the end, without those that every interpreter starts with."""
-    python, isolated, without_site, *arguments = handler.command()
-    command = [python, isolated, without_site, "-c", WATCHED, *arguments]
+    command = handler.command()
+    command.insert(command.index("-c") + 1, WATCHED)
     done = subprocess.run(command, input=message, capture_output=True, env=ENVIRONMENT, **account.identity())
     assert done.stdout.startswith(b"2.0.0 stored ")
     return set(done.stderr.decode().split()) - loaded_by("pass")
@@ -60,7 +59,7 @@ def loaded(handler: Handler, message: bytes = MESSAGE) -> set[str]:
 
 def loaded_by(program: str) -> set[str]:
     """The modules that an isolated interpreter has loaded after a program."""
-    command = [sys.executable, "-I", "-S", "-c", f"{program}\nimport sys; print(*sys.modules)"]
+    command = [sys.executable, "-I", "-S", "-X", "utf8", "-c", f"{program}\nimport sys; print(*sys.modules)"]
     return set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
 
 

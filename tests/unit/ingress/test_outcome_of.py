@@ -68,7 +68,8 @@ def raised() -> Iterator[tuple[BaseException, Outcome]]:
             error = kind("text")
         except TypeError:  # BaseExceptionGroup, the errors of Unicode: they want other arguments
             continue
-        yield error, EXHAUSTED if isinstance(error, MemoryError) else FAULT
+        missing = MISCONFIGURED if isinstance(error, ModuleNotFoundError) else FAULT
+        yield error, EXHAUSTED if isinstance(error, MemoryError) else missing
     yield ImportError(f"libpq.so.5: cannot open shared object file: {os.strerror(errno.EMFILE)}"), EXHAUSTED
     yield TimeUp(), DEADLINE
     yield UsageError("argument"), MISCONFIGURED
@@ -129,6 +130,7 @@ def test_the_fence_agrees() -> None:
     """What the fence repeats of the table, for when nothing can be imported, equals the table."""
     assert (FAULT.status, FAULT.line()) == fence._FAULT
     assert (EXHAUSTED.status, EXHAUSTED.line()) == fence._EXHAUSTED
+    assert (MISCONFIGURED.status, MISCONFIGURED.line()) == fence._MISCONFIGURED
     assert set(fence._EXHAUSTED_ERRORS) == EXHAUSTED_ERRORS
 
 

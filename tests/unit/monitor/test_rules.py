@@ -83,8 +83,10 @@ DEFERRED, OLDEST = (
 HELD, OLDEST_HELD = (f'pipehandler_queue_{each}{{queue="hold"}}' for each in ("messages", "oldest_timestamp_seconds"))
 EXPIRED = "pipehandler_expired_oldest_timestamp_seconds"
 DIED = 'pipehandler_workers_replaced_total{reason="died"}'
+DROPPED = 'pipehandler_log_lines_dropped_total{destination="syslog"}'
 
 HEALTHY = {
+    DROPPED: QUIET,
     **dict.fromkeys((DELIVERED, DELIVERED_RESIDENT, bucket("5.0"), bucket("+Inf")), OFTEN),
     **dict.fromkeys((exits("store_unavailable", "75"), exits("fault", "75"), exits("outage", "75")), QUIET),
     **dict.fromkeys((exits("too_large", "65"), exits("killed", "killed"), DIED, "pipehandler_outage"), QUIET),
@@ -132,6 +134,7 @@ TROUBLE: dict[str, tuple[dict[str, str], set[str]]] = {
     "congested": ({"pipehandler_service_congested_total": OFTEN}, {"Congested"}),
     "sent back for a moment": ({"pipehandler_service_sent_back_total": ONCE}, set()),
     "sent back": ({"pipehandler_service_sent_back_total": OFTEN}, {"SentBack"}),
+    "a line dropped": ({DROPPED: ONCE}, {"LogLinesDropped"}),
     "journal": ({"pipehandler_journal_up": QUIET}, {"JournalUnreadable"}),
     "queue": ({"pipehandler_queue_up": QUIET}, {"QueueUnknown"}),
     "absent": ({"pipehandler_build_info": f"_x{MINUTES}"}, {"MetricsAbsent"}),

@@ -8,13 +8,13 @@ import pytest
 from click.testing import CliRunner
 
 from pipehandler.cli import cli
-from pipehandler.postfix.templates import FILES, Installation, lines
+from pipehandler.postfix.templates import CODE, FILES, Installation, lines
 
 REPOSITORY = Path(__file__).parents[3]
 EXAMPLES = files("pipehandler") / "examples"
 USUAL = Installation(
     "/opt/pipehandler/bin/python",
-    "/opt/pipehandler/lib/python3.11/site-packages/pipehandler/__main__.py",
+    "/opt/pipehandler/lib/python3.11/site-packages",
     "/opt/pipehandler/bin/pipehandler",
 )
 
@@ -65,7 +65,7 @@ def test_only_places_are_filled_in(name: str) -> None:
         installation=Installation("/py", "/e", "/p"),
     )
     values = {
-        "python": "/py", "entrypoint": "/e", "program": "/p", "user": "@{domain}", "config": "/c/@{user}/$HOME",
+        "python": "/py", "packages": "/e", "code": CODE, "program": "/p", "user": "@{domain}", "config": "/c/@{user}/$HOME",
         "socket": "/s/${sender}", "config_directory": "/d", "domain": "x.test", "maxproc": "7",
         "database": "postgresql:///x%20y?host=/pg", "database_name": "x y", "delimiter": "'+-'",
     }  # fmt: skip

@@ -4,6 +4,7 @@ import os
 import shlex
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -85,10 +86,41 @@ def test_lines_of_many_processes_do_not_mix(tmp_path: Path) -> None:
     assert sorted(lines) == sorted(letter * 900 for letter in "abcd" for _ in range(300))
 
 
-def test_refusing_file_is_told(tmp_path: Path) -> None:
-    """A file that cannot be written raises OSError, for the fence to decide; no descriptor stays open."""
+def test_refusing_destinations_are_returned(tmp_path: Path) -> None:
+    """What does not take the line is returned, and raises nothing; no descriptor stays open."""
     before = len(os.listdir("/proc/self/fd"))
-    for path in (str(tmp_path), "/dev/full"):
-        with pytest.raises(OSError, match=r"Is a directory|No space left"):
-            write("x", Log(syslog=False, file=path), failed=True)
+    os.mkfifo(tmp_path / "fifo")
+    for path in (str(tmp_path), "/dev/full", str(tmp_path / "fifo"), str(tmp_path / "none" / "log")):
+        assert write("x", Log(syslog=False, file=path), failed=True) == ("file",)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("room", [0, 1, 10, 99])
+def test_line_is_whole_or_not_there(tmp_path: Path, room: int) -> None:
+    """Where only a part of a line fits, nothing of it stays in the file, and the lines before it do."""
+    file = tmp_path / "log"
+    file.write_bytes(b"before\n")
+    program = (
+        "import resource, sys; from pipehandler.settings.config import Log; from pipehandler.record.log import write\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))\n"
+        "sys.exit(write('x' * 99, Log(False, sys.argv[1]), False) != ('file',))"
+    )
+    subprocess.run([sys.executable, "-c", program, file, str(7 + room)], check=True)
+    assert file.read_bytes() == b"before\n"
+
+
+def test_fifo_that_stands_still(tmp_path: Path) -> None:
+    """A FIFO whose reader reads nothing takes whole lines until it is full, and then none."""
+    os.mkfifo(tmp_path / "fifo")
+    reader = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
+    settings = Log(syslog=False, file=str(tmp_path / "fifo"))
+    taken = 0
+    while write("x" * 5000, settings, failed=False) == ():
+        taken += 1
+    assert taken > 0
+    octets = b""
+    with suppress(BlockingIOError):
+        while piece := os.read(reader, 65536):
+            octets += piece
+    os.close(reader)
+    assert octets == (b"x" * 4000 + b"\n") * taken

@@ -1,0 +1,51 @@
+"""Compare the files of the installation with the hashes that the wheels brought (RECORD): an unpacking that was interrupted, a disk
+that fails, or a change by hand."""
+
+import base64
+import hashlib
+import sys
+from collections.abc import Iterator
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
+
+from .argv import NEW_ENVIRONMENT
+from .finding import Finding
+
+_PACKAGES = ("pipehandler", "psycopg", "psycopg-binary", "psycopg-c", "mail-parser", "chardet", "click")
+
+
+def check_installation() -> list[Finding]:
+    """Check pipehandler and the libraries that it needs, as installed for this interpreter."""
+    damaged = [f"{path} {problem}" for name in _PACKAGES for path, problem in _damaged(name)]
+    if not damaged:
+        return []
+    more = f", and {len(damaged) - 3} more" if len(damaged) > 3 else ""
+    return [
+        Finding(
+            "files-damaged",
+            f"files of the installation in {sys.prefix} are not those of the wheels: {'; '.join(damaged[:3])}{more}",
+            "What delivers is not what was released and tested; mail may be deferred, or stored wrongly.",
+            NEW_ENVIRONMENT,
+        )
+    ]
+
+
+def _damaged(name: str) -> Iterator[tuple[str, str]]:
+    """Yield each file of a package that differs from RECORD, with what is wrong. Bytecode has no hash there."""
+    try:
+        installed: Distribution = distribution(name)
+    except PackageNotFoundError:
+        return
+    for file in installed.files or []:
+        if file.hash is None or file.suffix == ".pyc" or ".." in file.parts:
+            continue
+        path = str(file.locate())
+        try:
+            with open(path, "rb") as opened:
+                digest = hashlib.file_digest(opened, file.hash.mode).digest()
+        except FileNotFoundError:
+            yield path, "is missing"
+        except OSError as error:
+            yield path, f"cannot be read ({error.strerror})"
+        else:
+            if base64.urlsafe_b64encode(digest).rstrip(b"=").decode("ascii") != file.hash.value:
+                yield path, "differs"

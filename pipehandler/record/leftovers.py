@@ -1,0 +1,40 @@
+"""What killed processes leave behind in the state directory, removed by those that come later."""
+
+import os
+import re
+import time
+from contextlib import suppress
+
+_TEMPORARY = re.compile(r"journal\.sqlite\.(\d+)(-\w+)?")
+"""A journal under the name that it has while a process creates it: its number, and what SQLite appends."""
+
+_MARK = re.compile(r"parsing-[0-9a-f-]{36}")
+"""The mark of a message that is being parsed (delivery/guarded_parse.py)."""
+
+_MARK_SECONDS = 86_400
+"""Age after which the message will not come again: Postfix tries at least every maximal_backoff_time (4000 s by default). If it
+comes all the same, one more attempt dies."""
+
+_TEMPORARY_SECONDS = 3600
+"""Age after which the process that creates a journal is dead, even if its number is in use again."""
+
+
+def remove_leftovers(directory: str) -> None:
+    """Remove temporary journals whose process is dead, and marks of messages that cannot come again."""
+    try:
+        names = os.listdir(directory)
+    except OSError:
+        return
+    for name in names:
+        temporary = _TEMPORARY.fullmatch(name)
+        if temporary is None and not _MARK.fullmatch(name):
+            continue
+        path = os.path.join(directory, name)
+        with suppress(OSError):
+            age = time.time() - os.stat(path).st_mtime
+            if temporary is None:
+                remove = age > _MARK_SECONDS
+            else:
+                remove = age > _TEMPORARY_SECONDS or not os.path.exists(f"/proc/{temporary[1]}")
+            if remove:
+                os.unlink(path)

@@ -1,0 +1,128 @@
+"""What whoever starts a delivery or the service hands down: the locale, signals, namespaces, another Python."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from harness import account
+from harness.console import PROGRAM
+from harness.database import Database
+from harness.handler import ENVIRONMENT, Handler, entrypoint, old_entrypoint
+from harness.installation import Installation
+from harness.missing import missing
+from harness.service import Service, wait_until
+
+from pipehandler.mail import outcome
+from pipehandler.monitor.journal_totals import records
+from pipehandler.monitor.status import failure_hint
+
+MESSAGE = b"From: a@example.org\nMessage-ID: <1@example.org>\n\nbody\n"
+LOCALES = {
+    "C": "", "C.UTF-8": "", "ja_JP.eucJP": "EUC-JP", "ko_KR.eucKR": "EUC-KR", "ja_JP.sjis": "SHIFT_JIS",
+    "zh_CN.gb18030": "GB18030", "zh_TW.big5": "BIG5", "de_DE.iso88591": "ISO-8859-1", "ru_RU.koi8r": "KOI8-R",
+    "zh_CN.gb2312": "GB2312",
+}  # fmt: skip
+ADDRESS = "用户é@example.com"
+
+
+@pytest.fixture(scope="module")
+def locales() -> Iterator[Path]:
+    """A folder with the locales."""
+    if shutil.which("localedef") is None or not Path("/usr/share/i18n/locales").is_dir():
+        missing("localedef with the sources of locales")
+    with account.folder("pipehandler-locales-") as folder:
+        for name, charset in LOCALES.items():
+            if charset:
+                source = name.partition(".")[0]
+                command = ["localedef", "-c", "--no-archive", "-i", source, "-f", charset, str(folder / name)]
+                subprocess.run(command, capture_output=True)
+                assert (folder / name / "LC_CTYPE").exists(), name
+        yield folder
+
+
+@pytest.mark.parametrize("name", LOCALES)
+@pytest.mark.parametrize("start", [entrypoint, old_entrypoint])
+def test_locale(handler: Handler, database: Database, locales: Path, name: str, start: Callable[[], list[str]]) -> None:
+    """Arguments are octets, whatever the locale: an address in UTF-8 is stored as it is, by new and by old lines."""
+    command = [*start(), *handler.command(ADDRESS)[len(entrypoint()) :]]
+    environment = {**ENVIRONMENT, "LOCPATH": str(locales), "LC_ALL": name}
+    done = subprocess.run(command, input=MESSAGE, capture_output=True, env=environment, cwd="/", **account.identity())
+    assert (done.returncode, done.stdout[:12]) == (0, b"2.0.0 stored"), done
+    assert database.value("SELECT recipient FROM pipehandler.delivery") == ADDRESS
+
+
+_INHERITED = """
+import os, signal, sys
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGHUP, signal.SIGALRM})
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+def test_signals(handler: Handler) -> None:
+    """With signals that were ignored or blocked by whoever started it, a dead worker is replaced, and reload and stop work."""
+    command = [sys.executable, "-c", _INHERITED, str(PROGRAM), "--config", str(handler.config), "serve"]
+    running = subprocess.Popen(command, env=ENVIRONMENT, cwd="/", **account.identity())
+    service = Service(handler)
+    service._running = running
+    try:
+        wait_until(service.ready, "the start")
+        os.kill(service.workers()[0], signal.SIGKILL)
+        wait_until(lambda: service.status()["died"] == 1 and service.ready(), "another worker")
+        before = service.workers()
+        service.signal(signal.SIGHUP)
+        wait_until(lambda: not set(before) & set(service.workers()) and service.ready(), "the reload")
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(60) == 0
+    finally:
+        running.kill()
+        running.wait()
+
+
+@pytest.mark.parametrize("size", [None, 0, 40])
+def test_service_in_another_pid_namespace(handler: Handler, database: Database, size: int | None) -> None:
+    """A service that cannot see who brings a message sends it back: it is stored, cold, whatever its size was declared as."""
+    if not account.IS_ROOT or os.system("unshare -pf --mount-proc true 2> /dev/null"):
+        missing("root with PID namespaces")
+    inside = ["setpriv", f"--reuid={account.NAME}", "--regid=nogroup", "--clear-groups", str(PROGRAM)]
+    command = ["unshare", "-pf", "--mount-proc", "--kill-child", *inside, "--config", str(handler.config), "serve"]
+    running = subprocess.Popen(command, env=ENVIRONMENT, cwd="/")
+    service = Service(handler)
+    service._running = running
+    try:
+        wait_until(service.ready, "the start")
+        declared = {} if size is None else {"size": len(MESSAGE) + MESSAGE.count(b"\n") + size}
+        assert handler.deliver(MESSAGE, **declared).status == 0
+        assert service.status()["other_namespace"] == 1
+        asked = [str(PROGRAM), "--config", str(handler.config), "serve", "--status"]
+        assert "PID namespace" in subprocess.run(asked, capture_output=True, text=True).stdout
+    finally:
+        running.kill()
+        running.wait()
+    assert database.value("SELECT count(*) FROM pipehandler.delivery") == 1
+    assert [record.mode for record in records(str(handler.state), 1000)] == ["cold"]
+
+
+def test_another_python(handler: Handler) -> None:
+    """Where the libraries are those of another Python, messages are deferred as misconfigured, and the hint says what to do."""
+    with account.folder("pipehandler-python-") as folder:
+        installation = Installation(folder)
+        packages = installation.packages.parent.parent / "python3.10" / "site-packages"
+        packages.parent.mkdir()
+        packages.symlink_to(os.readlink(installation.packages))
+        installation.packages.unlink()
+        words = [
+            str(packages) if word == str(installation.packages) else word
+            for word in installation.command(handler.command())
+        ]
+        ended = handler.run(words, MESSAGE)
+    assert ended.status == outcome.MISCONFIGURED.status
+    assert ended.output == f"{outcome.MISCONFIGURED.line()}\n"
+    (record,) = records(str(handler.state), 1000)
+    assert record.outcome == "misconfigured"
+    assert "create the environment again" in failure_hint(record)
