@@ -126,7 +126,7 @@ def test_every_column(every_database: Database) -> None:
     assert row.list_id == "news.example.org"
     assert (row.text_body or "").strip() == "bödy"
     assert (row.state, row.error, row.size) == ("parsed", None, len(raw))
-    assert row.header[0][0] == "From"
+    assert row.header[0] == ["Auto-Submitted", "auto-generated"]
     assert (row.auto_submitted, row.precedence) == ("auto-generated", "bulk")
     assert (row.list_unsubscribe, row.list_unsubscribe_post) == (["https://x.example/u"], True)
     assert (row.preview, row.text_from_html) == ("bödy", None)
@@ -232,7 +232,7 @@ def aliased(raw: bytes, *pairs: tuple[str, str]) -> IngestRequest:
     """`raw` for these recipients, each with the address before aliasing."""
     made = submission(raw, *(recipient for recipient, _ in pairs))
     originals = tuple(original for _, original in pairs)
-    return replace(made, envelope=replace(made.envelope, original_recipients=originals))
+    return replace(made, envelope=made.envelope._replace(original_recipients=originals))
 
 
 def test_every_original_recipient_is_kept(every_database: Database) -> None:
