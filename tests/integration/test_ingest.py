@@ -126,7 +126,7 @@ def test_every_column(every_database: Database) -> None:
     assert row.list_id == "news.example.org"
     assert (row.text_body or "").strip() == "bödy"
     assert (row.state, row.error, row.size) == ("parsed", None, len(raw))
-    assert row.header[0][0] == "From"
+    assert row.header[0] == ["Auto-Submitted", "auto-generated"]
     assert (row.auto_submitted, row.precedence) == ("auto-generated", "bulk")
     assert (row.list_unsubscribe, row.list_unsubscribe_post) == (["https://x.example/u"], True)
     assert (row.preview, row.text_from_html) == ("bödy", None)
