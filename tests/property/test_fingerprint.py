@@ -70,7 +70,18 @@ SAME = {
     "an empty line where the header ends without one": MESSAGE.replace(b"\n\nBody", b"\nBody"),
 }
 FIELDS = ("Message-ID", "Date", "From", "To", "Cc", "Subject", "Content-Type", "Content-Transfer-Encoding")
-ADDED = ("Reply-To", "Sender", "Bcc", "In-Reply-To", "References", "List-Id", "Content-Disposition", "Content-ID", "To")
+ADDED = (
+    "Reply-To",
+    "Sender",
+    "Bcc",
+    "In-Reply-To",
+    "References",
+    "List-Id",
+    "Precedence",
+    "Content-Disposition",
+    "Content-ID",
+    "To",
+)
 OTHER = {
     **{f"another {name}": MESSAGE.replace(f"\n{name}: ".encode(), f"\n{name}: x".encode()) for name in FIELDS},
     **{f"{name} added": MESSAGE.replace(b"\nX-Other", f"\n{name}: x\nX-Other".encode()) for name in ADDED},
@@ -187,7 +198,14 @@ LINES = [
     ),
     *(b"From: A <a@example.org>", b"From: b@example.org", b"From :x", b"From x", b">From x", b"Sender: s@example.org"),
     *(b"To: b@example.com", b"To: b@example.com, c@example.com", b"Cc: c@example.com", b"Reply-To: r@example.org"),
-    *(b"Date: Mon, 7 Sep 2026 09:59:59 +0900", b"Date: x", b"References: <x@y>", b"List-Id: <l.example.org>"),
+    *(
+        b"Date: Mon, 7 Sep 2026 09:59:59 +0900",
+        b"Date: x",
+        b"References: <x@y>",
+        b"List-Id: <l.example.org>",
+        b"Precedence: bulk",
+        b"Auto-Submitted: x",
+    ),
     *(b"X-Other: x", b"X-Other: \xc4\xe3\xba\xc3", b"X-Other: \xf0\xd2\xc9\xd7\xc5\xd4", b"X-Other: y;", b"X-Other:"),
     *(
         LONG + b": x",
