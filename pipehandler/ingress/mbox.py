@@ -45,7 +45,7 @@ _HEADER_END = re.compile(rb"^\r?\n", re.MULTILINE)
 _CONTENT_LENGTH = re.compile(rb"^Content-Length[ \t]*:[ \t]*([0-9]{1,18})[ \t]*\r?$", re.IGNORECASE | re.MULTILINE)
 _EMPTY_LINE = re.compile(rb"\A(?:\r?\n)?")
 _LINE_END_AND_EMPTY_LINE = re.compile(rb"\A\r?\n(?:\r?\n)?")
-_LAST_EMPTY_LINE = re.compile(rb"(?:(?:\A|(?<=\n))\r?\n)?\Z")  # of up to four octets
+_LAST_EMPTY_LINE = re.compile(rb"(?:\A|(?<=\n))\r?\n\Z")  # of up to four octets
 _QUOTED = re.compile(rb"^>(>*From )", re.MULTILINE)
 _QUOTED_ONCE = re.compile(rb"^>(From )", re.MULTILINE)
 
@@ -192,7 +192,8 @@ class _Message:
             end = self.length_end
         else:
             start = max(self.start, end - 4)
-            end -= len(_LAST_EMPTY_LINE.search(os.pread(self.descriptor, end - start, start))[0])  # type: ignore[index]
+            empty_line = _LAST_EMPTY_LINE.search(os.pread(self.descriptor, end - start, start))
+            end -= len(empty_line[0]) if empty_line else 0
         more = [f"and {self.more_doubts} more lines"] if self.more_doubts else []
         return _Part(self.start, end, self.length_end > 0, self.unquoted, (*self.doubts, *more))
 

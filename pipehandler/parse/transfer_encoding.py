@@ -76,6 +76,9 @@ def _broken_base64(raw: bytes, start: int, end: int, note: Note) -> bytes:
     while start < stop:
         padding = raw.find(b"=", start, stop)
         padding = stop if padding < 0 else padding
+        if not raw[start:padding].strip(b" \t\r\n"):  # more padding
+            start = padding + 1
+            continue
         content, left, others = _base64_in_chunks(memoryview(raw)[start:padding])
         if (pieces and (content or left)) and (
             others or len(pieces) == _BLOCKS or b" " in raw[start:padding].strip() or _SAME_LINE.match(raw, start, stop)
