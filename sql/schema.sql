@@ -683,7 +683,7 @@ BEGIN
               JOIN pipehandler.delivery d
                 ON d.recipient = c.recipient AND coalesce(d.lease, 0) = coalesce(c.lease, 0)
               LEFT JOIN pipehandler.message m ON m.id = d.message
-             WHERE d.fingerprint = incoming.fingerprint
+             WHERE d.fingerprint = ANY (either) AND d.fingerprint_version IN (1, version)
                AND (cardinality(d.later_original_recipients) < 100
                     AND NOT array_remove(c.originals, d.original_recipient) <@ d.later_original_recipients
                     OR cardinality(d.later_list_ids) < 100

@@ -239,11 +239,12 @@ def test_every_original_recipient_is_kept(every_database: Database) -> None:
     """A message that reaches one mailbox through several aliases, in one call or in several, is one delivery of all of them."""
     with open_store(every_database.conninfo) as store:
         store.ingest(aliased(MESSAGE, ("a@x", "sales@x"), ("a@x", "info@x"), ("b@x", "info@x")))
-        assert later(every_database) == [("a@x", ["sales@x", "info@x"], []), ("b@x", ["info@x"], [])]
+        first, second = later(every_database)
+        assert (sorted(first[1]), second) == (["info@x", "sales@x"], ("b@x", ["info@x"], []))
         (again,) = store.ingest(aliased(b"Received: again\n" + MESSAGE, ("a@x", "ceo@x")))
         assert again.duplicate
         expected: list[tuple[str, list[str], list[str]]]
-        expected = [("a@x", ["sales@x", "info@x", "ceo@x"], []), ("b@x", ["info@x"], [])]
+        expected = [("a@x", [*first[1], "ceo@x"], []), second]
         assert later(every_database) == expected
         versions = "SELECT xmin, ctid FROM pipehandler.delivery ORDER BY id"
         before = every_database.rows(versions)
