@@ -53,8 +53,7 @@ BEGIN
     PERFORM pg_current_xact_id();
 
     -- A commit that did not wait for its standby is reported as a warning, which no setting may hide. The caller says
-    -- so
-    -- for its session, too; a pooler that changes sessions loses that.
+    -- so for its session, too; a pooler that changes sessions loses that.
     PERFORM set_config('client_min_messages', 'warning', true);
 
     -- Claim the deliveries first; in one order everywhere, so that two handlers never wait for each other.

@@ -77,8 +77,6 @@ ADDED = (
     "Bcc",
     "In-Reply-To",
     "References",
-    "List-Id",
-    "Precedence",
     "Content-Disposition",
     "Content-ID",
     "To",
