@@ -573,8 +573,8 @@ BEGIN
     -- Before it reads the rules of retention: pipehandler.apply_retention waits for all that may have read old ones.
     PERFORM pg_current_xact_id();
 
-    -- A commit that did not wait for its standby is reported as a warning, which no setting may hide. The caller says so
-    -- for its session, too; a pooler that changes sessions loses that.
+    -- A commit that did not wait for its standby is reported as a warning, which no setting may hide. The caller says
+    -- so for its session, too; a pooler that changes sessions loses that.
     PERFORM set_config('client_min_messages', 'warning', true);
 
     -- Claim the deliveries first; in one order everywhere, so that two handlers never wait for each other.
@@ -721,8 +721,9 @@ END
 $$;
 
 COMMENT ON FUNCTION pipehandler.ingest(envelope jsonb, parsed jsonb, text_body text, html_body text, prepended bytea, raw bytea, contents bytea[]) IS 'Stores one message for its recipients, all or nothing. A delivery that is already there is a duplicate and stays as
-it is, but for later_original_recipients and later_list_ids. envelope: {"fingerprint": hex of version 1, "fingerprint_2": hex, "recipients": [{"recipient",
-"original_recipient"}], "policy", "expired", "delimiter", and the columns of delivery}. A fingerprint of version 1
+it is, but for later_original_recipients and later_list_ids. envelope: {"fingerprint": hex of version 1,
+"fingerprint_2": hex, "recipients": [{"recipient", "original_recipient"}], "policy", "expired", "delimiter", and the
+columns of delivery}. A fingerprint of version 1
 matches only deliveries that have no other. policy: known to reject recipients that have no lease, else any. expired:
 reject, or store for a lease that has expired. delimiter: as for pipehandler.lease_of. parsed: the columns of message
 and {"attachments": [the columns of attachment]}; contents[n] belongs to ordinal n and may be null. Returns a row for

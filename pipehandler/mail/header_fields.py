@@ -15,9 +15,8 @@ from typing import NamedTuple
 BOM = b"\xef\xbb\xbf"  # in UTF-8; it is not part of a message
 
 DECIDING = frozenset(
-    b"message-id in-reply-to references date subject from sender reply-to to cc bcc list-id list-unsubscribe"
-    b" list-unsubscribe-post auto-submitted precedence content-type content-transfer-encoding content-disposition"
-    b" content-id content-location content-description".split()
+    b"message-id in-reply-to references date subject from sender reply-to to cc bcc content-type"
+    b" content-transfer-encoding content-disposition content-id content-location content-description".split()
 )
 """The fields, in lower case, that decide what a reader sees. The fingerprint covers them, and the parser decides by no other:
 neither the body, nor charset of one of these fields, may depend on a field that is not in this set."""

@@ -61,6 +61,7 @@ SAME = {
     "a semicolon at the end": MESSAGE.replace(b"flowed", b"flowed;"),
     "the type in capitals": MESSAGE.replace(b"text/plain", b"TEXT/PLAIN"),
     "the encoding in capitals": MESSAGE.replace(b"8bit", b"8BIT"),
+    "the copy through a list": b"List-Id: <l.example.org>\nList-Unsubscribe: <x:y>\nPrecedence: list\n" + MESSAGE,
     "no MIME-Version": MESSAGE.replace(b"MIME-Version: 1.0\n", b""),
     "results of checks": b"Authentication-Results: mx.example.net; spf=pass\nX-Spam-Score: 1\nARC-Seal: i=1\n"
     + MESSAGE,
@@ -76,8 +77,6 @@ ADDED = (
     "Bcc",
     "In-Reply-To",
     "References",
-    "List-Id",
-    "Precedence",
     "Content-Disposition",
     "Content-ID",
     "To",
@@ -273,7 +272,8 @@ changes = st.tuples(
 def seen(raw: bytes) -> dict[str, object]:
     """What a reader sees of a message; line ends are LF, and line ends at the end do not count."""
     parsed = dataclasses.asdict(parse(raw[identify(raw).prepended :]))
-    for name in ("header", "authentication", "defects"):
+    lists = ("list_id", "list_unsubscribe", "list_unsubscribe_post", "precedence", "auto_submitted")
+    for name in ("header", "authentication", "defects", *lists):
         del parsed[name]
     for name in ("text", "html"):
         parsed[name] = parsed[name] and parsed[name].rstrip("\n")
