@@ -81,7 +81,9 @@ def test_list_is_newest_first(mailbox: Mailbox) -> None:
     assert head.split() == ["ID", "RECEIVED", "RECIPIENT", "FROM", "SUBJECT", "SIZE", "FILES", "STATE", "PREVIEW"]
     recipients = [line.split()[3].removesuffix("example.com") for line in lines]
     assert recipients == ["bxc@", "user+tag@", "b_c@", "a@"]
-    assert re.search(r"2026-09-07 01:00:00\+00:00  a@example\.com +Ann +100% off_er +\d+ +1  parsed  Dear a$", lines[-1])
+    assert re.search(
+        r"2026-09-07 01:00:00\+00:00  a@example\.com +Ann +100% off_er +\d+ +1  parsed  Dear a$", lines[-1]
+    )
     assert lines[0].endswith("failed")
 
 
