@@ -17,12 +17,15 @@ import one
 import recipients
 import report
 import rows
+import rules
 import sizes
 import through
 from report import Report
 from setting import setting
 
-PARTS = {each.__name__: each for each in (one, through, sizes, recipients, rows, backlog, database, journal, expiry)}
+PARTS = {
+    each.__name__: each for each in (one, through, sizes, recipients, rows, backlog, database, journal, expiry, rules)
+}
 
 
 def main() -> None:

@@ -204,6 +204,7 @@ def main() -> int:
         server = PostgreSQL(folder / "pg", 16).start()
         stack.callback(server.stop)
         server.psql("postgres", "CREATE DATABASE mail")
+        server.psql("postgres", "REVOKE TEMPORARY ON DATABASE mail FROM PUBLIC")
 
         admin = server.conninfo("mail")
         say("applying sql/")

@@ -11,14 +11,6 @@ CREATE SCHEMA pipehandler;
 COMMENT ON SCHEMA pipehandler IS 'Incoming mail, stored by pipehandler from Postfix. Start with the view inbox, then the tables delivery and message.';
 
 --
--- Name: folding; Type: COLLATION
---
-
-CREATE COLLATION pipehandler.folding (provider = builtin, locale = 'C.UTF-8');
-
-COMMENT ON COLLATION pipehandler.folding IS 'Decides which letters of addresses are the same in upper and lower case.';
-
---
 -- Name: streamed_delivery; Type: TYPE
 --
 
@@ -79,10 +71,10 @@ COMMENT ON COLUMN pipehandler.streamed_delivery.attachments IS 'How many attachm
 COMMENT ON COLUMN pipehandler.streamed_delivery.state IS 'parsed; or failed: only the bytes are stored (quarantine), and error gives the reason.';
 
 --
--- Name: apply_retention(integer); Type: FUNCTION
+-- Name: apply_rules(integer); Type: FUNCTION
 --
 
-CREATE FUNCTION pipehandler.apply_retention(batch integer DEFAULT 1000, OUT applied bigint, OUT changed bigint, OUT waits boolean) RETURNS record
+CREATE FUNCTION pipehandler.apply_rules(batch integer DEFAULT 1000, OUT applied bigint, OUT changed bigint, OUT waits boolean, OUT skipped bigint[]) RETURNS record
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
@@ -90,10 +82,12 @@ CREATE FUNCTION pipehandler.apply_retention(batch integer DEFAULT 1000, OUT appl
 DECLARE
     change pipehandler.retention_change;
     due    bigint[];
+    one    bigint;
 BEGIN
     applied := 0;
     changed := 0;
     waits := false;
+    skipped := '{}';
     SELECT c.* INTO change FROM pipehandler.retention_change c FOR UPDATE;
     IF NOT FOUND THEN
         RETURN;
@@ -101,7 +95,8 @@ BEGIN
     -- Ingest takes its transaction id before it reads the rules, and ours was assigned after they changed. So a
     -- transaction that read the old rules has a smaller one; when all of those have ended, all of their deliveries
     -- are visible.
-    IF change.xid IS NULL THEN
+    -- One that was not assigned here yet is of the cluster that a dump was taken from: no transaction of it goes on.
+    IF change.xid IS NULL OR change.xid > pg_current_xact_id() THEN
         UPDATE pipehandler.retention_change SET xid = pg_current_xact_id() RETURNING xid INTO change.xid;
     END IF;
     IF pg_snapshot_xmin(pg_current_snapshot()) < change.xid THEN
@@ -118,21 +113,50 @@ BEGIN
       WHERE d.id = ANY (due)
       ORDER BY d.recipient COLLATE "C", d.id
         FOR NO KEY UPDATE;
-    UPDATE pipehandler.delivery d
-       SET expires_at = n.expires_at, raw_until = n.raw_until, attachments_until = n.attachments_until
-      FROM pipehandler.delivery_under_current_rules n
-     WHERE d.id = ANY (due) AND n.id = d.id
-       AND (d.expires_at, d.raw_until, d.attachments_until)
-           IS DISTINCT FROM (n.expires_at, n.raw_until, n.attachments_until);
-    GET DIAGNOSTICS changed = ROW_COUNT;
+    -- A row whose times cannot be computed or stored keeps those that it has, and must not keep all others from theirs.
+    BEGIN
+        changed := pipehandler.renew(due);
+    EXCEPTION
+        WHEN transaction_rollback OR serialization_failure OR deadlock_detected OR lock_not_available THEN
+            RAISE;
+        WHEN OTHERS THEN
+            FOREACH one IN ARRAY due LOOP
+                BEGIN
+                    changed := changed + pipehandler.renew(ARRAY[one]);
+                EXCEPTION
+                    WHEN transaction_rollback OR serialization_failure OR deadlock_detected OR lock_not_available THEN
+                        RAISE;
+                    WHEN OTHERS THEN
+                        RAISE WARNING 'the rules cannot be applied to delivery %: % (SQLSTATE %)', one, SQLERRM,
+                            SQLSTATE;
+                        skipped := skipped || one;
+                END;
+            END LOOP;
+    END;
     UPDATE pipehandler.retention_change SET through = due[applied];
 END
 $$;
 
-COMMENT ON FUNCTION pipehandler.apply_retention(batch integer, OUT applied bigint, OUT changed bigint, OUT waits boolean) IS 'After a change of the rules: gives the next batch of deliveries the times that the current rules mean. Returns how
+COMMENT ON FUNCTION pipehandler.apply_rules(batch integer, OUT applied bigint, OUT changed bigint, OUT waits boolean, OUT skipped bigint[]) IS 'After a change of the rules: gives the next batch of deliveries the times that the current rules mean. Returns how
 many were examined and how many of them changed. With 0 examined, all are done; or, where waits is true, a transaction
-that may have read the old rules is still running: call it again later. Each call belongs in its own transaction. May
+that may have read the old rules is still running: call it again later. skipped: deliveries to which the rules cannot be
+applied, which keep the times that they have; a warning has the reason. Each call belongs in its own transaction. May
 fail with 40P01: call it again.';
+
+--
+-- Name: apply_retention(integer); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.apply_retention(batch integer DEFAULT 1000, OUT applied bigint, OUT changed bigint, OUT waits boolean) RETURNS record
+    LANGUAGE sql
+    BEGIN ATOMIC
+ SELECT r.applied,
+     r.changed,
+     r.waits
+    FROM pipehandler.apply_rules(apply_retention.batch) r(applied, changed, waits, skipped);
+END;
+
+COMMENT ON FUNCTION pipehandler.apply_retention(batch integer, OUT applied bigint, OUT changed bigint, OUT waits boolean) IS 'Deprecated: use pipehandler.apply_rules.';
 
 --
 -- Name: canonical(text); Type: FUNCTION
@@ -143,18 +167,60 @@ CREATE FUNCTION pipehandler.canonical(address text) RETURNS text
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 DECLARE
-    folded text := lower(address COLLATE "C");
+    folded text COLLATE "C" := lower(address COLLATE "C");
 BEGIN
+    -- Longer than a path may be (RFC 5321 4.5.3.1.3): no address that anyone was issued. What follows costs more than
+    -- reading it, so it is compared as it is.
+    IF octet_length(address) > 256 THEN
+        RETURN address;
+    ELSIF octet_length(folded) = length(folded) AND strpos(folded, 'xn--') = 0 THEN
+        RETURN folded;
+    END IF;
     IF folded ~ '[@.]xn--[^@]*$' THEN
-        folded := substring(folded FROM '^.*@')
-                  || (SELECT string_agg(CASE WHEN label LIKE 'xn--%' THEN pipehandler.u_label(label) ELSE label END, '.' ORDER BY n)
+        folded := coalesce(substring(folded FROM '^.*@'), '')
+                  || (SELECT string_agg(CASE WHEN l.label LIKE 'xn--%' THEN pipehandler.u_label(l.label) ELSE l.label END,
+                                        '.' ORDER BY l.n)
                         FROM string_to_table(substring(folded FROM '[^@]*$'), '.') WITH ORDINALITY AS l (label, n));
     END IF;
     IF octet_length(folded) > length(folded) THEN
-        -- What Postfix asks for is folded already (Unicode's full case folding), what it delivers is not: both must come to the
-        -- same. NFKC knows most of what folding does beyond lower case; here is the rest.
-        folded := lower(normalize(folded, NFKD) COLLATE pipehandler.folding);
-        folded := normalize(replace(translate(folded, U&'\03C2\0345\1C80\1C81\1C82\1C83\1C84\1C85\1C86\1C87\1C88', 'σιвдосттъѣꙋ'), 'ß', 'ss'), NFKC);
+        -- What Postfix asks for is folded already (Unicode's full case folding), what it delivers is not: both must come
+        -- to the same. NFKC knows most of what folding does beyond lower case. The rest are these tables: the letters of
+        -- Unicode 16 that have a lower case and no decomposition, and eleven that folding changes otherwise. They never
+        -- change, so an index on the result stays right whatever library or version of PostgreSQL comes. Each is read
+        -- from its beginning for each character, so only where there may be one of its letters.
+        folded := lower(normalize(folded, NFKD));
+        IF octet_length(folded) > 998 THEN
+            RETURN lower(address COLLATE "C"); -- one character may become eighteen, and an index row has a limit
+        END IF;
+        IF folded ~ '[À-Þà-˿ͅͰ-֏]' THEN
+            folded := translate(folded,
+                'ÆÐØÞĐĦŁŊŒŦƁƂƄƆƇƉƊƋƎƏƐƑƓƔƖƗƘƜƝƟƢƤƦƧƩƬƮƱƲƳƵƷƸƼǤǶǷȜȠȢȤȺȻȽȾɁɃɄɅɆɈɊɌɎͅͰͲͶͿΑΒΓΔΕΖΗΘΙΚΛΜΝΞΟΠΡΣΤΥΦΧΨΩςϏϘ'
+                'ϚϜϞϠϢϤϦϨϪϬϮϷϺϽϾϿЂЄЅІЈЉЊЋЏАБВГДЕЖЗИКЛМНОПРСТУФХЦЧШЩЪЫЬЭЮЯѠѢѤѦѨѪѬѮѰѲѴѸѺѼѾҀҊҌҎҐҒҔҖҘҚҜҞҠҢҤҦҨҪҬҮҰҲҴҶҸ'
+                'ҺҼҾӀӃӅӇӉӋӍӔӘӠӨӶӺӼӾԀԂԄԆԈԊԌԎԐԒԔԖԘԚԜԞԠԢԤԦԨԪԬԮԱԲԳԴԵԶԷԸԹԺԻԼԽԾԿՀՁՂՃՄՅՆՇՈՉՊՋՌՍՎՏՐՑՒՓՔՕՖ',
+                'æðøþđħłŋœŧɓƃƅɔƈɖɗƌǝəɛƒɠɣɩɨƙɯɲɵƣƥʀƨʃƭʈʊʋƴƶʒƹƽǥƕƿȝƞȣȥⱥȼƚⱦɂƀʉʌɇɉɋɍɏιͱͳͷϳαβγδεζηθικλμνξοπρστυφχψωσϗϙ'
+                'ϛϝϟϡϣϥϧϩϫϭϯϸϻͻͼͽђєѕіјљњћџабвгдежзиклмнопрстуфхцчшщъыьэюяѡѣѥѧѩѫѭѯѱѳѵѹѻѽѿҁҋҍҏґғҕҗҙқҝҟҡңҥҧҩҫҭүұҳҵҷҹ'
+                'һҽҿӏӄӆӈӊӌӎӕәӡөӷӻӽӿԁԃԅԇԉԋԍԏԑԓԕԗԙԛԝԟԡԣԥԧԩԫԭԯաբգդեզէըթժիլխծկհձղճմյնշոչպջռսվտրցւփքօֆ');
+        END IF;
+        IF folded ~ '[Ⴀ-ჿᎠ-᏿ᲀ-ᲿḀ-῿℀-↏Ⓐ-ⓩⰀ-ⷿꙀ-ꟿꬰ-ꮿ𐐀-🿿]' THEN
+            folded := translate(folded,
+                'ႠႡႢႣႤႥႦႧႨႩႪႫႬႭႮႯႰႱႲႳႴႵႶႷႸႹႺႻႼႽႾႿჀჁჂჃჄჅჇჍᎠᎡᎢᎣᎤᎥᎦᎧᎨᎩᎪᎫᎬᎭᎮᎯᎰᎱᎲᎳᎴᎵᎶᎷᎸᎹᎺᎻᎼᎽᎾᎿᏀᏁᏂᏃᏄᏅᏆᏇᏈᏉᏊᏋᏌᏍᏎᏏᏐᏑᏒᏓᏔᏕᏖᏗ'
+                'ᏘᏙᏚᏛᏜᏝᏞᏟᏠᏡᏢᏣᏤᏥᏦᏧᏨᏩᏪᏫᏬᏭᏮᏯᏰᏱᏲᏳᏴᏵᲀᲁᲂᲃᲄᲅᲆᲇᲈᲉᲐᲑᲒᲓᲔᲕᲖᲗᲘᲙᲚᲛᲜᲝᲞᲟᲠᲡᲢᲣᲤᲥᲦᲧᲨᲩᲪᲫᲬᲭᲮᲯᲰᲱᲲᲳᲴᲵᲶᲷᲸᲹᲺᲽᲾᲿẞỺỼỾℲↃⰀⰁⰂⰃ'
+                'ⰄⰅⰆⰇⰈⰉⰊⰋⰌⰍⰎⰏⰐⰑⰒⰓⰔⰕⰖⰗⰘⰙⰚⰛⰜⰝⰞⰟⰠⰡⰢⰣⰤⰥⰦⰧⰨⰩⰪⰫⰬⰭⰮⰯⱠⱢⱣⱤⱧⱩⱫⱭⱮⱯⱰⱲⱵⱾⱿⲀⲂⲄⲆⲈⲊⲌⲎⲐⲒⲔⲖⲘⲚⲜⲞⲠⲢⲤⲦⲨⲪⲬⲮⲰⲲⲴⲶⲸⲺⲼⲾⳀⳂⳄⳆⳈ'
+                'ⳊⳌⳎⳐⳒⳔⳖⳘⳚⳜⳞⳠⳢⳫⳭⳲꙀꙂꙄꙆꙈꙊꙌꙎꙐꙒꙔꙖꙘꙚꙜꙞꙠꙢꙤꙦꙨꙪꙬꚀꚂꚄꚆꚈꚊꚌꚎꚐꚒꚔꚖꚘꚚꜢꜤꜦꜨꜪꜬꜮꜲꜴꜶꜸꜺꜼꜾꝀꝂꝄꝆꝈꝊꝌꝎꝐꝒꝔꝖꝘꝚꝜꝞꝠꝢꝤꝦꝨꝪꝬꝮꝹꝻꝽꝾꞀ'
+                'ꞂꞄꞆꞋꞍꞐꞒꞖꞘꞚꞜꞞꞠꞢꞤꞦꞨꞪꞫꞬꞭꞮꞰꞱꞲꞳꞴꞶꞸꞺꞼꞾꟀꟂꟄꟅꟆꟇꟉꟋꟌꟐꟖꟘꟚꟜꟵ𐐀𐐁𐐂𐐃𐐄𐐅𐐆𐐇𐐈𐐉𐐊𐐋𐐌𐐍𐐎𐐏𐐐𐐑𐐒𐐓𐐔𐐕𐐖𐐗𐐘𐐙𐐚𐐛𐐜𐐝𐐞𐐟𐐠𐐡𐐢𐐣𐐤𐐥𐐦𐐧𐒰𐒱𐒲𐒳𐒴𐒵𐒶𐒷𐒸'
+                '𐒹𐒺𐒻𐒼𐒽𐒾𐒿𐓀𐓁𐓂𐓃𐓄𐓅𐓆𐓇𐓈𐓉𐓊𐓋𐓌𐓍𐓎𐓏𐓐𐓑𐓒𐓓𐕰𐕱𐕲𐕳𐕴𐕵𐕶𐕷𐕸𐕹𐕺𐕼𐕽𐕾𐕿𐖀𐖁𐖂𐖃𐖄𐖅𐖆𐖇𐖈𐖉𐖊𐖌𐖍𐖎𐖏𐖐𐖑𐖒𐖔𐖕𐲀𐲁𐲂𐲃𐲄𐲅𐲆𐲇𐲈𐲉𐲊𐲋𐲌𐲍𐲎𐲏𐲐𐲑𐲒𐲓𐲔𐲕𐲖𐲗𐲘𐲙𐲚𐲛𐲜𐲝𐲞𐲟𐲠𐲡'
+                '𐲢𐲣𐲤𐲥𐲦𐲧𐲨𐲩𐲪𐲫𐲬𐲭𐲮𐲯𐲰𐲱𐲲𐵐𐵑𐵒𐵓𐵔𐵕𐵖𐵗𐵘𐵙𐵚𐵛𐵜𐵝𐵞𐵟𐵠𐵡𐵢𐵣𐵤𐵥𑢠𑢡𑢢𑢣𑢤𑢥𑢦𑢧𑢨𑢩𑢪𑢫𑢬𑢭𑢮𑢯𑢰𑢱𑢲𑢳𑢴𑢵𑢶𑢷𑢸𑢹𑢺𑢻𑢼𑢽𑢾𑢿𖹀𖹁𖹂𖹃𖹄𖹅𖹆𖹇𖹈𖹉𖹊𖹋𖹌𖹍𖹎𖹏𖹐𖹑𖹒𖹓𖹔𖹕𖹖𖹗𖹘'
+                '𖹙𖹚𖹛𖹜𖹝𖹞𖹟𞤀𞤁𞤂𞤃𞤄𞤅𞤆𞤇𞤈𞤉𞤊𞤋𞤌𞤍𞤎𞤏𞤐𞤑𞤒𞤓𞤔𞤕𞤖𞤗𞤘𞤙𞤚𞤛𞤜𞤝𞤞𞤟𞤠𞤡',
+                'ⴀⴁⴂⴃⴄⴅⴆⴇⴈⴉⴊⴋⴌⴍⴎⴏⴐⴑⴒⴓⴔⴕⴖⴗⴘⴙⴚⴛⴜⴝⴞⴟⴠⴡⴢⴣⴤⴥⴧⴭꭰꭱꭲꭳꭴꭵꭶꭷꭸꭹꭺꭻꭼꭽꭾꭿꮀꮁꮂꮃꮄꮅꮆꮇꮈꮉꮊꮋꮌꮍꮎꮏꮐꮑꮒꮓꮔꮕꮖꮗꮘꮙꮚꮛꮜꮝꮞꮟꮠꮡꮢꮣꮤꮥꮦꮧ'
+                'ꮨꮩꮪꮫꮬꮭꮮꮯꮰꮱꮲꮳꮴꮵꮶꮷꮸꮹꮺꮻꮼꮽꮾꮿᏸᏹᏺᏻᏼᏽвдосттъѣꙋᲊაბგდევზთიკლმნოპჟრსტუფქღყშჩცძწჭხჯჰჱჲჳჴჵჶჷჸჹჺჽჾჿßỻỽỿⅎↄⰰⰱⰲⰳ'
+                'ⰴⰵⰶⰷⰸⰹⰺⰻⰼⰽⰾⰿⱀⱁⱂⱃⱄⱅⱆⱇⱈⱉⱊⱋⱌⱍⱎⱏⱐⱑⱒⱓⱔⱕⱖⱗⱘⱙⱚⱛⱜⱝⱞⱟⱡɫᵽɽⱨⱪⱬɑɱɐɒⱳⱶȿɀⲁⲃⲅⲇⲉⲋⲍⲏⲑⲓⲕⲗⲙⲛⲝⲟⲡⲣⲥⲧⲩⲫⲭⲯⲱⲳⲵⲷⲹⲻⲽⲿⳁⳃⳅⳇⳉ'
+                'ⳋⳍⳏⳑⳓⳕⳗⳙⳛⳝⳟⳡⳣⳬⳮⳳꙁꙃꙅꙇꙉꙋꙍꙏꙑꙓꙕꙗꙙꙛꙝꙟꙡꙣꙥꙧꙩꙫꙭꚁꚃꚅꚇꚉꚋꚍꚏꚑꚓꚕꚗꚙꚛꜣꜥꜧꜩꜫꜭꜯꜳꜵꜷꜹꜻꜽꜿꝁꝃꝅꝇꝉꝋꝍꝏꝑꝓꝕꝗꝙꝛꝝꝟꝡꝣꝥꝧꝩꝫꝭꝯꝺꝼᵹꝿꞁ'
+                'ꞃꞅꞇꞌɥꞑꞓꞗꞙꞛꞝꞟꞡꞣꞥꞧꞩɦɜɡɬɪʞʇʝꭓꞵꞷꞹꞻꞽꞿꟁꟃꞔʂᶎꟈꟊɤꟍꟑꟗꟙꟛƛꟶ𐐨𐐩𐐪𐐫𐐬𐐭𐐮𐐯𐐰𐐱𐐲𐐳𐐴𐐵𐐶𐐷𐐸𐐹𐐺𐐻𐐼𐐽𐐾𐐿𐑀𐑁𐑂𐑃𐑄𐑅𐑆𐑇𐑈𐑉𐑊𐑋𐑌𐑍𐑎𐑏𐓘𐓙𐓚𐓛𐓜𐓝𐓞𐓟𐓠'
+                '𐓡𐓢𐓣𐓤𐓥𐓦𐓧𐓨𐓩𐓪𐓫𐓬𐓭𐓮𐓯𐓰𐓱𐓲𐓳𐓴𐓵𐓶𐓷𐓸𐓹𐓺𐓻𐖗𐖘𐖙𐖚𐖛𐖜𐖝𐖞𐖟𐖠𐖡𐖣𐖤𐖥𐖦𐖧𐖨𐖩𐖪𐖫𐖬𐖭𐖮𐖯𐖰𐖱𐖳𐖴𐖵𐖶𐖷𐖸𐖹𐖻𐖼𐳀𐳁𐳂𐳃𐳄𐳅𐳆𐳇𐳈𐳉𐳊𐳋𐳌𐳍𐳎𐳏𐳐𐳑𐳒𐳓𐳔𐳕𐳖𐳗𐳘𐳙𐳚𐳛𐳜𐳝𐳞𐳟𐳠𐳡'
+                '𐳢𐳣𐳤𐳥𐳦𐳧𐳨𐳩𐳪𐳫𐳬𐳭𐳮𐳯𐳰𐳱𐳲𐵰𐵱𐵲𐵳𐵴𐵵𐵶𐵷𐵸𐵹𐵺𐵻𐵼𐵽𐵾𐵿𐶀𐶁𐶂𐶃𐶄𐶅𑣀𑣁𑣂𑣃𑣄𑣅𑣆𑣇𑣈𑣉𑣊𑣋𑣌𑣍𑣎𑣏𑣐𑣑𑣒𑣓𑣔𑣕𑣖𑣗𑣘𑣙𑣚𑣛𑣜𑣝𑣞𑣟𖹠𖹡𖹢𖹣𖹤𖹥𖹦𖹧𖹨𖹩𖹪𖹫𖹬𖹭𖹮𖹯𖹰𖹱𖹲𖹳𖹴𖹵𖹶𖹷𖹸'
+                '𖹹𖹺𖹻𖹼𖹽𖹾𖹿𞤢𞤣𞤤𞤥𞤦𞤧𞤨𞤩𞤪𞤫𞤬𞤭𞤮𞤯𞤰𞤱𞤲𞤳𞤴𞤵𞤶𞤷𞤸𞤹𞤺𞤻𞤼𞤽𞤾𞤿𞥀𞥁𞥂𞥃');
+        END IF;
+        folded := normalize(replace(folded, 'ß', 'ss'), NFKC);
     END IF;
     RETURN folded;
 END
@@ -162,7 +228,8 @@ $_$;
 
 COMMENT ON FUNCTION pipehandler.canonical(address text) IS 'The form in which addresses are compared: in lower case, the local part too, as Postfix looks them up (RFC 5321 2.4
 leaves it to the host); internationalised domains as U-labels (RFC 5890 2.3.2.1); Unicode in NFKC, case folded
-(Unicode 5.18.4).';
+(Unicode 5.18.4) by a table of Unicode 16 that never changes. An address of more than 256 octets (RFC 5321 4.5.3.1.3) is
+returned unchanged.';
 
 --
 -- Name: code_objects(); Type: FUNCTION
@@ -171,6 +238,9 @@ leaves it to the host); internationalised domains as U-labels (RFC 5890 2.3.2.1)
 CREATE FUNCTION pipehandler.code_objects() RETURNS TABLE(object text, digest text)
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET quote_all_identifiers TO 'off'
+    SET "DateStyle" TO 'ISO, YMD'
+    SET "TimeZone" TO 'UTC'
     AS $$
     SELECT o.object, encode(sha256(convert_to(o.definition, 'UTF8')), 'hex')
       FROM (SELECT 'function ' || p.oid::regprocedure,
@@ -193,6 +263,9 @@ COMMENT ON FUNCTION pipehandler.code_objects() IS 'The functions and views that 
 CREATE FUNCTION pipehandler.code_status() RETURNS TABLE(version integer, checksum text, server integer, digest text, damaged text[], unknown text[])
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET quote_all_identifiers TO 'off'
+    SET "DateStyle" TO 'ISO, YMD'
+    SET "TimeZone" TO 'UTC'
     AS $$
     WITH recorded AS (
         SELECT c.version, c.checksum, c.server, c.objects
@@ -233,6 +306,24 @@ CREATE FUNCTION pipehandler.cursor_now() RETURNS text
 $$;
 
 COMMENT ON FUNCTION pipehandler.cursor_now() IS 'A cursor for pipehandler.deliveries_after that begins now: everything that is not committed yet comes after it.';
+
+--
+-- Name: data_status(); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.data_status() RETURNS TABLE(incomplete bigint, doubled bigint)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    SELECT (SELECT count(*)
+              FROM pipehandler.delivery d
+             WHERE (d.raw_until IS NULL OR d.raw_until > now())
+               AND NOT EXISTS (SELECT FROM pipehandler.raw_message r WHERE r.message = d.message)),
+           (SELECT count(*) FROM pipehandler.doubled)
+$$;
+
+COMMENT ON FUNCTION pipehandler.data_status() IS 'How many deliveries lack their message or its bytes although retention has not removed them, and how many rows
+pipehandler.doubled has.';
 
 --
 -- Name: deliveries_after(text, text, bigint, integer); Type: FUNCTION
@@ -276,7 +367,7 @@ BEGIN
           FROM pipehandler.current_delivery d
           JOIN pipehandler.message m ON m.id = d.message
          WHERE (d.xid, d.id) > (last_xid, last_id) AND d.xid < horizon
-           AND (address IS NULL OR pipehandler.canonical(d.recipient) = address)
+           AND (address IS NULL OR pipehandler.canonical(d.recipient) COLLATE "C" = address)
            AND (deliveries_after.lease IS NULL OR d.lease = deliveries_after.lease)
          ORDER BY d.xid, d.id
          LIMIT max_rows;
@@ -316,7 +407,7 @@ is still writing. Then it is worth asking again in a moment.';
 -- Name: expire(integer, timestamp with time zone); Type: FUNCTION
 --
 
-CREATE FUNCTION pipehandler.expire(batch integer DEFAULT 500, resume_from timestamp with time zone DEFAULT '-infinity'::timestamp with time zone, OUT deliveries bigint, OUT messages bigint, OUT raw_messages bigint, OUT attachments bigint, OUT next_from timestamp with time zone, OUT raws bigint, OUT reached timestamp with time zone) RETURNS record
+CREATE FUNCTION pipehandler.expire(batch integer DEFAULT 500, resume_from timestamp with time zone DEFAULT '-infinity'::timestamp with time zone, OUT deliveries bigint, OUT messages bigint, OUT raw_messages bigint, OUT attachments bigint, OUT next_from timestamp with time zone, OUT raws bigint, OUT reached timestamp with time zone, OUT skipped bigint[]) RETURNS record
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
@@ -324,7 +415,9 @@ CREATE FUNCTION pipehandler.expire(batch integer DEFAULT 500, resume_from timest
 DECLARE
     due     bigint[];
     touched uuid[];
+    one     record;
 BEGIN
+    skipped := '{}';
     -- Choose, without locks. The invariant of next_from: everything that was due before it is among what this call
     -- has chosen. That is why both steps read in the order of time, why step 2 reads no further than step 1 did, and
     -- why the next call may resume from there. It includes that very moment: more may be due at it than fitted into
@@ -373,36 +466,52 @@ BEGIN
              ORDER BY due_at
              LIMIT batch) AS c;
 
-    -- Remove. Each statement sees what was committed before it began, and asks again what is due: a lease may have been
-    -- extended in the meantime.
-    PERFORM FROM pipehandler.message m WHERE m.id = ANY (touched) ORDER BY m.id FOR UPDATE;
-    DELETE FROM pipehandler.delivery d
-     WHERE d.id = ANY (ARRAY(SELECT o.id
-                               FROM pipehandler.delivery o
-                               LEFT JOIN pipehandler.address a ON a.lease = o.lease
-                              WHERE o.id = ANY (due) AND (o.expires_at <= now() OR a.expires_at <= now())
-                              ORDER BY o.recipient COLLATE "C", o.id
-                                FOR UPDATE OF o));
-    GET DIAGNOSTICS deliveries = ROW_COUNT;
-    UPDATE pipehandler.delivery d
-       SET raw_until         = CASE WHEN d.raw_until <= now() THEN 'epoch' ELSE d.raw_until END,
-           attachments_until = CASE WHEN d.attachments_until <= now() THEN 'epoch' ELSE d.attachments_until END
-     WHERE d.id = ANY (due)
-       AND (d.raw_until > 'epoch' AND d.raw_until <= now()
-            OR d.attachments_until > 'epoch' AND d.attachments_until <= now());
-    SELECT r.messages_removed, r.raw_messages_removed, r.attachments_removed
-      INTO messages, raw_messages, attachments
-      FROM pipehandler.remove_unreferenced(touched) AS r;
+    -- Remove. A row that cannot be removed, such as one that the disk has damaged, must not keep all others.
+    BEGIN
+        SELECT r.deliveries, r.messages, r.raw_messages, r.attachments
+          INTO deliveries, messages, raw_messages, attachments
+          FROM pipehandler.remove_due(due, touched) AS r;
+    EXCEPTION
+        WHEN transaction_rollback OR serialization_failure OR deadlock_detected OR foreign_key_violation
+             OR lock_not_available THEN
+            RAISE; -- other sessions changed the same rows: the caller tries again
+        WHEN OTHERS THEN
+            deliveries := 0;
+            messages := 0;
+            raw_messages := 0;
+            attachments := 0;
+            FOR one IN SELECT d.id, d.message FROM pipehandler.delivery d WHERE d.id = ANY (due) ORDER BY d.message LOOP
+                BEGIN
+                    SELECT expire.deliveries + r.deliveries, expire.messages + r.messages,
+                           expire.raw_messages + r.raw_messages, expire.attachments + r.attachments
+                      INTO STRICT deliveries, messages, raw_messages, attachments
+                      FROM pipehandler.remove_due(ARRAY[one.id], ARRAY[one.message]) AS r;
+                EXCEPTION
+                    WHEN transaction_rollback OR serialization_failure OR deadlock_detected OR foreign_key_violation
+                         OR lock_not_available THEN
+                        RAISE;
+                    WHEN OTHERS THEN
+                        RAISE WARNING 'delivery % cannot be removed: % (SQLSTATE %)', one.id, SQLERRM, SQLSTATE;
+                        skipped := skipped || one.id;
+                END;
+            END LOOP;
+            -- What was skipped would be chosen again, and nothing else.
+            IF deliveries + raw_messages + attachments = 0 AND cardinality(skipped) > 0 THEN
+                next_from := next_from + interval '1 microsecond';
+            END IF;
+    END;
     raws := raw_messages;
     reached := next_from;
 END
 $$;
 
-COMMENT ON FUNCTION pipehandler.expire(batch integer, resume_from timestamp with time zone, OUT deliveries bigint, OUT messages bigint, OUT raw_messages bigint, OUT attachments bigint, OUT next_from timestamp with time zone, OUT raws bigint, OUT reached timestamp with time zone) IS 'Removes up to batch deliveries that have expired, by themselves or with their lease, and with its last delivery each
+COMMENT ON FUNCTION pipehandler.expire(batch integer, resume_from timestamp with time zone, OUT deliveries bigint, OUT messages bigint, OUT raw_messages bigint, OUT attachments bigint, OUT next_from timestamp with time zone, OUT raws bigint, OUT reached timestamp with time zone, OUT skipped bigint[]) IS 'Removes up to batch deliveries that have expired, by themselves or with their lease, and with its last delivery each
 message; and bytes and contents of attachments that no delivery needs any more. Call it again, each call in its own
 transaction, until next_from is null: then nothing is left. resume_from: next_from of the previous call, so that
 nothing is read twice; omit it in the first call. May fail with 40001, 40P01 or 23503 where other sessions change the
-same rows: call it again. raws and reached are the former names of raw_messages and next_from, for one release.';
+same rows: call it again. skipped: the deliveries
+that cannot be removed; a warning has the reason. raws and reached are the former names of raw_messages and
+next_from, for one release.';
 
 --
 -- Name: expire(timestamp with time zone, integer); Type: FUNCTION
@@ -410,10 +519,14 @@ same rows: call it again. raws and reached are the former names of raw_messages 
 
 CREATE FUNCTION pipehandler.expire(since timestamp with time zone, batch integer DEFAULT 500, OUT deliveries bigint, OUT messages bigint, OUT raws bigint, OUT attachments bigint, OUT reached timestamp with time zone) RETURNS record
     LANGUAGE sql
-    AS $$
-    SELECT e.deliveries, e.messages, e.raws, e.attachments, e.reached
-      FROM pipehandler.expire(expire.batch, expire.since) AS e
-$$;
+    BEGIN ATOMIC
+ SELECT e.deliveries,
+     e.messages,
+     e.raws,
+     e.attachments,
+     e.reached
+    FROM pipehandler.expire(expire.batch, expire.since) e(deliveries, messages, raw_messages, attachments, next_from, raws, reached, skipped);
+END;
 
 COMMENT ON FUNCTION pipehandler.expire(since timestamp with time zone, batch integer, OUT deliveries bigint, OUT messages bigint, OUT raws bigint, OUT attachments bigint, OUT reached timestamp with time zone) IS 'Deprecated, for calls with since => ...: use pipehandler.expire(batch, resume_from).';
 
@@ -486,6 +599,8 @@ DECLARE
 BEGIN
     IF ttl <= interval '0' THEN
         RAISE EXCEPTION 'ttl must be positive, or null for a lease that never ends; got %', ttl;
+    ELSIF isfinite(ttl) AND ttl > interval '1000 years' THEN -- clients cannot read a time after the year 9999
+        RAISE EXCEPTION 'ttl must be at most 1000 years, or null for a lease that never ends; got %', ttl;
     END IF;
     UPDATE pipehandler.address a
        SET expires_at = CASE WHEN ttl IS NOT NULL AND a.expires_at IS NOT NULL
@@ -536,7 +651,9 @@ CREATE FUNCTION pipehandler.ingest(envelope jsonb, parsed jsonb, text_body text,
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
-    AS $$
+    SET "DateStyle" TO 'ISO, YMD'
+    SET "TimeZone" TO 'UTC'
+    AS $_$
 #variable_conflict use_column
 <<incoming>>
 DECLARE
@@ -552,25 +669,66 @@ DECLARE
     fingerprint CONSTANT bytea := coalesce(decode(envelope ->> 'fingerprint_2', 'hex'), former);
     version     CONSTANT smallint := CASE WHEN envelope ? 'fingerprint_2' THEN 2 ELSE 1 END;
     either      CONSTANT bytea[] := ARRAY[fingerprint, former];
+    -- Retention counts from the database's clock. That of the mail host is information: one outside of the years 1970
+    -- to 9999 says nothing, so the database's takes its place.
+    stored_at   CONSTANT timestamptz := clock_timestamp();
+    received_at CONSTANT timestamptz := CASE WHEN envelope ->> 'received_at'
+                                                  ~ '^(19[7-9][0-9]|[2-9][0-9]{3})-[-0-9T:.+Z ]*$'
+                                             THEN least((envelope ->> 'received_at')::timestamptz,
+                                                        timestamptz '9999-12-31 00:00+00')
+                                             ELSE stored_at END;
+    client_port CONSTANT integer := CASE WHEN envelope ->> 'client_port' ~ '^[0-9]{1,5}$'
+                                          AND (envelope ->> 'client_port')::integer < 65536
+                                         THEN (envelope ->> 'client_port')::integer END;
     addressees  jsonb;
     claimed     integer;
     written     integer;
+    incomplete  bigint[] := ARRAY[]::bigint[];
 BEGIN
+    -- What a role, a database or a session sets must not make the commit weaker; remote_apply is stronger, and stays.
+    -- It is set for the transaction: a SET clause of this function would end with the function, before the commit.
+    IF current_setting('synchronous_commit') NOT IN ('on', 'remote_apply') THEN
+        PERFORM set_config('synchronous_commit', 'on', true);
+    END IF;
+
+    -- Readers rely on these shapes. The columns have their own constraints.
+    IF (envelope @@ 'strict $.recipients.size() > 0 && !($.recipients[*].recipient.type() != "string")
+                     && $.sender.type() == "string" && $.mail_host.type() == "string" && $.ingress.type() == "string"
+                     && $.fingerprint.type() == "string"') IS NOT TRUE
+       OR ingest.raw IS NULL THEN
+        RAISE EXCEPTION 'the envelope has not the shape that pipehandler.ingest expects'
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF NOT pipehandler.is_parsed(parsed) OR array_ndims(contents) > 1 OR array_lower(contents, 1) <> 1 THEN
+        RAISE EXCEPTION 'the parsed message has not the shape that pipehandler.ingest expects'
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+
+    -- A recipient of more than 998 octets would not fit into an index. It is stored with its beginning and its digest,
+    -- so that each stays another one, and whole as original_recipient where that is not known.
     -- The lease of each recipient. Mail that was stored already is never rejected: its sender would get a bounce for
     -- it.
-    SELECT jsonb_agg(to_jsonb(r) || jsonb_build_object('lease', l.lease, 'extension', l.extension, 'rejected', l.rejects
+    SELECT jsonb_agg(jsonb_build_object(
+               'recipient', r.recipient, 'given', r.given, 'original_recipient', r.original_recipient, 'lease', l.lease,
+               'extension', l.extension, 'rejected', l.rejects
                AND NOT EXISTS (SELECT FROM pipehandler.delivery d
-                                WHERE d.recipient = r.recipient AND d.fingerprint = ANY (either)
+                                WHERE d.recipient COLLATE "C" = r.recipient AND d.fingerprint = ANY (either)
                                   AND d.fingerprint_version IN (1, version)
                                   AND coalesce(d.lease, 0) = coalesce(l.lease, 0))))
       INTO addressees
-      FROM jsonb_to_recordset(envelope -> 'recipients') AS r (recipient text, original_recipient text),
+      FROM (SELECT g.recipient AS given,
+                   CASE WHEN octet_length(g.recipient) <= 998 THEN g.recipient
+                        ELSE left(g.recipient, 200) || '...' || encode(sha256(convert_to(g.recipient, 'UTF8')), 'hex')
+                   END AS recipient,
+                   CASE WHEN octet_length(g.recipient) <= 998 THEN g.original_recipient
+                        ELSE coalesce(g.original_recipient, g.recipient) END AS original_recipient
+              FROM jsonb_to_recordset(envelope -> 'recipients') AS g (recipient text, original_recipient text)) AS r,
            LATERAL (SELECT o.lease, o.extension,
                            CASE WHEN o.lease IS NULL THEN envelope ->> 'policy' = 'known'
                                 ELSE o.expires_at <= now() AND envelope ->> 'expired' = 'reject' END IS TRUE AS rejects
                       FROM pipehandler.lease_of(r.recipient, coalesce(envelope ->> 'delimiter', '+')) AS o) AS l;
 
-    -- Before it reads the rules of retention: pipehandler.apply_retention waits for all that may have read old ones.
+    -- Before it reads the rules of retention: pipehandler.apply_rules waits for all that may have read old ones.
     PERFORM pg_current_xact_id();
 
     -- A commit that did not wait for its standby is reported as a warning, which no setting may hide. The caller says
@@ -580,36 +738,56 @@ BEGIN
     -- Claim the deliveries first; in one order everywhere, so that two handlers never wait for each other.
     INSERT INTO pipehandler.delivery (
         message, recipient, fingerprint, original_recipient, sender, queue_id, mail_host, ingress, client_address,
-        client_hostname, client_helo, client_port, client_protocol, sasl_username, prepended, received_at, lease,
-        extension, expires_at, raw_until, attachments_until, fingerprint_version)
+        client_hostname, client_helo, client_port, client_protocol, sasl_username, prepended, received_at, stored_at,
+        lease, extension, expires_at, raw_until, attachments_until, fingerprint_version)
     SELECT new_message, r.recipient, incoming.fingerprint, r.original_recipient, e.sender, e.queue_id,
-           e.mail_host, e.ingress, e.client_address, e.client_hostname, e.client_helo, e.client_port, e.client_protocol,
-           e.sasl_username, ingest.prepended, e.received_at, r.lease, r.extension, e.received_at + t.keep,
-           e.received_at + t.raw, e.received_at + t.attachments, version
+           e.mail_host, e.ingress, e.client_address, e.client_hostname, e.client_helo, incoming.client_port,
+           e.client_protocol, e.sasl_username, ingest.prepended, incoming.received_at, incoming.stored_at, r.lease,
+           r.extension, incoming.stored_at + t.keep, incoming.stored_at + t.raw, incoming.stored_at + t.attachments,
+           version
       FROM jsonb_to_record(envelope) AS e (
                sender text, queue_id text, mail_host text, ingress text, client_address inet, client_hostname text,
-               client_helo text, client_port integer, client_protocol text, sasl_username text,
-               received_at timestamptz)
+               client_helo text, client_protocol text, sasl_username text)
      CROSS JOIN jsonb_to_recordset(addressees) AS r (
                recipient text, original_recipient text, lease bigint, extension text, rejected boolean)
       LEFT JOIN LATERAL pipehandler.retention_of(
                r.recipient, e.sender, parsed -> 'from_list' -> 0 ->> 'address', parsed ->> 'list_id') AS t ON true
      WHERE NOT r.rejected
        AND NOT EXISTS (SELECT FROM pipehandler.delivery d
-                        WHERE d.recipient = r.recipient AND d.fingerprint = former AND d.fingerprint_version = 1
-                          AND coalesce(d.lease, 0) = coalesce(r.lease, 0))
+                        WHERE d.recipient COLLATE "C" = r.recipient AND d.fingerprint = former
+                          AND d.fingerprint_version = 1 AND coalesce(d.lease, 0) = coalesce(r.lease, 0))
      ORDER BY r.recipient COLLATE "C"
-        ON CONFLICT (recipient, fingerprint, coalesce(lease, 0)) DO NOTHING;
+        ON CONFLICT (recipient COLLATE "C", fingerprint, coalesce(lease, 0)) DO NOTHING;
     GET DIAGNOSTICS claimed = ROW_COUNT;
 
+    -- A delivery that is already there is a promise that its message can be read. Where a restored or damaged table
+    -- lacks something that retention has not removed, these bytes are stored in its place, and it is not a duplicate.
+    IF claimed < jsonb_array_length(addressees) THEN
+        incomplete := ARRAY(
+            SELECT d.id
+              FROM jsonb_to_recordset(addressees) AS r (recipient text, lease bigint)
+              JOIN pipehandler.delivery d
+                ON d.recipient COLLATE "C" = r.recipient AND d.fingerprint = ANY (either)
+               AND d.fingerprint_version IN (1, version) AND coalesce(d.lease, 0) = coalesce(r.lease, 0)
+              LEFT JOIN pipehandler.message m ON m.id = d.message
+             WHERE d.xid <> pg_current_xact_id()
+               AND (m.id IS NULL
+                    OR (coalesce(d.raw_until > now(), true)
+                        AND NOT EXISTS (SELECT FROM pipehandler.raw_message b WHERE b.message = d.message))
+                    OR (coalesce(d.attachments_until > now(), true) AND m.parser = parsed ->> 'parser'
+                        AND m.error IS NOT DISTINCT FROM parsed ->> 'error'
+                        AND (SELECT count(a.content) FROM pipehandler.attachment a WHERE a.message = d.message)
+                            < cardinality(array_remove(ingest.contents, NULL)))));
+    END IF;
+
     -- Write the message only for what was claimed. Another recipient's delivery may have written it before.
-    IF claimed > 0 THEN
+    IF claimed > 0 OR cardinality(incomplete) > 0 THEN
         INSERT INTO pipehandler.message (
             id, received_at, message_id, in_reply_to, reference_ids, date, date_offset, subject, from_name,
             from_address, from_list, sender_list, reply_to_list, to_list, cc_list, bcc_list, list_id, text_body,
             html_body, header, authentication, size, sha256, state, error, defects, parser, text_from_html, preview,
             auto_submitted, precedence, list_unsubscribe, list_unsubscribe_post, report)
-        SELECT new_message, (envelope ->> 'received_at')::timestamptz,
+        SELECT new_message, incoming.received_at,
                CASE WHEN octet_length(d.message_id) <= 998 THEN d.message_id END, d.in_reply_to, d.reference_ids,
                d.date, d.date_offset, d.subject, d.from_list -> 0 ->> 'name',
                CASE WHEN octet_length(d.from_list -> 0 ->> 'address') <= 998 THEN d.from_list -> 0 ->> 'address' END,
@@ -653,12 +831,18 @@ BEGIN
           FROM jsonb_to_recordset(parsed -> 'attachments') AS a (
                    ordinal integer, part text, file_name text, content_type text, content_id text, disposition text,
                    size integer, sha256 text, parameters jsonb, content_location text, content_description text)
-         WHERE written > 0;
+         WHERE written > 0 OR cardinality(incomplete) > 0
+            ON CONFLICT (message, ordinal) DO NOTHING;
 
         -- Retention may have taken from it what this delivery wants.
         UPDATE pipehandler.attachment a
            SET content = ingest.contents[a.ordinal]
          WHERE written = 0 AND a.message = new_message AND a.content IS NULL AND ingest.contents[a.ordinal] IS NOT NULL;
+
+        -- The bytes of another transmission of the same message take the place of those that are missing.
+        UPDATE pipehandler.delivery d
+           SET message = new_message, prepended = ingest.prepended
+         WHERE d.id = ANY (incomplete) AND d.message <> new_message;
     END IF;
 
     -- What a copy that is not stored has of its own: another alias, or another list, that led to the same recipient.
@@ -681,7 +865,7 @@ BEGIN
                           WHERE l IS DISTINCT FROM m.list_id AND l <> ALL (d.later_list_ids)) AS lists
               FROM copy c
               JOIN pipehandler.delivery d
-                ON d.recipient = c.recipient AND coalesce(d.lease, 0) = coalesce(c.lease, 0)
+                ON d.recipient COLLATE "C" = c.recipient AND coalesce(d.lease, 0) = coalesce(c.lease, 0)
               LEFT JOIN pipehandler.message m ON m.id = d.message
              WHERE d.fingerprint = ANY (either) AND d.fingerprint_version IN (1, version)
                AND (cardinality(d.later_original_recipients) < 100
@@ -703,28 +887,34 @@ BEGIN
     -- lock is written.
     PERFORM FROM pipehandler.delivery d
        JOIN jsonb_to_recordset(addressees) AS r (recipient text, lease bigint)
-         ON d.recipient = r.recipient AND coalesce(d.lease, 0) = coalesce(r.lease, 0)
+         ON d.recipient COLLATE "C" = r.recipient AND coalesce(d.lease, 0) = coalesce(r.lease, 0)
       WHERE d.fingerprint = ANY (either) AND d.fingerprint_version IN (1, version) AND d.xid <> pg_current_xact_id()
       ORDER BY d.recipient COLLATE "C"
         FOR KEY SHARE OF d;
 
     -- One row for each recipient, even where the caller names one twice.
     RETURN QUERY
-        SELECT DISTINCT ON (r.recipient) r.recipient, d.id, d.message, d.xid <> pg_current_xact_id()
-          FROM jsonb_to_recordset(addressees) AS r (recipient text, lease bigint, rejected boolean)
+        SELECT DISTINCT ON (r.given) r.given, d.id, d.message,
+               d.xid <> pg_current_xact_id() AND d.id <> ALL (incomplete)
+          FROM jsonb_to_recordset(addressees) AS r (given text, recipient text, lease bigint, rejected boolean)
           LEFT JOIN pipehandler.delivery d
-                 ON d.recipient = r.recipient AND d.fingerprint = ANY (either) AND d.fingerprint_version IN (1, version)
+                 ON d.recipient COLLATE "C" = r.recipient AND d.fingerprint = ANY (either)
+                AND d.fingerprint_version IN (1, version)
                 AND coalesce(d.lease, 0) = coalesce(r.lease, 0)
          WHERE d.id IS NOT NULL OR r.rejected
-         ORDER BY r.recipient, d.id;
+         ORDER BY r.given, d.id;
 END
-$$;
+$_$;
 
 COMMENT ON FUNCTION pipehandler.ingest(envelope jsonb, parsed jsonb, text_body text, html_body text, prepended bytea, raw bytea, contents bytea[]) IS 'Stores one message for its recipients, all or nothing. A delivery that is already there is a duplicate and stays as
-it is, but for later_original_recipients and later_list_ids. envelope: {"fingerprint": hex of version 1,
-"fingerprint_2": hex, "recipients": [{"recipient", "original_recipient"}], "policy", "expired", "delimiter", and the
-columns of delivery}. A fingerprint of version 1
-matches only deliveries that have no other. policy: known to reject recipients that have no lease, else any. expired:
+it is, but for later_original_recipients and later_list_ids; but where its message, its bytes or contents of its
+attachments are missing although retention did not remove them, they are stored again, and it is not called a
+duplicate. Retention counts from stored_at, the clock of the database; a received_at outside of the years 1970 to 9999
+is replaced by it, and a client_port outside of 0 to 65535 by null. A recipient of more than 998 octets is stored as its
+beginning with its digest, and whole as original_recipient. Raises invalid_parameter_value for JSON of another shape.
+envelope: {"fingerprint": hex of version 1, "fingerprint_2": hex, "recipients": [{"recipient", "original_recipient"}],
+"policy", "expired", "delimiter", and the columns of delivery}. A fingerprint of version 1 matches only deliveries that
+have no other. policy: known to reject recipients that have no lease, else any. expired:
 reject, or store for a lease that has expired. delimiter: as for pipehandler.lease_of. parsed: the columns of message
 and {"attachments": [the columns of attachment]}; contents[n] belongs to ordinal n and may be null. Returns a row for
 each recipient: its delivery, the message of this delivery, and whether it was already there; nulls for one that was
@@ -736,14 +926,24 @@ rejected. A recipient without a row was removed at that very moment: call again.
 
 CREATE FUNCTION pipehandler.is_automatic(sender text, auto_submitted text, precedence text, list_id text, report jsonb) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    AS $$
-    SELECT sender = '' OR coalesce(auto_submitted, 'no') <> 'no' OR list_id IS NOT NULL OR report IS NOT NULL
-           OR coalesce(precedence, '') IN ('bulk', 'junk', 'list', 'auto_reply')
-$$;
+    BEGIN ATOMIC
+ SELECT ((sender = ''::text) OR (COALESCE(auto_submitted, 'no'::text) <> 'no'::text) OR (list_id IS NOT NULL) OR (report IS NOT NULL) OR (COALESCE(precedence, ''::text) = ANY (ARRAY['bulk'::text, 'junk'::text, 'list'::text, 'auto_reply'::text])));
+END;
 
 COMMENT ON FUNCTION pipehandler.is_automatic(sender text, auto_submitted text, precedence text, list_id text, report jsonb) IS 'Whether a program sent the message, so that no program may answer it (RFC 3834 2): its envelope sender is empty, or
 Auto-Submitted, Precedence or List-Id say so, or it is a report. The arguments are the columns of delivery and
 message.';
+
+--
+-- Name: is_parsed(jsonb); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.is_parsed(parsed jsonb) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (((parsed @@ 'strict ((((((((((((((((((((((((((((((((((((((($."header".type() == "array" && !($."header"[*].size() != 2)) && !($."header"[*][0].type() != "string")) && !($."header"[*][1].type() != "string")) && $."from_list".type() == "array") && !($."from_list"[*]."name".type() != "string")) && !($."from_list"[*]."address".type() != "string")) && !($."from_list"[*]."group".type() != "string")) && $."sender_list".type() == "array") && !($."sender_list"[*]."name".type() != "string")) && !($."sender_list"[*]."address".type() != "string")) && !($."sender_list"[*]."group".type() != "string")) && $."reply_to_list".type() == "array") && !($."reply_to_list"[*]."name".type() != "string")) && !($."reply_to_list"[*]."address".type() != "string")) && !($."reply_to_list"[*]."group".type() != "string")) && $."to_list".type() == "array") && !($."to_list"[*]."name".type() != "string")) && !($."to_list"[*]."address".type() != "string")) && !($."to_list"[*]."group".type() != "string")) && $."cc_list".type() == "array") && !($."cc_list"[*]."name".type() != "string")) && !($."cc_list"[*]."address".type() != "string")) && !($."cc_list"[*]."group".type() != "string")) && $."bcc_list".type() == "array") && !($."bcc_list"[*]."name".type() != "string")) && !($."bcc_list"[*]."address".type() != "string")) && !($."bcc_list"[*]."group".type() != "string")) && $."in_reply_to".type() == "array") && !($."in_reply_to"[*].type() != "string")) && $."reference_ids".type() == "array") && !($."reference_ids"[*].type() != "string")) && $."defects".type() == "array") && !($."defects"[*]."code".type() != "string")) && $."attachments".type() == "array") && !($."attachments"[*]."ordinal".type() != "number")) && !($."attachments"[*]."part".type() != "string")) && !($."attachments"[*]."content_type".type() != "string")) && $."authentication".type() == "object") && $."parser".type() == "string")'::jsonpath) IS TRUE) AND ((COALESCE(jsonb_typeof((parsed -> 'list_unsubscribe'::text)), 'null'::text) = 'null'::text) OR ((parsed @@ 'strict ($."list_unsubscribe".type() == "array" && !($."list_unsubscribe"[*].type() != "string"))'::jsonpath) IS TRUE)) AND (COALESCE(jsonb_typeof((parsed -> 'list_unsubscribe_post'::text)), 'boolean'::text) = ANY (ARRAY['boolean'::text, 'null'::text])) AND (COALESCE(jsonb_typeof((parsed -> 'report'::text)), 'object'::text) = ANY (ARRAY['object'::text, 'null'::text])));
+
+COMMENT ON FUNCTION pipehandler.is_parsed(parsed jsonb) IS 'Whether this has the shape that pipehandler.ingest expects of its argument parsed, and that readers rely on. In strict
+mode of jsonpath a comparison is true where it is for any item, and unknown where an item has not the member.';
 
 --
 -- Name: lease_address(text, interval, text); Type: FUNCTION
@@ -761,10 +961,12 @@ DECLARE
 BEGIN
     IF ttl <= interval '0' THEN
         RAISE EXCEPTION 'ttl must be positive, or null for a lease that never ends; got %', ttl;
+    ELSIF isfinite(ttl) AND ttl > interval '1000 years' THEN -- clients cannot read a time after the year 9999
+        RAISE EXCEPTION 'ttl must be at most 1000 years, or null for a lease that never ends; got %', ttl;
     END IF;
     UPDATE pipehandler.address a
        SET superseded = true
-     WHERE a.address = canonical AND NOT a.superseded AND a.expires_at <= now();
+     WHERE a.address COLLATE "C" = canonical AND NOT a.superseded AND a.expires_at <= now();
     INSERT INTO pipehandler.address (address, label, expires_at)
     VALUES (canonical, lease_address.label, nullif(now() + ttl, 'infinity'))
     RETURNING * INTO leased;
@@ -789,30 +991,46 @@ for an invalid address.';
 
 CREATE FUNCTION pipehandler.lease_of(recipient text, delimiter text DEFAULT '+'::text) RETURNS TABLE(lease bigint, expires_at timestamp with time zone, extension text)
     LANGUAGE sql STABLE
-    AS $_$
-    WITH split AS (
-        SELECT part.domain, left(part.local, place - 1) || part.domain AS base,
-               -- As split_addr(3) of Postfix: nothing before the delimiter is not an address, and some names stay
-               -- whole.
-               CASE WHEN place > 1 AND NOT (strpos(delimiter, '-') > 0
-                                            AND part.local ~* '^(owner-.*|.+-request|mailer-daemon|double-bounce)$')
-                    THEN substring(part.local FROM place + 1) END AS extension
-          FROM (SELECT substring(lease_of.recipient FROM '^(.*)@') AS local,
-                       substring(lease_of.recipient FROM '@[^@]*$') AS domain) AS part,
-               strpos(translate(part.local, delimiter, repeat(left(delimiter, 1), length(delimiter))),
-                      left(delimiter, 1)) AS place
-    )
-    SELECT found.lease, found.expires_at, CASE WHEN found.rank IS DISTINCT FROM 1 THEN split.extension END
-      FROM split LEFT JOIN LATERAL (
-               SELECT a.lease, a.expires_at, candidate.rank
-                 FROM (VALUES (1, lease_of.recipient),
-                              (2, CASE WHEN split.extension IS NOT NULL THEN split.base END),
-                              (3, split.domain)) AS candidate (rank, address)
-                 JOIN pipehandler.address a
-                   ON a.address = pipehandler.canonical(candidate.address) AND NOT a.superseded
-                ORDER BY coalesce(a.expires_at <= now(), false), candidate.rank
-                LIMIT 1) AS found ON true
-$_$;
+    BEGIN ATOMIC
+ WITH split AS (
+          SELECT part.domain,
+             ("left"(part.local, (place.place - 1)) || part.domain) AS base,
+                 CASE
+                     WHEN ((place.place > 1) AND (NOT ((strpos(lease_of.delimiter, '-'::text) > 0) AND ((part.local COLLATE "C") ~* '^(owner-.*|.+-request|mailer-daemon|double-bounce)$'::text)))) THEN SUBSTRING(part.local FROM (place.place + 1))
+                     ELSE NULL::text
+                 END AS extension
+            FROM ( SELECT "substring"(short.recipient, '^(.*)@'::text) AS local,
+                     "substring"(short.recipient, '@[^@]*$'::text) AS domain
+                    FROM ( VALUES (
+                                 CASE
+                                     WHEN (octet_length(lease_of.recipient) <= 998) THEN lease_of.recipient
+                                     ELSE NULL::text
+                                 END)) short(recipient)) part,
+             LATERAL strpos(translate(part.local, lease_of.delimiter, repeat("left"(lease_of.delimiter, 1), length(lease_of.delimiter))), "left"(lease_of.delimiter, 1)) place(place)
+         )
+  SELECT found.lease,
+     found.expires_at,
+         CASE
+             WHEN (found.rank IS DISTINCT FROM 1) THEN split.extension
+             ELSE NULL::text
+         END AS "case"
+    FROM (split
+      LEFT JOIN LATERAL ( SELECT a.lease,
+             a.expires_at,
+             candidate.rank
+            FROM (( VALUES (1,
+                         CASE
+                             WHEN (octet_length(lease_of.recipient) <= 998) THEN lease_of.recipient
+                             ELSE NULL::text
+                         END), (2,
+                         CASE
+                             WHEN (split.extension IS NOT NULL) THEN split.base
+                             ELSE NULL::text
+                         END), (3,split.domain)) candidate(rank, address)
+              JOIN pipehandler.address a ON ((((a.address COLLATE "C") = pipehandler.canonical(candidate.address)) AND (NOT a.superseded))))
+           ORDER BY COALESCE((a.expires_at <= now()), false), candidate.rank
+          LIMIT 1) found ON (true));
+END;
 
 COMMENT ON FUNCTION pipehandler.lease_of(recipient text, delimiter text) IS 'The lease that mail to a recipient belongs to: that of the whole address, else of the address without its extension,
 else of @domain, in the order in which Postfix looks up virtual_mailbox_maps. An expired lease is found only where
@@ -846,7 +1064,8 @@ BEGIN
                           FROM generate_series(0, 5) AS b) AS syllable;
         -- One that no lease has or had.
         CONTINUE WHEN EXISTS (SELECT FROM pipehandler.address a
-                               WHERE a.address = pipehandler.canonical(local || '@' || domain) AND NOT a.superseded);
+                               WHERE a.address COLLATE "C" = pipehandler.canonical(local || '@' || domain)
+                                 AND NOT a.superseded);
         RETURN pipehandler.lease_address(local || '@' || domain, ttl, label);
     END LOOP;
 END
@@ -880,6 +1099,42 @@ $$;
 
 COMMENT ON FUNCTION pipehandler.lookup(address text, delimiter text) IS 'For virtual_mailbox_maps of Postfix: OK where a current lease accepts mail to this address, else no row. delimiter:
 as for lease_of.';
+
+--
+-- Name: remove_due(bigint[], uuid[]); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.remove_due(due bigint[], touched uuid[], OUT deliveries bigint, OUT messages bigint, OUT raw_messages bigint, OUT attachments bigint) RETURNS record
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+BEGIN
+    -- Each statement sees what was committed before it began, and asks again what is due: a lease may have been
+    -- extended in the meantime.
+    PERFORM FROM pipehandler.message m WHERE m.id = ANY (touched) ORDER BY m.id FOR UPDATE;
+    DELETE FROM pipehandler.delivery d
+     WHERE d.id = ANY (ARRAY(SELECT o.id
+                               FROM pipehandler.delivery o
+                               LEFT JOIN pipehandler.address a ON a.lease = o.lease
+                              WHERE o.id = ANY (due) AND (o.expires_at <= now() OR a.expires_at <= now())
+                              ORDER BY o.recipient COLLATE "C", o.id
+                                FOR UPDATE OF o));
+    GET DIAGNOSTICS deliveries = ROW_COUNT;
+    UPDATE pipehandler.delivery d
+       SET raw_until         = CASE WHEN d.raw_until <= now() THEN 'epoch' ELSE d.raw_until END,
+           attachments_until = CASE WHEN d.attachments_until <= now() THEN 'epoch' ELSE d.attachments_until END
+     WHERE d.id = ANY (due)
+       AND (d.raw_until > 'epoch' AND d.raw_until <= now()
+            OR d.attachments_until > 'epoch' AND d.attachments_until <= now());
+    SELECT r.messages_removed, r.raw_messages_removed, r.attachments_removed
+      INTO messages, raw_messages, attachments
+      FROM pipehandler.remove_unreferenced(touched) AS r;
+END
+$$;
+
+COMMENT ON FUNCTION pipehandler.remove_due(due bigint[], touched uuid[], OUT deliveries bigint, OUT messages bigint, OUT raw_messages bigint, OUT attachments bigint) IS 'For pipehandler.expire: removes those of the deliveries that are due, and what of their messages (touched) no delivery
+needs any more.';
 
 --
 -- Name: remove_lease(bigint); Type: FUNCTION
@@ -959,10 +1214,11 @@ former name of next_from, for one release.';
 
 CREATE FUNCTION pipehandler.remove_leases(since timestamp with time zone, batch integer DEFAULT 500, grace interval DEFAULT '120:00:00'::interval, OUT leases bigint, OUT reached timestamp with time zone) RETURNS record
     LANGUAGE sql
-    AS $$
-    SELECT r.leases, r.reached
-      FROM pipehandler.remove_leases(remove_leases.batch, remove_leases.since, remove_leases.grace) AS r
-$$;
+    BEGIN ATOMIC
+ SELECT r.leases,
+     r.reached
+    FROM pipehandler.remove_leases(remove_leases.batch, remove_leases.since, remove_leases.grace) r(leases, next_from, reached);
+END;
 
 COMMENT ON FUNCTION pipehandler.remove_leases(since timestamp with time zone, batch integer, grace interval, OUT leases bigint, OUT reached timestamp with time zone) IS 'Deprecated, for calls with since => ...: use pipehandler.remove_leases(batch, resume_from, grace).';
 
@@ -996,6 +1252,31 @@ $$;
 COMMENT ON FUNCTION pipehandler.remove_unreferenced(messages uuid[], OUT messages_removed bigint, OUT raw_messages_removed bigint, OUT attachments_removed bigint) IS 'For the functions that remove mail. Of these messages, which the caller has locked (FOR UPDATE) in an earlier
 statement, removes what no delivery needs any more: the message, its bytes, the contents of its attachments. Returns
 how many of each; bytes and contents of a removed message are not counted.';
+
+--
+-- Name: renew(bigint[]); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.renew(due bigint[]) RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+DECLARE
+    changed bigint;
+BEGIN
+    UPDATE pipehandler.delivery d
+       SET expires_at = n.expires_at, raw_until = n.raw_until, attachments_until = n.attachments_until
+      FROM pipehandler.delivery_under_current_rules n
+     WHERE d.id = ANY (due) AND n.id = ANY (due) AND n.id = d.id
+       AND (d.expires_at, d.raw_until, d.attachments_until)
+           IS DISTINCT FROM (n.expires_at, n.raw_until, n.attachments_until);
+    GET DIAGNOSTICS changed = ROW_COUNT;
+    RETURN changed;
+END
+$$;
+
+COMMENT ON FUNCTION pipehandler.renew(due bigint[]) IS 'For pipehandler.apply_rules: gives these deliveries the times that the current rules mean; returns how many changed.';
 
 --
 -- Name: reparse(uuid, jsonb, text, text, bytea[], boolean); Type: FUNCTION
@@ -1138,24 +1419,79 @@ for each column that changes (attachments count as one; of a body the first mill
 nothing changes or the message is gone. With dry_run it changes nothing.';
 
 --
+-- Name: retention; Type: TABLE
+--
+
+CREATE TABLE pipehandler.retention (
+    ordinal integer NOT NULL,
+    recipient text,
+    sender text,
+    list_id text,
+    keep interval,
+    raw interval,
+    attachments interval,
+    CONSTRAINT retention_attachments_check CHECK ((attachments > '00:00:00'::interval)),
+    CONSTRAINT retention_keep_check CHECK ((keep > '00:00:00'::interval)),
+    CONSTRAINT retention_raw_check CHECK ((raw > '00:00:00'::interval))
+);
+
+COMMENT ON TABLE pipehandler.retention IS 'How long a delivery is kept: the first rule that matches decides; without one, forever. Written by pipehandler expire
+from the configuration.';
+
+COMMENT ON COLUMN pipehandler.retention.ordinal IS 'The position of the rule, from 1.';
+
+COMMENT ON COLUMN pipehandler.retention.recipient IS 'A pattern for LIKE that the recipient, as pipehandler.canonical writes it, has to match; null: any.';
+
+COMMENT ON COLUMN pipehandler.retention.sender IS 'The same for the envelope sender or the address of From: one of them has to match.';
+
+COMMENT ON COLUMN pipehandler.retention.list_id IS 'The same for List-Id, in lower case; a message without one does not match.';
+
+COMMENT ON COLUMN pipehandler.retention.keep IS 'How long after delivery.stored_at; null: forever.';
+
+COMMENT ON COLUMN pipehandler.retention.raw IS 'The same for the bytes in raw_message; null: as long as the delivery.';
+
+COMMENT ON COLUMN pipehandler.retention.attachments IS 'The same for attachment.content; null: as long as the delivery.';
+
+--
 -- Name: retention_of(text, text, text, text); Type: FUNCTION
 --
 
 CREATE FUNCTION pipehandler.retention_of(recipient text, sender text, from_address text, list_id text) RETURNS TABLE(keep interval, raw interval, attachments interval)
     LANGUAGE sql STABLE
-    AS $$
-    SELECT r.keep, r.raw, r.attachments
-      FROM pipehandler.retention r
-     WHERE (r.recipient IS NULL OR pipehandler.canonical(retention_of.recipient) LIKE r.recipient)
-       AND (r.sender IS NULL OR pipehandler.canonical(retention_of.sender) LIKE r.sender
-            OR pipehandler.canonical(retention_of.from_address) LIKE r.sender)
-       AND (r.list_id IS NULL OR lower(retention_of.list_id) LIKE r.list_id)
-     ORDER BY r.ordinal
-     LIMIT 1
-$$;
+    BEGIN ATOMIC
+ SELECT r.keep,
+     r.raw,
+     r.attachments
+    FROM (( SELECT pipehandler.canonical(
+                 CASE
+                     WHEN (octet_length(retention_of.recipient) <= 998) THEN retention_of.recipient
+                     ELSE NULL::text
+                 END) AS recipient,
+             pipehandler.canonical(
+                 CASE
+                     WHEN (octet_length(retention_of.sender) <= 998) THEN retention_of.sender
+                     ELSE NULL::text
+                 END) AS sender,
+             pipehandler.canonical(
+                 CASE
+                     WHEN (octet_length(retention_of.from_address) <= 998) THEN retention_of.from_address
+                     ELSE NULL::text
+                 END) AS from_address,
+             pipehandler.canonical(
+                 CASE
+                     WHEN (octet_length(retention_of.list_id) <= 998) THEN retention_of.list_id
+                     ELSE NULL::text
+                 END) AS list_id
+           WHERE (EXISTS ( SELECT
+                    FROM pipehandler.retention))
+          OFFSET 0) folded
+      JOIN pipehandler.retention r ON ((((r.recipient IS NULL) OR (folded.recipient ~~ r.recipient)) AND ((r.sender IS NULL) OR (folded.sender ~~ r.sender) OR (folded.from_address ~~ r.sender)) AND ((r.list_id IS NULL) OR (folded.list_id ~~ r.list_id)))))
+   ORDER BY r.ordinal
+  LIMIT 1;
+END;
 
 COMMENT ON FUNCTION pipehandler.retention_of(recipient text, sender text, from_address text, list_id text) IS 'The first rule of pipehandler.retention that matches a delivery, given its recipient, its envelope sender, the
-address of From, and List-Id; no row where none matches.';
+address of From, and List-Id; no row where none matches. A value of more than 998 octets matches no pattern.';
 
 --
 -- Name: set_retention(jsonb); Type: FUNCTION
@@ -1166,18 +1502,24 @@ CREATE FUNCTION pipehandler.set_retention(rules jsonb) RETURNS boolean
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 DECLARE
+    forever CONSTANT float8 := 31536000000; -- seconds in a thousand years
     new_rules     pipehandler.retention[];
     present_rules pipehandler.retention[];
 BEGIN
+    -- At most a thousand years, so that no time leaves the range of what clients can read.
     -- In hours: a day has 23 or 25 of them where clocks change, in whatever zone a session has.
     SELECT coalesce(array_agg(ROW(n, pipehandler.canonical(r ->> 'recipient'), pipehandler.canonical(r ->> 'sender'),
-                                  lower(r ->> 'list_id'),
-                                  make_interval(secs => (r ->> 'keep')::bigint),
-                                  make_interval(secs => (r ->> 'raw')::bigint),
-                                  make_interval(secs => (r ->> 'attachments')::bigint))::pipehandler.retention
+                                  pipehandler.canonical(r ->> 'list_id'), make_interval(secs => t.keep),
+                                  make_interval(secs => t.raw), make_interval(secs => t.attachments)
+                                  )::pipehandler.retention
                               ORDER BY n), '{}')
       INTO new_rules
-      FROM jsonb_array_elements(rules) WITH ORDINALITY AS e (r, n);
+      FROM jsonb_array_elements(rules) WITH ORDINALITY AS e (r, n),
+           LATERAL (SELECT CASE WHEN k.keep < forever THEN k.keep ELSE forever * sign(k.keep) END AS keep,
+                           CASE WHEN k.raw < forever THEN k.raw ELSE forever * sign(k.raw) END AS raw,
+                           CASE WHEN k.attachments < forever THEN k.attachments ELSE forever * sign(k.attachments) END
+                           AS attachments
+                      FROM jsonb_to_record(e.r) AS k (keep float8, raw float8, attachments float8)) AS t;
     FOR pass IN 1..2 LOOP
         SELECT coalesce(array_agg(r ORDER BY r.ordinal), '{}') INTO present_rules FROM pipehandler.retention r;
         IF present_rules = new_rules THEN
@@ -1197,7 +1539,7 @@ $$;
 
 COMMENT ON FUNCTION pipehandler.set_retention(rules jsonb) IS 'Replaces the rules of pipehandler.retention where they differ; returns whether they did. rules: an array of
 {"recipient", "sender", "list_id": patterns for LIKE, "keep", "raw", "attachments": seconds}; a null or missing value
-is null in the table. New deliveries follow the new rules from the commit on; pipehandler.apply_retention applies them
+is null in the table. New deliveries follow the new rules from the commit on; pipehandler.apply_rules applies them
 to stored ones.';
 
 --
@@ -1209,8 +1551,9 @@ CREATE FUNCTION pipehandler.u_label(label text) RETURNS text
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 DECLARE
-    encoded CONSTANT text    := substring(label FROM '^xn--(?:[ -~]*-)?([a-z0-9]+)$');
-    output  text[]           := string_to_array(coalesce(substring(label FROM '^xn--(.*)-'), ''), NULL);
+    encoded CONSTANT text    := CASE WHEN octet_length(label) <= 63
+                                     THEN substring(label COLLATE "C" FROM '^xn--(?:[ -~]*-)?([a-z0-9]+)$') END;
+    output  text[]           := string_to_array(coalesce(substring(label COLLATE "C" FROM '^xn--(.*)-'), ''), NULL);
     n       integer          := 128;
     i       bigint           := 0;
     bias    integer          := 72;
@@ -1254,13 +1597,13 @@ BEGIN
         i := i + 1;
     END LOOP;
     RETURN array_to_string(output, '');
-EXCEPTION WHEN numeric_value_out_of_range OR program_limit_exceeded OR invalid_parameter_value THEN -- no code point
+EXCEPTION WHEN numeric_value_out_of_range OR program_limit_exceeded OR invalid_parameter_value THEN -- not a code point
     RETURN label;
 END
 $_$;
 
-COMMENT ON FUNCTION pipehandler.u_label(label text) IS 'The U-label of an A-label in lower case (RFC 5890 2.3.2.1), such as bücher for xn--bcher-kva; anything else is
-returned unchanged.';
+COMMENT ON FUNCTION pipehandler.u_label(label text) IS 'The U-label of an A-label in lower case (RFC 5890 2.3.2.1), such as bücher for xn--bcher-kva; anything else, and
+what is longer than a label may be (63 octets, RFC 1035 2.3.4), is returned unchanged.';
 
 --
 -- Name: address_lease_seq; Type: SEQUENCE
@@ -1388,7 +1731,9 @@ CREATE TABLE pipehandler.delivery (
     fingerprint_version smallint DEFAULT 1 NOT NULL,
     later_original_recipients text[] DEFAULT '{}'::text[] NOT NULL,
     later_list_ids text[] DEFAULT '{}'::text[] NOT NULL,
-    CONSTRAINT delivery_fingerprint_check CHECK ((octet_length(fingerprint) = 32))
+    CONSTRAINT delivery_ends CHECK (((COALESCE(expires_at, '1970-01-01 00:00:00+00'::timestamp with time zone) >= '0001-01-01 00:00:00+00'::timestamp with time zone) AND (COALESCE(expires_at, '1970-01-01 00:00:00+00'::timestamp with time zone) < '10000-01-01 00:00:00+00'::timestamp with time zone) AND (COALESCE(raw_until, '1970-01-01 00:00:00+00'::timestamp with time zone) >= '0001-01-01 00:00:00+00'::timestamp with time zone) AND (COALESCE(raw_until, '1970-01-01 00:00:00+00'::timestamp with time zone) < '10000-01-01 00:00:00+00'::timestamp with time zone) AND (COALESCE(attachments_until, '1970-01-01 00:00:00+00'::timestamp with time zone) >= '0001-01-01 00:00:00+00'::timestamp with time zone) AND (COALESCE(attachments_until, '1970-01-01 00:00:00+00'::timestamp with time zone) < '10000-01-01 00:00:00+00'::timestamp with time zone))),
+    CONSTRAINT delivery_fingerprint_check CHECK ((octet_length(fingerprint) = 32)),
+    CONSTRAINT delivery_times CHECK (((received_at >= '0001-01-01 00:00:00+00'::timestamp with time zone) AND (received_at < '10000-01-01 00:00:00+00'::timestamp with time zone) AND (stored_at >= '0001-01-01 00:00:00+00'::timestamp with time zone) AND (stored_at < '10000-01-01 00:00:00+00'::timestamp with time zone)))
 )
 WITH (autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='500');
 
@@ -1464,7 +1809,7 @@ that was also addressed to the recipient: each once, at most 100.';
 CREATE VIEW pipehandler.current_delivery AS
  SELECT d.id,
     d.message,
-    d.recipient,
+    (d.recipient COLLATE "C") AS recipient,
     d.fingerprint,
     d.original_recipient,
     d.sender,
@@ -1606,7 +1951,10 @@ CREATE TABLE pipehandler.message (
     list_unsubscribe text[] DEFAULT '{}'::text[] NOT NULL,
     list_unsubscribe_post boolean DEFAULT false NOT NULL,
     report jsonb,
+    CONSTRAINT message_date CHECK (((date >= '0001-01-01 00:00:00+00'::timestamp with time zone) AND (date < '10000-01-01 00:00:00+00'::timestamp with time zone))),
+    CONSTRAINT message_date_offset CHECK (((date_offset >= '-5999'::integer) AND (date_offset <= 5999))),
     CONSTRAINT message_error CHECK (((state = 'failed'::text) = (error IS NOT NULL))),
+    CONSTRAINT message_received_at CHECK (((received_at >= '0001-01-01 00:00:00+00'::timestamp with time zone) AND (received_at < '10000-01-01 00:00:00+00'::timestamp with time zone))),
     CONSTRAINT message_sha256_check CHECK ((octet_length(sha256) = 32)),
     CONSTRAINT message_size_check CHECK ((size >= 0)),
     CONSTRAINT message_state_check CHECK ((state = ANY (ARRAY['parsed'::text, 'failed'::text])))
@@ -1704,14 +2052,14 @@ CREATE VIEW pipehandler.delivery_under_current_rules AS
  SELECT d.id,
     d.message,
     d.lease,
-    (d.received_at + r.keep) AS expires_at,
+    (d.stored_at + r.keep) AS expires_at,
         CASE
             WHEN (d.raw_until = '1970-01-01 00:00:00+00'::timestamp with time zone) THEN d.raw_until
-            ELSE (d.received_at + r.raw)
+            ELSE (d.stored_at + r.raw)
         END AS raw_until,
         CASE
             WHEN (d.attachments_until = '1970-01-01 00:00:00+00'::timestamp with time zone) THEN d.attachments_until
-            ELSE (d.received_at + r.attachments)
+            ELSE (d.stored_at + r.attachments)
         END AS attachments_until
    FROM ((pipehandler.delivery d
      JOIN pipehandler.message m ON ((m.id = d.message)))
@@ -1735,6 +2083,27 @@ They are removed when no delivery of the message needs them.';
 COMMENT ON COLUMN pipehandler.delivery_under_current_rules.attachments_until IS 'The same for attachment.content.';
 
 --
+-- Name: doubled; Type: TABLE
+--
+
+CREATE TABLE pipehandler.doubled (
+    kind text NOT NULL,
+    id bigint NOT NULL,
+    found_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT doubled_kind_check CHECK ((kind = ANY (ARRAY['delivery'::text, 'lease'::text])))
+);
+
+COMMENT ON TABLE pipehandler.doubled IS 'What an index failed to find after the collation of the database had changed, so that it came to be there twice.
+Nothing was removed: decide about each, then delete its row here.';
+
+COMMENT ON COLUMN pipehandler.doubled.kind IS 'delivery: the second delivery of one message to one recipient. lease: a lease of an address that had got a second
+one.';
+
+COMMENT ON COLUMN pipehandler.doubled.id IS 'The number of the delivery, or of the lease.';
+
+COMMENT ON COLUMN pipehandler.doubled.found_at IS 'When migrate found it.';
+
+--
 -- Name: inbox; Type: VIEW
 --
 
@@ -1744,7 +2113,7 @@ CREATE VIEW pipehandler.inbox AS
     d.received_at,
     d.sender,
     m.from_name,
-    m.from_address,
+    (m.from_address COLLATE "C") AS from_address,
     m.subject,
     m.date,
     m.list_id,
@@ -1756,7 +2125,7 @@ CREATE VIEW pipehandler.inbox AS
     m.text_body,
     m.html_body,
     m.id AS message,
-    m.message_id,
+    (m.message_id COLLATE "C") AS message_id,
     d.queue_id,
     d.expires_at,
     d.lease,
@@ -1922,40 +2291,6 @@ They are removed when no delivery of the message needs them.';
 COMMENT ON COLUMN pipehandler.renewed_delivery.attachments_until IS 'The same for attachment.content.';
 
 --
--- Name: retention; Type: TABLE
---
-
-CREATE TABLE pipehandler.retention (
-    ordinal integer NOT NULL,
-    recipient text,
-    sender text,
-    list_id text,
-    keep interval,
-    raw interval,
-    attachments interval,
-    CONSTRAINT retention_attachments_check CHECK ((attachments > '00:00:00'::interval)),
-    CONSTRAINT retention_keep_check CHECK ((keep > '00:00:00'::interval)),
-    CONSTRAINT retention_raw_check CHECK ((raw > '00:00:00'::interval))
-);
-
-COMMENT ON TABLE pipehandler.retention IS 'How long a delivery is kept: the first rule that matches decides; without one, forever. Written by pipehandler expire
-from the configuration.';
-
-COMMENT ON COLUMN pipehandler.retention.ordinal IS 'The position of the rule, from 1.';
-
-COMMENT ON COLUMN pipehandler.retention.recipient IS 'A pattern for LIKE that the recipient, as pipehandler.canonical writes it, has to match; null: any.';
-
-COMMENT ON COLUMN pipehandler.retention.sender IS 'The same for the envelope sender or the address of From: one of them has to match.';
-
-COMMENT ON COLUMN pipehandler.retention.list_id IS 'The same for List-Id, in lower case; a message without one does not match.';
-
-COMMENT ON COLUMN pipehandler.retention.keep IS 'How long after delivery.received_at; null: forever.';
-
-COMMENT ON COLUMN pipehandler.retention.raw IS 'The same for the bytes in raw_message; null: as long as the delivery.';
-
-COMMENT ON COLUMN pipehandler.retention.attachments IS 'The same for attachment.content; null: as long as the delivery.';
-
---
 -- Name: retention_change; Type: TABLE
 --
 
@@ -2043,7 +2378,7 @@ ALTER TABLE ONLY pipehandler.retention
 -- Name: address_current; Type: INDEX
 --
 
-CREATE UNIQUE INDEX address_current ON pipehandler.address USING btree (address) WHERE (NOT superseded);
+CREATE UNIQUE INDEX address_current ON pipehandler.address USING btree (address COLLATE "C") WHERE (NOT superseded);
 
 --
 -- Name: address_expires_at; Type: INDEX
@@ -2085,7 +2420,7 @@ CREATE INDEX delivery_message ON pipehandler.delivery USING btree (message);
 -- Name: delivery_once; Type: INDEX
 --
 
-CREATE UNIQUE INDEX delivery_once ON pipehandler.delivery USING btree (recipient, fingerprint, COALESCE(lease, (0)::bigint));
+CREATE UNIQUE INDEX delivery_once ON pipehandler.delivery USING btree (recipient COLLATE "C", fingerprint, COALESCE(lease, (0)::bigint));
 
 --
 -- Name: delivery_raw_until; Type: INDEX
@@ -2103,7 +2438,7 @@ CREATE INDEX delivery_received_at ON pipehandler.delivery USING brin (received_a
 -- Name: delivery_recipient; Type: INDEX
 --
 
-CREATE INDEX delivery_recipient ON pipehandler.delivery USING btree (pipehandler.canonical(recipient), xid, id);
+CREATE INDEX delivery_recipient ON pipehandler.delivery USING btree (pipehandler.canonical((recipient COLLATE "C")), xid, id);
 
 --
 -- Name: message_failed; Type: INDEX
@@ -2115,13 +2450,13 @@ CREATE INDEX message_failed ON pipehandler.message USING btree (received_at) WHE
 -- Name: message_from_address; Type: INDEX
 --
 
-CREATE INDEX message_from_address ON pipehandler.message USING btree (lower(from_address), received_at) WHERE (from_address IS NOT NULL);
+CREATE INDEX message_from_address ON pipehandler.message USING btree (lower((from_address COLLATE "C")), received_at) WHERE (from_address IS NOT NULL);
 
 --
 -- Name: message_message_id; Type: INDEX
 --
 
-CREATE INDEX message_message_id ON pipehandler.message USING btree (message_id) WHERE (message_id IS NOT NULL);
+CREATE INDEX message_message_id ON pipehandler.message USING btree (message_id COLLATE "C") WHERE (message_id IS NOT NULL);
 
 --
 -- Name: attachment attachment_message_fkey; Type: FK CONSTRAINT
@@ -2157,6 +2492,9 @@ GRANT USAGE ON SCHEMA pipehandler TO pipehandler_maintenance;
 GRANT USAGE ON SCHEMA pipehandler TO pipehandler_lookup;
 GRANT USAGE ON SCHEMA pipehandler TO pipehandler_address_admin;
 
+REVOKE ALL ON FUNCTION pipehandler.apply_rules(batch integer, OUT applied bigint, OUT changed bigint, OUT waits boolean, OUT skipped bigint[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION pipehandler.apply_rules(batch integer, OUT applied bigint, OUT changed bigint, OUT waits boolean, OUT skipped bigint[]) TO pipehandler_maintenance;
+
 REVOKE ALL ON FUNCTION pipehandler.apply_retention(batch integer, OUT applied bigint, OUT changed bigint, OUT waits boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.apply_retention(batch integer, OUT applied bigint, OUT changed bigint, OUT waits boolean) TO pipehandler_maintenance;
 
@@ -2175,6 +2513,11 @@ REVOKE ALL ON FUNCTION pipehandler.cursor_now() FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.cursor_now() TO pipehandler_reader;
 GRANT ALL ON FUNCTION pipehandler.cursor_now() TO pipehandler_maintenance;
 
+REVOKE ALL ON FUNCTION pipehandler.data_status() FROM PUBLIC;
+GRANT ALL ON FUNCTION pipehandler.data_status() TO pipehandler_ingest;
+GRANT ALL ON FUNCTION pipehandler.data_status() TO pipehandler_reader;
+GRANT ALL ON FUNCTION pipehandler.data_status() TO pipehandler_maintenance;
+
 REVOKE ALL ON FUNCTION pipehandler.deliveries_after(cursor text, recipient text, lease bigint, max_rows integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.deliveries_after(cursor text, recipient text, lease bigint, max_rows integer) TO pipehandler_reader;
 GRANT ALL ON FUNCTION pipehandler.deliveries_after(cursor text, recipient text, lease bigint, max_rows integer) TO pipehandler_maintenance;
@@ -2183,8 +2526,8 @@ REVOKE ALL ON FUNCTION pipehandler.deliveries_waiting() FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.deliveries_waiting() TO pipehandler_reader;
 GRANT ALL ON FUNCTION pipehandler.deliveries_waiting() TO pipehandler_maintenance;
 
-REVOKE ALL ON FUNCTION pipehandler.expire(batch integer, resume_from timestamp with time zone, OUT deliveries bigint, OUT messages bigint, OUT raw_messages bigint, OUT attachments bigint, OUT next_from timestamp with time zone, OUT raws bigint, OUT reached timestamp with time zone) FROM PUBLIC;
-GRANT ALL ON FUNCTION pipehandler.expire(batch integer, resume_from timestamp with time zone, OUT deliveries bigint, OUT messages bigint, OUT raw_messages bigint, OUT attachments bigint, OUT next_from timestamp with time zone, OUT raws bigint, OUT reached timestamp with time zone) TO pipehandler_maintenance;
+REVOKE ALL ON FUNCTION pipehandler.expire(batch integer, resume_from timestamp with time zone, OUT deliveries bigint, OUT messages bigint, OUT raw_messages bigint, OUT attachments bigint, OUT next_from timestamp with time zone, OUT raws bigint, OUT reached timestamp with time zone, OUT skipped bigint[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION pipehandler.expire(batch integer, resume_from timestamp with time zone, OUT deliveries bigint, OUT messages bigint, OUT raw_messages bigint, OUT attachments bigint, OUT next_from timestamp with time zone, OUT raws bigint, OUT reached timestamp with time zone, OUT skipped bigint[]) TO pipehandler_maintenance;
 
 REVOKE ALL ON FUNCTION pipehandler.expire(since timestamp with time zone, batch integer, OUT deliveries bigint, OUT messages bigint, OUT raws bigint, OUT attachments bigint, OUT reached timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.expire(since timestamp with time zone, batch integer, OUT deliveries bigint, OUT messages bigint, OUT raws bigint, OUT attachments bigint, OUT reached timestamp with time zone) TO pipehandler_maintenance;
@@ -2213,6 +2556,8 @@ REVOKE ALL ON FUNCTION pipehandler.is_automatic(sender text, auto_submitted text
 GRANT ALL ON FUNCTION pipehandler.is_automatic(sender text, auto_submitted text, precedence text, list_id text, report jsonb) TO pipehandler_reader;
 GRANT ALL ON FUNCTION pipehandler.is_automatic(sender text, auto_submitted text, precedence text, list_id text, report jsonb) TO pipehandler_maintenance;
 
+REVOKE ALL ON FUNCTION pipehandler.is_parsed(parsed jsonb) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION pipehandler.lease_address(address text, ttl interval, label text) FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.lease_address(address text, ttl interval, label text) TO pipehandler_address_admin;
 GRANT ALL ON FUNCTION pipehandler.lease_address(address text, ttl interval, label text) TO pipehandler_maintenance;
@@ -2228,6 +2573,9 @@ GRANT ALL ON FUNCTION pipehandler.lease_random_address(domain text, ttl interval
 REVOKE ALL ON FUNCTION pipehandler.lookup(address text, delimiter text) FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.lookup(address text, delimiter text) TO pipehandler_lookup;
 
+REVOKE ALL ON FUNCTION pipehandler.remove_due(due bigint[], touched uuid[], OUT deliveries bigint, OUT messages bigint, OUT raw_messages bigint, OUT attachments bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION pipehandler.remove_due(due bigint[], touched uuid[], OUT deliveries bigint, OUT messages bigint, OUT raw_messages bigint, OUT attachments bigint) TO pipehandler_maintenance;
+
 REVOKE ALL ON FUNCTION pipehandler.remove_lease(lease bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.remove_lease(lease bigint) TO pipehandler_address_admin;
 GRANT ALL ON FUNCTION pipehandler.remove_lease(lease bigint) TO pipehandler_maintenance;
@@ -2241,8 +2589,14 @@ GRANT ALL ON FUNCTION pipehandler.remove_leases(since timestamp with time zone, 
 REVOKE ALL ON FUNCTION pipehandler.remove_unreferenced(messages uuid[], OUT messages_removed bigint, OUT raw_messages_removed bigint, OUT attachments_removed bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.remove_unreferenced(messages uuid[], OUT messages_removed bigint, OUT raw_messages_removed bigint, OUT attachments_removed bigint) TO pipehandler_maintenance;
 
+REVOKE ALL ON FUNCTION pipehandler.renew(due bigint[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION pipehandler.renew(due bigint[]) TO pipehandler_maintenance;
+
 REVOKE ALL ON FUNCTION pipehandler.reparse(message uuid, parsed jsonb, text_body text, html_body text, contents bytea[], dry_run boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.reparse(message uuid, parsed jsonb, text_body text, html_body text, contents bytea[], dry_run boolean) TO pipehandler_maintenance;
+
+GRANT SELECT ON TABLE pipehandler.retention TO pipehandler_reader;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE pipehandler.retention TO pipehandler_maintenance;
 
 REVOKE ALL ON FUNCTION pipehandler.retention_of(recipient text, sender text, from_address text, list_id text) FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.retention_of(recipient text, sender text, from_address text, list_id text) TO pipehandler_reader;
@@ -2254,6 +2608,9 @@ GRANT ALL ON FUNCTION pipehandler.set_retention(rules jsonb) TO pipehandler_main
 REVOKE ALL ON FUNCTION pipehandler.u_label(label text) FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.u_label(label text) TO pipehandler_reader;
 GRANT ALL ON FUNCTION pipehandler.u_label(label text) TO pipehandler_maintenance;
+
+GRANT SELECT ON SEQUENCE pipehandler.address_lease_seq TO pipehandler_reader;
+GRANT SELECT ON SEQUENCE pipehandler.address_lease_seq TO pipehandler_maintenance;
 
 GRANT SELECT ON TABLE pipehandler.attachment TO pipehandler_reader;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE pipehandler.attachment TO pipehandler_maintenance;
@@ -2267,11 +2624,17 @@ GRANT SELECT,DELETE,UPDATE ON TABLE pipehandler.delivery TO pipehandler_maintena
 GRANT SELECT ON TABLE pipehandler.current_delivery TO pipehandler_reader;
 GRANT SELECT ON TABLE pipehandler.current_delivery TO pipehandler_maintenance;
 
+GRANT SELECT ON SEQUENCE pipehandler.delivery_id_seq TO pipehandler_reader;
+GRANT SELECT ON SEQUENCE pipehandler.delivery_id_seq TO pipehandler_maintenance;
+
 GRANT SELECT ON TABLE pipehandler.message TO pipehandler_reader;
 GRANT SELECT,DELETE,UPDATE ON TABLE pipehandler.message TO pipehandler_maintenance;
 
 GRANT SELECT ON TABLE pipehandler.delivery_under_current_rules TO pipehandler_reader;
 GRANT SELECT ON TABLE pipehandler.delivery_under_current_rules TO pipehandler_maintenance;
+
+GRANT SELECT ON TABLE pipehandler.doubled TO pipehandler_reader;
+GRANT SELECT,DELETE ON TABLE pipehandler.doubled TO pipehandler_maintenance;
 
 GRANT SELECT ON TABLE pipehandler.inbox TO pipehandler_reader;
 GRANT SELECT ON TABLE pipehandler.inbox TO pipehandler_maintenance;
@@ -2284,9 +2647,6 @@ GRANT SELECT,DELETE ON TABLE pipehandler.raw_message TO pipehandler_maintenance;
 
 GRANT SELECT ON TABLE pipehandler.renewed_delivery TO pipehandler_reader;
 GRANT SELECT ON TABLE pipehandler.renewed_delivery TO pipehandler_maintenance;
-
-GRANT SELECT ON TABLE pipehandler.retention TO pipehandler_reader;
-GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE pipehandler.retention TO pipehandler_maintenance;
 
 GRANT SELECT ON TABLE pipehandler.retention_change TO pipehandler_reader;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE pipehandler.retention_change TO pipehandler_maintenance;

@@ -16,6 +16,7 @@ from pipehandler.store.conninfo import for_user, is_local
 from pipehandler.store.errors import StoreError
 
 from .collation import check_collation
+from .contents import check_contents
 from .finding import Finding
 from .refused import unreachable
 from .role import check_role
@@ -54,11 +55,14 @@ def check_database(config: Config, path: str, maxproc: int) -> list[Finding]:
         ]
         if not about["schema"]:
             return [*findings, _migrate("schema-missing", "there is no schema pipehandler", config, about, path)]
+        of_schema = check_schema(store, lambda code, what: _migrate(code, what, config, about, path))
+        of_role = check_role(store, about["superuser"])
         return [
             *findings,
-            *check_role(store, about["superuser"]),
-            *check_schema(store, lambda code, what: _migrate(code, what, config, about, path)),
+            *of_role,
+            *of_schema,
             *check_collation(store, about),
+            *([] if of_schema or of_role else check_contents(store)),
         ]
     except StoreError as error:
         return [

@@ -73,7 +73,8 @@ owned AS (
 SELECT owner::regrole::text AS owner FROM owned WHERE owner = ANY (%(reached)s::oid[]) ORDER BY owner
 """
 
-# What is granted to PUBLIC, to the role, or to a group that was not reported above. Of the functions, only those with more
+# What is granted to PUBLIC, to the role, or to a group that was not reported above. Objects that the handler may create, in
+# the schema public for example, could be taken for those of a program or a person that runs with more rights. Of the functions, only those with more
 # rights than their caller (SECURITY DEFINER), except those that the migrations grant to the handler's group.
 _GRANTS = """
 WITH n AS (SELECT oid, nspname, nspacl FROM pg_namespace WHERE nspname = 'pipehandler'),
@@ -94,8 +95,12 @@ granted AS (
      WHERE a.privilege_type = 'CREATE'
     UNION ALL
     SELECT 'DATABASE ' || quote_ident(d.datname), d.datdba, a.grantee, a.privilege_type
-      FROM pg_database d, aclexplode(d.datacl) a
-     WHERE d.datname = current_database() AND a.privilege_type = 'CREATE'
+      FROM pg_database d, aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) a
+     WHERE d.datname = current_database() AND a.privilege_type IN ('CREATE', 'TEMPORARY')
+    UNION ALL
+    SELECT 'SCHEMA ' || quote_ident(s.nspname), s.nspowner, a.grantee, a.privilege_type
+      FROM pg_namespace s, aclexplode(coalesce(s.nspacl, acldefault('n', s.nspowner))) a
+     WHERE s.nspname <> 'pipehandler' AND s.nspname !~ '^pg_' AND a.privilege_type = 'CREATE'
     UNION ALL
     SELECT 'FUNCTION ' || quote_ident(n.nspname) || '.' || quote_ident(p.proname)
            || '(' || pg_get_function_identity_arguments(p.oid) || ')', p.proowner, a.grantee, a.privilege_type

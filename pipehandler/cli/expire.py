@@ -20,6 +20,7 @@ from pipehandler.store.expiry import (
     LEASES,
     MESSAGES,
     RAW_MESSAGES,
+    SKIPPED,
     WAITING,
     Counts,
 )
@@ -81,7 +82,7 @@ def _once(context: click.Context, batch: int, total: Counts) -> None:
             return counts[DELIVERIES] + counts[RAW_MESSAGES] + counts[ATTACHMENTS] + counts[LEASES]
 
         with progress(length) as bar:
-            for counts in expiry.expire(store, rules, batch):
+            for counts in expiry.expire(store, rules, batch, _report):
                 total.update(counts)
                 bar.advance(counts[DELIVERIES] + counts[RAW_MESSAGES] + counts[ATTACHMENTS] + counts[LEASES])
 
@@ -107,6 +108,13 @@ def _repeat(context: click.Context, every: int, batch: int) -> None:
         return
 
 
+def _report(delivery: int) -> None:
+    click.echo(
+        f"delivery {delivery} was skipped: it cannot be changed or removed; the log of PostgreSQL has the reason",
+        err=True,
+    )
+
+
 def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
@@ -120,6 +128,8 @@ def _summary(counts: Counts, dry_run: bool = False) -> str:
             f"; the rules have changed: {'would update' if dry_run else 'updated'} the expiry of"
             f" {counts[CHANGED]} {'delivery' if counts[CHANGED] == 1 else 'deliveries'}"
         )
+    if counts[SKIPPED]:
+        text += f"; skipped {counts[SKIPPED]} {'delivery' if counts[SKIPPED] == 1 else 'deliveries'}"
     if counts[WAITING]:
         text += "; the rules have changed, and the next run applies them: an older transaction is still running"
     return text

@@ -85,6 +85,12 @@ METRICS = {
         ),
         Described("pipehandler_journal_up", "gauge", (), "Whether the journal could be read (1) or not (0)."),
         Described("pipehandler_database_up", "gauge", (), "Whether the database answered (1) or not (0)."),
+        Described(
+            "pipehandler_clock_difference_seconds",
+            "gauge",
+            (),
+            "Seconds by which the clock of the database is ahead of the clock of this host; negative: behind.",
+        ),
         Described("pipehandler_schema_version", "gauge", (), "Number of the newest migration in the database."),
         Described(
             "pipehandler_schema_version_expected", "gauge", (), "Number of the newest migration of this program."
@@ -237,6 +243,7 @@ def _of_database(snapshot: Snapshot) -> dict[str, _Values]:
     }
     if snapshot.health:
         oldest, expired = snapshot.health.oldest_quarantined, snapshot.health.oldest_expired
+        values["pipehandler_clock_difference_seconds"] = {(): snapshot.health.clock_difference}
         values["pipehandler_schema_version"] = {(): snapshot.health.schema_version}
         values["pipehandler_quarantine_messages"] = {(): snapshot.health.quarantined}
         values["pipehandler_quarantine_oldest_timestamp_seconds"] = {(): oldest.timestamp()} if oldest else {}

@@ -27,7 +27,7 @@ PATTERNS = {
     "list_id": Key("the mailing list (RFC 2919)", 'a pattern such as "*.example.com"', "any, or none"),
 }
 TIMES = {
-    "keep": Key("how long mail is kept, from when it was received", _TIME, "forever"),
+    "keep": Key("how long mail is kept, from when the database stored it", _TIME, "forever"),
     "raw": Key("how long its exact bytes are kept, if that is shorter", _TIME, "as long as the mail"),
     "attachments": Key(
         "how long the contents of its attachments are kept, if that is shorter", _TIME, "as long as the mail"

@@ -112,7 +112,7 @@ def _find(store: Store, name: str) -> Lease:
     if bigint(name) is not None:
         condition = "a.lease = %s::bigint"
     else:
-        condition = "a.address = pipehandler.canonical(%s::text) AND NOT a.superseded"
+        condition = 'a.address COLLATE "C" = pipehandler.canonical(%s::text) AND NOT a.superseded'
     statement = f"SELECT {_COLUMNS} FROM pipehandler.address a WHERE {condition}"  # noqa: S608 # constant
     rows = readable_rows(store, statement, [name], Lease, "lease", "lease")
     if not rows:

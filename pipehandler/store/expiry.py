@@ -8,7 +8,7 @@ and a batch change the same rows, the batch is rolled back and tried again.
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import NamedTuple, TypeVar
 
@@ -31,6 +31,9 @@ RAW_MESSAGES = "raw_messages"
 WAITING = "waiting"
 """A transaction that may have read the old rules is still running: the next run applies the new ones to stored mail."""
 
+SKIPPED = "skipped"
+"""Deliveries that cannot be changed or removed, because of damage for example. All others are."""
+
 Counts = Counter[str]
 """How many, by the names above."""
 
@@ -48,9 +51,9 @@ SELECT count(*)
   FROM pipehandler.delivery d
  WHERE d.id > (SELECT c.through FROM pipehandler.retention_change c)
 """
-_APPLY = "SELECT waits, applied, changed FROM pipehandler.apply_retention(%s)"
+_APPLY = "SELECT waits, applied, changed, skipped FROM pipehandler.apply_rules(%s)"
 _EXPIRE = """
-SELECT next_from::text, deliveries, messages, raw_messages, attachments
+SELECT next_from::text, deliveries, messages, raw_messages, attachments, skipped
   FROM pipehandler.expire(%s, %s::timestamptz)
 """
 _LEASES = "SELECT next_from::text, leases FROM pipehandler.remove_leases(%s, %s::timestamptz, %s::interval)"
@@ -95,6 +98,7 @@ class _Removed(NamedTuple):
     raw_messages: int = 0
     attachments: int = 0
     leases: int = 0
+    skipped: Sequence[int] = ()
 
     @property
     def counts(self) -> Counts:
@@ -115,17 +119,30 @@ class _Applied(NamedTuple):
     waits: bool
     applied: int
     changed: int
+    skipped: Sequence[int] = ()
 
 
-def expire(store: Store, rules: tuple[Rule, ...], batch: int = BATCH) -> Iterator[Counts]:
+def expire(
+    store: Store, rules: tuple[Rule, ...], batch: int = BATCH, report: Callable[[int], object] = lambda delivery: None
+) -> Iterator[Counts]:
     """Copy the rules to the database, then remove what is due, `batch` deliveries at a time.
 
-    Yields the counts of each batch. Raises StoreError.
+    Yields the counts of each batch. `report` is called once with the number of each delivery that was skipped. Raises
+    StoreError.
     """
+    skipped: set[int] = set()
+
+    def skip(deliveries: Sequence[int]) -> Counts:
+        new = set(deliveries) - skipped
+        skipped.update(new)
+        for delivery in sorted(new):
+            report(delivery)
+        return Counter({SKIPPED: len(new)})
+
     retried(lambda: store.values(_SET, [_json(rules)], of=bool), CONFLICTS, _TRIES, _PAUSE)
-    yield from _apply(store, batch)
-    yield from _remove(store, _EXPIRE, batch)
-    yield from _remove(store, _LEASES, batch, _GRACE)
+    yield from _apply(store, batch, skip)
+    yield from _remove(store, _EXPIRE, batch, skip)
+    yield from _remove(store, _LEASES, batch, skip, _GRACE)
 
 
 def left(store: Store) -> int:
@@ -154,7 +171,11 @@ def due(store: Store, rules: tuple[Rule, ...]) -> Counts:
             store.script("ROLLBACK")
 
 
-def _apply(store: Store, batch: int) -> Iterator[Counts]:
+_Skip = Callable[[Sequence[int]], Counts]
+"""Notes the deliveries that a batch skipped, and counts those that are new."""
+
+
+def _apply(store: Store, batch: int, skip: _Skip) -> Iterator[Counts]:
     """Apply changed rules to stored deliveries."""
     end = time.monotonic() + _PATIENCE
     while True:
@@ -165,18 +186,18 @@ def _apply(store: Store, batch: int) -> Iterator[Counts]:
                 return
             time.sleep(0.05)
         elif step.applied:
-            yield Counter({APPLIED: step.applied, CHANGED: step.changed})
+            yield Counter({APPLIED: step.applied, CHANGED: step.changed}) + skip(step.skipped)
         else:
             return
 
 
-def _remove(store: Store, statement: str, batch: int, *parameters: str) -> Iterator[Counts]:
+def _remove(store: Store, statement: str, batch: int, skip: _Skip, *parameters: str) -> Iterator[Counts]:
     """Call a function that removes one batch until nothing is left."""
     next_from: str | None = "-infinity"
     while next_from is not None:
         removed = _row(store, statement, [batch, next_from, *parameters], _Removed)
         next_from = removed.next_from
-        yield removed.counts
+        yield removed.counts + skip(removed.skipped)
 
 
 def _row(store: Store, statement: str, parameters: Parameters, row: type[_T]) -> _T:

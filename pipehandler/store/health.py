@@ -1,5 +1,6 @@
 """The state of the database, for every role that may deliver or read: the SQL functions health and code_status."""
 
+import time
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -14,12 +15,18 @@ class Health(NamedTuple):
     quarantined:        messages in state failed.
     oldest_quarantined: when the first of them was received.
     oldest_expired:     the earliest expiry of what is still stored; None, too, from a schema that does not report it.
+    clock_difference:   seconds that the clock of the database is ahead of ours (negative: behind), 0 where the time of the
+                        round trip hides it.
     """
 
     schema_version: int
     quarantined: int
     oldest_quarantined: datetime | None
     oldest_expired: datetime | None = None
+    clock_difference: float = 0.0
+
+
+_CLOCK = "SELECT extract(epoch FROM pg_catalog.clock_timestamp())::pg_catalog.float8"
 
 
 def health(store: Store) -> Health:
@@ -29,6 +36,9 @@ def health(store: Store) -> Health:
     values: dict[str, Any] = {
         name: None if isinstance(row[name], Unreadable) else row[name] for name in Health._fields if name in row
     }
+    before = time.time()
+    (clock,) = store.values(_CLOCK, of=float)
+    values["clock_difference"] = max(clock - time.time(), 0.0) + min(clock - before, 0.0)
     return Health(**values)
 
 
@@ -61,3 +71,23 @@ def code_status(store: Store) -> CodeStatus | None:
     """
     rows = store.rows(_CODE_STATUS, row=CodeStatus)
     return rows[0] if rows else None
+
+
+_DATA_STATUS = "SELECT incomplete, doubled FROM pipehandler.data_status()"
+
+
+class DataStatus(NamedTuple):
+    """What is not as it should be among the rows.
+
+    incomplete: deliveries whose message or bytes are missing although retention has not removed them.
+    doubled:    rows of pipehandler.doubled.
+    """
+
+    incomplete: int
+    doubled: int
+
+
+def data_status(store: Store) -> DataStatus:
+    """Query the database, which reads all deliveries. Raises StoreError; with 42883 the schema is older than this function."""
+    (row,) = store.rows(_DATA_STATUS, row=DataStatus)
+    return row

@@ -1,8 +1,10 @@
-"""Bring the schema up to date: all or nothing, in one transaction under an advisory lock.
+"""Bring the schema up to date, under an advisory lock: so it is safe to run twice, and from two hosts at once.
 
-So it is safe to run twice, and from two hosts at once. It never overwrites what a newer program installed. No delivery
-waits for it for long: a lock that is not free within LOCK_TIMEOUT is given up together with all others, and the whole
-transaction is tried again after a pause. `plan` is the same as a script for psql.
+What is pending is one transaction, all or nothing, unless a file has to run outside of one (CREATE INDEX CONCURRENTLY):
+then it is a transaction before that file, the statements of the file one by one, and a transaction after it. Each part
+leaves a schema that every program works with, and the next run continues after the last one that was recorded. It never
+overwrites what a newer program installed. No delivery waits for it for long: a lock that is not free within LOCK_TIMEOUT
+is given up together with all others, and the part is tried again after a pause. `plan` is the same as a script for psql.
 """
 
 import time
@@ -28,22 +30,47 @@ PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0, *[30.0] * 10)
 
 _LOCK = 0x70697065  # any number, the same everywhere; this is "pipe"
 
-# Nothing is waited for before the timeout is set.
-_BEGIN = f"""
-BEGIN;
-SET LOCAL lock_timeout = '{LOCK_TIMEOUT}';
-SELECT pg_advisory_xact_lock({_LOCK});
-"""
+# Objects that other roles planted are not found, and no setting of a role or a database changes what the files do.
+# SET is a statement of its own, so nothing can be planted in its place.
+_SETTINGS = {
+    "search_path": "pg_catalog, pg_temp",
+    "standard_conforming_strings": "on",
+    "client_min_messages": "warning",
+    "datestyle": "'ISO, YMD'",
+    "intervalstyle": "postgres",
+    "timezone": "'UTC'",
+    "check_function_bodies": "on",
+    "quote_all_identifiers": "off",
+    "default_transaction_isolation": "'read committed'",
+    "default_transaction_read_only": "off",
+    "default_transaction_deferrable": "off",
+    "transform_null_equals": "off",
+    "statement_timeout": "0",
+    "lock_timeout": f"'{LOCK_TIMEOUT}'",
+}
+_SET = "".join(f"SET {name} = {value};\n" for name, value in _SETTINGS.items())
+
+_LOCKED = f"SELECT pg_catalog.pg_advisory_lock({_LOCK}::pg_catalog.int8);\n"
+
+# Asked again and again: a session that waits for the lock has a snapshot, for which CREATE INDEX CONCURRENTLY in the session
+# that holds the lock would wait in turn.
+_TRY = f"SELECT pg_catalog.pg_try_advisory_lock({_LOCK}::pg_catalog.int8)"
+_UNLOCK = f"SELECT pg_catalog.pg_advisory_unlock({_LOCK}::pg_catalog.int8)"
+_LOCK_SECONDS = 5.0
+
+# A build in the background holds no lock that a delivery waits for, but waits for all older transactions.
+_BACKGROUND = "SET lock_timeout = '60s'"
+_FOREGROUND = f"SET lock_timeout = '{LOCK_TIMEOUT}'"
 
 _BUSY = frozenset({LOCK_NOT_AVAILABLE, DEADLOCK_DETECTED})
 _OTHER_SHAPE = frozenset({INVALID_FUNCTION_DEFINITION, INVALID_TABLE_DEFINITION})
 
 _PRESENT = """
-SELECT to_regclass('pipehandler.migration') IS NOT NULL AS migration,
-       to_regclass('pipehandler.code') IS NOT NULL AS code,
-       to_regprocedure('pipehandler.code_objects()') IS NOT NULL
-       AND to_regprocedure('pipehandler.code_status()') IS NOT NULL AS status,
-       current_setting('server_version_num')::integer / 10000 AS server
+SELECT pg_catalog.to_regclass('pipehandler.migration') IS NOT NULL AS migration,
+       pg_catalog.to_regclass('pipehandler.code') IS NOT NULL AS code,
+       pg_catalog.to_regprocedure('pipehandler.code_objects()') IS NOT NULL
+       AND pg_catalog.to_regprocedure('pipehandler.code_status()') IS NOT NULL AS status,
+       pg_catalog.current_setting('server_version_num')::pg_catalog.int4 OPERATOR(pg_catalog./) 10000 AS server
 """
 
 
@@ -92,22 +119,53 @@ def plan(store: Store) -> str:
     steps = pending(store)
     if not steps:
         return ""
-    return "".join([_BEGIN, preparation(), *(step.script() for step in steps), "COMMIT;\n"])
+    text = [_SET, _LOCKED, "BEGIN;\n", preparation()]
+    for step in steps:
+        if isinstance(step, Migration) and step.concurrent:
+            text += ["COMMIT;\n", step.script(), "BEGIN;\n"]
+        else:
+            text.append(step.script())
+    return "".join([*text, "COMMIT;\n"])
 
 
 def _attempt(store: Store) -> list[Step]:
     try:
-        store.script(_BEGIN)
+        store.script(_SET)
+        _lock(store)
         steps = pending(store)
         if steps:
+            store.script("BEGIN")
             store.script(preparation())
-        for step in steps:
-            _apply(store, step)
-        store.script("COMMIT")
+            for step in steps:
+                if isinstance(step, Migration) and step.concurrent:
+                    store.script("COMMIT")
+                    _apply_concurrently(store, step)
+                    store.script("BEGIN")
+                else:
+                    _apply(store, step)
+            store.script("COMMIT")
+        store.script(_UNLOCK)
     except BaseException:
-        store.close()  # which rolls back
+        store.close()  # which rolls back, and gives the lock up
         raise
     return steps
+
+
+def _lock(store: Store) -> None:
+    """Become the only one that migrates. Raises StoreError like a statement that waits too long for a lock."""
+    end = time.monotonic() + _LOCK_SECONDS
+    while store.values(_TRY, of=bool) != [True]:
+        if time.monotonic() > end:
+            store.script(f"SET lock_timeout = '1s'; {_LOCKED}")  # waits, so that the session that holds it is seen
+            return
+        time.sleep(0.1)
+
+
+def _apply_concurrently(store: Store, step: Migration) -> None:
+    for part in step.parts():
+        store.script(_BACKGROUND if " CONCURRENTLY " in part else _FOREGROUND)
+        store.script(part)
+    store.script(_FOREGROUND)
 
 
 def _apply(store: Store, step: Step) -> None:

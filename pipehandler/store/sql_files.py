@@ -17,6 +17,10 @@ _FORMER_ROLES = dict(zip(FORMER, (ADDRESS_ADMIN, MAINTENANCE), strict=True))
 """Roles that frozen files know by a former name. sql/roles.sql has renamed them before a file runs."""
 
 
+_CONCURRENT = "-- Outside of a transaction"
+"""How a file begins whose statements cannot be in one, such as CREATE INDEX CONCURRENTLY."""
+
+
 class Migration(NamedTuple):
     """One file of sql/schema: its number, its name, and its statements."""
 
@@ -28,6 +32,15 @@ class Migration(NamedTuple):
     def checksum(self) -> str:
         """SHA-256 of the file, in hexadecimal."""
         return sha256(self.statements.encode()).hexdigest()
+
+    @property
+    def concurrent(self) -> bool:
+        """Whether its statements run one by one, outside of a transaction, while deliveries go on."""
+        return self.statements.startswith(_CONCURRENT)
+
+    def parts(self) -> list[str]:
+        """The statements of a concurrent file, one by one; an empty line is between them, and nowhere else."""
+        return [part for part in self.script().split("\n\n") if part.strip()]
 
     def script(self) -> str:
         """The statements of the file, with the current names of roles, and the one that records it."""

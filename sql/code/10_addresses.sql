@@ -2,7 +2,8 @@
 -- another lease: the former one is superseded, can no longer be extended, and shows nothing to its successor.
 --
 -- In all files of sql/code:
---   * Functions pin search_path, so that no object of a caller is mistaken for one of ours.
+--   * Functions pin search_path, so that no object of a caller is mistaken for one of ours. Those with BEGIN ATOMIC or
+--     RETURN need not: their names were resolved when they were created, by `migrate`.
 --   * SECURITY DEFINER functions run as their owner: whoever may execute one needs no right on a table.
 --   * enable_seqscan = off, where rows are found by index. A session keeps the plans of its statements. Plans made
 --     while a table was small would go on reading all of it while it grows, as long as a worker is connected.
@@ -11,30 +12,34 @@
 CREATE OR REPLACE FUNCTION pipehandler.lease_of(recipient text, delimiter text DEFAULT '+')
 RETURNS TABLE (lease bigint, expires_at timestamptz, extension text)
 LANGUAGE sql STABLE
-AS $$
+BEGIN ATOMIC
     WITH split AS (
         SELECT part.domain, left(part.local, place - 1) || part.domain AS base,
                -- As split_addr(3) of Postfix: nothing before the delimiter is not an address, and some names stay
                -- whole.
                CASE WHEN place > 1 AND NOT (strpos(delimiter, '-') > 0
-                                            AND part.local ~* '^(owner-.*|.+-request|mailer-daemon|double-bounce)$')
+                                            AND part.local COLLATE "C"
+                                                ~* '^(owner-.*|.+-request|mailer-daemon|double-bounce)$')
                     THEN substring(part.local FROM place + 1) END AS extension
-          FROM (SELECT substring(lease_of.recipient FROM '^(.*)@') AS local,
-                       substring(lease_of.recipient FROM '@[^@]*$') AS domain) AS part,
+          FROM (SELECT substring(short.recipient FROM '^(.*)@') AS local,
+                       substring(short.recipient FROM '@[^@]*$') AS domain
+                       -- No lease has a longer address.
+                  FROM (VALUES (CASE WHEN octet_length(lease_of.recipient) <= 998 THEN lease_of.recipient END))
+                       AS short (recipient)) AS part,
                strpos(translate(part.local, delimiter, repeat(left(delimiter, 1), length(delimiter))),
                       left(delimiter, 1)) AS place
     )
     SELECT found.lease, found.expires_at, CASE WHEN found.rank IS DISTINCT FROM 1 THEN split.extension END
       FROM split LEFT JOIN LATERAL (
                SELECT a.lease, a.expires_at, candidate.rank
-                 FROM (VALUES (1, lease_of.recipient),
+                 FROM (VALUES (1, CASE WHEN octet_length(lease_of.recipient) <= 998 THEN lease_of.recipient END),
                               (2, CASE WHEN split.extension IS NOT NULL THEN split.base END),
                               (3, split.domain)) AS candidate (rank, address)
                  JOIN pipehandler.address a
-                   ON a.address = pipehandler.canonical(candidate.address) AND NOT a.superseded
+                   ON a.address COLLATE "C" = pipehandler.canonical(candidate.address) AND NOT a.superseded
                 ORDER BY coalesce(a.expires_at <= now(), false), candidate.rank
-                LIMIT 1) AS found ON true
-$$;
+                LIMIT 1) AS found ON true;
+END;
 COMMENT ON FUNCTION pipehandler.lease_of(text, text) IS
 'The lease that mail to a recipient belongs to: that of the whole address, else of the address without its extension,
 else of @domain, in the order in which Postfix looks up virtual_mailbox_maps. An expired lease is found only where
@@ -80,10 +85,12 @@ DECLARE
 BEGIN
     IF ttl <= interval '0' THEN
         RAISE EXCEPTION 'ttl must be positive, or null for a lease that never ends; got %', ttl;
+    ELSIF isfinite(ttl) AND ttl > interval '1000 years' THEN -- clients cannot read a time after the year 9999
+        RAISE EXCEPTION 'ttl must be at most 1000 years, or null for a lease that never ends; got %', ttl;
     END IF;
     UPDATE pipehandler.address a
        SET superseded = true
-     WHERE a.address = canonical AND NOT a.superseded AND a.expires_at <= now();
+     WHERE a.address COLLATE "C" = canonical AND NOT a.superseded AND a.expires_at <= now();
     INSERT INTO pipehandler.address (address, label, expires_at)
     VALUES (canonical, lease_address.label, nullif(now() + ttl, 'infinity'))
     RETURNING * INTO leased;
@@ -129,7 +136,8 @@ BEGIN
                           FROM generate_series(0, 5) AS b) AS syllable;
         -- One that no lease has or had.
         CONTINUE WHEN EXISTS (SELECT FROM pipehandler.address a
-                               WHERE a.address = pipehandler.canonical(local || '@' || domain) AND NOT a.superseded);
+                               WHERE a.address COLLATE "C" = pipehandler.canonical(local || '@' || domain)
+                                 AND NOT a.superseded);
         RETURN pipehandler.lease_address(local || '@' || domain, ttl, label);
     END LOOP;
 END
@@ -147,6 +155,8 @@ DECLARE
 BEGIN
     IF ttl <= interval '0' THEN
         RAISE EXCEPTION 'ttl must be positive, or null for a lease that never ends; got %', ttl;
+    ELSIF isfinite(ttl) AND ttl > interval '1000 years' THEN -- clients cannot read a time after the year 9999
+        RAISE EXCEPTION 'ttl must be at most 1000 years, or null for a lease that never ends; got %', ttl;
     END IF;
     UPDATE pipehandler.address a
        SET expires_at = CASE WHEN ttl IS NOT NULL AND a.expires_at IS NOT NULL

@@ -10,19 +10,28 @@
 CREATE OR REPLACE FUNCTION pipehandler.retention_of(recipient text, sender text, from_address text, list_id text)
 RETURNS TABLE (keep interval, raw interval, attachments interval)
 LANGUAGE sql STABLE
-AS $$
+BEGIN ATOMIC
     SELECT r.keep, r.raw, r.attachments
-      FROM pipehandler.retention r
-     WHERE (r.recipient IS NULL OR pipehandler.canonical(retention_of.recipient) LIKE r.recipient)
-       AND (r.sender IS NULL OR pipehandler.canonical(retention_of.sender) LIKE r.sender
-            OR pipehandler.canonical(retention_of.from_address) LIKE r.sender)
-       AND (r.list_id IS NULL OR lower(retention_of.list_id) LIKE r.list_id)
+      FROM (SELECT pipehandler.canonical(CASE WHEN octet_length(retention_of.recipient) <= 998
+                                              THEN retention_of.recipient END) AS recipient,
+                   pipehandler.canonical(CASE WHEN octet_length(retention_of.sender) <= 998
+                                              THEN retention_of.sender END) AS sender,
+                   pipehandler.canonical(CASE WHEN octet_length(retention_of.from_address) <= 998
+                                              THEN retention_of.from_address END) AS from_address,
+                   pipehandler.canonical(CASE WHEN octet_length(retention_of.list_id) <= 998
+                                              THEN retention_of.list_id END) AS list_id
+             WHERE EXISTS (SELECT FROM pipehandler.retention)
+            OFFSET 0) AS folded -- once, not for each rule
+      JOIN pipehandler.retention r
+        ON (r.recipient IS NULL OR folded.recipient LIKE r.recipient)
+       AND (r.sender IS NULL OR folded.sender LIKE r.sender OR folded.from_address LIKE r.sender)
+       AND (r.list_id IS NULL OR folded.list_id LIKE r.list_id)
      ORDER BY r.ordinal
-     LIMIT 1
-$$;
+     LIMIT 1;
+END;
 COMMENT ON FUNCTION pipehandler.retention_of(text, text, text, text) IS
 'The first rule of pipehandler.retention that matches a delivery, given its recipient, its envelope sender, the
-address of From, and List-Id; no row where none matches.';
+address of From, and List-Id; no row where none matches. A value of more than 998 octets matches no pattern.';
 
 CREATE OR REPLACE FUNCTION pipehandler.remove_unreferenced(
     messages uuid[],
@@ -56,6 +65,45 @@ COMMENT ON FUNCTION pipehandler.remove_unreferenced(uuid[]) IS
 statement, removes what no delivery needs any more: the message, its bytes, the contents of its attachments. Returns
 how many of each; bytes and contents of a removed message are not counted.';
 
+CREATE OR REPLACE FUNCTION pipehandler.remove_due(
+    due     bigint[],
+    touched uuid[],
+    OUT deliveries   bigint,
+    OUT messages     bigint,
+    OUT raw_messages bigint,
+    OUT attachments  bigint
+)
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off
+AS $$
+BEGIN
+    -- Each statement sees what was committed before it began, and asks again what is due: a lease may have been
+    -- extended in the meantime.
+    PERFORM FROM pipehandler.message m WHERE m.id = ANY (touched) ORDER BY m.id FOR UPDATE;
+    DELETE FROM pipehandler.delivery d
+     WHERE d.id = ANY (ARRAY(SELECT o.id
+                               FROM pipehandler.delivery o
+                               LEFT JOIN pipehandler.address a ON a.lease = o.lease
+                              WHERE o.id = ANY (due) AND (o.expires_at <= now() OR a.expires_at <= now())
+                              ORDER BY o.recipient COLLATE "C", o.id
+                                FOR UPDATE OF o));
+    GET DIAGNOSTICS deliveries = ROW_COUNT;
+    UPDATE pipehandler.delivery d
+       SET raw_until         = CASE WHEN d.raw_until <= now() THEN 'epoch' ELSE d.raw_until END,
+           attachments_until = CASE WHEN d.attachments_until <= now() THEN 'epoch' ELSE d.attachments_until END
+     WHERE d.id = ANY (due)
+       AND (d.raw_until > 'epoch' AND d.raw_until <= now()
+            OR d.attachments_until > 'epoch' AND d.attachments_until <= now());
+    SELECT r.messages_removed, r.raw_messages_removed, r.attachments_removed
+      INTO messages, raw_messages, attachments
+      FROM pipehandler.remove_unreferenced(touched) AS r;
+END
+$$;
+COMMENT ON FUNCTION pipehandler.remove_due(bigint[], uuid[]) IS
+'For pipehandler.expire: removes those of the deliveries that are due, and what of their messages (touched) no delivery
+needs any more.';
+
 CREATE OR REPLACE FUNCTION pipehandler.expire(
     batch       integer     DEFAULT 500,
     resume_from timestamptz DEFAULT '-infinity',
@@ -65,7 +113,8 @@ CREATE OR REPLACE FUNCTION pipehandler.expire(
     OUT attachments  bigint,
     OUT next_from    timestamptz,
     OUT raws         bigint,
-    OUT reached      timestamptz
+    OUT reached      timestamptz,
+    OUT skipped      bigint[]
 )
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
@@ -74,7 +123,9 @@ AS $$
 DECLARE
     due     bigint[];
     touched uuid[];
+    one     record;
 BEGIN
+    skipped := '{}';
     -- Choose, without locks. The invariant of next_from: everything that was due before it is among what this call
     -- has chosen. That is why both steps read in the order of time, why step 2 reads no further than step 1 did, and
     -- why the next call may resume from there. It includes that very moment: more may be due at it than fitted into
@@ -123,26 +174,40 @@ BEGIN
              ORDER BY due_at
              LIMIT batch) AS c;
 
-    -- Remove. Each statement sees what was committed before it began, and asks again what is due: a lease may have been
-    -- extended in the meantime.
-    PERFORM FROM pipehandler.message m WHERE m.id = ANY (touched) ORDER BY m.id FOR UPDATE;
-    DELETE FROM pipehandler.delivery d
-     WHERE d.id = ANY (ARRAY(SELECT o.id
-                               FROM pipehandler.delivery o
-                               LEFT JOIN pipehandler.address a ON a.lease = o.lease
-                              WHERE o.id = ANY (due) AND (o.expires_at <= now() OR a.expires_at <= now())
-                              ORDER BY o.recipient COLLATE "C", o.id
-                                FOR UPDATE OF o));
-    GET DIAGNOSTICS deliveries = ROW_COUNT;
-    UPDATE pipehandler.delivery d
-       SET raw_until         = CASE WHEN d.raw_until <= now() THEN 'epoch' ELSE d.raw_until END,
-           attachments_until = CASE WHEN d.attachments_until <= now() THEN 'epoch' ELSE d.attachments_until END
-     WHERE d.id = ANY (due)
-       AND (d.raw_until > 'epoch' AND d.raw_until <= now()
-            OR d.attachments_until > 'epoch' AND d.attachments_until <= now());
-    SELECT r.messages_removed, r.raw_messages_removed, r.attachments_removed
-      INTO messages, raw_messages, attachments
-      FROM pipehandler.remove_unreferenced(touched) AS r;
+    -- Remove. A row that cannot be removed, such as one that the disk has damaged, must not keep all others.
+    BEGIN
+        SELECT r.deliveries, r.messages, r.raw_messages, r.attachments
+          INTO deliveries, messages, raw_messages, attachments
+          FROM pipehandler.remove_due(due, touched) AS r;
+    EXCEPTION
+        WHEN transaction_rollback OR serialization_failure OR deadlock_detected OR foreign_key_violation
+             OR lock_not_available THEN
+            RAISE; -- other sessions changed the same rows: the caller tries again
+        WHEN OTHERS THEN
+            deliveries := 0;
+            messages := 0;
+            raw_messages := 0;
+            attachments := 0;
+            FOR one IN SELECT d.id, d.message FROM pipehandler.delivery d WHERE d.id = ANY (due) ORDER BY d.message LOOP
+                BEGIN
+                    SELECT expire.deliveries + r.deliveries, expire.messages + r.messages,
+                           expire.raw_messages + r.raw_messages, expire.attachments + r.attachments
+                      INTO STRICT deliveries, messages, raw_messages, attachments
+                      FROM pipehandler.remove_due(ARRAY[one.id], ARRAY[one.message]) AS r;
+                EXCEPTION
+                    WHEN transaction_rollback OR serialization_failure OR deadlock_detected OR foreign_key_violation
+                         OR lock_not_available THEN
+                        RAISE;
+                    WHEN OTHERS THEN
+                        RAISE WARNING 'delivery % cannot be removed: % (SQLSTATE %)', one.id, SQLERRM, SQLSTATE;
+                        skipped := skipped || one.id;
+                END;
+            END LOOP;
+            -- What was skipped would be chosen again, and nothing else.
+            IF deliveries + raw_messages + attachments = 0 AND cardinality(skipped) > 0 THEN
+                next_from := next_from + interval '1 microsecond';
+            END IF;
+    END;
     raws := raw_messages;
     reached := next_from;
 END
@@ -152,7 +217,9 @@ COMMENT ON FUNCTION pipehandler.expire(integer, timestamptz) IS
 message; and bytes and contents of attachments that no delivery needs any more. Call it again, each call in its own
 transaction, until next_from is null: then nothing is left. resume_from: next_from of the previous call, so that
 nothing is read twice; omit it in the first call. May fail with 40001, 40P01 or 23503 where other sessions change the
-same rows: call it again. raws and reached are the former names of raw_messages and next_from, for one release.';
+same rows: call it again. skipped: the deliveries
+that cannot be removed; a warning has the reason. raws and reached are the former names of raw_messages and
+next_from, for one release.';
 
 CREATE OR REPLACE FUNCTION pipehandler.remove_leases(
     batch       integer     DEFAULT 500,
@@ -230,18 +297,24 @@ LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+    forever CONSTANT float8 := 31536000000; -- seconds in a thousand years
     new_rules     pipehandler.retention[];
     present_rules pipehandler.retention[];
 BEGIN
+    -- At most a thousand years, so that no time leaves the range of what clients can read.
     -- In hours: a day has 23 or 25 of them where clocks change, in whatever zone a session has.
     SELECT coalesce(array_agg(ROW(n, pipehandler.canonical(r ->> 'recipient'), pipehandler.canonical(r ->> 'sender'),
-                                  lower(r ->> 'list_id'),
-                                  make_interval(secs => (r ->> 'keep')::bigint),
-                                  make_interval(secs => (r ->> 'raw')::bigint),
-                                  make_interval(secs => (r ->> 'attachments')::bigint))::pipehandler.retention
+                                  pipehandler.canonical(r ->> 'list_id'), make_interval(secs => t.keep),
+                                  make_interval(secs => t.raw), make_interval(secs => t.attachments)
+                                  )::pipehandler.retention
                               ORDER BY n), '{}')
       INTO new_rules
-      FROM jsonb_array_elements(rules) WITH ORDINALITY AS e (r, n);
+      FROM jsonb_array_elements(rules) WITH ORDINALITY AS e (r, n),
+           LATERAL (SELECT CASE WHEN k.keep < forever THEN k.keep ELSE forever * sign(k.keep) END AS keep,
+                           CASE WHEN k.raw < forever THEN k.raw ELSE forever * sign(k.raw) END AS raw,
+                           CASE WHEN k.attachments < forever THEN k.attachments ELSE forever * sign(k.attachments) END
+                           AS attachments
+                      FROM jsonb_to_record(e.r) AS k (keep float8, raw float8, attachments float8)) AS t;
     FOR pass IN 1..2 LOOP
         SELECT coalesce(array_agg(r ORDER BY r.ordinal), '{}') INTO present_rules FROM pipehandler.retention r;
         IF present_rules = new_rules THEN
@@ -261,14 +334,36 @@ $$;
 COMMENT ON FUNCTION pipehandler.set_retention(jsonb) IS
 'Replaces the rules of pipehandler.retention where they differ; returns whether they did. rules: an array of
 {"recipient", "sender", "list_id": patterns for LIKE, "keep", "raw", "attachments": seconds}; a null or missing value
-is null in the table. New deliveries follow the new rules from the commit on; pipehandler.apply_retention applies them
+is null in the table. New deliveries follow the new rules from the commit on; pipehandler.apply_rules applies them
 to stored ones.';
 
-CREATE OR REPLACE FUNCTION pipehandler.apply_retention(
+CREATE OR REPLACE FUNCTION pipehandler.renew(due bigint[]) RETURNS bigint
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off
+AS $$
+DECLARE
+    changed bigint;
+BEGIN
+    UPDATE pipehandler.delivery d
+       SET expires_at = n.expires_at, raw_until = n.raw_until, attachments_until = n.attachments_until
+      FROM pipehandler.delivery_under_current_rules n
+     WHERE d.id = ANY (due) AND n.id = ANY (due) AND n.id = d.id
+       AND (d.expires_at, d.raw_until, d.attachments_until)
+           IS DISTINCT FROM (n.expires_at, n.raw_until, n.attachments_until);
+    GET DIAGNOSTICS changed = ROW_COUNT;
+    RETURN changed;
+END
+$$;
+COMMENT ON FUNCTION pipehandler.renew(bigint[]) IS
+'For pipehandler.apply_rules: gives these deliveries the times that the current rules mean; returns how many changed.';
+
+CREATE OR REPLACE FUNCTION pipehandler.apply_rules(
     batch integer DEFAULT 1000,
     OUT applied bigint,
     OUT changed bigint,
-    OUT waits   boolean
+    OUT waits   boolean,
+    OUT skipped bigint[]
 )
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
@@ -277,10 +372,12 @@ AS $$
 DECLARE
     change pipehandler.retention_change;
     due    bigint[];
+    one    bigint;
 BEGIN
     applied := 0;
     changed := 0;
     waits := false;
+    skipped := '{}';
     SELECT c.* INTO change FROM pipehandler.retention_change c FOR UPDATE;
     IF NOT FOUND THEN
         RETURN;
@@ -288,7 +385,8 @@ BEGIN
     -- Ingest takes its transaction id before it reads the rules, and ours was assigned after they changed. So a
     -- transaction that read the old rules has a smaller one; when all of those have ended, all of their deliveries
     -- are visible.
-    IF change.xid IS NULL THEN
+    -- One that was not assigned here yet is of the cluster that a dump was taken from: no transaction of it goes on.
+    IF change.xid IS NULL OR change.xid > pg_current_xact_id() THEN
         UPDATE pipehandler.retention_change SET xid = pg_current_xact_id() RETURNING xid INTO change.xid;
     END IF;
     IF pg_snapshot_xmin(pg_current_snapshot()) < change.xid THEN
@@ -305,21 +403,49 @@ BEGIN
       WHERE d.id = ANY (due)
       ORDER BY d.recipient COLLATE "C", d.id
         FOR NO KEY UPDATE;
-    UPDATE pipehandler.delivery d
-       SET expires_at = n.expires_at, raw_until = n.raw_until, attachments_until = n.attachments_until
-      FROM pipehandler.delivery_under_current_rules n
-     WHERE d.id = ANY (due) AND n.id = d.id
-       AND (d.expires_at, d.raw_until, d.attachments_until)
-           IS DISTINCT FROM (n.expires_at, n.raw_until, n.attachments_until);
-    GET DIAGNOSTICS changed = ROW_COUNT;
+    -- A row whose times cannot be computed or stored keeps those that it has, and must not keep all others from theirs.
+    BEGIN
+        changed := pipehandler.renew(due);
+    EXCEPTION
+        WHEN transaction_rollback OR serialization_failure OR deadlock_detected OR lock_not_available THEN
+            RAISE;
+        WHEN OTHERS THEN
+            FOREACH one IN ARRAY due LOOP
+                BEGIN
+                    changed := changed + pipehandler.renew(ARRAY[one]);
+                EXCEPTION
+                    WHEN transaction_rollback OR serialization_failure OR deadlock_detected OR lock_not_available THEN
+                        RAISE;
+                    WHEN OTHERS THEN
+                        RAISE WARNING 'the rules cannot be applied to delivery %: % (SQLSTATE %)', one, SQLERRM,
+                            SQLSTATE;
+                        skipped := skipped || one;
+                END;
+            END LOOP;
+    END;
     UPDATE pipehandler.retention_change SET through = due[applied];
 END
 $$;
-COMMENT ON FUNCTION pipehandler.apply_retention(integer) IS
+COMMENT ON FUNCTION pipehandler.apply_rules(integer) IS
 'After a change of the rules: gives the next batch of deliveries the times that the current rules mean. Returns how
 many were examined and how many of them changed. With 0 examined, all are done; or, where waits is true, a transaction
-that may have read the old rules is still running: call it again later. Each call belongs in its own transaction. May
+that may have read the old rules is still running: call it again later. skipped: deliveries to which the rules cannot be
+applied, which keep the times that they have; a warning has the reason. Each call belongs in its own transaction. May
 fail with 40P01: call it again.';
+
+-- Without the column skipped: the previous release takes every column, and knows three. For one release.
+CREATE OR REPLACE FUNCTION pipehandler.apply_retention(
+    batch integer DEFAULT 1000,
+    OUT applied bigint,
+    OUT changed bigint,
+    OUT waits   boolean
+)
+LANGUAGE sql VOLATILE
+BEGIN ATOMIC
+    SELECT r.applied, r.changed, r.waits FROM pipehandler.apply_rules(apply_retention.batch) AS r;
+END;
+COMMENT ON FUNCTION pipehandler.apply_retention(integer) IS
+'Deprecated: use pipehandler.apply_rules.';
 
 -- The former names of arguments, for calls that name them; for one release. The order of the arguments differs, so
 -- that no call without names becomes ambiguous.
@@ -334,10 +460,10 @@ CREATE OR REPLACE FUNCTION pipehandler.expire(
     OUT reached     timestamptz
 )
 LANGUAGE sql VOLATILE
-AS $$
+BEGIN ATOMIC
     SELECT e.deliveries, e.messages, e.raws, e.attachments, e.reached
-      FROM pipehandler.expire(expire.batch, expire.since) AS e
-$$;
+      FROM pipehandler.expire(expire.batch, expire.since) AS e;
+END;
 COMMENT ON FUNCTION pipehandler.expire(timestamptz, integer) IS
 'Deprecated, for calls with since => ...: use pipehandler.expire(batch, resume_from).';
 
@@ -349,9 +475,9 @@ CREATE OR REPLACE FUNCTION pipehandler.remove_leases(
     OUT reached timestamptz
 )
 LANGUAGE sql VOLATILE
-AS $$
+BEGIN ATOMIC
     SELECT r.leases, r.reached
-      FROM pipehandler.remove_leases(remove_leases.batch, remove_leases.since, remove_leases.grace) AS r
-$$;
+      FROM pipehandler.remove_leases(remove_leases.batch, remove_leases.since, remove_leases.grace) AS r;
+END;
 COMMENT ON FUNCTION pipehandler.remove_leases(timestamptz, integer, interval) IS
 'Deprecated, for calls with since => ...: use pipehandler.remove_leases(batch, resume_from, grace).';

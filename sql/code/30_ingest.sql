@@ -3,6 +3,38 @@
 -- For SECURITY DEFINER, search_path and enable_seqscan, see 10_addresses.sql; for the order of the locks,
 -- 20_retention.sql.
 
+CREATE OR REPLACE FUNCTION pipehandler.is_parsed(parsed jsonb) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN (parsed @@ 'strict $.header.type() == "array" && !($.header[*].size() != 2)
+        && !($.header[*][0].type() != "string") && !($.header[*][1].type() != "string")
+        && $.from_list.type() == "array" && !($.from_list[*].name.type() != "string")
+        && !($.from_list[*].address.type() != "string") && !($.from_list[*].group.type() != "string")
+        && $.sender_list.type() == "array" && !($.sender_list[*].name.type() != "string")
+        && !($.sender_list[*].address.type() != "string") && !($.sender_list[*].group.type() != "string")
+        && $.reply_to_list.type() == "array" && !($.reply_to_list[*].name.type() != "string")
+        && !($.reply_to_list[*].address.type() != "string") && !($.reply_to_list[*].group.type() != "string")
+        && $.to_list.type() == "array" && !($.to_list[*].name.type() != "string")
+        && !($.to_list[*].address.type() != "string") && !($.to_list[*].group.type() != "string")
+        && $.cc_list.type() == "array" && !($.cc_list[*].name.type() != "string")
+        && !($.cc_list[*].address.type() != "string") && !($.cc_list[*].group.type() != "string")
+        && $.bcc_list.type() == "array" && !($.bcc_list[*].name.type() != "string")
+        && !($.bcc_list[*].address.type() != "string") && !($.bcc_list[*].group.type() != "string")
+        && $.in_reply_to.type() == "array" && !($.in_reply_to[*].type() != "string")
+        && $.reference_ids.type() == "array" && !($.reference_ids[*].type() != "string")
+        && $.defects.type() == "array" && !($.defects[*].code.type() != "string")
+        && $.attachments.type() == "array" && !($.attachments[*].ordinal.type() != "number")
+        && !($.attachments[*].part.type() != "string") && !($.attachments[*].content_type.type() != "string")
+        && $.authentication.type() == "object" && $.parser.type() == "string"') IS TRUE
+       -- What the previous release does not send.
+       AND (coalesce(jsonb_typeof(parsed -> 'list_unsubscribe'), 'null') = 'null'
+            OR (parsed @@ 'strict $.list_unsubscribe.type() == "array"
+                           && !($.list_unsubscribe[*].type() != "string")') IS TRUE)
+       AND coalesce(jsonb_typeof(parsed -> 'list_unsubscribe_post'), 'boolean') IN ('boolean', 'null')
+       AND coalesce(jsonb_typeof(parsed -> 'report'), 'object') IN ('object', 'null');
+COMMENT ON FUNCTION pipehandler.is_parsed(jsonb) IS
+'Whether this has the shape that pipehandler.ingest expects of its argument parsed, and that readers rely on. In strict
+mode of jsonpath a comparison is true where it is for any item, and unknown where an item has not the member.';
+
 CREATE OR REPLACE FUNCTION pipehandler.ingest(
     envelope  jsonb,
     parsed    jsonb,
@@ -15,6 +47,8 @@ CREATE OR REPLACE FUNCTION pipehandler.ingest(
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off
+SET datestyle = 'ISO, YMD'
+SET timezone = 'UTC'
 AS $$
 #variable_conflict use_column
 <<incoming>>
@@ -31,25 +65,66 @@ DECLARE
     fingerprint CONSTANT bytea := coalesce(decode(envelope ->> 'fingerprint_2', 'hex'), former);
     version     CONSTANT smallint := CASE WHEN envelope ? 'fingerprint_2' THEN 2 ELSE 1 END;
     either      CONSTANT bytea[] := ARRAY[fingerprint, former];
+    -- Retention counts from the database's clock. That of the mail host is information: one outside of the years 1970
+    -- to 9999 says nothing, so the database's takes its place.
+    stored_at   CONSTANT timestamptz := clock_timestamp();
+    received_at CONSTANT timestamptz := CASE WHEN envelope ->> 'received_at'
+                                                  ~ '^(19[7-9][0-9]|[2-9][0-9]{3})-[-0-9T:.+Z ]*$'
+                                             THEN least((envelope ->> 'received_at')::timestamptz,
+                                                        timestamptz '9999-12-31 00:00+00')
+                                             ELSE stored_at END;
+    client_port CONSTANT integer := CASE WHEN envelope ->> 'client_port' ~ '^[0-9]{1,5}$'
+                                          AND (envelope ->> 'client_port')::integer < 65536
+                                         THEN (envelope ->> 'client_port')::integer END;
     addressees  jsonb;
     claimed     integer;
     written     integer;
+    incomplete  bigint[] := ARRAY[]::bigint[];
 BEGIN
+    -- What a role, a database or a session sets must not make the commit weaker; remote_apply is stronger, and stays.
+    -- It is set for the transaction: a SET clause of this function would end with the function, before the commit.
+    IF current_setting('synchronous_commit') NOT IN ('on', 'remote_apply') THEN
+        PERFORM set_config('synchronous_commit', 'on', true);
+    END IF;
+
+    -- Readers rely on these shapes. The columns have their own constraints.
+    IF (envelope @@ 'strict $.recipients.size() > 0 && !($.recipients[*].recipient.type() != "string")
+                     && $.sender.type() == "string" && $.mail_host.type() == "string" && $.ingress.type() == "string"
+                     && $.fingerprint.type() == "string"') IS NOT TRUE
+       OR ingest.raw IS NULL THEN
+        RAISE EXCEPTION 'the envelope has not the shape that pipehandler.ingest expects'
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF NOT pipehandler.is_parsed(parsed) OR array_ndims(contents) > 1 OR array_lower(contents, 1) <> 1 THEN
+        RAISE EXCEPTION 'the parsed message has not the shape that pipehandler.ingest expects'
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+
+    -- A recipient of more than 998 octets would not fit into an index. It is stored with its beginning and its digest,
+    -- so that each stays another one, and whole as original_recipient where that is not known.
     -- The lease of each recipient. Mail that was stored already is never rejected: its sender would get a bounce for
     -- it.
-    SELECT jsonb_agg(to_jsonb(r) || jsonb_build_object('lease', l.lease, 'extension', l.extension, 'rejected', l.rejects
+    SELECT jsonb_agg(jsonb_build_object(
+               'recipient', r.recipient, 'given', r.given, 'original_recipient', r.original_recipient, 'lease', l.lease,
+               'extension', l.extension, 'rejected', l.rejects
                AND NOT EXISTS (SELECT FROM pipehandler.delivery d
-                                WHERE d.recipient = r.recipient AND d.fingerprint = ANY (either)
+                                WHERE d.recipient COLLATE "C" = r.recipient AND d.fingerprint = ANY (either)
                                   AND d.fingerprint_version IN (1, version)
                                   AND coalesce(d.lease, 0) = coalesce(l.lease, 0))))
       INTO addressees
-      FROM jsonb_to_recordset(envelope -> 'recipients') AS r (recipient text, original_recipient text),
+      FROM (SELECT g.recipient AS given,
+                   CASE WHEN octet_length(g.recipient) <= 998 THEN g.recipient
+                        ELSE left(g.recipient, 200) || '...' || encode(sha256(convert_to(g.recipient, 'UTF8')), 'hex')
+                   END AS recipient,
+                   CASE WHEN octet_length(g.recipient) <= 998 THEN g.original_recipient
+                        ELSE coalesce(g.original_recipient, g.recipient) END AS original_recipient
+              FROM jsonb_to_recordset(envelope -> 'recipients') AS g (recipient text, original_recipient text)) AS r,
            LATERAL (SELECT o.lease, o.extension,
                            CASE WHEN o.lease IS NULL THEN envelope ->> 'policy' = 'known'
                                 ELSE o.expires_at <= now() AND envelope ->> 'expired' = 'reject' END IS TRUE AS rejects
                       FROM pipehandler.lease_of(r.recipient, coalesce(envelope ->> 'delimiter', '+')) AS o) AS l;
 
-    -- Before it reads the rules of retention: pipehandler.apply_retention waits for all that may have read old ones.
+    -- Before it reads the rules of retention: pipehandler.apply_rules waits for all that may have read old ones.
     PERFORM pg_current_xact_id();
 
     -- A commit that did not wait for its standby is reported as a warning, which no setting may hide. The caller says
@@ -59,36 +134,56 @@ BEGIN
     -- Claim the deliveries first; in one order everywhere, so that two handlers never wait for each other.
     INSERT INTO pipehandler.delivery (
         message, recipient, fingerprint, original_recipient, sender, queue_id, mail_host, ingress, client_address,
-        client_hostname, client_helo, client_port, client_protocol, sasl_username, prepended, received_at, lease,
-        extension, expires_at, raw_until, attachments_until, fingerprint_version)
+        client_hostname, client_helo, client_port, client_protocol, sasl_username, prepended, received_at, stored_at,
+        lease, extension, expires_at, raw_until, attachments_until, fingerprint_version)
     SELECT new_message, r.recipient, incoming.fingerprint, r.original_recipient, e.sender, e.queue_id,
-           e.mail_host, e.ingress, e.client_address, e.client_hostname, e.client_helo, e.client_port, e.client_protocol,
-           e.sasl_username, ingest.prepended, e.received_at, r.lease, r.extension, e.received_at + t.keep,
-           e.received_at + t.raw, e.received_at + t.attachments, version
+           e.mail_host, e.ingress, e.client_address, e.client_hostname, e.client_helo, incoming.client_port,
+           e.client_protocol, e.sasl_username, ingest.prepended, incoming.received_at, incoming.stored_at, r.lease,
+           r.extension, incoming.stored_at + t.keep, incoming.stored_at + t.raw, incoming.stored_at + t.attachments,
+           version
       FROM jsonb_to_record(envelope) AS e (
                sender text, queue_id text, mail_host text, ingress text, client_address inet, client_hostname text,
-               client_helo text, client_port integer, client_protocol text, sasl_username text,
-               received_at timestamptz)
+               client_helo text, client_protocol text, sasl_username text)
      CROSS JOIN jsonb_to_recordset(addressees) AS r (
                recipient text, original_recipient text, lease bigint, extension text, rejected boolean)
       LEFT JOIN LATERAL pipehandler.retention_of(
                r.recipient, e.sender, parsed -> 'from_list' -> 0 ->> 'address', parsed ->> 'list_id') AS t ON true
      WHERE NOT r.rejected
        AND NOT EXISTS (SELECT FROM pipehandler.delivery d
-                        WHERE d.recipient = r.recipient AND d.fingerprint = former AND d.fingerprint_version = 1
-                          AND coalesce(d.lease, 0) = coalesce(r.lease, 0))
+                        WHERE d.recipient COLLATE "C" = r.recipient AND d.fingerprint = former
+                          AND d.fingerprint_version = 1 AND coalesce(d.lease, 0) = coalesce(r.lease, 0))
      ORDER BY r.recipient COLLATE "C"
-        ON CONFLICT (recipient, fingerprint, coalesce(lease, 0)) DO NOTHING;
+        ON CONFLICT (recipient COLLATE "C", fingerprint, coalesce(lease, 0)) DO NOTHING;
     GET DIAGNOSTICS claimed = ROW_COUNT;
 
+    -- A delivery that is already there is a promise that its message can be read. Where a restored or damaged table
+    -- lacks something that retention has not removed, these bytes are stored in its place, and it is not a duplicate.
+    IF claimed < jsonb_array_length(addressees) THEN
+        incomplete := ARRAY(
+            SELECT d.id
+              FROM jsonb_to_recordset(addressees) AS r (recipient text, lease bigint)
+              JOIN pipehandler.delivery d
+                ON d.recipient COLLATE "C" = r.recipient AND d.fingerprint = ANY (either)
+               AND d.fingerprint_version IN (1, version) AND coalesce(d.lease, 0) = coalesce(r.lease, 0)
+              LEFT JOIN pipehandler.message m ON m.id = d.message
+             WHERE d.xid <> pg_current_xact_id()
+               AND (m.id IS NULL
+                    OR (coalesce(d.raw_until > now(), true)
+                        AND NOT EXISTS (SELECT FROM pipehandler.raw_message b WHERE b.message = d.message))
+                    OR (coalesce(d.attachments_until > now(), true) AND m.parser = parsed ->> 'parser'
+                        AND m.error IS NOT DISTINCT FROM parsed ->> 'error'
+                        AND (SELECT count(a.content) FROM pipehandler.attachment a WHERE a.message = d.message)
+                            < cardinality(array_remove(ingest.contents, NULL)))));
+    END IF;
+
     -- Write the message only for what was claimed. Another recipient's delivery may have written it before.
-    IF claimed > 0 THEN
+    IF claimed > 0 OR cardinality(incomplete) > 0 THEN
         INSERT INTO pipehandler.message (
             id, received_at, message_id, in_reply_to, reference_ids, date, date_offset, subject, from_name,
             from_address, from_list, sender_list, reply_to_list, to_list, cc_list, bcc_list, list_id, text_body,
             html_body, header, authentication, size, sha256, state, error, defects, parser, text_from_html, preview,
             auto_submitted, precedence, list_unsubscribe, list_unsubscribe_post, report)
-        SELECT new_message, (envelope ->> 'received_at')::timestamptz,
+        SELECT new_message, incoming.received_at,
                CASE WHEN octet_length(d.message_id) <= 998 THEN d.message_id END, d.in_reply_to, d.reference_ids,
                d.date, d.date_offset, d.subject, d.from_list -> 0 ->> 'name',
                CASE WHEN octet_length(d.from_list -> 0 ->> 'address') <= 998 THEN d.from_list -> 0 ->> 'address' END,
@@ -132,12 +227,18 @@ BEGIN
           FROM jsonb_to_recordset(parsed -> 'attachments') AS a (
                    ordinal integer, part text, file_name text, content_type text, content_id text, disposition text,
                    size integer, sha256 text, parameters jsonb, content_location text, content_description text)
-         WHERE written > 0;
+         WHERE written > 0 OR cardinality(incomplete) > 0
+            ON CONFLICT (message, ordinal) DO NOTHING;
 
         -- Retention may have taken from it what this delivery wants.
         UPDATE pipehandler.attachment a
            SET content = ingest.contents[a.ordinal]
          WHERE written = 0 AND a.message = new_message AND a.content IS NULL AND ingest.contents[a.ordinal] IS NOT NULL;
+
+        -- The bytes of another transmission of the same message take the place of those that are missing.
+        UPDATE pipehandler.delivery d
+           SET message = new_message, prepended = ingest.prepended
+         WHERE d.id = ANY (incomplete) AND d.message <> new_message;
     END IF;
 
     -- What a copy that is not stored has of its own: another alias, or another list, that led to the same recipient.
@@ -160,7 +261,7 @@ BEGIN
                           WHERE l IS DISTINCT FROM m.list_id AND l <> ALL (d.later_list_ids)) AS lists
               FROM copy c
               JOIN pipehandler.delivery d
-                ON d.recipient = c.recipient AND coalesce(d.lease, 0) = coalesce(c.lease, 0)
+                ON d.recipient COLLATE "C" = c.recipient AND coalesce(d.lease, 0) = coalesce(c.lease, 0)
               LEFT JOIN pipehandler.message m ON m.id = d.message
              WHERE d.fingerprint = ANY (either) AND d.fingerprint_version IN (1, version)
                AND (cardinality(d.later_original_recipients) < 100
@@ -182,28 +283,34 @@ BEGIN
     -- lock is written.
     PERFORM FROM pipehandler.delivery d
        JOIN jsonb_to_recordset(addressees) AS r (recipient text, lease bigint)
-         ON d.recipient = r.recipient AND coalesce(d.lease, 0) = coalesce(r.lease, 0)
+         ON d.recipient COLLATE "C" = r.recipient AND coalesce(d.lease, 0) = coalesce(r.lease, 0)
       WHERE d.fingerprint = ANY (either) AND d.fingerprint_version IN (1, version) AND d.xid <> pg_current_xact_id()
       ORDER BY d.recipient COLLATE "C"
         FOR KEY SHARE OF d;
 
     -- One row for each recipient, even where the caller names one twice.
     RETURN QUERY
-        SELECT DISTINCT ON (r.recipient) r.recipient, d.id, d.message, d.xid <> pg_current_xact_id()
-          FROM jsonb_to_recordset(addressees) AS r (recipient text, lease bigint, rejected boolean)
+        SELECT DISTINCT ON (r.given) r.given, d.id, d.message,
+               d.xid <> pg_current_xact_id() AND d.id <> ALL (incomplete)
+          FROM jsonb_to_recordset(addressees) AS r (given text, recipient text, lease bigint, rejected boolean)
           LEFT JOIN pipehandler.delivery d
-                 ON d.recipient = r.recipient AND d.fingerprint = ANY (either) AND d.fingerprint_version IN (1, version)
+                 ON d.recipient COLLATE "C" = r.recipient AND d.fingerprint = ANY (either)
+                AND d.fingerprint_version IN (1, version)
                 AND coalesce(d.lease, 0) = coalesce(r.lease, 0)
          WHERE d.id IS NOT NULL OR r.rejected
-         ORDER BY r.recipient, d.id;
+         ORDER BY r.given, d.id;
 END
 $$;
 COMMENT ON FUNCTION pipehandler.ingest(jsonb, jsonb, text, text, bytea, bytea, bytea[]) IS
 'Stores one message for its recipients, all or nothing. A delivery that is already there is a duplicate and stays as
-it is, but for later_original_recipients and later_list_ids. envelope: {"fingerprint": hex of version 1,
-"fingerprint_2": hex, "recipients": [{"recipient", "original_recipient"}], "policy", "expired", "delimiter", and the
-columns of delivery}. A fingerprint of version 1
-matches only deliveries that have no other. policy: known to reject recipients that have no lease, else any. expired:
+it is, but for later_original_recipients and later_list_ids; but where its message, its bytes or contents of its
+attachments are missing although retention did not remove them, they are stored again, and it is not called a
+duplicate. Retention counts from stored_at, the clock of the database; a received_at outside of the years 1970 to 9999
+is replaced by it, and a client_port outside of 0 to 65535 by null. A recipient of more than 998 octets is stored as its
+beginning with its digest, and whole as original_recipient. Raises invalid_parameter_value for JSON of another shape.
+envelope: {"fingerprint": hex of version 1, "fingerprint_2": hex, "recipients": [{"recipient", "original_recipient"}],
+"policy", "expired", "delimiter", and the columns of delivery}. A fingerprint of version 1 matches only deliveries that
+have no other. policy: known to reject recipients that have no lease, else any. expired:
 reject, or store for a lease that has expired. delimiter: as for pipehandler.lease_of. parsed: the columns of message
 and {"attachments": [the columns of attachment]}; contents[n] belongs to ordinal n and may be null. Returns a row for
 each recipient: its delivery, the message of this delivery, and whether it was already there; nulls for one that was

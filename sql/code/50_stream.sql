@@ -49,7 +49,7 @@ BEGIN
           FROM pipehandler.current_delivery d
           JOIN pipehandler.message m ON m.id = d.message
          WHERE (d.xid, d.id) > (last_xid, last_id) AND d.xid < horizon
-           AND (address IS NULL OR pipehandler.canonical(d.recipient) = address)
+           AND (address IS NULL OR pipehandler.canonical(d.recipient) COLLATE "C" = address)
            AND (deliveries_after.lease IS NULL OR d.lease = deliveries_after.lease)
          ORDER BY d.xid, d.id
          LIMIT max_rows;

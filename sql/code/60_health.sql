@@ -31,9 +31,27 @@ COMMENT ON FUNCTION pipehandler.health() IS
 failed), when the oldest of them was received, and since when something has been expired that pipehandler expire has
 not removed yet.';
 
+-- Reads all deliveries, so it is for `pipehandler check`, not for a metric.
+CREATE OR REPLACE FUNCTION pipehandler.data_status() RETURNS TABLE (incomplete bigint, doubled bigint)
+LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT (SELECT count(*)
+              FROM pipehandler.delivery d
+             WHERE (d.raw_until IS NULL OR d.raw_until > now())
+               AND NOT EXISTS (SELECT FROM pipehandler.raw_message r WHERE r.message = d.message)),
+           (SELECT count(*) FROM pipehandler.doubled)
+$$;
+COMMENT ON FUNCTION pipehandler.data_status() IS
+'How many deliveries lack their message or its bytes although retention has not removed them, and how many rows
+pipehandler.doubled has.';
+
 CREATE OR REPLACE FUNCTION pipehandler.code_objects() RETURNS TABLE (object text, digest text)
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off
+SET datestyle = 'ISO, YMD'
+SET timezone = 'UTC'
 AS $$
     SELECT o.object, encode(sha256(convert_to(o.definition, 'UTF8')), 'hex')
       FROM (SELECT 'function ' || p.oid::regprocedure,
@@ -55,6 +73,9 @@ CREATE OR REPLACE FUNCTION pipehandler.code_status()
 RETURNS TABLE (version integer, checksum text, server integer, digest text, damaged text[], unknown text[])
 LANGUAGE sql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off
+SET datestyle = 'ISO, YMD'
+SET timezone = 'UTC'
 AS $$
     WITH recorded AS (
         SELECT c.version, c.checksum, c.server, c.objects

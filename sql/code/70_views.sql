@@ -9,17 +9,18 @@ CREATE OR REPLACE FUNCTION pipehandler.is_automatic(
     report         jsonb
 ) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-AS $$
+BEGIN ATOMIC
     SELECT sender = '' OR coalesce(auto_submitted, 'no') <> 'no' OR list_id IS NOT NULL OR report IS NOT NULL
-           OR coalesce(precedence, '') IN ('bulk', 'junk', 'list', 'auto_reply')
-$$;
+           OR coalesce(precedence, '') IN ('bulk', 'junk', 'list', 'auto_reply');
+END;
 COMMENT ON FUNCTION pipehandler.is_automatic(text, text, text, text, jsonb) IS
 'Whether a program sent the message, so that no program may answer it (RFC 3834 2): its envelope sender is empty, or
 Auto-Submitted, Precedence or List-Id say so, or it is a report. The arguments are the columns of delivery and
 message.';
 
 CREATE OR REPLACE VIEW pipehandler.current_delivery AS
-SELECT d.id, d.message, d.recipient, d.fingerprint, d.original_recipient, d.sender, d.queue_id, d.mail_host, d.ingress,
+SELECT d.id, d.message, d.recipient COLLATE "C" AS recipient, d.fingerprint, d.original_recipient, d.sender, d.queue_id,
+       d.mail_host, d.ingress,
        d.client_address, d.client_hostname, d.client_helo, d.client_port, d.client_protocol, d.sasl_username,
        d.prepended, d.received_at, d.stored_at, d.lease, d.expires_at, d.xid, d.extension, d.raw_until,
        d.attachments_until, d.later_original_recipients, d.later_list_ids
@@ -30,9 +31,9 @@ COMMENT ON VIEW pipehandler.current_delivery IS
 'The deliveries that have not expired, neither by themselves nor with their lease.';
 
 CREATE OR REPLACE VIEW pipehandler.delivery_under_current_rules AS
-SELECT d.id, d.message, d.lease, d.received_at + r.keep AS expires_at,
-       CASE WHEN d.raw_until = 'epoch' THEN d.raw_until ELSE d.received_at + r.raw END AS raw_until,
-       CASE WHEN d.attachments_until = 'epoch' THEN d.attachments_until ELSE d.received_at + r.attachments END
+SELECT d.id, d.message, d.lease, d.stored_at + r.keep AS expires_at,
+       CASE WHEN d.raw_until = 'epoch' THEN d.raw_until ELSE d.stored_at + r.raw END AS raw_until,
+       CASE WHEN d.attachments_until = 'epoch' THEN d.attachments_until ELSE d.stored_at + r.attachments END
        AS attachments_until
   FROM pipehandler.delivery d
   JOIN pipehandler.message m ON m.id = d.message
@@ -49,9 +50,11 @@ COMMENT ON VIEW pipehandler.renewed_delivery IS
 'Deprecated, for one release: the former name of delivery_under_current_rules.';
 
 CREATE OR REPLACE VIEW pipehandler.inbox AS
-SELECT d.id, d.recipient, d.received_at, d.sender, m.from_name, m.from_address, m.subject, m.date, m.list_id, m.size,
+SELECT d.id, d.recipient, d.received_at, d.sender, m.from_name, m.from_address COLLATE "C" AS from_address, m.subject,
+       m.date, m.list_id, m.size,
        (SELECT count(*) FROM pipehandler.attachment a WHERE a.message = m.id)::integer AS attachments,
-       m.state, m.text_body, m.html_body, m.id AS message, m.message_id, d.queue_id, d.expires_at, d.lease, d.extension,
+       m.state, m.text_body, m.html_body, m.id AS message, m.message_id COLLATE "C" AS message_id, d.queue_id,
+       d.expires_at, d.lease, d.extension,
        m.text_from_html, m.preview, m.auto_submitted, m.precedence,
        pipehandler.is_automatic(d.sender, m.auto_submitted, m.precedence, m.list_id, m.report) AS automatic,
        m.list_unsubscribe, m.list_unsubscribe_post, m.report,

@@ -220,7 +220,7 @@ COMMENT ON COLUMN pipehandler.retention.sender IS
 COMMENT ON COLUMN pipehandler.retention.list_id IS
 'The same for List-Id, in lower case; a message without one does not match.';
 COMMENT ON COLUMN pipehandler.retention.keep IS
-'How long after delivery.received_at; null: forever.';
+'How long after delivery.stored_at; null: forever.';
 COMMENT ON COLUMN pipehandler.retention.raw IS
 'The same for the bytes in raw_message; null: as long as the delivery.';
 COMMENT ON COLUMN pipehandler.retention.attachments IS
@@ -266,15 +266,14 @@ COMMENT ON COLUMN pipehandler.code.applied_at IS
 COMMENT ON COLUMN pipehandler.code.applied_by IS
 'The role that applied it.';
 
-COMMENT ON COLLATION pipehandler.folding IS
-'Decides which letters of addresses are the same in upper and lower case.';
 COMMENT ON FUNCTION pipehandler.canonical(text) IS
 'The form in which addresses are compared: in lower case, the local part too, as Postfix looks them up (RFC 5321 2.4
 leaves it to the host); internationalised domains as U-labels (RFC 5890 2.3.2.1); Unicode in NFKC, case folded
-(Unicode 5.18.4).';
-COMMENT ON FUNCTION pipehandler.u_label(text) IS
-'The U-label of an A-label in lower case (RFC 5890 2.3.2.1), such as bücher for xn--bcher-kva; anything else is
+(Unicode 5.18.4) by a table of Unicode 16 that never changes. An address of more than 256 octets (RFC 5321 4.5.3.1.3) is
 returned unchanged.';
+COMMENT ON FUNCTION pipehandler.u_label(text) IS
+'The U-label of an A-label in lower case (RFC 5890 2.3.2.1), such as bücher for xn--bcher-kva; anything else, and
+what is longer than a label may be (63 octets, RFC 1035 2.3.4), is returned unchanged.';
 
 COMMENT ON TYPE pipehandler.streamed_delivery IS
 'A delivery as pipehandler.deliveries_after returns it: a line of an inbox. The view inbox has the rest, by id.';
@@ -316,3 +315,14 @@ END
 $$;
 COMMENT ON COLUMN pipehandler.streamed_delivery.cursor IS
 'Where the stream continues after this delivery. Its form is not part of the interface.';
+
+COMMENT ON TABLE pipehandler.doubled IS
+'What an index failed to find after the collation of the database had changed, so that it came to be there twice.
+Nothing was removed: decide about each, then delete its row here.';
+COMMENT ON COLUMN pipehandler.doubled.kind IS
+'delivery: the second delivery of one message to one recipient. lease: a lease of an address that had got a second
+one.';
+COMMENT ON COLUMN pipehandler.doubled.id IS
+'The number of the delivery, or of the lease.';
+COMMENT ON COLUMN pipehandler.doubled.found_at IS
+'When migrate found it.';

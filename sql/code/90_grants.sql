@@ -9,6 +9,9 @@ REVOKE ALL ON SCHEMA pipehandler
        pipehandler_address_admin;
 REVOKE ALL ON ALL TABLES IN SCHEMA pipehandler
   FROM pipehandler_ingest, pipehandler_reader, pipehandler_maintenance, pipehandler_lookup, pipehandler_address_admin;
+REVOKE ALL ON ALL SEQUENCES IN SCHEMA pipehandler
+  FROM PUBLIC, pipehandler_ingest, pipehandler_reader, pipehandler_maintenance, pipehandler_lookup,
+       pipehandler_address_admin;
 REVOKE ALL ON ALL ROUTINES IN SCHEMA pipehandler
   FROM PUBLIC, pipehandler_ingest, pipehandler_reader, pipehandler_maintenance, pipehandler_lookup,
        pipehandler_address_admin;
@@ -18,7 +21,7 @@ GRANT USAGE ON SCHEMA pipehandler
 
 -- The handler. Maintenance may store as well: `pipehandler import` brings in archived messages.
 GRANT EXECUTE ON FUNCTION pipehandler.ingest TO pipehandler_ingest, pipehandler_maintenance;
-GRANT EXECUTE ON FUNCTION pipehandler.health, pipehandler.code_status
+GRANT EXECUTE ON FUNCTION pipehandler.health, pipehandler.code_status, pipehandler.data_status
    TO pipehandler_ingest, pipehandler_reader, pipehandler_maintenance;
 
 -- Postfix, and applications that issue addresses.
@@ -29,6 +32,8 @@ GRANT EXECUTE ON FUNCTION pipehandler.lease_address, pipehandler.lease_random_ad
 
 -- Readers. They run as themselves, so they may execute what views and functions call.
 GRANT SELECT ON ALL TABLES IN SCHEMA pipehandler TO pipehandler_reader, pipehandler_maintenance;
+-- pg_dump reads them, too.
+GRANT SELECT ON ALL SEQUENCES IN SCHEMA pipehandler TO pipehandler_reader, pipehandler_maintenance;
 GRANT EXECUTE ON FUNCTION pipehandler.u_label, pipehandler.canonical, pipehandler.lease_of, pipehandler.retention_of,
                           pipehandler.is_automatic,
                           pipehandler.deliveries_after, pipehandler.cursor_now, pipehandler.deliveries_waiting
@@ -36,12 +41,13 @@ GRANT EXECUTE ON FUNCTION pipehandler.u_label, pipehandler.canonical, pipehandle
 
 -- Retention and repair.
 GRANT UPDATE, DELETE ON pipehandler.message, pipehandler.delivery TO pipehandler_maintenance;
-GRANT DELETE ON pipehandler.raw_message TO pipehandler_maintenance;
+GRANT DELETE ON pipehandler.raw_message, pipehandler.doubled TO pipehandler_maintenance;
 GRANT INSERT, UPDATE, DELETE ON pipehandler.attachment, pipehandler.address, pipehandler.retention,
                                 pipehandler.retention_change
    TO pipehandler_maintenance;
-GRANT EXECUTE ON FUNCTION pipehandler.reparse, pipehandler.remove_unreferenced, pipehandler.set_retention,
-                          pipehandler.apply_retention,
+GRANT EXECUTE ON FUNCTION pipehandler.reparse, pipehandler.remove_unreferenced, pipehandler.remove_due,
+                          pipehandler.set_retention, pipehandler.renew,
+                          pipehandler.apply_retention, pipehandler.apply_rules,
                           pipehandler.expire(integer, timestamptz), pipehandler.expire(timestamptz, integer),
                           pipehandler.remove_leases(integer, timestamptz, interval),
                           pipehandler.remove_leases(timestamptz, integer, interval)

@@ -51,6 +51,8 @@ class Database:
                     maintenance.execute("CREATE ROLE lessor LOGIN IN ROLE pipehandler_address_admin")
                     maintenance.execute("CREATE ROLE postfix LOGIN IN ROLE pipehandler_lookup")
             maintenance.execute(sql.SQL(f"CREATE DATABASE {{}} TEMPLATE migrated {server.copying}").format(name))
+            # As docs/install.md has it.
+            maintenance.execute(sql.SQL("REVOKE TEMPORARY ON DATABASE {} FROM PUBLIC").format(name))
         yield database
         # Another connection: the test may have restarted the server.
         with psycopg.connect(database.server.conninfo(), autocommit=True) as maintenance:

@@ -54,7 +54,8 @@ def connection(servers: Callable[[int], PostgreSQL]) -> Iterator[Connection]:
 
 def test_u_labels_of_the_rfc(untouched: Database) -> None:
     """RFC 3492 7.1: its sample strings are decoded."""
-    wanted = {f"xn--{encoded}": text for text, encoded in RFC_3492.values()}
+    wanted = {f"xn--{encoded}": text for text, encoded in RFC_3492.values() if len(encoded) <= 59}
+    assert len(wanted) == len(RFC_3492) - 1
     rows = untouched.rows("SELECT a, pipehandler.u_label(a) AS u FROM unnest(%s::text[]) AS a", list(wanted))
     assert {row.a: row.u for row in rows} == wanted
 
@@ -71,9 +72,10 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789-"
 # One connection for all examples: the function changes nothing.
 @given(st.text(st.characters(min_codepoint=0x80, exclude_categories=["Cs"]) | st.sampled_from(LETTERS), max_size=50))
 def test_what_is_encoded_is_decoded(connection: Connection, text: str) -> None:
-    """RFC 3492: whatever can be encoded comes back."""
+    """RFC 3492: whatever can be encoded comes back; what is longer than a label (RFC 1035) stays as it is."""
     assume(not text.isascii())
-    assert u_label(connection, f"xn--{text.encode('punycode').decode()}") == text
+    label = f"xn--{text.encode('punycode').decode()}"
+    assert u_label(connection, label) == (text if len(label) <= 63 else label)
 
 
 @given(st.text(LETTERS, max_size=30))

@@ -110,6 +110,9 @@ RIGHTS = {
     "a function with its owner's rights": [
         "CREATE OR REPLACE FUNCTION pipehandler.f(x text) RETURNS int LANGUAGE sql SECURITY DEFINER RETURN 1"
     ],
+    "creates objects in public": ["GRANT CREATE ON SCHEMA public TO PUBLIC"],
+    "creates objects in another schema": ["CREATE SCHEMA app", "GRANT CREATE ON SCHEMA app TO pipehandler"],
+    "creates temporary objects": ["GRANT TEMPORARY ON DATABASE {database} TO PUBLIC"],
     "owns a table": ["ALTER TABLE pipehandler.raw_message OWNER TO pipehandler"],
     "owns the database": ["ALTER DATABASE {database} OWNER TO pipehandler"],
 }
@@ -333,7 +336,7 @@ def test_schema(folder: Path, server: PostgreSQL, what: str) -> None:
 
 COLLATIONS = {
     "of the database": ("UPDATE pg_database SET datcollversion = '0' WHERE datname = current_database()", "DATABASE"),
-    "of an index": ("UPDATE pg_collation SET collversion = '0' WHERE collname = 'folding'", "COLLATION"),
+    "of an index": ("UPDATE pg_collation SET collversion = '0' WHERE collname = 'und-x-icu'", "COLLATION"),
 }
 
 
@@ -348,6 +351,7 @@ def test_collation(folder: Path, what: str) -> None:
             "postgres",
             "CREATE DATABASE sorted TEMPLATE template0 LOCALE_PROVIDER icu ICU_LOCALE 'und' LOCALE 'C.UTF-8'",
         )
+        server.psql("postgres", "REVOKE TEMPORARY ON DATABASE sorted FROM PUBLIC")
         store = Store(database.admin, statement_timeout=60)
         store.script("CREATE SCHEMA pipehandler")
         migrate(store)
@@ -356,9 +360,7 @@ def test_collation(folder: Path, what: str) -> None:
         checked = Checked(Handler(folder, database.conninfo))
         assert checked.found() == []
         if kind == "COLLATION":
-            # What an installation without C.UTF-8 has.
-            database.execute("ALTER COLLATION pipehandler.folding RENAME TO without_version")
-            database.execute('CREATE COLLATION pipehandler.folding FROM pg_catalog."und-x-icu"')
+            database.execute('CREATE INDEX own ON pipehandler.message (subject COLLATE "und-x-icu")')
         database.execute(statement)
         found = checked.found()
         assert codes(found) == ["collation"]
@@ -515,3 +517,22 @@ def test_clock(own_handler: Handler, migrated: Database) -> None:
 def test_clock_is_compared(server_time: float, count: int) -> None:
     """Five seconds are allowed, beside the time that the question took."""
     assert len(list(check_clock(server_time, 100.0, 102.0))) == count
+
+
+def test_what_is_missing_and_what_is_doubled(own_handler: Handler, migrated: Database) -> None:
+    """Deliveries without bytes that should have them are counted, and so is what was doubled; what retention removed is not."""
+    assert [own_handler.deliver(b"Subject: %d\n\n" % number).status for number in range(3)] == [0, 0, 0]
+    checked = Checked(own_handler)
+    assert checked.found() == []
+    migrated.execute(
+        "UPDATE pipehandler.delivery SET raw_until = 'epoch' WHERE id = (SELECT max(id) FROM pipehandler.delivery)"
+    )
+    migrated.execute("DELETE FROM pipehandler.raw_message")
+    migrated.execute("INSERT INTO pipehandler.doubled (kind, id) VALUES ('lease', 7)")
+    try:
+        found = {each["code"]: each["what"] for each in checked.found()}
+        assert set(found) == {"bytes-missing", "doubled"}
+        assert found["bytes-missing"].startswith("2 deliveries")
+        assert found["doubled"].startswith("1 deliveries or leases")
+    finally:
+        migrated.execute("TRUNCATE pipehandler.message, pipehandler.doubled CASCADE")

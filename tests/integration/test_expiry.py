@@ -42,10 +42,15 @@ INTERRUPTED = 130
 
 
 def store(database: Database, raw: bytes, *recipients: str, **changes: Any) -> list[Stored]:
-    """Store a message; what happened, in the order of the deliveries."""
-    changes.setdefault("received_at", datetime.now(UTC).isoformat())
+    """Store a message; what happened, in the order of the deliveries. received_at: when it was stored, too."""
+    since = changes.setdefault("received_at", datetime.now(UTC).isoformat())
     with closing(Store(database.conninfo)) as opened:
-        return sorted(opened.ingest(submission(raw, *recipients, **changes)), key=lambda row: row.delivery)
+        rows = sorted(opened.ingest(submission(raw, *recipients, **changes)), key=lambda row: row.delivery)
+    database.execute(
+        "UPDATE pipehandler.delivery SET stored_at = %s WHERE id = ANY (%s) AND stored_at > %s::timestamptz + interval '1 hour'",
+        *(since, [row.delivery for row in rows], since),
+    )
+    return rows
 
 
 def age(database: Database, *recipients: str, column: str = "expires_at") -> None:
@@ -344,7 +349,7 @@ def test_rules(console: Console, database: Database, order: str) -> None:
             console.run("expire").text
             == "removed nothing; the rules have changed: updated the expiry of 5 deliveries\n"
         )
-    hours = "extract(epoch FROM {} - received_at) / 3600 AS {}"
+    hours = "extract(epoch FROM {} - stored_at) / 3600 AS {}"
     columns = ", ".join(hours.format(name, name) for name in ("expires_at", "raw_until", "attachments_until"))
     rows = {row.id: row for row in database.rows(f"SELECT id, {columns} FROM pipehandler.delivery")}
     assert {
@@ -365,7 +370,7 @@ def test_delivered_with_rules(either: Handler, database: Database) -> None:
     for raw in (PICTURE, MESSAGE):
         assert either.deliver(raw).status == 0
     kept = database.rows(
-        "SELECT expires_at - received_at AS mail, raw_until - received_at AS raw FROM pipehandler.delivery ORDER BY id"
+        "SELECT expires_at - stored_at AS mail, raw_until - stored_at AS raw FROM pipehandler.delivery ORDER BY id"
     )
     assert kept == [(timedelta(days=90), timedelta(days=7)), (None, None)]
 
@@ -380,7 +385,7 @@ def test_a_change_goes_on(database: Database) -> None:
     assert first == {"applied": 2, "changed": 2}
     assert database.value("SELECT through FROM pipehandler.retention_change") == numbers[1]
     assert run(database, *rules, batch=2) == {"applied": 3, "changed": 3}
-    assert count(database, "delivery", "expires_at = received_at + interval '24 hours'") == 5
+    assert count(database, "delivery", "expires_at = stored_at + interval '24 hours'") == 5
     assert count(database, "delivery", "raw_until = 'epoch'") == 1
     assert count(database, "retention_change") == 0
 
@@ -403,6 +408,7 @@ def test_a_delivery_that_read_the_old_rules(database: Database, monkeypatch: pyt
         assert run(database, *rules) == {"waiting": 1}
         assert run(database, *rules) == {"waiting": 1}
     # What it is kept for ended months ago, so it goes in the same run.
+    database.execute("UPDATE pipehandler.delivery SET stored_at = received_at WHERE recipient = 'slow@example.com'")
     assert run(database, *rules) == {"applied": 2, "changed": 1, "deliveries": 1, "messages": 1}
     assert recipients(database) == ["quick@example.com"]
 
@@ -531,9 +537,22 @@ PARTIES = (
     (("short", "over"), ("over", "short"), ("short",)),
     (("short", "text"), ("text",), ("over", "short")),
 )
+PAST = """
+CREATE FUNCTION past() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    NEW.stored_at := NEW.stored_at - interval '1 hour';
+    NEW.expires_at := NEW.expires_at - interval '1 hour';
+    NEW.raw_until := NEW.raw_until - interval '1 hour';
+    NEW.attachments_until := NEW.attachments_until - interval '1 hour';
+    RETURN NEW;
+END
+$$;
+CREATE TRIGGER past BEFORE INSERT ON pipehandler.delivery FOR EACH ROW EXECUTE FUNCTION past();
+"""
+"""An hour passes at once: what the rules give a second is due when it is stored."""
 WHOLE: tuple[list[tuple[bool, bool]], ...] = ([(True, True)], [], [(False, False)])
 """To whom three deliver one message at the same time, for three messages in turn, and what is left of each: (bytes, contents). What
-is received in the past is due at once: all that short gets, and the bytes that text gets. over is a lease that ends and is given
+is stored an hour ago is due at once: all that short gets, and the bytes that text gets. over is a lease that ends and is given
 out again, kept is somebody who keeps it."""
 
 
@@ -547,6 +566,7 @@ def test_against_deliveries(database: Database) -> None:
     together = threading.Barrier(len(PARTIES))
     turns: list[int] = []
     run(database, *RACE)
+    database.execute(PAST)
 
     def guarded(work: Callable[[int], None], number: int) -> threading.Thread:
         def guard() -> None:
@@ -633,3 +653,53 @@ def test_against_deliveries(database: Database) -> None:
     """
     found = {turn: [tuple(row) for row in database.rows(whole, identify(PICTURE + b"%d" % turn).id)] for turn in turns}
     assert found == {turn: WHOLE[turn % 3] for turn in turns}
+
+
+SPOILED = """
+CREATE FUNCTION spoil() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'damaged' USING ERRCODE = 'XX001'; END $$;
+CREATE TRIGGER spoil BEFORE UPDATE OR DELETE ON pipehandler.delivery FOR EACH ROW WHEN (OLD.recipient = 'bad@example.com')
+EXECUTE FUNCTION spoil();
+"""
+"""Rows that can neither be changed nor removed, as on a disk that damaged them."""
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 100])
+def test_a_bad_row_stops_nothing(database: Database, batch: int) -> None:
+    """A row that fails is skipped and reported once; new rules reach all others, all others are removed, and the run ends."""
+    bad = []
+    for number in range(7):
+        (row,) = store(database, MESSAGE + b"%d" % number, f"{'bad' if number in (0, 3, 4) else 'good'}@example.com")
+        bad += [row.delivery] if number in (0, 3, 4) else []
+    database.execute(SPOILED)
+    skipped: list[int] = []
+    with upkeep(database) as opened:
+        counts = expiry.Counts()
+        for each in expiry.expire(opened, (Rule(keep=timedelta(days=1)),), batch, skipped.append):
+            counts.update(each)
+    assert (counts["applied"], counts["changed"], counts["skipped"], sorted(skipped)) == (7, 4, 3, bad)
+    assert count(database, "retention_change") == 0
+    # All come due at one moment.
+    database.execute(
+        "ALTER TABLE pipehandler.delivery DISABLE TRIGGER spoil; UPDATE pipehandler.delivery SET expires_at = now();"
+        " ALTER TABLE pipehandler.delivery ENABLE TRIGGER spoil"
+    )
+    skipped.clear()
+    with upkeep(database) as opened:
+        counts = expiry.Counts()
+        for each in expiry.expire(opened, (Rule(keep=timedelta(days=1)),), batch, skipped.append):
+            counts.update(each)
+    assert recipients(database) == ["bad@example.com"] * 3
+    assert (counts["deliveries"], counts["messages"]) == (4, 4)
+    assert sorted(skipped) == bad
+    assert count(database, "message") == 3
+
+
+def test_the_command_reports_a_bad_row(console: Console, database: Database) -> None:
+    """What was skipped is on standard error, and counted in the summary."""
+    (row,) = store(database, MESSAGE, "bad@example.com")
+    store(database, MESSAGE, "good@example.com")
+    age(database, "bad@example.com", "good@example.com")
+    database.execute(SPOILED)
+    done = console.run("expire")
+    assert (done.status, done.output) == (0, b"removed 1 delivery; skipped 1 delivery\n")
+    assert done.errors.startswith(f"delivery {row.delivery} was skipped: ")

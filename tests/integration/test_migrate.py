@@ -2,6 +2,7 @@
 
 import itertools
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -233,10 +234,10 @@ def test_deliveries_go_on_while_it_waits(servers: Callable[[int], PostgreSQL]) -
     its turn when that gives its locks up, long before its own time is over."""
     server = servers(postgresql.VERSION)
     with Database.fresh(server), previous_release.database(server, "busy", files=6) as database:
-        database.execute("CREATE TABLE seen (lock_timeout text)")
+        database.execute("CREATE TABLE seen (tag text, lock_timeout text)")
         database.execute(
             "CREATE FUNCTION note() RETURNS event_trigger LANGUAGE plpgsql AS"
-            " $$ BEGIN INSERT INTO public.seen VALUES (current_setting('lock_timeout')); END $$"
+            " $$ BEGIN INSERT INTO public.seen VALUES (tg_tag, current_setting('lock_timeout')); END $$"
         )
         database.execute("CREATE EVENT TRIGGER note ON ddl_command_start EXECUTE FUNCTION note()")
         reports: list[str] = []
@@ -260,7 +261,10 @@ def test_deliveries_go_on_while_it_waits(servers: Callable[[int], PostgreSQL]) -
         expected = f"not free within {LOCK_TIMEOUT}; it is held by pid {pid} (nightly report, user postgres, idle in transaction"
         assert expected in reports[0]
         assert reports[0].endswith(f"the next attempt is in {PAUSES[0]:g} s")
-        assert [row.lock_timeout for row in database.rows("SELECT DISTINCT lock_timeout FROM seen")] == [LOCK_TIMEOUT]
+        assert [
+            row.lock_timeout
+            for row in database.rows("SELECT DISTINCT lock_timeout FROM seen WHERE tag <> 'CREATE INDEX'")
+        ] == [LOCK_TIMEOUT]
         assert database.value("SELECT count(*) FROM pipehandler.delivery") == 1
 
 
@@ -289,3 +293,48 @@ def test_a_prepared_transaction_is_named(own_database: Database) -> None:
         migrate(store, pauses=())
     store.close()
     own_database.execute("ROLLBACK PREPARED 'x'")
+
+
+INVALID = """
+SELECT c.relname AS name
+  FROM pg_index i
+  JOIN pg_class c ON c.oid = i.indexrelid
+ WHERE c.relnamespace = 'pipehandler'::regnamespace AND NOT i.indisvalid
+"""
+
+
+def test_resumed(servers: Callable[[int], PostgreSQL]) -> None:
+    """A migration that ends while it builds an index in the background is continued by the next run; mail goes on between."""
+    server = servers(16)
+    with Database.fresh(server), previous_release.database(server, "resumed") as database:
+        migration = Store(database.admin, statement_timeout=600)
+        failed: list[StoreError] = []
+
+        def run() -> None:
+            try:
+                migrate(migration)
+            except StoreError as error:
+                failed.append(error)
+
+        with psycopg.connect(database.admin) as reader:
+            reader.execute("CREATE TABLE held ()")  # an older transaction, for which the build waits
+            thread = threading.Thread(target=run)
+            thread.start()
+            building = "SELECT pid FROM pg_stat_activity WHERE query LIKE 'CREATE%INDEX CONCURRENTLY%' AND wait_event_type = 'Lock'"
+            while not (found := database.rows(building)):
+                assert thread.is_alive()
+                time.sleep(0.05)
+            store = Store(database.conninfo)
+            assert not store.ingest(submission())[0].duplicate
+            assert store.ingest(submission())[0].duplicate
+            database.execute("SELECT pg_terminate_backend(%s)", found[0].pid)
+            thread.join(60)
+        assert failed
+        assert database.rows(INVALID)
+        assert store.ingest(submission())[0].duplicate
+        assert migrated(database)[-1] == code()
+        assert database.rows(INVALID) == []
+        assert store.ingest(submission())[0].duplicate
+        assert migrated(database) == []
+        store.close()
+        migration.close()

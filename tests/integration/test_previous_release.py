@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,8 @@ def test_nothing_is_lost(cluster: PostgreSQL) -> None:
     with previous_release.database(cluster, "mail") as database:
         assert previous_release.send(database, "fill") == []
         former = columns(database)
+        # Retention counts from stored_at now, and what was kept for too short a time is kept longer: see below.
+        database.execute("UPDATE pipehandler.delivery SET received_at = stored_at")
         before = everything(database, former)
         assert all(before.values())
         last = database.value("SELECT max(id) FROM pipehandler.delivery")
@@ -127,13 +130,31 @@ def test_stored_mail_gets_the_new_reading(cluster: PostgreSQL, folder: Path) -> 
         assert " 0 changed" in console.run("reparse", "--older").text
 
 
+def test_a_clock_that_was_slow(cluster: PostgreSQL) -> None:
+    """What a mail host with a slow clock stored for too short a time is kept for the whole of it."""
+    with previous_release.database(cluster, "mail") as database:
+        assert previous_release.send(database, "fill") == []
+        database.execute(
+            "UPDATE pipehandler.delivery SET received_at = stored_at - interval '91 days', raw_until = 'epoch',"
+            " expires_at = stored_at - interval '1 day', attachments_until = NULL"
+        )
+        upgrade(database)
+        (row,) = database.rows(
+            "SELECT DISTINCT expires_at - stored_at AS keep, raw_until = 'epoch' AS gone, attachments_until"
+            " FROM pipehandler.delivery"
+        )
+        assert (row.keep, row.gone, row.attachments_until) == (timedelta(days=90), True, None)
+
+
 def test_the_previous_program_goes_on(cluster: PostgreSQL) -> None:
     """What the previous release sends, its handler and all of its commands, gets answers of the same shape."""
     with previous_release.database(cluster, "mail") as database:
         assert previous_release.send(database, "fill") == []
         upgrade(database)
-        # One answer is longer on purpose: the defect shorter-than-told has its present code now.
-        (difference,) = previous_release.send(database, "use")
+        # Two answers are longer on purpose: retention no longer counts from the clock of a mail host, so what was recorded
+        # with an old time is still there; and the defect shorter-than-told has its present code now.
+        stream, difference = previous_release.send(database, "use")
+        assert "pipehandler.deliveries_after" in stream
         assert "pipehandler.reparse" in difference
         assert difference.endswith("2 rows; now ['name', 'before', 'after'], 3 rows")
 

@@ -1,5 +1,6 @@
 """The connection itself: rows with types, and schemas of other versions."""
 
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -67,3 +68,12 @@ def test_health_of_another_schema(store: Store, database: Database) -> None:
     more = f"{columns}, OUT oldest_expired timestamptz, OUT news text"
     replace_health(database, more, "99, 0::bigint, NULL::timestamptz, '2026-09-07T01:00Z'::timestamptz, 'x'")
     assert health(store) == Health(99, 0, None, datetime(2026, 9, 7, 1, tzinfo=UTC))
+
+
+@pytest.mark.parametrize("seconds", [-3600, -6, 6, 3600])
+def test_the_clock_of_this_host(store: Store, monkeypatch: pytest.MonkeyPatch, seconds: int) -> None:
+    """How far the clocks are apart is measured, in either direction; on one host they are not."""
+    assert health(store).clock_difference == 0
+    right = time.time
+    monkeypatch.setattr(time, "time", lambda: right() - seconds)
+    assert health(store).clock_difference == pytest.approx(seconds, abs=1)

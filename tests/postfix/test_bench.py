@@ -20,6 +20,8 @@ TITLES = (
     "The journal",
     "Space after many short lives",
     "Space while they pass",
+    "A change of rules",
+    "Long values",
     "The aims",
 )
 

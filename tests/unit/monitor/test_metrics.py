@@ -33,7 +33,7 @@ TOTALS = JournalTotals(
 )
 WHOLE = Snapshot(
     journal=TOTALS,
-    health=Health(5, 8, datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC)),
+    health=Health(5, 8, datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC), -6.5),
     schema_expected=6,
     service={
         "workers": 5,
@@ -189,6 +189,8 @@ def test_histogram() -> None:
 
 def test_of_the_database() -> None:
     """The schema that is there and the one that should be, the quarantine with the time of its oldest message, and what should be gone."""
+    assert value(WHOLE, "pipehandler_clock_difference_seconds") == -6.5
+    assert value(EMPTY, "pipehandler_clock_difference_seconds") == 0
     assert value(WHOLE, "pipehandler_schema_version") == 5
     assert value(WHOLE, "pipehandler_schema_version_expected") == 6
     assert value(WHOLE, "pipehandler_quarantine_messages") == 8

@@ -82,6 +82,7 @@ DEFERRED, OLDEST = (
 )
 HELD, OLDEST_HELD = (f'pipehandler_queue_{each}{{queue="hold"}}' for each in ("messages", "oldest_timestamp_seconds"))
 EXPIRED = "pipehandler_expired_oldest_timestamp_seconds"
+CLOCK = "pipehandler_clock_difference_seconds"
 DIED = 'pipehandler_workers_replaced_total{reason="died"}'
 DROPPED = 'pipehandler_log_lines_dropped_total{destination="syslog"}'
 
@@ -95,6 +96,7 @@ HEALTHY = {
     **dict.fromkeys(("pipehandler_build_info", "pipehandler_schema_version", DEFERRED), ONE),
     **dict.fromkeys((TEXTFILE, OLDEST, EXPIRED), FRESH),
     "pipehandler_schema_version_expected": ONE,
+    CLOCK: QUIET,
     "pipehandler_quarantine_messages": QUIET,
     HELD: QUIET,
     OLDEST_HELD: QUIET,
@@ -122,6 +124,9 @@ TROUBLE: dict[str, tuple[dict[str, str], set[str]]] = {
     ),
     "old schema": ({"pipehandler_schema_version_expected": f"2x{MINUTES}"}, {"SchemaTooOld"}),
     "newer schema": ({"pipehandler_schema_version": f"2x{MINUTES}"}, set()),
+    "clock ahead": ({CLOCK: f"6x{MINUTES}"}, {"ClockDifference"}),
+    "clock behind": ({CLOCK: f"-6x{MINUTES}"}, {"ClockDifference"}),
+    "clock nearly right": ({CLOCK: f"4x{MINUTES}"}, set()),
     "old message": ({OLDEST: QUIET}, {"QueueOld"}),
     "slow": ({bucket("5.0"): QUIET, bucket("10.0"): OFTEN}, {"Slow"}),
     "quarantine": ({"pipehandler_quarantine_messages": f"3x{MINUTES}"}, {"Quarantine"}),

@@ -1,0 +1,90 @@
+"""Rules of retention: what applying changed rules to stored mail takes, and what long addresses cost a delivery.
+
+    bench/run rules [--messages 1000000] [--rules 1000] [--octets 1000000]
+
+The messages are put into the tables directly, as in `expiry`. Every rule has a pattern for the sender that no message matches, so all
+of them are tried. The rules are applied as `pipehandler expire` does it, in batches of its size, each of which is a transaction. Then
+one message is stored whose addresses, texts and List-Id all have so many octets, of what costs folding most.
+"""
+
+import json
+import time
+from contextlib import closing
+from datetime import timedelta
+
+import psycopg
+from expiry import _POOL, _STORE
+from harness.database import Database
+from harness.submission import submission
+from report import Aim, Report, Table
+from setting import Setting
+
+from pipehandler.settings.retention import Rule
+from pipehandler.store import expiry
+from pipehandler.store.connection import Store
+from pipehandler.store.ingest import INGEST
+
+SMALL = {"messages": 2_000, "rules": 20, "octets": 10_000}
+_TOGETHER = 1_000  # messages in one transaction
+_ALPHABETS = {"letters after xn--": "xn--a9", "combining marks": "\u0301\u0323", "U+FDFA": "\ufdfa", "@": "@"}
+
+
+def measure(setting: Setting, *, messages: int = 1_000_000, rules: int = 1_000, octets: int = 1_000_000) -> Report:
+    """Apply rules to stored mail, then store mail with long values; raises where a delivery was left out."""
+    with Database.fresh(setting.server) as database:
+        with psycopg.connect(database.admin, autocommit=True) as connection:
+            connection.execute("SET synchronous_commit = off")
+            connection.execute(_POOL)
+            for first in range(1, messages + 1, _TOGETHER):
+                connection.execute(_STORE, {"first": first, "last": min(first + _TOGETHER - 1, messages)})
+            connection.execute("UPDATE pipehandler.delivery SET expires_at = NULL")
+            connection.execute("VACUUM ANALYZE pipehandler.delivery")
+        rows: list[list[object]] = []
+        longest = 0.0
+        for number in sorted({0, 1, rules}):
+            patterns = tuple(Rule(sender=f"*@nobody{n}.example", keep=timedelta(days=30)) for n in range(number))
+            chosen = (*patterns, Rule(recipient="*", keep=timedelta(days=365 + number)))
+            seconds, longest = _apply(database, chosen, messages)
+            rows.append([len(chosen), messages, seconds, messages / seconds, 1000 * longest])
+        long = [_long(database, alphabet, octets) for alphabet in _ALPHABETS]
+    note = f"One transaction has at most {expiry.BATCH} deliveries. Long values: {octets:,} octets each, with {rules + 1} rules."
+    return Report(
+        [
+            Table(
+                "A change of rules", ["rules", "deliveries", "s", "deliveries/s", "longest transaction ms"], rows, note
+            ),
+            Table("Long values", ["made of", "ingest ms"], [list(row) for row in long]),
+        ],
+        [
+            Aim("longest transaction while rules are applied, s", longest, 5),
+            Aim("one delivery with long values, s", max(row[1] for row in long) / 1000, 1),
+        ],
+    )
+
+
+def _apply(database: Database, rules: tuple[Rule, ...], messages: int) -> tuple[float, float]:
+    """Bring rules to the database, and apply them; the seconds of all, and of the longest batch."""
+    longest, applied = 0.0, 0
+    with closing(Store(database.admin, statement_timeout=600)) as store:
+        began = before = time.monotonic()
+        for counts in expiry.expire(store, rules):
+            longest, before = max(longest, time.monotonic() - before), time.monotonic()
+            applied += counts[expiry.APPLIED]
+    if applied != messages:
+        raise RuntimeError(f"the rules were applied to {applied} deliveries, not to {messages}")
+    return time.monotonic() - began, longest
+
+
+def _long(database: Database, alphabet: str, octets: int) -> tuple[str, float]:
+    """Store one message; what its values are made of, and the milliseconds."""
+    letters = _ALPHABETS[alphabet]
+    text = "a@" + letters * (octets // len(letters.encode()))
+    envelope, parsed, *rest = submission(alphabet.encode()).arguments()
+    view = json.loads(parsed) | {"subject": text, "list_id": text, "message_id": text}
+    view["from_list"] = [{"name": text, "address": text, "group": ""}]
+    changed = json.loads(envelope) | {"sender": text, "recipients": [{"recipient": text, "original_recipient": None}]}
+    with closing(Store(database.conninfo, statement_timeout=600)) as store:
+        store.script("SELECT 1")
+        began = time.monotonic()
+        store.rows(INGEST, [json.dumps(changed), json.dumps(view), *rest])
+        return alphabet, 1000 * (time.monotonic() - began)

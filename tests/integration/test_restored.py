@@ -1,0 +1,117 @@
+"""After a restore that is not complete: what is missing is stored again when it comes again, and nothing waits for the
+transactions of another cluster."""
+
+from contextlib import closing
+from datetime import timedelta
+
+import psycopg
+import pytest
+from harness.database import Database
+from harness.submission import submission
+
+from pipehandler.settings.retention import Rule
+from pipehandler.store import expiry
+from pipehandler.store.connection import Store
+from pipehandler.store.ingest import Stored
+
+PICTURE = (
+    b"From: News <News@Sender.example>\nMessage-ID: <picture@sender.example>\n"
+    b"Content-Type: multipart/mixed; boundary=b\n\n--b\n\ntext\n--b\nContent-Type: image/gif\n\nGIF\n--b--\n"
+)
+OTHER_WAY = b"Received: from elsewhere by here; Mon, 7 Sep 2026 10:00:00 +0900\n" + PICTURE
+"""The same message, transmitted again: the same fingerprint, other bytes."""
+
+LOSSES = {
+    "raw": "DELETE FROM pipehandler.raw_message",
+    "content": "UPDATE pipehandler.attachment SET content = NULL",
+    "attachment": "DELETE FROM pipehandler.attachment",
+    "message": "SET session_replication_role = replica; DELETE FROM pipehandler.message;"
+    " DELETE FROM pipehandler.raw_message; DELETE FROM pipehandler.attachment",
+}
+
+
+def deliver(database: Database, raw: bytes = PICTURE, *recipients: str) -> list[Stored]:
+    """Store a message as the handler does."""
+    with closing(Store(database.conninfo)) as store:
+        return store.ingest(submission(raw, *recipients))
+
+
+def bytes_of(database: Database) -> list[tuple[bytes, bytes | None]]:
+    """What can be read of each delivery: the bytes, and the content of the attachment."""
+    rows = database.rows(
+        "SELECT coalesce(d.prepended, '') || r.raw AS raw, a.content FROM pipehandler.delivery d"
+        "  JOIN pipehandler.message m ON m.id = d.message JOIN pipehandler.raw_message r ON r.message = m.id"
+        "  JOIN pipehandler.attachment a ON a.message = m.id ORDER BY d.id"
+    )
+    return [(row.raw, row.content) for row in rows]
+
+
+@pytest.mark.parametrize("again", [PICTURE, OTHER_WAY], ids=["same bytes", "other bytes"])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_what_is_missing_is_stored_again(every_database: Database, loss: str, again: bytes) -> None:
+    """A delivery whose message or bytes are missing is not a duplicate, is still one delivery, and complete afterwards."""
+    database = every_database
+    (first,) = deliver(database)
+    complete = bytes_of(database)
+    database.execute(LOSSES[loss])
+    assert bytes_of(database) != complete
+    (second,) = deliver(database, again)
+    assert (second.delivery, second.duplicate) == (first.delivery, False)
+    ((raw, content),) = bytes_of(database)
+    assert raw in (PICTURE, again)
+    assert content == complete[0][1]
+    (third,) = deliver(database, again)
+    assert third.duplicate
+    assert database.value("SELECT count(*) FROM pipehandler.delivery") == 1
+
+
+def test_each_recipient_by_itself(database: Database) -> None:
+    """What is missing for one delivery is back for all of the message; a new recipient is stored as ever."""
+    deliver(database, PICTURE, "a@example.com", "b@example.com")
+    database.execute(LOSSES["raw"])
+    found = {row.recipient: row.duplicate for row in deliver(database, PICTURE, "a@example.com", "c@example.com")}
+    assert found == {"a@example.com": False, "c@example.com": False}
+    assert [row.duplicate for row in deliver(database, PICTURE, "b@example.com")] == [True]
+    assert [raw for raw, _ in bytes_of(database)] == [PICTURE] * 3
+
+
+def test_what_retention_removed_stays_away(database: Database) -> None:
+    """Bytes and contents that retention removed do not come back with a duplicate."""
+    deliver(database)
+    database.execute("UPDATE pipehandler.delivery SET raw_until = 'epoch', attachments_until = 'epoch'")
+    database.execute("DELETE FROM pipehandler.raw_message; UPDATE pipehandler.attachment SET content = NULL")
+    for raw in (PICTURE, OTHER_WAY):
+        assert [row.duplicate for row in deliver(database, raw)] == [True]
+    assert database.value("SELECT count(*) FROM pipehandler.raw_message") == 0
+    assert database.value("SELECT count(content) FROM pipehandler.attachment") == 0
+
+
+def test_rules_that_changed_in_another_cluster(database: Database) -> None:
+    """A dump that caught a change of the rules has the number of a transaction that this cluster has not reached: nothing
+    waits for it."""
+    deliver(database)
+    rule = Rule(keep=timedelta(days=1))
+    with (
+        psycopg.connect(database.admin) as writer,
+        closing(Store(database.server.conninfo(database.name, user="upkeep"))) as store,
+    ):
+        writer.execute("CREATE TABLE held ()")
+        counts = [set(+each) for each in expiry.expire(store, (rule,))]
+        assert {expiry.WAITING} in counts
+        writer.rollback()
+        database.execute("UPDATE pipehandler.retention_change SET xid = '7000000000'")
+        total: expiry.Counts = expiry.Counts()
+        for each in expiry.expire(store, (rule,)):
+            total.update(each)
+    assert total[expiry.APPLIED] == 1
+    assert not total[expiry.WAITING]
+
+
+def test_a_dump_by_the_reader(database: Database) -> None:
+    """pipehandler_reader may read everything, so it can make a dump, and that is complete."""
+    deliver(database)
+    server = database.server
+    where = ("-h", str(server.folder), "-p", str(server.port), "-U", "reader", "-n", "pipehandler")
+    text = server.run("pg_dump", *where, database.name)
+    assert "picture@sender.example" in text
+    assert "SELECT pg_catalog.setval('pipehandler.delivery_id_seq'" in text
