@@ -15,14 +15,13 @@ from datetime import timedelta
 import psycopg
 from expiry import _POOL, _STORE
 from harness.database import Database
-from harness.submission import submission
+from harness.submission import INGEST, submission
 from report import Aim, Report, Table
 from setting import Setting
 
 from pipehandler.settings.retention import Rule
 from pipehandler.store import expiry
 from pipehandler.store.connection import Store
-from pipehandler.store.ingest import INGEST
 
 SMALL = {"messages": 2_000, "rules": 20, "octets": 10_000}
 _TOGETHER = 1_000  # messages in one transaction

@@ -9,6 +9,12 @@ from pipehandler.mail.parsed import ParsedMessage
 from pipehandler.parse.message import PARSER_VERSION, parse
 from pipehandler.store.ingest import IngestRequest
 
+INGEST = """
+SELECT recipient, delivery, message::text, duplicate
+  FROM pipehandler.ingest(%s::jsonb, %s::jsonb, %s::text, %s::text, %b::bytea, %b::bytea, %b::bytea[])
+"""
+"""The call with all of its arguments as they are, for what no handler of ours sends."""
+
 MESSAGE = b"From: A <a@example.org>\nMessage-ID: <1@example.org>\nSubject: one\n\nbody\n"
 
 

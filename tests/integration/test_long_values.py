@@ -10,10 +10,9 @@ from typing import Any
 
 import pytest
 from harness.database import Database
-from harness.submission import submission
+from harness.submission import INGEST, submission
 
 from pipehandler.store.connection import Store
-from pipehandler.store.ingest import INGEST
 
 SECONDS = 20
 SIZES = (64, 1_000, 10_000, 100_000, 1_000_000)

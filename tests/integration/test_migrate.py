@@ -306,7 +306,7 @@ SELECT c.relname AS name
 def test_resumed(servers: Callable[[int], PostgreSQL]) -> None:
     """A migration that ends while it builds an index in the background is continued by the next run; mail goes on between."""
     server = servers(16)
-    with Database.fresh(server), previous_release.database(server, "resumed") as database:
+    with Database.fresh(server), previous_release.database(server, "resumed", files=6) as database:
         migration = Store(database.admin, statement_timeout=600)
         failed: list[StoreError] = []
 

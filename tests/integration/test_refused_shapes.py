@@ -7,12 +7,11 @@ from typing import Any
 import psycopg
 import pytest
 from harness.database import Database
-from harness.submission import submission
+from harness.submission import INGEST, submission
 
 from pipehandler.store import mailbox
 from pipehandler.store.connection import Store
 from pipehandler.store.errors import DataRefused
-from pipehandler.store.ingest import INGEST
 
 SHAPES: list[Any] = [
     None,
