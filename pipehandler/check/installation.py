@@ -2,7 +2,10 @@
 that fails, or a change by hand."""
 
 import base64
+import errno
 import hashlib
+import os
+import shlex
 import sys
 from collections.abc import Iterator
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
@@ -12,19 +15,22 @@ from .finding import Finding
 
 _PACKAGES = ("pipehandler", "psycopg", "psycopg-binary", "psycopg-c", "mail-parser", "chardet", "click")
 
+_CLOSED = f"cannot be read ({os.strerror(errno.EACCES)})"
+
 
 def check_installation() -> list[Finding]:
     """Check pipehandler and the libraries that it needs, as installed for this interpreter."""
     damaged = [f"{path} {problem}" for name in _PACKAGES for path, problem in _damaged(name)]
     if not damaged:
         return []
+    closed = all(each.endswith(_CLOSED) for each in damaged)
     more = f", and {len(damaged) - 3} more" if len(damaged) > 3 else ""
     return [
         Finding(
             "files-damaged",
             f"files of the installation in {sys.prefix} are not those of the wheels: {'; '.join(damaged[:3])}{more}",
             "What delivers is not what was released and tested; mail may be deferred, or stored wrongly.",
-            NEW_ENVIRONMENT,
+            f"chmod -R o+rX {shlex.quote(sys.prefix)}" if closed else NEW_ENVIRONMENT,
         )
     ]
 

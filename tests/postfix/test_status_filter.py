@@ -22,7 +22,7 @@ SAMPLE = [1, 2, 63, 64, 67, 70, 75, 77, 79, 120, 126, 127, 255]
 def exits(_postfix: None) -> Iterator[Exits]:
     """A running Postfix."""
     with account.folder("pipehandler-mx-") as folder:
-        made = Exits(folder, (*OUTPUTS, *OURS))
+        made = Exits(folder, (*OUTPUTS, *(f"{line}\n" for line in OURS)))
         made.postfix.start()
         yield made
         made.postfix.abort()
@@ -61,6 +61,7 @@ def test_outcomes(line: str) -> None:
     """The lines of the outcome table: those that bounce are let through, a temporary one needs no rule."""
     expected = line if line in OURS else f"4.3.0 {line[6:]}" if line.startswith("2.") else ""
     assert filtered(line) == expected
+    assert filtered(f"{line} ").rstrip() == expected
 
 
 @pytest.mark.parametrize(
