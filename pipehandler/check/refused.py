@@ -4,7 +4,16 @@ import os
 import pwd
 
 from pipehandler.mail.outcome import MISCONFIGURED
-from pipehandler.store.errors import CANNOT_CONNECT_NOW, INSUFFICIENT_PRIVILEGE, TOO_MANY_CONNECTIONS, StoreError
+from pipehandler.store.errors import (
+    CANNOT_CONNECT_NOW,
+    INSUFFICIENT_PRIVILEGE,
+    INVALID_AUTHORIZATION_SPECIFICATION,
+    INVALID_CATALOG_NAME,
+    INVALID_PASSWORD,
+    OBJECT_NOT_IN_PREREQUISITE_STATE,
+    TOO_MANY_CONNECTIONS,
+    StoreError,
+)
 from pipehandler.store.refusal import (
     DATABASE_LIMIT,
     MISSING_ROLE,
@@ -18,8 +27,6 @@ from pipehandler.store.refusal import (
 
 from .finding import Finding
 from .role import quoted
-
-_INVALID_AUTHORIZATION, _INVALID_CATALOG_NAME, _OBJECT_NOT_IN_PREREQUISITE_STATE = "28", "3D000", "55000"
 
 
 def account() -> str:
@@ -62,14 +69,15 @@ def _reason(refused: Refusal) -> tuple[str, str] | None:
         DATABASE_LIMIT: ("connections", f"ALTER DATABASE {database} CONNECTION LIMIT -1;"),
     }
     by_sqlstate = {
-        _INVALID_CATALOG_NAME: ("database-missing", f"CREATE DATABASE {database};"),
+        INVALID_CATALOG_NAME: ("database-missing", f"CREATE DATABASE {database};"),
         INSUFFICIENT_PRIVILEGE: ("rights-too-few", f"GRANT CONNECT ON DATABASE {database} TO pipehandler_ingest;"),
         TOO_MANY_CONNECTIONS: ("connections", "ALTER SYSTEM SET max_connections = 200; -- and restart the server"),
         CANNOT_CONNECT_NOW: ("database-starting", "# wait until the server has started or recovered, or read its log"),
-        _OBJECT_NOT_IN_PREREQUISITE_STATE: ("database-closed", f"ALTER DATABASE {database} ALLOW_CONNECTIONS true;"),
-        _INVALID_AUTHORIZATION: ("authentication", _let_in(refused.role)),
+        OBJECT_NOT_IN_PREREQUISITE_STATE: ("database-closed", f"ALTER DATABASE {database} ALLOW_CONNECTIONS true;"),
+        INVALID_AUTHORIZATION_SPECIFICATION: ("authentication", _let_in(refused.role)),
+        INVALID_PASSWORD: ("authentication", _let_in(refused.role)),
     }
-    return by_detail.get(refused.detail) or by_sqlstate.get(refused.sqlstate) or by_sqlstate.get(refused.sqlstate[:2])
+    return by_detail.get(refused.detail) or by_sqlstate.get(refused.sqlstate)
 
 
 def _literal(text: str) -> str:

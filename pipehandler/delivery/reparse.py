@@ -121,7 +121,10 @@ def reparse(store: Store, config: Config, message: str, dry_run: bool = False) -
     reason = parsed.error or ""
     if not failed:
         return Reparsed(message, KEPT, reason=reason)
-    return Reparsed(message, STILL_FAILED, _store(store, config, message, parsed, dry_run), reason)
+    try:
+        return Reparsed(message, STILL_FAILED, _store(store, config, message, parsed, dry_run), reason)
+    except DataRefused as refusal:  # what is stored of it is of another shape
+        return Reparsed(message, STILL_FAILED, reason=f"{refusal} SQLSTATE {refusal.sqlstate}")
 
 
 def _choice(which: str, after: str | None) -> dict[str, str | None]:

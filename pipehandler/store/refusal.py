@@ -1,7 +1,7 @@
 """Why a server refuses a connection: the SQLSTATE and the place in the server's code, whatever language it speaks.
 
 libpq reports a refusal as text only, in the language of lc_messages. Its trace (PQtrace) has the fields of the server's
-ErrorResponse (PostgreSQL documentation, 55.8). SQLSTATE 28000 has several meanings; the routine tells most of them apart.
+ErrorResponse (PostgreSQL documentation, 55.8). One SQLSTATE, invalid_authorization_specification, has several meanings; the routine tells most of them apart.
 """
 
 import os
@@ -14,9 +14,7 @@ from psycopg.conninfo import make_conninfo
 from psycopg.pq import ConnStatus, PGconn, PollingStatus, abc
 
 from .conninfo import parameters
-from .errors import TOO_MANY_CONNECTIONS
-
-_INVALID_AUTHORIZATION, _INVALID_PASSWORD = "28000", "28P01"
+from .errors import INVALID_AUTHORIZATION_SPECIFICATION, INVALID_PASSWORD, TOO_MANY_CONNECTIONS
 
 _SECONDS = 5.0
 _LARGEST = 65_536  # octets of the trace that are read
@@ -69,14 +67,14 @@ def refusal(conninfo: str) -> Refusal | None:
     if attempt.answer is not None:
         return Refusal(attempt.answer.sqlstate, _detail(attempt.answer, settings), attempt.role, attempt.database)
     if attempt.needs_password:
-        return Refusal(_INVALID_PASSWORD, NO_PASSWORD, attempt.role, attempt.database)
+        return Refusal(INVALID_PASSWORD, NO_PASSWORD, attempt.role, attempt.database)
     return None
 
 
 def _detail(answer: _Answer, settings: dict[str, Any]) -> str:
     if answer.sqlstate == TOO_MANY_CONNECTIONS:
         return {_LOGIN: ROLE_LIMIT, "CheckMyDatabase": DATABASE_LIMIT}.get(answer.routine, "")
-    if answer.sqlstate != _INVALID_AUTHORIZATION or answer.routine != _LOGIN:
+    if answer.sqlstate != INVALID_AUTHORIZATION_SPECIFICATION or answer.routine != _LOGIN:
         return ""
     # Two reasons come from one routine. A role that certainly does not exist shows which of its lines says so, unless the
     # server asks for more than a name.

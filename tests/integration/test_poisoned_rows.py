@@ -178,11 +178,12 @@ def console(poisoned: Database, folder: Path) -> Console:
     """Every row but the first and the last delivery is poisoned: the parsed message 2, and the failed one, 4."""
     spoil(poisoned, "delivery", "received_at", "infinity")
     spoil(poisoned, "message", "date_offset", 32767)
-    for id_ in (2, 4):
+    for number, defects in ((2, "[1]"), (4, "7")):
         poisoned.execute(
-            "UPDATE pipehandler.message SET from_list = '[1]', header = '{}', defects = '7', date = '200000-01-01', received_at = '-infinity'"
+            "UPDATE pipehandler.message SET from_list = '[1]', header = '{}', defects = %s, date = '200000-01-01', received_at = '-infinity'"
             " WHERE id = (SELECT message FROM pipehandler.delivery WHERE id = %s)",
-            id_,
+            defects,
+            number,
         )
     poisoned.execute("SELECT pipehandler.lease_address('x@example.com'), pipehandler.lease_address('y@example.com')")
     poisoned.execute("UPDATE pipehandler.address SET created_at = 'infinity' WHERE lease = 1")
