@@ -32,7 +32,7 @@ SHAPES: list[Any] = [
     [[["x"]]],
 ]
 
-PARSED = {
+PARSED: dict[str, list[Any]] = {
     "header": [[["Subject"]], [["a", "b", "c"]], [["a", 1]], [["a", None]], [{}], ["ab"], [["a", "b"], "ab"]],
     **{
         f"{name}_list": [
@@ -52,7 +52,7 @@ PARSED = {
 }
 """More wrong values of each column that has a shape, beside SHAPES."""
 
-RIGHT = {"header": [[]], "authentication": [{}, {"x": 1}], "parser": ["", "x"]} | {
+RIGHT: dict[str, list[Any]] = {"header": [[]], "authentication": [{}, {"x": 1}], "parser": ["", "x"]} | {
     name: [[]] for name in PARSED if name not in ("header", "authentication", "parser")
 }
 """Those of SHAPES that are right."""
@@ -69,7 +69,7 @@ TIMES = [
     "0001-01-01T00:00:00+01:00",
 ]
 
-ENVELOPE = {
+ENVELOPE: dict[str, list[Any]] = {
     "fingerprint": [*SHAPES, "00", "zz" * 32, "00" * 33],
     "recipients": [*(shape for shape in SHAPES), [{"recipient": None}], [{"recipient": 1}], [{"recipient": {}}, 1]],
     "sender": [shape for shape in SHAPES if not isinstance(shape, str)],
