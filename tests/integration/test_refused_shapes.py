@@ -52,7 +52,7 @@ PARSED: dict[str, list[Any]] = {
 }
 """More wrong values of each column that has a shape, beside SHAPES."""
 
-RIGHT: dict[str, list[Any]] = {"header": [[]], "authentication": [{}, {"x": 1}], "parser": ["", "x"]} | {
+RIGHT: dict[str, Any] = {"header": [[]], "authentication": [{}, {"x": 1}], "parser": ["", "x"]} | {
     name: [[]] for name in PARSED if name not in ("header", "authentication", "parser")
 }
 """Those of SHAPES that are right."""
@@ -93,7 +93,8 @@ def wrong() -> list[tuple[str, str, Any]]:
         for value in [*(shape for shape in SHAPES if shape not in RIGHT[name] or shape is True), *more]
     ]
     dates = [("parsed", "date", value) for value in TIMES]
-    offsets = [("parsed", "date_offset", value) for value in (-32768, -6000, 6000, 32767, 32768, 1e300, "x", [])]
+    numbers: list[Any] = [-32768, -6000, 6000, 32767, 32768, 1e300, "x", []]
+    offsets = [("parsed", "date_offset", value) for value in numbers]
     envelope = [("envelope", name, value) for name, values in ENVELOPE.items() for value in values]
     return [*parsed, *dates, *offsets, *envelope]
 
