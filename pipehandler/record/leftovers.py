@@ -9,7 +9,7 @@ _TEMPORARY = re.compile(r"journal\.sqlite\.(\d+)(-\w+)?")
 """A journal under the name that it has while a process creates it: its number, and what SQLite appends."""
 
 _MARK = re.compile(r"(parsing|storing)-[0-9a-f-]{36}")
-"""The mark of a message that is being parsed, or that the database failed at (delivery/guarded_parse.py, guarded_store.py)."""
+"""The mark of a message that is being parsed, or that the database failed at (delivery/guarded_parse.py, delivery/guarded_store.py)."""
 
 _MARK_SECONDS = 86_400
 """Age after which the message will not come again: Postfix tries at least every maximal_backoff_time (4000 s by default). If it

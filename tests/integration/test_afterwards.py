@@ -131,6 +131,7 @@ def test_state_directory_is_emptied(handler: Handler) -> None:
     """A worker whose journal lost its name begins a new one with the next message."""
     with Service(handler) as service:
         assert handler.deliver(MESSAGE).status == 0
+        wait_until(lambda: service.status()["delivered"] == 1, "the end of the first delivery")
         for file in handler.state.iterdir():
             file.unlink()
         assert handler.deliver(MESSAGE).status == 0

@@ -4,9 +4,12 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 
 import pytest
+from harness import account
 from harness.database import Database
+from harness.installation import Installation
 from harness.mailhost import MailHost
 from harness.milter import Milter
 
@@ -67,6 +70,31 @@ def test_broken_environment(own: MailHost, database: Database, how: str) -> None
     own.flush()
     own.drain()
     assert count(database) == 1
+
+
+@pytest.mark.parametrize("name", ["__init__.py", "fence.py", "handover.py", "ingress/pipe.py"])
+def test_damaged_file(own: MailHost, database: Database, name: str) -> None:
+    """A file of ours that is empty or truncated defers mail: nothing is sent before it is stored."""
+    with account.folder("pipehandler-installation-") as folder:
+        installation = Installation(folder)
+        master = own.config / "master.cf"
+        text = master.read_text().replace(PACKAGES, str(installation.packages))
+        master.write_text(text.replace(f"argv={sys.executable}", f"argv={installation.python}"))
+        own.start()
+        file = installation.packages / "pipehandler" / name
+        content = file.read_bytes()
+        for number, octets in enumerate((0, len(content) // 2)):
+            with installation.damaged(file, content[:octets]):
+                to = f"{number}@example.com"
+                own.send(MESSAGE, "a@example.org", to)
+                own.wait_for(rf"to=<{to}>.* status=(deferred|sent|bounced)")
+                statuses = [attempt["status"] for attempt in own.deliveries(to)]
+                stored = database.value("SELECT count(*) FROM pipehandler.delivery WHERE recipient = %s", to)
+                assert "bounced" not in statuses
+                assert ("sent" in statuses) == bool(stored)
+        own.flush()
+        own.drain()
+    assert count(database) == 2
 
 
 def test_time_limit(own: MailHost, database: Database) -> None:
