@@ -106,7 +106,7 @@ def _renew_fingerprints(context: click.Context, as_json: bool) -> None:
         if as_json:
             echo_json({"summary": {"renewed": renewed}}, indent=None)
         else:
-            click.echo(f"{renewed} fingerprints renewed")
+            say(f"{renewed} fingerprints renewed")
 
     with reported_errors(), opened_for_upkeep(context) as store:
         try:

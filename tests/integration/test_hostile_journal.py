@@ -129,6 +129,12 @@ def beside(suffix: str) -> Callable[[Path], object]:
     return put
 
 
+def endless(path: Path) -> None:
+    """A database of four terabytes, nearly all of it a hole."""
+    path.write_bytes(b"SQLite format 3\0")
+    os.truncate(path, 1 << 42)
+
+
 HOSTILE: dict[str, Callable[[Path], object]] = {
     "view without end": schema(f"DROP TABLE total; CREATE VIEW total AS {ENDLESS} x, x, x, x, x, x, x FROM r"),
     "attempts without end": schema(f"DROP TABLE attempt; CREATE VIEW attempt AS {ENDLESS} x AS id, x AS began FROM r"),
@@ -160,9 +166,7 @@ HOSTILE: dict[str, Callable[[Path], object]] = {
     "a link to a device": instead(lambda path: path.symlink_to("/dev/zero")),
     "a link to a file of root's": instead(lambda path: path.symlink_to("/etc/shadow")),
     "a loop of links": instead(lambda path: path.symlink_to(path)),
-    "a file without end": instead(
-        lambda path: [path.write_bytes(b"SQLite format 3\0"), path.open("r+b").truncate(1 << 42)]
-    ),
+    "a file without end": instead(endless),
     "a FIFO as log": beside("-wal"),
     "a FIFO as memory": beside("-shm"),
     "a FIFO as rollback journal": beside("-journal"),
@@ -364,6 +368,10 @@ def test_a_mark_goes_into_no_other_file(folder: Path, how: str) -> None:
     }
     plant[how]()
     config = Config(state=replace(Config().state, directory=str(state)))
-    parsed = guarded_parse(MESSAGE, "1", config, Deadline(10, time.monotonic()))
+    deadline = Deadline(10, time.monotonic())
+    try:
+        parsed = guarded_parse(MESSAGE, "1", config, deadline)
+    finally:
+        deadline.disarm()
     assert parsed.message.error is None
     assert target.read_text() == "root's"
