@@ -1,8 +1,2 @@
 -- From here on functions and views are in sql/code. Those whose arguments or columns get other names there are dropped
--- once, here, because CREATE OR REPLACE cannot rename them.
-
-DROP FUNCTION pipehandler.ingest(jsonb, jsonb, text, text, bytea, bytea, bytea[]);
-DROP FUNCTION pipehandler.reparse(uuid, jsonb, text, text, bytea[], boolean);
-DROP FUNCTION pipehandler.expire(integer, timestamptz);
-DROP FUNCTION pipehandler.remove_leases(integer, timestamptz, interval);
-DROP FUNCTION pipehandler.forget(uuid[]);
+-- in 0018, in the transaction that installs their successors: mail is stored while 0017 builds indexes.

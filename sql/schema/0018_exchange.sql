@@ -62,6 +62,11 @@ INSERT INTO pipehandler.retention_change (xid)
 SELECT NULL WHERE EXISTS (SELECT FROM pipehandler.retention)
     ON CONFLICT (single) DO UPDATE SET xid = NULL, through = 0;
 
--- It returns more columns now.
+-- Functions whose arguments or columns have other names in sql/code, which CREATE OR REPLACE cannot rename. It installs
+-- them again in this transaction.
+DROP FUNCTION IF EXISTS pipehandler.ingest(jsonb, jsonb, text, text, bytea, bytea, bytea[]);
+DROP FUNCTION IF EXISTS pipehandler.reparse(uuid, jsonb, text, text, bytea[], boolean);
 DROP FUNCTION IF EXISTS pipehandler.expire(integer, timestamptz);
 DROP FUNCTION IF EXISTS pipehandler.expire(timestamptz, integer);
+DROP FUNCTION IF EXISTS pipehandler.remove_leases(integer, timestamptz, interval);
+DROP FUNCTION IF EXISTS pipehandler.forget(uuid[]);

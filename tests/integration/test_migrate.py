@@ -317,7 +317,9 @@ def test_resumed(servers: Callable[[int], PostgreSQL]) -> None:
                 failed.append(error)
 
         with psycopg.connect(database.admin) as reader:
-            reader.execute("CREATE TABLE held ()")  # an older transaction, for which the build waits
+            # As pg_dump: the build waits for older snapshots.
+            reader.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            reader.execute("SELECT count(*) FROM pg_class")
             thread = threading.Thread(target=run)
             thread.start()
             building = "SELECT pid FROM pg_stat_activity WHERE query LIKE 'CREATE%INDEX CONCURRENTLY%' AND wait_event_type = 'Lock'"

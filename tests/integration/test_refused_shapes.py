@@ -70,7 +70,8 @@ TIMES = [
 ]
 
 ENVELOPE: dict[str, list[Any]] = {
-    "fingerprint": [*SHAPES, "00", "zz" * 32, "00" * 33],
+    "fingerprint": [shape for shape in SHAPES if not isinstance(shape, str)],  # a string is only compared
+    "fingerprint_2": [*(shape for shape in SHAPES if shape is not None), "00", "zz" * 32, "00" * 33],
     "recipients": [*(shape for shape in SHAPES), [{"recipient": None}], [{"recipient": 1}], [{"recipient": {}}, 1]],
     "sender": [shape for shape in SHAPES if not isinstance(shape, str)],
     "mail_host": [shape for shape in SHAPES if not isinstance(shape, str)],
