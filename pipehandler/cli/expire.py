@@ -109,7 +109,7 @@ def _repeat(context: click.Context, every: int, batch: int) -> None:
 
 
 def _report(delivery: int) -> None:
-    click.echo(
+    say(
         f"delivery {delivery} was skipped: it cannot be changed or removed; the log of PostgreSQL has the reason",
         err=True,
     )

@@ -44,6 +44,7 @@ PAGES = (
     "docs/design/charsets.md",
     "docs/design/check.md",
     "docs/design/reparse.md",
+    "docs/design/second-opinion.md",
     "docs/design/postfix-facts.md",
     "CHANGELOG.md",
 )
