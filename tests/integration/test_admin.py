@@ -217,7 +217,7 @@ def test_escape_sequences_stop_here(database: Database, arguments: list[str]) ->
     if "--json" in arguments:
         given = json.loads(text)
         row = given[0] if isinstance(given, list) else given
-        assert row["subject"] == "\x1b]0;title\x07\x9b31m\u202e"
+        assert row["subject"] == "]0;title31m\u202e"
 
 
 # Configuration and database.
@@ -228,7 +228,7 @@ def test_migrate(database: Database) -> None:
     database.execute("DROP SCHEMA pipehandler CASCADE")
     options = ["--conninfo", database.admin, "migrate"]
     script = pipehandler(*options, "--dry-run").text
-    assert script.lstrip().startswith("BEGIN;")
+    assert "\nBEGIN;\n" in script
     assert script.endswith("COMMIT;\n")
     assert "applied 0001_schema.sql\n" in pipehandler(*options).text
     assert pipehandler(*options).text == "nothing to do: the schema is up to date\n"

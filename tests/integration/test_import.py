@@ -295,7 +295,7 @@ def test_edit_and_import(console: Console, database: Database, folder: Path) -> 
     console.run("quarantine", "export", found, "--to", folder / "out")
     for path in (folder / "out").iterdir():
         path.write_bytes(
-            path.read_bytes().replace(b"Received: by mx\n", b"Received: by mx\nContent-Type: text/plain\n")
+            path.read_bytes().replace(b"Received: by mx\n", b"Received: by mx\nX-Edited: yes\n")
         )
     said = console.run("import", folder / "out").text
     assert said.count(f"`pipehandler quarantine drop {found}` comes first") == 2
@@ -307,7 +307,7 @@ def test_edit_and_import(console: Console, database: Database, folder: Path) -> 
     assert [tuple(row) for row in rows] == [
         *(("a@example.com", "a@example.org", "parsed"), ("b@example.com", "a@example.org", "parsed")),
     ]
-    assert raws(database) == [LETTER.replace(b"mx\n", b"mx\nContent-Type: text/plain\n")]
+    assert raws(database) == [LETTER.replace(b"mx\n", b"mx\nX-Edited: yes\n")]
 
 
 def test_edit_of_the_body(console: Console, database: Database, folder: Path) -> None:

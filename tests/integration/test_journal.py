@@ -74,7 +74,7 @@ def test_every_end(either: Handler, database: Database) -> None:
     either.configure(database.conninfo, limits={"message_size": 1024})
     either.deliver(b"x" * 1025)
     either.deliver(b"")
-    database.execute("ALTER FUNCTION pipehandler.ingest RENAME TO gone")
+    database.execute("ALTER SCHEMA pipehandler RENAME TO gone")
     count = 6
 
     def refused() -> bool:
@@ -92,7 +92,7 @@ def test_every_end(either: Handler, database: Database) -> None:
         ("misconfigured", 75, None, 1),
         ("too_large", 65, None, 2),
         ("truncated", 75, None, 2),
-        ("store_unavailable", 75, "42883", 4),
+        ("store_unavailable", 75, "3F000", 4),
         ("outage", 75, None, 1),
     ]
     exits = {each.outcome: each.attempts for each in totals(str(either.state)).exits}

@@ -373,11 +373,11 @@ def test_status(service: Service, handler: Handler) -> None:
     told = pipehandler("--config", handler.config, "serve", "--status")
     assert ["delivered", "1"] in [line.split() for line in told.splitlines()]
     assert json.loads(pipehandler("--config", handler.config, "serve", "--status", "--json")) == {
-        **dict.fromkeys(("busy", "waiting", "congested", "sent_back", "replaced", "died"), 0),
+        **dict.fromkeys(("busy", "waiting", "congested", "sent_back", "other_namespace", "replaced", "died"), 0),
         "workers": 1,
         "free": 1,
         "delivered": 1,
     }
     service.stop()
-    with pytest.raises(RuntimeError, match=r"status 69: .*no service answers.*messages are delivered cold"):
+    with pytest.raises(RuntimeError, match=r"status 69: .*no reply.*messages are delivered cold"):
         pipehandler("--config", handler.config, "serve", "--status")
