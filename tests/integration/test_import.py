@@ -264,7 +264,8 @@ def test_export_and_import(console: Console, database: Database, folder: Path) -
 
 
 def test_export_and_import_of_everything(console: Console, database: Database, folder: Path) -> None:
-    """Whatever the bytes and the addresses are: what was exported and is imported again changes nothing."""
+    """Whatever the bytes and the addresses are: what was exported and is imported again changes nothing, but for what the later
+    copy names."""
     raws = {path.name: path.read_bytes() for path in GOLDEN.glob("*.eml")}
     raws |= {f"crlf {name}": raw.replace(b"\n", b"\r\n") for name, raw in raws.items()}
     raws |= {"prepended": HEAD + LETTER, "mbox line": b"From x Mon\n" + LETTER, "nothing else": HEAD}
@@ -276,7 +277,9 @@ def test_export_and_import_of_everything(console: Console, database: Database, f
     assert console.run("quarantine", "export", "--all", "--to", folder / "out").text.count("--recipient") == 0
     before = everything(database)
     assert console.run("import", folder / "out").text.endswith(f"\n{len(raws)} duplicate\n")
-    assert everything(database) == before
+    after = everything(database)
+    after["delivery"] = [row._replace(later_original_recipients=[], later_list_ids=[]) for row in after["delivery"]]
+    assert after == before
 
 
 def test_into_quarantine(console: Console, database: Database, folder: Path) -> None:
@@ -294,9 +297,7 @@ def test_edit_and_import(console: Console, database: Database, folder: Path) -> 
     found = quarantined(database, LETTER)
     console.run("quarantine", "export", found, "--to", folder / "out")
     for path in (folder / "out").iterdir():
-        path.write_bytes(
-            path.read_bytes().replace(b"Received: by mx\n", b"Received: by mx\nX-Edited: yes\n")
-        )
+        path.write_bytes(path.read_bytes().replace(b"Received: by mx\n", b"Received: by mx\nX-Edited: yes\n"))
     said = console.run("import", folder / "out").text
     assert said.count(f"`pipehandler quarantine drop {found}` comes first") == 2
     console.run("quarantine", "drop", "--yes", found)

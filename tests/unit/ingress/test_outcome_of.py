@@ -97,7 +97,9 @@ def run(tmp_path: Path) -> Callable[[], pipe.Finished]:
         os.close(writing)
         before = [(kind, resource.getrlimit(kind)) for kind in limits._KINDS]
         try:
-            finished = pipe.run([f"--config={config}", "--sender=", "--", "user@example.com"], time.monotonic(), reading)
+            finished = pipe.run(
+                [f"--config={config}", "--sender=", "--", "user@example.com"], time.monotonic(), reading
+            )
             if finished._attempt.journal is not None:
                 finished._attempt.journal.close()
             return finished
