@@ -23,7 +23,7 @@ from pipehandler.mail.outcome import DELIVERED, Result
 from pipehandler.monitor.journal_totals import JournalError, records, totals
 from pipehandler.monitor.service_status import COUNTS, ask
 from pipehandler.record.journal import NAME, Journal
-from pipehandler.runtime.deadline import Deadline
+from pipehandler.runtime.deadline import Deadline, clear
 from pipehandler.settings.config import Config
 from pipehandler.workers.listener import ServeError
 
@@ -368,10 +368,9 @@ def test_a_mark_goes_into_no_other_file(folder: Path, how: str) -> None:
     }
     plant[how]()
     config = Config(state=replace(Config().state, directory=str(state)))
-    deadline = Deadline(10, time.monotonic())
     try:
-        parsed = guarded_parse(MESSAGE, "1", config, deadline)
+        parsed = guarded_parse(MESSAGE, "1", config, Deadline(10, time.monotonic()))
     finally:
-        deadline.disarm()
+        clear()  # disarm() would leave the last alarm, which ends this process
     assert parsed.message.error is None
     assert target.read_text() == "root's"
