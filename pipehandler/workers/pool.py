@@ -1,5 +1,6 @@
 """The worker pool: resident workers as their supervisor sees them, from fork to exit."""
 
+import encodings.unicode_escape  # noqa: F401 # for the log, while there are descriptors to load it
 import os
 import signal
 import socket
@@ -177,8 +178,9 @@ class WorkerPool:
 
 
 def log_event(config: Config, what: str, failed: bool = False, **values: object) -> None:
-    """Log a line about the service itself."""
-    write_log(config, "serve", failed, event=what, **values)
+    """Log a line about the service itself; the service goes on where that fails."""
+    with suppress(OSError):
+        write_log(config, "serve", failed, event=what, **values)
 
 
 def record_lost(config: Config, result: Outcome, task: Task, reason: str, pid: int | None = None) -> None:
