@@ -192,12 +192,17 @@ def _apply(store: Store, batch: int, skip: _Skip) -> Iterator[Counts]:
 
 
 def _remove(store: Store, statement: str, batch: int, skip: _Skip, *parameters: str) -> Iterator[Counts]:
-    """Call a function that removes one batch until nothing is left."""
+    """Call a function that removes one batch until nothing is left. Each batch has room for the rows that were skipped, so
+    that they never hide others that are due at the same moment."""
     next_from: str | None = "-infinity"
+    known = 0
     while next_from is not None:
-        removed = _row(store, statement, [batch, next_from, *parameters], _Removed)
-        next_from = removed.next_from
-        yield removed.counts + skip(removed.skipped)
+        removed = _row(store, statement, [batch + known, next_from, *parameters], _Removed)
+        new = skip(removed.skipped)
+        known += new[SKIPPED]
+        if removed.counts.total() or not new[SKIPPED]:
+            next_from = removed.next_from  # otherwise the same moment again, with more room
+        yield removed.counts + new
 
 
 def _row(store: Store, statement: str, parameters: Parameters, row: type[_T]) -> _T:

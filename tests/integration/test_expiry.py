@@ -663,7 +663,7 @@ EXECUTE FUNCTION spoil();
 """Rows that can neither be changed nor removed, as on a disk that damaged them."""
 
 
-@pytest.mark.parametrize("batch", [4, 5, 100])
+@pytest.mark.parametrize("batch", [1, 2, 3, 100])
 def test_a_bad_row_stops_nothing(database: Database, batch: int) -> None:
     """A row that fails is skipped and reported once; new rules reach all others, all others are removed, and the run ends."""
     bad = []
@@ -678,7 +678,7 @@ def test_a_bad_row_stops_nothing(database: Database, batch: int) -> None:
             counts.update(each)
     assert (counts["applied"], counts["changed"], counts["skipped"], sorted(skipped)) == (7, 4, 3, bad)
     assert count(database, "retention_change") == 0
-    # All come due at one moment, the bad ones in one batch with a good one.
+    # All come due at one moment.
     database.execute(
         "ALTER TABLE pipehandler.delivery DISABLE TRIGGER spoil; UPDATE pipehandler.delivery SET expires_at = now();"
         " ALTER TABLE pipehandler.delivery ENABLE TRIGGER spoil"
