@@ -3,6 +3,7 @@
 import itertools
 import re
 from collections.abc import Callable, Iterator
+from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -128,6 +129,15 @@ def test_recipients(mail: MailHost, stored: Database, given: str, stored_as: str
     mail.drain()
     (row,) = rows(stored, stored_as)
     assert row.original_recipient == given
+
+
+def test_recipient_too_long_for_an_index(mail: MailHost, stored: Database) -> None:
+    """It is stored under its beginning and its digest, and whole as the original recipient."""
+    given = f"{'x' * 1900}@example.com"
+    mail.send(message(77), "sender@example.org", given)
+    mail.drain()
+    key = stored.value("SELECT recipient FROM pipehandler.delivery WHERE original_recipient = %s", given)
+    assert key.endswith(f"...{sha256(given.encode()).hexdigest()}")
 
 
 def test_smtputf8(delivered: Callable[..., Any], recipient: str) -> None:
