@@ -66,11 +66,12 @@ def migrate_(context: click.Context, dry_run: bool) -> None:
 )
 @click.pass_context
 def postfix_lines(context: click.Context, /, file: str, **options: Any) -> None:
-    """Print the lines for Postfix, the units for systemd and the rules for Prometheus, with the paths of this installation.
+    """Print the lines for Postfix, the units for systemd, and the files for monitoring, with the paths of this installation.
 
     FILE is one of these; without it, all are printed. Postfix: master.cf, main.cf, pipehandler_status_filter, pgsql-recipients.cf.
     systemd: pipehandler.sysusers, pipehandler.tmpfiles, pipehandler.socket, pipehandler.service, pipehandler-metrics.service,
-    pipehandler-expire.service, pipehandler-expire.timer. Prometheus: pipehandler.rules.yml.
+    pipehandler-expire.service, pipehandler-expire.timer. Prometheus: pipehandler.rules.yml. Grafana:
+    pipehandler.dashboard.json.
     """
     if file in ("all", "pgsql-recipients.cf") and os.path.exists(context.obj["config"]):
         with reported_errors():

@@ -1,4 +1,4 @@
-"""The example files for Postfix, systemd and Prometheus, filled in for an installation."""
+"""The example files for Postfix, systemd, Prometheus and Grafana, filled in for an installation."""
 
 import os
 import string
@@ -21,6 +21,7 @@ FILES = {
     "pipehandler-expire.service": "systemd",
     "pipehandler-expire.timer": "systemd",
     "pipehandler.rules.yml": "prometheus",
+    "pipehandler.dashboard.json": "grafana",
 }
 """Each example file, and its folder below pipehandler/examples/."""
 

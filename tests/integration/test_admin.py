@@ -296,7 +296,7 @@ def test_postfix_lines() -> None:
         *("##### pipehandler.sysusers", "##### pipehandler.tmpfiles"),
         *("##### pipehandler.socket", "##### pipehandler.service"),
         *("##### pipehandler-metrics.service", "##### pipehandler-expire.service", "##### pipehandler-expire.timer"),
-        "##### pipehandler.rules.yml",
+        *("##### pipehandler.rules.yml", "##### pipehandler.dashboard.json"),
     ]
 
 
