@@ -37,7 +37,8 @@ def test_labels_exist() -> None:
                 label for labels in re.findall(r"by \(([^)]*)\)", target["expr"]) for label in labels.split(", ")
             }
             shown = set(re.findall(r"{{(\w+)}}", target["legendFormat"]))
-            assert grouped <= known and shown <= (grouped or known), panel["title"]
+            assert grouped <= known, panel["title"]
+            assert shown <= (grouped or known), panel["title"]
 
 
 def test_every_query_selects_the_host() -> None:
@@ -77,4 +78,5 @@ def test_panels_are_explained_and_do_not_overlap() -> None:
         for column in range(place["x"], place["x"] + place["w"])
         for line in range(place["y"], place["y"] + place["h"])
     ]
-    assert len(cells) == len(set(cells)) and max(column for column, _ in cells) < 24
+    assert len(cells) == len(set(cells))
+    assert max(column for column, _ in cells) < 24
