@@ -1,9 +1,12 @@
 """`pipehandler serve`: run the resident workers as a service."""
 
+import importlib
 import os
+import pkgutil
 import signal
 from contextlib import suppress
 
+import pipehandler.parse
 from pipehandler.parse.message import parse
 
 from ..runtime import systemd
@@ -28,7 +31,15 @@ Content-Transfer-Encoding: base64
 --b--
 """
 _HTML_EXAMPLE = b"Content-Type: text/html\n\n<p>no other text\n"
-"""Both are parsed once before the fork, so that the workers share the modules and tables that parsing loads on demand."""
+
+
+def preload() -> None:
+    """Load what parsing imports only where a message needs it, and fill its tables; before the fork, so that the workers share
+    it and no message waits for it."""
+    for module in pkgutil.iter_modules(pipehandler.parse.__path__, "pipehandler.parse."):
+        importlib.import_module(module.name)
+    for example in (_EXAMPLE, _HTML_EXAMPLE):
+        parse(example)
 
 
 def serve(path: str, config: Config) -> None:
@@ -44,8 +55,7 @@ def serve(path: str, config: Config) -> None:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.umask(0o077)
-    for example in (_EXAMPLE, _HTML_EXAMPLE):
-        parse(example)
+    preload()
     try:
         listener = systemd.listening_socket()
     except (OSError, ValueError) as error:
