@@ -83,8 +83,8 @@ RESIDENT = """
 import sys
 from pathlib import Path
 from pipehandler.parse.message import parse
-from pipehandler.workers.service import preload
-preload()
+from pipehandler.parse.loading import load_all
+load_all()
 before = set(sys.modules)
 for each in sorted(Path(sys.argv[1]).glob("*.eml")):
     parse(each.read_bytes(), trusted_authserv_ids=("mx.example.org",))
