@@ -39,7 +39,7 @@ def guarded_parse(raw: bytes, message: str, config: Config, deadline: Deadline, 
     """Parse `raw`, the message with the id `message`; where that fails, return a ParsedMessage that says why.
 
     `isolate`: let a child process try first, as for a message whose last attempt died while it was parsed.
-    Raises TimeUp when the delivery's time is over, and OSError, ImportError or LookupError of a broken installation.
+    Raises TimeUp when the delivery's time is over, and whatever a broken installation raises.
     """
     seconds = config.limits.parse_timeout
     trusted = tuple(map(str.lower, config.authentication.trusted_authserv_ids))
@@ -63,6 +63,9 @@ def guarded_parse(raw: bytes, message: str, config: Config, deadline: Deadline, 
     except Exception as error:
         if isinstance(error, (OSError, ImportError)) or type(error) is LookupError:
             raise  # a module or a codec that cannot be loaded is not the message's doing
+        from pipehandler.parse import loading
+
+        loading.load_all()  # nor is a module that is damaged: this raises, too
         return Parsed(ParsedMessage(error=described(error)), error)
 
 

@@ -10,6 +10,8 @@ _MEDIA_TYPE = re.compile(r"[^\s/;=()<>@,:\\\"\[\]?']+/[^\s/;=()<>@,:\\\"\[\]?']+
 _KNOWN = re.compile(r"\b(?:text|image|audio|video|application|multipart|message|model|font)/[^\s/;=()<>@,:\\\"\[\]?']+")
 _LOOKS_LIKE_HTML = re.compile(rb"<(?:!doctype html|html|head|body|div|p|table|br)\b", re.IGNORECASE)
 _DELIMITER_AND_FIELD = re.compile(rb"\n--(\S[^\n]{0,200}?)[ \t]*\r?\nContent-[A-Za-z-]+:", re.IGNORECASE)
+TNEF_SIGNATURE = b"\x78\x9f\x3e\x22"  # MS-OXTNEF: TNEFSignature
+_TNEF = frozenset({"application/ms-tnef", "application/vnd.ms-tnef"})
 _REPEATED = 10  # Content-Type fields of one part that are looked at
 _NEAR = 65_536  # octets of a part in which a delimiter has to appear; of the message itself all
 
@@ -37,6 +39,11 @@ def guess_boundary(raw: bytes, start: int) -> bytes | None:
     """What looks like a boundary in a multipart that names a wrong one or none."""
     found = _DELIMITER_AND_FIELD.search(raw, max(0, start - 1))
     return found[1] if found else None
+
+
+def is_tnef(content_type: str, content: bytes) -> bool:
+    """Whether a part is a winmail.dat, by its media type or by what it begins with."""
+    return content_type in _TNEF or content.startswith(TNEF_SIGNATURE)
 
 
 def _fits(content_type: str, parameters: Parameters, raw: bytes, start: int, whole: bool) -> bool:

@@ -17,17 +17,18 @@ _EXACT = re.compile(
     r"\s+(?:([+-])(\d{2})([0-5]\d)|(UT|GMT|[ECMP][SD]T|[A-IK-Z]))\s*"
 )
 _WEEKDAYS = ("MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN")
-_TIME = re.compile(
+# Compiled when one is needed (re keeps it): most dates are exact, and compiling costs more than reading them.
+_TIME = (
     r"(?<![\d:.])(\d{1,2})(?::(\d{2})(?::(\d{2})(?:[.,]\d{1,9})?)?|\.(\d{2})\.(\d{2}))(?![\d:])"
     r"(?:\s*([AP])\.?M\b\.?)?"
 )
-_BASIC = re.compile(r"\b(\d{4})(\d{2})(\d{2})T(\d{2})(\d{2})(\d{2})?")  # ISO 8601 without punctuation
-_ZONE = re.compile(r"\s*(?:\b(?:GMT|UTC?|Z)\s*)?([+-])(\d{1,2})(?::?(\d{2}))?(?![\d:]|\.\d)")
-_ZONE_NAME = re.compile(r"(?<![A-Z])[A-Z]{1,4}(?![A-Z])")
-_DAY_FIRST = re.compile(r"\b(\d{1,2})(?:ST|ND|RD|TH)?[\s.,-]+([A-Z]{3,9})\.?[\s.,-]+'?(\d{2,4})\b")
-_MONTH_FIRST = re.compile(r"\b([A-Z]{3,9})\.?\s+(\d{1,2})(?:ST|ND|RD|TH)?\b,?(?:\s+|.*?\s(?=\d{4}\b))'?(\d{2,4})\b")
-_YEAR_FIRST = re.compile(r"\b(\d{4})([-/.])(\d{1,2})\2(\d{1,2})(?!\d)")
-_NUMBERS = re.compile(r"\b(\d{1,2})([-/.])(\d{1,2})\2(\d{4})\b")
+_BASIC = r"\b(\d{4})(\d{2})(\d{2})T(\d{2})(\d{2})(\d{2})?"  # ISO 8601 without punctuation
+_ZONE = r"\s*(?:\b(?:GMT|UTC?|Z)\s*)?([+-])(\d{1,2})(?::?(\d{2}))?(?![\d:]|\.\d)"
+_ZONE_NAME = r"(?<![A-Z])[A-Z]{1,4}(?![A-Z])"
+_DAY_FIRST = r"\b(\d{1,2})(?:ST|ND|RD|TH)?[\s.,-]+([A-Z]{3,9})\.?[\s.,-]+'?(\d{2,4})\b"
+_MONTH_FIRST = r"\b([A-Z]{3,9})\.?\s+(\d{1,2})(?:ST|ND|RD|TH)?\b,?(?:\s+|.*?\s(?=\d{4}\b))'?(\d{2,4})\b"
+_YEAR_FIRST = r"\b(\d{4})([-/.])(\d{1,2})\2(\d{1,2})(?!\d)"
+_NUMBERS = r"\b(\d{1,2})([-/.])(\d{1,2})\2(\d{4})\b"
 
 _MONTHS = (
     "JANUARY", "FEBRUARY", "MARCH", "APRIL", "MAY", "JUNE", "JULY", "AUGUST", "SEPTEMBER", "OCTOBER", "NOVEMBER",
@@ -70,8 +71,8 @@ def read(body: str) -> Date | None:
             return None
         local = date.instant + timedelta(minutes=offset or 0, seconds=-1 if second == "60" else 0)
         return date._replace(exact=not weekday or _WEEKDAYS[local.weekday()] == weekday)
-    text = _BASIC.sub(r"\1-\2-\3T\4:\5:\g<6>", text)
-    found = _TIME.search(text)
+    text = re.sub(_BASIC, r"\1-\2-\3T\4:\5:\g<6>", text)
+    found = re.search(_TIME, text)
     if found is None:
         return None
     # The zone stands behind the time; the date stands before it, or around it (asctime).
@@ -108,14 +109,14 @@ def _clock(found: re.Match[str]) -> tuple[int, int, int] | None:
 
 def _offset(text: str, position: int) -> tuple[int | None, int]:
     """The zone behind the time, and where what names it ends."""
-    found = _ZONE.match(text, position)
+    found = re.compile(_ZONE).match(text, position)
     if found is not None:
         digits = found[2] + (found[3] or "")
         hours, minutes = (int(digits[:-2]), int(digits[-2:])) if len(digits) > 2 else (int(digits), 0)
         if minutes > 59 or (found[1] == "-" and not hours and not minutes):
             return None, found.end()  # "-0000": the zone is unknown (RFC 5322 3.3)
         return (-1 if found[1] == "-" else 1) * (hours * 60 + minutes), found.end()
-    for word in _ZONE_NAME.finditer(text, position):
+    for word in re.compile(_ZONE_NAME).finditer(text, position):
         if word[0] in _ZONES:
             return _ZONES[word[0]], position
     return None, position
@@ -123,16 +124,16 @@ def _offset(text: str, position: int) -> tuple[int | None, int]:
 
 def _day(text: str) -> tuple[int, int, int] | None:
     """Year, month and day."""
-    found = _YEAR_FIRST.search(text)
+    found = re.search(_YEAR_FIRST, text)
     if found is not None:
         return _year(found[1]), int(found[3]), int(found[4])
-    for found in _DAY_FIRST.finditer(text):
+    for found in re.finditer(_DAY_FIRST, text):
         if month := _month(found[2]):
             return _year(found[3]), month, int(found[1])
-    for found in _MONTH_FIRST.finditer(text):
+    for found in re.finditer(_MONTH_FIRST, text):
         if month := _month(found[1]):
             return _year(found[3]), month, int(found[2])
-    found = _NUMBERS.search(text)
+    found = re.search(_NUMBERS, text)
     if found is None:
         return None
     first, second = int(found[1]), int(found[3])

@@ -1,6 +1,6 @@
 """Entities inside a part that is not divided: what an opaque signature signs, and a multipart that is encoded as a whole."""
 
-from . import cms, content_type, mime, transfer_encoding
+from . import content_type, mime, transfer_encoding
 from .defect import Notebook
 from .limits import Limits
 from .part import Part
@@ -46,6 +46,8 @@ def _decoded(part: Part) -> bytes:
 def _entity(part: Part, content: bytes, notebook: Notebook) -> bytes | None:
     """What a part encloses, as a header and a body; None where it is no such part."""
     if not part.content_type.startswith("multipart/"):
+        from . import cms
+
         try:
             return cms.signed_content(content)
         except cms.Broken as error:

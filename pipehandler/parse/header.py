@@ -19,15 +19,13 @@ from mailparser.version import __version__ as MAIL_PARSER_VERSION
 
 from pipehandler.mail.parsed import Address
 
-from . import address, date
-from .charset import one_line
+from . import date
+from .charset import Hints, is_utf8, one_line
 from .decoding import decode
 from .defect import Notebook
-from .detection import Hints
 from .encoded_word import decode_words
 from .limits import Limits
 from .part import Field, deciding
-from .utf_8 import is_utf8
 
 __all__ = ["MAIL_PARSER_VERSION", "Header"]
 
@@ -184,6 +182,8 @@ class Header:
     def _lenient_addresses(self, name: str, body: str, limit: int) -> list[Address]:
         if not body:
             return []
+        from . import address  # most fields are as mail-parser reads them
+
         single = name not in _DESTINATIONS
         found = address.parse(body, limit, self.hints, single)
         if "=?" in body and not any("@" in each.address for each in found.addresses):

@@ -1,21 +1,15 @@
-"""The text of an HTML body, for mail that has no other, and the first words of any mail.
+"""The text of an HTML body, for mail that has no other.
 
-Both are made once, when the message is stored, so that any SQL client can read them. The first words of text cost next to
-nothing. HTML is read only of mail that has no text: lxml takes some 20 ms to load (resident workers have it loaded), and
-then one to two milliseconds for 10 KB. Time and memory are bounded by the sizes below, whatever the HTML is: libxml2 goes over it once
-and builds no tree.
+It is made once, when the message is stored, so that any SQL client can read it. Time and memory
+are bounded by the sizes below, whatever the HTML is: libxml2 goes over it once and builds no tree.
 """
 
 import re
 from collections.abc import Mapping
 
-from .charset import one_line
-
 _SIZE = 1_000_000  # characters of HTML that are read
 STORED_SIZE = 300_000
 """Characters of HTML of which the text is stored with the message. Newsletters rarely have a third of it."""
-_PREVIEW_SIZE = 100_000  # characters of text in which the first words are looked for; padding may come before them
-_PREVIEW_BEGINNING = 500  # where they are nearly always
 _CHUNK = 16_384
 _LONG_DATA = re.compile(r"data:[^\"'\s<>]{1000,}")  # images in attributes
 _LONG_TAG = re.compile(r"<[^<>]{32768,}>?")  # libxml2 compares each attribute with the others of its element
@@ -33,14 +27,7 @@ _HIDDEN = re.compile(
     r"|font-size\s*:\s*1px)\s*(?:!\s*important\s*)?(?:;|$)",
     re.IGNORECASE,
 )
-# Characters without any look, of which senders make padding behind a preheader.
-_INVISIBLE = (
-    "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b\u200c\u200d\u200e\u200f\u2060\u2800\u3164\ufeff\uffa0"
-)
 _QUOTES = 10  # levels of quoted lines that are marked
-PREVIEW_LENGTH = 200  # characters
-# What to_text adds to the words of HTML: marks of list items and quoted lines, and targets of links.
-_ADDED = re.compile(r"^(?:> ?)*(?:- )?| ?<(?:https?://|mailto:)[^<>]*>", re.MULTILINE | re.IGNORECASE)
 
 
 def to_text(html: str, links: bool = True, size: int = _SIZE) -> str:
@@ -51,29 +38,8 @@ def to_text(html: str, links: bool = True, size: int = _SIZE) -> str:
     return _read(html, size, _Text(links, size))
 
 
-def preview(text: str | None, from_html: str | None = None) -> str:
-    """The first words of a message: at most 200 characters in one line, of its text or else of `from_html`, what to_text
-    made of its HTML. White space is folded; the invisible characters that senders put behind a preheader are left out."""
-    words = _words(text or "")
-    if not words and from_html:
-        words = _words(_ADDED.sub("", from_html[:_PREVIEW_SIZE]))
-    if len(words) <= PREVIEW_LENGTH:
-        return words
-    beginning, space, _ = words[:PREVIEW_LENGTH].rpartition(" ")
-    return (beginning if space and len(beginning) > PREVIEW_LENGTH // 2 else words[: PREVIEW_LENGTH - 1]) + "…"
-
-
-def _words(text: str) -> str:
-    """The beginning of `text` in one line without control characters; more than a preview has, where there is more."""
-    for size in (_PREVIEW_BEGINNING, _PREVIEW_SIZE):
-        words = one_line(" ".join(visible for word in text[:size].split() if (visible := word.strip(_INVISIBLE))))
-        if len(words) > PREVIEW_LENGTH or size >= len(text):
-            break
-    return words
-
-
 def _read(html: str, size: int, target: "_Text") -> str:
-    from lxml import etree  # 20 ms, for those who read
+    from lxml import etree
 
     html = _LONG_TAG.sub(" ", _LONG_DATA.sub("data:", html[: 10 * size])[:size])
     parser = etree.HTMLParser(target=target, encoding="utf-8", remove_comments=True, remove_pis=True)

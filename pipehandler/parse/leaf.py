@@ -1,24 +1,29 @@
-"""Parts with content, on their way to being text of the body or attachments."""
+"""Parts with content, on their way to being text of the body or attachments.
+
+What few messages have is imported where it is found: importing is most of what a message costs in a cold delivery.
+"""
+
+from typing import TYPE_CHECKING
 
 from pipehandler.mail.parsed import Attachment
 
-from . import body, stateful, tnef, transfer_encoding, uuencode
+from . import body, content_type, transfer_encoding
 from .body import Place, Text
-from .charset import one_line, storable
+from .charset import Hints, one_line, storable
 from .decoding import decode
 from .defect import Notebook
-from .detection import Hints
 from .encoded_word import decode_words
 from .flowed import unflow
 from .limits import Limits
 from .parameter import Parameters, parse
 from .part import Part
-from .utf_16 import is_wide
+
+if TYPE_CHECKING:
+    from . import tnef, uuencode
 
 _CONTROLS = bytes(set(range(32)) - set(b"\t\n\r\f\x08\x1b")) + b"\x7f"
 _CONTROLS_BUT_SHIFTS = _CONTROLS.translate(None, b"\x0e\x0f")
 _SAMPLE = 4_096  # octets by which text is told from binary
-_TNEF = frozenset({"application/ms-tnef", "application/vnd.ms-tnef"})
 _NONE = parse(b"")
 _PARAMETERS = 30  # of one attachment that are kept; real ones have a handful
 _PARAMETERS_SIZE = 2_000  # characters of all of them
@@ -68,15 +73,14 @@ class Leaves:
                 parameters=self._parameters(part),
             )
         )
-        if part.content_type in _TNEF or content.startswith(tnef.SIGNATURE):
+        if content_type.is_tnef(part.content_type, content):
             self._add_tnef(part.number, content, 0)
 
     def bodies(self, root: Part) -> tuple[str | None, str | None]:
         """The text and the HTML body of the message; that of a winmail.dat counts where there is no other."""
         text, html = body.join(root, self._texts)
         for number, contents in self._tnef if text is None and html is None else ():
-            text = contents.text or (None if contents.html else tnef.text_of_rtf(contents.rtf))
-            text, html = (self._body(each, number) for each in (text, contents.html))
+            text, html = (self._body(each, number) for each in contents.bodies())
             if text or html:
                 break
         return text, html
@@ -126,8 +130,7 @@ class Leaves:
     def _add_text(self, part: Part, content: bytes) -> None:
         html = part.content_type == "text/html"
         if not html:
-            content, files = uuencode.split(content, self._limits.parts - len(self.attachments))
-            self._add_uuencoded(part.number, files)
+            content = self._without_uuencoded(part.number, content)
         decoded = decode(content, part.parameters.token("charset"), self._hints, html)
         if decoded.guessed:
             self._notebook.note("charset-guessed", part.number, decoded.guessed)
@@ -139,7 +142,17 @@ class Leaves:
         if not body.is_blank(text):
             self._texts[part.number] = Text(self._storable(text, part), html)
 
-    def _add_uuencoded(self, number: str, files: list[uuencode.File]) -> None:
+    def _without_uuencoded(self, number: str, content: bytes) -> bytes:
+        """The octets of a text without the files in it, which become attachments."""
+        if b"begin" not in content:
+            return content
+        from . import uuencode
+
+        content, files = uuencode.split(content, self._limits.parts - len(self.attachments))
+        self._add_uuencoded(number, files)
+        return content
+
+    def _add_uuencoded(self, number: str, files: "list[uuencode.File]") -> None:
         for index, file in enumerate(files, 1):
             name = decode_words(decode(file.name, None, self._hints).text, self._hints)[0]
             if not file.complete:
@@ -156,6 +169,8 @@ class Leaves:
         if nesting >= _TNEF_NESTING or room <= 0:
             self._notebook.note("container-left-out", number, "application/ms-tnef")
             return
+        from . import tnef
+
         try:
             contents = tnef.read(content, room)
         except tnef.Broken as error:
@@ -190,6 +205,10 @@ def _is_binary(content: bytes, label: str | None) -> bool:
     """Whether octets that are called text are something else: one control character in ten, or more."""
     sample = content[:_SAMPLE]
     few = len(sample) // 10
-    if len(sample) - len(sample.translate(None, _CONTROLS)) <= few or is_wide(content, label):
+    if len(sample) - len(sample.translate(None, _CONTROLS)) <= few:
+        return False
+    from . import stateful, utf_16
+
+    if utf_16.is_wide(content, label):
         return False
     return not stateful.shifts(sample, label) or len(sample) - len(sample.translate(None, _CONTROLS_BUT_SHIFTS)) > few

@@ -12,15 +12,15 @@ was guessed, replaced or left out on the way stands in its defects. A field or a
 
 from pipehandler.mail.parsed import ParsedMessage
 
-from . import authentication, body, bulk, enclosed, html_text, mime, report, transfer_encoding
-from .charset import codec, storable
+from . import body, bulk, enclosed, mime, transfer_encoding
+from .charset import codec, is_utf8, storable
 from .decoding import decode
 from .defect import DEFECTS, Notebook
 from .header import MAIL_PARSER_VERSION, Header
 from .leaf import Leaves
 from .limits import DEFAULT, Limits
 from .part import Part, deciding
-from .utf_8 import is_utf8
+from .preview import preview
 
 __all__ = ["DEFECTS", "PARSER_VERSION", "Limits", "parse"]
 
@@ -57,7 +57,6 @@ def parse(raw: bytes, limits: Limits = DEFAULT, trusted_authserv_ids: tuple[str,
         auto_submitted=bulk.keyword(header.unstructured("auto-submitted")),
         precedence=bulk.keyword(header.unstructured("precedence")),
         header=header.fields,
-        authentication=authentication.read(header.fields, trusted_authserv_ids),
     )
     parsed.date, parsed.date_offset = header.date()
     parsed.list_unsubscribe_post = bulk.is_one_click(
@@ -68,11 +67,21 @@ def parse(raw: bytes, limits: Limits = DEFAULT, trusted_authserv_ids: tuple[str,
         if not part.skipped:
             leaves.add(part, place)
     parsed.text, parsed.html = leaves.bodies(root)
-    if parsed.text is None and parsed.html is not None:
-        parsed.text_from_html = storable(html_text.to_text(parsed.html, size=html_text.STORED_SIZE)) or None
-    parsed.preview = storable(html_text.preview(parsed.text, parsed.text_from_html))
     parsed.attachments = leaves.attachments
-    parsed.report = report.read(parsed.attachments, notebook)
+    # Imported where there is something for them to read: a cold delivery of most mail does without.
+    if trusted_authserv_ids:
+        from . import authentication
+
+        parsed.authentication = authentication.read(header.fields, trusted_authserv_ids)
+    if parsed.text is None and parsed.html is not None:
+        from . import html_text
+
+        parsed.text_from_html = storable(html_text.to_text(parsed.html, size=html_text.STORED_SIZE)) or None
+    parsed.preview = storable(preview(parsed.text, parsed.text_from_html))
+    if any(each.content_type.startswith("message/") for each in parsed.attachments):
+        from . import report
+
+        parsed.report = report.read(parsed.attachments, notebook)
     parsed.defects = notebook.close()
     return parsed
 

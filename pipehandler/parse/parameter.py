@@ -7,10 +7,9 @@ from urllib.parse import unquote_to_bytes
 from pipehandler.mail import parameters
 from pipehandler.mail.parameters import COMMENT, Section
 
-from .charset import one_line, storable
+from .charset import is_utf8, one_line, storable
 from .decoding import decode
 from .encoded_word import decode_words
-from .utf_8 import is_utf8
 
 
 @dataclass(slots=True)

@@ -21,11 +21,6 @@ _SHIFTED = re.compile(rb"\x0e([\x20-\x7e]*)\x0f?")
 _DESIGNATION = re.compile(rb"\x1b\$[)*+][A-Z]")
 _REWRITTEN_OCTETS = 1_000_000  # of ISO-2022-JP at most: they cost some 150 ns each
 
-NAMES = frozenset({
-    "utf_7", "hz", "iso2022_kr", "iso2022_cn", "iso2022_jp", "iso2022_jp_1", "iso2022_jp_2", "iso2022_jp_2004",
-    "iso2022_jp_3", "iso2022_jp_ext",
-})  # fmt: skip
-
 
 def announced(octets: bytes) -> str | None:
     """The stateful charset whose escape sequences stand in `octets`, or None; "iso2022_cn" has no codec in Python."""

@@ -8,9 +8,8 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from .content_type import TNEF_SIGNATURE
 from .decoding import decode
-
-SIGNATURE = b"\x78\x9f\x3e\x22"
 
 # MS-OXTNEF 2.1.3.3: attributes.
 _BODY, _ATTACH_DATA, _ATTACH_TITLE, _ATTACH_REND, _MAPI, _ATTACHMENT, _CODEPAGE = (
@@ -62,7 +61,7 @@ class File:
 
 @dataclass(slots=True)
 class Contents:
-    """What is inside: files, and the text of the message in the forms that it has (`rtf` is compressed: see text_of_rtf).
+    """What is inside: files, and the text of the message in the forms that it has (`rtf` is compressed).
     `complete` is False after a cut or beyond a limit."""
 
     files: list[File] = field(default_factory=list)
@@ -71,10 +70,14 @@ class Contents:
     rtf: bytes = b""
     complete: bool = True
 
+    def bodies(self) -> tuple[str | None, str | None]:
+        """The text, made of RTF where there is no other, and the HTML."""
+        return self.text or (None if self.html else text_of_rtf(self.rtf)), self.html
+
 
 def read(octets: bytes, files: int) -> Contents:
     """What is in a TNEF stream, and of its attachments `files` at most. Raises Broken where it is no such stream."""
-    if not octets.startswith(SIGNATURE):
+    if not octets.startswith(TNEF_SIGNATURE):
         raise Broken("no TNEF signature")
     contents, codepage = Contents(complete=len(octets) >= 6), "cp1252"
     view, position = memoryview(octets), 6
@@ -149,7 +152,7 @@ def _read_attachment(attribute: int, data: memoryview, codepage: str, file: File
         found = dict(_properties(data))
         content = found.get(_DATA)
         if isinstance(content, bytes):
-            file.message = content.startswith(_MESSAGE_INTERFACE + SIGNATURE)
+            file.message = content.startswith(_MESSAGE_INTERFACE + TNEF_SIGNATURE)
             # The octets of an object begin with the identifier of its interface.
             file.content = content[16:] if file.message else content
         for number in (_LONG_FILE_NAME, _FILE_NAME, _DISPLAY_NAME):

@@ -2,18 +2,11 @@
 
 import re
 
-from .charset import strictly
-
 _SURROGATES = re.compile(rb"(?:\xed[\xa0-\xbf][\x80-\xbf])+")
 _JOINED_OCTETS = 1_000_000  # at most in which surrogates are joined one by one: they cost a microsecond each
 _CUT = re.compile(
     rb"(?:\xe0[\xa0-\xbf]|[\xe1-\xef][\x80-\xbf]|\xf0[\x90-\xbf][\x80-\xbf]?|[\xf1-\xf4][\x80-\xbf]{1,2})\Z"
 )
-
-
-def is_utf8(octets: bytes) -> bool:
-    """Whether `octets` are valid UTF-8 (RFC 3629)."""
-    return octets.isascii() or strictly(octets, "utf_8") is not None
 
 
 def is_cut(octets: bytes) -> bool:

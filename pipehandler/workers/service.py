@@ -4,31 +4,12 @@ import os
 import signal
 from contextlib import suppress
 
-from pipehandler.parse.message import parse
+from pipehandler.parse import loading
 
 from ..runtime import systemd
 from ..settings.config import Config
 from .listener import ServeError, listen
 from .supervisor import Supervisor
-
-_EXAMPLE = b"""\
-From: =?euc-kr?b?vsbEqyC80r3E?= <a@example.org>
-Subject: \xc5\xe9\xe8
-Content-Type: multipart/mixed; boundary=b
-
---b
-Content-Transfer-Encoding: quoted-printable
-
-=C5=E9=E8 without a charset
---b
-Content-Type: text/html; charset=gb2312
-Content-Transfer-Encoding: base64
-
-1tDOxA==
---b--
-"""
-_HTML_EXAMPLE = b"Content-Type: text/html\n\n<p>no other text\n"
-"""Both are parsed once before the fork, so that the workers share the modules and tables that parsing loads on demand."""
 
 
 def serve(path: str, config: Config) -> None:
@@ -44,8 +25,7 @@ def serve(path: str, config: Config) -> None:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.umask(0o077)
-    for example in (_EXAMPLE, _HTML_EXAMPLE):
-        parse(example)
+    loading.load_all()  # before the fork, so that the workers share it and no message waits for it
     try:
         listener = systemd.listening_socket()
     except (OSError, ValueError) as error:

@@ -198,6 +198,15 @@ def test_package_is_missing(handler: Handler) -> None:
     assert_ended(handler.run([python, "-I", "-S", str(alone), "deliver", *given], MESSAGE), outcome.FAULT)
 
 
+def broken_environment(handler: Handler, module: str, source: str) -> str:
+    """The interpreter of a virtual environment that has another `module`."""
+    venv.EnvBuilder(symlinks=True).create(handler.folder / "venv")
+    (packages,) = (handler.folder / "venv").glob("lib/*/site-packages")
+    (handler.folder / f"{module}.py").write_text(source)
+    (packages / "broken.pth").write_text(f"{handler.folder}\n{PACKAGES}\n")
+    return str(handler.folder / "venv/bin/python")
+
+
 @COLD
 @pytest.mark.parametrize(
     ("module", "source", "how"),
@@ -216,16 +225,24 @@ def test_package_is_missing(handler: Handler) -> None:
 )
 def test_broken_library(handler: Handler, module: str, source: str, how: Outcome | None) -> None:
     """A library that cannot be imported defers, whatever it raises or prints; a crash is death by signal, which defers."""
-    builder = venv.EnvBuilder(symlinks=True)
-    builder.create(handler.folder / "venv")
-    (packages,) = (handler.folder / "venv").glob("lib/*/site-packages")
-    (handler.folder / f"{module}.py").write_text(source)
-    (packages / "broken.pth").write_text(f"{handler.folder}\n{PACKAGES}\n")
-    ended = handler.run([str(handler.folder / "venv/bin/python"), *handler.command()[1:]], MESSAGE)
+    ended = handler.run([broken_environment(handler, module, source), *handler.command()[1:]], MESSAGE)
     if how is None:
         assert ended == (-signal.SIGSEGV, "")
     else:
         assert_ended(ended, how)
+
+
+@COLD
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [("lxml", b"Content-Type: text/html\n\n<p>no text\n"), ("chardet", "\n\nБез метки\n".encode("koi8-r"))],
+)
+def test_broken_library_of_few_messages(handler: Handler, database: Database, module: str, message: bytes) -> None:
+    """So does one that only some messages need: such a message is not stored without being parsed."""
+    python = broken_environment(handler, module, "this is no Python")
+    assert_ended(handler.run([python, *handler.command()[1:]], MESSAGE), outcome.DELIVERED)
+    assert_ended(handler.run([python, *handler.command()[1:]], message), outcome.FAULT)
+    assert stored(database) == [MESSAGE]
 
 
 # The store that is not there.

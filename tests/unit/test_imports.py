@@ -78,6 +78,30 @@ def test_only_mail_without_text_loads_lxml(handler: Handler) -> None:
     assert {name for name in names if not name.startswith("_")} <= COLD | {"lxml", "gzip"}
 
 
+# Prints what the messages in the folder of its argument load that the service has not loaded before it forks.
+RESIDENT = """
+import sys
+from pathlib import Path
+from pipehandler.parse.message import parse
+from pipehandler.parse.loading import load_all
+load_all()
+before = set(sys.modules)
+for each in sorted(Path(sys.argv[1]).glob("*.eml")):
+    parse(each.read_bytes(), trusted_authserv_ids=("mx.example.org",))
+print(*sorted(sys.modules.keys() - before))
+"""
+
+
+def test_service_has_loaded_what_messages_need() -> None:
+    """Parsing imports much only where a message needs it. Workers have all of it from the start, but for codecs, which are
+    small, and what reads the RTF of the few messages that have no other text."""
+    command = [sys.executable, "-I", "-c", RESIDENT, str(REPOSITORY / "tests" / "golden")]
+    names = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    codecs = {name for name in names if name.startswith(("encodings.", "_codecs_", "_multibytecodec"))}
+    assert len(codecs) > 5  # the messages were parsed
+    assert {name.partition(".")[0] for name in names} - {"encodings", *codecs} <= {"compressed_rtf", "striprtf"}
+
+
 def test_handing_over_loads_next_to_nothing(handler: Handler) -> None:
     """An entrypoint that hands its message over loads two modules of ours, and beside them what is built in."""
     with Service(handler):

@@ -3,9 +3,9 @@
 import pytest
 from harness.everyday_text import TEXTS, USUAL
 
-from pipehandler.parse.charset import EBCDIC, codec
+from pipehandler.parse.charset import EBCDIC, Hints, codec
 from pipehandler.parse.decoding import decode
-from pipehandler.parse.detection import Hints, ranked, sample
+from pipehandler.parse.detection import ranked, sample
 
 PAIRS = [
     (language, label)

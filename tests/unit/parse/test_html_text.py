@@ -1,11 +1,12 @@
-"""html_text: what a reader sees of HTML, and the first words of a message, at a bounded cost."""
+"""html_text and preview: what a reader sees of HTML, and the first words of a message, at a bounded cost."""
 
 import time
 from collections.abc import Callable
 
 import pytest
 
-from pipehandler.parse.html_text import PREVIEW_LENGTH, preview, to_text
+from pipehandler.parse.html_text import to_text
+from pipehandler.parse.preview import LENGTH, preview
 
 NEWSLETTER = """<!DOCTYPE html><html><head><title>Title</title><style>p { color: red }</style></head><body>
 <div style="display:none; max-height:0px">Look inside!&zwnj;&nbsp;&zwnj;&nbsp;</div>
@@ -69,8 +70,8 @@ def test_preview_is_one_short_line() -> None:
     )
     assert preview("a  b\n\n\tc") == "a b c"
     long = preview("word " * 100)
-    assert (long[-5:], len(long) <= PREVIEW_LENGTH) == ("word…", True)
-    assert len(preview("x" * 1_000)) == PREVIEW_LENGTH
+    assert (long[-5:], len(long) <= LENGTH) == ("word…", True)
+    assert len(preview("x" * 1_000)) == LENGTH
 
 
 @pytest.mark.parametrize(
@@ -120,5 +121,5 @@ def test_no_html_is_costly(kind: str) -> None:
     begin = time.process_time()
     text = to_text(html)
     assert len(text) < 4_000_000
-    assert len(preview(None, text)) <= PREVIEW_LENGTH
+    assert len(preview(None, text)) <= LENGTH
     assert time.process_time() - begin < 2

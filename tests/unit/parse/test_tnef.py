@@ -7,7 +7,8 @@ import time
 import compressed_rtf
 import pytest
 
-from pipehandler.parse.tnef import SIGNATURE, Broken, File, read, text_of_rtf
+from pipehandler.parse.content_type import TNEF_SIGNATURE as SIGNATURE
+from pipehandler.parse.tnef import Broken, File, read, text_of_rtf
 
 MESSAGE, ATTACHMENT = 1, 2
 BODY, DATA, TITLE, REND, MAPI, ATTACH, CODEPAGE = 0x800C, 0x800F, 0x8010, 0x9002, 0x9003, 0x9005, 0x9007

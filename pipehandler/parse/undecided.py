@@ -1,0 +1,205 @@
+"""Octets that are neither ASCII nor UTF-8 under a label that says so: the rule of decoding.py in full."""
+
+import codecs
+import re
+from collections.abc import Iterator, Sequence
+
+from . import stateful, utf_16
+from .charset import EBCDIC, SEVEN_BIT, STATEFUL, WIDE, Decoded, Hints, codec, is_utf8, strictly
+from .detection import ranked
+from .plausibility import ODD, oddness
+from .utf_8 import is_cut, without_surrogates
+
+_MARKS = (
+    (codecs.BOM_UTF8, "utf_8"),
+    (codecs.BOM_UTF32_LE, "utf_32"),
+    (codecs.BOM_UTF32_BE, "utf_32"),
+    (codecs.BOM_UTF16_LE, "utf_16"),
+    (codecs.BOM_UTF16_BE, "utf_16"),
+)
+# In these a few characters may be valid UTF-8 by accident, and common words are: both octets of U+8C22 in GB 2312.
+_ACCIDENTAL = frozenset({
+    "cp949", "johab", "gb18030", "big5hkscs", "cp950", "cp932", "shift_jis", "shift_jis_2004", "shift_jisx0213",
+    "euc_jp", "euc_jis_2004", "euc_jisx0213", "cp874", "tis_620", "iso8859_11",
+})  # fmt: skip
+_ACCIDENTS = 3  # characters: more are no accident
+_WORD_WITH_ASCII = re.compile(rb"[A-Za-z][\x80-\xff]|[\x80-\xff][a-z]")
+_META = re.compile(rb"<meta\b[^<>]{0,200}?charset\s*=\s*[\"']?\s*([A-Za-z0-9_.:-]{1,40})", re.IGNORECASE)
+_CONTROLS = bytes(set(range(32)) - set(b"\t\n\r\f\x1b")) + b"\x7f"
+_BEGINNING = 4_096  # octets in which a <meta> is looked for
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+# Where a stateful charset is named and 8-bit octets stand, they are likely of the same language.
+_RELATIVES = {
+    "iso2022_kr": ("cp949",), "iso2022_cn": ("gb18030",), "hz": ("gb18030",), "iso2022_jp": ("cp932", "euc_jp"),
+}  # fmt: skip
+
+
+def decode(octets: bytes, name: str | None, label: str | None, hints: Sequence[str], html: bool) -> Decoded:
+    """Decode `octets`, whose label `label` names the codec `name`; else as decoding.decode, which calls this."""
+    if octets.isascii() and name not in SEVEN_BIT:
+        return _ascii(octets, name, label)
+    return _by_mark(octets, name, label) or _Undecided(octets, name, label, hints, html).decide()
+
+
+def _ascii(octets: bytes, name: str | None, label: str | None) -> Decoded:
+    """Octets below 0x80 under a label that is a superset of ASCII, under EBCDIC (whose letters are all above), or
+    under none: ASCII, or a charset that hides in it."""
+    if (hidden := stateful.announced(octets)) and (text := stateful.read(octets, hidden)) is not None:
+        return Decoded(text, hidden, f"{label or 'no charset'}: escape sequences of {hidden}")
+    if utf_16.has_zeros(octets) and (wide := utf_16.read(octets, "utf_16")) is not None:
+        return Decoded(wide, "utf_16", f"{label or 'no charset'}: octets are UTF-16")
+    useless = bool(label) and (name is None or name in EBCDIC)
+    return Decoded(octets.decode("ascii"), "ascii", f"unknown charset {label}" if useless else "")
+
+
+def _by_mark(octets: bytes, name: str | None, label: str | None) -> Decoded | None:
+    """By a byte order mark, where neither the label nor the text that it gives speaks against it."""
+    for mark, marked in _MARKS:
+        if octets.startswith(mark):
+            text = strictly(octets, marked)
+            expected = marked == "utf_8" or name in (None, "ascii", "utf_8") or name in WIDE
+            if text is not None and (expected or ("\0" not in text and oddness(text) <= ODD)):
+                followed = name in (None, marked) or (name in WIDE and marked in WIDE)
+                return Decoded(text.removeprefix("\ufeff"), marked, "" if followed else f"{label}: byte order mark")
+    return None
+
+
+class _Undecided:
+    """Octets that are neither ASCII nor, at first sight, what their label says."""
+
+    def __init__(self, octets: bytes, name: str | None, label: str | None, hints: Sequence[str], html: bool) -> None:
+        self.octets, self.name, self.label = octets, name, label
+        self.bound = hints if isinstance(hints, Hints) else None
+        # The codec that the label names, if it is one for 8-bit text other than UTF-8.
+        self.eight_bit = None if name in (None, "ascii", "utf_8") or name in SEVEN_BIT else name
+        self.reason = (label if name else f"unknown charset {label}") if label else "no charset"
+        likely = [codec(hint) for hint in hints]
+        if html and name in (None, "ascii") and (meta := _META.search(octets, 0, _BEGINNING)):
+            likely.insert(0, codec(meta[1].decode("ascii")))
+        likely += _RELATIVES.get(name or "", ())
+        useless = {None, "ascii", "utf_8", *SEVEN_BIT, *EBCDIC}
+        self.hints = [_meant(hint) for hint in likely if hint is not None and hint not in useless]
+
+    def decide(self) -> Decoded:
+        """The text, by the first of the rules that gives one."""
+        for rule in (self._seven_bit, self._utf_8, self._by_label, self._by_detector):
+            decoded = rule()
+            if decoded is not None:
+                return decoded
+        return self._replaced(self.name or "latin_1")
+
+    def _seven_bit(self) -> Decoded | None:
+        """A charset whose text is made of octets below 0x80 or of pairs of octets: labelled, or in disguise."""
+        octets, name = self.octets, self.name
+        if name in WIDE:
+            return self._wide(name)
+        if utf_16.has_zeros(octets) and (wide := utf_16.read(octets, "utf_16")) is not None:
+            return Decoded(wide, "utf_16", f"{self.reason}: octets are UTF-16")
+        if name in STATEFUL and (text := stateful.read(octets, name)) is not None:
+            return Decoded(text, name, "" if octets.isascii() else f"{self.label}: some lines are UTF-8")
+        if (hidden := stateful.announced(octets)) and (text := stateful.read(octets, hidden)) is not None:
+            return Decoded(text, hidden, f"{self.reason}: escape sequences of {hidden}")
+        if name in STATEFUL and octets.isascii():
+            return self._replaced(name) if b"\x1b" in octets else self._ascii()
+        return None
+
+    def _wide(self, name: str) -> Decoded | None:
+        """UTF-16 or UTF-32 by the label. Text in it without a zero holds no ASCII character, not even a line end;
+        octets that are valid UTF-8 without control characters are 8-bit text with a wrong label."""
+        zeros = b"\0" in self.octets
+        if zeros or not is_utf8(self.octets) or len(self.octets.translate(None, _CONTROLS)) < len(self.octets):
+            text = utf_16.read(self.octets, name)
+            if text is not None or zeros:
+                return Decoded(text, name) if text is not None else self._replaced(name)
+        return self._ascii() if self.octets.isascii() else None
+
+    def _ascii(self) -> Decoded:
+        return Decoded(self.octets.decode("ascii"), "ascii", f"{self.label}: octets are ASCII")
+
+    def _utf_8(self) -> Decoded | None:
+        octets, text = self.octets, strictly(self.octets, "utf_8")
+        guessed, lone = "" if self.name == "utf_8" else f"{self.reason}: octets are UTF-8", 0
+        if text is None and b"\xed" in octets:
+            octets = without_surrogates(octets)
+            text = strictly(octets, "utf_8")
+            lone = octets.count(_REPLACEMENT.encode()) - self.octets.count(_REPLACEMENT.encode())
+            guessed = f"{self.reason}: surrogates are encoded one by one"
+        if text is None:
+            return self._nearly_utf_8(octets)
+        rival = self.eight_bit or (next(iter(self.hints), None) if self.name != "utf_8" else None)
+        other = strictly(octets, rival) if rival else None
+        if rival and other is not None and self._is_accident(text, other, rival):
+            return Decoded(other, rival, "" if rival == self.name else f"{self.reason}: taken for {rival}")
+        return Decoded(text, "utf_8", guessed, lone)
+
+    def _is_accident(self, text: str, other: str, rival: str) -> bool:
+        """Whether octets are valid UTF-8 only by chance, `other` being their reading in the charset `rival`."""
+        if rival not in _ACCIDENTAL:
+            return False
+        odd, other_odd = oddness(text), oddness(other)
+        if odd != other_odd:
+            return odd > ODD and odd > other_odd
+        short = _beyond_ascii(text) <= _ACCIDENTS
+        return short and not odd and not _WORD_WITH_ASCII.search(self.octets)
+
+    def _nearly_utf_8(self, octets: bytes) -> Decoded | None:
+        """UTF-8 with some octets that are not: one character cut in two is no reason to doubt all others."""
+        text = octets.decode("utf_8", "replace")
+        bad = text.count(_REPLACEMENT) - octets.count(_REPLACEMENT.encode())
+        good = _beyond_ascii(text) - bad
+        cut = bad == 1 and is_cut(octets)
+        odd = oddness(text.replace(_REPLACEMENT, ""))
+        if self.name == "utf_8":
+            holds = cut if not good else good * (1 - odd) >= bad
+        else:
+            # Few characters prove nothing, unless the other reading is none.
+            enough = good >= (1 if cut else 4 * bad) and not self.eight_bit
+            holds = odd <= ODD and good >= bad and (enough or not self._is_plausible(self.eight_bit or "cp1252"))
+        if not holds:
+            return None
+        return Decoded(text, "utf_8", "" if self.name == "utf_8" else f"{self.reason}: octets are mostly UTF-8", bad)
+
+    def _is_plausible(self, name: str) -> bool:
+        text = strictly(self.octets, name)
+        return text is not None and oddness(text) <= ODD
+
+    def _by_label(self) -> Decoded | None:
+        if self.eight_bit is None:
+            return None
+        # By "ISO 8859-1" mail means windows-1252: the octets 0x80-0x9F are control characters in the former.
+        name = _meant(self.eight_bit)
+        text = strictly(self.octets, name)
+        if text is None and name != self.eight_bit:
+            text = strictly(self.octets, self.eight_bit)
+        if text is None:
+            broken = self._replaced(name)
+            return broken if broken.replaced * 4 < _beyond_ascii(broken.text) and oddness(broken.text) <= 0.25 else None
+        odd = oddness(text)
+        if odd > ODD and (likelier := next(self._ranked(), None)):
+            other, other_text = likelier
+            if oddness(other_text) < odd / 4 and other_text != text:
+                return Decoded(other_text, other, f"{self.label}: its reading is not plausible; taken for {other}")
+        return Decoded(text, name)
+
+    def _ranked(self) -> Iterator[tuple[str, str]]:
+        return ranked(self.octets, self.hints, self.bound is None or self.bound.may_detect())
+
+    def _by_detector(self) -> Decoded | None:
+        for name, text in self._ranked():
+            suggested = ", which the message suggests" if name in self.hints else ""
+            return Decoded(text, name, f"{self.reason}: taken for {name}{suggested}")
+        return None
+
+    def _replaced(self, name: str) -> Decoded:
+        """By the codec `name`, with U+FFFD for what is not valid in it."""
+        text = self.octets.decode("gb2312" if name == "iso2022_cn" else name, "replace")
+        guessed = "" if name == self.name else f"{self.reason}: taken for {name}"
+        return Decoded(text, name, guessed, text.count(_REPLACEMENT))
+
+
+def _meant(name: str) -> str:
+    return "cp1252" if name == "latin_1" else name
+
+
+def _beyond_ascii(text: str) -> int:
+    return len(text) - len(text.encode("ascii", "ignore"))
