@@ -94,7 +94,7 @@ def run(
             store.remaining = deadline.remaining
             session = Session(attempt.config, store, deadline, attempt.stopwatch, INGRESS)
             defects = [Defect("envelope-value", name) for name in envelope.left_out]
-            defects[:0] = [Defect("shorter-than-told")] if smaller else []
+            defects[:0] = [Defect("smaller-than-declared")] if smaller else []
             result = folded(deliver(raw, identity, envelope, session, defects))
     except BaseException as error:  # noqa: BLE001 # the outcome table decides what it means
         if deadline is not None:
