@@ -942,7 +942,7 @@ message.';
 
 CREATE FUNCTION pipehandler.is_parsed(parsed jsonb) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN (((parsed @@ 'strict ((((((((((((((((((((((((((((((((((((((($."header".type() == "array" && !($."header"[*].size() != 2)) && !($."header"[*][0].type() != "string")) && !($."header"[*][1].type() != "string")) && $."from_list".type() == "array") && !($."from_list"[*]."name".type() != "string")) && !($."from_list"[*]."address".type() != "string")) && !($."from_list"[*]."group".type() != "string")) && $."sender_list".type() == "array") && !($."sender_list"[*]."name".type() != "string")) && !($."sender_list"[*]."address".type() != "string")) && !($."sender_list"[*]."group".type() != "string")) && $."reply_to_list".type() == "array") && !($."reply_to_list"[*]."name".type() != "string")) && !($."reply_to_list"[*]."address".type() != "string")) && !($."reply_to_list"[*]."group".type() != "string")) && $."to_list".type() == "array") && !($."to_list"[*]."name".type() != "string")) && !($."to_list"[*]."address".type() != "string")) && !($."to_list"[*]."group".type() != "string")) && $."cc_list".type() == "array") && !($."cc_list"[*]."name".type() != "string")) && !($."cc_list"[*]."address".type() != "string")) && !($."cc_list"[*]."group".type() != "string")) && $."bcc_list".type() == "array") && !($."bcc_list"[*]."name".type() != "string")) && !($."bcc_list"[*]."address".type() != "string")) && !($."bcc_list"[*]."group".type() != "string")) && $."in_reply_to".type() == "array") && !($."in_reply_to"[*].type() != "string")) && $."reference_ids".type() == "array") && !($."reference_ids"[*].type() != "string")) && $."defects".type() == "array") && !($."defects"[*]."code".type() != "string")) && $."attachments".type() == "array") && !($."attachments"[*]."ordinal".type() != "number")) && !($."attachments"[*]."part".type() != "string")) && !($."attachments"[*]."content_type".type() != "string")) && $."authentication".type() == "object") && $."parser".type() == "string")'::jsonpath) IS TRUE) AND ((COALESCE(jsonb_typeof((parsed -> 'list_unsubscribe'::text)), 'null'::text) = 'null'::text) OR ((parsed @@ 'strict ($."list_unsubscribe".type() == "array" && !($."list_unsubscribe"[*].type() != "string"))'::jsonpath) IS TRUE)) AND (COALESCE(jsonb_typeof((parsed -> 'list_unsubscribe_post'::text)), 'boolean'::text) = ANY (ARRAY['boolean'::text, 'null'::text])) AND (COALESCE(jsonb_typeof((parsed -> 'report'::text)), 'object'::text) = ANY (ARRAY['object'::text, 'null'::text])));
+    RETURN (((parsed @@ 'strict ((((((((((((((((((((((((((((((((((((((((($."header".type() == "array" && !($."header"[*].size() != 2)) && !($."header"[*][0].type() != "string")) && !($."header"[*][1].type() != "string")) && $."from_list".type() == "array") && !($."from_list"[*]."name".type() != "string")) && !($."from_list"[*]."address".type() != "string")) && !($."from_list"[*]."group".type() != "string")) && $."sender_list".type() == "array") && !($."sender_list"[*]."name".type() != "string")) && !($."sender_list"[*]."address".type() != "string")) && !($."sender_list"[*]."group".type() != "string")) && $."reply_to_list".type() == "array") && !($."reply_to_list"[*]."name".type() != "string")) && !($."reply_to_list"[*]."address".type() != "string")) && !($."reply_to_list"[*]."group".type() != "string")) && $."to_list".type() == "array") && !($."to_list"[*]."name".type() != "string")) && !($."to_list"[*]."address".type() != "string")) && !($."to_list"[*]."group".type() != "string")) && $."cc_list".type() == "array") && !($."cc_list"[*]."name".type() != "string")) && !($."cc_list"[*]."address".type() != "string")) && !($."cc_list"[*]."group".type() != "string")) && $."bcc_list".type() == "array") && !($."bcc_list"[*]."name".type() != "string")) && !($."bcc_list"[*]."address".type() != "string")) && !($."bcc_list"[*]."group".type() != "string")) && $."in_reply_to".type() == "array") && !($."in_reply_to"[*].type() != "string")) && $."reference_ids".type() == "array") && !($."reference_ids"[*].type() != "string")) && $."defects".type() == "array") && !($."defects"[*]."code".type() != "string")) && !($."defects"[*]."where".type() != "string")) && !($."defects"[*]."detail".type() != "string")) && $."attachments".type() == "array") && !($."attachments"[*]."ordinal".type() != "number")) && !($."attachments"[*]."part".type() != "string")) && !($."attachments"[*]."content_type".type() != "string")) && $."authentication".type() == "object") && $."parser".type() == "string")'::jsonpath) IS TRUE) AND ((COALESCE(jsonb_typeof((parsed -> 'list_unsubscribe'::text)), 'null'::text) = 'null'::text) OR ((parsed @@ 'strict ($."list_unsubscribe".type() == "array" && !($."list_unsubscribe"[*].type() != "string"))'::jsonpath) IS TRUE)) AND (COALESCE(jsonb_typeof((parsed -> 'list_unsubscribe_post'::text)), 'boolean'::text) = ANY (ARRAY['boolean'::text, 'null'::text])) AND (COALESCE(jsonb_typeof((parsed -> 'report'::text)), 'object'::text) = ANY (ARRAY['object'::text, 'null'::text])) AND ((parsed @? 'strict $."attachments"[*]?(exists (@."parameters"))."parameters"?(@.type() != "object" && @.type() != "null")'::jsonpath) IS NOT TRUE) AND ((parsed @? 'strict $."attachments"[*]?(@."parameters".type() == "object")."parameters".*?(@.type() != "string")'::jsonpath) IS NOT TRUE));
 
 COMMENT ON FUNCTION pipehandler.is_parsed(parsed jsonb) IS 'Whether this has the shape that pipehandler.ingest expects of its argument parsed, and that readers rely on. In strict
 mode of jsonpath a comparison is true where it is for any item, and unknown where an item has not the member.';
@@ -1288,7 +1288,7 @@ CREATE FUNCTION pipehandler.reparse(message uuid, parsed jsonb, text_body text, 
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
-    AS $$
+    AS $_$
 #variable_conflict use_column
 DECLARE
     stored   pipehandler.message;
@@ -1315,13 +1315,20 @@ BEGIN
     derived.from_name := derived.from_list -> 0 ->> 'name';
     derived.from_address := CASE WHEN octet_length(derived.from_list -> 0 ->> 'address') <= 998
                                  THEN derived.from_list -> 0 ->> 'address' END;
-    -- These are facts about the delivery, not about the bytes. Rows of earlier releases have the former code of one.
-    derived.defects := (SELECT coalesce(jsonb_agg(CASE d.defect ->> 'code'
-                                                       WHEN 'shorter-than-told'
-                                                       THEN d.defect || '{"code": "smaller-than-declared"}'
-                                                       ELSE d.defect END ORDER BY d.n), '[]')
-                          FROM jsonb_array_elements(stored.defects) WITH ORDINALITY AS d (defect, n)
-                         WHERE d.defect ->> 'code' IN ('smaller-than-declared', 'shorter-than-told', 'envelope-value'))
+    -- These are facts about the delivery, not about the bytes. Rows of earlier releases have the former code of one. A
+    -- column that holds something else than defects has none that could stay.
+    derived.defects := (SELECT coalesce(jsonb_agg(d.kept ORDER BY d.n), '[]')
+                          FROM (SELECT CASE o.defect ->> 'code'
+                                            WHEN 'shorter-than-told'
+                                            THEN o.defect || '{"code": "smaller-than-declared"}'
+                                            ELSE o.defect END AS kept, o.n
+                                  FROM jsonb_path_query(stored.defects,
+                                           '$[*] ? (@.code == "smaller-than-declared" || @.code == "shorter-than-told"
+                                                    || @.code == "envelope-value")
+                                                 ? (@.type() == "object" && @.code.type() == "string"
+                                                    && @.where.type() == "string" && @.detail.type() == "string")')
+                                       WITH ORDINALITY AS o (defect, n)) AS d
+                         WHERE NOT derived.defects @> jsonb_build_array(d.kept))
                        || derived.defects;
 
     SELECT EXISTS (SELECT FROM pipehandler.delivery d
@@ -1412,7 +1419,7 @@ BEGIN
          WHERE n.value <> o.value
          ORDER BY o.key;
 END
-$$;
+$_$;
 
 COMMENT ON FUNCTION pipehandler.reparse(message uuid, parsed jsonb, text_body text, html_body text, contents bytea[], dry_run boolean) IS 'Replaces what was read from the bytes of a message: the derived columns of message, and its attachments where they
 differ. The arguments are those of pipehandler.ingest. Never touches raw_message, size, sha256 and received_at. The

@@ -22,6 +22,7 @@ RETURN (parsed @@ 'strict $.header.type() == "array" && !($.header[*].size() != 
         && $.in_reply_to.type() == "array" && !($.in_reply_to[*].type() != "string")
         && $.reference_ids.type() == "array" && !($.reference_ids[*].type() != "string")
         && $.defects.type() == "array" && !($.defects[*].code.type() != "string")
+        && !($.defects[*].where.type() != "string") && !($.defects[*].detail.type() != "string")
         && $.attachments.type() == "array" && !($.attachments[*].ordinal.type() != "number")
         && !($.attachments[*].part.type() != "string") && !($.attachments[*].content_type.type() != "string")
         && $.authentication.type() == "object" && $.parser.type() == "string"') IS TRUE
@@ -30,7 +31,11 @@ RETURN (parsed @@ 'strict $.header.type() == "array" && !($.header[*].size() != 
             OR (parsed @@ 'strict $.list_unsubscribe.type() == "array"
                            && !($.list_unsubscribe[*].type() != "string")') IS TRUE)
        AND coalesce(jsonb_typeof(parsed -> 'list_unsubscribe_post'), 'boolean') IN ('boolean', 'null')
-       AND coalesce(jsonb_typeof(parsed -> 'report'), 'object') IN ('object', 'null');
+       AND coalesce(jsonb_typeof(parsed -> 'report'), 'object') IN ('object', 'null')
+       AND (parsed @? 'strict $.attachments[*] ? (exists (@.parameters)).parameters
+                       ? (@.type() != "object" && @.type() != "null")') IS NOT TRUE
+       AND (parsed @? 'strict $.attachments[*] ? (@.parameters.type() == "object").parameters.*
+                       ? (@.type() != "string")') IS NOT TRUE;
 COMMENT ON FUNCTION pipehandler.is_parsed(jsonb) IS
 'Whether this has the shape that pipehandler.ingest expects of its argument parsed, and that readers rely on. In strict
 mode of jsonpath a comparison is true where it is for any item, and unknown where an item has not the member.';
