@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..delivery.circuit_breaker import CircuitBreaker
+from ..delivery.turn import Turn
 from ..handover import option
 from ..mail.envelope import from_argv
 from ..mail.outcome import NEWLY_STORED, TOO_LARGE, Result, Undelivered, folded, outcome_of
@@ -79,7 +80,12 @@ def run(
         attempt.begin()
         attempt.recipients = len(envelope.recipients)
         with CircuitBreaker(attempt.config.state.directory):
+            turn = None if resident else Turn(attempt.config, deadline)
+            if turn:
+                turn.take(envelope.size or 0)
             raw = _read_message(file, attempt)
+            if turn:
+                turn.take(len(raw))
             # Imported here, because what is refused above does not need it.
             from ..delivery.deliver import Session, deliver
             from ..mail.identity import identify

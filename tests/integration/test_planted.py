@@ -138,7 +138,11 @@ def test_a_delivery_executes_nothing_planted(planted: Database) -> None:
 
 COMMANDS = [
     *(["list"], ["show", "1"], ["raw", "1"], ["quarantine", "list"], ["reparse", "--all"], ["expire"], ["metrics"]),
-    *(["address", "add", "b@example.com", "--ttl", "1d"], ["address", "list"], ["import", "MESSAGE", "--recipient", "c@example.com"]),
+    *(
+        ["address", "add", "b@example.com", "--ttl", "1d"],
+        ["address", "list"],
+        ["import", "MESSAGE", "--recipient", "c@example.com"],
+    ),
 ]
 
 

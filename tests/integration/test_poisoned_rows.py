@@ -155,7 +155,8 @@ def test_every_function_with_every_shape(poisoned: Database, column: str) -> Non
         _, parsed, *rest = request.arguments()
         for shape in JSON:
             store.rows(
-                f"UPDATE pipehandler.{table} SET {column} = %s WHERE {key} = %s RETURNING 1 AS one", [shape, stored.message]
+                f"UPDATE pipehandler.{table} SET {column} = %s WHERE {key} = %s RETURNING 1 AS one",
+                [shape, stored.message],
             )
             store.rows("SELECT pipehandler.set_retention(%s)", [json.dumps([{"sender": shape[:50], "keep": 90_000}])])
             for call in FUNCTIONS:

@@ -72,7 +72,12 @@ def test_show(console: Console, database: Database) -> None:
     for name in (stored.message, str(stored.delivery)):
         text = console.run("quarantine", "show", name).text
         assert not UNSAFE.search(text)
-        for wanted in ("Reason:     it failed\n", "to a@example.com", "Defect:     smaller-than-declared\n", "Subject: "):
+        for wanted in (
+            "Reason:     it failed\n",
+            "to a@example.com",
+            "Defect:     smaller-than-declared\n",
+            "Subject: ",
+        ):
             assert wanted in text
         assert "body" not in text
     shown = json.loads(console.run("quarantine", "show", "--json", stored.message).text)
