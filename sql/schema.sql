@@ -704,8 +704,7 @@ BEGIN
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
 
-    -- A recipient of more than 998 octets would not fit into an index. It is stored with its beginning and its digest,
-    -- so that each stays another one, and whole as original_recipient where that is not known.
+    -- A recipient that is stored shortened is whole in original_recipient, where that is not known.
     -- The lease of each recipient. Mail that was stored already is never rejected: its sender would get a bounce for
     -- it.
     SELECT jsonb_agg(jsonb_build_object(
@@ -716,13 +715,11 @@ BEGIN
                                   AND d.fingerprint_version IN (1, version)
                                   AND coalesce(d.lease, 0) = coalesce(l.lease, 0))))
       INTO addressees
-      FROM (SELECT g.recipient AS given,
-                   CASE WHEN octet_length(g.recipient) <= 998 THEN g.recipient
-                        ELSE left(g.recipient, 200) || '...' || encode(sha256(convert_to(g.recipient, 'UTF8')), 'hex')
-                   END AS recipient,
-                   CASE WHEN octet_length(g.recipient) <= 998 THEN g.original_recipient
+      FROM (SELECT g.recipient AS given, s.recipient,
+                   CASE WHEN s.recipient = g.recipient THEN g.original_recipient
                         ELSE coalesce(g.original_recipient, g.recipient) END AS original_recipient
-              FROM jsonb_to_recordset(envelope -> 'recipients') AS g (recipient text, original_recipient text)) AS r,
+              FROM jsonb_to_recordset(envelope -> 'recipients') AS g (recipient text, original_recipient text),
+                   LATERAL (SELECT pipehandler.stored_recipient(g.recipient) AS recipient) AS s) AS r,
            LATERAL (SELECT o.lease, o.extension,
                            CASE WHEN o.lease IS NULL THEN envelope ->> 'policy' = 'known'
                                 ELSE o.expires_at <= now() AND envelope ->> 'expired' = 'reject' END IS TRUE AS rejects
@@ -793,7 +790,11 @@ BEGIN
                CASE WHEN octet_length(d.from_list -> 0 ->> 'address') <= 998 THEN d.from_list -> 0 ->> 'address' END,
                d.from_list, d.sender_list, d.reply_to_list, d.to_list, d.cc_list, d.bcc_list, d.list_id,
                ingest.text_body, ingest.html_body, d.header, d.authentication, octet_length(ingest.raw),
-               digest, CASE WHEN d.error IS NULL THEN 'parsed' ELSE 'failed' END, d.error, d.defects,
+               digest, CASE WHEN d.error IS NULL THEN 'parsed' ELSE 'failed' END, d.error,
+               CASE WHEN EXISTS (SELECT FROM jsonb_to_recordset(addressees) AS r (given text, recipient text)
+                                  WHERE r.given <> r.recipient)
+                    THEN '[{"code": "envelope-value", "where": "recipient", "detail": ""}]' || d.defects
+                    ELSE d.defects END,
                d.parser, d.text_from_html, d.preview, d.auto_submitted, d.precedence,
                coalesce(d.list_unsubscribe, '{}'), coalesce(d.list_unsubscribe_post, false), d.report
           FROM jsonb_to_record(parsed) AS d (
@@ -910,8 +911,9 @@ COMMENT ON FUNCTION pipehandler.ingest(envelope jsonb, parsed jsonb, text_body t
 it is, but for later_original_recipients and later_list_ids; but where its message, its bytes or contents of its
 attachments are missing although retention did not remove them, they are stored again, and it is not called a
 duplicate. Retention counts from stored_at, the clock of the database; a received_at outside of the years 1970 to 9999
-is replaced by it, and a client_port outside of 0 to 65535 by null. A recipient of more than 998 octets is stored as its
-beginning with its digest, and whole as original_recipient. Raises invalid_parameter_value for JSON of another shape.
+is replaced by it, and a client_port outside of 0 to 65535 by null. A recipient of more than 998 octets is stored as
+pipehandler.stored_recipient, and whole as original_recipient, with the defect envelope-value. Raises
+invalid_parameter_value for JSON of another shape.
 envelope: {"fingerprint": hex of version 1, "fingerprint_2": hex, "recipients": [{"recipient", "original_recipient"}],
 "policy", "expired", "delimiter", and the columns of delivery}. A fingerprint of version 1 matches only deliveries that
 have no other. policy: known to reject recipients that have no lease, else any. expired:
@@ -940,7 +942,7 @@ message.';
 
 CREATE FUNCTION pipehandler.is_parsed(parsed jsonb) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN (((parsed @@ 'strict ((((((((((((((((((((((((((((((((((((((($."header".type() == "array" && !($."header"[*].size() != 2)) && !($."header"[*][0].type() != "string")) && !($."header"[*][1].type() != "string")) && $."from_list".type() == "array") && !($."from_list"[*]."name".type() != "string")) && !($."from_list"[*]."address".type() != "string")) && !($."from_list"[*]."group".type() != "string")) && $."sender_list".type() == "array") && !($."sender_list"[*]."name".type() != "string")) && !($."sender_list"[*]."address".type() != "string")) && !($."sender_list"[*]."group".type() != "string")) && $."reply_to_list".type() == "array") && !($."reply_to_list"[*]."name".type() != "string")) && !($."reply_to_list"[*]."address".type() != "string")) && !($."reply_to_list"[*]."group".type() != "string")) && $."to_list".type() == "array") && !($."to_list"[*]."name".type() != "string")) && !($."to_list"[*]."address".type() != "string")) && !($."to_list"[*]."group".type() != "string")) && $."cc_list".type() == "array") && !($."cc_list"[*]."name".type() != "string")) && !($."cc_list"[*]."address".type() != "string")) && !($."cc_list"[*]."group".type() != "string")) && $."bcc_list".type() == "array") && !($."bcc_list"[*]."name".type() != "string")) && !($."bcc_list"[*]."address".type() != "string")) && !($."bcc_list"[*]."group".type() != "string")) && $."in_reply_to".type() == "array") && !($."in_reply_to"[*].type() != "string")) && $."reference_ids".type() == "array") && !($."reference_ids"[*].type() != "string")) && $."defects".type() == "array") && !($."defects"[*]."code".type() != "string")) && $."attachments".type() == "array") && !($."attachments"[*]."ordinal".type() != "number")) && !($."attachments"[*]."part".type() != "string")) && !($."attachments"[*]."content_type".type() != "string")) && $."authentication".type() == "object") && $."parser".type() == "string")'::jsonpath) IS TRUE) AND ((COALESCE(jsonb_typeof((parsed -> 'list_unsubscribe'::text)), 'null'::text) = 'null'::text) OR ((parsed @@ 'strict ($."list_unsubscribe".type() == "array" && !($."list_unsubscribe"[*].type() != "string"))'::jsonpath) IS TRUE)) AND (COALESCE(jsonb_typeof((parsed -> 'list_unsubscribe_post'::text)), 'boolean'::text) = ANY (ARRAY['boolean'::text, 'null'::text])) AND (COALESCE(jsonb_typeof((parsed -> 'report'::text)), 'object'::text) = ANY (ARRAY['object'::text, 'null'::text])));
+    RETURN (((parsed @@ 'strict ((((((((((((((((((((((((((((((((((((((((($."header".type() == "array" && !($."header"[*].size() != 2)) && !($."header"[*][0].type() != "string")) && !($."header"[*][1].type() != "string")) && $."from_list".type() == "array") && !($."from_list"[*]."name".type() != "string")) && !($."from_list"[*]."address".type() != "string")) && !($."from_list"[*]."group".type() != "string")) && $."sender_list".type() == "array") && !($."sender_list"[*]."name".type() != "string")) && !($."sender_list"[*]."address".type() != "string")) && !($."sender_list"[*]."group".type() != "string")) && $."reply_to_list".type() == "array") && !($."reply_to_list"[*]."name".type() != "string")) && !($."reply_to_list"[*]."address".type() != "string")) && !($."reply_to_list"[*]."group".type() != "string")) && $."to_list".type() == "array") && !($."to_list"[*]."name".type() != "string")) && !($."to_list"[*]."address".type() != "string")) && !($."to_list"[*]."group".type() != "string")) && $."cc_list".type() == "array") && !($."cc_list"[*]."name".type() != "string")) && !($."cc_list"[*]."address".type() != "string")) && !($."cc_list"[*]."group".type() != "string")) && $."bcc_list".type() == "array") && !($."bcc_list"[*]."name".type() != "string")) && !($."bcc_list"[*]."address".type() != "string")) && !($."bcc_list"[*]."group".type() != "string")) && $."in_reply_to".type() == "array") && !($."in_reply_to"[*].type() != "string")) && $."reference_ids".type() == "array") && !($."reference_ids"[*].type() != "string")) && $."defects".type() == "array") && !($."defects"[*]."code".type() != "string")) && !($."defects"[*]."where".type() != "string")) && !($."defects"[*]."detail".type() != "string")) && $."attachments".type() == "array") && !($."attachments"[*]."ordinal".type() != "number")) && !($."attachments"[*]."part".type() != "string")) && !($."attachments"[*]."content_type".type() != "string")) && $."authentication".type() == "object") && $."parser".type() == "string")'::jsonpath) IS TRUE) AND ((COALESCE(jsonb_typeof((parsed -> 'list_unsubscribe'::text)), 'null'::text) = 'null'::text) OR ((parsed @@ 'strict ($."list_unsubscribe".type() == "array" && !($."list_unsubscribe"[*].type() != "string"))'::jsonpath) IS TRUE)) AND (COALESCE(jsonb_typeof((parsed -> 'list_unsubscribe_post'::text)), 'boolean'::text) = ANY (ARRAY['boolean'::text, 'null'::text])) AND (COALESCE(jsonb_typeof((parsed -> 'report'::text)), 'object'::text) = ANY (ARRAY['object'::text, 'null'::text])) AND ((parsed @? 'strict $."attachments"[*]?(exists (@."parameters"))."parameters"?(@.type() != "object" && @.type() != "null")'::jsonpath) IS NOT TRUE) AND ((parsed @? 'strict $."attachments"[*]?(@."parameters".type() == "object")."parameters".*?(@.type() != "string")'::jsonpath) IS NOT TRUE));
 
 COMMENT ON FUNCTION pipehandler.is_parsed(parsed jsonb) IS 'Whether this has the shape that pipehandler.ingest expects of its argument parsed, and that readers rely on. In strict
 mode of jsonpath a comparison is true where it is for any item, and unknown where an item has not the member.';
@@ -1286,7 +1288,7 @@ CREATE FUNCTION pipehandler.reparse(message uuid, parsed jsonb, text_body text, 
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
-    AS $$
+    AS $_$
 #variable_conflict use_column
 DECLARE
     stored   pipehandler.message;
@@ -1313,13 +1315,20 @@ BEGIN
     derived.from_name := derived.from_list -> 0 ->> 'name';
     derived.from_address := CASE WHEN octet_length(derived.from_list -> 0 ->> 'address') <= 998
                                  THEN derived.from_list -> 0 ->> 'address' END;
-    -- These are facts about the delivery, not about the bytes. Rows of earlier releases have the former code of one.
-    derived.defects := (SELECT coalesce(jsonb_agg(CASE d.defect ->> 'code'
-                                                       WHEN 'shorter-than-told'
-                                                       THEN d.defect || '{"code": "smaller-than-declared"}'
-                                                       ELSE d.defect END ORDER BY d.n), '[]')
-                          FROM jsonb_array_elements(stored.defects) WITH ORDINALITY AS d (defect, n)
-                         WHERE d.defect ->> 'code' IN ('smaller-than-declared', 'shorter-than-told', 'envelope-value'))
+    -- These are facts about the delivery, not about the bytes. Rows of earlier releases have the former code of one. A
+    -- column that holds something else than defects has none that could stay.
+    derived.defects := (SELECT coalesce(jsonb_agg(d.kept ORDER BY d.n), '[]')
+                          FROM (SELECT CASE o.defect ->> 'code'
+                                            WHEN 'shorter-than-told'
+                                            THEN o.defect || '{"code": "smaller-than-declared"}'
+                                            ELSE o.defect END AS kept, o.n
+                                  FROM jsonb_path_query(stored.defects,
+                                           '$[*] ? (@.code == "smaller-than-declared" || @.code == "shorter-than-told"
+                                                    || @.code == "envelope-value")
+                                                 ? (@.type() == "object" && @.code.type() == "string"
+                                                    && @.where.type() == "string" && @.detail.type() == "string")')
+                                       WITH ORDINALITY AS o (defect, n)) AS d
+                         WHERE NOT derived.defects @> jsonb_build_array(d.kept))
                        || derived.defects;
 
     SELECT EXISTS (SELECT FROM pipehandler.delivery d
@@ -1410,7 +1419,7 @@ BEGIN
          WHERE n.value <> o.value
          ORDER BY o.key;
 END
-$$;
+$_$;
 
 COMMENT ON FUNCTION pipehandler.reparse(message uuid, parsed jsonb, text_body text, html_body text, contents bytea[], dry_run boolean) IS 'Replaces what was read from the bytes of a message: the derived columns of message, and its attachments where they
 differ. The arguments are those of pipehandler.ingest. Never touches raw_message, size, sha256 and received_at. The
@@ -1541,6 +1550,23 @@ COMMENT ON FUNCTION pipehandler.set_retention(rules jsonb) IS 'Replaces the rule
 {"recipient", "sender", "list_id": patterns for LIKE, "keep", "raw", "attachments": seconds}; a null or missing value
 is null in the table. New deliveries follow the new rules from the commit on; pipehandler.apply_rules applies them
 to stored ones.';
+
+--
+-- Name: stored_recipient(text); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.stored_recipient(recipient text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    BEGIN ATOMIC
+ SELECT
+         CASE
+             WHEN (octet_length(recipient) <= 998) THEN recipient
+             ELSE (("left"(recipient, 200) || '...'::text) || encode(sha256(convert_to(recipient, 'UTF8'::name)), 'hex'::text))
+         END AS "case";
+END;
+
+COMMENT ON FUNCTION pipehandler.stored_recipient(recipient text) IS 'What delivery.recipient holds for an envelope recipient: one of more than 998 octets would not fit into an index, so it
+is its first 200 characters with its SHA-256, and each stays another one. RFC 5321 4.5.3.1.3 allows 256 octets.';
 
 --
 -- Name: u_label(text); Type: FUNCTION
@@ -2604,6 +2630,10 @@ GRANT ALL ON FUNCTION pipehandler.retention_of(recipient text, sender text, from
 
 REVOKE ALL ON FUNCTION pipehandler.set_retention(rules jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.set_retention(rules jsonb) TO pipehandler_maintenance;
+
+REVOKE ALL ON FUNCTION pipehandler.stored_recipient(recipient text) FROM PUBLIC;
+GRANT ALL ON FUNCTION pipehandler.stored_recipient(recipient text) TO pipehandler_reader;
+GRANT ALL ON FUNCTION pipehandler.stored_recipient(recipient text) TO pipehandler_maintenance;
 
 REVOKE ALL ON FUNCTION pipehandler.u_label(label text) FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.u_label(label text) TO pipehandler_reader;

@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from ..delivery.deliver import Session, deliver
-from ..mail.envelope import Envelope, storable_recipient
+from ..mail.envelope import Envelope, lower_domain
 from ..mail.envelope_fields import read_fields
 from ..mail.identity import identify
 from ..mail.outcome import DUPLICATE, MISCONFIGURED, STORE_FULL, STORE_UNAVAILABLE, Result, folded, outcome_of
@@ -29,7 +29,12 @@ from . import mbox
 
 INGRESS = "import"
 
-_STORED = "SELECT fingerprint FROM pipehandler.delivery WHERE recipient = ANY(%s) AND fingerprint = ANY(%s)"
+_STORED = """
+SELECT d.fingerprint
+  FROM pipehandler.delivery d
+ WHERE d.recipient COLLATE "C" = ANY (SELECT pipehandler.stored_recipient(r) FROM unnest(%s::text[]) AS r)
+   AND d.fingerprint = ANY(%s)
+"""
 _STOPS = frozenset({STORE_UNAVAILABLE, STORE_FULL, MISCONFIGURED})
 
 
@@ -108,12 +113,12 @@ def envelope(raw: bytes, recipients: Sequence[str] = (), sender: str | None = No
     if sender is None:
         sender = fields.sender or ""
     if recipients:
-        return Envelope(sender, tuple(dict.fromkeys(map(storable_recipient, recipients))))
+        return Envelope(sender, tuple(dict.fromkeys(map(lower_domain, recipients))))
     recipient = fields.recipient or fields.original_recipient
     if not recipient:
         raise Refused("it does not begin with Delivered-To or X-Original-To; use --recipient")
     original = fields.original_recipient
-    return Envelope(sender, (storable_recipient(recipient),), (original,) if original else ())
+    return Envelope(sender, (lower_domain(recipient),), (original,) if original else ())
 
 
 def bring_in(readings: Sequence[bytes], envelope: Envelope, config: Config, store: Store) -> Result:

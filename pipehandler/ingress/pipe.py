@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..delivery.circuit_breaker import CircuitBreaker
+from ..delivery.turn import Turn
 from ..handover import option
 from ..mail.envelope import from_argv
 from ..mail.outcome import NEWLY_STORED, TOO_LARGE, Result, Undelivered, folded, outcome_of
@@ -79,7 +80,12 @@ def run(
         attempt.begin()
         attempt.recipients = len(envelope.recipients)
         with CircuitBreaker(attempt.config.state.directory):
+            turn = None if resident else Turn(attempt.config, deadline)
+            if turn:
+                turn.take(envelope.size or 0)
             raw = _read_message(file, attempt)
+            if turn:
+                turn.take(len(raw))
             # Imported here, because what is refused above does not need it.
             from ..delivery.deliver import Session, deliver
             from ..mail.identity import identify
@@ -94,7 +100,7 @@ def run(
             store.remaining = deadline.remaining
             session = Session(attempt.config, store, deadline, attempt.stopwatch, INGRESS)
             defects = [Defect("envelope-value", name) for name in envelope.left_out]
-            defects[:0] = [Defect("shorter-than-told")] if smaller else []
+            defects[:0] = [Defect("smaller-than-declared")] if smaller else []
             result = folded(deliver(raw, identity, envelope, session, defects))
     except BaseException as error:  # noqa: BLE001 # the outcome table decides what it means
         if deadline is not None:

@@ -2,8 +2,8 @@
 
 master.cf writes --name=${macro}, so that an empty value and one that begins with a dash both survive. The recipients
 follow a bare "--". Addresses come in their internal form, unquoted. Bytes that are not UTF-8 are escaped, never dropped,
-so that two different recipients stay different. A value that the database cannot hold costs no message: a number is left
-out, a recipient shortened, and `left_out` names it.
+so that two different recipients stay different. A number that the database cannot hold costs no message: it is left out,
+and `left_out` names it. (pipehandler.stored_recipient in SQL shortens a recipient that is too long for an index.)
 """
 
 import os
@@ -33,9 +33,6 @@ OPTIONS = (
 _LARGEST_PORT = 65_535
 _LARGEST_SIZE = 2**63 - 1
 
-_LARGEST_KEY = 2_000  # octets; a row of a PostgreSQL index holds 2,704
-_LARGEST_FOLD = 33  # octets in NFKC of one character, U+FDFA
-
 
 class UsageError(Undelivered):
     """argv is not what postfix/master.cf.example writes; the text says what is wrong and what is expected."""
@@ -51,7 +48,7 @@ class Envelope(NamedTuple):
     recipients: with the domain in lower case (RFC 5321 2.4); original_recipients: as they were before aliasing, in
     the same order, or ().
     size: octets of the queue file with CRLF line ends, before fields are prepended.
-    left_out: the options whose value, or a part of it, could not be kept.
+    left_out: the options whose value could not be kept.
     """
 
     sender: str
@@ -104,12 +101,9 @@ def from_argv(argv: Sequence[str]) -> Envelope:
         raise UsageError("--sender= is missing; expected once, empty for the null sender")
 
     left_out: list[str] = []
-    kept = tuple(map(storable_recipient, recipients))
-    if any(recipient != lower_domain(given) for recipient, given in zip(kept, recipients, strict=True)):
-        left_out.append("recipient")
     return Envelope(
         sender=once["sender"],
-        recipients=kept,
+        recipients=tuple(map(lower_domain, recipients)),
         original_recipients=tuple(originals),
         queue_id=once.get("queue-id", ""),
         size=_number("size", once, _LARGEST_SIZE, left_out),
@@ -132,27 +126,6 @@ def lower_domain(address: str) -> str:
     """RFC 5321 2.4: the domain is case-insensitive, the local part is its owner's."""
     local, at, domain = address.rpartition("@")
     return local + at + domain.lower() if at else address
-
-
-def storable_recipient(address: str) -> str:
-    """A recipient with its domain in lower case, and short enough for the indexes of the database, also when it is folded.
-
-    RFC 5321 4.5.3.1.3 allows 256 octets. Of a longer one that does not fit the beginning is kept, and the SHA-256 of the
-    whole, so that two different recipients stay different.
-    """
-    address = lower_domain(address)
-    if len(address) * _LARGEST_FOLD <= _LARGEST_KEY or _largest_form(address) <= _LARGEST_KEY:
-        return address
-    from hashlib import sha256
-
-    return f"{address[: _LARGEST_KEY // _LARGEST_FOLD // 2]}...{sha256(address.encode()).hexdigest()}"
-
-
-def _largest_form(address: str) -> int:
-    """The octets of an address, as it is or as it is compared: without regard to case, in NFKC."""
-    from unicodedata import normalize
-
-    return max(len(form.encode()) for form in (address, normalize("NFKC", normalize("NFKC", address).casefold())))
 
 
 def _number(name: str, once: dict[str, str], largest: int, left_out: list[str]) -> int | None:

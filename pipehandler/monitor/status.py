@@ -29,7 +29,7 @@ _HINTS = {
     "store_full": "free space on the disk of the database, then `postqueue -f`",
     "misconfigured": _CHECK,
     "deadline": "the database or this host is slow; to see what the database waits for: SELECT * FROM pg_stat_activity",
-    "congested": "more mail arrives than the workers can deliver: raise serve.workers, or find what slows the database down",
+    "congested": "more mail, or large mail, arrives at once than the host can deliver: raise serve.workers, or find what is slow",
     "truncated": "Postfix was stopped in the middle of a delivery; it delivers the message again",
     "fault": "this is a bug: the reason names the place in the program; please report it. The message is not lost",
     "exhausted": "the host is out of memory, descriptors or processes, or limits.memory is too small for this message",

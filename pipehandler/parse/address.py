@@ -78,12 +78,13 @@ class _List:
         self.broken_words: list[str] = []
         self.group = ""
         self.in_group = False
+        self.full = False  # something found no room
         self.loose: list[str] = []  # words before a comma that may be the begin of an unquoted name
 
     def parse(self) -> Parsed:
         body, position, space, member = self.body, 0, "", _Member()
         last_semicolon, pattern = body.rfind(";"), _TOKEN
-        while position < len(body) and len(self.found) < self.limit:
+        while position < len(body) and len(self.found) + len(self.loose) < self.limit:
             token = pattern.match(body, position)
             if token is None:
                 break  # never: `other` matches anything
@@ -138,7 +139,7 @@ class _List:
                 member.words.append(space + text)
             space = ""
         self._end_member(member, last=True)
-        return Parsed(self.found, self.wrong, self.broken_words, complete=position >= len(body))
+        return Parsed(self.found, self.wrong, self.broken_words, complete=position >= len(body) and not self.full)
 
     def _comment(self, position: int) -> tuple[str, int]:
         """The text of a comment (RFC 5322 3.2.2) that began before `position`, and where it ends."""
@@ -223,7 +224,9 @@ class _List:
             self._add(self._name(" ".join(comments)), phrase)
 
     def _add(self, name: str, address: str) -> None:
-        if name or address:
+        if (name or address) and len(self.found) >= self.limit:
+            self.full = True
+        elif name or address:
             if "=?" in address:
                 name, address = self._decoded_local_part(name, address)
             self.found.append(Address(name, storable(address), self.group))

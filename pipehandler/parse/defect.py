@@ -48,7 +48,7 @@ DEFECTS: Mapping[str, str] = MappingProxyType(
         "uuencode-broken": "Uuencoded content is broken; what could be read was kept.",
         "transfer-encoding-unknown": "The transfer encoding is unknown; the octets were left as they are.",
         # Delivery
-        "shorter-than-told": "Postfix told a greater size: a Milter changed the message, or it was cut short.",
+        "smaller-than-declared": "Postfix declared a greater size: a Milter changed the message, or it was cut short.",
         "envelope-value": "Postfix passed a value that cannot be stored: a number was left out, a recipient shortened.",
         # Our own bounds
         "decoder-failed": "A library failed on this field or part; it was left out.",

@@ -77,6 +77,12 @@ class WorkerPool:
         return sum(worker.task is not None for worker in self._workers)
 
     @property
+    def has_room_for_large(self) -> bool:
+        """Whether a large message can be assigned: less than half of the workers deliver one, or there is one worker."""
+        large = sum(worker.task is not None and worker.task.is_large for worker in self._workers)
+        return large < max(1, self.config.serve.workers // 2)
+
+    @property
     def spawns_at(self) -> float:
         """When a missing worker will be forked (time.monotonic); infinity if none is missing."""
         return self._spawn_not_before if self.staying < self.config.serve.workers else float("inf")

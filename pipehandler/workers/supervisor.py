@@ -160,9 +160,10 @@ class Supervisor:
         return task.installation == INSTALLATION.decode("ascii") and path == self._path
 
     def _assign(self) -> None:
-        """Assign waiting messages, the oldest first, as long as a worker is free."""
-        while self._waiting:
-            connection, (packet, task) = next(iter(self._waiting.items()))
+        """Assign waiting messages, the oldest first, as long as a worker is free; no large one keeps a small one waiting."""
+        for connection, (packet, task) in list(self._waiting.items()):
+            if task.is_large and not self._pool.has_room_for_large:
+                continue
             if not self._pool.assign(packet, task, connection.socket):
                 return
             self._close(connection)
@@ -184,9 +185,10 @@ class Supervisor:
                 continue
             _, task = self._waiting[connection]
             result = outcome.CONGESTED
+            kind = "for a large message " if task.is_large else ""
             self._congested += 1
             self._close(connection, f"end {result.status} {result.line()}".encode("ascii"))
-            record_lost(self._config, result, task, f"no worker was free within {self._longest_wait()} s")
+            record_lost(self._config, result, task, f"no worker was free {kind}within {self._longest_wait()} s")
         if now >= self._kill_at:
             self._kill_at = float("inf")
             self._pool.kill()

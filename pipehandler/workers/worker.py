@@ -13,7 +13,8 @@ import time
 from contextlib import suppress
 from typing import NamedTuple, NoReturn
 
-from ..handover import LARGEST, peer
+from ..delivery.turn import LARGE
+from ..handover import LARGEST, option, peer
 from ..ingress.pipe import Resident, run
 from ..ingress.truncation import Caller
 from ..mail.outcome import FAULT, described
@@ -41,6 +42,12 @@ class Task(NamedTuple):
     parent: int
     started: float
     argv: list[str]
+
+    @property
+    def is_large(self) -> bool:
+        """Whether its message is large, as far as Postfix passes the size."""
+        size = option(self.argv, "size")
+        return size.isascii() and size.isdigit() and len(size) < 20 and int(size) >= LARGE
 
     @classmethod
     def from_packet(cls, packet: bytes) -> "Task | None":

@@ -9,6 +9,17 @@
 --     while a table was small would go on reading all of it while it grows, as long as a worker is connected.
 --   * CREATE OR REPLACE keeps the comment and the grants of a function, and drops each SET clause that is not repeated.
 
+CREATE OR REPLACE FUNCTION pipehandler.stored_recipient(recipient text) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+BEGIN ATOMIC
+    SELECT CASE WHEN octet_length(stored_recipient.recipient) <= 998 THEN stored_recipient.recipient
+                ELSE left(stored_recipient.recipient, 200) || '...'
+                     || encode(sha256(convert_to(stored_recipient.recipient, 'UTF8')), 'hex') END;
+END;
+COMMENT ON FUNCTION pipehandler.stored_recipient(text) IS
+'What delivery.recipient holds for an envelope recipient: one of more than 998 octets would not fit into an index, so it
+is its first 200 characters with its SHA-256, and each stays another one. RFC 5321 4.5.3.1.3 allows 256 octets.';
+
 CREATE OR REPLACE FUNCTION pipehandler.lease_of(recipient text, delimiter text DEFAULT '+')
 RETURNS TABLE (lease bigint, expires_at timestamptz, extension text)
 LANGUAGE sql STABLE

@@ -22,6 +22,7 @@ RETURN (parsed @@ 'strict $.header.type() == "array" && !($.header[*].size() != 
         && $.in_reply_to.type() == "array" && !($.in_reply_to[*].type() != "string")
         && $.reference_ids.type() == "array" && !($.reference_ids[*].type() != "string")
         && $.defects.type() == "array" && !($.defects[*].code.type() != "string")
+        && !($.defects[*].where.type() != "string") && !($.defects[*].detail.type() != "string")
         && $.attachments.type() == "array" && !($.attachments[*].ordinal.type() != "number")
         && !($.attachments[*].part.type() != "string") && !($.attachments[*].content_type.type() != "string")
         && $.authentication.type() == "object" && $.parser.type() == "string"') IS TRUE
@@ -30,7 +31,11 @@ RETURN (parsed @@ 'strict $.header.type() == "array" && !($.header[*].size() != 
             OR (parsed @@ 'strict $.list_unsubscribe.type() == "array"
                            && !($.list_unsubscribe[*].type() != "string")') IS TRUE)
        AND coalesce(jsonb_typeof(parsed -> 'list_unsubscribe_post'), 'boolean') IN ('boolean', 'null')
-       AND coalesce(jsonb_typeof(parsed -> 'report'), 'object') IN ('object', 'null');
+       AND coalesce(jsonb_typeof(parsed -> 'report'), 'object') IN ('object', 'null')
+       AND (parsed @? 'strict $.attachments[*] ? (exists (@.parameters)).parameters
+                       ? (@.type() != "object" && @.type() != "null")') IS NOT TRUE
+       AND (parsed @? 'strict $.attachments[*] ? (@.parameters.type() == "object").parameters.*
+                       ? (@.type() != "string")') IS NOT TRUE;
 COMMENT ON FUNCTION pipehandler.is_parsed(jsonb) IS
 'Whether this has the shape that pipehandler.ingest expects of its argument parsed, and that readers rely on. In strict
 mode of jsonpath a comparison is true where it is for any item, and unknown where an item has not the member.';
@@ -100,8 +105,7 @@ BEGIN
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
 
-    -- A recipient of more than 998 octets would not fit into an index. It is stored with its beginning and its digest,
-    -- so that each stays another one, and whole as original_recipient where that is not known.
+    -- A recipient that is stored shortened is whole in original_recipient, where that is not known.
     -- The lease of each recipient. Mail that was stored already is never rejected: its sender would get a bounce for
     -- it.
     SELECT jsonb_agg(jsonb_build_object(
@@ -112,13 +116,11 @@ BEGIN
                                   AND d.fingerprint_version IN (1, version)
                                   AND coalesce(d.lease, 0) = coalesce(l.lease, 0))))
       INTO addressees
-      FROM (SELECT g.recipient AS given,
-                   CASE WHEN octet_length(g.recipient) <= 998 THEN g.recipient
-                        ELSE left(g.recipient, 200) || '...' || encode(sha256(convert_to(g.recipient, 'UTF8')), 'hex')
-                   END AS recipient,
-                   CASE WHEN octet_length(g.recipient) <= 998 THEN g.original_recipient
+      FROM (SELECT g.recipient AS given, s.recipient,
+                   CASE WHEN s.recipient = g.recipient THEN g.original_recipient
                         ELSE coalesce(g.original_recipient, g.recipient) END AS original_recipient
-              FROM jsonb_to_recordset(envelope -> 'recipients') AS g (recipient text, original_recipient text)) AS r,
+              FROM jsonb_to_recordset(envelope -> 'recipients') AS g (recipient text, original_recipient text),
+                   LATERAL (SELECT pipehandler.stored_recipient(g.recipient) AS recipient) AS s) AS r,
            LATERAL (SELECT o.lease, o.extension,
                            CASE WHEN o.lease IS NULL THEN envelope ->> 'policy' = 'known'
                                 ELSE o.expires_at <= now() AND envelope ->> 'expired' = 'reject' END IS TRUE AS rejects
@@ -189,7 +191,11 @@ BEGIN
                CASE WHEN octet_length(d.from_list -> 0 ->> 'address') <= 998 THEN d.from_list -> 0 ->> 'address' END,
                d.from_list, d.sender_list, d.reply_to_list, d.to_list, d.cc_list, d.bcc_list, d.list_id,
                ingest.text_body, ingest.html_body, d.header, d.authentication, octet_length(ingest.raw),
-               digest, CASE WHEN d.error IS NULL THEN 'parsed' ELSE 'failed' END, d.error, d.defects,
+               digest, CASE WHEN d.error IS NULL THEN 'parsed' ELSE 'failed' END, d.error,
+               CASE WHEN EXISTS (SELECT FROM jsonb_to_recordset(addressees) AS r (given text, recipient text)
+                                  WHERE r.given <> r.recipient)
+                    THEN '[{"code": "envelope-value", "where": "recipient", "detail": ""}]' || d.defects
+                    ELSE d.defects END,
                d.parser, d.text_from_html, d.preview, d.auto_submitted, d.precedence,
                coalesce(d.list_unsubscribe, '{}'), coalesce(d.list_unsubscribe_post, false), d.report
           FROM jsonb_to_record(parsed) AS d (
@@ -306,8 +312,9 @@ COMMENT ON FUNCTION pipehandler.ingest(jsonb, jsonb, text, text, bytea, bytea, b
 it is, but for later_original_recipients and later_list_ids; but where its message, its bytes or contents of its
 attachments are missing although retention did not remove them, they are stored again, and it is not called a
 duplicate. Retention counts from stored_at, the clock of the database; a received_at outside of the years 1970 to 9999
-is replaced by it, and a client_port outside of 0 to 65535 by null. A recipient of more than 998 octets is stored as its
-beginning with its digest, and whole as original_recipient. Raises invalid_parameter_value for JSON of another shape.
+is replaced by it, and a client_port outside of 0 to 65535 by null. A recipient of more than 998 octets is stored as
+pipehandler.stored_recipient, and whole as original_recipient, with the defect envelope-value. Raises
+invalid_parameter_value for JSON of another shape.
 envelope: {"fingerprint": hex of version 1, "fingerprint_2": hex, "recipients": [{"recipient", "original_recipient"}],
 "policy", "expired", "delimiter", and the columns of delivery}. A fingerprint of version 1 matches only deliveries that
 have no other. policy: known to reject recipients that have no lease, else any. expired:

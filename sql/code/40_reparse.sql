@@ -41,13 +41,20 @@ BEGIN
     derived.from_name := derived.from_list -> 0 ->> 'name';
     derived.from_address := CASE WHEN octet_length(derived.from_list -> 0 ->> 'address') <= 998
                                  THEN derived.from_list -> 0 ->> 'address' END;
-    -- These are facts about the delivery, not about the bytes. Rows of earlier releases have the former code of one.
-    derived.defects := (SELECT coalesce(jsonb_agg(CASE d.defect ->> 'code'
-                                                       WHEN 'shorter-than-told'
-                                                       THEN d.defect || '{"code": "smaller-than-declared"}'
-                                                       ELSE d.defect END ORDER BY d.n), '[]')
-                          FROM jsonb_array_elements(stored.defects) WITH ORDINALITY AS d (defect, n)
-                         WHERE d.defect ->> 'code' IN ('smaller-than-declared', 'shorter-than-told', 'envelope-value'))
+    -- These are facts about the delivery, not about the bytes. Rows of earlier releases have the former code of one. A
+    -- column that holds something else than defects has none that could stay.
+    derived.defects := (SELECT coalesce(jsonb_agg(d.kept ORDER BY d.n), '[]')
+                          FROM (SELECT CASE o.defect ->> 'code'
+                                            WHEN 'shorter-than-told'
+                                            THEN o.defect || '{"code": "smaller-than-declared"}'
+                                            ELSE o.defect END AS kept, o.n
+                                  FROM jsonb_path_query(stored.defects,
+                                           '$[*] ? (@.code == "smaller-than-declared" || @.code == "shorter-than-told"
+                                                    || @.code == "envelope-value")
+                                                 ? (@.type() == "object" && @.code.type() == "string"
+                                                    && @.where.type() == "string" && @.detail.type() == "string")')
+                                       WITH ORDINALITY AS o (defect, n)) AS d
+                         WHERE NOT derived.defects @> jsonb_build_array(d.kept))
                        || derived.defects;
 
     SELECT EXISTS (SELECT FROM pipehandler.delivery d

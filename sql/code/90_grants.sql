@@ -35,7 +35,7 @@ GRANT SELECT ON ALL TABLES IN SCHEMA pipehandler TO pipehandler_reader, pipehand
 -- pg_dump reads them, too.
 GRANT SELECT ON ALL SEQUENCES IN SCHEMA pipehandler TO pipehandler_reader, pipehandler_maintenance;
 GRANT EXECUTE ON FUNCTION pipehandler.u_label, pipehandler.canonical, pipehandler.lease_of, pipehandler.retention_of,
-                          pipehandler.is_automatic,
+                          pipehandler.is_automatic, pipehandler.stored_recipient,
                           pipehandler.deliveries_after, pipehandler.cursor_now, pipehandler.deliveries_waiting
    TO pipehandler_reader, pipehandler_maintenance;
 

@@ -377,7 +377,7 @@ def test_shorter_than_told(handler: Handler, database: Database) -> None:
         [defect["code"] for defect in row.defects]
         for row in database.rows("SELECT defects FROM pipehandler.message ORDER BY size")
     ]
-    assert codes == [[], ["shorter-than-told"]]
+    assert codes == [[], ["smaller-than-declared"]]
 
 
 # Starts the handler as the child of a process that writes a part of the message and is killed; leaves with its status.

@@ -73,6 +73,14 @@ def test_form(page: str) -> None:
     assert page in GENERATED or long == []
 
 
+def test_every_claim_about_security_names_its_test() -> None:
+    """Each row that says what is prevented links the test that shows it."""
+    rows = [line for line in read("docs/security.md").splitlines() if line.startswith("| ") and line.count("|") == 3]
+    claims = [row for row in rows if row != "| what is prevented | test |"]
+    assert len(claims) > 20
+    assert [row for row in claims if "](../tests/" not in row] == []
+
+
 def test_length() -> None:
     """README is read in three minutes, ARCHITECTURE in an evening with the code."""
     assert len(read("README.md").splitlines()) <= 120

@@ -33,7 +33,7 @@ class Core:
             session = Session(
                 self._config, self._store, Deadline(self._config.limits.deadline, started), Stopwatch(started), "pipe"
             )
-            defects = [Defect("shorter-than-told")] if smaller else []
+            defects = [Defect("smaller-than-declared")] if smaller else []
             return folded(deliver(raw, identify(raw), Envelope("sender@example.org", recipients), session, defects))
         except Exception as error:  # noqa: BLE001 # the outcome table decides what it means
             return outcome_of(error)

@@ -254,12 +254,12 @@ def _check_states(database: Database, taken: set[str], row: Row) -> None:
     """A fault in the parsing may leave a message unparsed; one that was deferred and came again has no excuse. What was cut
     says so."""
     for recipient, state, error, size, short in database.rows(
-        'SELECT d.recipient, m.state, m.error, m.size, m.defects @> \'[{"code": "shorter-than-told"}]\' AS short'
+        'SELECT d.recipient, m.state, m.error, m.size, m.defects @> \'[{"code": "smaller-than-declared"}]\' AS short'
         "  FROM pipehandler.delivery d JOIN pipehandler.message m ON m.id = d.message"
     ):
         if state != "parsed" and recipient not in taken:
             row.note(f"the message for {recipient} is {state}: {error}")
         if short != (recipient.startswith("cut") and size < len(_long("cut0").raw)):
             row.note(
-                f"the message of {size} octets for {recipient} has {'the' if short else 'no'} defect shorter-than-told"
+                f"the message of {size} octets for {recipient} has {'the' if short else 'no'} defect smaller-than-declared"
             )

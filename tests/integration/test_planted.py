@@ -2,11 +2,13 @@
 executed with the rights of another role."""
 
 from contextlib import closing
+from pathlib import Path
 
 import psycopg
 import pytest
+from harness.console import Console
 from harness.database import Database
-from harness.submission import submission
+from harness.submission import MESSAGE, submission
 
 from pipehandler.store.connection import Store
 from pipehandler.store.migrate import migrate, plan
@@ -131,4 +133,27 @@ def test_a_delivery_executes_nothing_planted(planted: Database) -> None:
     ):
         with psycopg.connect(planted.server.conninfo(planted.name, user=role), autocommit=True) as connection:
             connection.execute(statement)
+    assert untouched(planted)
+
+
+COMMANDS = [
+    *(["list"], ["show", "1"], ["raw", "1"], ["quarantine", "list"], ["reparse", "--all"], ["expire"], ["metrics"]),
+    *(
+        ["address", "add", "b@example.com", "--ttl", "1d"],
+        ["address", "list"],
+        ["import", "MESSAGE", "--recipient", "c@example.com"],
+    ),
+]
+
+
+def test_commands_execute_nothing_planted(planted: Database, folder: Path) -> None:
+    """A superuser who runs the commands runs nothing of the handler's."""
+    with closing(Store(planted.conninfo)) as store:
+        store.ingest(submission())
+    console = Console(folder, planted)
+    console.configure("postgres")
+    message = folder / "message.eml"
+    message.write_bytes(MESSAGE)
+    for command in COMMANDS:
+        assert console.run(*(str(message) if word == "MESSAGE" else word for word in command)).status == 0, command
     assert untouched(planted)

@@ -17,6 +17,7 @@ from pipehandler.store import mailbox
 from pipehandler.store.connection import Store
 from pipehandler.store.health import health
 from pipehandler.store.mailbox import UnreadableMessage
+from pipehandler.store.readable import tolerant_rows
 from pipehandler.store.stream import follow
 
 EX_DATAERR = 65
@@ -66,8 +67,21 @@ JSON_COLUMNS = (
         "header",
         "authentication",
         "defects",
+        "report",
     ),
 )
+FUNCTIONS = (
+    "SELECT * FROM pipehandler.inbox",
+    "SELECT * FROM pipehandler.delivery_under_current_rules",
+    "SELECT pipehandler.renew(ARRAY[2])",
+    "SELECT * FROM pipehandler.deliveries_after('')",
+    "SELECT * FROM pipehandler.health()",
+    "SELECT * FROM pipehandler.data_status()",
+    "SELECT * FROM pipehandler.apply_rules()",
+    "SELECT * FROM pipehandler.expire()",
+    "SELECT * FROM pipehandler.remove_leases()",
+)
+"""All that read stored mail, beside those that are called with a message."""
 ARRAYS = ("{NULL}", "{{a},{b}}", "[5:6]={a,b}", "{}")
 
 
@@ -117,9 +131,44 @@ def test_every_json_column_with_every_shape(poisoned: Database) -> None:
         for shape in JSON:
             spoil(poisoned, "message", column, shape)
             read_everything(poisoned, "2")
-        spoil(poisoned, "message", column, "{}" if column == "authentication" else "[]")
+        spoil(poisoned, "message", column, "{}" if column in ("authentication", "report") else "[]")
     with closing(Store(poisoned.admin)) as store:
         assert mailbox.message(store, "2").header == []
+
+
+WITH_ATTACHMENT = (
+    b"Message-ID: <with@example.org>\nContent-Type: multipart/mixed; boundary=b\n\n"
+    b"--b\nContent-Type: image/gif; name=x\n\nGIF\n--b--\n"
+)
+
+
+@pytest.mark.parametrize("column", [*JSON_COLUMNS, "parameters"])
+def test_every_function_with_every_shape(poisoned: Database, column: str) -> None:
+    """No function of the schema ends at JSON of another shape in a column; to read the bytes again repairs it."""
+    request = submission(WITH_ATTACHMENT, "c@example.com")
+    again = submission(WITH_ATTACHMENT, "d@example.com")
+    with closing(Store(poisoned.admin)) as store:
+        (stored,) = store.ingest(request)
+        table, key = ("attachment", "message") if column == "parameters" else ("message", "id")
+        statement = f"SELECT {column} AS value FROM pipehandler.{table} WHERE {key} = %s"
+        (right,) = store.rows(statement, [stored.message])
+        _, parsed, *rest = request.arguments()
+        for shape in JSON:
+            store.rows(
+                f"UPDATE pipehandler.{table} SET {column} = %s WHERE {key} = %s RETURNING 1 AS one",
+                [shape, stored.message],
+            )
+            store.rows("SELECT pipehandler.set_retention(%s)", [json.dumps([{"sender": shape[:50], "keep": 90_000}])])
+            for call in FUNCTIONS:
+                store.script(call)
+            store.ingest(again)
+            tolerant_rows(
+                store,
+                "SELECT * FROM pipehandler.reparse(%s::uuid, %s::jsonb, %s, %s, %b)",
+                [stored.message, parsed, rest[0], rest[1], rest[4]],
+            )
+            assert store.rows(statement, [stored.message]) == [right], shape
+        mailbox.message(store, stored.message)
 
 
 TIME_COLUMNS = [("delivery", "received_at"), ("message", "received_at"), ("message", "date"), ("delivery", "stored_at")]

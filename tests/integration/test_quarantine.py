@@ -30,7 +30,7 @@ def store(
 ) -> Stored:
     """Store a message in quarantine, or a parsed one; returns its first delivery."""
     opened = Store(database.conninfo)
-    parsed = ParsedMessage(error=error, defects=[Defect("shorter-than-told")]) if error else None
+    parsed = ParsedMessage(error=error, defects=[Defect("smaller-than-declared")]) if error else None
     try:
         rows = opened.ingest(submission(raw, *recipients, parsed=parsed, **changes))  # type: ignore[arg-type]
         return min(rows, key=lambda row: row.delivery)
@@ -72,7 +72,12 @@ def test_show(console: Console, database: Database) -> None:
     for name in (stored.message, str(stored.delivery)):
         text = console.run("quarantine", "show", name).text
         assert not UNSAFE.search(text)
-        for wanted in ("Reason:     it failed\n", "to a@example.com", "Defect:     shorter-than-told\n", "Subject: "):
+        for wanted in (
+            "Reason:     it failed\n",
+            "to a@example.com",
+            "Defect:     smaller-than-declared\n",
+            "Subject: ",
+        ):
             assert wanted in text
         assert "body" not in text
     shown = json.loads(console.run("quarantine", "show", "--json", stored.message).text)

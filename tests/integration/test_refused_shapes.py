@@ -32,6 +32,8 @@ SHAPES: list[Any] = [
     [[["x"]]],
 ]
 
+ATTACHMENT = {"ordinal": 1, "part": "1", "content_type": "image/gif", "size": 3, "sha256": "00" * 32}
+
 PARSED: dict[str, list[Any]] = {
     "header": [[["Subject"]], [["a", "b", "c"]], [["a", 1]], [["a", None]], [{}], ["ab"], [["a", "b"], "ab"]],
     **{
@@ -45,9 +47,16 @@ PARSED: dict[str, list[Any]] = {
     },
     "in_reply_to": [[1], [None], [["x"]]],
     "reference_ids": [[1], [None], [["x"]]],
-    "defects": [[{"code": None}], [{}], [7]],
+    "defects": [[{"code": None}], [{}], [7], [{"code": "x"}], [{"code": "x", "where": 1, "detail": ""}]],
     "authentication": [],
-    "attachments": [[{"ordinal": "1"}], [{}]],
+    "attachments": [
+        [{"ordinal": "1"}],
+        [{}],
+        *(
+            [ATTACHMENT | {"parameters": shape}]
+            for shape in [*(shape for shape in SHAPES if shape is not None and shape != {}), {"x": None}, {"x": {}}]
+        ),
+    ],
     "parser": [],
 }
 """More wrong values of each column that has a shape, beside SHAPES."""
@@ -138,7 +147,9 @@ def test_wrong_values_are_refused(every_database: Database) -> None:
         )
         == 0
     )
-    ingest(every_database, envelope, parsed, *rest)
+    for parameters in ({}, {"parameters": None}, {"parameters": {}}, {"parameters": {"x": "y"}}):
+        changed = arguments["parsed"] | {"attachments": [ATTACHMENT | parameters]}
+        ingest(every_database, envelope, json.dumps(changed), *rest)
     assert every_database.value("SELECT count(*) FROM pipehandler.inbox") == 1
 
 
@@ -194,6 +205,28 @@ def test_long_recipients(every_database: Database, name: str) -> None:
         "SELECT coalesce(original_recipient, recipient) AS full FROM pipehandler.delivery ORDER BY id"
     )
     assert {row.full for row in rows} == {one, other}
+    (defects,) = every_database.rows("SELECT defects AS found FROM pipehandler.message")
+    assert defects.found == [{"code": "envelope-value", "where": "recipient", "detail": ""}]
+    statement = "SELECT count(*) FROM pipehandler.delivery d WHERE d.recipient = pipehandler.stored_recipient(%s)"
+    assert [every_database.value(statement, recipient) for recipient in (one, other)] == [1, 1]
+
+
+@pytest.mark.parametrize("character", ["x", "ä", "ΰ", "\ufdfa", "\U0001d15f", "\u3300", "\u1e9e"])
+def test_recipients_about_the_limit(database: Database, character: str) -> None:
+    """998 octets stay as they are, with no defect, and one more is too many; both fit into every index."""
+    end = "@example.com"
+    fits = character * ((998 - len(end)) // len(character.encode()))
+    fits = "y" * (998 - len((fits + end).encode())) + fits + end
+    with closing(Store(database.conninfo)) as store:
+        store.ingest(submission(b"Subject: fits\n\n", fits))
+        store.ingest(submission(b"Subject: long\n\n", "y" + fits))
+    rows = database.rows(
+        "SELECT d.recipient, jsonb_array_length(m.defects) AS defects FROM pipehandler.delivery d"
+        "  JOIN pipehandler.message m ON m.id = d.message ORDER BY d.id"
+    )
+    assert (rows[0].recipient, rows[0].defects) == (fits, 0)
+    assert rows[1].recipient.startswith(f"y{fits[:199]}...")
+    assert rows[1].defects == 1
 
 
 @pytest.mark.parametrize(

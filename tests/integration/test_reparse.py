@@ -277,6 +277,16 @@ def test_defect_of_the_delivery_stays(console: Console, database: Database, code
         assert [defect["code"] for defect in row.defects] == ["smaller-than-declared", "date-invalid"]
 
 
+def test_facts_of_the_delivery_stay_once(database: Database) -> None:
+    """A delivery that finds the same again, and reads what another could not, adds nothing."""
+    defects = [Defect("envelope-value", "client-port"), Defect("smaller-than-declared")]
+    store(database, submission(parsed=replace(FAILED, defects=defects)))
+    store(database, submission(MESSAGE, "b@example.com", parsed=replace(parse(MESSAGE), defects=defects)))
+    (row,) = database.rows("SELECT state, defects FROM pipehandler.message")
+    assert row.state == "parsed"
+    assert [each["code"] for each in row.defects] == ["envelope-value", "smaller-than-declared"]
+
+
 def call(database: Database, parsed: ParsedMessage, **changes: Any) -> dict[str, tuple[Any, Any]]:
     """Call the SQL function for MESSAGE as upkeep."""
     arguments = submission(parsed=parsed, **changes).arguments()

@@ -164,7 +164,8 @@ def test_shadow_objects_have_no_effect(every_database: Database) -> None:
 
 
 def test_functions(untouched: Database) -> None:
-    """PUBLIC may execute no function of the schema, and each that runs as its owner has its search_path pinned."""
+    """PUBLIC may not use the schema nor execute a function of it, and each that runs as its owner pins its search_path."""
+    assert not untouched.value("SELECT has_schema_privilege('public', 'pipehandler', 'USAGE, CREATE')")
     functions = untouched.rows(
         "SELECT proname, prosecdef, proconfig, has_function_privilege('public', oid, 'EXECUTE') AS public"
         "  FROM pg_proc WHERE pronamespace = 'pipehandler'::regnamespace"

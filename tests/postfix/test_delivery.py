@@ -66,7 +66,7 @@ def delivered(mail: MailHost, stored: Database, recipient: str) -> Callable[...,
         assert received
         assert row.raw[received.end() :] == sent
         assert row.prepended is None
-        assert not [defect for defect in row.defects if defect["code"] == "shorter-than-told"]
+        assert not [defect for defect in row.defects if defect["code"] == "smaller-than-declared"]
         assert [attempt["status"] for attempt in mail.deliveries(to)] == ["sent"]
         return row
 

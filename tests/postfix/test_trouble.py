@@ -158,7 +158,7 @@ def test_milter(own: MailHost, database: Database) -> None:
     assert b"Authentication-Results: mx.example.net; spf=pass\n" in row.raw
     assert row.raw.endswith(MESSAGE.partition(b"\n")[2])
     assert row.authentication == {"spf": "pass"}
-    assert [defect["code"] for defect in row.defects] in ([], ["shorter-than-told"])
+    assert [defect["code"] for defect in row.defects] in ([], ["smaller-than-declared"])
 
 
 def test_taken_up_again_after_its_status_was_lost(own: MailHost, database: Database) -> None:
