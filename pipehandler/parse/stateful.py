@@ -19,6 +19,8 @@ _SWITCH = re.compile(rb"\x1b|\x0e|~\{")
 _HZ = re.compile(rb"~\{(?:[\x21-\x77][\x21-\x7e])+~\}")
 _SHIFTED = re.compile(rb"\x0e([\x20-\x7e]*)\x0f?")
 _DESIGNATION = re.compile(rb"\x1b\$[)*+][A-Z]")
+_EUC_PAIRS = re.compile(rb"(?<![\x8e\x8f])(?:[\xa1-\xfe]{2})+")
+_EUC_KATAKANA = re.compile(rb"(?:\x8e[\xa1-\xdf])+")
 _REWRITTEN_OCTETS = 1_000_000  # of ISO-2022-JP at most: they cost some 150 ns each
 
 
@@ -45,6 +47,16 @@ def read(octets: bytes, name: str) -> str | None:
     if text is None and name == "iso2022_jp" and len(octets) <= _REWRITTEN_OCTETS:
         text = strictly(octets, "iso2022_jp_ext") or strictly(_shift_jis(octets), "cp932")
     return text
+
+
+def read_euc_jp(octets: bytes) -> str | None:
+    """EUC-JP with the characters of NEC and IBM that only Microsoft's variant of it (CP51932) has: each run of pairs is
+    what stands between the escapes of ISO-2022-JP. None where it is not that."""
+    if b"\x1b" in octets or len(octets) > _REWRITTEN_OCTETS:
+        return None
+    pairs = _EUC_PAIRS.sub(lambda run: b"\x1b$B%b\x1b(B" % bytes(octet & 0x7F for octet in run[0]), octets)
+    escaped = _EUC_KATAKANA.sub(lambda run: b"\x1b(I%b\x1b(B" % bytes(octet & 0x7F for octet in run[0][1::2]), pairs)
+    return strictly(_shift_jis(escaped), "cp932") if escaped.isascii() else None
 
 
 def shifts(octets: bytes, label: str | None) -> bool:

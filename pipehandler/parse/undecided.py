@@ -23,6 +23,9 @@ _ACCIDENTAL = frozenset({
     "euc_jp", "euc_jis_2004", "euc_jisx0213", "cp874", "tis_620", "iso8859_11",
 })  # fmt: skip
 _ACCIDENTS = 3  # characters: more are no accident
+_EAST_ASIAN = _ACCIDENTAL - {"cp874", "tis_620", "iso8859_11"}
+_FEW = 4  # characters: a name has no more, and often one that everyday text does not contain
+_BESIDE_LETTERS = re.compile(r"[A-Za-z][^\x00-\x7f]|[^\x00-\x7f][a-z]")
 _WORD_WITH_ASCII = re.compile(rb"[A-Za-z][\x80-\xff]|[\x80-\xff][a-z]")
 _META = re.compile(rb"<meta\b[^<>]{0,200}?charset\s*=\s*[\"']?\s*([A-Za-z0-9_.:-]{1,40})", re.IGNORECASE)
 _CONTROLS = bytes(set(range(32)) - set(b"\t\n\r\f\x1b")) + b"\x7f"
@@ -169,17 +172,29 @@ class _Undecided:
         # By "ISO 8859-1" mail means windows-1252: the octets 0x80-0x9F are control characters in the former.
         name = _meant(self.eight_bit)
         text = strictly(self.octets, name)
+        if text is None and name == "euc_jp":
+            text = stateful.read_euc_jp(self.octets)
         if text is None and name != self.eight_bit:
             text = strictly(self.octets, self.eight_bit)
         if text is None:
             broken = self._replaced(name)
             return broken if broken.replaced * 4 < _beyond_ascii(broken.text) and oddness(broken.text) <= 0.25 else None
         odd = oddness(text)
-        if odd > ODD and (likelier := next(self._ranked(), None)):
+        if odd > ODD and not self._is_name(text) and (likelier := next(self._ranked(), None)):
             other, other_text = likelier
             if oddness(other_text) < odd / 4 and other_text != text:
                 return Decoded(other_text, other, f"{self.label}: its reading is not plausible; taken for {other}")
         return Decoded(text, name)
+
+    def _is_name(self, text: str) -> bool:
+        """Whether an East Asian label gives a few characters without letters beside them. That one of them is rare says
+        nothing then: names are full of rare ones. Octets of another charset stand beside small letters, or are more."""
+        return (
+            self.eight_bit in _EAST_ASIAN
+            and _beyond_ascii(text) <= _FEW
+            and not _BESIDE_LETTERS.search(text)
+            and all(map(str.isprintable, filter(lambda character: character > "\x7f", text)))
+        )
 
     def _ranked(self) -> Iterator[tuple[str, str]]:
         return ranked(self.octets, self.hints, self.bound is None or self.bound.may_detect())

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from pipehandler.parse.charset import codec, storable
-from pipehandler.parse.decoding import decode
+from pipehandler.parse.decoding import Decoded, decode
 
 
 @pytest.mark.parametrize(
@@ -158,6 +158,41 @@ def test_label_that_cannot_be() -> None:
 def test_the_label_is_weighed(octets: bytes, label: str | None, text: str) -> None:
     """Which reading is the text, by the rule at the head of decoding.py."""
     assert decode(octets, label).text == text
+
+
+@pytest.mark.parametrize(
+    ("names", "charset", "label"),
+    [
+        ("刘淼 徐璐 王喆 陈堃 朱镕基 孙晟 卫翀 沈翊 韩烨 何晗 苏轼 范玮琪 和珅", "gb18030", "gb2312"),
+        ("陳堃 黃淯 蔡旻 游錫堃 鄭旻 廖婕 張瑀 李珺", "big5hkscs", "big5"),
+        ("髙橋 渡邉 濵田 櫻井 薔薇", "cp932", "shift_jis"),
+        ("똠 뷁 믜 쌰 펲시", "cp949", "euc-kr"),
+        ("😀龥", "gb18030", "gb18030"),
+    ],
+)
+def test_a_name_with_a_rare_character_keeps_its_label(names: str, charset: str, label: str) -> None:
+    """Names contain ideographs that everyday text does not: of so few that is no reason to doubt the label."""
+    for name in names.split():
+        for text in (name, f"{name} Ltd", f"[{name}]"):
+            assert decode(text.encode(charset), label).text == text
+
+
+def test_few_octets_beside_letters_may_contradict_an_east_asian_label() -> None:
+    """What stands inside words of small letters are accents, whatever the label."""
+    for word in ("Grüße", "Müller", "François"):
+        assert decode(word.encode("cp1252"), "gb2312").text == word
+
+
+@pytest.mark.parametrize(
+    ("octets", "text"),
+    [
+        (b"\xad\xa1 \xad\xea\xa5\xc6\xa5\xb9\xa5\xc8", "① ㈱テスト"),
+        (b"\xfc\xe2\xb6\xb6\xc0\xe8\xc0\xb8 \x8e\xb1\x8e\xb2 (ok)", "髙橋先生 ｱｲ (ok)"),
+    ],
+)
+def test_euc_jp_of_microsoft(octets: bytes, text: str) -> None:
+    """EUC-JP with the characters of NEC and IBM, which Python's codec has not."""
+    assert decode(octets, "euc-jp") == Decoded(text, "euc_jp")
 
 
 def test_an_accident_needs_a_reason() -> None:
