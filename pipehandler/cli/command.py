@@ -20,7 +20,8 @@ from pipehandler.settings.config import ConfigError, load
 from pipehandler.settings.extras import MissingExtraError
 from pipehandler.store.connection import Store
 from pipehandler.store.errors import StoreError
-from pipehandler.store.mailbox import NoSuchMessage, UnreadableMessage
+from pipehandler.store.ids import NoSuchMessage
+from pipehandler.store.messages import UnreadableMessage
 from pipehandler.store.migrate import MigrationError
 from pipehandler.workers.listener import ServeError
 

@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from pipehandler.cli.terminal import block, say, say_all, shorten, table
-from pipehandler.store import mailbox
+from pipehandler.store import listing, messages
+from pipehandler.store.rows import Mailboxes, Message
 
 from .command import echo_json, local, opened_store
 
@@ -36,7 +37,7 @@ def list_(context: click.Context, /, as_json: bool, **filters: Any) -> None:
         if filters[name] is not None:
             filters[name] = filters[name].astimezone()  # from local time
     with opened_store(context) as store:
-        rows = mailbox.deliveries(store, **filters)
+        rows = listing.deliveries(store, **filters)
     if as_json:
         echo_json(rows)
     elif not rows:
@@ -71,7 +72,7 @@ def list_(context: click.Context, /, as_json: bool, **filters: Any) -> None:
 def show(context: click.Context, name: str, header: bool, as_json: bool) -> None:
     """Show one message. ID is the number of a delivery or the UUID of a message."""
     with opened_store(context) as store:
-        message = mailbox.message(store, name)
+        message = messages.message(store, name)
     if as_json:
         echo_json(message)
         return
@@ -84,7 +85,7 @@ def show(context: click.Context, name: str, header: bool, as_json: bool) -> None
 def raw(context: click.Context, name: str) -> None:
     """Write the exact bytes of a message to stdout."""
     with opened_store(context) as store:
-        _write(mailbox.raw(store, name))
+        _write(messages.raw(store, name))
 
 
 @click.command("attachment")
@@ -94,10 +95,10 @@ def raw(context: click.Context, name: str) -> None:
 def attachment(context: click.Context, name: str, number: int) -> None:
     """Write the content of attachment NUMBER of a message to stdout."""
     with opened_store(context) as store:
-        _write(mailbox.attachment(store, name, number))
+        _write(messages.attachment(store, name, number))
 
 
-def _described(message: mailbox.Message, header: bool) -> Iterator[str]:
+def _described(message: Message, header: bool) -> Iterator[str]:
     """Yield a message as lines of text."""
     fields = {
         "Message": message.id,
@@ -156,7 +157,7 @@ def _described(message: mailbox.Message, header: bool) -> Iterator[str]:
         yield from block(body)
 
 
-def _unsubscribe(message: mailbox.Message) -> str:
+def _unsubscribe(message: Message) -> str:
     return " ".join(message.list_unsubscribe) + (" (one click)" if message.list_unsubscribe_post else "")
 
 
@@ -173,7 +174,7 @@ def _report(report: dict[str, Any] | None) -> str:
     return ", ".join(filter(None, words)) + (f", about <{about}>" if about else "")
 
 
-def _addresses(addresses: mailbox.Mailboxes) -> str:
+def _addresses(addresses: Mailboxes) -> str:
     return ", ".join(f"{each['name']} <{each['address']}>" if each["name"] else each["address"] for each in addresses)
 
 

@@ -10,7 +10,8 @@ from pipehandler.cli.terminal import block, say, say_all, shorten, table
 from pipehandler.mail.sysexits import EX_CANTCREAT
 from pipehandler.store import quarantine as store_of
 from pipehandler.store.connection import Store
-from pipehandler.store.mailbox import NoSuchMessage, UnreadableMessage
+from pipehandler.store.ids import NoSuchMessage
+from pipehandler.store.messages import UnreadableMessage
 from pipehandler.store.quarantine import FileDiffers
 
 from .command import Failure, echo_json, local, opened_store

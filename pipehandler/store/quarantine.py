@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..mail.envelope_fields import EnvelopeFields, with_fields
-from . import mailbox
+from . import messages as stored
 from .connection import Store
 from .errors import CONFLICTS, retried
-from .mailbox import Message, NoSuchMessage
+from .ids import NoSuchMessage, message_id
 from .readable import readable_rows
+from .rows import Message
 
 _LIST = """
 SELECT m.id::text AS message, m.received_at, m.size,
@@ -132,13 +133,13 @@ def reasons(store: Store) -> list[Reason]:
 
 
 def message(store: Store, name: str) -> Message:
-    """One message in quarantine, as mailbox.message returns it."""
-    return mailbox.message(store, failed_id(store, name))
+    """One message in quarantine, as messages.message returns it."""
+    return stored.message(store, failed_id(store, name))
 
 
 def failed_id(store: Store, name: str) -> str:
     """The UUID of a message in quarantine, whether or not its row can be read. Raises NoSuchMessage."""
-    uuid = mailbox.message_id(store, name)
+    uuid = message_id(store, name)
     if not store.values(
         "SELECT 1 FROM pipehandler.message m WHERE m.id = %s::uuid AND m.state = 'failed'", [uuid], of=int
     ):
@@ -159,7 +160,7 @@ def export(store: Store, uuid: str, folder: Path) -> Iterator[Exported]:
 
     A file appears whole or not at all, and replaces no other. Raises FileDiffers, and OSError if it cannot be written.
     """
-    raw = mailbox.raw(store, uuid)
+    raw = stored.raw(store, uuid)
     for delivery in store.rows(_DELIVERIES, [uuid], row=_Delivery):
         envelope = EnvelopeFields(delivery.sender, delivery.original_recipient, delivery.recipient)
         content = with_fields(bytes(delivery.prepended or b""), raw, envelope)

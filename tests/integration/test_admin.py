@@ -18,7 +18,8 @@ from pipehandler.mail.parsed import ParsedMessage
 from pipehandler.mail.sysexits import EX_CONFIG, EX_NOINPUT, EX_UNAVAILABLE
 from pipehandler.postfix.templates import CODE
 from pipehandler.store.connection import Store
-from pipehandler.store.mailbox import NoSuchMessage, attachment
+from pipehandler.store.ids import NoSuchMessage
+from pipehandler.store.messages import attachment
 
 USAGE = 2  # click's status for a wrong call
 

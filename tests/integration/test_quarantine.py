@@ -16,8 +16,8 @@ from pipehandler.mail.parsed import Defect, ParsedMessage
 from pipehandler.mail.sysexits import EX_CANTCREAT, EX_NOINPUT, EX_UNAVAILABLE
 from pipehandler.store import quarantine
 from pipehandler.store.connection import Store
+from pipehandler.store.ids import NoSuchMessage
 from pipehandler.store.ingest import Stored
-from pipehandler.store.mailbox import NoSuchMessage
 
 BROKEN = b"Received: by mx\nSubject: broken\nMessage-ID: <broken@example.org>\n\nFrom here on\n>From there\nbody\n"
 HOSTILE = b"X\x1b[2J: \x9b31m\xe2\x80\xae\nSubject: \x1b]0;title\x07\n\nbody\n"
