@@ -84,6 +84,11 @@ def opened_store(context: click.Context) -> Iterator[Store]:
             store.close()
 
 
+def counted(number: int, singular: str, plural: str = "") -> str:
+    """Return a number with its noun; the plural has an s if it is not given."""
+    return f"{number} {singular if number == 1 else plural or singular + 's'}"
+
+
 def local(time: datetime) -> str:
     """Return a time as text, in the local time zone; at the ends of the calendar, where that has no date, in its own."""
     with suppress(OverflowError, ValueError):

@@ -10,34 +10,27 @@ import click
 
 from pipehandler.cli.terminal import block, say, say_all, shorten, table
 from pipehandler.store import listing, messages
+from pipehandler.store.filters import Filters
 from pipehandler.store.rows import Mailboxes, Message
 
 from .command import echo_json, local, opened_store
+from .filters import filtered
 
 _WIDE = 2_000  # columns of a field of the message
 _RECIPIENTS = 10  # of a report that are shown
 
 
 @click.command("list")
-@click.option("--recipient", help="Only mail to this address; * matches anything.")
-@click.option("--lease", type=click.IntRange(min=1), help="Only mail that belongs to this lease.")
-@click.option("--sender", help="Part of the envelope sender or of From.")
-@click.option("--subject", help="Part of the subject.")
-@click.option("--since", type=click.DateTime(), help="Received at or after this local time.")
-@click.option("--until", type=click.DateTime(), help="Received before this local time.")
-@click.option("--state", type=click.Choice(["parsed", "failed"]), help="failed: stored without being parsed.")
+@filtered()
 @click.option(
     "--limit", type=click.IntRange(1, 1_000_000), default=20, show_default=True, help="Maximum number of deliveries."
 )
 @click.option("--json", "as_json", is_flag=True, help="A JSON array, for programs.")
 @click.pass_context
-def list_(context: click.Context, /, as_json: bool, **filters: Any) -> None:
+def list_(context: click.Context, /, limit: int, as_json: bool, **filters: Any) -> None:
     """List deliveries, newest first."""
-    for name in ("since", "until"):
-        if filters[name] is not None:
-            filters[name] = filters[name].astimezone()  # from local time
     with opened_store(context) as store:
-        rows = listing.deliveries(store, **filters)
+        rows = listing.deliveries(store, Filters(**filters), limit)
     if as_json:
         echo_json(rows)
     elif not rows:

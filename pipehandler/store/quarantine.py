@@ -16,6 +16,7 @@ from ..mail.envelope_fields import EnvelopeFields, with_fields
 from . import messages as stored
 from .connection import Store
 from .errors import CONFLICTS, retried
+from .filters import EVERYTHING, Filters
 from .ids import NoSuchMessage, message_id
 from .readable import readable_rows
 from .rows import Message
@@ -24,7 +25,7 @@ _LIST = """
 SELECT m.id::text AS message, m.received_at, m.size,
        ARRAY(SELECT d.recipient FROM pipehandler.current_delivery d WHERE d.message = m.id ORDER BY d.id) AS recipients, m.error
   FROM pipehandler.message m
- WHERE m.state = 'failed' AND EXISTS (SELECT FROM pipehandler.current_delivery d WHERE d.message = m.id)
+ WHERE m.state = 'failed' AND EXISTS (SELECT FROM pipehandler.current_delivery d WHERE d.message = m.id AND {})
  ORDER BY m.received_at DESC, m.id
  LIMIT %(limit)s
 """
@@ -39,7 +40,7 @@ SELECT m.id::text
 _REASONS = """
 SELECT m.error, count(*) AS messages, min(m.received_at) AS oldest, max(m.received_at) AS newest
   FROM pipehandler.message m
- WHERE m.state = 'failed' AND EXISTS (SELECT FROM pipehandler.current_delivery d WHERE d.message = m.id)
+ WHERE m.state = 'failed' AND EXISTS (SELECT FROM pipehandler.current_delivery d WHERE d.message = m.id AND {})
  GROUP BY m.error
  ORDER BY messages DESC, m.error
 """
@@ -50,6 +51,8 @@ SELECT d.id, d.recipient, d.original_recipient, d.sender, d.prepended
  WHERE d.message = %s::uuid
  ORDER BY d.id
 """
+
+_DELIVERY_COUNT = "SELECT count(*) FROM pipehandler.delivery d WHERE d.message = %s::uuid"
 
 # One statement is one transaction. A message that has been parsed since stays.
 _DROP = """
@@ -117,9 +120,10 @@ class _Dropped(NamedTuple):
     deliveries: int
 
 
-def messages(store: Store, limit: int | None = None) -> list[Entry]:
-    """The messages in quarantine, newest first, at most `limit`; None: all."""
-    return readable_rows(store, _LIST, {"limit": limit}, Entry, "message", "message")
+def messages(store: Store, filters: Filters = EVERYTHING, limit: int | None = None) -> list[Entry]:
+    """The messages in quarantine that `filters` select, newest first, at most `limit`; None: all."""
+    condition, parameters = filters.condition()
+    return readable_rows(store, _LIST.format(condition), {**parameters, "limit": limit}, Entry, "message", "message")
 
 
 def message_ids(store: Store) -> list[str]:
@@ -127,9 +131,11 @@ def message_ids(store: Store) -> list[str]:
     return store.values(_IDS, of=str)
 
 
-def reasons(store: Store) -> list[Reason]:
-    """The reasons, the most frequent first."""
-    return readable_rows(store, _REASONS, (), Reason, "the times of messages in quarantine because of", "error")
+def reasons(store: Store, filters: Filters = EVERYTHING) -> list[Reason]:
+    """The reasons of the messages that `filters` select, the most frequent first."""
+    condition, parameters = filters.condition()
+    name = "the times of messages in quarantine because of"
+    return readable_rows(store, _REASONS.format(condition), parameters, Reason, name, "error")
 
 
 def message(store: Store, name: str) -> Message:
@@ -166,6 +172,11 @@ def export(store: Store, uuid: str, folder: Path) -> Iterator[Exported]:
         content = with_fields(bytes(delivery.prepended or b""), raw, envelope)
         path = folder / f"{delivery.id}-{uuid}.eml"
         yield Exported(path, delivery.id, content is not None, _write(path, raw if content is None else content))
+
+
+def deliveries(store: Store, uuid: str) -> int:
+    """How many deliveries `drop` would delete with the message."""
+    return store.values(_DELIVERY_COUNT, [uuid], of=int)[0]
 
 
 def drop(store: Store, uuid: str) -> int:
