@@ -1103,6 +1103,35 @@ COMMENT ON FUNCTION pipehandler.lookup(address text, delimiter text) IS 'For vir
 as for lease_of.';
 
 --
+-- Name: remove_deliveries(bigint[]); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.remove_deliveries(ids bigint[], OUT deliveries bigint, OUT messages bigint) RETURNS record
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+DECLARE
+    touched uuid[];
+BEGIN
+    touched := ARRAY(SELECT m.id
+                       FROM pipehandler.message m
+                      WHERE m.id IN (SELECT d.message FROM pipehandler.delivery d WHERE d.id = ANY (ids))
+                      ORDER BY m.id
+                        FOR UPDATE OF m);
+    DELETE FROM pipehandler.delivery d
+     WHERE d.id = ANY (ARRAY(SELECT o.id FROM pipehandler.delivery o WHERE o.id = ANY (ids)
+                              ORDER BY o.recipient COLLATE "C", o.id FOR UPDATE));
+    GET DIAGNOSTICS deliveries = ROW_COUNT;
+    SELECT r.messages_removed INTO messages FROM pipehandler.remove_unreferenced(touched) AS r;
+END
+$$;
+
+COMMENT ON FUNCTION pipehandler.remove_deliveries(ids bigint[], OUT deliveries bigint, OUT messages bigint) IS 'Removes these deliveries, expired or not, and the messages that have no other delivery, with their bytes and
+attachments: all or nothing. Returns how many of each. A number that no delivery has is ignored. May fail with 40001,
+40P01 or 23503 where other sessions change the same rows: call it again.';
+
+--
 -- Name: remove_due(bigint[], uuid[]); Type: FUNCTION
 --
 
@@ -2598,6 +2627,9 @@ GRANT ALL ON FUNCTION pipehandler.lease_random_address(domain text, ttl interval
 
 REVOKE ALL ON FUNCTION pipehandler.lookup(address text, delimiter text) FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.lookup(address text, delimiter text) TO pipehandler_lookup;
+
+REVOKE ALL ON FUNCTION pipehandler.remove_deliveries(ids bigint[], OUT deliveries bigint, OUT messages bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION pipehandler.remove_deliveries(ids bigint[], OUT deliveries bigint, OUT messages bigint) TO pipehandler_maintenance;
 
 REVOKE ALL ON FUNCTION pipehandler.remove_due(due bigint[], touched uuid[], OUT deliveries bigint, OUT messages bigint, OUT raw_messages bigint, OUT attachments bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.remove_due(due bigint[], touched uuid[], OUT deliveries bigint, OUT messages bigint, OUT raw_messages bigint, OUT attachments bigint) TO pipehandler_maintenance;

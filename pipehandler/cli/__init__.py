@@ -29,6 +29,7 @@ COMMANDS = {
     "attachment": "mailbox.attachment",
     "quarantine": "quarantine.quarantine",
     "reparse": "reparse.reparse",
+    "remove": "remove.remove",
     "expire": "expire.expire",
     "import": "import_.import_",
 }

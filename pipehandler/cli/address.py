@@ -5,6 +5,7 @@ Exit statuses besides those of all commands: 65 invalid address; 66 no such leas
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import timedelta
 
 import click
@@ -17,8 +18,8 @@ from pipehandler.store import addresses
 from pipehandler.store.addresses import AddressTaken, Lease, NoAddress, NoSuchLease
 from pipehandler.store.connection import Store
 
-from .command import Failure, echo_json, local, opened_store, reported_errors
-from .upkeep import opened_for_upkeep
+from .command import Failure, counted, echo_json, local, opened_store, reported_errors
+from .upkeep import confirm, confirmation, opened_for_upkeep
 
 
 def _period(_context: click.Context, _parameter: click.Parameter, value: str | None) -> timedelta | None:
@@ -32,7 +33,7 @@ _ttl = click.option(
     "--ttl",
     callback=_period,
     metavar="DURATION",
-    help="How long from now, such as 10m, 36h, 30d; default: forever.",
+    help="How long from now, such as 10m, 36h, 1d12h; default: forever.",
 )
 _label = click.option("--label", help="A name of your choice.")
 _json = click.option("--json", "as_json", is_flag=True, help="The lease as a JSON object, for programs.")
@@ -126,13 +127,23 @@ def expire(context: click.Context, name: str, as_json: bool) -> None:
 
 @address.command("remove")
 @_lease
+@click.option("--dry-run", is_flag=True, help="Delete nothing; show what would be deleted.")
+@confirmation
+@_json
 @click.pass_context
-def remove(context: click.Context, name: str) -> None:
+def remove(context: click.Context, name: str, dry_run: bool, yes: bool, as_json: bool) -> None:
     """Delete a lease and all its mail, immediately and permanently."""
     with _opened(context) as store:
-        lease = addresses.remove(store, name)
-    count = lease.deliveries
-    say(_line(lease, f"removed with {count} {'delivery' if count == 1 else 'deliveries'}"))
+        lease = addresses.find(store, name)
+        if not dry_run:
+            count = counted(lease.deliveries, "delivery", "deliveries")
+            confirm(f"Remove {_line(lease, f'with {count}')} permanently?", yes)
+            lease = addresses.remove(store, lease)
+    if as_json:
+        echo_json({**asdict(lease), "dry_run": dry_run})
+    else:
+        verb = "would be removed" if dry_run else "removed"
+        say(_line(lease, f"{verb} with {counted(lease.deliveries, 'delivery', 'deliveries')}"))
 
 
 @contextmanager

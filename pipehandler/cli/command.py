@@ -20,7 +20,8 @@ from pipehandler.settings.config import ConfigError, load
 from pipehandler.settings.extras import MissingExtraError
 from pipehandler.store.connection import Store
 from pipehandler.store.errors import StoreError
-from pipehandler.store.mailbox import NoSuchMessage, UnreadableMessage
+from pipehandler.store.ids import NoSuchMessage
+from pipehandler.store.messages import UnreadableMessage
 from pipehandler.store.migrate import MigrationError
 from pipehandler.workers.listener import ServeError
 
@@ -81,6 +82,11 @@ def opened_store(context: click.Context) -> Iterator[Store]:
             yield store
         finally:
             store.close()
+
+
+def counted(number: int, singular: str, plural: str = "") -> str:
+    """Return a number with its noun; the plural has an s if it is not given."""
+    return f"{number} {singular if number == 1 else plural or singular + 's'}"
 
 
 def local(time: datetime) -> str:

@@ -9,34 +9,28 @@ from typing import Any
 import click
 
 from pipehandler.cli.terminal import block, say, say_all, shorten, table
-from pipehandler.store import mailbox
+from pipehandler.store import listing, messages
+from pipehandler.store.filters import Filters
+from pipehandler.store.rows import Mailboxes, Message
 
 from .command import echo_json, local, opened_store
+from .filters import filtered
 
 _WIDE = 2_000  # columns of a field of the message
 _RECIPIENTS = 10  # of a report that are shown
 
 
 @click.command("list")
-@click.option("--recipient", help="Only mail to this address; * matches anything.")
-@click.option("--lease", type=click.IntRange(min=1), help="Only mail that belongs to this lease.")
-@click.option("--sender", help="Part of the envelope sender or of From.")
-@click.option("--subject", help="Part of the subject.")
-@click.option("--since", type=click.DateTime(), help="Received at or after this local time.")
-@click.option("--until", type=click.DateTime(), help="Received before this local time.")
-@click.option("--state", type=click.Choice(["parsed", "failed"]), help="failed: stored without being parsed.")
+@filtered()
 @click.option(
     "--limit", type=click.IntRange(1, 1_000_000), default=20, show_default=True, help="Maximum number of deliveries."
 )
 @click.option("--json", "as_json", is_flag=True, help="A JSON array, for programs.")
 @click.pass_context
-def list_(context: click.Context, /, as_json: bool, **filters: Any) -> None:
+def list_(context: click.Context, /, limit: int, as_json: bool, **filters: Any) -> None:
     """List deliveries, newest first."""
-    for name in ("since", "until"):
-        if filters[name] is not None:
-            filters[name] = filters[name].astimezone()  # from local time
     with opened_store(context) as store:
-        rows = mailbox.deliveries(store, **filters)
+        rows = listing.deliveries(store, Filters(**filters), limit)
     if as_json:
         echo_json(rows)
     elif not rows:
@@ -71,7 +65,7 @@ def list_(context: click.Context, /, as_json: bool, **filters: Any) -> None:
 def show(context: click.Context, name: str, header: bool, as_json: bool) -> None:
     """Show one message. ID is the number of a delivery or the UUID of a message."""
     with opened_store(context) as store:
-        message = mailbox.message(store, name)
+        message = messages.message(store, name)
     if as_json:
         echo_json(message)
         return
@@ -84,7 +78,7 @@ def show(context: click.Context, name: str, header: bool, as_json: bool) -> None
 def raw(context: click.Context, name: str) -> None:
     """Write the exact bytes of a message to stdout."""
     with opened_store(context) as store:
-        _write(mailbox.raw(store, name))
+        _write(messages.raw(store, name))
 
 
 @click.command("attachment")
@@ -94,10 +88,10 @@ def raw(context: click.Context, name: str) -> None:
 def attachment(context: click.Context, name: str, number: int) -> None:
     """Write the content of attachment NUMBER of a message to stdout."""
     with opened_store(context) as store:
-        _write(mailbox.attachment(store, name, number))
+        _write(messages.attachment(store, name, number))
 
 
-def _described(message: mailbox.Message, header: bool) -> Iterator[str]:
+def _described(message: Message, header: bool) -> Iterator[str]:
     """Yield a message as lines of text."""
     fields = {
         "Message": message.id,
@@ -156,7 +150,7 @@ def _described(message: mailbox.Message, header: bool) -> Iterator[str]:
         yield from block(body)
 
 
-def _unsubscribe(message: mailbox.Message) -> str:
+def _unsubscribe(message: Message) -> str:
     return " ".join(message.list_unsubscribe) + (" (one click)" if message.list_unsubscribe_post else "")
 
 
@@ -173,7 +167,7 @@ def _report(report: dict[str, Any] | None) -> str:
     return ", ".join(filter(None, words)) + (f", about <{about}>" if about else "")
 
 
-def _addresses(addresses: mailbox.Mailboxes) -> str:
+def _addresses(addresses: Mailboxes) -> str:
     return ", ".join(f"{each['name']} <{each['address']}>" if each["name"] else each["address"] for each in addresses)
 
 

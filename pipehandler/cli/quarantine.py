@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import click
 
@@ -10,11 +10,14 @@ from pipehandler.cli.terminal import block, say, say_all, shorten, table
 from pipehandler.mail.sysexits import EX_CANTCREAT
 from pipehandler.store import quarantine as store_of
 from pipehandler.store.connection import Store
-from pipehandler.store.mailbox import NoSuchMessage, UnreadableMessage
+from pipehandler.store.filters import Filters
+from pipehandler.store.ids import NoSuchMessage
+from pipehandler.store.messages import UnreadableMessage
 from pipehandler.store.quarantine import FileDiffers
 
-from .command import Failure, echo_json, local, opened_store
-from .upkeep import opened_for_upkeep
+from .command import Failure, counted, echo_json, local, opened_store
+from .filters import filtered
+from .upkeep import confirm, confirmation, opened_for_upkeep
 
 _Row = TypeVar("_Row")
 
@@ -30,18 +33,20 @@ def quarantine() -> None:
 
 @quarantine.command("list")
 @click.option("--reasons", is_flag=True, help="Count the messages by reason instead.")
+@filtered("recipient", "sender", "subject", "since", "until")
 @click.option(
     "--limit", type=click.IntRange(1, 1_000_000), default=20, show_default=True, help="Maximum number of messages."
 )
 @click.option("--json", "as_json", is_flag=True, help="A JSON array, for programs.")
 @click.pass_context
-def list_(context: click.Context, reasons: bool, limit: int, as_json: bool) -> None:
+def list_(context: click.Context, /, reasons: bool, limit: int, as_json: bool, **filters: Any) -> None:
     """List the messages in quarantine, newest first."""
+    selected = Filters(**filters)
     with opened_store(context) as store:
         if reasons:
-            _list(_REASONS, store_of.reasons(store), _reason, as_json)
+            _list(_REASONS, store_of.reasons(store, selected), _reason, as_json)
         else:
-            _list(_ENTRIES, store_of.messages(store, limit), _entry, as_json)
+            _list(_ENTRIES, store_of.messages(store, selected, limit), _entry, as_json)
 
 
 @quarantine.command("show")
@@ -111,17 +116,26 @@ def export(context: click.Context, names: tuple[str, ...], everything: bool, fol
 
 @quarantine.command("drop")
 @click.argument("names", metavar="ID...", nargs=-1, required=True)
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--dry-run", is_flag=True, help="Delete nothing; show what would be deleted.")
+@confirmation
+@click.option("--json", "as_json", is_flag=True, help="A JSON object on each line, for programs.")
 @click.pass_context
-def drop(context: click.Context, names: tuple[str, ...], yes: bool) -> None:
+def drop(context: click.Context, names: tuple[str, ...], dry_run: bool, yes: bool, as_json: bool) -> None:
     """Delete messages in quarantine, with their bytes and deliveries, permanently."""
     with opened_for_upkeep(context) as store:
         uuids = list(dict.fromkeys(store_of.failed_id(store, name) for name in names))
-        if not yes:
-            say_all(_described(store, uuid) for uuid in uuids)
-            click.confirm(f"Delete {_counted(len(uuids), 'message')} permanently?", abort=True)
+        if dry_run or not yes:
+            for uuid in uuids:
+                say(_described(store, uuid), err=not dry_run or as_json)
+        if not dry_run:
+            confirm(f"Delete {counted(len(uuids), 'message')} permanently?", yes)
         for uuid in uuids:
-            say(f"dropped {uuid} with {_counted(store_of.drop(store, uuid), 'delivery', 'deliveries')}")
+            deliveries = store_of.deliveries(store, uuid) if dry_run else store_of.drop(store, uuid)
+            if as_json:
+                echo_json({"message": uuid, "deliveries": deliveries, "dry_run": dry_run}, indent=None)
+            else:
+                verb = "would drop" if dry_run else "dropped"
+                say(f"{verb} {uuid} with {counted(deliveries, 'delivery', 'deliveries')}")
 
 
 def _described(store: Store, uuid: str) -> str:
@@ -161,7 +175,3 @@ def _exported(file: store_of.Exported) -> str:
     if not file.with_envelope:
         line += ": its envelope cannot be written as fields; import it with --recipient and --sender"
     return shorten(line, 4000)
-
-
-def _counted(number: int, singular: str, plural: str = "") -> str:
-    return f"{number} {singular if number == 1 else plural or singular + 's'}"

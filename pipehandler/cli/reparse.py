@@ -13,8 +13,8 @@ from pipehandler.delivery import reparse as core
 from pipehandler.delivery.reparse import ALL, FAILED, KEPT, OLDER, STILL_FAILED, Reparsed
 from pipehandler.mail.sysexits import EX_OSERR
 from pipehandler.settings.config import load
-from pipehandler.store import mailbox
 from pipehandler.store.errors import StoreError
+from pipehandler.store.ids import message_id
 
 from .command import Failure, echo_json, reported_errors
 from .upkeep import INTERRUPTED, Progress, opened_for_upkeep, progress
@@ -71,7 +71,7 @@ def reparse(
         config = load(context.obj["config"])
     with opened_for_upkeep(context) as store:
         if names:
-            messages = iter(list(dict.fromkeys(mailbox.message_id(store, name) for name in names)))
+            messages = iter(list(dict.fromkeys(message_id(store, name) for name in names)))
         else:
             messages = core.chosen(store, which, str(after) if after else None)
 

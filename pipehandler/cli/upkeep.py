@@ -1,8 +1,9 @@
-"""What the commands share that need more rights than reading: hints about missing rights, and progress on a terminal."""
+"""What the commands share that need more rights than reading: hints about missing rights, questions, and progress."""
 
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import click
 
@@ -39,6 +40,22 @@ def hinted(group: str = MAINTENANCE) -> Iterator[None]:
 def hint_for(sqlstate: str, group: str = MAINTENANCE) -> str:
     """Return what to do about an error of the database; "" if unknown. group: the role that has the right."""
     return hint(sqlstate, f"{group} (database.admin_conninfo)")
+
+
+confirmation: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
+    "--yes", is_flag=True, help="Do not ask."
+)
+"""The option of each command that deletes mail, for `confirm`."""
+
+
+def confirm(question: str, yes: bool) -> None:
+    """Ask on stderr before something is deleted, unless `yes`; anything but an explicit yes on stdin ends the command, with 1."""
+    if yes:
+        return
+    try:
+        click.confirm(question, abort=True, err=True)
+    except click.Abort:
+        raise Failure("nothing was removed; --yes removes without asking", 1) from None
 
 
 class Progress:

@@ -30,6 +30,9 @@ OPTIONS = (
 """The options of `deliver`: the macro names of pipe(8) with dashes, the configuration file and the socket of the workers."""
 
 
+_IPV6 = "ipv6:"
+"""What Postfix writes before an IPv6 address in an envelope, in any case (RFC 5321 4.1.3)."""
+
 _LARGEST_PORT = 65_535
 _LARGEST_SIZE = 2**63 - 1
 
@@ -143,6 +146,8 @@ def _number(name: str, once: dict[str, str], largest: int, left_out: list[str]) 
 
 def _address(value: str) -> str | None:
     """Return the client's IP address, or None for anything else ("unknown", a local submission)."""
+    if value[: len(_IPV6)].lower() == _IPV6:
+        value = value[len(_IPV6) :]
     for family in (socket.AF_INET, socket.AF_INET6):
         try:
             socket.inet_pton(family, value)

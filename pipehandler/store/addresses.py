@@ -6,7 +6,7 @@ now or, without one, had last. Every function raises StoreError if the database 
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -27,6 +27,8 @@ SELECT a.lease, a.address, a.label, a.created_at, a.expires_at,
  ORDER BY a.lease DESC
  LIMIT %(limit)s
 """
+
+_DELIVERIES = "SELECT count(*) FROM pipehandler.delivery d WHERE d.lease = %s"
 
 
 class NoSuchLease(Exception):
@@ -94,12 +96,19 @@ def expire(store: Store, name: str) -> Lease:
         return _call(store, "pipehandler.expire_lease(%s::bigint)", _find(store, name).lease)
 
 
-def remove(store: Store, name: str) -> CountedLease:
-    """Delete a lease and its mail for good, and return it with the number of deliveries it had. Raises NoSuchLease."""
+def find(store: Store, name: str) -> CountedLease:
+    """The lease with this name, with the number of its deliveries. Raises NoSuchLease."""
     with _translated(name):
         lease = _find(store, name)
-        (deliveries,) = store.values("SELECT pipehandler.remove_lease(%s::bigint)", [lease.lease], of=int)
+        (deliveries,) = store.values(_DELIVERIES, [lease.lease], of=int)
         return CountedLease(**asdict(lease), deliveries=deliveries)
+
+
+def remove(store: Store, lease: CountedLease) -> CountedLease:
+    """Delete a lease and its mail for good, and return it with the number of deliveries it had. Raises NoSuchLease."""
+    with _translated(lease.address):
+        (deliveries,) = store.values("SELECT pipehandler.remove_lease(%s::bigint)", [lease.lease], of=int)
+        return replace(lease, deliveries=deliveries)
 
 
 def _call(store: Store, function: str, *parameters: Any) -> Lease:

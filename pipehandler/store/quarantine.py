@@ -13,17 +13,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..mail.envelope_fields import EnvelopeFields, with_fields
-from . import mailbox
+from . import messages as stored
 from .connection import Store
 from .errors import CONFLICTS, retried
-from .mailbox import Message, NoSuchMessage
+from .filters import EVERYTHING, Filters
+from .ids import NoSuchMessage, message_id
 from .readable import readable_rows
+from .rows import Message
 
 _LIST = """
 SELECT m.id::text AS message, m.received_at, m.size,
        ARRAY(SELECT d.recipient FROM pipehandler.current_delivery d WHERE d.message = m.id ORDER BY d.id) AS recipients, m.error
   FROM pipehandler.message m
- WHERE m.state = 'failed' AND EXISTS (SELECT FROM pipehandler.current_delivery d WHERE d.message = m.id)
+ WHERE m.state = 'failed' AND EXISTS (SELECT FROM pipehandler.current_delivery d WHERE d.message = m.id AND {})
  ORDER BY m.received_at DESC, m.id
  LIMIT %(limit)s
 """
@@ -38,7 +40,7 @@ SELECT m.id::text
 _REASONS = """
 SELECT m.error, count(*) AS messages, min(m.received_at) AS oldest, max(m.received_at) AS newest
   FROM pipehandler.message m
- WHERE m.state = 'failed' AND EXISTS (SELECT FROM pipehandler.current_delivery d WHERE d.message = m.id)
+ WHERE m.state = 'failed' AND EXISTS (SELECT FROM pipehandler.current_delivery d WHERE d.message = m.id AND {})
  GROUP BY m.error
  ORDER BY messages DESC, m.error
 """
@@ -49,6 +51,8 @@ SELECT d.id, d.recipient, d.original_recipient, d.sender, d.prepended
  WHERE d.message = %s::uuid
  ORDER BY d.id
 """
+
+_DELIVERY_COUNT = "SELECT count(*) FROM pipehandler.delivery d WHERE d.message = %s::uuid"
 
 # One statement is one transaction. A message that has been parsed since stays.
 _DROP = """
@@ -116,9 +120,10 @@ class _Dropped(NamedTuple):
     deliveries: int
 
 
-def messages(store: Store, limit: int | None = None) -> list[Entry]:
-    """The messages in quarantine, newest first, at most `limit`; None: all."""
-    return readable_rows(store, _LIST, {"limit": limit}, Entry, "message", "message")
+def messages(store: Store, filters: Filters = EVERYTHING, limit: int | None = None) -> list[Entry]:
+    """The messages in quarantine that `filters` select, newest first, at most `limit`; None: all."""
+    condition, parameters = filters.condition()
+    return readable_rows(store, _LIST.format(condition), {**parameters, "limit": limit}, Entry, "message", "message")
 
 
 def message_ids(store: Store) -> list[str]:
@@ -126,19 +131,21 @@ def message_ids(store: Store) -> list[str]:
     return store.values(_IDS, of=str)
 
 
-def reasons(store: Store) -> list[Reason]:
-    """The reasons, the most frequent first."""
-    return readable_rows(store, _REASONS, (), Reason, "the times of messages in quarantine because of", "error")
+def reasons(store: Store, filters: Filters = EVERYTHING) -> list[Reason]:
+    """The reasons of the messages that `filters` select, the most frequent first."""
+    condition, parameters = filters.condition()
+    name = "the times of messages in quarantine because of"
+    return readable_rows(store, _REASONS.format(condition), parameters, Reason, name, "error")
 
 
 def message(store: Store, name: str) -> Message:
-    """One message in quarantine, as mailbox.message returns it."""
-    return mailbox.message(store, failed_id(store, name))
+    """One message in quarantine, as messages.message returns it."""
+    return stored.message(store, failed_id(store, name))
 
 
 def failed_id(store: Store, name: str) -> str:
     """The UUID of a message in quarantine, whether or not its row can be read. Raises NoSuchMessage."""
-    uuid = mailbox.message_id(store, name)
+    uuid = message_id(store, name)
     if not store.values(
         "SELECT 1 FROM pipehandler.message m WHERE m.id = %s::uuid AND m.state = 'failed'", [uuid], of=int
     ):
@@ -159,12 +166,17 @@ def export(store: Store, uuid: str, folder: Path) -> Iterator[Exported]:
 
     A file appears whole or not at all, and replaces no other. Raises FileDiffers, and OSError if it cannot be written.
     """
-    raw = mailbox.raw(store, uuid)
+    raw = stored.raw(store, uuid)
     for delivery in store.rows(_DELIVERIES, [uuid], row=_Delivery):
         envelope = EnvelopeFields(delivery.sender, delivery.original_recipient, delivery.recipient)
         content = with_fields(bytes(delivery.prepended or b""), raw, envelope)
         path = folder / f"{delivery.id}-{uuid}.eml"
         yield Exported(path, delivery.id, content is not None, _write(path, raw if content is None else content))
+
+
+def deliveries(store: Store, uuid: str) -> int:
+    """How many deliveries `drop` would delete with the message."""
+    return store.values(_DELIVERY_COUNT, [uuid], of=int)[0]
 
 
 def drop(store: Store, uuid: str) -> int:

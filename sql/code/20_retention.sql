@@ -292,6 +292,35 @@ COMMENT ON FUNCTION pipehandler.remove_lease(bigint) IS
 'Removes a lease, its deliveries, and the messages that have no other delivery, all or nothing. Returns how many
 deliveries the lease had. Raises no_data_found where there is no such lease.';
 
+CREATE OR REPLACE FUNCTION pipehandler.remove_deliveries(
+    ids bigint[],
+    OUT deliveries bigint,
+    OUT messages   bigint
+)
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off
+AS $$
+DECLARE
+    touched uuid[];
+BEGIN
+    touched := ARRAY(SELECT m.id
+                       FROM pipehandler.message m
+                      WHERE m.id IN (SELECT d.message FROM pipehandler.delivery d WHERE d.id = ANY (ids))
+                      ORDER BY m.id
+                        FOR UPDATE OF m);
+    DELETE FROM pipehandler.delivery d
+     WHERE d.id = ANY (ARRAY(SELECT o.id FROM pipehandler.delivery o WHERE o.id = ANY (ids)
+                              ORDER BY o.recipient COLLATE "C", o.id FOR UPDATE));
+    GET DIAGNOSTICS deliveries = ROW_COUNT;
+    SELECT r.messages_removed INTO messages FROM pipehandler.remove_unreferenced(touched) AS r;
+END
+$$;
+COMMENT ON FUNCTION pipehandler.remove_deliveries(bigint[]) IS
+'Removes these deliveries, expired or not, and the messages that have no other delivery, with their bytes and
+attachments: all or nothing. Returns how many of each. A number that no delivery has is ignored. May fail with 40001,
+40P01 or 23503 where other sessions change the same rows: call it again.';
+
 CREATE OR REPLACE FUNCTION pipehandler.set_retention(rules jsonb) RETURNS boolean
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp

@@ -46,7 +46,7 @@ GRANT INSERT, UPDATE, DELETE ON pipehandler.attachment, pipehandler.address, pip
                                 pipehandler.retention_change
    TO pipehandler_maintenance;
 GRANT EXECUTE ON FUNCTION pipehandler.reparse, pipehandler.remove_unreferenced, pipehandler.remove_due,
-                          pipehandler.set_retention, pipehandler.renew,
+                          pipehandler.remove_deliveries, pipehandler.set_retention, pipehandler.renew,
                           pipehandler.apply_retention, pipehandler.apply_rules,
                           pipehandler.expire(integer, timestamptz), pipehandler.expire(timestamptz, integer),
                           pipehandler.remove_leases(integer, timestamptz, interval),

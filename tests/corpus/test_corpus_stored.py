@@ -15,7 +15,7 @@ from pipehandler.mail.outcome import DELIVERED, DUPLICATE
 from pipehandler.runtime.deadline import Deadline
 from pipehandler.runtime.stopwatch import Stopwatch
 from pipehandler.settings.config import Config, State
-from pipehandler.store import mailbox
+from pipehandler.store import messages
 from pipehandler.store.connection import Store
 
 
@@ -47,7 +47,7 @@ def test_real_messages_are_stored(database: Database) -> None:
             ((delivery,),) = database.rows(
                 "SELECT id FROM pipehandler.delivery WHERE recipient = %s", envelope.recipients[0]
             )
-            assert mailbox.raw(reader, str(delivery)) == raw, name
+            assert messages.raw(reader, str(delivery)) == raw, name
         assert database.value("SELECT count(*) FROM pipehandler.message WHERE state <> 'parsed'") == 0
     finally:
         store.close()

@@ -18,6 +18,7 @@ PAGES = (
     "docs/stream.md",
     "docs/addresses.md",
     "docs/retention.md",
+    "docs/erase.md",
     "docs/schema.md",
     "docs/tutorial-disposable-inbox.md",
     "docs/tutorial-newsletter-reader.md",

@@ -89,11 +89,19 @@ def test_the_life_of_a_lease(console: Console, database: Database) -> None:
     assert json.loads(console.run("address", "list", "--expired", "--json").text)[0]["lease"] == 1
     store.ingest(submission(b"Subject: a\n\n1", "user@example.com"))
     store.close()
+    refused = console.run("address", "remove", "user@example.com")
+    assert refused.status == 1
+    assert "Remove user@example.com: lease 2 with 1 delivery permanently? [y/N]:" in refused.errors
+    assert refused.errors.endswith("Error: nothing was removed; --yes removes without asking\n")
+    would = json.loads(console.run("address", "remove", "--dry-run", "--json", "user@example.com").text)
+    assert (would["lease"], would["deliveries"], would["dry_run"]) == (2, 1, True)
     assert (
-        console.run("address", "remove", "user@example.com").text
+        console.run("address", "remove", "--yes", "user@example.com").text
         == "user@example.com: lease 2 removed with 1 delivery\n"
     )
-    assert console.run("address", "remove", "1").text == "user@example.com: lease 1 removed with 2 deliveries\n"
+    assert (
+        console.run("address", "remove", "--yes", "1").text == "user@example.com: lease 1 removed with 2 deliveries\n"
+    )
     for table in ("address", "delivery", "message"):
         assert database.value(f"SELECT count(*) FROM pipehandler.{table}") == 0
 

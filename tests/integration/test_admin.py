@@ -18,7 +18,8 @@ from pipehandler.mail.parsed import ParsedMessage
 from pipehandler.mail.sysexits import EX_CONFIG, EX_NOINPUT, EX_UNAVAILABLE
 from pipehandler.postfix.templates import CODE
 from pipehandler.store.connection import Store
-from pipehandler.store.mailbox import NoSuchMessage, attachment
+from pipehandler.store.ids import NoSuchMessage
+from pipehandler.store.messages import attachment
 
 USAGE = 2  # click's status for a wrong call
 
@@ -97,7 +98,15 @@ def test_list_is_newest_first(mailbox: Mailbox) -> None:
         (["--recipient", "user+*"], ["user+tag@"]),
         (["--recipient", "b_c@*"], ["b_c@"]),
         (["--recipient", "%"], []),
-        (["--recipient", "a"], []),
+        (["--recipient", "A@"], ["a@"]),
+        (["--recipient", "@EXAMPLE"], ["a@", "b_c@", "bxc@", "user+tag@"]),
+        (["--recipient", "tag@example.com"], []),
+        (["--recipient", "nobody"], []),
+        (["--sender", "*NN"], ["a@"]),
+        (["--sender", "NN*"], []),
+        (["--subject", "*off_er"], ["a@"]),
+        (["--subject", "100%*OFF*"], ["a@"]),
+        (["--subject", "off*"], []),
         (["--lease", "1"], ["b_c@"]),
         (["--lease", "2"], []),
         (["--sender", "ANN"], ["a@"]),
@@ -113,12 +122,17 @@ def test_list_is_newest_first(mailbox: Mailbox) -> None:
         (["--since", "2026-09-08 01:00:01"], []),
         (["--until", "2026-09-08 01:00:00"], ["a@"]),
         (["--since", "2026-09-07", "--until", "2026-09-08"], ["a@"]),
+        (["--after", "2026-09-07", "--before", "2026-09-08"], ["a@"]),
+        (["--stored-since", "1h", "--ingress", "pipe"], ["a@", "b_c@", "bxc@", "user+tag@"]),
+        (["--stored-since", "now"], []),
+        (["--ingress", "import"], []),
         (["--limit", "1"], ["bxc@"]),
     ],
     ids=lambda value: " ".join(value) if value and value[0].startswith("--") else "",
 )
 def test_filters(mailbox: Mailbox, arguments: list[str], recipients: list[str]) -> None:
-    """Each filter narrows the list; * stands for anything, and % and _ for themselves; --since is inclusive, --until is not."""
+    """Each filter narrows the list; * stands for anything, and % and _ for themselves; --since is inclusive, --until is not.
+    A whole address means that address, another text without * a part."""
     found = [row["recipient"].removesuffix("example.com") for row in mailbox.list(*arguments)]
     assert sorted(found) == recipients
 

@@ -27,11 +27,11 @@ from pipehandler.mail.identity import identify
 from pipehandler.mail.parsed import ParsedMessage
 from pipehandler.mail.sysexits import EX_CONFIG, EX_NOINPUT, EX_UNAVAILABLE
 from pipehandler.settings.retention import Rule
-from pipehandler.store import expiry, mailbox, quarantine
+from pipehandler.store import expiry, messages, quarantine
 from pipehandler.store.connection import Store
 from pipehandler.store.errors import StoreError
+from pipehandler.store.ids import NoSuchMessage
 from pipehandler.store.ingest import Stored
-from pipehandler.store.mailbox import NoSuchMessage
 
 PICTURE = (
     b"From: News <News@Sender.example>\nMessage-ID: <picture@sender.example>\nList-Id: <Garden.sender.example>\n"
@@ -269,11 +269,11 @@ def test_nobody_sees_what_has_expired(console: Console, database: Database) -> N
     assert console.run("raw", mine.delivery).status == 0
     with upkeep(database) as opened:
         for name in (str(shared.delivery), str(own.delivery), own.message, quarantined.message):
-            for look in (mailbox.message, mailbox.raw, quarantine.message):
+            for look in (messages.message, messages.raw, quarantine.message):
                 with pytest.raises(NoSuchMessage, match=f"nothing with the id {name} is stored"):
                     look(opened, name)
             with pytest.raises(NoSuchMessage):
-                mailbox.attachment(opened, name, 1)
+                messages.attachment(opened, name, 1)
         assert quarantine.reasons(opened) == []
     assert console.run("quarantine", "drop", "--yes", quarantined.message).status == EX_NOINPUT
     assert console.run("quarantine", "list").text == "the quarantine is empty\n"

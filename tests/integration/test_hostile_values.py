@@ -110,7 +110,7 @@ COMMANDS: list[tuple[str, ...]] = [
     ("address", "extend", "1"),
     ("address", "expire", "1"),
     ("address", "expire", "--json", "1"),
-    ("address", "remove", "1"),
+    ("address", "remove", "--yes", "1"),
     ("address", "add", f"{HOSTILE}@example.com"),
     ("address", "extend", HOSTILE),
     ("show", HOSTILE),

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from pipehandler.mail import outcome
 from pipehandler.mail.parsed import Attachment, Defect, ParsedMessage
-from pipehandler.store import mailbox
+from pipehandler.store import messages
 from pipehandler.store.connection import Store
 from pipehandler.store.errors import DataRefused, StoreError
 from pipehandler.store.ingest import IngestRequest, Stored
@@ -81,8 +81,8 @@ def test_stored_is_what_was_read(every_database: Database, raw: bytes, above: by
         wanted = submission(above + raw, f"{next(NUMBERS)}@example.com")
         (stored,) = store.ingest(wanted)
         assert (stored.message, stored.duplicate) == (wanted.identity.id, False)
-        assert mailbox.raw(reader, str(stored.delivery)) == above + raw
-        assert mailbox.raw(reader, stored.message) == (above + raw)[wanted.identity.prepended :]
+        assert messages.raw(reader, str(stored.delivery)) == above + raw
+        assert messages.raw(reader, stored.message) == (above + raw)[wanted.identity.prepended :]
 
 
 TEXT = "Ünï 한 \U0001f600 \\ ' \" \t \u2028 \uffff"
@@ -106,7 +106,7 @@ def test_every_column(every_database: Database) -> None:
     with open_store(every_database.conninfo) as store:
         (stored,) = store.ingest(submission(raw))
     with open_store(every_database.admin) as reader:
-        row = mailbox.message(reader, stored.message)
+        row = messages.message(reader, stored.message)
     assert row.message_id == "1@example.org"
     assert (row.in_reply_to, row.reference_ids) == (["0@example.org"], ["x@y", "0@example.org"])
     assert (row.date, row.date_offset) == (datetime(2026, 9, 7, 1, tzinfo=UTC), 540)
@@ -142,7 +142,7 @@ def test_every_column(every_database: Database) -> None:
     assert (attachment.file_name, attachment.content_type) == ("a.pdf", "application/pdf")
     assert (attachment.content_id, attachment.disposition) == ("c@d", "attachment")
     with open_store(every_database.admin) as reader:
-        content = mailbox.attachment(reader, stored.message, 1)
+        content = messages.attachment(reader, stored.message, 1)
     assert (len(content), content.strip()) == (attachment.size, b"%PDF")
 
 
@@ -167,9 +167,9 @@ def test_hostile_text(every_database: Database) -> None:
     )
     with open_store(every_database.conninfo) as store, open_store(every_database.admin) as reader:
         (stored,) = store.ingest(submission(parsed=parsed))
-        row = mailbox.message(reader, stored.message)
-        assert mailbox.attachment(reader, stored.message, 1) == bytes(range(256))
-        assert mailbox.attachment(reader, stored.message, 2) == b""
+        row = messages.message(reader, stored.message)
+        assert messages.attachment(reader, stored.message, 1) == bytes(range(256))
+        assert messages.attachment(reader, stored.message, 2) == b""
     assert (row.subject, row.text_body, row.html_body) == (TEXT, TEXT, TEXT)
     assert row.header == [["Subject", TEXT]]
     assert row.defects == [{"code": "x", "where": TEXT, "detail": TEXT}]

@@ -13,10 +13,10 @@ from harness.handler import ENVIRONMENT
 from harness.submission import submission
 
 from pipehandler.mail.parsed import ParsedMessage
-from pipehandler.store import mailbox
+from pipehandler.store import listing, messages
 from pipehandler.store.connection import Store
 from pipehandler.store.health import health
-from pipehandler.store.mailbox import UnreadableMessage
+from pipehandler.store.messages import UnreadableMessage
 from pipehandler.store.readable import tolerant_rows
 from pipehandler.store.stream import follow
 
@@ -111,9 +111,9 @@ def read_everything(database: Database, name: str) -> None:
     """Read the message with the id `name`, the lists and the stream, as programs do."""
     with closing(Store(database.admin)) as store:
         with suppress(UnreadableMessage):
-            message = mailbox.message(store, name)
+            message = messages.message(store, name)
             json.dumps([str(getattr(message, field)) for field in message.__slots__])
-        mailbox.deliveries(store)
+        listing.deliveries(store)
         health(store)
     with closing(follow(database.admin)) as stream:
         assert next(delivery for delivery in stream if delivery.recipient == "a2@example.com")
@@ -133,7 +133,7 @@ def test_every_json_column_with_every_shape(poisoned: Database) -> None:
             read_everything(poisoned, "2")
         spoil(poisoned, "message", column, "{}" if column in ("authentication", "report") else "[]")
     with closing(Store(poisoned.admin)) as store:
-        assert mailbox.message(store, "2").header == []
+        assert messages.message(store, "2").header == []
 
 
 WITH_ATTACHMENT = (
@@ -289,4 +289,4 @@ def test_reparse_repairs(console: Console) -> None:
     assert console.run("reparse", "2").status == 0
     console.database.execute("UPDATE pipehandler.message SET received_at = now()")
     with closing(Store(console.database.admin)) as store:
-        assert mailbox.message(store, "2").from_list == []
+        assert messages.message(store, "2").from_list == []

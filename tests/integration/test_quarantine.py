@@ -16,8 +16,8 @@ from pipehandler.mail.parsed import Defect, ParsedMessage
 from pipehandler.mail.sysexits import EX_CANTCREAT, EX_NOINPUT, EX_UNAVAILABLE
 from pipehandler.store import quarantine
 from pipehandler.store.connection import Store
+from pipehandler.store.ids import NoSuchMessage
 from pipehandler.store.ingest import Stored
-from pipehandler.store.mailbox import NoSuchMessage
 
 BROKEN = b"Received: by mx\nSubject: broken\nMessage-ID: <broken@example.org>\n\nFrom here on\n>From there\nbody\n"
 HOSTILE = b"X\x1b[2J: \x9b31m\xe2\x80\xae\nSubject: \x1b]0;title\x07\n\nbody\n"
@@ -180,9 +180,15 @@ def test_drop(console: Console, database: Database) -> None:
     for answer in (b"n\n", b""):
         done = console.run("quarantine", "drop", stored.message, stdin=answer)
         assert done.status == 1
-        assert b"Delete 1 message permanently?" in done.output
+        assert "Delete 1 message permanently?" in done.errors
+        assert done.errors.endswith("Error: nothing was removed; --yes removes without asking\n")
         assert everything(database) == before
-    assert b"with 2 deliveries" in console.run("quarantine", "drop", stored.delivery, stdin=b"y\n").output
+    assert console.run("quarantine", "drop", "--dry-run", stored.message[:8]).text.endswith(
+        f"would drop {stored.message} with 2 deliveries\n"
+    )
+    assert everything(database) == before
+    done = console.run("quarantine", "drop", "--json", stored.delivery, stdin=b"y\n")
+    assert json.loads(done.output) == {"message": stored.message, "deliveries": 2, "dry_run": False}
     assert console.run("quarantine", "drop", "--yes", other.message, other.delivery).text == (
         f"dropped {other.message} with 1 delivery\n"
     )

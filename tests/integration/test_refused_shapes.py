@@ -9,7 +9,7 @@ import pytest
 from harness.database import Database
 from harness.submission import INGEST, submission
 
-from pipehandler.store import mailbox
+from pipehandler.store import messages
 from pipehandler.store.connection import Store
 from pipehandler.store.errors import DataRefused
 
@@ -163,7 +163,7 @@ def test_every_reader_reads_the_extremes(database: Database, date: str, offset: 
         store.script("SET timezone = 'UTC'")
         (row,) = store.rows("SELECT message::text, date FROM pipehandler.inbox")
         assert row["date"].year in (1, 9999)
-        assert mailbox.message(store, row["message"]).date_offset == offset
+        assert messages.message(store, row["message"]).date_offset == offset
         assert len(store.rows("SELECT * FROM pipehandler.deliveries_after('')")) == 1
 
 

@@ -98,6 +98,13 @@ def test_original_recipients_in_order() -> None:
     [
         ("192.0.2.1", "192.0.2.1"),
         ("2001:db8::1", "2001:db8::1"),
+        ("IPv6:2001:db8::1", "2001:db8::1"),
+        ("IPv6:::1", "::1"),
+        ("IPV6:::1", "::1"),
+        ("IPv6:::ffff:192.0.2.1", "::ffff:192.0.2.1"),
+        ("IPv6:", None),
+        ("IPv6:192.0.2", None),
+        ("IPv6:fe80::1%eth0", None),
         ("::ffff:192.0.2.1", "::ffff:192.0.2.1"),
         ("", None),
         ("unknown", None),
