@@ -617,12 +617,18 @@ def passfile_of_another(file: Path) -> None:
     file.chmod(0o600)
 
 
+def folder_for_passfile(file: Path) -> None:
+    """There is a folder of that name."""
+    file.unlink()
+    file.mkdir()
+
+
 PASSFILES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "missing": (missing_passfile, "No such file or directory"),
     "open": (lambda file: file.chmod(0o644), "is ignored, because its mode is 0644"),
     "somebody else's": (passfile_of_another, "this account may not read the passfile"),
     "without a line": (lambda file: file.write_text("otherhost:*:*:*:x\n"), "has no line for this connection"),
-    "a folder": (lambda file: (file.unlink(), file.mkdir()), "is not a regular file"),
+    "a folder": (folder_for_passfile, "is not a regular file"),
 }
 
 

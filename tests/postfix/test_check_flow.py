@@ -152,7 +152,7 @@ def test_soft_bounce(site: Site) -> None:
     assert site.check() == []
     site.host.postconf("-e", "soft_bounce=yes")
     os.utime(site.host.config / "main.cf")
-    command = ["--config", site.host.handler.config, "check", "--config-directory", site.host.config]
+    command = ["--config", str(site.host.handler.config), "check", "--config-directory", str(site.host.config)]
     done = subprocess.run([PROGRAM, *command, "--before-start"], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
 
