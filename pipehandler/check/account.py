@@ -15,9 +15,9 @@ from typing import Any
 
 from pipehandler.postfix.postconf import Postfix, Service
 
+from .access import Identity, closed, home_of, opened
 from .argv import configuration, main_file
 from .finding import Finding
-from .handler import first_closed
 
 _SECONDS = 120
 
@@ -52,7 +52,7 @@ def check_account(postfix: Postfix, service: Service, maxproc: int) -> list[Find
         except (ValueError, TypeError):
             pass  # a traceback has status 1 as well
     last = errors.strip().rpartition("\n")[2]
-    return [_broken(service, last or f"status {status}", _fix(service, programs, errors, postfix, identity))]
+    return [_broken(service, last or f"status {status}", _fix(service, programs, errors, identity))]
 
 
 def _identity(service: Service) -> dict[str, Any] | None:
@@ -94,21 +94,19 @@ def _broken(service: Service, reason: str, fix: str) -> Finding:
     )
 
 
-def _fix(service: Service, programs: list[str], errors: str, postfix: Postfix, identity: dict[str, Any]) -> str:
-    """Return the command that grants the account access to what it cannot open, or the advice to install again."""
-
-    def may(name: str) -> bool:
-        permission = "-x" if os.path.isdir(name) or name == service.argv[0] else "-r"
-        return _run(["/usr/bin/test", permission, name], postfix, identity).returncode == 0
-
-    for path in (service.argv[0], *programs):
-        closed = first_closed(path, may)
-        if closed and os.path.exists(closed):
-            mode = "o+x" if os.path.isdir(closed) else "o+rx" if path == service.argv[0] else "o+r"
-            return f"chmod {mode} {shlex.quote(closed)}"
+def _fix(service: Service, programs: list[str], errors: str, identity: dict[str, Any]) -> str:
+    """Return one command that grants the account access to all that it cannot open, or the advice to install again."""
     # The folder of the virtual environment, whose files may have been created with a umask of 077.
-    folder = os.path.dirname(os.path.dirname(service.argv[0]))
-    closed_inside = "Permission denied" in errors or "No module named" in errors
-    if closed_inside and os.path.exists(os.path.join(folder, "pyvenv.cfg")):
-        return f"chmod -R o+rX {shlex.quote(folder)}"
+    folder = os.path.realpath(os.path.dirname(os.path.dirname(service.argv[0])))
+    environment = folder if os.path.exists(os.path.join(folder, "pyvenv.cfg")) else ""
+    names = closed((service.argv[0], *programs), Identity(identity["user"], identity["group"]))
+    if home := home_of(names):
+        return (
+            f"# create the virtual environment again with /usr/bin/python3: {os.path.realpath(service.argv[0])} is below {home},"
+            " which other accounts do not belong in; docs/upgrade.md"
+        )
+    if names:
+        return opened(names, environment)
+    if environment and ("Permission denied" in errors or "No module named" in errors):
+        return f"chmod -R o+rX {shlex.quote(environment)}"
     return "# install pipehandler again, as the docs describe"

@@ -11,16 +11,16 @@ import stat
 import sys
 from collections.abc import Callable, Iterator
 
-from pipehandler.monitor.service_status import OTHER_NAMESPACE, ask
+from pipehandler.record.sentry import dsn_problem
 from pipehandler.settings.config import RENAMED, Config, ConfigError, load
 from pipehandler.settings.extras import EXTRAS, install_command, is_installed
 from pipehandler.store.conninfo import has_secret
-from pipehandler.workers.listener import ServeError
 
 from .database import check_database
 from .finding import Finding
 from .installation import check_installation
 from .refused import account
+from .service import check_service
 
 ROOM = 16_777_216
 """Octets that should be free on the file system of the state directory."""
@@ -44,8 +44,8 @@ def check_handler(path: str, maxproc: int = 0) -> list[Finding]:
         *_secret(path, config),
         *_state(config.state.directory),
         *_log(config.log.file),
-        *_sentry(config.sentry.dsn),
-        *_service(config.serve.socket),
+        *_sentry(config.sentry.dsn, path),
+        *check_service(config),
         *check_database(config, path, maxproc),
     ]
 
@@ -183,21 +183,7 @@ def _log(file: str) -> Iterator[Finding]:
         )
 
 
-def _service(name: str) -> Iterator[Finding]:
-    try:
-        counts = ask(name)
-    except ServeError:
-        return  # it does not have to run
-    if counts.get("other_namespace"):
-        yield Finding(
-            "service-namespace",
-            f"{counts['other_namespace']} messages came to the service from processes that it cannot see: {OTHER_NAMESPACE}",
-            "Every message is delivered cold, for ten times the CPU time.",
-            "# run `pipehandler serve` in the PID namespace of Postfix: without PrivatePIDs=, in the same container",
-        )
-
-
-def _sentry(dsn: str) -> Iterator[Finding]:
+def _sentry(dsn: str, path: str) -> Iterator[Finding]:
     if dsn and not is_installed("sentry"):
         yield Finding(
             "sentry-sdk",
@@ -205,4 +191,11 @@ def _sentry(dsn: str) -> Iterator[Finding]:
             f" {EXTRAS['sentry'].requirement}",
             "Deliveries continue as usual, but no internal fault is reported to Sentry.",
             install_command("sentry"),
+        )
+    elif dsn and (problem := dsn_problem(dsn)):
+        yield Finding(
+            "sentry-dsn",
+            f"sentry.dsn cannot be used: {problem}",
+            "Deliveries continue as usual, but no internal fault is reported to Sentry.",
+            f"# in {path}, write the DSN that the settings of the project in Sentry show: https://KEY@HOST/PROJECT",
         )

@@ -10,17 +10,17 @@ import sys
 from collections.abc import Iterator
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 
+from pipehandler.runtime.installation import PACKAGES
+
 from .argv import NEW_ENVIRONMENT
 from .finding import Finding
-
-_PACKAGES = ("pipehandler", "psycopg", "psycopg-binary", "psycopg-c", "mail-parser", "chardet", "click")
 
 _CLOSED = f"cannot be read ({os.strerror(errno.EACCES)})"
 
 
 def check_installation() -> list[Finding]:
     """Check pipehandler and the libraries that it needs, as installed for this interpreter."""
-    damaged = [f"{path} {problem}" for name in _PACKAGES for path, problem in _damaged(name)]
+    damaged = [f"{path} {problem}" for name in PACKAGES for path, problem in _damaged(name)]
     if not damaged:
         return []
     closed = all(each.endswith(_CLOSED) for each in damaged)

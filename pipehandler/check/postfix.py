@@ -12,8 +12,10 @@ from pipehandler.postfix.postconf import Postfix, PostfixError, Service, seconds
 from pipehandler.settings.config import Config, ConfigError, load
 
 from .argv import configuration
+from .daemon import check_duplicates, check_running, check_soft_bounce
 from .finding import Finding
 from .recipients import check_recipients
+from .tables import check_tables
 from .transport import check_transport, entry_command, transports
 
 _MARGIN = 30  # seconds between our deadline and Postfix's
@@ -44,10 +46,16 @@ def unreadable(directory: str, error: PostfixError) -> Finding:
     )
 
 
-def check_postfix(postfix: Postfix, path: str, config: Config | None) -> list[Finding]:
-    """Check this instance. path: of the handler's configuration; config: its contents, if it can be loaded."""
+def check_postfix(postfix: Postfix, path: str, config: Config | None, started: bool = True) -> list[Finding]:
+    """Check this instance.
+
+    path: of the handler's configuration; config: its contents, if it can be loaded. started: whether it should be running.
+    Whether it does, and what its tables answer to its own account, only root can find out.
+    """
     services = transports(postfix)
-    findings = [*_warnings(postfix, services), *_host(postfix, config)]
+    findings = [*_warnings(postfix, services), *_host(postfix, config), *check_soft_bounce(postfix)]
+    if started and os.geteuid() == 0:
+        findings += check_running(postfix)
     if not services:
         findings.append(
             Finding(
@@ -57,7 +65,8 @@ def check_postfix(postfix: Postfix, path: str, config: Config | None) -> list[Fi
                 entry_command(postfix, path, config, None),
             )
         )
-    for service in services:
+    findings += check_duplicates(postfix, services, path, config)
+    for service in {service.pattern: service for service in services}.values():  # of several the last, as Postfix does
         service_path, service_config = _configuration(service, services, path, config)
         findings += check_transport(postfix, service, service_path, service_config)
         if service.command == "pipe":
@@ -204,6 +213,8 @@ def _route(postfix: Postfix, services: list[Service], path: str, config: Config 
         return
     if config:
         yield from check_recipients(postfix, path, config)
+    if os.geteuid() == 0:
+        yield from check_tables(postfix, path)
     domains = words(parameters["virtual_mailbox_domains"])
     if not domains and using == ["virtual_transport"] and not tables:
         yield Finding(

@@ -64,6 +64,48 @@ def check_server(store: Store, about: dict[str, Any]) -> Iterator[Finding]:
             "# name all servers in database.conninfo (host=one,two), with target_session_attrs=read-write",
         )
     yield from _settings(store, about)
+    yield from _logged(store, about)
+
+
+_LOGGED = """
+SELECT current_setting('log_parameter_max_length')::integer AS length,
+       current_setting('log_parameter_max_length_on_error')::integer AS length_on_error,
+       current_setting('log_statement') AS statement,
+       current_setting('log_min_duration_statement')::integer AS duration,
+       current_setting('log_min_duration_sample')::integer AS sample,
+       current_setting('log_transaction_sample_rate')::float8 AS transactions,
+       coalesce(current_setting('auto_explain.log_min_duration', true)::integer, -1) AS explained,
+       coalesce(current_setting('auto_explain.log_parameter_max_length', true)::integer, 0) AS explained_length
+"""
+
+
+def _logged(store: Store, about: dict[str, Any]) -> Iterator[Finding]:
+    """Report settings by which the server logs the parameters of a statement: whole messages."""
+    (row,) = store.rows(_LOGGED)
+    logs = [
+        f"{name} is {value}"
+        for name, value, does in (
+            ("log_statement", row["statement"], row["statement"] in ("mod", "all")),
+            ("log_min_duration_statement", f"{row['duration']} ms", row["duration"] >= 0),
+            ("log_min_duration_sample", f"{row['sample']} ms", row["sample"] >= 0),
+            ("log_transaction_sample_rate", row["transactions"], row["transactions"] > 0),
+        )
+        if does and row["length"]
+    ]
+    names = ["log_parameter_max_length"] if logs else []
+    if row["length_on_error"]:
+        logs.append(f"log_parameter_max_length_on_error is {row['length_on_error']}")
+        names.append("log_parameter_max_length_on_error")
+    if row["explained"] >= 0 and row["explained_length"]:
+        logs.append(f"auto_explain.log_min_duration is {row['explained']} ms")
+        names.append("auto_explain.log_parameter_max_length")
+    if logs:
+        yield Finding(
+            "messages-in-log",
+            f"{', and '.join(logs)} for role {about['role']}: the server logs the parameters of statements",
+            "Whole messages are written into PostgreSQL's log, in clear, six times their size.",
+            " ".join(f"ALTER ROLE {quoted(about['role'])} SET {name} = 0;" for name in names),
+        )
 
 
 def _settings(store: Store, about: dict[str, Any]) -> Iterator[Finding]:

@@ -7,6 +7,7 @@ import click
 from pipehandler.check.account import check_account
 from pipehandler.check.finding import Finding
 from pipehandler.check.handler import check_handler, unusable
+from pipehandler.check.operator import check_operator
 from pipehandler.check.postfix import check_postfix, unreadable
 from pipehandler.check.refused import account
 from pipehandler.check.transport import processes, transports
@@ -15,6 +16,9 @@ from pipehandler.postfix.postconf import DEFAULT_DIRECTORY, Postfix, PostfixErro
 from pipehandler.settings.config import Config, ConfigError, load
 
 from .command import echo_json
+
+FOUND, PARTIAL = 1, 3
+"""Exit statuses: findings; no findings, but not everything could be checked."""
 
 
 @click.command("check")
@@ -31,12 +35,16 @@ from .command import echo_json
 @click.option(
     "--maxproc", type=click.IntRange(0), default=0, help="With --part handler: maxproc of the transport in master.cf."
 )
+@click.option("--before-start", is_flag=True, help="Postfix has not been started yet: do not report that.")
 @click.option("--json", "as_json", is_flag=True, help="A JSON array, for programs.")
 @click.pass_context
-def check(context: click.Context, config_directory: str, part: str, maxproc: int, as_json: bool) -> None:
-    """Check the installation before the first mail arrives: report each problem, its effect, and a command that fixes it.
+def check(
+    context: click.Context, config_directory: str, part: str, maxproc: int, before_start: bool, as_json: bool
+) -> None:
+    """Check the installation: report each problem, its effect, and a command that fixes it.
 
-    Run it as root, because only root can try what the account of Postfix's transport may do. Exit status: 0 no findings, 1 findings.
+    Run it as root, because only root can try what the accounts of the transport and of Postfix may do. Exit status: 0 no
+    findings; 1 findings; 3 no findings, but only a part could be checked.
     """
     if context.obj["conninfo"]:
         raise click.UsageError("check connects as the configuration says; it does not take --conninfo")
@@ -44,24 +52,26 @@ def check(context: click.Context, config_directory: str, part: str, maxproc: int
     if part == "handler":
         checked, findings = [f"the handler's part as {account()}"], check_handler(path, maxproc)
     else:
-        checked, findings = _check_host(path, config_directory, with_handler=part == "all")
+        checked, findings = _check_host(path, config_directory, part == "all", not before_start)
     findings = list(dict.fromkeys(findings))  # two transports may share a problem
+    partial = part != "handler" and os.geteuid() != 0
     if as_json:
         echo_json([finding._asdict() for finding in findings])
     else:
-        say_all(_report(findings, checked))
-    context.exit(1 if findings else 0)
+        say_all(_report(findings, checked, partial))
+    context.exit(FOUND if findings else PARTIAL if partial else 0)
 
 
-def _check_host(path: str, directory: str, with_handler: bool) -> tuple[list[str], list[Finding]]:
+def _check_host(path: str, directory: str, with_handler: bool, started: bool) -> tuple[list[str], list[Finding]]:
     """Check Postfix, and the handler as the account of each transport. Returns what was checked, and the findings."""
     config, unloadable = _loaded(path)
+    postfix = None
     services: list[tuple[Postfix, Service]] = []
     checked = []
     try:
         postfix = Postfix(directory)
         services = [(postfix, service) for service in transports(postfix)]
-        of_postfix = check_postfix(postfix, path, config)
+        of_postfix = check_postfix(postfix, path, config, started)
         checked = [f"Postfix in {directory}"]
     except PostfixError as error:
         of_postfix = [unreadable(directory, error)]
@@ -77,8 +87,8 @@ def _check_host(path: str, directory: str, with_handler: bool) -> tuple[list[str
         return [f"the handler's part as {account()}", *checked], [*check_handler(path), *of_postfix]
     of_handler: list[Finding] = []
     tried = []
-    for postfix, service in services:
-        of_account = check_account(postfix, service, processes(postfix, service))
+    for instance, service in services:
+        of_account = check_account(instance, service, processes(instance, service))
         if of_account is not None:
             of_handler += of_account
             tried.append(f"the handler's part as {service.attributes['user']}")
@@ -87,7 +97,14 @@ def _check_host(path: str, directory: str, with_handler: bool) -> tuple[list[str
             "the account of the transport is unknown, or cannot run the interpreter: the handler's part was not checked"
         )
         of_handler = unloadable
-    return [*dict.fromkeys(tried), *checked], [*of_handler, *of_postfix]
+    of_operator = check_operator(config, path, postfix) if config else []
+    return [*dict.fromkeys(tried), *checked], [*of_handler, *of_postfix, *_new(of_operator, of_handler)]
+
+
+def _new(findings: list[Finding], others: list[Finding]) -> list[Finding]:
+    """Return those with a code that no other finding has: a server that is down is reported once."""
+    codes = {finding.code for finding in others}
+    return [finding for finding in findings if finding.code not in codes]
 
 
 def _loaded(path: str) -> tuple[Config | None, list[Finding]]:
@@ -101,12 +118,18 @@ def _note(text: str) -> None:
     say(f"note: {text}", err=True)
 
 
-def _report(findings: list[Finding], checked: list[str]) -> list[str]:
+def _report(findings: list[Finding], checked: list[str], partial: bool) -> list[str]:
     """Return the findings as lines of text: three lines for each, and a summary."""
     lines = []
     for finding in findings:
         lines += [f"{finding.code}: {finding.what}", f"    detail: {finding.detail}", f"    fix:    {finding.fix}", ""]
     count = len(findings)
-    result = "everything is as it should be" if not count else "1 finding" if count == 1 else f"{count} findings"
+    result = "1 finding" if count == 1 else f"{count} findings"
+    if not count:
+        result = (
+            "everything is as it should be"
+            if not partial
+            else "nothing found, but this was only a part: run it as root"
+        )
     lines.append(f"{result} (checked: {', '.join(checked) or 'nothing could be checked'})")
     return lines

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from pipehandler.cli.terminal import say, say_all, table
-from pipehandler.monitor.service_status import OTHER_NAMESPACE, ask
+from pipehandler.monitor.service_status import DIGESTS, OTHER_NAMESPACE, ask, stale
 from pipehandler.postfix import templates
 from pipehandler.settings.config import DEFAULT_SOCKET, load
 from pipehandler.store.conninfo import uri
@@ -106,6 +106,9 @@ def serve(context: click.Context, status: bool, as_json: bool) -> None:
     if as_json:
         echo_json(answer)
     else:
-        say_all(table(["WORKERS", "COUNT"], [[name, count] for name, count in answer.items()]))
+        counts = [[name, count] for name, count in answer.items() if name not in DIGESTS]
+        say_all(table(["WORKERS", "COUNT"], counts))
+        for what in stale(answer, config):
+            say(f"the workers {what}: `pipehandler check`")
         if answer.get("other_namespace"):
             say(f"other_namespace: {OTHER_NAMESPACE}")

@@ -11,6 +11,8 @@ import stat
 import time
 
 from ..handover import LARGEST
+from ..runtime.installation import code_digest, configuration_digest
+from ..settings.config import Config
 from ..workers.listener import ServeError
 
 _ANSWER_SECONDS = 2.0
@@ -19,8 +21,25 @@ _LARGEST_COUNT = 1 << 53
 COUNTS = ("workers", "free", "busy", "waiting", "replaced", "died", "congested", "sent_back")
 """What every service reports; a newer one may report more."""
 
+DIGESTS = ("code", "configuration")
+"""What stands among the counts for the code and the configuration of the workers."""
+
 OTHER_NAMESPACE = "the service is in another PID namespace than Postfix; start both in one"
 """Why the count other_namespace grows: the service cannot see whether pipe(8) still lives."""
+
+
+def stale(counts: dict[str, int], config: Config) -> list[str]:
+    """Return what the workers have that is no longer what is installed and configured, as ends of a sentence about them.
+
+    counts: the answer of the service; one of an older version says nothing about it. config: as the file has it now. Call
+    it in a process that has just started: the code that is compared is its own.
+    """
+    different = []
+    if counts.get("code", code_digest()) != code_digest():
+        different.append("run other code than is installed now")
+    if counts.get("configuration", configuration_digest(config)) != configuration_digest(config):
+        different.append("have another configuration than the file has now")
+    return different
 
 
 def ask(name: str) -> dict[str, int]:

@@ -4,17 +4,20 @@ Nothing here reads main.cf or master.cf, because only Postfix knows its defaults
 """
 
 import os
+import pwd
 import re
 import shlex
 import shutil
 import subprocess
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from ..settings.duration import UNITS
 
 DEFAULT_DIRECTORY = "/etc/postfix"
 _SECONDS = 60
+_AS_WE_ARE: Mapping[str, Any] = MappingProxyType({})
 
 
 class PostfixError(Exception):
@@ -71,23 +74,63 @@ class Postfix:
                 return value.rstrip("\n")
         return ""
 
-    def command(self, *arguments: str) -> str:
-        """Return a postconf command for an operator to paste."""
-        directory = [] if self.directory == DEFAULT_DIRECTORY else ["-c", self.directory]
-        return shlex.join(["postconf", *directory, *arguments])
+    def query(self, table: str, keys: Iterable[str]) -> dict[str, str]:
+        """Look `keys` up in one table with the account of Postfix's daemons (mail_owner), and return those that it has.
 
-    def _run(self, program: str, *arguments: str, statuses: tuple[int, ...] = (0,)) -> str:
+        A table behind proxymap(8), which has that account too, is opened here. Needs root. Raises PostfixError with the
+        table's own messages.
+        """
+        keys = list(keys)
+        output = self._run(
+            *("postmap", "-q", "-", table.removeprefix("proxy:")),
+            statuses=(0, 1),
+            keys=keys,
+            identity=self._mail_owner(),
+        )
+        return dict(line.split("\t", 1) for line in output.splitlines() if "\t" in line)
+
+    def is_running(self) -> bool:
+        """Whether the master of this instance holds its lock (master(8), -t). Needs root. Raises PostfixError."""
+        program = os.path.join(self.parameters["daemon_directory"], "master")
+        try:
+            process = subprocess.run([program, "-c", self.directory, "-t"], capture_output=True, timeout=_SECONDS)  # noqa: S603 # our own arguments
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise PostfixError(f"{program}: {error}") from error
+        return process.returncode != 0
+
+    def command(self, *arguments: str, program: str = "postconf") -> str:
+        """Return a command of Postfix for an operator to paste."""
+        directory = [] if self.directory == DEFAULT_DIRECTORY else ["-c", self.directory]
+        return shlex.join([program, *directory, *arguments])
+
+    def _mail_owner(self) -> dict[str, Any]:
+        """Return subprocess arguments that switch to mail_owner as Postfix does: no other groups."""
+        try:
+            account = pwd.getpwnam(self.parameters["mail_owner"])
+        except KeyError:
+            raise PostfixError(f"there is no account {self.parameters['mail_owner']} (mail_owner)") from None
+        return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": [account.pw_gid]}
+
+    def _run(
+        self,
+        program: str,
+        *arguments: str,
+        statuses: tuple[int, ...] = (0,),
+        keys: Iterable[str] = (),
+        identity: Mapping[str, Any] = _AS_WE_ARE,
+    ) -> str:
         path = find_program(program)
         if path is None:
             raise PostfixError(f"there is no program {program}")
         try:
-            process = subprocess.run(  # noqa: S603 # our own arguments
+            process: subprocess.CompletedProcess[str] = subprocess.run(  # noqa: S603 # our own arguments
                 [path, "-c", self.directory, *arguments],
-                stdin=subprocess.DEVNULL,
+                input="".join(f"{key}\n" for key in keys),
                 capture_output=True,
                 encoding="utf-8",
                 errors="backslashreplace",
                 timeout=_SECONDS,
+                **identity,
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise PostfixError(f"{program}: {error}") from error
@@ -97,7 +140,9 @@ class Postfix:
         fatal = [line for line in messages if line.startswith(("fatal: ", "panic: "))]
         # postmap exits with 1 both if it cannot read the table and if the key is missing.
         if process.returncode not in statuses or fatal:
-            reason = [*fatal, *warnings, f"status {process.returncode}"][0]
+            # Of a table that cannot be queried, the fatal line has the name and the warning before it the reason.
+            reasons = [*warnings[-1:], *fatal] if "-q" in arguments else [*fatal, *warnings]
+            reason = "; ".join(reasons[: 2 if "-q" in arguments else 1]) or f"status {process.returncode}"
             raise PostfixError(f"{program}: {reason}")
         return process.stdout
 
@@ -111,6 +156,15 @@ def find_program(name: str) -> str | None:
 def words(value: str) -> list[str]:
     """Return the words of a list in main.cf, separated by commas or white space."""
     return [word for word in re.split(r"[,\s]+", value) if word]
+
+
+def tables(value: str) -> list[str]:
+    """Return the lookup tables of a list in main.cf; text in braces is part of its word (DATABASE_README)."""
+    return [word for word in re.findall(r"(?:[^\s,{}]|\{(?:[^{}]|\{[^{}]*\})*\})+", value) if _is_table(word)]
+
+
+def _is_table(word: str) -> bool:
+    return re.match(r"!?[a-z][a-z0-9_-]*:", word) is not None
 
 
 def seconds(value: str, unit: str = "s") -> int:

@@ -41,6 +41,17 @@ def report(config: Config, journal: Journal, result: Result, left: float, **fact
             detach(lambda: _send(config, title, result.fault, facts), min(left, _TIMEOUT))
 
 
+def dsn_problem(dsn: str) -> str:
+    """Return why sentry-sdk refuses a DSN; "" if it accepts it. Needs the extra `sentry`."""
+    from sentry_sdk.utils import BadDsn, Dsn
+
+    try:
+        Dsn(dsn)
+    except (BadDsn, ValueError) as error:
+        return str(error)
+    return ""
+
+
 def _send(config: Config, title: str, fault: BaseException | None, facts: dict[str, object]) -> None:
     import sentry_sdk
 

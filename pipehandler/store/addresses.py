@@ -29,6 +29,13 @@ SELECT a.lease, a.address, a.label, a.created_at, a.expires_at,
 """
 
 _DELIVERIES = "SELECT count(*) FROM pipehandler.delivery d WHERE d.lease = %s"
+_DOMAINS = """
+SELECT DISTINCT substring(a.address FROM '@([^@]*)$') AS domain
+  FROM pipehandler.address a
+ WHERE a.expires_at IS NULL OR a.expires_at > now()
+ ORDER BY domain
+ LIMIT 100
+"""
 
 
 class NoSuchLease(Exception):
@@ -70,6 +77,11 @@ def leases(
     """
     parameters = {"label": label, "domain": domain, "expired": expired, "limit": limit}
     return readable_rows(store, _LIST, parameters, CountedLease, "lease", "lease")
+
+
+def leased_domains(store: Store) -> list[str]:
+    """The domains of all leases that have not expired, as pipehandler.canonical writes them; at most a hundred."""
+    return store.values(_DOMAINS, of=str)
 
 
 def new(store: Store, domain: str, ttl: timedelta | None = None, label: str | None = None) -> Lease:

@@ -37,10 +37,13 @@ def uri(conninfo: str) -> str:
 
 def for_user(conninfo: str, user: str) -> str:
     """`conninfo` for another user, without the secrets of the first one. Raises StoreError."""
-    settings = parameters(conninfo)
+    return make_conninfo(without_secrets(conninfo), user=user)
+
+
+def without_secrets(conninfo: str) -> str:
+    """`conninfo` without what is secret in it, and without a passfile. Raises StoreError."""
     secret = {*_secrets(conninfo), "passfile"}
-    kept = {name: value for name, value in settings.items() if name not in secret}
-    return make_conninfo("", **{**kept, "user": user})
+    return make_conninfo("", **{name: value for name, value in parameters(conninfo).items() if name not in secret})
 
 
 def has_secret(conninfo: str) -> bool:

@@ -171,6 +171,17 @@ def due(store: Store, rules: tuple[Rule, ...]) -> Counts:
             store.script("ROLLBACK")
 
 
+def rules_differ(store: Store, rules: tuple[Rule, ...]) -> bool:
+    """Whether the database has other rules than these; changes nothing. Raises StoreError."""
+    store.script("BEGIN")
+    try:
+        (changed,) = store.values(_SET, [_json(rules)], of=bool)
+        return changed
+    finally:
+        with suppress(StoreError):
+            store.script("ROLLBACK")
+
+
 _Skip = Callable[[Sequence[int]], Counts]
 """Notes the deliveries that a batch skipped, and counts those that are new."""
 

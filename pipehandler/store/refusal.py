@@ -23,6 +23,8 @@ _CODE = re.compile(r'ErrorResponse\t S "[^"]*" V "[^"]*" C "(\w{5})"')
 _PLACE = re.compile(r' F "([^"]*)" L "(\d+)" R "([^"]*)"')
 _LOGIN = "InitializeSessionUserId"  # src/backend/utils/init/miscinit.c
 
+_DATABASES = b"SELECT datname FROM pg_database WHERE datallowconn AND NOT datistemplate ORDER BY datname"
+
 MISSING_ROLE = "the role does not exist"
 NO_LOGIN = "the role may not log in"
 MISSING_ROLE_OR_NO_LOGIN = "the role does not exist, or may not log in"
@@ -56,6 +58,7 @@ class _Attempt(NamedTuple):
 
     role: str
     database: str
+    connected: bool
     needs_password: bool
     answer: _Answer | None
 
@@ -69,6 +72,25 @@ def refusal(conninfo: str) -> Refusal | None:
     if attempt.needs_password:
         return Refusal(INVALID_PASSWORD, NO_PASSWORD, attempt.role, attempt.database)
     return None
+
+
+def answers(conninfo: str) -> bool:
+    """Whether a server answers at all, be it with a refusal. Raises StoreError."""
+    attempt = _attempt(make_conninfo("", **{**parameters(conninfo), "connect_timeout": int(_SECONDS)}))
+    return attempt.connected or attempt.needs_password or attempt.answer is not None
+
+
+def databases(conninfo: str) -> list[str]:
+    """The databases of the server, as far as the role of `conninfo` may see them; none if it cannot log in anywhere."""
+    for name in ("postgres", "template1"):
+        connection = PGconn.connect(make_conninfo(conninfo, dbname=name, connect_timeout=int(_SECONDS)).encode())
+        try:
+            if connection.status == ConnStatus.OK:
+                result = connection.exec_(_DATABASES)
+                return [(result.get_value(row, 0) or b"").decode("utf-8", "replace") for row in range(result.ntuples)]
+        finally:
+            connection.finish()
+    return []
 
 
 def _detail(answer: _Answer, settings: dict[str, Any]) -> str:
@@ -93,7 +115,9 @@ def _attempt(conninfo: str) -> _Attempt:
             _finish(connection)
             connection.untrace()
         text = os.pread(trace, _LARGEST, 0).decode("utf-8", "replace")
-        return _Attempt(connection.user.decode(), connection.db.decode(), connection.needs_password, _answer(text))
+        connected = connection.status == ConnStatus.OK
+        role, database = connection.user.decode(), connection.db.decode()
+        return _Attempt(role, database, connected, connection.needs_password, _answer(text))
     finally:
         connection.finish()
         os.close(trace)

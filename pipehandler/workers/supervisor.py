@@ -21,6 +21,7 @@ from ..handover import INSTALLATION, LARGEST, option, peer
 from ..mail import outcome
 from ..runtime import systemd
 from ..runtime.deadline import GRACE
+from ..runtime.installation import code_digest, configuration_digest
 from ..settings.config import DEFAULT_PATH, Config, ConfigError, load
 from .pool import WorkerPool, log_event, record_lost
 from .worker import Task
@@ -57,6 +58,7 @@ class Supervisor:
         self._kill_at = float("inf")
         self._notified = ""
         self._notify_at = 0.0
+        self._code = code_digest()
         self._signals, self._signalled = socket.socketpair()
 
     def run(self) -> None:
@@ -83,7 +85,8 @@ class Supervisor:
         log_event(self._config, "stopped", pid=os.getpid())
 
     def status(self) -> dict[str, int]:
-        """Workers and waiting messages now; deliveries, refusals and lost workers since the start."""
+        """Workers and waiting messages now; deliveries, refusals and lost workers since the start; which code and which
+        configuration the workers have (digests)."""
         pool = self._pool
         return {
             "workers": pool.staying,
@@ -96,6 +99,8 @@ class Supervisor:
             "other_namespace": self._other_namespace,
             "replaced": pool.replaced,
             "died": pool.died,
+            "code": self._code,
+            "configuration": configuration_digest(self._config),
         }
 
     # Connections.

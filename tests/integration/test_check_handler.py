@@ -5,6 +5,7 @@ import json
 import os
 import pwd
 import re
+import signal
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
@@ -19,8 +20,8 @@ from harness import account
 from harness.console import PROGRAM
 from harness.database import Database
 from harness.handler import Handler
-from harness.postgresql import PostgreSQL
-from harness.service import wait_until
+from harness.postgresql import FAST, PostgreSQL
+from harness.service import Service, wait_until
 
 from pipehandler.check.server import check_clock
 from pipehandler.cli import cli
@@ -63,7 +64,8 @@ class Checked:
             [PROGRAM, *self.command, "--json"], capture_output=True, text=True, cwd="/", **account.identity()
         )
         found: list[dict[str, str]] = json.loads(done.stdout)
-        assert (done.returncode, done.stderr) == (1 if found else 0, "")
+        errors = [line for line in done.stderr.splitlines() if not line.startswith("WARNING: password file ")]
+        assert (done.returncode, errors) == (1 if found else 0, [])
         return found
 
 
@@ -536,3 +538,173 @@ def test_what_is_missing_and_what_is_doubled(own_handler: Handler, migrated: Dat
         assert found["doubled"].startswith("1 deliveries or leases")
     finally:
         migrated.execute("TRUNCATE pipehandler.message, pipehandler.doubled CASCADE")
+
+
+def test_messages_in_the_log(own_handler: Handler, migrated: Database) -> None:
+    """A server that logs parameters writes messages into its log; after the line as printed none of their words is there."""
+    log = migrated.server.log
+    migrated.execute(f"ALTER DATABASE {migrated.name} SET log_min_duration_statement = 0")
+    try:
+        assert own_handler.deliver(b"Subject: x\n\nVerraeterisches\n").status == 0
+        wait_until(lambda: "Verraeterisches" in log.read_text("utf-8", "replace"), "the line in the log")
+        found = Checked(own_handler).found()
+        assert codes(found) == ["messages-in-log"]
+        assert "log_min_duration_statement is 0 ms" in found[0]["what"]
+        apply_fixes(migrated, found)
+        assert Checked(own_handler).found() == []
+        assert own_handler.deliver(b"Subject: y\n\nUnauffaelliges\n").status == 0
+        wait_until(lambda: log.read_text("utf-8", "replace").count("pipehandler.ingest") > 1, "the line in the log")
+        assert "Unauffaelliges" not in log.read_text("utf-8", "replace")
+        migrated.execute("ALTER ROLE pipehandler SET log_parameter_max_length_on_error = -1")
+        found = Checked(own_handler).found()
+        assert codes(found) == ["messages-in-log"]
+        apply_fixes(migrated, found)
+        assert Checked(own_handler).found() == []
+    finally:
+        migrated.execute(f"ALTER DATABASE {migrated.name} RESET ALL")
+        migrated.execute("ALTER ROLE pipehandler RESET ALL")
+        migrated.execute("TRUNCATE pipehandler.message CASCADE")
+
+
+@pytest.mark.parametrize("dsn", ["nonsense", "https://sentry.example.org/1", "https://key@sentry.example.org/project"])
+def test_sentry_dsn(own_handler: Handler, migrated: Database, dsn: str) -> None:
+    """A DSN that sentry-sdk refuses reports nothing, ever."""
+    own_handler.configure(migrated.conninfo, sentry={"dsn": dsn})
+    (found,) = Checked(own_handler).found()
+    assert found["code"] == "sentry-dsn"
+    own_handler.configure(migrated.conninfo, sentry={"dsn": "https://key@sentry.example.org/1"})
+    assert Checked(own_handler).found() == []
+
+
+def test_name_of_the_database(own_handler: Handler, migrated: Database) -> None:
+    """A database that does not exist comes with the names of those that do, and a slip of the pen with the right one."""
+    server = migrated.conninfo.partition(" dbname")[0]
+    own_handler.configure(f"{server} dbname={migrated.name}l user=pipehandler")
+    (found,) = Checked(own_handler).found()
+    assert found["code"] == "database-missing"
+    assert migrated.name in found["what"]
+    assert found["fix"] == f"# in {own_handler.config}, database.conninfo: dbname={migrated.name}"
+
+
+def test_role_of_another_account(own_handler: Handler, migrated: Database) -> None:
+    """The handler is never given the role of another account, which may do more than deliver."""
+    hba = migrated.server.data / "pg_hba.conf"
+    before = hba.read_text()
+    hba.write_text(f"local all root,daemon peer\n{before}")
+    migrated.server.reload()
+    try:
+        server = migrated.conninfo.partition(" dbname")[0]
+        own_handler.configure(f"{server} dbname={migrated.name} user=daemon")
+        (found,) = Checked(own_handler).by_account()
+        assert found["code"] == "authentication"
+        assert found["fix"] == (
+            f"# in {own_handler.config}, database.conninfo: user={account.NAME},"
+            " the role of the account that this was checked as"
+        )
+    finally:
+        hba.write_text(before)
+        migrated.server.reload()
+
+
+def missing_passfile(file: Path) -> None:
+    """There is none."""
+    file.unlink()
+
+
+def passfile_of_another(file: Path) -> None:
+    """The account may not read it."""
+    os.chown(file, 0, 0)
+    file.chmod(0o600)
+
+
+def folder_for_passfile(file: Path) -> None:
+    """There is a folder of that name."""
+    file.unlink()
+    file.mkdir()
+
+
+PASSFILES: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "missing": (missing_passfile, "No such file or directory"),
+    "open": (lambda file: file.chmod(0o644), "is ignored, because its mode is 0644"),
+    "somebody else's": (passfile_of_another, "this account may not read the passfile"),
+    "without a line": (lambda file: file.write_text("otherhost:*:*:*:x\n"), "has no line for this connection"),
+    "a folder": (folder_for_passfile, "is not a regular file"),
+}
+
+
+@pytest.mark.skipif(not account.IS_ROOT, reason="only root can take files away from the account")
+@pytest.mark.parametrize("what", PASSFILES)
+def test_passfile(own_handler: Handler, migrated: Database, what: str) -> None:
+    """A passfile that libpq does not use is named with the reason; a command that can fix it does."""
+    spoil, expected = PASSFILES[what]
+    hba = migrated.server.data / "pg_hba.conf"
+    before = hba.read_text()
+    migrated.execute("ALTER ROLE pipehandler PASSWORD 'secret'")
+    hba.write_text(f"local all pipehandler scram-sha-256\n{before}")
+    migrated.server.reload()
+    file = own_handler.folder / "it's a passfile"
+    file.write_text("*:*:*:*:secret\n")
+    file.chmod(0o600)
+    account.give(file)
+    try:
+        quoted = str(file).replace("'", "\\'")
+        own_handler.configure(f"{migrated.conninfo} passfile='{quoted}'")
+        assert Checked(own_handler).by_account() == []
+        spoil(file)
+        found = Checked(own_handler).by_account()
+        assert codes(found) == ["passfile"]
+        assert expected in found[0]["what"]
+        if not found[0]["fix"].startswith("#"):
+            apply_fixes(migrated, found)
+            assert Checked(own_handler).by_account() == []
+    finally:
+        hba.write_text(before)
+        migrated.execute("ALTER ROLE pipehandler PASSWORD NULL")
+        migrated.server.reload()
+
+
+def test_tls(folder: Path) -> None:
+    """Each way in which TLS fails has its name; nothing is said of a server that is down."""
+    for name in ("server", "other"):
+        subject = ["-subj", f"/CN={name}.example", "-addext", f"subjectAltName=DNS:{name}.example"]
+        files = ["-keyout", str(folder / f"{name}.key"), "-out", str(folder / f"{name}.crt")]
+        make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *subject, *files]
+        subprocess.run(make, check=True, capture_output=True)
+        account.give(folder / f"{name}.key")
+    rest = "dbname=postgres user=postgres"
+    handler = Handler(folder / "handler", rest)
+
+    def reported(conninfo: str) -> str:
+        handler.configure(f"{conninfo} {rest}")
+        found = Checked(handler).found()
+        tls = [each["what"].partition(" (")[2] for each in found if each["code"] == "tls"]
+        assert tls or "schema-missing" in codes(found), found
+        return tls[0] if tls else ""
+
+    # Debian's server, because not every build has TLS.
+    with account.folder("pipehandler-pg-") as place, PostgreSQL(place / "15", 15, FAST).start() as server:
+        host = f"host=server.example hostaddr=127.0.0.1 port={server.port}"
+        assert "the server has no TLS" in reported(f"{host} sslmode=require")
+        server.configure({"ssl": "on", "ssl_cert_file": f"{folder}/server.crt", "ssl_key_file": f"{folder}/server.key"})
+        server.reload()
+        wait_until(lambda: not reported(f"{host} sslmode=require"), "the new settings of the server")
+        trusted = f"sslrootcert={folder}/server.crt"
+        assert reported(f"{host} sslmode=verify-full {trusted}") == ""
+        assert "does not exist" in reported(f"{host} sslmode=verify-full sslrootcert={folder}/none.crt")
+        assert "is not signed by" in reported(f"{host} sslmode=verify-ca sslrootcert={folder}/other.crt")
+        name = f"host=localhost hostaddr=127.0.0.1 port={server.port}"
+        assert "not for the name localhost" in reported(f"{name} sslmode=verify-full {trusted}")
+    handler.configure(f"host=127.0.0.1 port=1 {rest} sslmode=verify-full {trusted}")
+    assert codes(Checked(handler).found()) == ["database-unreachable"]
+
+
+def test_workers_of_before(own_handler: Handler, migrated: Database) -> None:
+    """A service that has another configuration than the file is found; after a reload it is not."""
+    with Service(own_handler) as service:
+        assert Checked(own_handler).found() == []
+        own_handler.configure(migrated.conninfo, limits={"deadline": 33})
+        (found,) = Checked(own_handler).found()
+        assert found["code"] == "service-stale"
+        assert found["what"] == "the resident workers have another configuration than the file has now"
+        service.signal(signal.SIGHUP)
+        wait_until(lambda: not Checked(own_handler).found(), "the reload")

@@ -168,7 +168,7 @@ def test_every_function_with_every_shape(poisoned: Database, column: str) -> Non
                 [stored.message, parsed, rest[0], rest[1], rest[4]],
             )
             assert store.rows(statement, [stored.message]) == [right], shape
-        mailbox.message(store, stored.message)
+        messages.message(store, stored.message)
 
 
 TIME_COLUMNS = [("delivery", "received_at"), ("message", "received_at"), ("message", "date"), ("delivery", "stored_at")]

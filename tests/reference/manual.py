@@ -26,6 +26,7 @@ _STATUSES = {
     sysexits.EX_OK: "Success.",
     1: "The check found a problem (check).",
     2: "Wrong usage.",
+    3: "The check found nothing, but could do a part only, because it was not run as root (check).",
     sysexits.EX_DATAERR: "A message was refused (import).",
     sysexits.EX_NOINPUT: "No such message.",
     sysexits.EX_UNAVAILABLE: "The database does not answer, or a package is not installed.",

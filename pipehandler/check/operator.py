@@ -1,0 +1,149 @@
+"""Check what the operator's commands and the timer of `expire` need: the role of database.admin_conninfo, as root uses it."""
+
+import os
+import time
+from collections.abc import Iterator
+
+from pipehandler.postfix.postconf import Postfix, PostfixError, tables, words
+from pipehandler.postfix.templates import PROGRAM
+from pipehandler.settings.config import Config
+from pipehandler.store.addresses import leased_domains
+from pipehandler.store.connection import Store
+from pipehandler.store.errors import StoreError, hint
+from pipehandler.store.expiry import rules_differ
+from pipehandler.store.health import health
+from pipehandler.store.roles import MAINTENANCE, READER
+
+from .finding import Finding
+from .refused import unreachable
+from .role import quoted
+
+_PATIENCE = 3600
+"""Seconds after which what has expired should be gone, and changed rules should be known to the database."""
+
+_MAY = """
+SELECT current_user::text AS role,
+       has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT') AS reads,
+       has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'DELETE') AS removes
+  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+ WHERE n.nspname = 'pipehandler' AND c.relname = 'delivery'
+"""
+
+_UNITS = "pipehandler-expire.service pipehandler-expire.timer"
+
+_CLASSES = ("virtual_mailbox_domains", "virtual_alias_domains", "mydestination", "relay_domains")
+"""The parameters that list the domains Postfix receives mail for (ADDRESS_CLASS_README)."""
+
+
+def check_operator(config: Config, path: str, postfix: Postfix | None) -> list[Finding]:
+    """Check as root, with `config` that was read from `path`. postfix: the instance, if it can be read."""
+    if not config.database.admin_conninfo:
+        return []
+    database = config.database
+    store = Store(database.admin_conninfo, database.connect_timeout, database.statement_timeout)
+    try:
+        store.connect()
+    except StoreError as error:
+        return [_unreachable(database.admin_conninfo, error, path)]
+    try:
+        return _rights(store) or [*_expiry(store, config, path), *_leases(store, postfix)]
+    except StoreError as error:
+        return [_fails(error)]
+    finally:
+        store.close()
+
+
+def _unreachable(conninfo: str, error: StoreError, path: str) -> Finding:
+    finding = unreachable(conninfo, error, path, key="database.admin_conninfo", groups=(READER, MAINTENANCE))
+    if finding.code == "database-unreachable":
+        return finding
+    return finding._replace(
+        code=f"admin-{finding.code}",
+        detail="Mail is delivered, but `list`, `show`, `expire` and the other commands that read or change it fail.",
+    )
+
+
+def _fails(error: StoreError) -> Finding:
+    return Finding(
+        "database-fails",
+        f"a query with database.admin_conninfo failed: {error} (SQLSTATE {error.sqlstate})",
+        "Commands that read or change mail may fail, and the timer of `expire` too.",
+        f"# {hint(error.sqlstate) or 'read the log of the server'}",
+    )
+
+
+def _rights(store: Store) -> list[Finding]:
+    findings = []
+    for may in store.rows(_MAY):  # none without the schema, which the handler's part reports
+        missing = [group for group, has in ((READER, may["reads"]), (MAINTENANCE, may["removes"])) if not has]
+        if missing:
+            findings.append(
+                Finding(
+                    "admin-rights-too-few",
+                    f"role {may['role']} of database.admin_conninfo is not a member of {' and '.join(missing)}",
+                    "Mail is delivered, but commands that read or change it fail, and so does the timer of `expire`.",
+                    f"GRANT {', '.join(missing)} TO {quoted(may['role'])};",
+                )
+            )
+    return findings
+
+
+def _expiry(store: Store, config: Config, path: str) -> Iterator[Finding]:
+    since = health(store).oldest_expired
+    what = ""
+    if since and time.time() - since.timestamp() > _PATIENCE:
+        what = f"mail or leases that expired at {since.isoformat(' ', 'seconds')} have not been removed"
+    elif time.time() - os.stat(path).st_mtime > _PATIENCE and rules_differ(store, config.retention):
+        what = f"the rules of retention in {path} are not those of the database, which `expire` brings there"
+    if what:
+        yield Finding(
+            "expire-overdue",
+            what,
+            "`pipehandler expire` does not run, or fails: mail is kept for longer than the rules say.",
+            f"for unit in {_UNITS}; do {PROGRAM} --config {path} postfix $unit > /etc/systemd/system/$unit; done"
+            " && systemctl enable --now pipehandler-expire.timer"
+            if os.path.isdir("/run/systemd/system")
+            else "# run `pipehandler expire --every 60` under your supervisor, or `pipehandler expire` from cron",
+        )
+
+
+def _leases(store: Store, postfix: Postfix | None) -> Iterator[Finding]:
+    if postfix is None:
+        return
+    try:
+        foreign = [domain for domain in leased_domains(store) if not _serves(postfix, domain)]
+    except PostfixError:  # a table that fails, which check_tables reports
+        return
+    if foreign:
+        listed = words(postfix.parameters["virtual_mailbox_domains"])
+        plain = not any(":" in word or "/" in word for word in listed)
+        yield Finding(
+            "lease-domain",
+            f"addresses are leased in {', '.join(foreign)}, which Postfix does not receive mail for",
+            "Mail to them is refused or sent elsewhere; none of it reaches the handler.",
+            postfix.command("-e", f"virtual_mailbox_domains={', '.join([*listed, *foreign])}")
+            if plain
+            else f"# add it to {' '.join(listed)}",
+        )
+
+
+def _serves(postfix: Postfix, domain: str) -> bool:
+    """Whether one of the lists of domains has `domain`, in either of its forms (RFC 5890: U-label, A-label)."""
+    forms = {domain.lower(), _ascii(domain)}
+    for name in _CLASSES:
+        value = postfix.parameters.get(name, "")
+        listed = {word.lower() for word in words(value)}
+        if name == "relay_domains":  # parent_domain_matches_subdomains has it by default
+            forms |= {form.split(".", depth)[-1] for form in forms for depth in range(1, form.count(".") + 1)}
+        if forms & listed or any("/" in word and ":" not in word for word in listed):  # a file may have it
+            return True
+        if any(postfix.query(table.lstrip("!"), forms) for table in tables(value)):
+            return True
+    return False
+
+
+def _ascii(domain: str) -> str:
+    try:
+        return domain.encode("idna").decode("ascii").lower()
+    except UnicodeError:
+        return domain.lower()

@@ -1,0 +1,251 @@
+"""`pipehandler check` as root: what stops mail or the operator's commands although every file is as it should be."""
+
+import json
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import pytest
+from click.testing import CliRunner
+from harness import account
+from harness.console import PROGRAM
+from harness.database import Database
+from harness.mailhost import MailHost
+from harness.postgresql import PostgreSQL
+
+from pipehandler.cli import cli
+
+
+class Site(NamedTuple):
+    """A mail host that was never started, with leased addresses, and its database."""
+
+    host: MailHost
+    database: Database
+
+    def check(self, *arguments: str) -> list[dict[str, str]]:
+        """The findings of root."""
+        self.host.settle()
+        command = ["--config", str(self.host.handler.config), "check", "--config-directory", str(self.host.config)]
+        done = CliRunner().invoke(cli, [*command, "--json", *(arguments or ["--before-start"])])
+        assert isinstance(done.exception, SystemExit | None), done.exception
+        found: list[dict[str, str]] = json.loads(done.stdout)
+        assert done.exit_code == (1 if found else 0)
+        return found
+
+    def codes(self, *arguments: str) -> list[str]:
+        """Their codes."""
+        return [finding["code"] for finding in self.check(*arguments)]
+
+    def apply(self, found: list[dict[str, str]]) -> None:
+        """Do what the findings say."""
+        for finding in found:
+            line = finding["fix"]
+            assert not line.startswith("#"), finding
+            if line.endswith(";"):
+                for statement in line.rstrip(";").split("; "):
+                    self.database.execute(statement)
+            else:
+                subprocess.run(["bash", "-euc", line], check=True, cwd="/")
+
+
+@pytest.fixture(scope="module")
+def site(_postfix: None, server: PostgreSQL) -> Iterator[Site]:
+    """The host, with nothing to find."""
+    with account.folder("pipehandler-mx-") as folder, Database.fresh(server) as database:
+        # The role of root: admin_conninfo is that of a login role with the rights of the docs.
+        database.execute("CREATE ROLE operator LOGIN IN ROLE pipehandler_reader, pipehandler_maintenance")
+        admin = server.conninfo(database.name, user="operator")
+        host = MailHost(folder, database.conninfo, database={"admin_conninfo": admin})
+        host.ask_the_pool()
+        database.execute("SELECT pipehandler.lease_address('postmaster@example.com')")
+        yield Site(host, database)
+        server.psql("postgres", "DROP OWNED BY operator")
+
+
+@pytest.fixture(autouse=True)
+def _same_files(site: Site) -> Iterator[None]:
+    """Put the files back that a test changes."""
+    before = {file: file.read_bytes() for file in [*site.host.config.iterdir(), site.host.handler.config]}
+    yield
+    for file, content in before.items():
+        file.write_bytes(content)
+
+
+def test_nothing_to_find(site: Site) -> None:
+    """With leases, a role for root and postmaster there is nothing."""
+    assert site.check() == []
+
+
+def test_stopped(site: Site) -> None:
+    """Postfix that does not run is found, its line starts it, and --before-start does not report it."""
+    found = site.check("--part", "postfix")
+    assert [each["code"] for each in found] == ["postfix-stopped"]
+    try:
+        site.apply(found)
+        assert site.check("--part", "postfix") == []
+    finally:
+        site.host.stop()
+
+
+TABLES: dict[str, list[str]] = {
+    "no role": ["DROP ROLE postfix"],
+    "no login": ["ALTER ROLE postfix NOLOGIN"],
+    "no right": ["REVOKE pipehandler_lookup FROM postfix"],
+}
+
+
+@pytest.mark.parametrize("what", TABLES)
+def test_table_of_recipients(site: Site, what: str) -> None:
+    """A table that Postfix's account cannot query is found, with the server's text, and the line lets it."""
+    for statement in TABLES[what]:
+        site.database.execute(statement)
+    found = site.check()
+    assert [each["code"] for each in found] == ["table-fails"]
+    assert "postfix" in found[0]["what"]
+    assert "query error" in found[0]["what"] or "permission denied" in found[0]["what"]
+    site.apply(found)
+    assert site.check() == []
+
+
+def test_other_tables(site: Site) -> None:
+    """A type that is not installed, a text that was never compiled, a table that answers nothing."""
+    folder = site.host.config
+    (folder / "aliases").write_text("abuse@example.com postmaster@example.com\n")
+    for table, fix in (
+        ("nosuch:x", "apt-get install postfix-nosuch"),
+        (f"hash:{folder}/aliases", f"postmap -c {folder} hash:{folder}/aliases"),
+        (f"regexp:{folder}/none", "# correct it, until this is silent: runuser -u postfix -- postmap "),
+    ):
+        site.host.postconf("-e", f"virtual_alias_maps={table}")
+        found = [each for each in site.check() if each["code"] == "table-fails"]
+        assert len(found) == 1, table
+        assert found[0]["fix"].startswith(fix)
+        if table.startswith("hash:"):
+            site.apply(found)
+            assert site.check() == []
+
+
+def test_postmaster(site: Site) -> None:
+    """A domain without postmaster is found; a lease, an alias and a catch-all are each enough."""
+    site.host.postconf("-e", "virtual_mailbox_domains=example.com, example.org, example.net")
+    (site.host.config / "aliases").write_text("/^postmaster@example\\.org$/ me@example.com\n")
+    site.host.postconf("-e", f"virtual_alias_maps=regexp:{site.host.config}/aliases")
+    found = site.check()
+    assert [each["code"] for each in found] == ["postmaster-missing"]
+    assert found[0]["what"].startswith("postmaster@example.net: ")
+    site.apply(found)
+    assert site.check() == []
+    site.database.execute("SELECT pipehandler.remove_lease(lease) FROM pipehandler.address WHERE address LIKE '%.net'")
+    site.database.execute("SELECT pipehandler.lease_address('@example.net')")
+    assert site.check() == []
+    site.database.execute("SELECT pipehandler.remove_lease(lease) FROM pipehandler.address WHERE address LIKE '%.net'")
+
+
+def test_soft_bounce(site: Site) -> None:
+    """soft_bounce is for the first days: it is found when main.cf is older than that."""
+    site.host.postconf("-e", "soft_bounce=yes")
+    found = site.check()
+    assert [each["code"] for each in found] == ["soft-bounce"]
+    assert found[0]["fix"].endswith(" reload")
+    subprocess.run(["bash", "-euc", found[0]["fix"].partition(" && ")[0]], check=True)
+    assert site.check() == []
+    site.host.postconf("-e", "soft_bounce=yes")
+    os.utime(site.host.config / "main.cf")
+    command = ["--config", str(site.host.handler.config), "check", "--config-directory", str(site.host.config)]
+    done = subprocess.run([PROGRAM, *command, "--before-start"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_entry_twice(site: Site) -> None:
+    """An entry that was appended twice is found, and the line leaves one."""
+    file = site.host.config / "master.cf"
+    entry = file.read_text().partition("# The transport")[2]
+    site.host.add("master.cf", f"# {entry}")
+    found = site.check()
+    assert [each["code"] for each in found] == ["transport-duplicate"]
+    site.apply(found)
+    assert site.check() == []
+    assert "duplicate" not in site.host.postconf("-M")
+
+
+ADMIN: dict[str, tuple[Callable[[Site], None], str]] = {
+    "no login": (lambda site: site.database.execute("ALTER ROLE operator NOLOGIN"), "admin-role-nologin"),
+    "no rights": (
+        lambda site: site.database.execute("REVOKE pipehandler_reader, pipehandler_maintenance FROM operator"),
+        "admin-rights-too-few",
+    ),
+    "no deletion": (
+        lambda site: site.database.execute("REVOKE pipehandler_maintenance FROM operator"),
+        "admin-rights-too-few",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", ADMIN)
+def test_role_of_root(site: Site, what: str) -> None:
+    """The role with which root reads and removes mail is tried as root."""
+    spoil, code = ADMIN[what]
+    spoil(site)
+    found = site.check()
+    assert [each["code"] for each in found] == [code]
+    site.apply(found)
+    assert site.check() == []
+
+
+def test_no_role_for_root(site: Site, server: PostgreSQL) -> None:
+    """A role that does not exist is created with the rights of the docs."""
+    site.host.handler.configure(
+        site.database.conninfo, database={"admin_conninfo": server.conninfo(site.database.name, user="nobody9")}
+    )
+    found = site.check()
+    assert [each["code"] for each in found] == ["admin-role-missing"]
+    assert found[0]["fix"] == "CREATE ROLE nobody9 LOGIN IN ROLE pipehandler_reader, pipehandler_maintenance;"
+    site.apply(found)
+    assert site.check() == []
+    site.database.execute("DROP ROLE nobody9")
+
+
+def test_expire_does_not_run(site: Site) -> None:
+    """Rules that the database does not have, and mail that expired an hour ago, are found until `expire` runs."""
+    config = site.host.handler.config
+    config.write_text(f"{config.read_text()}\n[[retention]]\nkeep = '30d'\n")
+    assert site.check() == []  # the next run of the timer will apply them
+    os.utime(config, (1, 1))
+    assert site.codes() == ["expire-overdue"]
+    expire = [PROGRAM, "--config", str(config), "expire"]
+    subprocess.run(expire, check=True, capture_output=True)
+    assert site.check() == []
+    assert site.host.handler.deliver(b"Subject: x\n\n").status == 0
+    site.database.execute("UPDATE pipehandler.delivery SET expires_at = now() - interval '2 h'")
+    assert site.codes() == ["expire-overdue"]
+    subprocess.run(expire, check=True, capture_output=True)
+    assert site.check() == []
+    site.database.execute("DELETE FROM pipehandler.retention")
+
+
+def test_lease_of_a_foreign_domain(site: Site) -> None:
+    """An address in a domain that Postfix does not serve gets no mail; a name in either form, or in a table, is served."""
+    for domain in (
+        "example.org",
+        "b\N{LATIN SMALL LETTER U WITH DIAERESIS}cher.example",
+        "sub.example.edu",
+        "in.example.net",
+    ):
+        site.database.execute("SELECT pipehandler.lease_address(%s)", f"x@{domain}")
+    (site.host.config / "domains").write_text("/^in\\.example\\.net$/ x\n")
+    site.host.postconf("-e", "relay_domains=example.edu")
+    site.host.postconf(
+        "-e", f"virtual_mailbox_domains=example.com, xn--bcher-kva.example, regexp:{site.host.config}/domains"
+    )
+    (site.host.config / "aliases").write_text("/^postmaster@/ me@example.com\n")
+    site.host.postconf("-e", f"virtual_alias_maps=regexp:{site.host.config}/aliases")
+    (found,) = site.check()
+    assert found["code"] == "lease-domain"
+    assert found["what"].startswith("addresses are leased in example.org, which")
+    site.host.postconf("-e", "virtual_mailbox_domains=example.com, xn--bcher-kva.example, in.example.net")
+    found_now = site.check()
+    assert [each["code"] for each in found_now] == ["lease-domain"]
+    site.apply(found_now)
+    assert site.check() == []
+    site.database.execute("DELETE FROM pipehandler.address WHERE address LIKE 'x@%'")
