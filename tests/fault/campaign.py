@@ -44,7 +44,9 @@ def main() -> int:
     """Run the kinds that the arguments name, or all; the status is 0 when the promise held everywhere."""
     options = argparse.ArgumentParser(description="the fault campaign: nothing lost, nothing twice, nothing bounced")
     options.add_argument("kinds", nargs="*", metavar="KIND", help=f"of {', '.join(KINDS)}; all when none is given")
-    options.add_argument("--short", action="store_true", help="a sample, as in script/test")
+    how_much = options.add_mutually_exclusive_group()
+    how_much.add_argument("--short", action="store_true", help="a sample, as in script/test")
+    how_much.add_argument("--thin", action="store_true", help="each seventh point, and shorter loads: about an hour")
     options.add_argument(
         "--mode", choices=[mode.value for mode in Mode], help="how messages are delivered; default: both"
     )
@@ -53,6 +55,7 @@ def main() -> int:
         options.error(f"no such kind: {', '.join(sorted(unknown))}; there are {', '.join(KINDS)}")
 
     logging.getLogger("pipehandler").addHandler(logging.NullHandler())  # that the database was away is no news here
+    scale = Scale.SHORT if chosen.short else Scale.THIN if chosen.thin else Scale.FULL
     rows = []
     today = datetime.now().astimezone().date()
     print(f"{today}, {os.cpu_count()} cores, Linux {platform.release()}, Python {platform.python_version()}\n")
@@ -60,7 +63,7 @@ def main() -> int:
     modes = [Mode(chosen.mode)] if chosen.mode else list(Mode)
     for kind, mode in runs(chosen.kinds or KINDS, modes):
         started = time.monotonic()
-        row = importlib.import_module(f"fault.{kind}").run(Scale.SHORT if chosen.short else Scale.FULL, mode)
+        row = importlib.import_module(f"fault.{kind}").run(scale, mode)
         rows.append(row)
         print(line(row), flush=True)
         for finding in row.findings:

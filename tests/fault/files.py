@@ -97,9 +97,8 @@ def _points(host: _Host, scale: Scale, sent: Letter) -> Iterator[_Point]:
     ours = [each for each in read if "pipehandler" in each.parts]
     others = [each for each in read if each not in ours]
     first = [each for each in ours if each.name in _FIRST and len(each.parts) < 8]
-    if scale is Scale.FULL:
-        for file in read:
-            yield from _faults(installation.folder, file, by_line=file in ours)
+    if not scale.short:
+        yield from scale.thin([each for file in read for each in _faults(installation.folder, file, file in ours)])
         return
     for file in first:
         yield from itertools.islice(_faults(installation.folder, file, by_line=True), 0, None, 11)

@@ -2,18 +2,32 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import TypeVar
 
 from harness.database import Database
 
+_T = TypeVar("_T")
+_THIN = 7
+
 
 class Scale(Enum):
-    """How much of a campaign is run: a sample for `script/test`, or all of it."""
+    """How much of a campaign is run: a sample for `script/test`, all kinds in about an hour, or all points."""
 
     SHORT = "short"
+    THIN = "thin"
     FULL = "full"
+
+    @property
+    def short(self) -> bool:
+        """Whether it is the sample."""
+        return self is Scale.SHORT
+
+    def thin(self, points: Sequence[_T]) -> Sequence[_T]:
+        """All points, or for THIN each seventh: 7 has no factor in common with the errors and places of a point."""
+        return points[::_THIN] if self is Scale.THIN else points
 
 
 class Mode(Enum):

@@ -27,13 +27,15 @@ _MAIN = ("service_throttle_time=1s", "transport_retry_time=1s", "qmgr_ipc_timeou
 
 _LOAD = {
     (Mode.COLD, Scale.FULL): (1_000, 0.0),
+    (Mode.COLD, Scale.THIN): (300, 0.0),
     (Mode.COLD, Scale.SHORT): (40, 0.0),
     (Mode.RESIDENT, Scale.FULL): (5_000, 0.2),
+    (Mode.RESIDENT, Scale.THIN): (1_000, 0.2),
     (Mode.RESIDENT, Scale.SHORT): (60, 0.2),
 }
 """How many messages, and how many seconds a client pauses before each: workers are fast, and it shall last a while."""
 
-_SHARE = {Scale.SHORT: 0.1, Scale.FULL: 0.3}
+_SHARE = {True: 0.1, False: 0.3}
 """How much of it workers have to deliver: the service is often away, and in the short form it has hardly come back."""
 
 
@@ -51,7 +53,7 @@ _TRACES = {
 def run(scale: Scale, mode: Mode) -> Row:
     """The campaign of the mail host."""
     row = mode.row("mailhost")
-    full = scale is Scale.FULL
+    full = not scale.short
     limited = full or mode is Mode.COLD  # the time limit is worth waiting for
     with (
         account.folder("pipehandler-pg-") as folder,
@@ -79,7 +81,7 @@ def run(scale: Scale, mode: Mode) -> Row:
                     random.choice(often)()
                     row.points += 1
                     time.sleep(random.uniform(0, 1))
-            _cut(mishaps, load, row, 60 if full else 2)
+            _cut(mishaps, load, row, len(scale.thin(range(60))) if full else 2)
         finally:
             mishaps.thaw()
         _drain(host)
@@ -88,7 +90,7 @@ def run(scale: Scale, mode: Mode) -> Row:
             if not re.search(trace, host.log()) and (limited or what != _LIMIT):
                 row.note(f"it never happened that {what}")
         if resident:
-            only_resident(row, host.handler, share=_SHARE[scale])
+            only_resident(row, host.handler, share=_SHARE[scale.short])
     return row
 
 
