@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterable
 from datetime import datetime
+from pathlib import Path
 
 from .ledger import Mode, Row, Scale
 
@@ -18,18 +19,21 @@ KINDS = (
     "wire",
     "server",
     "mailhost",
+    "upgrade",
     "files",
     "clocks",
     "state",
     "logs",
     "values",
+    "rows",
+    "planted",
     "filter",
     "reload",
     "content",
     "together",
     "stream",
 )
-_MODELESS = {"files", "filter", "reload", "stream"}
+_MODELESS = {"files", "filter", "planted", "reload", "rows", "stream"}
 """Kinds for which the mode makes no difference; they are run once, with the first one."""
 
 
@@ -54,6 +58,9 @@ def main() -> int:
     options.add_argument(
         "--mode", choices=[mode.value for mode in Mode], help="how messages are delivered; default: both"
     )
+    options.add_argument(
+        "--previous", type=Path, metavar="VENV", help="an environment of the previous release, for `upgrade`"
+    )
     chosen = options.parse_args()
     if unknown := set(chosen.kinds) - set(KINDS):
         options.error(f"no such kind: {', '.join(sorted(unknown))}; there are {', '.join(KINDS)}")
@@ -67,7 +74,8 @@ def main() -> int:
     modes = [Mode(chosen.mode)] if chosen.mode else list(Mode)
     for kind, mode in runs(chosen.kinds or KINDS, modes):
         started = time.monotonic()
-        row = importlib.import_module(f"fault.{kind}").run(scale, mode)
+        more = {"previous": chosen.previous} if kind == "upgrade" else {}
+        row = importlib.import_module(f"fault.{kind}").run(scale, mode, **more)
         rows.append(row)
         print(line(row), flush=True)
         for finding in row.findings:

@@ -12,12 +12,12 @@ from collections.abc import Callable
 
 from harness import account
 from harness.database import Database
-from harness.mailhost import DOMAIN, MailHost
+from harness.mailhost import DOMAIN
 from harness.postgresql import FAST, PostgreSQL
 from harness.service import wait_until
 
 from .ledger import Mode, Row, Scale
-from .load import Load, mail_host, message, service
+from .load import Load, drain, mail_host, message, service
 from .mishaps import Mishaps
 from .pool import only_resident
 
@@ -84,7 +84,7 @@ def run(scale: Scale, mode: Mode) -> Row:
             _cut(mishaps, load, row, len(scale.thin(range(60))) if full else 2)
         finally:
             mishaps.thaw()
-        _drain(host)
+        drain(host)
         load.ledger.check(database, row)
         for what, trace in _TRACES.items():
             if not re.search(trace, host.log()) and (limited or what != _LIMIT):
@@ -96,24 +96,14 @@ def run(scale: Scale, mode: Mode) -> Row:
 
 def _cut(mishaps: Mishaps, load: Load, row: Row, count: int) -> None:
     """Large messages, each cut off in the middle of its way from pipe(8) to the handler."""
-    _drain(mishaps.host)
+    drain(mishaps.host)
     cuts = 0
     for number in range(10_001, 10_001 + count):
         raw = message(number) + b"%060d\n" % number * 8_000
         recipient = f"cut{number}@{DOMAIN}"
         load.ledger.send(raw, recipient)
         cuts += mishaps.cut(raw, recipient)
-        _drain(mishaps.host)
+        drain(mishaps.host)
     row.points += cuts
     if not cuts:
         row.note("no message was cut")
-
-
-def _drain(host: MailHost, seconds: float = 300) -> None:
-    """Wait until the queue is empty. A message that was still being delivered when Postfix was started or reloaded is left
-    alone for a minute; a flush does not wait for that."""
-    until = time.monotonic() + seconds
-    while host.queue() and time.monotonic() < until:
-        host.flush()
-        time.sleep(0.5)
-    host.drain(1)
