@@ -14,20 +14,20 @@ from pathlib import Path
 from .ledger import Mode, Row, Scale
 
 KINDS = (
+    "filter",
+    "values",
+    "rows",
+    "planted",
+    "clocks",
+    "state",
+    "logs",
+    "files",
+    "upgrade",
     "killed",
     "failing",
     "wire",
     "server",
     "mailhost",
-    "upgrade",
-    "files",
-    "clocks",
-    "state",
-    "logs",
-    "values",
-    "rows",
-    "planted",
-    "filter",
     "reload",
     "content",
     "together",
@@ -54,7 +54,9 @@ def main() -> int:
     options.add_argument("kinds", nargs="*", metavar="KIND", help=f"of {', '.join(KINDS)}; all when none is given")
     how_much = options.add_mutually_exclusive_group()
     how_much.add_argument("--short", action="store_true", help="a sample, as in script/test")
-    how_much.add_argument("--thin", action="store_true", help="each seventh point, and shorter loads: about an hour")
+    how_much.add_argument(
+        "--thin", action="store_true", help="a share of the points, and shorter loads: an hour or two"
+    )
     options.add_argument(
         "--mode", choices=[mode.value for mode in Mode], help="how messages are delivered; default: both"
     )

@@ -10,7 +10,7 @@ from typing import TypeVar
 from harness.database import Database
 
 _T = TypeVar("_T")
-_THIN = 7
+_STEPS = (1, 7, 11, 17, 29, 37, 43, 59, 71, 101)
 
 
 class Scale(Enum):
@@ -25,9 +25,12 @@ class Scale(Enum):
         """Whether it is the sample."""
         return self is Scale.SHORT
 
-    def thin(self, points: Sequence[_T]) -> Sequence[_T]:
-        """All points, or for THIN each seventh: 7 has no factor in common with the errors and places of a point."""
-        return points[::_THIN] if self is Scale.THIN else points
+    def thin(self, points: Sequence[_T], most: int) -> Sequence[_T]:
+        """All points; of those of THIN about `most`, evenly: each so-manieth, a prime number, because the errors, places and
+        sizes that take turns in them come in other numbers."""
+        if self is not Scale.THIN:
+            return points
+        return points[:: next((step for step in _STEPS if len(points) <= step * most), _STEPS[-1])]
 
 
 class Mode(Enum):

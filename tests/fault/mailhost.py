@@ -81,7 +81,7 @@ def run(scale: Scale, mode: Mode) -> Row:
                     random.choice(often)()
                     row.points += 1
                     time.sleep(random.uniform(0, 1))
-            _cut(mishaps, load, row, len(scale.thin(range(60))) if full else 2)
+            _cut(mishaps, load, row, len(scale.thin(range(60), 10)) if full else 2)
         finally:
             mishaps.thaw()
         drain(host)

@@ -115,11 +115,13 @@ def run(scale: Scale, mode: Mode) -> Row:
         with Database.fresh(server) as database:
             columns = _columns(database)
             calls = list(_calls())
-            _claimed(calls[::97] if scale.short else scale.thin(calls), _console(folder / "claimed", database), row)
+            _claimed(
+                calls[::97] if scale.short else scale.thin(calls, 3_000), _console(folder / "claimed", database), row
+            )
         with ThreadPoolExecutor(2) as threads:
             made = [
                 threads.submit(_damaged, column, server, folder / f"console{number}", scale, row)
-                for number, column in enumerate(columns[5::31] if scale.short else scale.thin(columns))
+                for number, column in enumerate(columns[5::31] if scale.short else scale.thin(columns, 15))
             ]
             for each in made:
                 each.result()

@@ -4,7 +4,7 @@ The fields of messages go through the core in this process, those of the envelop
 Each message is stored at once, parsed, to the octet, and comes again as a duplicate: no statement timeout, no deferral.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import NamedTuple
@@ -89,10 +89,10 @@ def run(scale: Scale, mode: Mode) -> Row:
     with fresh_database() as database:
         if mode is Mode.COLD:
             points = [_Point(*each) for each in _product((*_FIELDS, "a name", "a file name", "a text", "HTML"))]
-            _through_the_core(points[::373] if scale.short else scale.thin(points), database, row, ledger)
+            _through_the_core(points[::373] if scale.short else scale.thin(points, 700), database, row, ledger)
         points = [point for point in map(_Point._make, _product((*_TEXTS, "recipient", *_NUMBERS))) if _possible(point)]
         with pool(mode, row, 2) as handlers:
-            chosen = points[:: 167 if mode is Mode.COLD else 401] if scale.short else scale.thin(points)
+            chosen = points[:: 167 if mode is Mode.COLD else 401] if scale.short else scale.thin(points, 100)
             _through_the_entrypoint(chosen, database, handlers, row, ledger)
         ledger.check(database, row)
         for recipient, state, error in database.rows(
@@ -128,7 +128,7 @@ def _message(point: _Point, number: int) -> bytes:
     return make(point.value)
 
 
-def _through_the_core(points: list[_Point], database: Database, row: Row, ledger: Ledger) -> None:
+def _through_the_core(points: Sequence[_Point], database: Database, row: Row, ledger: Ledger) -> None:
     """Deliver messages with hostile fields in this process."""
     with account.folder("pipehandler-") as folder, core.core(database, folder) as inside:
         for number, point in enumerate(points):
@@ -142,7 +142,9 @@ def _through_the_core(points: list[_Point], database: Database, row: Row, ledger
             _twice(point, once, row)
 
 
-def _through_the_entrypoint(points: list[_Point], database: Database, handlers: Pool, row: Row, ledger: Ledger) -> None:
+def _through_the_entrypoint(
+    points: Sequence[_Point], database: Database, handlers: Pool, row: Row, ledger: Ledger
+) -> None:
     """Deliver messages with hostile envelopes by the entrypoint."""
 
     numbered = list(enumerate(points))
