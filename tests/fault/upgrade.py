@@ -1,7 +1,8 @@
 """The upgrade under load: a database of the previous release is migrated while mail comes in through a real Postfix.
 
-With an environment of the previous release (`--previous`), its handler delivers until the new one takes over by new lines in
-master.cf, as docs/upgrade.md has it. Without one the order is the wrong one: the new handler meets the old schema. In both nothing is lost, doubled or bounced.
+In the order of docs/upgrade.md the new handler is there first, and meets the old schema. With an environment of the previous release
+(`--previous`) it is the other order: its handler delivers before, during and after the migration, and then the new one takes over by
+new lines in master.cf. In both nothing is lost, doubled or bounced.
 """
 
 import subprocess
@@ -38,10 +39,10 @@ def run(scale: Scale, mode: Mode, previous: Path | None = None) -> Row:
     ):
         if previous:
             with _migrated_by(previous, server) as database:
-                _taken_over(PreviousHost(own, database.conninfo, previous), database, _LOAD[scale], mode, row)
+                _database_first(PreviousHost(own, database.conninfo, previous), database, _LOAD[scale], mode, row)
         else:
             with previous_release.database(server, "mail") as database:
-                _too_early(MailHost(own, database.conninfo), database, _LOAD[scale], mode, row)
+                _program_first(MailHost(own, database.conninfo), database, _LOAD[scale], mode, row)
     return row
 
 
@@ -57,7 +58,7 @@ class PreviousHost(MailHost):
         if name not in self._previous:
             options = {"user": account.NAME, "domain": DOMAIN, "config-directory": self.config, "maxproc": 8}
             words = [f"--{option}={value}" for option, value in (options | {"socket": self.handler.socket}).items()]
-            command = [self.program, "--config", self.handler.config, "postfix", *words, name]
+            command = [str(self.program), "--config", str(self.handler.config), "postfix", *words, name]
             self._previous[name] = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         return self._previous[name]
 
@@ -77,7 +78,7 @@ def _migrated_by(previous: Path, server: PostgreSQL) -> Iterator[Database]:
     """A database that the previous release has made, and the login role of its handler."""
     database = Database(server, "mail")
     server.psql("postgres", "CREATE DATABASE mail")
-    command = [previous / "bin" / "pipehandler", "--conninfo", database.admin, "migrate"]
+    command = [str(previous / "bin" / "pipehandler"), "--conninfo", database.admin, "migrate"]
     subprocess.run(command, check=True, capture_output=True)
     database.execute("CREATE ROLE pipehandler LOGIN IN ROLE pipehandler_ingest")
     yield database
@@ -97,7 +98,7 @@ def _migrate(database: Database, load: Load, row: Row) -> None:
         row.points += 1
 
 
-def _taken_over(host: PreviousHost, database: Database, count: int, mode: Mode, row: Row) -> None:
+def _database_first(host: PreviousHost, database: Database, count: int, mode: Mode, row: Row) -> None:
     """The previous handler delivers before, during and after the migration; then the new one does."""
     former = database.value("SELECT max(version) FROM pipehandler.migration")
     host.start()
@@ -129,8 +130,8 @@ def _taken_over(host: PreviousHost, database: Database, count: int, mode: Mode, 
         row.note(f"not both handlers have delivered: {by}")
 
 
-def _too_early(host: MailHost, database: Database, count: int, mode: Mode, row: Row) -> None:
-    """The new handler is there before the migration: its mail is stored by the old schema, or waits."""
+def _program_first(host: MailHost, database: Database, count: int, mode: Mode, row: Row) -> None:
+    """The new handler is there before the migration; its mail is stored in the old schema, or waits."""
     host.start()
     try:
         with Load(host, count) as load, service(host, mode):

@@ -116,16 +116,20 @@ def _possible(point: _Point) -> bool:
 
 def _message(point: _Point, number: int) -> bytes:
     """A message with this value, like no other."""
+    value = point.value
     own = b"Message-ID: <%d@example.org>\nFrom: a@example.org\nSubject: %d\n" % (number, number)
-    mixed = own + b"MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=b\n\n--b\n\ntext\n--b\n"
-    made: dict[str, Callable[[bytes], bytes]] = {
-        "a name": lambda value: value + b": x\n" + own + b"\n%d\n" % number,
-        "a file name": lambda value: mixed + b'Content-Type: a/b; name="%b"\n\nx\n--b--\n' % value,
-        "a text": lambda value: own + b"\n" + value + b"\n",
-        "HTML": lambda value: own + b"Content-Type: text/html\n\n<p title='%b'>%b</p>\n" % (value, value),
-    }
-    make = made.get(point.field, lambda value: b"%b: %b\n" % (point.field.encode(), value) + own + b"\n%d\n" % number)
-    return make(point.value)
+    match point.field:
+        case "a name":
+            return value + b": x\n" + own + b"\n%d\n" % number
+        case "a file name":
+            mixed = own + b"MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=b\n\n--b\n\ntext\n--b\n"
+            return mixed + b'Content-Type: a/b; name="%b"\n\nx\n--b--\n' % value
+        case "a text":
+            return own + b"\n" + value + b"\n"
+        case "HTML":
+            return own + b"Content-Type: text/html\n\n<p title='%b'>%b</p>\n" % (value, value)
+        case field:
+            return b"%b: %b\n" % (field.encode(), value) + own + b"\n%d\n" % number
 
 
 def _through_the_core(points: Sequence[_Point], database: Database, row: Row, ledger: Ledger) -> None:
