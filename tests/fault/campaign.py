@@ -9,23 +9,31 @@ import sys
 import time
 from collections.abc import Iterable
 from datetime import datetime
+from pathlib import Path
 
 from .ledger import Mode, Row, Scale
 
 KINDS = (
+    "filter",
+    "values",
+    "rows",
+    "planted",
+    "clocks",
+    "state",
+    "logs",
+    "files",
+    "upgrade",
     "killed",
     "failing",
     "wire",
     "server",
     "mailhost",
-    "files",
-    "filter",
     "reload",
     "content",
     "together",
     "stream",
 )
-_MODELESS = {"files", "filter", "reload", "stream"}
+_MODELESS = {"files", "filter", "planted", "reload", "rows", "stream"}
 """Kinds for which the mode makes no difference; they are run once, with the first one."""
 
 
@@ -44,15 +52,23 @@ def main() -> int:
     """Run the kinds that the arguments name, or all; the status is 0 when the promise held everywhere."""
     options = argparse.ArgumentParser(description="the fault campaign: nothing lost, nothing twice, nothing bounced")
     options.add_argument("kinds", nargs="*", metavar="KIND", help=f"of {', '.join(KINDS)}; all when none is given")
-    options.add_argument("--short", action="store_true", help="a sample, as in script/test")
+    how_much = options.add_mutually_exclusive_group()
+    how_much.add_argument("--short", action="store_true", help="a sample, as in script/test")
+    how_much.add_argument(
+        "--thin", action="store_true", help="a share of the points, and shorter loads: an hour or two"
+    )
     options.add_argument(
         "--mode", choices=[mode.value for mode in Mode], help="how messages are delivered; default: both"
+    )
+    options.add_argument(
+        "--previous", type=Path, metavar="VENV", help="an environment of the previous release, for `upgrade`"
     )
     chosen = options.parse_args()
     if unknown := set(chosen.kinds) - set(KINDS):
         options.error(f"no such kind: {', '.join(sorted(unknown))}; there are {', '.join(KINDS)}")
 
     logging.getLogger("pipehandler").addHandler(logging.NullHandler())  # that the database was away is no news here
+    scale = Scale.SHORT if chosen.short else Scale.THIN if chosen.thin else Scale.FULL
     rows = []
     today = datetime.now().astimezone().date()
     print(f"{today}, {os.cpu_count()} cores, Linux {platform.release()}, Python {platform.python_version()}\n")
@@ -60,7 +76,8 @@ def main() -> int:
     modes = [Mode(chosen.mode)] if chosen.mode else list(Mode)
     for kind, mode in runs(chosen.kinds or KINDS, modes):
         started = time.monotonic()
-        row = importlib.import_module(f"fault.{kind}").run(Scale.SHORT if chosen.short else Scale.FULL, mode)
+        more = {"previous": chosen.previous} if kind == "upgrade" else {}
+        row = importlib.import_module(f"fault.{kind}").run(scale, mode, **more)
         rows.append(row)
         print(line(row), flush=True)
         for finding in row.findings:

@@ -86,7 +86,7 @@ def run(scale: Scale, mode: Mode) -> Row:
                     with Database.fresh(server) as database:
                         cases = [case for case in _cases(scale) if case.tight is tight]
                         _hostile_mail(cases, database, handlers, row)
-                if mode is Mode.RESIDENT and scale is Scale.FULL:
+                if mode is Mode.RESIDENT and not scale.short:
                     with Database.fresh(server) as database:
                         _deadly_mail(database, folder / "deadly", row)
         finally:
@@ -100,7 +100,7 @@ def _real_mail(scale: Scale, database: Database, handlers: Pool, folder: Path, r
         row.kind += " (no corpus of real mail here)"
         return
     names = messages.names()
-    if scale is Scale.SHORT:
+    if scale.short:
         by_source = {name.partition("/")[0]: name for name in names}
         names = sorted({*by_source.values(), *names[:: len(names) // 30]})
     ledger = Ledger()
@@ -137,19 +137,19 @@ def _deliverer(database: Database, handlers: Pool, folder: Path) -> Iterator[Cal
 
 
 def _cases(scale: Scale) -> Iterator[Case]:
-    if scale is Scale.SHORT:
+    if scale.short:
         for name, make in (*list(hostile.KINDS.items())[::24], *list(hostile.FLOODS.items())[::156]):
             yield Case(name, make, 200_000)
         yield Case("an attachment", hostile.LARGE["an attachment"], 5_000_000)
         yield Case("an attachment", hostile.LARGE["an attachment"], 5_000_000, tight=True)
         return
-    for name, make in hostile.KINDS.items():
+    for name, make in scale.thin(list(hostile.KINDS.items()), 10):
         for size in (100_000, 10_000_000):
             yield Case(name, make, size)
         yield Case(name, make, 9_000_000, tight=True)
-    for name, make in hostile.FLOODS.items():
+    for name, make in scale.thin(list(hostile.FLOODS.items()), 60):
         yield Case(name, make, 2_000_000)
-    for name, make in hostile.LARGE.items():
+    for name, make in scale.thin(list(hostile.LARGE.items()), 2):
         yield Case(name, make, 50_000_000)
         yield Case(name, make, 50_000_000, tight=True)
 

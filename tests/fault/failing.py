@@ -104,7 +104,7 @@ def run(scale: Scale, mode: Mode) -> Row:
             planned = _all(local, _delivery, ledger, row, scale, taken) + _all(local, _probe, ledger, row, scale, taken)
             with local.member() as host:
                 _cut(host, ledger, row, scale)
-        if (mode, scale) != (Mode.RESIDENT, Scale.SHORT):
+        if mode is Mode.COLD or not scale.short:
             with crew(mode, scale, folder / "tcp", database, row, ledger, _HASTY, new_connection=True) as tcp:
                 planned += _all(tcp, _connection, ledger, row, scale, taken)
         # A few calls depend on time, and are not made in every delivery; nearly all are.
@@ -137,15 +137,15 @@ def _delivery(host: Host, ledger: Ledger, scale: Scale) -> list[_Point]:
             calls = since(calls, lambda each: each.file.startswith(PACKAGES))
         else:
             calls = since(calls, host.begins)
-        faults += _faults(calls if scale is Scale.FULL else sample(calls, _SAMPLE[host.mode]), scale)
-    return _points("d", faults)
+        faults += _faults(sample(calls, _SAMPLE[host.mode]) if scale.short else calls, scale)
+    return _points("d", scale.thin(faults, 400))
 
 
 def _connection(host: Host, ledger: Ledger, scale: Scale) -> list[_Point]:
     """The calls of a delivery over TCP, from where it connects."""
     calls = _trace(host, letter("connection"), ledger, host.deliverer)
     calls = since(calls, lambda each: each.name == "socket" and each.said.startswith("AF_INET"))
-    return _points("c", _faults(calls if scale is Scale.FULL else calls[::12], scale))
+    return _points("c", scale.thin(list(_faults(calls[::12] if scale.short else calls, scale)), 60))
 
 
 def _probe(host: Host, ledger: Ledger, scale: Scale) -> list[_Point]:
@@ -159,7 +159,7 @@ def _probe(host: Host, ledger: Ledger, scale: Scale) -> list[_Point]:
     host.kill(sent, parsed)
     calls = since(host.trace(sent, host.deliverer), lambda each: "/parsing-" in each.file)
     calls = calls[: calls.index(next(each for each in calls if each.name == "unlink")) + 1]
-    return _points("p", _faults(calls if scale is Scale.FULL else calls[::12], scale), before=parsed)
+    return _points("p", scale.thin(list(_faults(calls[::12] if scale.short else calls, scale)), 40), before=parsed)
 
 
 def _trace(host: Host, sent: Letter, ledger: Ledger, maker: Maker) -> list[Call]:
@@ -178,7 +178,7 @@ def _faults(calls: list[Call], scale: Scale) -> Iterator[_Fault]:
             continue
         if call.name in _OF_MEMORY:
             errors: tuple[str, ...] = ("ENOMEM",)
-        elif call.imports or scale is Scale.SHORT:
+        elif call.imports or scale.short:
             errors = (_OF_FILES[turn % len(_OF_FILES)],)
         else:
             errors = _ERRORS
@@ -186,7 +186,7 @@ def _faults(calls: list[Call], scale: Scale) -> Iterator[_Fault]:
             yield _Fault(call, f"error={error}")
         if call.name == "recvfrom":
             yield _Fault(call, "retval=0", ever=True)  # the server hangs up
-        if scale is Scale.FULL and (not call.imports or turn % 20 == 0):
+        if not scale.short and (not call.imports or turn % 20 == 0):
             for error in _FOR_EVER.get(call.name, ()):
                 yield _Fault(call, f"error={error}", ever=True)
 
@@ -227,7 +227,7 @@ def _cut(host: Host, ledger: Ledger, row: Row, scale: Scale) -> None:
     reads = [each for each in _trace(host, _long("whole"), ledger, host.deliverer) if each.name == "read"]
     stdin = since(reads, lambda each: '"Received:' in each.said)[0].said.partition(",")[0]
     calls = [each for each in reads if each.said.startswith(f"{stdin},")]
-    for number, call in enumerate(calls if scale is Scale.FULL else calls[1:2]):
+    for number, call in enumerate(calls[1:2] if scale.short else calls):
         sent = _long(f"cut{number}")
         ended, said = host.fail(sent, call, "retval=0")
         octets = sum(map(int, re.findall(rf"read\({stdin}, .* = (\d+)$", said, re.MULTILINE)))

@@ -25,7 +25,28 @@ _AT_ONCE = 2
 _SAMPLE = 24
 """So many of the points are a sample, beside those of the files that begin a delivery."""
 
-_ERRORS = ("EIO", "ENOMEM", "EACCES")
+_ERRORS = {
+    "openat": (
+        *(
+            "EACCES",
+            "EAGAIN",
+            "EINTR",
+            "EIO",
+            "EISDIR",
+            "ELOOP",
+            "EMFILE",
+            "ENAMETOOLONG",
+            "ENFILE",
+            "ENODEV",
+            "ENOENT",
+        ),
+        *("ENOMEM", "ENOTDIR", "ENXIO", "EOVERFLOW", "EPERM", "ESTALE", "ETXTBSY"),
+    ),
+    "read": ("EACCES", "EAGAIN", "EBADF", "EINTR", "EINVAL", "EIO", "EISDIR", "ENOMEM", "ESTALE"),
+    "newfstatat": ("EACCES", "EIO", "ELOOP", "ENOENT", "ENOMEM", "ENOTDIR", "EOVERFLOW", "ESTALE"),
+    "mmap": ("EACCES", "EAGAIN", "ENODEV", "ENOMEM", "EPERM"),
+}
+"""What open(2), read(2), stat(2) and mmap(2) give; only a library is mapped. EINTR comes once, all others for as long as it takes."""
 _FIRST = ("__init__.py", "fence.py", "handover.py", "__main__.py", "pipe.py")
 """The files of ours that begin a delivery, of which a sample has more points."""
 
@@ -58,7 +79,11 @@ class _Host(NamedTuple):
         command = self.installation.command(sent.command(self.handler))
         file = self.installation.folder / point.file
         if point.call:
-            chosen = ["-P", str(file), "-e", f"trace={point.call}", "-e", f"inject={point.call}:error={point.error}"]
+            when = (
+                ":when=1" if point.error == "EINTR" else ""
+            )  # Python makes the call again, as long as it is interrupted
+            inject = f"inject={point.call}:error={point.error}{when}"
+            chosen = ["-P", str(file), "-e", f"trace={point.call}", "-e", inject]
             return self.handler.run(["strace", "-f", "-qq", "-o", "/dev/null", *chosen, *command], sent.raw)
         content = file.read_bytes()[: point.octets]
         with self.installation.damaged(file, None if point.octets == -1 else content, point.mode):
@@ -97,12 +122,12 @@ def _points(host: _Host, scale: Scale, sent: Letter) -> Iterator[_Point]:
     ours = [each for each in read if "pipehandler" in each.parts]
     others = [each for each in read if each not in ours]
     first = [each for each in ours if each.name in _FIRST and len(each.parts) < 8]
-    if scale is Scale.FULL:
-        for file in read:
-            yield from _faults(installation.folder, file, by_line=file in ours)
+    if not scale.short:
+        everything = [each for file in read for each in _faults(installation.folder, file, file in ours)]
+        yield from scale.thin(everything, 700)
         return
     for file in first:
-        yield from itertools.islice(_faults(installation.folder, file, by_line=True), 0, None, 11)
+        yield from itertools.islice(_faults(installation.folder, file, by_line=True), 0, None, 23)
     everything = [each for file in ours + others for each in _faults(installation.folder, file, by_line=False)]
     yield from everything[:: max(1, len(everything) // _SAMPLE)]
 
@@ -120,20 +145,25 @@ def _read(host: _Host, sent: Letter) -> list[Path]:
 
 
 def _faults(folder: Path, file: Path, by_line: bool) -> Iterator[_Point]:
-    """What happens to one file: truncated after each line or at seven places, missing, closed, and errors of the disk."""
+    """What happens to one file: truncated after each line, and amid those of the first files, or at seven places; missing, closed,
+    and every error of every call."""
     content = (folder / file).read_bytes()
     size = len(content)
     if by_line and file.suffix == ".py":
-        lengths = list(itertools.accumulate(map(len, content.splitlines(keepends=True)), initial=0))[:-1]
+        lengths = list(itertools.accumulate(map(len, content.splitlines(keepends=True)), initial=0))
+        if file.name in _FIRST:
+            lengths += [(start + end) // 2 for start, end in itertools.pairwise(lengths)]
+        lengths = sorted(set(lengths) - {size})
     else:
         lengths = sorted({0, 1, 16, size // 4, size // 2, 3 * size // 4, size - 1} & set(range(size)))
     for octets in lengths:
         yield _Point(file, octets)
     yield _Point(file, -1)
     yield _Point(file, size, mode=0)
-    for call in ("openat", "read"):
-        for error in _ERRORS:
-            yield _Point(file, None, call, error)
+    for call, errors in _ERRORS.items():
+        if call != "mmap" or ".so" in file.suffixes:
+            for error in errors:
+                yield _Point(file, None, call, error)
 
 
 def _judge(point: _Point, sent: Letter, ended: Ended, database: Database, ledger: Ledger, row: Row) -> None:

@@ -12,7 +12,7 @@ def run(scale: Scale, mode: Mode) -> Row:
     """Let a program end in all ways, or in a sample of them."""
     row = mode.row("filter")
     hows = [*map(str, range(1, 256)), *(f"s{number}" for number in SIGNALS)]
-    if scale is Scale.SHORT:
+    if scale.short:
         hows = hows[::60]
     ends = [End(how, output) for how in hows for output in range(len(OUTPUTS))]
     with account.folder("pipehandler-mx-") as folder:

@@ -38,7 +38,7 @@ _PATIENCE = 15.0
 _MOMENT = 0.5
 """Seconds that a worker stands still, so that others wait for it."""
 
-_AT_ONCE = {(Mode.RESIDENT, Scale.FULL): 5}
+_AT_ONCE = {(Mode.RESIDENT, False): 5}
 """Hosts at work at the same time, if not two; those with a service wait most of the time."""
 
 
@@ -263,7 +263,7 @@ def crew(
     conninfo = database.server.conninfo(database.name, "pipehandler", tcp=True) if new_connection else database.conninfo
     hosts: list[Host] = []
     try:
-        for number in range(_AT_ONCE.get((mode, scale), 2)):
+        for number in range(_AT_ONCE.get((mode, scale.short), 2)):
             own = folder / str(number)
             own.mkdir(parents=True)
             name = f"{folder.name}{number}"

@@ -43,7 +43,7 @@ def run(scale: Scale, mode: Mode) -> Row:
     with fresh_database() as database, account.folder("pipehandler-") as folder:
         planned = 0
         # A worker that has lost its connection gets another one for the message.
-        for new_connection in (False, True) if (mode, scale) == (Mode.RESIDENT, Scale.FULL) else (False,):
+        for new_connection in (False, True) if mode is Mode.RESIDENT and not scale.short else (False,):
             with crew(
                 mode, scale, folder / f"{new_connection}", database, row, ledger, new_connection=new_connection
             ) as hosts:
@@ -79,7 +79,7 @@ def _delivery(host: Host, ledger: Ledger, scale: Scale, name: str) -> list[tuple
         sent = letter(f"{maker.value}-{name}")
         ledger.send(sent.raw, *sent.recipients)
         calls = since(host.trace(sent, maker), host.begins)
-        found += [(each,) for each in (calls if scale is Scale.FULL else sample(calls, _SAMPLE[host.mode]))]
+        found += [(each,) for each in (sample(calls, _SAMPLE[host.mode]) if scale.short else scale.thin(calls, 300))]
     return found
 
 
@@ -93,7 +93,9 @@ def _probe(host: Host, ledger: Ledger, scale: Scale) -> list[tuple[Call, ...]]:
     host.kill(sent, parsed)
     calls = since(host.trace(sent, host.deliverer), lambda each: each.name == "clone")
     during = calls[: [(each.name, each.number) for each in calls].index((parsed.name, parsed.number)) + 1]
-    return [(parsed, each) for each in (during if scale is Scale.FULL else sample(during, _SAMPLE[host.mode] // 4))]
+    return [
+        (parsed, each) for each in (sample(during, _SAMPLE[host.mode] // 4) if scale.short else scale.thin(during, 40))
+    ]
 
 
 def _slow(name: str, *recipients: str) -> Letter:

@@ -2,18 +2,35 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import TypeVar
 
 from harness.database import Database
 
+_T = TypeVar("_T")
+_STEPS = (1, 7, 11, 17, 29, 37, 43, 59, 71, 101)
+
 
 class Scale(Enum):
-    """How much of a campaign is run: a sample for `script/test`, or all of it."""
+    """How much of a campaign is run: a sample for `script/test`, all kinds in about an hour, or all points."""
 
     SHORT = "short"
+    THIN = "thin"
     FULL = "full"
+
+    @property
+    def short(self) -> bool:
+        """Whether it is the sample."""
+        return self is Scale.SHORT
+
+    def thin(self, points: Sequence[_T], most: int) -> Sequence[_T]:
+        """All points; of those of THIN about `most`, evenly: each so-manieth, a prime number, because the errors, places and
+        sizes that take turns in them come in other numbers."""
+        if self is not Scale.THIN:
+            return points
+        return points[:: next((step for step in _STEPS if len(points) <= step * most), _STEPS[-1])]
 
 
 class Mode(Enum):

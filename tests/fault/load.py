@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from harness import account
 from harness.database import Database
@@ -127,20 +128,20 @@ def mail_host(row: Row, conninfo: str = "", *settings: str) -> Iterator[MailHost
             yield host
         finally:
             host.abort()
-        _add_up(host, row)
+        add_up(host, row)
 
 
 @contextmanager
-def service(host: MailHost, mode: Mode) -> Iterator[Service | None]:
-    """The resident workers beside a mail host, where that is the way."""
+def service(host: MailHost, mode: Mode, program: Path | None = None) -> Iterator[Service | None]:
+    """The resident workers beside a mail host, where that is the way; `program`: that of another release."""
     if mode is Mode.COLD:
         yield None
         return
-    with Service(host.handler) as running:
+    with Service(host.handler, program=program) as running:
         yield running
 
 
-def _add_up(host: MailHost, row: Row) -> None:
+def add_up(host: MailHost, row: Row) -> None:
     """Add the statuses that the logs tell, and the bounces."""
     for line in host.handler.log_lines():
         if found := re.search(r" status=(\d+)", line):
@@ -151,3 +152,13 @@ def _add_up(host: MailHost, row: Row) -> None:
             row.note(f"Postfix: {attempt}")
         if found := re.search(r"Command died with signal (\d+)", attempt["text"]):
             row.statuses[-int(found[1])] += 1
+
+
+def drain(host: MailHost, seconds: float = 300) -> None:
+    """Wait until the queue is empty. A message that was still being delivered when Postfix was started or reloaded is left
+    alone for a minute; a flush does not wait for that."""
+    until = time.monotonic() + seconds
+    while host.queue() and time.monotonic() < until:
+        host.flush()
+        time.sleep(0.5)
+    host.drain(1)

@@ -12,12 +12,12 @@ from collections.abc import Callable
 
 from harness import account
 from harness.database import Database
-from harness.mailhost import DOMAIN, MailHost
+from harness.mailhost import DOMAIN
 from harness.postgresql import FAST, PostgreSQL
 from harness.service import wait_until
 
 from .ledger import Mode, Row, Scale
-from .load import Load, mail_host, message, service
+from .load import Load, drain, mail_host, message, service
 from .mishaps import Mishaps
 from .pool import only_resident
 
@@ -27,13 +27,15 @@ _MAIN = ("service_throttle_time=1s", "transport_retry_time=1s", "qmgr_ipc_timeou
 
 _LOAD = {
     (Mode.COLD, Scale.FULL): (1_000, 0.0),
+    (Mode.COLD, Scale.THIN): (300, 0.0),
     (Mode.COLD, Scale.SHORT): (40, 0.0),
     (Mode.RESIDENT, Scale.FULL): (5_000, 0.2),
+    (Mode.RESIDENT, Scale.THIN): (1_000, 0.2),
     (Mode.RESIDENT, Scale.SHORT): (60, 0.2),
 }
 """How many messages, and how many seconds a client pauses before each: workers are fast, and it shall last a while."""
 
-_SHARE = {Scale.SHORT: 0.1, Scale.FULL: 0.3}
+_SHARE = {True: 0.1, False: 0.3}
 """How much of it workers have to deliver: the service is often away, and in the short form it has hardly come back."""
 
 
@@ -51,7 +53,7 @@ _TRACES = {
 def run(scale: Scale, mode: Mode) -> Row:
     """The campaign of the mail host."""
     row = mode.row("mailhost")
-    full = scale is Scale.FULL
+    full = not scale.short
     limited = full or mode is Mode.COLD  # the time limit is worth waiting for
     with (
         account.folder("pipehandler-pg-") as folder,
@@ -79,39 +81,29 @@ def run(scale: Scale, mode: Mode) -> Row:
                     random.choice(often)()
                     row.points += 1
                     time.sleep(random.uniform(0, 1))
-            _cut(mishaps, load, row, 60 if full else 2)
+            _cut(mishaps, load, row, len(scale.thin(range(60), 10)) if full else 2)
         finally:
             mishaps.thaw()
-        _drain(host)
+        drain(host)
         load.ledger.check(database, row)
         for what, trace in _TRACES.items():
             if not re.search(trace, host.log()) and (limited or what != _LIMIT):
                 row.note(f"it never happened that {what}")
         if resident:
-            only_resident(row, host.handler, share=_SHARE[scale])
+            only_resident(row, host.handler, share=_SHARE[scale.short])
     return row
 
 
 def _cut(mishaps: Mishaps, load: Load, row: Row, count: int) -> None:
     """Large messages, each cut off in the middle of its way from pipe(8) to the handler."""
-    _drain(mishaps.host)
+    drain(mishaps.host)
     cuts = 0
     for number in range(10_001, 10_001 + count):
         raw = message(number) + b"%060d\n" % number * 8_000
         recipient = f"cut{number}@{DOMAIN}"
         load.ledger.send(raw, recipient)
         cuts += mishaps.cut(raw, recipient)
-        _drain(mishaps.host)
+        drain(mishaps.host)
     row.points += cuts
     if not cuts:
         row.note("no message was cut")
-
-
-def _drain(host: MailHost, seconds: float = 300) -> None:
-    """Wait until the queue is empty. A message that was still being delivered when Postfix was started or reloaded is left
-    alone for a minute; a flush does not wait for that."""
-    until = time.monotonic() + seconds
-    while host.queue() and time.monotonic() < until:
-        host.flush()
-        time.sleep(0.5)
-    host.drain(1)

@@ -15,7 +15,7 @@ from pipehandler.workers.listener import ServeError
 from .injection import Call, attached, calls, fresh_database, letter, sample
 from .ledger import Ledger, Mode, Row, Scale
 
-_POINTS = {Scale.SHORT: 10, Scale.FULL: 150}
+_POINTS = {True: 10, False: 150}
 
 
 def run(scale: Scale, mode: Mode) -> Row:
@@ -29,8 +29,8 @@ def run(scale: Scale, mode: Mode) -> Row:
             service.signal(signal.SIGHUP)
             wait_until(service.ready, "the reload")
         made = calls(trace)
-        points = 2 * made if scale is Scale.FULL else sample(made, _POINTS[scale])
-        for number, call in enumerate(points[: _POINTS[scale]]):
+        points = sample(made, _POINTS[True]) if scale.short else scale.thin(2 * made, 40)
+        for number, call in enumerate(points[: _POINTS[scale.short]]):
             service = _killed(service, handler, call, trace, row)
             sent = letter(f"reload{number}")
             ledger.send(sent.raw, *sent.recipients)

@@ -29,6 +29,11 @@ _HASTY: dict[str, dict[str, object]] = {
     "limits": {"deadline": 20},
 }
 _SETTINGS = {**FAST, "max_connections": "30", "min_wal_size": "32MB", "max_wal_size": "64MB", "shared_buffers": "16MB"}
+_LOAD = {Scale.SHORT: 12, Scale.THIN: 400, Scale.FULL: 2_000}
+"""Messages that come in during the troubles."""
+
+_FAIL_OVERS = {Scale.SHORT: 1, Scale.THIN: 2, Scale.FULL: 8}
+
 _BACK = 30.0
 """Seconds after a trouble in which a worker has to deliver again."""
 
@@ -107,13 +112,16 @@ def _troubles(row: Row, host: MailHost, folder: Path, scale: Scale, mode: Mode) 
         with (
             service(host, mode),
             pool(mode, row, 2) as handlers,
-            Load(host, 2_000 if scale is Scale.FULL else 12) as load,
+            Load(host, _LOAD[scale]) as load,
         ):
             witness = _Witness(database, handlers, row, load.ledger)
-            if scale is Scale.SHORT:
+            if scale.short:
                 for trouble in SAMPLE if mode is Mode.COLD else SAMPLE[:3]:
                     witness.see(trouble)
-            while scale is Scale.FULL and (load.going_on or row.points < 4 * len(TROUBLES) or len(host.queue()) > 50):
+            rounds = 2 if scale is Scale.FULL else 1
+            while not scale.short and (
+                load.going_on or row.points < 2 * rounds * len(TROUBLES) or len(host.queue()) > 50
+            ):
                 for trouble in TROUBLES:
                     for each in (trouble, killed):
                         witness.see(each)
@@ -130,8 +138,8 @@ def _fail_over(row: Row, host: MailHost, folder: Path, scale: Scale, mode: Mode)
         servers.enter_context(primary)
         with Database.fresh(primary) as database:
             host.handler.configure(database.conninfo)
-            with service(host, mode) as resident, Load(host, 400 if scale is Scale.FULL else 15) as load:
-                for number in range(1, 9 if scale is Scale.FULL else 2):
+            with service(host, mode) as resident, Load(host, 15 if scale.short else 400) as load:
+                for number in range(1, 1 + _FAIL_OVERS[scale]):
                     standby = servers.enter_context(primary.standby(folder / str(number)))
                     primary.synchronous()
                     both = f"host={primary.folder},{standby.folder} port={primary.port},{standby.port}"
@@ -141,7 +149,7 @@ def _fail_over(row: Row, host: MailHost, folder: Path, scale: Scale, mode: Mode)
                     )
                     if resident:
                         resident.signal(signal.SIGHUP)
-                    time.sleep(random.uniform(2, 6) if scale is Scale.FULL else 1)
+                    time.sleep(1 if scale.short else random.uniform(2, 6))
                     primary.stop(signal.SIGKILL)
                     standby.promote()
                     database.move(standby)

@@ -45,7 +45,7 @@ class _Size(NamedTuple):
     life: int
 
 
-_SIZES = {Scale.SHORT: _Size(6, 3, 400), Scale.FULL: _Size(200, 5, 2000)}
+_SIZES = {Scale.SHORT: _Size(6, 3, 400), Scale.THIN: _Size(60, 4, 1000), Scale.FULL: _Size(200, 5, 2000)}
 
 
 class _Follower(threading.Thread):

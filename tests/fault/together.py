@@ -66,6 +66,11 @@ MEETINGS = (
     Meeting("a large message", lambda n: (LARGE, _rotated(n))),
 )
 
+_ROUNDS = {Scale.SHORT: (1, MEETINGS[:1]), Scale.THIN: (1, MEETINGS), Scale.FULL: (6, MEETINGS)}
+_EXPIRIES = {Scale.SHORT: 20, Scale.THIN: 200, Scale.FULL: 1_000}
+_EXAMPLES = {Scale.SHORT: (3, 25), Scale.THIN: (10, 50), Scale.FULL: (60, 50)}
+"""How many examples of the state machine, and the most steps of each."""
+
 
 def run(scale: Scale, mode: Mode) -> Row:
     """All three, one after the other; expiry knows no way."""
@@ -78,14 +83,14 @@ def run(scale: Scale, mode: Mode) -> Row:
                 handler_folder.mkdir()
                 handler = Handler(handler_folder, database.conninfo, serve={"workers": WORKERS})
                 with Service(handler) if mode is Mode.RESIDENT else nullcontext() as service:
-                    rounds, meetings = (1, MEETINGS[:1]) if scale is Scale.SHORT else (6, MEETINGS)
+                    rounds, meetings = _ROUNDS[scale]
                     for meeting in meetings * rounds:
                         _meet(meeting, handler, service, database, row)
                     _in_any_order(scale, handler, service, database, folder, row)
                 if service:
                     only_resident(row, handler)
                 else:
-                    expiry.run(20 if scale is Scale.SHORT else 1_000, database, row)
+                    expiry.run(_EXPIRIES[scale], database, row)
         finally:
             server.stop()
     return row
@@ -147,7 +152,7 @@ def _in_any_order(
     scale: Scale, handler: Handler, service: Service | None, database: Database, folder: Path, row: Row
 ) -> None:
     """The state machine: always the same steps in the short form, other ones each time in the full form."""
-    examples, steps = (3, 25) if scale is Scale.SHORT else (60, 50)
+    examples, steps = _EXAMPLES[scale]
     with core.core(database, folder) as inside:
         world = ResidentWorld(handler, database, row, service) if service else World(handler, database, row, inside)
         try:
@@ -156,7 +161,7 @@ def _in_any_order(
                 settings=settings(
                     max_examples=examples,
                     stateful_step_count=steps,
-                    derandomize=scale is Scale.SHORT,
+                    derandomize=scale.short,
                     database=None,
                     deadline=None,
                     phases=(Phase.generate,),

@@ -132,8 +132,8 @@ class _Campaign:
             for place in _PLACES
             for how in (CUT, RESET, STALL)
         ]
-        if scale is Scale.FULL:
-            return points
+        if not scale.short:
+            return list(scale.thin(points, 200))
         if resident:
             return [each for each in points if each.of_the_commit and each.how != STALL][::3]
         return [each for number, each in enumerate(points) if each.of_the_commit or number % _SAMPLE == 0]
@@ -273,14 +273,14 @@ def run(scale: Scale, mode: Mode) -> Row:
         # A password over TCP: its exchange is part of the conversation.
         (server.data / "pg_hba.conf").write_text("local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n")
         server.reload()
-        busy = 2 if scale is Scale.SHORT else 2 + _STALLS
+        busy = 2 if scale.short else 2 + _STALLS
         with Database.fresh(server) as database, pool(mode, row, busy) as handlers:
             database.execute("ALTER ROLE pipehandler PASSWORD 'secret'")
             campaign = _Campaign(database, handlers, row)
             points = campaign.points(scale)
             with ThreadPoolExecutor(2) as cuts, ThreadPoolExecutor(_STALLS) as stalls:
                 made = [(stalls if each.how == STALL else cuts).submit(campaign.strike, each) for each in points]
-                if (mode, scale) != (Mode.RESIDENT, Scale.SHORT):
+                if mode is Mode.COLD or not scale.short:
                     made.append(stalls.submit(_refusals, campaign))
             for each in made:
                 each.result()

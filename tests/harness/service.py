@@ -44,9 +44,13 @@ def bounded(running: "subprocess.Popen[Any]") -> Iterator[None]:
 
 
 class Service:
-    """`pipehandler serve` with the configuration of `handler`; a context manager. `under`: a command that starts it."""
+    """`pipehandler serve` with the configuration of `handler`; a context manager. `under`: a command that starts it;
+    `program`: the console script of another release."""
 
-    def __init__(self, handler: Handler, under: Sequence[str] = (), **environment: str) -> None:
+    def __init__(
+        self, handler: Handler, under: Sequence[str] = (), program: Path | None = None, **environment: str
+    ) -> None:
+        self._program = program or Path(sys.executable).with_name("pipehandler")
         self.handler = handler
         self._under = under
         self._environment = environment
@@ -67,9 +71,8 @@ class Service:
 
     def start(self) -> "Service":
         """Start it, and wait until its workers are ready."""
-        program = Path(sys.executable).with_name("pipehandler")
         running = self._running = subprocess.Popen(
-            [*self._under, str(program), "--config", str(self.handler.config), "serve"],
+            [*self._under, str(self._program), "--config", str(self.handler.config), "serve"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
