@@ -15,6 +15,7 @@ from pipehandler.settings.config import DEFAULT_PATH
 
 COMMANDS = {
     "deliver": "setup.deliver",
+    "setup": "setup_host.setup",
     "migrate": "setup.migrate_",
     "postfix": "setup.postfix_lines",
     "serve": "setup.serve",

@@ -63,6 +63,10 @@ class Postfix:
         lines = self._run("postconf", "-M").splitlines()
         self.services = [_service(line, options) for line in lines if line]
 
+    def explicit(self) -> dict[str, str]:
+        """Return the parameters that main.cf itself sets, as they are written there. Raises PostfixError."""
+        return dict(_pairs(self._run("postconf", "-n")))
+
     def lookup(self, tables: str, key: str) -> str:
         """Look `key` up in `tables`, as a parameter names them; "" if none has it.
 

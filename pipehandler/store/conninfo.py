@@ -46,6 +46,12 @@ def without_secrets(conninfo: str) -> str:
     return make_conninfo("", **{name: value for name, value in parameters(conninfo).items() if name not in secret})
 
 
+def located(conninfo: str, database: str = "", user: str = "") -> str:
+    """Where the server of `conninfo` is, with another database and user where they are given. Raises StoreError."""
+    settings = {name: value for name, value in parameters(conninfo).items() if name in _LOCATION}
+    return make_conninfo("", **settings, **({"dbname": database} if database else {}), **({"user": user} if user else {}))
+
+
 def has_secret(conninfo: str) -> bool:
     """Whether `conninfo` itself contains a password. False for one that libpq cannot parse."""
     try:

@@ -1,0 +1,177 @@
+"""The command `setup`: a mail host for a domain, from the packages to the first message."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+
+from pipehandler.cli.terminal import say, say_all
+from pipehandler.mail.sysexits import EX_CONFIG, EX_NOPERM
+from pipehandler.postfix.postconf import DEFAULT_DIRECTORY
+from pipehandler.setup import dns
+from pipehandler.setup.host import Host, checked_name, normalized
+from pipehandler.setup.plan import check_command, plan, removal, remove, set_up
+from pipehandler.setup.record import Record
+from pipehandler.setup.server import DEBIAN_SERVER, EMBEDDED_FOLDER, Server, embedded_server
+from pipehandler.setup.step import SetupError, Step, whole_script
+from pipehandler.store.conninfo import located, parameters
+
+from .command import Failure, reported_errors
+
+
+@click.command("setup")
+@click.option("--domain", "domains", multiple=True, help="A domain whose mail is stored; once for each.")
+@click.option("--catch-all", is_flag=True, help="Accept mail for every address of the domains.")
+@click.option("--embedded", is_flag=True, help="Without a PostgreSQL server: use the one of the extra `embedded`.")
+@click.option("--database", default="mail", show_default=True, help="The database, created if it does not exist.")
+@click.option("--user", default="pipehandler", show_default=True, help="The account that runs the handler.")
+@click.option(
+    "--config-directory", default=DEFAULT_DIRECTORY, show_default=True, help="Postfix's configuration directory."
+)
+@click.option("--dry-run", is_flag=True, help="Print what would be done, as a shell script.")
+@click.option("--remove", "removing", is_flag=True, help="Undo what setup did on this host; the mail stays.")
+@click.option("--yes", is_flag=True, help="Do not ask before values of a host are changed that other mail depends on.")
+@click.pass_context
+def setup(
+    context: click.Context,
+    /,
+    domains: tuple[str, ...],
+    catch_all: bool,
+    embedded: bool,
+    database: str,
+    user: str,
+    config_directory: str,
+    dry_run: bool,
+    removing: bool,
+    yes: bool,
+) -> None:
+    """Set up this host to store the mail of a domain: packages, account, database, Postfix, and a first message.
+
+    Safe to run again: what is there already stays as it is. Mail that this host handles already goes on as before. Each step prints
+    its commands. Exit status: 0 done, 1 done but `check` has findings, 77 not root, 78 a step failed.
+    """
+    if not domains and not removing:
+        raise click.UsageError("name the domain whose mail is stored, such as --domain example.com")
+    with reported_errors(), _reported_setup_errors():
+        server = embedded_server() if embedded else _server(context.obj["conninfo"])
+        host = Host(
+            domains=tuple(dict.fromkeys(name for domain in domains for name in normalized(domain))),
+            config=context.obj["config"],
+            config_directory=config_directory,
+            account=checked_name(user, "an account"),
+            server=server,
+            database=checked_name(database, "a database"),
+            systemd=os.path.isdir("/run/systemd/system"),
+            embedded=EMBEDDED_FOLDER if embedded else "",
+            catch_all=catch_all,
+        ).with_settings()
+        record = Record.load(host.record)
+        if not host.settings and not server.is_local:
+            raise SetupError(
+                f"the server ({located(server.conninfo)}) is on another host, whose roles setup cannot create; docs/install.md"
+                " has the single commands"
+            )
+        if dry_run:
+            say_all(_removal_script(host, record) if removing else _script(host, record))
+            return
+        if os.geteuid() != 0:
+            raise Failure("only root can set up a mail host; --dry-run shows what it would do", EX_NOPERM)
+        if removing:
+            _remove(host, record)
+            return
+        _confirm(plan(host, record), yes)
+        clean = set_up(host, record, say)
+        say_all(_afterwards(host.with_settings()))
+    context.exit(0 if clean else 1)
+
+
+@contextmanager
+def _reported_setup_errors() -> Iterator[None]:
+    try:
+        yield
+    except SetupError as error:
+        raise Failure(str(error), EX_CONFIG) from error
+
+
+def _server(conninfo: str | None) -> Server:
+    """Return the server that --conninfo names, or Debian's."""
+    if conninfo is None:
+        return DEBIAN_SERVER
+    return Server(located(conninfo), str(parameters(conninfo).get("user") or "postgres"))
+
+
+def _script(host: Host, record: Record) -> list[str]:
+    steps = plan(host, record)
+    differences = [f"# {line}" for step in steps for line in step.differences]
+    purpose = f"What `pipehandler setup` would do on this host now, for {', '.join(host.domains)}."
+    check = Step("check", "its findings become the exit status", (f"{check_command(host)} || findings=$?",))
+    script = whole_script(purpose, [*steps[:-1], check, steps[-1]])
+    head, _, rest = script.partition("\nset -eu\n")
+    return [*head.split("\n"), *differences, *f"set -eu\n{rest}".split("\n"), 'exit "${findings:-0}"']
+
+
+def _removal_script(host: Host, record: Record) -> list[str]:
+    steps = [step for _, step in removal(host, record)]
+    files = Step(
+        "record",
+        record.path,
+        (f"rm -f {record.path}", f"rmdir --ignore-fail-on-non-empty {os.path.dirname(record.path)}"),
+    )
+    purpose = "What `pipehandler setup --remove` would do on this host now."
+    return whole_script(purpose, [*steps, files] if record.changes else []).rstrip("\n").split("\n")
+
+
+def _confirm(steps: list[Step], yes: bool) -> None:
+    """Show what changes for other mail of this host, and ask. Raises click.Abort."""
+    differences = [line for step in steps for line in step.differences]
+    if not differences:
+        return
+    say("This host handles mail already. For that mail nothing changes; these are the values that become different:")
+    say_all(f"    {line}" for line in differences)
+    if not yes:
+        click.confirm("Go on?", abort=True)
+
+
+def _remove(host: Host, record: Record) -> None:
+    if not record.changes:
+        say(f"nothing to undo: there is no record {record.path}")
+        return
+    kept = [change.name for change in record.changes if change.kind == "kept"]
+    failed = remove(host, record, say)
+    if kept:
+        say(
+            f"kept, with the mail: {', '.join(kept)}; the group roles pipehandler_* belong to it, and packages stay as well"
+        )
+    if failed:
+        raise SetupError(f"not everything could be undone; run it again after the reason is gone: {'; '.join(failed)}")
+
+
+def _afterwards(host: Host) -> list[str]:
+    """Return the DNS records to add, and what to do next."""
+    postfix = host.postfix()
+    mail_host = postfix.parameters["myhostname"] if postfix else "localhost"
+    lines = ["", "DNS: what the zones of the domains need"]
+    if not dns.is_qualified(mail_host):
+        lines.append(
+            f"    ; myhostname is {mail_host}, which no MX record can name; set it: {host.postfix_program('postconf', '-e')}"
+            " myhostname=mx.example.com"
+        )
+    addresses = dns.public_addresses()
+    if not addresses:
+        lines.append(f"    ; {mail_host} also needs A and AAAA records with the public addresses of this host")
+    wanted = [found for name in host.domains if name.isascii() for found in dns.records(name, mail_host, addresses)]
+    wanted = list(dict.fromkeys(wanted))
+    for found, state in zip(wanted, dns.states(wanted), strict=True):
+        lines.append(f"    {found.line()} ; {found.purpose}{', optional' if found.optional else ''}: {state}")
+    interfaces = postfix.parameters["inet_interfaces"] if postfix else ""
+    if interfaces in ("loopback-only", "localhost", "127.0.0.1"):
+        lines.append(f"    ; inet_interfaces is {interfaces}: until that changes, no mail from other hosts arrives")
+    domain = host.domains[0]
+    return [
+        *lines,
+        "",
+        "Next: an address that accepts mail, and the mail that arrives",
+        f"    {host.program('address', 'add', f'user@{domain}')}",
+        f"    {host.program('list')}",
+    ]

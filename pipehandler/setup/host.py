@@ -1,0 +1,130 @@
+"""Where everything is on the host that is set up: the paths, the accounts and the names that the steps use."""
+
+import os
+import re
+import shlex
+from dataclasses import dataclass, replace
+
+from pipehandler.postfix.postconf import DEFAULT_DIRECTORY, Postfix, PostfixError, find_program
+from pipehandler.postfix.templates import PROGRAM
+from pipehandler.settings.config import DEFAULT_PATH, Config, ConfigError, load
+from pipehandler.store.conninfo import located, parameters
+from pipehandler.store.errors import StoreError
+
+from .server import DEBIAN_SERVER, EMBEDDED_FOLDER, Server, embedded_server
+from .step import SetupError
+
+_LABEL = re.compile(r"(?!-)[\w-]{1,63}(?<!-)")
+_NAME = re.compile(r"[a-z_][a-z0-9_-]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """One host, with the paths of Debian as defaults.
+
+    domains: those whose mail is stored, as A-labels and U-labels. config: the path of pipehandler.toml; settings: its contents, or
+    the defaults where there is no file yet. config_directory: Postfix's. account: the one that pipe(8) runs the handler as. folder:
+    /etc, for what goes to systemd. systemd: whether systemd runs. embedded: the folder of the server of `--embedded`, "" for another
+    server. catch_all: whether every address of the domains accepts mail.
+    """
+
+    domains: tuple[str, ...] = ()
+    config: str = DEFAULT_PATH
+    settings: Config | None = None
+    config_directory: str = DEFAULT_DIRECTORY
+    account: str = "pipehandler"
+    server: Server = DEBIAN_SERVER
+    database: str = "mail"
+    folder: str = "/etc"
+    systemd: bool = False
+    embedded: str = ""
+    catch_all: bool = False
+
+    @property
+    def record(self) -> str:
+        """The path of the record of what setup changed."""
+        return os.path.join(os.path.dirname(self.config), "setup.json")
+
+    @property
+    def configuration(self) -> Config:
+        """The settings in force, or those that will be."""
+        return self.settings or Config()
+
+    def file(self, name: str) -> str:
+        """Return the path of a file beside main.cf."""
+        return os.path.join(self.config_directory, name)
+
+    def program(self, *arguments: str) -> str:
+        """Return a command line of this program with this host's configuration."""
+        config = [] if self.config == DEFAULT_PATH else ["--config", self.config]
+        return shlex.join([PROGRAM, *config, *arguments])
+
+    def postfix_files(self, *arguments: str) -> str:
+        """Return the command `pipehandler postfix` for this host."""
+        options = [] if self.config_directory == DEFAULT_DIRECTORY else ["--config-directory", self.config_directory]
+        options += [] if self.account == "pipehandler" else ["--user", self.account]
+        socket = self.configuration.serve.socket
+        options += [] if socket == Config().serve.socket else ["--socket", socket]
+        return self.program("postfix", *arguments, *options)
+
+    def postfix_program(self, name: str, *arguments: str) -> str:
+        """Return the command line of a program of Postfix for this instance; for sendmail(1) with its own option."""
+        option = "-C" if name == "sendmail" else "-c"
+        directory = [] if self.config_directory == DEFAULT_DIRECTORY else [option, self.config_directory]
+        return shlex.join([name, *directory, *arguments])
+
+    def postfix(self) -> Postfix | None:
+        """Return Postfix's configuration as it is now; None if it is not installed. Raises SetupError if it is broken."""
+        if find_program("postconf") is None or not os.path.exists(self.file("main.cf")):
+            return None
+        try:
+            return Postfix(self.config_directory)
+        except PostfixError as error:
+            raise SetupError(f"the configuration of Postfix in {self.config_directory} is broken: {error}") from error
+
+    def with_settings(self) -> "Host":
+        """Return the same host with the configuration file as it is now, whose database and accounts then count.
+
+        Raises SetupError.
+        """
+        if not os.path.exists(self.config):
+            return self
+        try:
+            settings = load(self.config)
+            where = parameters(settings.database.conninfo)
+        except (ConfigError, StoreError) as error:
+            raise SetupError(str(error)) from error
+        if not settings.database.conninfo:
+            raise SetupError(
+                f"{self.config} has no database.conninfo; add it, or move the file away and run setup again"
+            )
+        host = replace(self, settings=settings, database=str(where.get("dbname") or self.database))
+        conninfo = located(settings.database.conninfo)
+        if conninfo == located(self.server.conninfo):
+            return host
+        if where.get("host") == f"{EMBEDDED_FOLDER}/socket":
+            return replace(host, server=embedded_server(), embedded=EMBEDDED_FOLDER)
+        return replace(host, server=replace(self.server, conninfo=conninfo))
+
+
+def normalized(domain: str) -> tuple[str, ...]:
+    """Return a domain as Postfix has to know it: in lower case; both as an A-label and as a U-label, if it has one.
+
+    Raises SetupError if it is not a domain.
+    """
+    name = domain.strip().rstrip(".").lower()
+    try:
+        ascii_name = name.encode("idna").decode("ascii")
+        readable = ascii_name.encode("ascii").decode("idna")
+    except UnicodeError:
+        ascii_name = readable = ""
+    if "." not in ascii_name or len(ascii_name) > 253 or not all(map(_LABEL.fullmatch, ascii_name.split("."))):
+        raise SetupError(f"{domain!r} is not a domain; give --domain once for each, such as --domain example.com")
+    return (ascii_name,) if readable == ascii_name else (ascii_name, readable)
+
+
+def checked_name(name: str, what: str) -> str:
+    """Return a name of a database or an account. Raises SetupError if it would have to be quoted."""
+    if not _NAME.fullmatch(name) or len(name) > 31:
+        raise SetupError(f"{name!r} is not a name for {what}: use lower-case letters, digits and _")
+    return name

@@ -1,0 +1,143 @@
+"""The steps in their order: as a plan, carried out, and undone."""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+
+from pipehandler.postfix.postconf import find_program, words
+
+from .files import digest
+from .host import Host
+from .record import Record
+from .step import Change, SetupError, Step, output, run
+from .steps.account import account, directories
+from .steps.configuration import configuration
+from .steps.database import database, roles, schema
+from .steps.embedded import embedded
+from .steps.first_message import first_message
+from .steps.packages import packages
+from .steps.program import program
+from .steps.recipients import recipients
+from .steps.routing import routing
+from .steps.server import server
+from .steps.services import postfix, units
+from .steps.tables import tables
+from .steps.transport import transport
+from .undo import undo
+
+STEPS: tuple[Callable[[Host, Record], Step], ...] = (
+    *(packages, program, account, directories),
+    *(embedded, server, database, schema, roles),
+    *(configuration, tables, transport, recipients, routing),
+    *(units, postfix),
+)
+"""Everything before the first message; each needs those before it."""
+
+Say = Callable[[str], object]
+"""What is called with each line for the operator."""
+
+
+def plan(host: Host, record: Record) -> list[Step]:
+    """Return all steps for the host as it is now. Raises SetupError."""
+    return [make(host, record) for make in (*STEPS, first_message)]
+
+
+def set_up(host: Host, record: Record, say: Say) -> bool:
+    """Do what is missing. Returns whether `check` finds nothing. Raises SetupError at the first step that fails."""
+    for make in STEPS:
+        host = host.with_settings()
+        step = make(host, record)
+        _carry_out(step, record, say)
+        if step.commands and (left := make(host.with_settings(), record)).commands:
+            raise SetupError(f"{step.title}: its commands succeeded, but still: {left.found}")
+    host = host.with_settings()
+    clean = _check(host, say)
+    _carry_out(first_message(host, record), record, say)
+    return clean
+
+
+def check_command(host: Host) -> str:
+    """Return the command that looks for what would make deliveries fail."""
+    return host.program("check", "--config-directory", host.config_directory)
+
+
+def _check(host: Host, say: Say) -> bool:
+    say("check")
+    say(f"    $ {check_command(host)}")
+    try:
+        run(check_command(host))
+    except SetupError:
+        return False
+    return True
+
+
+def _carry_out(step: Step, record: Record, say: Say) -> None:
+    say(f"{step.title}: {step.found}")
+    if not step.commands:
+        return
+    for change in step.changes:
+        record.add(change)
+    record.save()
+    _run_all(step, say)
+    for change in step.changes:
+        if change.kind == "file":
+            record.add(change._replace(after=digest(change.name)))
+    record.save()
+
+
+def _run_all(step: Step, say: Say) -> None:
+    for command in step.commands:
+        for number, line in enumerate(command.split("\n")):
+            say(f"    {'$' if number == 0 else '>'} {line}")
+        run(command)
+
+
+def removal(host: Host, record: Record) -> Iterator[tuple[Change, Step]]:
+    """Yield the steps that undo what is recorded, last things first, each for the host as it is then. Raises SetupError."""
+    folder = os.path.dirname(record.path)  # which has the record until the end
+    for change in reversed(list(record.changes)):
+        if change != Change("folder", folder):
+            yield change, undo(host, change)
+
+
+def remove(host: Host, record: Record, say: Say) -> list[str]:
+    """Undo everything that is recorded. Returns what failed, which stays in the record. Raises SetupError."""
+    refuse_with_mail_in_queue(host, record)
+    failed = []
+    for change, step in removal(host, record):
+        say(f"{step.title}: {step.found}")
+        try:
+            _run_all(step, say)
+        except SetupError as error:
+            failed.append(str(error))
+        else:
+            record.discard(change)
+            record.save()
+    if not failed:
+        for change in list(record.changes):
+            record.discard(change)
+            record.save()
+            _run_all(undo(host, change), say)
+    return failed
+
+
+def refuse_with_mail_in_queue(host: Host, record: Record) -> None:
+    """Raise SetupError while Postfix has mail for the handler, which it could not deliver any more and would bounce."""
+    change = record.find("list", "virtual_mailbox_domains")
+    if change is None or find_program("postconf") is None:
+        return
+    domains = words(change.after or "")
+    listed = output([*host.postfix_program("postqueue", "-j").split()])
+    if listed is None:
+        raise SetupError("the queue of Postfix cannot be listed; `postfix start`, so that no mail in it is lost")
+    waiting = [
+        address
+        for line in listed.splitlines()
+        for address in (recipient["address"] for recipient in json.loads(line)["recipients"])
+        if address.rpartition("@")[2].lower() in domains
+    ]
+    if waiting:
+        raise SetupError(
+            f"Postfix has mail for {waiting[0]}{' and others' if len(waiting) > 1 else ''} in its queue, which would bounce;"
+            " deliver it first (`postqueue -f`; `pipehandler status` has the reasons), or delete it (`postsuper -d`)"
+        )

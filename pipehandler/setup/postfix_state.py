@@ -1,0 +1,115 @@
+"""What Postfix on this host does with mail already, and whether a domain may become ours. Nothing that exists is taken over."""
+
+from dataclasses import dataclass
+
+from pipehandler.check.transport import transports
+from pipehandler.postfix.postconf import Postfix, PostfixError, words
+
+from .host import Host
+from .step import SetupError, output
+
+TRANSPORT = "pipehandler"
+"""The name of the transport in master.cf, unless another one runs the handler already."""
+
+RECIPIENTS = "pgsql-recipients.cf"
+"""The table of recipients, beside main.cf."""
+
+ROUTES = "pipehandler_transport"
+"""The table for transport_maps, where virtual_transport belongs to other mail."""
+
+_VIRTUAL = ("virtual_transport", "virtual_mailbox_domains", "virtual_mailbox_maps")
+_OTHER_CLASSES = {
+    "mydestination": "its mail goes to the accounts of this host",
+    "relay_domains": "its mail is relayed",
+    "virtual_alias_domains": "its mail is forwarded",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PostfixState:
+    """explicit: what main.cf sets. postfix: None if it is not installed. transport: the name of ours. has_transport: whether
+    master.cf has it. beside: whether virtual_transport, or what belongs to it, serves other mail."""
+
+    host: Host
+    postfix: Postfix | None
+    explicit: dict[str, str]
+    transport: str
+    has_transport: bool
+    beside: bool
+
+    @classmethod
+    def read(cls, host: Host) -> "PostfixState":
+        """Ask Postfix. Raises SetupError."""
+        postfix = host.postfix()
+        if postfix is None:
+            return cls(host, None, {}, TRANSPORT, False, False)
+        services = transports(postfix)
+        name = services[0].name if services else TRANSPORT
+        if not services and any(service.name == TRANSPORT for service in postfix.services):
+            raise SetupError(
+                f"{host.file('master.cf')} has a service {TRANSPORT} that does not run the handler; give it another name"
+            )
+        explicit = postfix.explicit()
+        ours = explicit.get("virtual_transport", "").partition(":")[0] == name
+        beside = not ours and any(parameter in explicit for parameter in _VIRTUAL)
+        return cls(host, postfix, explicit, name, bool(services), beside)
+
+    def value(self, name: str) -> str:
+        """Return a parameter with its references expanded; "" without Postfix."""
+        return self.postfix.parameters.get(name, "") if self.postfix else ""
+
+    def has(self, name: str, domain: str) -> bool:
+        """Return whether the list of domains `name` has this one, in a table too. Raises SetupError if one does not answer."""
+        return any(word == domain or self._find(word, domain) for word in words(self.value(name)))
+
+    def is_ours(self, domain: str) -> bool:
+        """Return whether mail for this domain comes to the handler already. Raises SetupError if it goes elsewhere."""
+        for name, effect in _OTHER_CLASSES.items():
+            if self.has(name, domain):
+                raise SetupError(
+                    f"{domain} is in {name}: {effect}, and setup takes over nothing;"
+                    f" remove it there first ({self.host.postfix_program('postconf', name)}), if its mail is to be stored"
+                )
+        routed = self._route(domain)
+        if routed and routed.partition(":")[0] != self.transport:
+            raise SetupError(
+                f"{domain} goes to {routed} by transport_maps, and setup takes over nothing; remove it there first"
+            )
+        listed = self.has("virtual_mailbox_domains", domain)
+        if listed and self.beside and not routed:
+            raise SetupError(
+                f"{domain} is in virtual_mailbox_domains, and its mail goes to {self.value('virtual_transport')};"
+                f" setup takes over nothing. If its mail is to be stored, add it to transport_maps: {domain} {self.transport}:"
+            )
+        return listed
+
+    def is_running(self) -> bool:
+        """Return whether Postfix runs."""
+        return output([*self.host.postfix_program("postfix").split(), "status"]) is not None
+
+    def reload(self) -> tuple[str, ...]:
+        """Return the command after a change of main.cf or master.cf."""
+        return (self.host.postfix_program("postfix", "reload"),) if self.is_running() else ()
+
+    def own_domains(self) -> tuple[str, ...]:
+        """Return the domains in the table of routes and those to set up."""
+        try:
+            with open(self.host.file(ROUTES), encoding="utf-8") as file:
+                lines = [line.split() for line in file]
+        except OSError:
+            lines = []
+        routed = [line[0] for line in lines if len(line) == 2 and line[1] == f"{self.transport}:"]
+        return tuple(dict.fromkeys([*routed, *self.host.domains]))
+
+    def _route(self, domain: str) -> str:
+        return next(
+            (found for table in words(self.value("transport_maps")) if (found := self._find(table, domain))), ""
+        )
+
+    def _find(self, table: str, domain: str) -> str:
+        if ":" not in table or RECIPIENTS in table or self.postfix is None:
+            return ""
+        try:
+            return self.postfix.lookup(table, domain)
+        except PostfixError as error:
+            raise SetupError(f"it is unknown whether {domain} is in {table}: {error}") from error

@@ -1,0 +1,102 @@
+"""The database, its schema, and the roles that log in."""
+
+import shlex
+
+from pipehandler.postfix.templates import PROGRAM
+from pipehandler.store.conninfo import located, parameters
+from pipehandler.store.roles import INGEST, LOOKUP, MAINTENANCE, READER
+
+from ..host import Host, checked_name
+from ..record import Record
+from ..step import Change, SetupError, Step, output
+
+_ENCODING = "SELECT pg_encoding_to_char(encoding) FROM pg_database WHERE datname = :'name'"
+_ROLE = "SELECT 1 FROM pg_roles WHERE rolname = :'role'"
+_MEMBER = """
+SELECT 1 FROM pg_roles r, pg_roles g
+ WHERE r.rolname = :'role' AND g.rolname = :'group' AND pg_has_role(r.oid, g.oid, 'USAGE')
+"""
+
+_ELSEWHERE = "the database is on another host, where setup changes nothing"
+
+
+def database(host: Host, _: Record) -> Step:
+    """Return the step that creates the database, in UTF-8 whatever the server's default is. Raises SetupError."""
+    if not host.server.is_local:
+        return Step("database", _ELSEWHERE)
+    name = host.database
+    encoding = _ask(host, _ENCODING, name=name)
+    if encoding and encoding != ["UTF8"]:
+        raise SetupError(
+            f"the database {name} is {encoding[0]}, not UTF8; name another one with --database, which setup creates"
+        )
+    if encoding:
+        return Step("database", f"{name} exists")
+    of_template = _ask(host, _ENCODING, name="template0")
+    # The locale of a server that is not UTF-8 may not go with UTF-8; C always does.
+    locale = "" if of_template in ([], ["UTF8"]) else " LOCALE 'C'"
+    statements = [
+        f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'{locale}",
+        # No role of ours needs temporary tables, with which a handler that a message took over could fill the disk.
+        f"REVOKE TEMPORARY ON DATABASE {name} FROM PUBLIC",
+    ]
+    # Before PostgreSQL 15, every role may create objects in the schema public.
+    return Step(
+        "database",
+        f"{name} does not exist",
+        (
+            host.server.command("postgres", *statements),
+            host.server.command(name, "REVOKE CREATE ON SCHEMA public FROM PUBLIC"),
+        ),
+        (Change("kept", f"database {name}"),),
+    )
+
+
+def schema(host: Host, _: Record) -> Step:
+    """Return the step that brings the schema up to date."""
+    if not host.server.is_local:
+        return Step("schema", _ELSEWHERE)
+    conninfo = located(host.server.conninfo, host.database, host.server.account)
+    command = ["runuser", "-u", host.server.account, "--", PROGRAM, "--conninfo", conninfo, "migrate"]
+    if (output([*command, "--dry-run"]) or "").startswith("-- nothing to do"):
+        return Step("schema", "it is up to date")
+    return Step("schema", "it is missing, or older than this program", (shlex.join(command),))
+
+
+def roles(host: Host, _: Record) -> Step:
+    """Return the step that lets the handler, root and Postfix log in, each with the rights that it needs."""
+    if not host.server.is_local:
+        return Step("roles", _ELSEWHERE)
+    statements, changes = [], []
+    wanted = _wanted(host)
+    for name, groups in wanted.items():
+        lacking = [group for group in groups if not _ask(host, _MEMBER, role=name, group=group)]
+        if not _ask(host, _ROLE, role=name):
+            statements.append(f'CREATE ROLE "{name}" LOGIN IN ROLE {", ".join(groups)}')
+            changes.append(Change("role", name))
+            if INGEST in groups:
+                # A server that logs slow statements would write whole messages into its log.
+                statements.append(f'ALTER ROLE "{name}" SET log_parameter_max_length = 0')
+        elif lacking:
+            statements += [f'GRANT {group} TO "{name}"' for group in lacking]
+            changes += [Change("grant", name, after=group) for group in lacking]
+    if not statements:
+        return Step("roles", f"{', '.join(wanted)} exist")
+    command = host.server.command(host.database, *statements)
+    return Step("roles", "roles or their memberships are missing", (command,), tuple(changes))
+
+
+def _wanted(host: Host) -> dict[str, list[str]]:
+    """Return the roles and the groups that they have to be members of."""
+    settings = host.configuration.database
+    handler = str(parameters(settings.conninfo).get("user") or host.account)
+    admin = str(parameters(settings.admin_conninfo).get("user") or "root")
+    postfix = host.postfix()
+    lookup = postfix.parameters["mail_owner"] if postfix else "postfix"
+    wanted = {handler: [INGEST], admin: [READER, MAINTENANCE], lookup: [LOOKUP]}
+    return {checked_name(name, "a role"): groups for name, groups in wanted.items()}
+
+
+def _ask(host: Host, statement: str, **variables: str) -> list[str]:
+    """Return what a query prints; nothing if there is no server yet."""
+    return host.server.query("postgres", statement, **variables) or []

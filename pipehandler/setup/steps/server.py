@@ -1,0 +1,26 @@
+"""The PostgreSQL server of this host runs."""
+
+import shlex
+
+from ..host import Host
+from ..record import Record
+from ..step import Step
+
+
+def server(host: Host, _: Record) -> Step:
+    """Return the step that starts the server, if it is on this host."""
+    if not host.server.is_local:
+        return Step("server", "PostgreSQL is on another host, where setup changes nothing")
+    if host.embedded or host.server.answers():
+        return Step("server", f"PostgreSQL answers ({host.server.conninfo})")
+    folder, port = host.server.socket
+    ready = shlex.join(["pg_isready", "-q", "-h", folder, "-p", port])
+    # Of the clusters of Debian, the one with this port.
+    start = (
+        "pg_lsclusters -h | while read -r version name cluster_port rest; do"
+        f' [ "$cluster_port" != {port} ] || pg_ctlcluster "$version" "$name" start; done'
+    )
+    if host.systemd:
+        start = "systemctl enable --now postgresql"
+    wait = f"timeout 60 sh -c {shlex.quote(f'until {ready}; do sleep 1; done')}"
+    return Step("server", f"PostgreSQL does not answer ({host.server.conninfo})", (f"{ready} || {start}", wait))

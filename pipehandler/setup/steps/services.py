@@ -1,0 +1,63 @@
+"""What has to run: the resident workers, where systemd runs, and Postfix."""
+
+import os
+
+from pipehandler.postfix.templates import lines
+
+from ..files import write
+from ..host import Host
+from ..postfix_state import PostfixState
+from ..record import Record
+from ..step import Change, Step, output
+
+_UNITS = ("pipehandler.socket", "pipehandler.service")
+_SCRIPT = "/etc/init.d/postfix"
+
+
+def units(host: Host, record: Record) -> Step:
+    """Return the step that installs and starts the units of the resident workers."""
+    if not host.systemd:
+        return Step("units", "systemd does not run here: each message is delivered by a process of its own")
+    folder = os.path.join(host.folder, "systemd/system")
+    parts = [write(record, os.path.join(folder, unit), _text(host, unit), host.postfix_files(unit)) for unit in _UNITS]
+    commands = [command for part in parts for command in part.commands]
+    if commands:
+        commands.append("systemctl daemon-reload")
+    if commands or not all(_is_active(unit) for unit in _UNITS):
+        commands.append(f"systemctl enable --now {' '.join(_UNITS)}")
+    if not commands:
+        return Step("units", f"{' and '.join(_UNITS)} are active")
+    changes = [change for part in parts for change in part.changes] + [Change("units", " ".join(_UNITS))]
+    return Step("units", "the resident workers do not run", tuple(commands), tuple(changes))
+
+
+def postfix(host: Host, _: Record) -> Step:
+    """Return the step that starts Postfix. It keeps running at `--remove`."""
+    if PostfixState.read(host).is_running():
+        return Step("postfix", "it runs")
+    if host.systemd:
+        return Step("postfix", "it does not run", ("systemctl enable --now postfix",))
+    # Debian's script also copies to the chroot of smtpd(8) what that needs there.
+    by_script = os.path.exists(_SCRIPT) and host.config_directory == Host().config_directory
+    return Step(
+        "postfix",
+        "it does not run",
+        ("service postfix start" if by_script else host.postfix_program("postfix", "start"),),
+    )
+
+
+def _is_active(unit: str) -> bool:
+    return output(["systemctl", "is-active", unit]) is not None
+
+
+def _text(host: Host, name: str) -> str:
+    text = lines(
+        name,
+        user=host.account,
+        config=host.config,
+        socket=host.configuration.serve.socket,
+        config_directory=host.config_directory,
+        domain="",
+        maxproc=0,
+    )
+    return text + "\n"

@@ -1,0 +1,64 @@
+"""The tables beside main.cf: the filter of the handler's statuses, the recipients, and the routes where others need theirs."""
+
+import shlex
+
+from pipehandler.postfix.postconf import words
+from pipehandler.postfix.templates import lines
+from pipehandler.store.conninfo import located, uri
+
+from ..files import write
+from ..host import Host
+from ..postfix_state import RECIPIENTS, ROUTES, PostfixState
+from ..record import Record
+from ..step import Change, Step
+
+_FILTER = "pipehandler_status_filter"
+
+
+def tables(host: Host, record: Record) -> Step:
+    """Return the step that writes the tables that are missing. Raises SetupError."""
+    state = PostfixState.read(host)
+    parts = [write(record, host.file(_FILTER), _text(host, _FILTER), host.postfix_files(_FILTER))]
+    if not accepts_any(state):
+        text, command = _text(host, RECIPIENTS), host.postfix_files(RECIPIENTS)
+        if state.beside:  # no recipient of other domains is ever looked up here
+            more = f"domain = {', '.join(state.own_domains())}"
+            text, command = f"{text}{more}\n", f"{{ {command}; echo {shlex.quote(more)}; }}"
+        parts.append(write(record, host.file(RECIPIENTS), text, command))
+    found = [part.found for part in parts]
+    commands = [command for part in parts for command in part.commands]
+    changes = [change for part in parts for change in part.changes]
+    if state.beside:
+        missing = [domain for domain in host.domains if not state.is_ours(domain)]
+        path = shlex.quote(host.file(ROUTES))
+        commands += [f"echo {shlex.quote(f'{domain} {state.transport}:')} >> {path}" for domain in missing]
+        changes += [Change("file", host.file(ROUTES))] if missing else []
+        found.append(f"{host.file(ROUTES)}: {'to be extended' if missing else 'as it should be'}")
+    if commands:
+        commands += state.reload()
+    return Step("tables", "; ".join(found), tuple(commands), tuple(changes))
+
+
+def accepts_any(state: PostfixState) -> bool:
+    """Return whether an operator decided that every recipient of the handler's domains exists (static:)."""
+    maps = words(state.explicit.get("virtual_mailbox_maps", ""))
+    return not state.beside and any(table.startswith("static:") for table in maps)
+
+
+def _text(host: Host, name: str) -> str:
+    """Return what `pipehandler postfix` prints for this host."""
+    conninfo = host.configuration.database.conninfo or located(host.server.conninfo, host.database)
+    return (
+        lines(
+            name,
+            user=host.account,
+            config=host.config,
+            socket=host.configuration.serve.socket,
+            config_directory=host.config_directory,
+            domain="",
+            maxproc=0,
+            database=uri(conninfo),
+            delimiter=host.configuration.recipients.delimiter,
+        )
+        + "\n"
+    )

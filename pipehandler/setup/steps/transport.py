@@ -1,0 +1,22 @@
+"""The transport in master.cf."""
+
+import shlex
+
+from ..host import Host
+from ..postfix_state import PostfixState
+from ..record import Record
+from ..step import Change, Step
+
+BEGIN, END = "# BEGIN pipehandler setup", "# END pipehandler setup"
+"""The lines around what setup appends to master.cf, so that it can be found again."""
+
+
+def transport(host: Host, _: Record) -> Step:
+    """Return the step that appends the transport. Raises SetupError."""
+    state = PostfixState.read(host)
+    if state.has_transport:
+        return Step("transport", f"master.cf has {state.transport}")
+    file = host.file("master.cf")
+    entry = f"{{ echo '{BEGIN}'; {host.postfix_files('master.cf')}; echo '{END}'; }} >> {shlex.quote(file)}"
+    change = Change("block", file, after=f"{state.transport}/unix")
+    return Step("transport", f"master.cf does not have {state.transport}", (entry, *state.reload()), (change,))

@@ -1,0 +1,129 @@
+"""What `--remove` does for each kind of change: put back what was there before, and keep what somebody else changed since."""
+
+import os
+import shlex
+from collections.abc import Callable
+
+from pipehandler.postfix.postconf import words
+
+from .files import digest
+from .host import Host
+from .postfix_state import PostfixState
+from .step import Change, Step
+from .steps.account import exists
+from .steps.transport import BEGIN, END
+
+_DEFAULTS = {"virtual_mailbox_domains": ["$virtual_mailbox_maps"]}
+"""Postfix's defaults of lists that setup extends."""
+
+
+def undo(host: Host, change: Change) -> Step:
+    """Return the step that undoes a change, for the host as it is now. Raises SetupError."""
+    return _UNDO[change.kind](host, change)
+
+
+def _parameter(host: Host, change: Change) -> Step:
+    current = PostfixState.read(host).explicit.get(change.name)
+    if current is None:
+        return Step(change.name, "not set")
+    if current != change.after:
+        return Step(change.name, f"changed since setup to {current}, and stays")
+    return Step(change.name, f"set to {current} by setup", (_put_back(host, change.name, change.before),))
+
+
+def _list(host: Host, change: Change) -> Step:
+    current = words(PostfixState.read(host).explicit.get(change.name, ""))
+    added = words(change.after or "")
+    rest = [word for word in current if word not in added]
+    if rest == current:
+        return Step(change.name, "without what setup added")
+    before = words(change.before or "")
+    value = ", ".join(rest)
+    if rest == before:
+        value = change.before or ""
+    if change.before is None and rest in ([], _DEFAULTS.get(change.name)):
+        return Step(change.name, f"set to {', '.join(added)} by setup", (_put_back(host, change.name, None),))
+    return Step(change.name, f"setup added {', '.join(added)}", (_put_back(host, change.name, value),))
+
+
+def _put_back(host: Host, name: str, value: str | None) -> str:
+    if value is None:
+        return host.postfix_program("postconf", "-X", name)
+    return host.postfix_program("postconf", "-e", f"{name} = {value}".rstrip())
+
+
+def _block(host: Host, change: Change) -> Step:
+    state = PostfixState.read(host)
+    if not state.has_transport:
+        return Step(change.name, "without our transport")
+    remove = f"sed -i {shlex.quote(f'/^{BEGIN}$/,/^{END}$/d')} {shlex.quote(change.name)}"
+    # `check` may have made somebody replace the entry, outside of the lines of setup.
+    entry = host.postfix_program("postconf", "-MX", change.after or "")
+    return Step(change.name, "it has our transport", (remove, entry, *state.reload()))
+
+
+def _file(host: Host, change: Change) -> Step:
+    current = digest(change.name)
+    if current is None:
+        return Step(change.name, "removed already")
+    if change.after is not None and current != change.after:
+        return Step(change.name, "changed since setup, and stays")
+    commands = [shlex.join(["rm", "-f", change.name])]
+    if host.systemd and "/systemd/system/" in change.name:
+        commands.append("systemctl daemon-reload")
+    return Step(change.name, "written by setup", tuple(commands))
+
+
+def _folder(_: Host, change: Change) -> Step:
+    if not os.path.isdir(change.name):
+        return Step(change.name, "removed already")
+    command = shlex.join(["rmdir", "--ignore-fail-on-non-empty", change.name])
+    return Step(change.name, "made by setup", (command,))
+
+
+def _state_directory(_: Host, change: Change) -> Step:
+    if not os.path.isdir(change.name):
+        return Step(change.name, "removed already")
+    return Step(
+        change.name, "the journal; it has no mail", (shlex.join(["rm", "-rf", "--one-file-system", change.name]),)
+    )
+
+
+def _account(_: Host, change: Change) -> Step:
+    if not exists(change.name):
+        return Step(f"account {change.name}", "removed already")
+    return Step(f"account {change.name}", "created by setup", (shlex.join(["userdel", change.name]),))
+
+
+def _role(host: Host, change: Change) -> Step:
+    command = host.server.command(host.database, f'DROP ROLE IF EXISTS "{change.name}"')
+    return Step(f"role {change.name}", "created by setup", (command,))
+
+
+def _grant(host: Host, change: Change) -> Step:
+    command = host.server.command(host.database, f'REVOKE {change.after} FROM "{change.name}"')
+    return Step(f"role {change.name}", f"made a member of {change.after} by setup", (command,))
+
+
+def _units(_: Host, change: Change) -> Step:
+    return Step("units", change.name, (f"systemctl disable --now {change.name}",))
+
+
+def _kept(_: Host, change: Change) -> Step:
+    return Step(change.name, "kept, because it has the mail")
+
+
+_UNDO: dict[str, Callable[[Host, Change], Step]] = {
+    "parameter": _parameter,
+    "list": _list,
+    "block": _block,
+    "file": _file,
+    "folder": _folder,
+    "state directory": _state_directory,
+    "account": _account,
+    "role": _role,
+    "grant": _grant,
+    "units": _units,
+    "kept": _kept,
+}
+"""Each kind of change, and how to undo it."""
