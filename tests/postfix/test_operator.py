@@ -128,7 +128,9 @@ def test_full_disk_of_the_database(own: MailHost, folder: Path) -> None:
             own.send(re.sub(rb"(.{70})", rb"\1\n", message), "a@example.org", TO)
             own.wait_for("status=deferred")
             text = operator.status()
-            assert re.search(r"^store_full 53100: (\d+) in the last hour, \1 in the last day, ", text, re.MULTILINE), text
+            assert re.search(r"^store_full 53100: (\d+) in the last hour, \1 in the last day, ", text, re.MULTILINE), (
+                text
+            )
             assert "No space left on device" in text
             assert "free space on the disk of the database" in text
             (folder / "ballast").unlink()
