@@ -42,8 +42,9 @@ def for_user(conninfo: str, user: str) -> str:
 
 def without_secrets(conninfo: str) -> str:
     """`conninfo` without what is secret in it, and without a passfile. Raises StoreError."""
+    settings = parameters(conninfo)
     secret = {*_secrets(conninfo), "passfile"}
-    return make_conninfo("", **{name: value for name, value in parameters(conninfo).items() if name not in secret})
+    return make_conninfo("", **{name: value for name, value in settings.items() if name not in secret})
 
 
 def located(conninfo: str, database: str = "", user: str = "") -> str:

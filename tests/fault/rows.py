@@ -23,10 +23,10 @@ from harness.service import bounded
 from harness.submission import INGEST, MESSAGE, submission
 
 from pipehandler.mail.parsed import ParsedMessage
-from pipehandler.store import mailbox
+from pipehandler.store import listing, messages
 from pipehandler.store.connection import Store
 from pipehandler.store.errors import DataRefused, StoreError
-from pipehandler.store.mailbox import UnreadableMessage
+from pipehandler.store.messages import UnreadableMessage
 
 from .ledger import Mode, Row, Scale
 
@@ -161,13 +161,13 @@ def _claimed(calls: Sequence[_Call], console: Console, row: Row) -> None:
             stored += made
             for delivery in made:
                 try:
-                    mailbox.message(reader, str(delivery))
+                    messages.message(reader, str(delivery))
                 except UnreadableMessage as error:
                     row.note(f"{call} was stored, and {error}")
         row.sent += 1
         (last,) = handler.rows(INGEST, _request(len(calls)))
         stored.append(int(last["delivery"]))
-        listed = {each.id for each in mailbox.deliveries(reader, limit=len(stored) + 10)}
+        listed = {each.id for each in listing.deliveries(reader, limit=len(stored) + 10)}
     for name, seen in (("list", listed), ("stream", _streamed(console, stored[-1]))):
         if set(stored) - seen:
             row.note(f"the {name} leaves out {len(set(stored) - seen)} of {len(stored)} deliveries")
@@ -273,11 +273,11 @@ def _read(column: _Column, console: Console, last: int, row: Row) -> None:
     with closing(Store(console.database.admin)) as store:
         for number in range(1, last + 1):
             try:
-                mailbox.message(store, str(number))
+                messages.message(store, str(number))
             except UnreadableMessage as error:
                 if number in (1, last):
                     row.note(f"the genuine message {number} beside {column}: {error}")
-        listed = {each.id for each in mailbox.deliveries(store, limit=2 * last)}
+        listed = {each.id for each in listing.deliveries(store, limit=2 * last)}
     for name, seen in (("list", listed), ("stream", _streamed(console, last))):
         missing = {1, last} - seen
         row.lost += len(missing)

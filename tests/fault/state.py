@@ -157,7 +157,7 @@ def run(scale: Scale, mode: Mode) -> Row:
     with fresh_database() as database, account.folder("pipehandler-") as folder, ThreadPoolExecutor(2) as threads:
         made = [
             threads.submit(
-                _tampered, point, letter(f"state{number}"), folder / str(number), database, mode, row, ledger
+                _tampered, point, letter(f"state{number}"), folder / str(number), database, scale, mode, row, ledger
             )
             for number, point in enumerate(chosen)
         ]

@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from pipehandler.parse.charset import codec, storable
-from pipehandler.parse.decoding import Decoded, decode
+from pipehandler.parse.charset import Decoded, codec, storable
+from pipehandler.parse.decoding import decode
 
 
 @pytest.mark.parametrize(
