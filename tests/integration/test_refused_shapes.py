@@ -147,7 +147,7 @@ def test_wrong_values_are_refused(every_database: Database) -> None:
         )
         == 0
     )
-    accepted: list[dict[str, object]] = [{}, {"parameters": None}, {"parameters": {}}, {"parameters": {"x": "y"}}]
+    accepted: list[dict[str, Any]] = [{}, {"parameters": None}, {"parameters": {}}, {"parameters": {"x": "y"}}]
     for parameters in accepted:
         changed = arguments["parsed"] | {"attachments": [ATTACHMENT | parameters]}
         ingest(every_database, envelope, json.dumps(changed), *rest)
