@@ -5,8 +5,8 @@ What the content of a message does to the parser or to the database becomes data
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from pipehandler.parse.message import PARSER_VERSION
 
@@ -23,16 +23,10 @@ from .guarded_parse import guarded_parse
 from .guarded_store import guarded_store
 
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat()
-
-
-@dataclass(frozen=True, slots=True)
-class Session:
+class Session(NamedTuple):
     """What one delivery works with, made by its ingress.
 
-    `stopwatch` goes through the phases parse and store. `ingress` is the name of the entry path in delivery.ingress;
-    `received_at` an ISO 8601 time with zone, of this host's clock.
+    `stopwatch` goes through the phases parse and store. `ingress` is the name of the entry path in delivery.ingress.
     """
 
     config: Config
@@ -40,7 +34,6 @@ class Session:
     deadline: Deadline
     stopwatch: Stopwatch
     ingress: str
-    received_at: str = field(default_factory=_now)
 
     @property
     def mail_host(self) -> str:
@@ -57,6 +50,7 @@ def deliver(
     Raises StoreError, TimeUp, MemoryError and whatever was not foreseen; after any of them nothing was stored, or it is not
     known. After it returned, the deadline of the session is disarmed.
     """
+    received_at = datetime.now(UTC).isoformat()  # of this host's clock
     session.stopwatch.enter("parse")
     parsed, fault = guarded_parse(raw[identity.prepended :], identity.id, session.config, session.deadline)
     parsed.defects[:0] = defects
@@ -65,7 +59,7 @@ def deliver(
         identity,
         parsed,
         raw,
-        session.received_at,
+        received_at,
         session.mail_host,
         session.ingress,
         PARSER_VERSION,

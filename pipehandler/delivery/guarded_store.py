@@ -12,7 +12,6 @@ A lock, a conflict and an administrator's cancel never count. Where the file can
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
 
 from ..mail.outcome import EXHAUSTED
 from ..mail.parsed import Defect, ParsedMessage
@@ -37,7 +36,7 @@ def guarded_store(store: Store, request: IngestRequest, directory: str, defects:
         if not _refused(failure) and not _suspected_before(suspicion):
             raise
         parsed = ParsedMessage(error=_reason(failure), defects=list(defects))
-        stored = _ingest(store, replace(request, parsed=parsed))
+        stored = _ingest(store, request._replace(parsed=parsed))
     with suppress(OSError):
         os.unlink(suspicion)
     return stored, parsed

@@ -11,7 +11,6 @@ import stat
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from typing import NamedTuple
 
 from ..delivery.deliver import Session, deliver
@@ -128,7 +127,7 @@ def bring_in(readings: Sequence[bytes], envelope: Envelope, config: Config, stor
     message is stored in two readings.
     """
     started = time.monotonic()
-    config = replace(config, recipients=replace(config.recipients, policy="any", expired="store"))
+    config = config._replace(recipients=config.recipients._replace(policy="any", expired="store"))
     with limits.temporarily(config.limits):
         try:
             raw = readings[0] if len(readings) == 1 else _stored_reading(readings, envelope, store)

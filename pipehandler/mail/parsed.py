@@ -6,11 +6,10 @@ All text is storable: it holds neither NUL nor a lone surrogate (see charset.sto
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Defect:
+class Defect(NamedTuple):
     """Something in the message that was guessed, replaced or left out on the way from bytes to text.
 
     `code` is a fixed word (see message.DEFECTS); `where` is a field name, a part number as IMAP counts them
@@ -22,8 +21,7 @@ class Defect:
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(NamedTuple):
     """One mailbox (RFC 5322 3.4). `address` is the addr-spec as the sender wrote it, perhaps without an @;
     `name` is the decoded display name or ""; `group` is the display name of the group it stood in or ""."""
 

@@ -3,11 +3,10 @@
 Past a bound only the decoded view is lost, and a defect says so; the raw bytes are stored whatever happens.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(NamedTuple):
     """Bounds on one message. All are counts but `field_size`, which is in octets.
 
     `depth`: multiparts in one another (Postfix's own mime_nesting_limit is 100). `parts`: parts of all kinds.

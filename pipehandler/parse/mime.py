@@ -6,7 +6,7 @@ exact octets can be kept.
 """
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from pipehandler.mail import header_fields
 from pipehandler.mail.header_fields import next_line
@@ -21,8 +21,7 @@ _DELIMITER = re.compile(rb"\n--([^\n]{1,10000})")  # RFC 2046 5.1.1 allows 70 ch
 _NOT_BLANK = re.compile(rb"\S")
 
 
-@dataclass(slots=True)
-class _Multipart:
+class _Multipart(NamedTuple):
     """A multipart whose end was not yet seen, and the place in the stack of the outer one with the same boundary."""
 
     part: Part

@@ -1,26 +1,20 @@
 """What the parameters of Content-Type and Content-Disposition mean: RFC 2183 2, RFC 2231. Their syntax is in mail/parameters.py."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from urllib.parse import unquote_to_bytes
 
 from pipehandler.mail import parameters
-from pipehandler.mail.parameters import COMMENT, Section
+from pipehandler.mail.parameters import COMMENT, ParameterField, Section
 
 from .charset import is_utf8, one_line, storable
 from .decoding import decode
 from .encoded_word import decode_words
 
 
-@dataclass(slots=True)
-class Parameters:
-    """One field: the `value` before the first semicolon in lower case, and the sections of its parameters by their
-    name in lower case. `complete` is False where some were left out.
-    """
+class Parameters(ParameterField):
+    """One field, and what its parameters mean."""
 
-    value: str
-    sections: dict[str, list[Section]] = field(default_factory=dict)
-    complete: bool = True
+    __slots__ = ()
 
     def octets(self, name: str) -> bytes | None:
         """The parameter as its octets, sections joined (RFC 2231 3), percent-encoding undone; None if absent."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from pipehandler.mail.header_fields import DECIDING
 from pipehandler.mail.parameters import token
@@ -9,8 +10,7 @@ from pipehandler.mail.parameters import token
 from .parameter import Parameters
 
 
-@dataclass(slots=True)
-class Field:
+class Field(NamedTuple):
     """One header field: its name as written, and its body, unfolded, without blanks around it."""
 
     name: str
@@ -22,7 +22,7 @@ def deciding(fields: Sequence[Field]) -> list[Field]:
     return [field for field in fields if field.name.lower().encode() in DECIDING]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Part:
     """One entity (RFC 2045 2.4). Its body is raw[start:end]; a multipart that could be divided has `children`.
 

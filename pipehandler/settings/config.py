@@ -1,4 +1,4 @@
-"""The configuration: one TOML file read into one frozen, typed object, every value within its bounds.
+"""The configuration: one TOML file read into one typed value that cannot be changed, every key within its bounds.
 
 Postfix gives its pipe a scrubbed environment, so everything comes from the file. A key that is missing has the default
 given here. A key that is unknown, of the wrong type or out of bounds is a ConfigError, which names the key, the value and
@@ -8,8 +8,7 @@ what is allowed. The docs list every key; a test compares.
 import os
 import tomllib
 from contextlib import suppress
-from dataclasses import MISSING, dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from ..mail.outcome import MISCONFIGURED, Undelivered
 
@@ -41,134 +40,153 @@ class ConfigError(Undelivered):
         self.usable = usable or Config()
 
 
-def _key(
-    default: Any, meaning: str, low: int | None = None, high: int | None = None, choices: tuple[str, ...] = ()
-) -> Any:
-    """Describe one key: its default, its meaning, the bounds of a number (both included), the choices of a string."""
-    return field(default=default, metadata={"meaning": meaning, "low": low, "high": high, "choices": choices})
+class Key(NamedTuple):
+    """What is said of a key beside its type and default: its meaning, the bounds of a number (both included), the choices of
+    a string."""
+
+    meaning: str
+    low: int = 0
+    high: int = 0
+    choices: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Database:
+class Database(NamedTuple):
     """Where messages are stored."""
 
-    conninfo: str = _key("", "libpq connection string of the handler; secrets belong in a passfile")
-    admin_conninfo: str = _key("", "the same for the commands that migrate, read and repair; empty: conninfo")
-    connect_timeout: int = _key(5, "seconds to wait for a connection, for each host named in conninfo", 2, 300)
-    statement_timeout: int = _key(20, "seconds that the server may spend on one message", 1, 300)
+    conninfo: Annotated[str, Key("libpq connection string of the handler; secrets belong in a passfile")] = ""
+    admin_conninfo: Annotated[str, Key("the same for the commands that migrate, read and repair; empty: conninfo")] = ""
+    connect_timeout: Annotated[
+        int, Key("seconds to wait for a connection, for each host named in conninfo", 2, 300)
+    ] = 5
+    statement_timeout: Annotated[int, Key("seconds that the server may spend on one message", 1, 300)] = 20
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(NamedTuple):
     """What one delivery may cost."""
 
-    deadline: int = _key(60, "seconds for one delivery in all; below the transport's time limit", 5, 900)
-    message_size: int = _key(52_428_800, "octets of the largest message that is accepted", 1024, 1_000_000_000)
-    parse_timeout: int = _key(10, "seconds after which a message is stored without being parsed", 1, 300)
-    memory: int = _key(1_073_741_824, "octets of address space for one delivery", 268_435_456, 1 << 40)
+    deadline: Annotated[int, Key("seconds for one delivery in all; below the transport's time limit", 5, 900)] = 60
+    message_size: Annotated[int, Key("octets of the largest message that is accepted", 1024, 1_000_000_000)] = (
+        52_428_800
+    )
+    parse_timeout: Annotated[int, Key("seconds after which a message is stored without being parsed", 1, 300)] = 10
+    memory: Annotated[int, Key("octets of address space for one delivery", 268_435_456, 1 << 40)] = 1_073_741_824
 
 
-@dataclass(frozen=True, slots=True)
-class Store:
+class Store(NamedTuple):
     """What is stored, and under which name."""
 
-    attachments: bool = _key(True, "false: attachments are described only; their bytes stay in the raw message")
-    mail_host: str = _key("", "the name of this mail host in delivery.mail_host; empty: the host name")
-    notify: bool = _key(True, "true: send NOTIFY when mail is stored; false: readers poll")
+    attachments: Annotated[bool, Key("false: attachments are described only; their bytes stay in the raw message")] = (
+        True
+    )
+    mail_host: Annotated[str, Key("the name of this mail host in delivery.mail_host; empty: the host name")] = ""
+    notify: Annotated[bool, Key("true: send NOTIFY when mail is stored; false: readers poll")] = True
 
 
-@dataclass(frozen=True, slots=True)
-class Recipients:
+class Recipients(NamedTuple):
     """Which recipients mail is stored for, decided on delivery; at RCPT TO Postfix decides with its own lookup."""
 
-    policy: str = _key("any", "known: a recipient without a lease is rejected (67)", choices=("any", "known"))
-    expired: str = _key(
-        "store",
-        "mail for a recipient whose lease has expired since RCPT TO: stored but hidden, or rejected (67)",
-        choices=("store", "reject"),
-    )
-    delimiter: str = _key(
-        "+", "the characters that may begin an extension, as in Postfix's recipient_delimiter; empty: none"
-    )
-    domain: str = _key("", "the domain of `pipehandler address new` without --domain")
+    policy: Annotated[str, Key("known: a recipient without a lease is rejected (67)", choices=("any", "known"))] = "any"
+    expired: Annotated[
+        str,
+        Key(
+            "mail for a recipient whose lease has expired since RCPT TO: stored but hidden, or rejected (67)",
+            choices=("store", "reject"),
+        ),
+    ] = "store"
+    delimiter: Annotated[
+        str, Key("the characters that may begin an extension, as in Postfix's recipient_delimiter; empty: none")
+    ] = "+"
+    domain: Annotated[str, Key("the domain of `pipehandler address new` without --domain")] = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Authentication:
+class Authentication(NamedTuple):
     """Which hosts' verdicts about a message are trusted."""
 
-    trusted_authserv_ids: tuple[str, ...] = _key(
-        (), "host names (RFC 8601 2.5) whose Authentication-Results, Received-SPF and spam fields are read"
-    )
+    trusted_authserv_ids: Annotated[
+        tuple[str, ...],
+        Key("host names (RFC 8601 2.5) whose Authentication-Results, Received-SPF and spam fields are read"),
+    ] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class State:
+class State(NamedTuple):
     """State that deliveries on one mail host share."""
 
-    directory: str = _key("/var/lib/pipehandler", "a directory that only the handler's account may write to")
+    directory: Annotated[str, Key("a directory that only the handler's account may write to")] = "/var/lib/pipehandler"
 
 
-@dataclass(frozen=True, slots=True)
-class Log:
+class Log(NamedTuple):
     """Where the log line of each delivery is written."""
 
-    syslog: bool = _key(True, "true: log to syslog, facility mail")
-    file: str = _key("", "also append to this file; empty: no file")
+    syslog: Annotated[bool, Key("true: log to syslog, facility mail")] = True
+    file: Annotated[str, Key("also append to this file; empty: no file")] = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Serve:
+class Serve(NamedTuple):
     """The resident workers of `pipehandler serve`."""
 
-    socket: str = _key(
-        DEFAULT_SOCKET, "the socket where the entrypoint hands messages over; the same as --socket in master.cf"
+    socket: Annotated[
+        str, Key("the socket where the entrypoint hands messages over; the same as --socket in master.cf")
+    ] = DEFAULT_SOCKET
+    workers: Annotated[
+        int, Key("messages that are delivered at the same time, each over a separate connection", 1, 256)
+    ] = 4
+    queue_timeout: Annotated[
+        int,
+        Key(
+            "seconds that a message may wait for a free worker before it is deferred; at most half of limits.deadline",
+            1,
+            300,
+        ),
+    ] = 10
+    max_messages: Annotated[int, Key("messages after which a worker is replaced", 1, 1_000_000)] = 1000
+    max_growth: Annotated[int, Key("octets by which a worker may grow before it is replaced", 1_048_576, 1 << 40)] = (
+        67_108_864
     )
-    workers: int = _key(4, "messages that are delivered at the same time, each over a separate connection", 1, 256)
-    queue_timeout: int = _key(
-        10,
-        "seconds that a message may wait for a free worker before it is deferred; at most half of limits.deadline",
-        1,
-        300,
-    )
-    max_messages: int = _key(1000, "messages after which a worker is replaced", 1, 1_000_000)
-    max_growth: int = _key(67_108_864, "octets by which a worker may grow before it is replaced", 1_048_576, 1 << 40)
 
 
-@dataclass(frozen=True, slots=True)
-class Sentry:
+class Sentry(NamedTuple):
     """Error reporting."""
 
-    dsn: str = _key(
-        "", "the Sentry DSN for internal faults: kind, stack, sizes and versions, never mail; empty: no reports"
+    dsn: Annotated[
+        str, Key("the Sentry DSN for internal faults: kind, stack, sizes and versions, never mail; empty: no reports")
+    ] = ""
+    quarantined: Annotated[bool, Key("true: also report messages that could not be parsed")] = False
+    min_interval: Annotated[int, Key("minimum seconds between reports of the same fault, per host", 1, 31_536_000)] = (
+        3600
     )
-    quarantined: bool = _key(False, "true: also report messages that could not be parsed")
-    min_interval: int = _key(3600, "minimum seconds between reports of the same fault, per host", 1, 31_536_000)
 
 
-@dataclass(frozen=True, slots=True)
-class Config:
+class Config(NamedTuple):
     """The whole configuration; an instance without arguments has the defaults.
 
     old_keys: the keys of RENAMED that the file spells with their old name.
     """
 
-    database: Database = field(default_factory=Database)
-    limits: Limits = field(default_factory=Limits)
-    store: Store = field(default_factory=Store)
-    recipients: Recipients = field(default_factory=Recipients)
-    authentication: Authentication = field(default_factory=Authentication)
-    state: State = field(default_factory=State)
-    log: Log = field(default_factory=Log)
-    serve: Serve = field(default_factory=Serve)
-    sentry: Sentry = field(default_factory=Sentry)
+    database: Database = Database()
+    limits: Limits = Limits()
+    store: Store = Store()
+    recipients: Recipients = Recipients()
+    authentication: Authentication = Authentication()
+    state: State = State()
+    log: Log = Log()
+    serve: Serve = Serve()
+    sentry: Sentry = Sentry()
     retention: "tuple[Rule, ...]" = ()
-    old_keys: tuple[str, ...] = field(default=(), compare=False)
+    old_keys: tuple[str, ...] = ()
 
     @property
     def mail_host(self) -> str:
         """The name of this mail host: store.mail_host, or the host name."""
         return self.store.mail_host or os.uname().nodename
+
+
+SECTIONS = {name: type(value) for name, value in Config._field_defaults.items() if hasattr(value, "_fields")}
+"""The sections by their names."""
+
+
+def keys(section: Any) -> dict[str, Key]:
+    """The keys of a section by their names."""
+    return {name: annotation.__metadata__[0] for name, annotation in section.__annotations__.items()}
 
 
 def load(path: str = DEFAULT_PATH) -> Config:
@@ -196,23 +214,22 @@ def _usable(table: dict[str, Any]) -> Config:
     usable = Config()
     for name in ("log", "state"):
         with suppress(ConfigError):
-            usable = replace(usable, **{name: getattr(_config({name: table.get(name, {})}), name)})
+            usable = usable._replace(**{name: getattr(_config({name: table.get(name, {})}), name)})
     return usable
 
 
 def _config(table: dict[str, Any]) -> Config:
-    sections = {part.name: part.default_factory for part in fields(Config) if part.default_factory is not MISSING}
     values: dict[str, Any] = {}
     old_keys: list[str] = []
     for name, section in table.items():
         if name == "retention":
             values[name] = _rules(section)
             continue
-        if name not in sections:
-            raise ConfigError(f"[{name}] is not a section; the sections are {_names(sections)}, and [[retention]]")
+        if name not in SECTIONS:
+            raise ConfigError(f"[{name}] is not a section; the sections are {_names(SECTIONS)}, and [[retention]]")
         if not isinstance(section, dict):
-            raise ConfigError(f"{name} = {section!r} is outside a section; the sections are {_names(sections)}")
-        values[name] = _section(name, sections[name], section)
+            raise ConfigError(f"{name} = {section!r} is outside a section; the sections are {_names(SECTIONS)}")
+        values[name] = _section(name, SECTIONS[name], section)
         old_keys += [f"{name}.{key}" for key in section if f"{name}.{key}" in RENAMED]
     config = Config(**values, old_keys=tuple(old_keys))
     if config.limits.parse_timeout >= config.limits.deadline:
@@ -249,39 +266,38 @@ def memory_needed(message_size: int) -> int:
 
 
 def _section(name: str, section: Any, table: dict[str, Any]) -> Any:
-    keys = {key.name: key for key in fields(section)}
+    known = keys(section)
     values = {}
     for written, value in table.items():
         key = RENAMED.get(f"{name}.{written}", f".{written}").partition(".")[2]
-        if key not in keys:
-            raise ConfigError(f"{name}.{written} is not a key; [{name}] has {_names(keys)}")
+        if key not in known:
+            raise ConfigError(f"{name}.{written} is not a key; [{name}] has {_names(known)}")
         if key != written and key in table:
             raise ConfigError(
                 f"{name}.{written} is the old name of {name}.{key}, and both are set; remove {name}.{written}"
             )
-        values[key] = _value(f"{name}.{written}", value, keys[key])
+        values[key] = _value(f"{name}.{written}", value, section._field_defaults[key], known[key])
     return section(**values)
 
 
-def _value(name: str, value: Any, key: Any) -> Any:
+def _value(name: str, value: Any, default: Any, key: Key) -> Any:
     """Return `value` if it has the type of the key's default and is allowed. Raises ConfigError."""
-    low, high = key.metadata["low"], key.metadata["high"]
-    if isinstance(key.default, bool):
+    if isinstance(default, bool):
         if isinstance(value, bool):
             return value
         allowed = "true or false"
-    elif isinstance(key.default, int):
-        if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
+    elif isinstance(default, int):
+        if isinstance(value, int) and not isinstance(value, bool) and key.low <= value <= key.high:
             return value
-        allowed = f"a whole number from {low} to {high}"
-    elif isinstance(key.default, tuple):
+        allowed = f"a whole number from {key.low} to {key.high}"
+    elif isinstance(default, tuple):
         if isinstance(value, list) and all(isinstance(item, str) for item in value):
             return tuple(value)
         allowed = "a list of strings"
-    elif key.metadata["choices"]:
-        if value in key.metadata["choices"]:
+    elif key.choices:
+        if value in key.choices:
             return value
-        allowed = " or ".join(f'"{choice}"' for choice in key.metadata["choices"])
+        allowed = " or ".join(f'"{choice}"' for choice in key.choices)
     else:
         if isinstance(value, str) and "\0" not in value:
             return value

@@ -4,7 +4,6 @@ Values only: `Store.ingest` in connection.py makes the call.
 """
 
 import json
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from ..mail.envelope import Envelope
@@ -38,8 +37,7 @@ class Stored(NamedTuple):
     duplicate: bool
 
 
-@dataclass(frozen=True, slots=True)
-class IngestRequest:
+class IngestRequest(NamedTuple):
     """One message for the SQL function pipehandler.ingest.
 
     raw:         the octets that were read, with what Postfix prepended.
@@ -58,7 +56,7 @@ class IngestRequest:
     ingress: str
     parser: str
     attachments: bool = True
-    recipients: Recipients = field(default_factory=Recipients)
+    recipients: Recipients = Recipients()
 
     def statement(self) -> str:
         """The call; its parameters are `arguments`. It returns one row for each distinct recipient."""

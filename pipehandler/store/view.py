@@ -6,7 +6,6 @@ itself, and the server makes the same jsonb of it. It costs more for a small mes
 """
 
 import json
-from dataclasses import asdict
 from datetime import UTC
 from hashlib import sha256
 from typing import Any
@@ -61,7 +60,7 @@ def view(parsed: ParsedMessage, parser: str, with_contents: bool) -> list[Any]:
         "report": parsed.report,
         "authentication": parsed.authentication,
         "error": parsed.error,
-        "defects": [asdict(defect) for defect in parsed.defects],
+        "defects": [defect._asdict() for defect in parsed.defects],
         "parser": parser,
     }
     attachments = [
@@ -106,4 +105,4 @@ def _is_wide(parsed: ParsedMessage) -> bool:
 
 
 def _addresses(addresses: list[Address]) -> list[dict[str, str]]:
-    return [{"name": address.name, "address": address.address, "group": address.group} for address in addresses]
+    return [address._asdict() for address in addresses]

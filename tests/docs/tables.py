@@ -1,13 +1,13 @@
 """The tables of the pages that are made from the code. As a program (script/tables) it writes them into the pages."""
 
 from collections.abc import Callable
-from dataclasses import MISSING, Field, fields
 from typing import Any
 
 from pipehandler.mail.outcome import TABLE
 from pipehandler.mail.sysexits import DEFERRED, EX_OK
 from pipehandler.monitor.metrics import METRICS
-from pipehandler.settings.config import Config
+from pipehandler.settings import config
+from pipehandler.settings.config import SECTIONS
 from pipehandler.settings.retention import KEYS
 
 from .pages import REPOSITORY, read
@@ -34,10 +34,10 @@ def outcomes() -> Rows:
 def keys() -> Rows:
     """Every key of the configuration: name, default, bounds, meaning."""
     rows = [["key", "default", "allowed", "meaning"]]
-    for section in [part for part in fields(Config) if part.default_factory is not MISSING]:
-        for key in fields(section.default_factory):  # type: ignore[arg-type]
-            name, default = f"`{section.name}.{key.name}`", f"`{_default(key.default)}`"
-            rows.append([name, default, _allowed(key), key.metadata["meaning"]])
+    for section, values in SECTIONS.items():
+        for name, key in config.keys(values).items():
+            default = values._field_defaults[name]
+            rows.append([f"`{section}.{name}`", f"`{_default(default)}`", _allowed(default, key), key.meaning])
     return rows
 
 
@@ -48,14 +48,14 @@ def _default(value: Any) -> str:
     return {"": '""', (): "[]"}.get(value, str(value))
 
 
-def _allowed(key: "Field[Any]") -> str:
-    if key.metadata["choices"]:
-        return ", ".join(key.metadata["choices"])
-    match key.default:
+def _allowed(default: Any, key: config.Key) -> str:
+    if key.choices:
+        return ", ".join(key.choices)
+    match default:
         case bool():
             return "true, false"
         case int():
-            return f"{key.metadata['low']} to {key.metadata['high']}"
+            return f"{key.low} to {key.high}"
         case tuple():
             return "a list of strings"
         case _:

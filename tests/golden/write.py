@@ -24,14 +24,10 @@ def view(parsed: ParsedMessage) -> dict[str, Any]:
     """
     shown: dict[str, Any] = {}
     for key, value in asdict(parsed).items():
-        if key in ("from_", "sender", "reply_to", "to", "cc", "bcc"):
-            value = [[entry["name"], entry["address"], entry["group"]] for entry in value]
+        if key in ("from_", "sender", "reply_to", "to", "cc", "bcc", "header", "defects"):
+            value = [list(entry) for entry in value]
         elif key == "date" and value is not None:
             value = value.isoformat()
-        elif key == "defects":
-            value = [[entry["code"], entry["where"], entry["detail"]] for entry in value]
-        elif key == "header":
-            value = [list(entry) for entry in value]
         elif key == "attachments":
             for entry in value:
                 content = entry.pop("content")

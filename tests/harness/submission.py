@@ -1,6 +1,5 @@
 """Messages on their way into the store, made as the core makes them."""
 
-from dataclasses import replace
 from typing import Any
 
 from pipehandler.mail.envelope import Envelope
@@ -36,4 +35,4 @@ def submission(
         ingress="pipe",
         parser=PARSER_VERSION,
     )
-    return replace(made, **changes)
+    return made._replace(**changes)

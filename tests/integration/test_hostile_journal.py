@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,7 +23,7 @@ from pipehandler.monitor.journal_totals import JournalError, records, totals
 from pipehandler.monitor.service_status import COUNTS, ask
 from pipehandler.record.journal import NAME, Journal
 from pipehandler.runtime.deadline import Deadline, clear
-from pipehandler.settings.config import Config
+from pipehandler.settings.config import Config, State
 from pipehandler.workers.listener import ServeError
 
 MESSAGE = b"From: a@example.org\nMessage-ID: <1@example.org>\n\nbody\n"
@@ -367,7 +366,7 @@ def test_a_mark_goes_into_no_other_file(folder: Path, how: str) -> None:
         "a directory": mark.mkdir,
     }
     plant[how]()
-    config = Config(state=replace(Config().state, directory=str(state)))
+    config = Config(state=State(directory=str(state)))
     try:
         parsed = guarded_parse(MESSAGE, "1", config, Deadline(10, time.monotonic()))
     finally:

@@ -5,7 +5,6 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import UTC, datetime
 
 import psycopg
@@ -232,7 +231,7 @@ def aliased(raw: bytes, *pairs: tuple[str, str]) -> IngestRequest:
     """`raw` for these recipients, each with the address before aliasing."""
     made = submission(raw, *(recipient for recipient, _ in pairs))
     originals = tuple(original for _, original in pairs)
-    return replace(made, envelope=made.envelope._replace(original_recipients=originals))
+    return made._replace(envelope=made.envelope._replace(original_recipients=originals))
 
 
 def test_every_original_recipient_is_kept(every_database: Database) -> None:

@@ -420,7 +420,7 @@ def test_while_it_is_delivered_again(console: Console, database: Database) -> No
     def deliver() -> None:
         try:
             for number in range(60):
-                store(database, failed(1), replace(failed(1), envelope=submission(b"", f"{number}@x").envelope))
+                store(database, failed(1), failed(1)._replace(envelope=submission(b"", f"{number}@x").envelope))
         except BaseException as error:  # noqa: BLE001 # a failure in a thread is kept, whatever it is
             errors.append(error)
 
@@ -446,7 +446,7 @@ def test_does_not_wait_for_a_delivery(database: Database, console: Console) -> N
     """A delivery of the message to somebody else that is not committed holds nothing up."""
     store(database, failed(1))
     with psycopg.connect(database.conninfo) as other:
-        second = replace(failed(1), envelope=submission(b"", "second@x").envelope)
+        second = failed(1)._replace(envelope=submission(b"", "second@x").envelope)
         other.execute("SELECT FROM pipehandler.ingest(%s, %s, %s, %s, %b, %b, %b)", second.arguments())
         assert console.run("reparse").text == "1 tried, 1 changed, 1 parsed now\n"
         other.commit()
@@ -461,7 +461,7 @@ def test_others_wait_for_one_message(database: Database, console: Console) -> No
             "SELECT FROM pipehandler.reparse(%s, %s, NULL, NULL, NULL)",
             [identify(MESSAGE + b"1").id, submission(MESSAGE + b"1").arguments()[1]],
         )
-        second = replace(failed(1), envelope=submission(b"", "second@x").envelope)
+        second = failed(1)._replace(envelope=submission(b"", "second@x").envelope)
         thread = threading.Thread(target=store, args=(database, second))
         thread.start()
         running = console.start("reparse", "--all")

@@ -3,13 +3,12 @@
 import re
 import textwrap
 from collections.abc import Iterable, Iterator
-from dataclasses import MISSING, Field, fields
 from typing import Any
 
 from pipehandler import __version__
 from pipehandler.mail import sysexits
 from pipehandler.mail.outcome import TABLE
-from pipehandler.settings.config import DEFAULT_PATH, DEFAULT_SOCKET, Config, State
+from pipehandler.settings.config import DEFAULT_PATH, DEFAULT_SOCKET, SECTIONS, Key, State, keys
 from pipehandler.settings.retention import KEYS
 
 from .commands import PROGRAM, Command, commands
@@ -88,7 +87,6 @@ def pipehandler() -> str:
 
 def configuration() -> str:
     """pipehandler.toml(5)."""
-    sections = [(each.name, each.default_factory()) for each in fields(Config) if each.default_factory is not MISSING]
     return _page(
         "pipehandler.toml",
         5,
@@ -101,7 +99,7 @@ def configuration() -> str:
                 "deferred, and `pipehandler check` shows the error before the first mail does. The program reads the "
                 "file for every delivery, and resident workers read it again after SIGHUP."
             ),
-            *(line for name, section in sections for line in _section(name, section)),
+            *(line for name, section in SECTIONS.items() for line in _section(name, section)),
             ".Ss [[retention]]",
             *_text(
                 "Each table is one rule that limits how long mail is kept. The first rule whose patterns all match a "
@@ -172,21 +170,21 @@ def _section(name: str, section: Any) -> Iterator[str]:
     yield f".Ss [{name}]"
     yield from _text(section.__doc__ or "")
     yield from _list(
-        (_quoted(key.name), [_sentence(key.metadata["meaning"]), *_values(key)]) for key in fields(section)
+        (_quoted(name), [_sentence(key.meaning), *_values(section._field_defaults[name], key)])
+        for name, key in keys(section).items()
     )
 
 
-def _values(key: "Field[Any]") -> Iterator[str]:
+def _values(default: Any, key: Key) -> Iterator[str]:
     """The default of a key, and what is allowed."""
-    default, choices = key.default, key.metadata["choices"]
     if isinstance(default, bool):
         yield f"Default: {str(default).lower()}."
     elif isinstance(default, int):
-        yield f"Default: {default}. Allowed: {key.metadata['low']} to {key.metadata['high']}."
+        yield f"Default: {default}. Allowed: {key.low} to {key.high}."
     elif isinstance(default, tuple):
         yield "Default: []. Allowed: a list of strings."
     else:
-        allowed = " Allowed: " + ", ".join(f'"{choice}"' for choice in choices) + "." if choices else ""
+        allowed = " Allowed: " + ", ".join(f'"{choice}"' for choice in key.choices) + "." if key.choices else ""
         yield f'Default: "{default}".{allowed}'
 
 

@@ -1,14 +1,14 @@
 """The configuration file: every key with its default, its type and its bounds; and what is said when it is wrong."""
 
 import os
-from dataclasses import MISSING, FrozenInstanceError, fields
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pipehandler.settings.config import DEFAULT_PATH, RENAMED, Config, ConfigError, load, memory_needed
+from pipehandler.settings.config import DEFAULT_PATH, RENAMED, SECTIONS, Config, ConfigError, load, memory_needed
+from pipehandler.settings.config import keys as keys_of
 from pipehandler.settings.retention import KEYS, Rule
 
 DEFAULTS = {
@@ -95,10 +95,7 @@ def value(config: Config, key: str) -> Any:
 
 def keys() -> list[str]:
     """All keys that the code knows."""
-    sections = {
-        section.name: section.default_factory for section in fields(Config) if section.default_factory is not MISSING
-    }
-    return [f"{name}.{key.name}" for name, section in sections.items() for key in fields(section)]  # type: ignore[arg-type]
+    return [f"{name}.{key}" for name, section in SECTIONS.items() for key in keys_of(section)]
 
 
 def test_defaults(tmp_path: Path) -> None:
@@ -189,7 +186,7 @@ def test_old_name_of_a_key(tmp_path: Path, old: str) -> None:
     line = f"{old} = {low}\n{BESIDE.get(f'{new} = {low}', '')}"
     config = read(tmp_path, line)
     assert (value(config, new), config.old_keys) == (low, (old,))
-    assert config == read(tmp_path, line.replace(old, new))
+    assert config._replace(old_keys=()) == read(tmp_path, line.replace(old, new))
     assert refusal(tmp_path, f"{old} = {high + 1}").startswith(f"{old} = {high + 1}; allowed: ")
     assert refusal(tmp_path, f"{old} = true").startswith(f"{old} = True; allowed: ")
 
@@ -238,16 +235,16 @@ def test_unreadable_file(folder: Path) -> None:
 def test_frozen() -> None:
     """Nobody changes the configuration after it was read."""
     config = Config()
-    with pytest.raises(FrozenInstanceError):
+    with pytest.raises(AttributeError):
         config.limits.deadline = 1  # type: ignore[misc]
-    with pytest.raises(FrozenInstanceError):
+    with pytest.raises(AttributeError):
         config.limits = config.limits  # type: ignore[misc]
 
 
 def test_every_key_says_what_it_means() -> None:
     """Each key has its meaning for people; the papers are made from it."""
-    for section in [each for each in fields(Config) if each.default_factory is not MISSING]:
-        assert all(key.metadata["meaning"] for key in fields(section.default_factory))  # type: ignore[arg-type]
+    for section in SECTIONS.values():
+        assert all(key.meaning for key in keys_of(section).values())
     assert all(key.meaning for key in KEYS.values())
     assert os.path.isabs(DEFAULT_PATH)
 
