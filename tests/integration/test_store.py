@@ -42,6 +42,17 @@ def test_values(store: Store) -> None:
     assert store.values("SELECT '\\x00ff'::bytea", of=bytes) == [b"\x00\xff"]
 
 
+def test_timeouts_follow_the_deadline(store: Store) -> None:
+    """An open connection gets the timeouts of each delivery: half of what is left of it, and half of that for a lock."""
+    shown = "SELECT current_setting(name) FROM unnest(ARRAY['statement_timeout', 'lock_timeout']) AS s (name)"
+    assert store.values(shown, of=str) == ["20s", "10s"]
+    session = store.connect()
+    for left, timeouts in ((5.0, ["2s", "1s"]), (0.0, ["1s", "500ms"]), (float("inf"), ["20s", "10s"])):
+        store.remaining = lambda left=left: left  # type: ignore[misc]
+        assert store.values(shown, of=str) == timeouts
+    assert store.connect() is session
+
+
 def test_error_is_ours(store: Store) -> None:
     """A statement that fails raises nothing of psycopg, and the connection can be used again."""
     for call in (store.rows, store.script, lambda statement: store.values(statement, of=int)):
