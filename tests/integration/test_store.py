@@ -53,6 +53,21 @@ def test_timeouts_follow_the_deadline(store: Store) -> None:
     assert store.connect() is session
 
 
+def test_parameters_of_the_connection(database: Database) -> None:
+    """The time for all hosts is that of the configuration, less what the names have taken; or what the delivery has left."""
+    for left, seconds in ((float("inf"), {"6", "7"}), (4.5, {"3", "4"}), (0.0, {"2"})):
+        opened = Store(database.admin, connect_timeout=7)
+        opened.remaining = lambda left=left: left  # type: ignore[misc]
+        found = opened.connect().info.get_parameters()
+        opened.close()
+        assert found["connect_timeout"] in seconds
+        assert (found["tcp_user_timeout"], found["application_name"]) == ("7000", "pipehandler")
+    opened = Store(f"{database.admin} application_name=mine tcp_user_timeout=1")
+    found = opened.connect().info.get_parameters()
+    opened.close()
+    assert (found["tcp_user_timeout"], found["application_name"]) == ("1", "mine")
+
+
 def test_error_is_ours(store: Store) -> None:
     """A statement that fails raises nothing of psycopg, and the connection can be used again."""
     for call in (store.rows, store.script, lambda statement: store.values(statement, of=int)):
