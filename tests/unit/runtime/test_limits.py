@@ -12,6 +12,8 @@ KINDS = (resource.RLIMIT_AS, resource.RLIMIT_CPU, resource.RLIMIT_NPROC, resourc
 
 def test_temporarily() -> None:
     """Memory and CPU time as configured, no further process and no core dump; afterwards everything is as it was."""
+    as_started = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (as_started[1], as_started[1]))  # in a container it is 0 already
     before = {kind: resource.getrlimit(kind) for kind in KINDS}
     used = time.process_time()
     with limits.temporarily(Limits(memory=1 << 40, deadline=50)):
@@ -22,3 +24,4 @@ def test_temporarily() -> None:
             kind: hard for kind, (_, hard) in before.items()
         }
     assert {kind: resource.getrlimit(kind) for kind in KINDS} == before
+    resource.setrlimit(resource.RLIMIT_CORE, as_started)
