@@ -60,8 +60,9 @@ def test_delivered_then_duplicate(handler: Handler, database: Database) -> None:
     assert assert_ended(handler.deliver(MESSAGE, queue_id="4Abc"), outcome.DUPLICATE) == name
     assert stored(database) == [MESSAGE]
     first, second = handler.log_lines()
-    assert first.startswith("outcome=delivered status=0 code=2.0.0 queue_id=4Xyz recipients=1 ")
-    assert second.startswith("outcome=duplicate status=0 code=2.0.0 queue_id=4Abc recipients=1 ")
+    size = len(MESSAGE)
+    assert first.startswith(f"outcome=delivered status=0 code=2.0.0 queue_id=4Xyz recipients=1 size={size} mode=")
+    assert second.startswith(f"outcome=duplicate status=0 code=2.0.0 queue_id=4Abc recipients=1 size={size} mode=")
     assert f" message={name} " in first
     assert "a@example.org" not in first + second
 
@@ -117,6 +118,10 @@ def test_all_recipients_or_none(handler: Handler, database: Database) -> None:
     ended = handler.deliver(MESSAGE, "a@example.com", "b@example.com")
     assert_ended(ended, outcome.STORE_UNAVAILABLE)
     assert stored(database) == []
+    (line,) = handler.log_lines()
+    assert " recipients=2 " in line
+    assert " sqlstate=23514 " in line
+    assert " message=" not in line
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,42 @@ def count(database: Database, table: str, where: str = "true") -> int:
     return int(database.value(f"SELECT count(*) FROM pipehandler.{table} WHERE {where}"))
 
 
+@pytest.mark.parametrize("argument", ["recipient", "sender", "from_address", "list_id"])
+def test_longest_value_that_a_pattern_matches(untouched: Database, argument: str) -> None:
+    """998 octets are compared, in whatever characters; a value of more matches no pattern."""
+    column = "sender" if argument == "from_address" else argument
+    others = ", ".join(
+        f"{name} => 'x'" for name in ("recipient", "sender", "from_address", "list_id") if name != argument
+    )
+    with psycopg.connect(untouched.admin) as connection:
+        insert = f"INSERT INTO pipehandler.retention (ordinal, {column}, keep) VALUES (1, 'aa%%', '1 day')"
+        connection.execute(insert.encode())
+        call = f"SELECT count(*) FROM pipehandler.retention_of({others}, {argument} => %s)".encode()
+        for value, matches in (("a" * 998, 1), ("a" * 999, 0), ("a" * 996 + "é", 1), ("a" * 997 + "é", 0)):
+            assert connection.execute(call, [value]).fetchall() == [(matches,)], (len(value), value[-1])
+        connection.rollback()
+
+
+def test_pages_of_leases(database: Database) -> None:
+    """Leases are removed in the order of their ends, and the next call resumes at the last one."""
+    ends = []
+    for days in (9, 8, 7):
+        number = lease(database, f"{days}@example.com")
+        end(database, number, f"{days} days")
+        ends.append(database.value("SELECT expires_at FROM pipehandler.address WHERE lease = %s", number))
+    pages = []
+    after = None
+    while True:
+        (row,) = database.rows(
+            "SELECT leases, next_from FROM pipehandler.remove_leases(2, coalesce(%s, '-infinity'::timestamptz))", after
+        )
+        pages.append(tuple(row))
+        after = row.next_from
+        if after is None:
+            break
+    assert pages == [(2, ends[1]), (1, ends[2]), (0, None)]
+
+
 # What goes, and what stays.
 
 

@@ -84,6 +84,29 @@ def test_given_out_again(either: Handler, database: Database) -> None:
     assert either.deliver(MESSAGE % b"5", "nobody@example.com") == REJECTED
 
 
+def test_the_moment_of_its_end(database: Database) -> None:
+    """At the very moment at which a lease ends it has ended: for Postfix, for a delivery, for readers and for its address."""
+    recipients = Recipients(policy="known", expired="reject")
+    first, second = submission(recipients=recipients), submission(MESSAGE % b"2", recipients=recipients)
+    with psycopg.connect(database.admin) as connection:  # one transaction, so one time
+        cursor = connection.cursor()
+        number = cursor.execute("SELECT lease FROM pipehandler.lease_address('user@example.com')").fetchone()
+        assert cursor.execute(first.statement().encode(), first.arguments()).fetchall()[0][3] is False
+        cursor.execute("SELECT pipehandler.expire_lease(%s)", number)
+        assert cursor.execute("SELECT expires_at = now() FROM pipehandler.address").fetchall() == [(True,)]
+        assert cursor.execute("SELECT * FROM pipehandler.lookup('user@example.com')").fetchall() == []
+        assert cursor.execute(second.statement().encode(), second.arguments()).fetchall() == [
+            ("user@example.com", None, None, None)
+        ]
+        assert cursor.execute("SELECT count(*) FROM pipehandler.current_delivery").fetchall() == [(0,)]
+        assert cursor.execute("SELECT oldest_expired = now() FROM pipehandler.health()").fetchall() == [(True,)]
+        assert cursor.execute("SELECT deliveries, messages FROM pipehandler.expire()").fetchall() == [(1, 1)]
+        assert cursor.execute("SELECT leases FROM pipehandler.remove_leases(grace => '0')").fetchall() == [(1,)]
+        assert cursor.execute(
+            "SELECT lease > %s FROM pipehandler.lease_address('user@example.com')", number
+        ).fetchall() == [(True,)]
+
+
 def test_any(handler: Handler, database: Database) -> None:
     """Without a policy everything is stored, and what has a lease has it; another delimiter is one."""
     user, gone = lease(database, "user@example.com"), lease(database, "gone@example.com", "1 us")

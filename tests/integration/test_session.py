@@ -148,6 +148,36 @@ def test_conninfo_does_not_contradict(database: Database) -> None:
         assert store.values("SELECT pg_catalog.current_setting('work_mem')", of=str) == ["1MB"]
 
 
+def test_ingest_leaves_no_setting(database: Database) -> None:
+    """What the function sets for its own commit ends with it."""
+    spoil(database, {"synchronous_commit": "off", "client_min_messages": "error"}, "database")
+    shown = (
+        "SELECT name, setting FROM pg_settings WHERE name IN ('synchronous_commit', 'client_min_messages') ORDER BY 1"
+    )
+    request = submission()
+    with psycopg.connect(database.conninfo, autocommit=True) as connection:
+        before = connection.execute(shown).fetchall()
+        connection.execute(request.statement().encode(), request.arguments())
+        assert (
+            connection.execute(shown).fetchall()
+            == before
+            == [("client_min_messages", "error"), ("synchronous_commit", "off")]
+        )
+
+
+def test_no_setting_damages_a_function(database: Database) -> None:
+    """Which functions and views are damaged does not depend on how a session has definitions written."""
+    with psycopg.connect(database.admin, autocommit=True) as connection:
+        for setting in (
+            "quote_all_identifiers = on",
+            "search_path = pipehandler",
+            "timezone = 'Asia/Kathmandu'",
+            "datestyle = German",
+        ):
+            connection.execute(f"SET {setting}".encode())
+        assert connection.execute("SELECT damaged, unknown FROM pipehandler.code_status()").fetchall() == [([], [])]
+
+
 def test_direct_connection_costs_no_round_trip(database: Database, wire: Proxy) -> None:
     """All is said with the connection: the first statement is that of the caller."""
     with closing(Store(wire.conninfo(database.conninfo))) as store:

@@ -42,6 +42,32 @@ def test_values(store: Store) -> None:
     assert store.values("SELECT '\\x00ff'::bytea", of=bytes) == [b"\x00\xff"]
 
 
+def test_timeouts_follow_the_deadline(store: Store) -> None:
+    """An open connection gets the timeouts of each delivery: half of what is left of it, and half of that for a lock."""
+    shown = "SELECT current_setting(name) FROM unnest(ARRAY['statement_timeout', 'lock_timeout']) AS s (name)"
+    assert store.values(shown, of=str) == ["20s", "10s"]
+    session = store.connect()
+    for left, timeouts in ((5.0, ["2s", "1s"]), (0.0, ["1s", "500ms"]), (float("inf"), ["20s", "10s"])):
+        store.remaining = lambda left=left: left  # type: ignore[misc]
+        assert store.values(shown, of=str) == timeouts
+    assert store.connect() is session
+
+
+def test_parameters_of_the_connection(database: Database) -> None:
+    """The time for all hosts is that of the configuration, less what the names have taken; or what the delivery has left."""
+    for left, seconds in ((float("inf"), {"6", "7"}), (4.5, {"3", "4"}), (0.0, {"2"})):
+        opened = Store(database.admin, connect_timeout=7)
+        opened.remaining = lambda left=left: left  # type: ignore[misc]
+        found = opened.connect().info.get_parameters()
+        opened.close()
+        assert found["connect_timeout"] in seconds
+        assert (found["tcp_user_timeout"], found["application_name"]) == ("7000", "pipehandler")
+    opened = Store(f"{database.admin} application_name=mine tcp_user_timeout=1")
+    found = opened.connect().info.get_parameters()
+    opened.close()
+    assert (found["tcp_user_timeout"], found["application_name"]) == ("1", "mine")
+
+
 def test_error_is_ours(store: Store) -> None:
     """A statement that fails raises nothing of psycopg, and the connection can be used again."""
     for call in (store.rows, store.script, lambda statement: store.values(statement, of=int)):

@@ -139,6 +139,18 @@ def test_the_fence_agrees() -> None:
     assert set(fence._EXHAUSTED_ERRORS) == EXHAUSTED_ERRORS
 
 
+def test_the_fence_means_the_same() -> None:
+    """An exception outside of `run` has the same status and line as inside, as far as the fence can know."""
+    compared = 0
+    for error, expected in RAISED:
+        # The texts of libraries are told apart inside alone; these classes are raised inside alone.
+        known_outside = not isinstance(error, (UsageError, ConfigError, StoreError, TimeUp))
+        if known_outside and not (isinstance(error, ImportError) and expected == EXHAUSTED):
+            assert fence._meaning(error) == (expected.status, expected.line()), error
+            compared += 1
+    assert compared > 200
+
+
 def test_errors_of_psycopg_are_no_bounce() -> None:
     """An error of psycopg that nobody translated is a fault, not a bounce."""
     assert outcome_of(psycopg.OperationalError("x")).outcome == FAULT

@@ -5,7 +5,16 @@ import re
 import pytest
 
 from pipehandler.mail import outcome
-from pipehandler.mail.outcome import TABLE, Outcome
+from pipehandler.mail.outcome import (
+    DELIVERED,
+    DUPLICATE,
+    QUARANTINED,
+    TABLE,
+    UNKNOWN_RECIPIENT,
+    Outcome,
+    Result,
+    folded,
+)
 from pipehandler.mail.sysexits import DEFERRED, EX_OK
 
 UUID = "70ca6f71-7d53-888d-89e8-d8804ed332d8"
@@ -54,3 +63,27 @@ def test_only_policy_bounces() -> None:
 def test_table_is_whole() -> None:
     """Every outcome of the module stands in the table."""
     assert {each for each in vars(outcome).values() if isinstance(each, Outcome)} == set(TABLE)
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "expected"),
+    [
+        ((DUPLICATE, DELIVERED), DELIVERED),
+        ((DELIVERED, DUPLICATE), DELIVERED),
+        ((DUPLICATE, QUARANTINED), QUARANTINED),
+        ((DUPLICATE, DUPLICATE), DUPLICATE),
+        ((UNKNOWN_RECIPIENT, DUPLICATE), DUPLICATE),
+        ((UNKNOWN_RECIPIENT, DUPLICATE, DELIVERED), DELIVERED),
+        ((UNKNOWN_RECIPIENT, UNKNOWN_RECIPIENT), UNKNOWN_RECIPIENT),
+    ],
+)
+def test_one_status_for_all_recipients(outcomes: tuple[Outcome, ...], expected: Outcome) -> None:
+    """What is new counts most, what was refused least; the log gets both reasons, and the id of what was chosen."""
+    result = folded([Result(each, message=f"{number}", reason=each.name) for number, each in enumerate(outcomes)])
+    assert result.outcome == expected
+    assert result.message == str(outcomes.index(expected))
+    refused = outcomes.count(UNKNOWN_RECIPIENT)
+    reason = f"{refused} of {len(outcomes)} recipients have no live lease" if refused else ""
+    assert result.reason == (
+        reason if expected == UNKNOWN_RECIPIENT else "; ".join(filter(None, [reason, expected.name]))
+    )

@@ -4,7 +4,9 @@ import os
 import subprocess
 import sys
 
-from pipehandler.runtime.process import process
+import pytest
+
+from pipehandler.runtime.process import Process, process
 
 
 def test_this_process() -> None:
@@ -40,3 +42,18 @@ def test_zombie_and_nothing() -> None:
     assert (found.state, found.ends) == (b"Z", True)
     os.waitpid(child, 0)
     assert process(child) is None
+
+
+@pytest.mark.parametrize(
+    ("state", "flags", "ends"),
+    [
+        (b"S", 0x40_0100, False),
+        (b"R", 0x40_0101, False),
+        (b"S", 0x40_0104, True),  # PF_EXITING
+        (b"Z", 0x40_0100, True),
+        (b"X", 0, True),
+    ],
+)
+def test_ends(state: bytes, flags: int, ends: bool) -> None:
+    """The state or the flag says so; other flags say nothing."""
+    assert Process(state, 1, flags, 0).ends == ends

@@ -70,6 +70,7 @@ def test_uri() -> None:
     """A URI for other programs has no user and no secret."""
     assert uri("host=/run/x user=a password=secret dbname='my mail'") == "postgresql:///my%20mail?host=/run/x"
     assert uri("dbname=mail") == "postgresql:///mail?host=/run/postgresql"
+    assert uri("host=db.example.net") == "postgresql:///?host=db.example.net"
     assert uri("postgresql://a:secret@h1:1,h2:2/mail") == "postgresql:///mail?host=h1%2Ch2&port=1%2C2"
 
 

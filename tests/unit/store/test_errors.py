@@ -1,6 +1,8 @@
 """SQLSTATEs: named as PostgreSQL names them, in one module only; which are retried; what an operator is advised."""
 
 import ast
+import errno
+import os
 import re
 from pathlib import Path
 
@@ -8,9 +10,18 @@ import psycopg
 import pytest
 
 import pipehandler
-from pipehandler.mail.outcome import STORE_FULL, STORE_UNAVAILABLE
+from pipehandler.mail.outcome import EXHAUSTED, STORE_FULL, STORE_UNAVAILABLE
 from pipehandler.store import errors
-from pipehandler.store.errors import DataRefused, StoreError, concerns_data, hint, is_permanent, retried, translated
+from pipehandler.store.errors import (
+    DataRefused,
+    NotConnected,
+    StoreError,
+    concerns_data,
+    hint,
+    is_permanent,
+    retried,
+    translated,
+)
 
 PACKAGE = Path(pipehandler.__file__).parent
 CODES: set[str] = {
@@ -103,6 +114,48 @@ def test_every_sqlstate(sqlstate: str) -> None:
         assert not raised.value.outage
     assert not (is_permanent(sqlstate) and raised.value.stale)
     assert "{" not in hint(sqlstate)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "out of memory",
+        "cannot allocate memory for input buffer",
+        *(os.strerror(number) for number in (errno.EMFILE, errno.ENFILE, errno.ENOMEM)),
+    ],
+)
+def test_shortage_of_this_host(text: str) -> None:
+    """What libpq lacks is no fault of the database: without a SQLSTATE its words decide. The server's shortage has a
+    SQLSTATE, or (while it has no process to send one) says that it could not fork."""
+    for error, outcome in (
+        (psycopg.OperationalError(f"connection failed: {text}\n"), EXHAUSTED),
+        (psycopg.OperationalError(f"could not fork new process for connection: {text}\n"), STORE_UNAVAILABLE),
+        (psycopg.errors.OutOfMemory(text), STORE_UNAVAILABLE),
+        (psycopg.OperationalError("the connection is lost"), STORE_UNAVAILABLE),
+    ):
+        with pytest.raises(StoreError) as raised, translated(NotConnected):
+            raise error
+        assert (type(raised.value), raised.value.outcome) == (NotConnected, outcome)
+        assert raised.value.outage == (outcome == STORE_UNAVAILABLE)
+
+
+def test_text_that_psycopg_refuses() -> None:
+    """NUL and a lone surrogate never reach the server, and are refused as it would refuse them."""
+    for error in (
+        psycopg.DataError("PostgreSQL text fields cannot contain NUL"),
+        UnicodeEncodeError("utf-8", "\udc80", 0, 1, ""),
+    ):
+        with pytest.raises(DataRefused) as raised, translated():
+            raise error
+        assert raised.value.sqlstate == "22021"
+
+
+def test_partition_is_missing() -> None:
+    """A row that no partition takes is no fault of the data: another message fails the same way."""
+    for text, refused in (("no partition of relation found for row", False), ("violates check constraint", True)):
+        with pytest.raises(StoreError) as raised, translated():
+            raise psycopg.errors.CheckViolation(text)
+        assert isinstance(raised.value, DataRefused) == refused
 
 
 def test_hints() -> None:

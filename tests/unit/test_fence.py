@@ -1,0 +1,63 @@
+"""What comes before the fence: the encoding of argv."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from pipehandler import cli, fence
+
+WITHOUT_UTF_8 = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+
+
+def use_utf8(program: str, **environment: str) -> str:
+    """What a program prints that calls _use_utf8 and then reports the encoding of its argv."""
+    text = f"import sys\nfrom pipehandler import fence\n{program}\nfence._use_utf8()\nprint(sys.getfilesystemencoding(), sys.argv[1])"
+    command = [sys.executable, "-c", text, "é"]
+    done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, b"")
+    return done.stdout.decode()
+
+
+def test_started_again() -> None:
+    """Where the locale has another encoding, the program is started again with UTF-8 and the same octets."""
+    assert use_utf8("") == "utf-8 é\n"
+    assert use_utf8("", **WITHOUT_UTF_8) == "utf-8 é\n"
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "sys.executable = '/nonexistent'",
+        "def fail(*_): raise MemoryError\nfence.posix.execv = fail",
+        "def fail(*_): raise MemoryError\nfence.open = fail",
+        "fence.open = lambda *_: open('/nonexistent')",
+    ],
+)
+def test_not_started_again(broken: str) -> None:
+    """If that fails it goes on as it is: another status would bounce the message."""
+    assert use_utf8(broken, **WITHOUT_UTF_8).startswith("ascii ")
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        (["deliver", "--sender=a"], True),
+        (["serve"], True),
+        (["--config", "/c", "serve"], True),
+        (["status"], False),
+        (["show", "deliver"], False),
+        ([], False),
+    ],
+)
+def test_which_commands(monkeypatch: pytest.MonkeyPatch, words: list[str], wanted: bool) -> None:
+    """Deliveries and the service compare octets of argv; other commands keep the encoding of their terminal."""
+    called: list[str] = []
+    monkeypatch.setattr(fence, "_use_utf8", lambda: called.append("utf8"))
+    monkeypatch.setattr(fence, "deliver", lambda argv: called.append(f"deliver {argv}"))
+    monkeypatch.setattr(cli, "cli", lambda prog_name: called.append(prog_name))
+    monkeypatch.setattr(sys, "argv", ["pipehandler", *words])
+    fence.main()
+    assert ("utf8" in called) == wanted
+    assert (f"deliver {words[1:]}" in called) == (words[:1] == ["deliver"])
