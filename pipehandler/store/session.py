@@ -28,7 +28,7 @@ SETTINGS = {
     "client_min_messages": "warning",  # a commit without its standby is reported as a warning
     "default_transaction_isolation": "read committed",
     "default_transaction_deferrable": "off",
-    "idle_in_transaction_session_timeout": "0",
+    "idle_in_transaction_session_timeout": "1min",  # of a process that was stopped, such as `migrate`
 }
 """By the names under which the server reports them."""
 
