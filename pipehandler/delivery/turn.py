@@ -42,7 +42,7 @@ class Turn:
             return
         try:
             self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-            while not any(map(self._lock, range(AT_ONCE))):
+            while not any(_lock(self._file, place) for place in range(AT_ONCE)):
                 if self._deadline.remaining() < self._needed:
                     raise Undelivered(
                         CONGESTED, f"{AT_ONCE} other messages of {LARGE} octets and more were in delivery"
@@ -51,10 +51,11 @@ class Turn:
         except OSError:
             return  # no state directory that can be written, or no locks in it
 
-    def _lock(self, place: int) -> bool:
-        assert self._file is not None
-        try:
-            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
-        except (BlockingIOError, PermissionError):  # lockf(3): either, if another process has it
-            return False
-        return True
+
+def _lock(file: int, place: int) -> bool:
+    """Lock one octet of a file; False if another process has it."""
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
+    except (BlockingIOError, PermissionError):  # lockf(3): either
+        return False
+    return True

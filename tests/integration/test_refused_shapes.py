@@ -147,7 +147,8 @@ def test_wrong_values_are_refused(every_database: Database) -> None:
         )
         == 0
     )
-    for parameters in ({}, {"parameters": None}, {"parameters": {}}, {"parameters": {"x": "y"}}):
+    allowed: list[dict[str, Any]] = [{}, {"parameters": None}, {"parameters": {}}, {"parameters": {"x": "y"}}]
+    for parameters in allowed:
         changed = arguments["parsed"] | {"attachments": [ATTACHMENT | parameters]}
         ingest(every_database, envelope, json.dumps(changed), *rest)
     assert every_database.value("SELECT count(*) FROM pipehandler.inbox") == 1
