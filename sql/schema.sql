@@ -571,6 +571,7 @@ CREATE FUNCTION pipehandler.expire_lease(lease bigint) RETURNS pipehandler.addre
 DECLARE
     expired pipehandler.address;
 BEGIN
+    PERFORM pipehandler.secure_transaction();
     -- Not before it began: another session may have created it after this transaction started.
     UPDATE pipehandler.address a
        SET expires_at = least(a.expires_at, greatest(a.created_at, now()))
@@ -597,6 +598,7 @@ CREATE FUNCTION pipehandler.extend_lease(lease bigint, ttl interval DEFAULT NULL
 DECLARE
     extended pipehandler.address;
 BEGIN
+    PERFORM pipehandler.secure_transaction();
     IF ttl <= interval '0' THEN
         RAISE EXCEPTION 'ttl must be positive, or null for a lease that never ends; got %', ttl;
     ELSIF isfinite(ttl) AND ttl > interval '1000 years' THEN -- clients cannot read a time after the year 9999
@@ -685,11 +687,7 @@ DECLARE
     written     integer;
     incomplete  bigint[] := ARRAY[]::bigint[];
 BEGIN
-    -- What a role, a database or a session sets must not make the commit weaker; remote_apply is stronger, and stays.
-    -- It is set for the transaction: a SET clause of this function would end with the function, before the commit.
-    IF current_setting('synchronous_commit') NOT IN ('on', 'remote_apply') THEN
-        PERFORM set_config('synchronous_commit', 'on', true);
-    END IF;
+    PERFORM pipehandler.secure_transaction();
 
     -- Readers rely on these shapes. The columns have their own constraints.
     IF (envelope @@ 'strict $.recipients.size() > 0 && !($.recipients[*].recipient.type() != "string")
@@ -961,6 +959,7 @@ DECLARE
     canonical CONSTANT text := pipehandler.canonical(lease_address.address);
     leased    pipehandler.address;
 BEGIN
+    PERFORM pipehandler.secure_transaction();
     IF ttl <= interval '0' THEN
         RAISE EXCEPTION 'ttl must be positive, or null for a lease that never ends; got %', ttl;
     ELSIF isfinite(ttl) AND ttl > interval '1000 years' THEN -- clients cannot read a time after the year 9999
@@ -1151,6 +1150,7 @@ DECLARE
     touched uuid[];
     removed bigint;
 BEGIN
+    PERFORM pipehandler.secure_transaction();
     -- The one lease comes first, as in ingest; from here on no delivery is added to it.
     PERFORM FROM pipehandler.address a WHERE a.lease = remove_lease.lease FOR UPDATE;
     IF NOT FOUND THEN
@@ -1501,6 +1501,29 @@ END;
 
 COMMENT ON FUNCTION pipehandler.retention_of(recipient text, sender text, from_address text, list_id text) IS 'The first rule of pipehandler.retention that matches a delivery, given its recipient, its envelope sender, the
 address of From, and List-Id; no row where none matches. A value of more than 998 octets matches no pattern.';
+
+--
+-- Name: secure_transaction(); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.secure_transaction() RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+BEGIN
+    -- Set for the transaction: a SET clause of a function ends with the function, before the commit. remote_apply is
+    -- stronger than on, and stays.
+    IF current_setting('synchronous_commit') NOT IN ('on', 'remote_apply') THEN
+        PERFORM set_config('synchronous_commit', 'on', true);
+    END IF;
+    -- PostgreSQL 17 and later. The session's statement_timeout is the limit.
+    IF current_setting('transaction_timeout', true) <> '0' THEN
+        PERFORM set_config('transaction_timeout', '0', true);
+    END IF;
+END
+$$;
+
+COMMENT ON FUNCTION pipehandler.secure_transaction() IS 'For the functions whose answer is a promise: what a role, a database or a session sets must neither make the commit of
+the transaction weaker nor end it.';
 
 --
 -- Name: set_retention(jsonb); Type: FUNCTION
@@ -2627,6 +2650,8 @@ GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE pipehandler.retention TO pipehandler_
 REVOKE ALL ON FUNCTION pipehandler.retention_of(recipient text, sender text, from_address text, list_id text) FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.retention_of(recipient text, sender text, from_address text, list_id text) TO pipehandler_reader;
 GRANT ALL ON FUNCTION pipehandler.retention_of(recipient text, sender text, from_address text, list_id text) TO pipehandler_maintenance;
+
+REVOKE ALL ON FUNCTION pipehandler.secure_transaction() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipehandler.set_retention(rules jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.set_retention(rules jsonb) TO pipehandler_maintenance;

@@ -6,7 +6,8 @@ round trip. PgBouncer drops or refuses `options`. The server reports some settin
 (PQparameterStatus); where these differ, one statement sets them all.
 
 Not stated: default_transaction_read_only, by which operators keep writers away from a server that was replaced; and
-synchronous_commit, which the function `ingest` raises in its own transaction.
+synchronous_commit and transaction_timeout (PostgreSQL 17), which the functions that store something raise in their own
+transaction (pipehandler.secure_transaction).
 """
 
 from typing import Any
