@@ -53,7 +53,9 @@ def with_fields(kept: bytes, raw: bytes, wanted: EnvelopeFields) -> bytes | None
     for name, field in _NAMES.items():
         address = getattr(wanted, name)
         if address is not None and address != getattr(present, name):
-            text = f"<{_external(address)}>" if name == "sender" else _external(address)
+            text = _external(address)
+            if name == "sender" or text.endswith((" ", "\t")):  # a blank at the end of a field would be lost
+                text = f"<{text}>"
             head += field + b": " + text.encode() + line_end
     head += kept
     whole = head + raw

@@ -29,6 +29,7 @@ FOREIGN_KEY_VIOLATION = "23503"
 UNIQUE_VIOLATION = "23505"
 CHECK_VIOLATION = "23514"
 READ_ONLY_SQL_TRANSACTION = "25006"
+TRANSACTION_TIMEOUT = "25P04"
 INVALID_AUTHORIZATION_SPECIFICATION = "28000"
 INVALID_PASSWORD = "28P01"  # noqa: S105 # a SQLSTATE
 INVALID_CATALOG_NAME = "3D000"
@@ -87,6 +88,7 @@ _MESSAGE_MAY_CAUSE = frozenset(
         PROTOCOL_VIOLATION,
         OUT_OF_MEMORY,
         CONFIGURATION_LIMIT_EXCEEDED,
+        TRANSACTION_TIMEOUT,
         RAISE_EXCEPTION,
         INTERNAL_ERROR,
     }
@@ -125,6 +127,7 @@ _HINTS = {
     READ_ONLY_SQL_TRANSACTION: (
         "this server is read-only: name all servers in database.conninfo, with target_session_attrs=read-write"
     ),
+    TRANSACTION_TIMEOUT: "transaction_timeout is set on the database or the role: set it to 0, or higher",
     DISK_FULL: "make room on the disk of the database",
     TOO_MANY_CONNECTIONS: (
         "all connections of the database are in use: raise max_connections, or lower maxproc and serve.workers"

@@ -48,7 +48,11 @@ _SETTINGS = {
     "statement_timeout": "0",
     "lock_timeout": f"'{LOCK_TIMEOUT}'",
 }
-_SET = "".join(f"SET {name} = {value};\n" for name, value in _SETTINGS.items())
+_NO_TRANSACTION_TIMEOUT = """
+SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings
+ WHERE name OPERATOR(pg_catalog.=) 'transaction_timeout';
+"""  # PostgreSQL 17 and later
+_SET = "".join(f"SET {name} = {value};\n" for name, value in _SETTINGS.items()) + _NO_TRANSACTION_TIMEOUT
 
 _LOCKED = f"SELECT pg_catalog.pg_advisory_lock({_LOCK}::pg_catalog.int8);\n"
 

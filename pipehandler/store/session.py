@@ -6,7 +6,8 @@ round trip. PgBouncer drops or refuses `options`. The server reports some settin
 (PQparameterStatus); where these differ, one statement sets them all.
 
 Not stated: default_transaction_read_only, by which operators keep writers away from a server that was replaced; and
-synchronous_commit, which the function `ingest` raises in its own transaction.
+synchronous_commit and transaction_timeout (PostgreSQL 17), which the functions that store something raise in their own
+transaction (pipehandler.secure_transaction).
 """
 
 from typing import Any
@@ -28,7 +29,7 @@ SETTINGS = {
     "client_min_messages": "warning",  # a commit without its standby is reported as a warning
     "default_transaction_isolation": "read committed",
     "default_transaction_deferrable": "off",
-    "idle_in_transaction_session_timeout": "0",
+    "idle_in_transaction_session_timeout": "1min",  # of a process that was stopped, such as `migrate`
 }
 """By the names under which the server reports them."""
 

@@ -9,6 +9,25 @@
 --     while a table was small would go on reading all of it while it grows, as long as a worker is connected.
 --   * CREATE OR REPLACE keeps the comment and the grants of a function, and drops each SET clause that is not repeated.
 
+CREATE OR REPLACE FUNCTION pipehandler.secure_transaction() RETURNS void
+LANGUAGE plpgsql VOLATILE
+AS $$
+BEGIN
+    -- Set for the transaction: a SET clause of a function ends with the function, before the commit. remote_apply is
+    -- stronger than on, and stays.
+    IF current_setting('synchronous_commit') NOT IN ('on', 'remote_apply') THEN
+        PERFORM set_config('synchronous_commit', 'on', true);
+    END IF;
+    -- PostgreSQL 17 and later. The session's statement_timeout is the limit.
+    IF current_setting('transaction_timeout', true) <> '0' THEN
+        PERFORM set_config('transaction_timeout', '0', true);
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION pipehandler.secure_transaction() IS
+'For the functions whose answer is a promise: what a role, a database or a session sets must neither make the commit of
+the transaction weaker nor end it.';
+
 CREATE OR REPLACE FUNCTION pipehandler.stored_recipient(recipient text) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 BEGIN ATOMIC
@@ -94,6 +113,7 @@ DECLARE
     canonical CONSTANT text := pipehandler.canonical(lease_address.address);
     leased    pipehandler.address;
 BEGIN
+    PERFORM pipehandler.secure_transaction();
     IF ttl <= interval '0' THEN
         RAISE EXCEPTION 'ttl must be positive, or null for a lease that never ends; got %', ttl;
     ELSIF isfinite(ttl) AND ttl > interval '1000 years' THEN -- clients cannot read a time after the year 9999
@@ -164,6 +184,7 @@ AS $$
 DECLARE
     extended pipehandler.address;
 BEGIN
+    PERFORM pipehandler.secure_transaction();
     IF ttl <= interval '0' THEN
         RAISE EXCEPTION 'ttl must be positive, or null for a lease that never ends; got %', ttl;
     ELSIF isfinite(ttl) AND ttl > interval '1000 years' THEN -- clients cannot read a time after the year 9999
@@ -192,6 +213,7 @@ AS $$
 DECLARE
     expired pipehandler.address;
 BEGIN
+    PERFORM pipehandler.secure_transaction();
     -- Not before it began: another session may have created it after this transaction started.
     UPDATE pipehandler.address a
        SET expires_at = least(a.expires_at, greatest(a.created_at, now()))

@@ -269,6 +269,7 @@ DECLARE
     touched uuid[];
     removed bigint;
 BEGIN
+    PERFORM pipehandler.secure_transaction();
     -- The one lease comes first, as in ingest; from here on no delivery is added to it.
     PERFORM FROM pipehandler.address a WHERE a.lease = remove_lease.lease FOR UPDATE;
     IF NOT FOUND THEN

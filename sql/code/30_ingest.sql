@@ -86,11 +86,7 @@ DECLARE
     written     integer;
     incomplete  bigint[] := ARRAY[]::bigint[];
 BEGIN
-    -- What a role, a database or a session sets must not make the commit weaker; remote_apply is stronger, and stays.
-    -- It is set for the transaction: a SET clause of this function would end with the function, before the commit.
-    IF current_setting('synchronous_commit') NOT IN ('on', 'remote_apply') THEN
-        PERFORM set_config('synchronous_commit', 'on', true);
-    END IF;
+    PERFORM pipehandler.secure_transaction();
 
     -- Readers rely on these shapes. The columns have their own constraints.
     IF (envelope @@ 'strict $.recipients.size() > 0 && !($.recipients[*].recipient.type() != "string")

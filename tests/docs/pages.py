@@ -31,6 +31,7 @@ PAGES = (
     "docs/fault-campaign.md",
     "docs/limits.md",
     "docs/security.md",
+    "docs/shares.md",
     "docs/contributing.md",
     "docs/release.md",
     "ARCHITECTURE.md",

@@ -74,11 +74,17 @@ def test_form(page: str) -> None:
 
 
 def test_every_claim_about_security_names_its_test() -> None:
-    """Each row that says what is prevented links the test that shows it."""
-    rows = [line for line in read("docs/security.md").splitlines() if line.startswith("| ") and line.count("|") == 3]
-    claims = [row for row in rows if row != "| what is prevented | test |"]
-    assert len(claims) > 20
-    assert [row for row in claims if "](../tests/" not in row] == []
+    """Each row that says what is prevented, or how much is taken, links the test that shows it."""
+    security = _rows("docs/security.md", "| what is prevented | test |")
+    shares = _rows("docs/shares.md", "| of | at most | set by | test |")
+    assert (len(security) > 20, len(shares) > 30) == (True, True)
+    assert [row for row in security + shares if "](../tests/" not in row and "](shares.md)" not in row] == []
+
+
+def _rows(page: str, head: str) -> list[str]:
+    """The rows of all tables of a page that have this head."""
+    tables = re.findall(rf"^{re.escape(head)}\n\|[-|]+\n((?:\|.*\n)+)", read(page), re.MULTILINE)
+    return [row for table in tables for row in table.splitlines()]
 
 
 def test_length() -> None:

@@ -298,6 +298,27 @@ def test_random_addresses(database: Database) -> None:
     assert database.value("SELECT bool_and(address ~ %s) FROM pipehandler.address", pattern)
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        "lease_address('b@example.com')",
+        "lease_random_address('example.com')",
+        "extend_lease(1, '1 hour')",
+        "expire_lease(1)",
+        "remove_lease(1)",
+    ],
+)
+def test_leases_are_durable(database: Database, call: str) -> None:
+    """What is acknowledged of a lease is committed like a message, whatever the role or the session sets."""
+    database.execute("SELECT pipehandler.lease_address('a@example.com', '1 minute')")
+    with psycopg.connect(database.server.conninfo(database.name, user="lessor")) as connection:
+        for before, after in (("off", "on"), ("local", "on"), ("remote_apply", "remote_apply")):
+            connection.execute(f"SET synchronous_commit = {before}".encode())
+            connection.execute(f"SELECT pipehandler.{call}".encode())
+            assert connection.execute("SHOW synchronous_commit").fetchone() == (after,)
+            connection.rollback()
+
+
 def test_an_older_transaction_may_end_a_lease(database: Database) -> None:
     """A transaction that began before the lease did can end it."""
     with psycopg.connect(database.admin) as connection:

@@ -6,6 +6,7 @@ import re
 import signal
 from functools import partial
 from pathlib import Path
+from random import Random
 
 import pytest
 from harness.console import Console, everything
@@ -14,7 +15,7 @@ from harness.poison import POISON, slow
 from harness.service import wait_until
 from harness.submission import submission
 
-from pipehandler.mail.envelope import Envelope
+from pipehandler.mail.envelope import Envelope, lower_domain
 from pipehandler.mail.identity import identify
 from pipehandler.mail.parsed import ParsedMessage
 from pipehandler.mail.sysexits import EX_DATAERR, EX_TEMPFAIL, EX_UNAVAILABLE
@@ -27,6 +28,7 @@ LETTER = (
 HEAD = b"Return-Path: <ann@example.org>\nX-Original-To: old@example.com\nDelivered-To: new@Example.COM\n"
 GOLDEN = Path(__file__).parents[1] / "golden"
 EX_INTERRUPTED = 130
+SPECIAL = "abz.@\"\\<>()[],:; \t'=?%+-\x01\x7f\x85\xa0\u00fc\u3000\u202e\u2028\ufdfa\U0001f600"
 
 
 def raws(database: Database) -> list[bytes]:
@@ -280,6 +282,122 @@ def test_export_and_import_of_everything(console: Console, database: Database, f
     after = everything(database)
     after["delivery"] = [row._replace(later_original_recipients=[], later_list_ids=[]) for row in after["delivery"]]
     assert after == before
+
+
+ODD = [
+    *(
+        "we ird@x",
+        '"quoted"@x',
+        'a"b@x',
+        "a\\b@x",
+        "a\\@x",
+        "<a@x>",
+        "a@x>",
+        "<>@x",
+        "<",
+        ">",
+        "a,b;c:(d)@x",
+        "a@b@x",
+        "@x",
+        "a@",
+        "a",
+    ),
+    *(
+        "-dash@x",
+        "--sender=x@y",
+        ".a@x",
+        "a..b@x",
+        "a.@x",
+        "[1]@[127.0.0.1]",
+        "\u00fc@b\u00fccher.example",
+        "\u03b1\u0301@x",
+    ),
+    *("\u202ea@x", "\ufeffa@x", "\u3000a\u3000@x", "\u2028@x", "\x85@x", "\U0001f600@x", "\ud55c\uae00@x"),
+    *(
+        "\x01@x",
+        "\r@x",
+        "\x1b[31m@x",
+        "\x7f@x",
+        "a\tb@x",
+        " a@x",
+        "a @x",
+        "a@ x",
+        "\ta@x\t",
+        "\x0b\x0c@x",
+        "\x1c\x1d\x1e@x",
+        "a@x\x1f",
+    ),
+    *(
+        "=?utf-8?q?a?=@x",
+        "%s@x",
+        "'a'@x",
+        "a\u0000@x".replace("\0", "\\0"),
+        "x" * 900 + "@x",
+        '"' * 300 + "@x",
+        "\ufdfa" * 300 + "@x",
+    ),
+    *("x" * 5_000 + "@x", "\u00e4 " * 2_000 + "@x", "a@" + "x" * 3_000),
+]
+"""Addresses of every kind that a delivery can have, each in its internal form."""
+
+WITH_LINE_END = ["a\nb@x", "a\r\nTo: c@x", "\n@x", "a@x\n"]
+"""Those that no field can have."""
+
+
+def rows(database: Database) -> list[tuple[str, str]]:
+    """Sender and recipient of each delivery, in the order of the messages."""
+    return [
+        (row.sender, row.recipient)
+        for row in database.rows("SELECT sender, recipient FROM pipehandler.delivery ORDER BY message, recipient")
+    ]
+
+
+def test_export_and_import_of_every_address(console: Console, database: Database, folder: Path) -> None:
+    """Sender and recipient come back as they were, also into an empty database; what no field can say, export says."""
+    random = Random(1)
+    made = [
+        "".join(random.choices(SPECIAL, k=random.randint(1, 12))) + random.choice(["", "@x", "@X.y"]) for _ in range(60)
+    ]
+    addresses = [*ODD, *(address for address in made if address not in ODD)]
+    store = Store(database.conninfo)
+    for number, address in enumerate([*addresses, *WITH_LINE_END]):
+        envelope = Envelope(addresses[-number % len(addresses)], (lower_domain(address),))
+        store.ingest(submission(letter(number), parsed=ParsedMessage(error="broken"), envelope=envelope))
+    store.close()
+    before = rows(database)
+    said = console.run("quarantine", "export", "--all", "--to", folder / "out").text
+    assert said.count("--recipient") == len(WITH_LINE_END)
+    database.execute(
+        "TRUNCATE pipehandler.delivery, pipehandler.message, pipehandler.raw_message, pipehandler.attachment"
+    )
+    done = console.run("import", folder / "out")
+    assert done.output.decode().count("use --recipient") == len(WITH_LINE_END)
+    for path in (folder / "out").iterdir():
+        (number,) = re.findall(rb"<(\d+)@example", path.read_bytes())
+        if int(number) >= len(addresses):
+            address, sender = WITH_LINE_END[int(number) - len(addresses)], addresses[-int(number) % len(addresses)]
+            assert console.run("import", f"--recipient={address}", f"--sender={sender}", path).status == 0
+    assert rows(database) == before
+
+
+def test_raw_and_import(console: Console, database: Database) -> None:
+    """The bytes of a message and its envelope, given to import as arguments, are the same delivery."""
+    store = Store(database.conninfo)
+    chosen = [*ODD[::12], *WITH_LINE_END[1:3]]
+    for number, address in enumerate(chosen):
+        store.ingest(submission(letter(number), envelope=Envelope(address, (lower_domain(address),))))
+    store.close()
+    before = rows(database)
+    found = database.rows("SELECT id, sender, recipient, original_recipient FROM pipehandler.delivery ORDER BY id")
+    raw = [console.run("raw", str(row.id)).output for row in found]
+    database.execute(
+        "TRUNCATE pipehandler.delivery, pipehandler.message, pipehandler.raw_message, pipehandler.attachment"
+    )
+    for row, octets in zip(found, raw, strict=True):
+        recipient = row.original_recipient or row.recipient
+        done = console.run("import", f"--recipient={recipient}", f"--sender={row.sender}", "-", stdin=octets)
+        assert done.text.endswith("\n1 delivered\n")
+    assert rows(database) == before
 
 
 def test_into_quarantine(console: Console, database: Database, folder: Path) -> None:

@@ -56,6 +56,29 @@ def test_delivery(silent: list[str], handler: Handler) -> None:
     assert seconds < 8
 
 
+def test_service(silent: list[str], handler: Handler, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that stands in pg_service.conf is resolved within the same time."""
+    file = handler.folder / "pg_service.conf"
+    file.write_text(f"[mail]\nhost={NAME}\ndbname=mail\n")
+    monkeypatch.setenv("PGSERVICEFILE", str(file))
+    handler.configure("service=mail user=pipehandler", database={"connect_timeout": 2})
+    status, output, seconds = run_silently(silent, handler.command(), MESSAGE)
+    assert (status, output) == (75, "4.3.0 message store unavailable\n")
+    assert f"name does not resolve: {NAME}" in handler.log_lines()[-1]
+    assert seconds < 8
+
+
+def test_connects_by_service(database: Database, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service whose host is a name is connected to, with what else it says."""
+    file = folder / "pg_service.conf"
+    file.write_text(f"[mail]\nhost=localhost\nport={database.server.port}\ndbname={database.name}\nuser=postgres\n")
+    monkeypatch.setenv("PGSERVICEFILE", str(file))
+    store = Store("service=mail application_name=x")
+    assert store.values("SELECT current_user::text", of=str) == ["postgres"]
+    assert store.connect().info.hostaddr in ("127.0.0.1", "::1")
+    store.close()
+
+
 def test_metrics(silent: list[str], console: Console) -> None:
     """The metrics of a host are there within the time that Prometheus waits, the database's reason among them."""
     console.config.write_text(f"database.conninfo = 'host={NAME}'\nstate.directory = '{console.folder}'\n")

@@ -15,6 +15,7 @@ from harness.proxy import Proxy, proxy
 from harness.submission import MESSAGE, submission
 
 from pipehandler.store.connection import Store
+from pipehandler.store.migrate import migrate
 from pipehandler.store.session import SETTINGS
 from pipehandler.store.stream import follow
 
@@ -130,6 +131,28 @@ def test_one_unusual_setting(database: Database, name: str) -> None:
         assert [row.duplicate for row in store.ingest(submission())] == [True]
         assert [row.duplicate for row in store.ingest(submission(MESSAGE, "other@example.com"))] == [False]
     assert followed(database, 2) == ["user@example.com", "other@example.com"]
+
+
+def test_transaction_timeout(every_database: Database) -> None:
+    """A limit on transactions (PostgreSQL 17) that a DBA sets ends neither a delivery, nor a lease, nor a migration."""
+    database = every_database
+    if not database.value("SELECT count(*) FROM pg_settings WHERE name = 'transaction_timeout'"):
+        assert database.server.version < 17
+        return
+    spoil(database, {"transaction_timeout": "1s"}, "role")
+    for table in ("message", "address"):
+        database.execute(
+            f"CREATE FUNCTION public.slow_{table}() RETURNS trigger LANGUAGE plpgsql AS"
+            " $$ BEGIN PERFORM pg_catalog.pg_sleep(1.2); RETURN NEW; END $$;"
+            f"CREATE TRIGGER slow BEFORE INSERT ON pipehandler.{table} FOR EACH ROW EXECUTE FUNCTION public.slow_{table}()"
+        )
+    with closing(Store(database.conninfo)) as store:
+        assert [row.duplicate for row in store.ingest(submission())] == [False]
+    with closing(Store(database.admin)) as store:
+        assert store.values("SELECT pg_catalog.current_setting('transaction_timeout')", of=str) == ["1s"]
+        assert store.values("SELECT (pipehandler.lease_address('a@example.com')).lease", of=int) == [1]
+        migrate(store)
+        assert store.values("SELECT pg_catalog.current_setting('transaction_timeout')", of=str) == ["0"]
 
 
 def shown(store: Store) -> dict[str, str]:

@@ -1,11 +1,13 @@
 """What whoever starts a delivery or the service hands down: the locale, signals, namespaces, another Python."""
 
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -84,13 +86,22 @@ def test_signals(handler: Handler) -> None:
         running.wait()
 
 
+def end(running: "subprocess.Popen[bytes]") -> None:
+    """End a service, and the namespace that it was started in, whose first process outlives unshare(1)."""
+    children = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()
+    for pid in [*map(int, children), running.pid]:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    running.wait()
+
+
 @pytest.mark.parametrize("size", [None, 0, 40])
 def test_service_in_another_pid_namespace(handler: Handler, database: Database, size: int | None) -> None:
     """A service that cannot see who brings a message sends it back: it is stored, cold, whatever its size was declared as."""
     if not account.IS_ROOT or os.system("unshare -pf --mount-proc true 2> /dev/null"):
         missing("root with PID namespaces")
     inside = ["setpriv", f"--reuid={account.NAME}", "--regid=nogroup", "--clear-groups", str(PROGRAM)]
-    command = ["unshare", "-pf", "--mount-proc", "--kill-child", *inside, "--config", str(handler.config), "serve"]
+    command = ["unshare", "-pf", "--mount-proc", *inside, "--config", str(handler.config), "serve"]
     running = subprocess.Popen(command, env=ENVIRONMENT, cwd="/")
     service = Service(handler)
     service._running = running
@@ -102,10 +113,68 @@ def test_service_in_another_pid_namespace(handler: Handler, database: Database, 
         asked = [str(PROGRAM), "--config", str(handler.config), "serve", "--status"]
         assert "PID namespace" in subprocess.run(asked, capture_output=True, text=True).stdout
     finally:
-        running.kill()
-        running.wait()
+        end(running)
     assert database.value("SELECT count(*) FROM pipehandler.delivery") == 1
     assert [record.mode for record in records(str(handler.state), 1000)] == ["cold"]
+
+
+_HIDING = 'mount -t proc -o hidepid=2 proc /proc && exec setpriv --reuid="$0" --regid=nogroup --clear-groups "$@"'
+
+
+@pytest.fixture
+def hiding() -> list[str]:
+    """The command prefix under which the handler's account sees no process of another account."""
+    if not account.IS_ROOT or os.system("unshare -m mount -t proc -o hidepid=2 proc /proc 2> /dev/null"):
+        missing("root with mount namespaces")
+    prefix = ["unshare", "-m", "sh", "-c", _HIDING, account.NAME]
+    assert subprocess.run([*prefix, "cat", f"/proc/{os.getpid()}/stat"], capture_output=True).returncode
+    return prefix
+
+
+@pytest.mark.parametrize("mode", ["cold", "resident"])
+def test_processes_are_hidden(handler: Handler, database: Database, hiding: list[str], mode: str) -> None:
+    """Where /proc hides pipe(8) from the handler (hidepid=2), a message is stored and not called truncated, without a size,
+    with the right one, and with that of before a Milter."""
+    right = len(MESSAGE) + MESSAGE.count(b"\n")
+    service = Service(handler)
+    if mode == "resident":
+        command = [*hiding, str(PROGRAM), "--config", str(handler.config), "serve"]
+        service._running = subprocess.Popen(command, env=ENVIRONMENT, cwd="/")
+        wait_until(service.ready, "the start")
+    try:
+        for number, size in enumerate(("", right, right + 40)):
+            command = [*hiding, *handler.command(f"{number}@example.com", size=size)]
+            done = subprocess.run(command, input=MESSAGE, capture_output=True, env=ENVIRONMENT, cwd="/")
+            assert (done.returncode, done.stdout[:13]) == (0, b"2.0.0 stored "), done
+    finally:
+        if service._running:
+            end(service._running)
+    assert {record.mode for record in records(str(handler.state), 1000)} == {mode}
+    assert database.value("SELECT count(*) FROM pipehandler.delivery") == 3
+
+
+def test_check_finds_the_other_namespace(handler: Handler, database: Database) -> None:
+    """A service that has sent messages back, because it could not see who brought them, is a finding; one that sees them is not."""
+    if not account.IS_ROOT or os.system("unshare -pf --mount-proc true 2> /dev/null"):
+        missing("root with PID namespaces")
+
+    def found() -> list[str]:
+        command = [str(PROGRAM), "--config", str(handler.config), "check", "--part", "handler", "--json"]
+        done = subprocess.run(command, capture_output=True, env=ENVIRONMENT, cwd="/", **account.identity())
+        return [finding["code"] for finding in json.loads(done.stdout)]
+
+    service = Service(handler)
+    inside = ["setpriv", f"--reuid={account.NAME}", "--regid=nogroup", "--clear-groups", str(PROGRAM)]
+    for prefix, codes in (([], []), (["unshare", "-pf", "--mount-proc"], ["service-namespace"])):
+        command = [*prefix, *inside, "--config", str(handler.config), "serve"]
+        running = service._running = subprocess.Popen(command, env=ENVIRONMENT, cwd="/")
+        try:
+            wait_until(service.ready, "the start")
+            assert handler.deliver(MESSAGE).status == 0
+            assert [code for code in found() if code.startswith("service")] == codes
+        finally:
+            end(running)
+            wait_until(lambda: not service.answers(), "the end")
 
 
 def test_another_python(handler: Handler) -> None:

@@ -472,6 +472,18 @@ def test_installation(host: MailHost) -> None:
     assert codes(check(host)) == ["account", "installation"]
 
 
+def test_another_python(host: MailHost) -> None:
+    """An upgrade of the system's Python leaves the installation in the folder of the former version."""
+    there = host.folder / "venv" / "lib" / "python3.0" / "site-packages"
+    there.parent.mkdir(parents=True)
+    there.symlink_to(PACKAGES)
+    master(re.escape(f"{PACKAGES} deliver"), f"{there} deliver")(host)
+    (finding,) = check(host, "--part", "postfix")
+    assert finding["code"] == "interpreter-version"
+    assert finding["what"].endswith("/__main__.py was installed for Python 3.0")
+    assert finding["fix"].startswith("# create the environment again")
+
+
 def test_no_python(host: MailHost) -> None:
     """An interpreter that is none."""
     master(r"argv=\S+", "argv=/bin/false")(host)

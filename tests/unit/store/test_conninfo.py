@@ -1,10 +1,13 @@
 """Connection strings: as key=value pairs and as URIs, with the same result."""
 
+import os
+from pathlib import Path
+
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from pipehandler.mail.outcome import MISCONFIGURED
-from pipehandler.store.conninfo import for_user, has_secret, is_local, uri
+from pipehandler.store.conninfo import for_user, has_secret, is_local, parameters, uri
 from pipehandler.store.errors import StoreError
 
 
@@ -72,6 +75,34 @@ def test_uri() -> None:
     assert uri("dbname=mail") == "postgresql:///mail?host=/run/postgresql"
     assert uri("host=db.example.net") == "postgresql:///?host=db.example.net"
     assert uri("postgresql://a:secret@h1:1,h2:2/mail") == "postgresql:///mail?host=h1%2Ch2&port=1%2C2"
+
+
+def test_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a service says counts like the string itself, which comes first; its password is kept like another one."""
+    file = tmp_path / "pg_service.conf"
+    file.write_text(
+        "[mail]\nhost=db.example.net\nport=5433\ndbname=post\nuser=a\npassword=secret\n[local]\ndbname=post\n"
+    )
+    monkeypatch.setenv("PGSERVICEFILE", str(file))
+    monkeypatch.setenv("PGHOST", "elsewhere")
+    assert parameters("service=mail dbname=mail") == {
+        "service": "mail",
+        "host": "db.example.net",
+        "port": "5433",
+        "dbname": "mail",
+        "user": "a",
+        "password": "secret",
+    }
+    assert parameters("service=local") == {"service": "local", "dbname": "post"}
+    assert parameters("service=none") == {"service": "none"}
+    assert uri("service=mail") == "postgresql:///post?host=db.example.net&port=5433"
+    assert not is_local("service=mail")
+    assert is_local("service=local")
+    assert "secret" not in for_user("service=mail", "b")
+    assert "PGSERVICE" not in os.environ
+    monkeypatch.setenv("PGSERVICE", "mail")
+    assert parameters("dbname=x")["host"] == "db.example.net"
+    assert os.environ["PGSERVICE"] == "mail"
 
 
 @pytest.mark.parametrize("function", [uri, is_local, lambda conninfo: for_user(conninfo, "a")])
