@@ -148,11 +148,11 @@ def run(scale: Scale, mode: Mode) -> Row:
         host = _Host(handler, Clock(folder), database, row, ledger)
         moments = [(moment, seconds) for seconds in wrong for moment in _MOMENTS]
         with _served(host, mode):
-            for number, (moment, seconds) in enumerate(moments[6::29] if scale.short else scale.thin(moments, 40)):
+            for number, (moment, seconds) in enumerate(moments[6::29] if scale.short else scale.thin(moments, 15)):
                 host.clock.jump(0)
                 moment(host, letter(f"clock{number}"), seconds, f"{moment.__name__[1:]}, a jump by {seconds} s")
                 row.points += 1
-        under = wrong[-4:-3] if scale.short else wrong
+        under = wrong[-4:-3] if scale.short else list(scale.thin(wrong, 4))
         if mode is Mode.RESIDENT:
             _started_under(host, under)
         else:
