@@ -32,6 +32,13 @@ SHAPES: list[Any] = [
     [[["x"]]],
 ]
 
+DEEP: Any = 1
+for _ in range(30):
+    DEEP = {"a": [DEEP]}
+
+TOO_MUCH: list[Any] = [DEEP, {"a": {"b": DEEP}}, {"a": 10**400}, {"a": [{"b": -(10**400)}]}]
+"""Objects deeper than readers follow them, and numbers that no float holds."""
+
 PARSED: dict[str, list[Any]] = {
     "header": [[["Subject"]], [["a", "b", "c"]], [["a", 1]], [["a", None]], [{}], ["ab"], [["a", "b"], "ab"]],
     **{
@@ -46,15 +53,19 @@ PARSED: dict[str, list[Any]] = {
     "in_reply_to": [[1], [None], [["x"]]],
     "reference_ids": [[1], [None], [["x"]]],
     "defects": [[{"code": None}], [{}], [7]],
-    "authentication": [],
+    "authentication": TOO_MUCH,
+    "report": TOO_MUCH,
     "attachments": [[{"ordinal": "1"}], [{}]],
     "parser": [],
 }
 """More wrong values of each column that has a shape, beside SHAPES."""
 
-RIGHT: dict[str, Any] = {"header": [[]], "authentication": [{}, {"x": 1}], "parser": ["", "x"]} | {
-    name: [[]] for name in PARSED if name not in ("header", "authentication", "parser")
-}
+RIGHT: dict[str, Any] = {
+    "header": [[]],
+    "authentication": [{}, {"x": 1}],
+    "report": [None, {}, {"x": 1}],
+    "parser": ["", "x"],
+} | {name: [[]] for name in PARSED if name not in ("header", "authentication", "report", "parser")}
 """Those of SHAPES that are right."""
 RIGHT["in_reply_to"] = RIGHT["reference_ids"] = [[], ["x"]]
 
