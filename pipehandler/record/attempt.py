@@ -3,6 +3,7 @@
 The log is for finding one message, the journal for counting them. Neither changes how the attempt ends.
 """
 
+import os
 import time
 
 from ..mail.outcome import Result
@@ -27,7 +28,8 @@ class Attempt:
         self.size: int | None = None
         self._ingress = ingress
         self._mode = mode
-        self._queue_id = queue_id
+        # As in the envelope: octets of argv that are not UTF-8 can be neither logged nor recorded.
+        self._queue_id = os.fsencode(queue_id).decode("utf-8", "backslashreplace")
         self._started = started
         self._entry: int | None = None
         self._begun = False

@@ -103,7 +103,7 @@ SELECT ingress, way, -1, ?, count(*), 0, max(began) FROM attempt WHERE status IS
 
 
 class Journal:
-    """The journal in one state directory, for one process. No method raises an error of the journal file."""
+    """The journal in one state directory, for one process. No method raises an error of the journal file, or for a value that it cannot hold."""
 
     def __init__(self, directory: str) -> None:
         self._path = os.path.join(directory, NAME)
@@ -183,7 +183,8 @@ class Journal:
             database.execute("BEGIN IMMEDIATE")
             result = work(database)
             database.execute("COMMIT")
-        except (sqlite3.Error, OSError, MemoryError) as error:
+        except (sqlite3.Error, OSError, MemoryError, UnicodeError, OverflowError) as error:
+            # The last two: a value that SQLite does not take.
             self.close()
             if getattr(error, "sqlite_errorcode", 0) & 0xFF in _BROKEN:
                 self._put_aside()

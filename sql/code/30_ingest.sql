@@ -35,7 +35,11 @@ RETURN (parsed @@ 'strict $.header.type() == "array" && !($.header[*].size() != 
        AND (parsed @? 'strict $.attachments[*] ? (exists (@.parameters)).parameters
                        ? (@.type() != "object" && @.type() != "null")') IS NOT TRUE
        AND (parsed @? 'strict $.attachments[*] ? (@.parameters.type() == "object").parameters.*
-                       ? (@.type() != "string")') IS NOT TRUE;
+                       ? (@.type() != "string")') IS NOT TRUE
+       -- What these two hold is free: readers follow 20 levels, and have numbers of double precision.
+       AND NOT parsed @? '$.report.**{20}' AND NOT parsed @? '$.authentication.**{20}'
+       AND NOT parsed @? '$.report.** ? (@.type() == "number" && (@ > 1.7e308 || @ < -1.7e308))'
+       AND NOT parsed @? '$.authentication.** ? (@.type() == "number" && (@ > 1.7e308 || @ < -1.7e308))';
 COMMENT ON FUNCTION pipehandler.is_parsed(jsonb) IS
 'Whether this has the shape that pipehandler.ingest expects of its argument parsed, and that readers rely on. In strict
 mode of jsonpath a comparison is true where it is for any item, and unknown where an item has not the member.';

@@ -30,8 +30,12 @@ _HOUR, _DAY = 3600, 86_400
 _JUMPS = (-30 * 365 * _DAY, -91 * _DAY, -_DAY, -_HOUR, -10, -1, 1, 10, _HOUR, _DAY, 91 * _DAY, 30 * 365 * _DAY)
 """Seconds by which a clock is wrong, or jumps."""
 
-_TIMES = (0, 1, 946_684_799, 2**31 - 1, 2**31, 2**32, 4_107_542_400, 253_370_764_799, 253_402_300_799, 253_402_300_800)
-"""Times since 1970 that a clock may show: both ends of 32 bits, a year that is no leap year, the ends of 9998 and of 9999, and 10000."""
+_TIMES = (0, 1, 946_684_799, 2**31 - 1, 2**31, 2**32, 4_107_542_400, 8_277_292_035)
+"""Times since 1970 that a clock may show: both ends of 32 bits, a year that is no leap year, and in 2232 the last second to which
+Linux lets a clock be set (TIME_SETTOD_SEC_MAX)."""
+
+_BEYOND = (253_370_764_799, 253_402_300_799, 253_402_300_800)
+"""The ends of 9998 and 9999, and 10000, which neither Linux nor Python can tell: mail waits for another clock."""
 
 _RULES = "[[retention]]\nkeep = '1h'\nraw = '30m'\nattachments = '20m'\n"
 
@@ -132,6 +136,14 @@ def _dead_parser(host: _Host, sent: Letter, seconds: int, where: str) -> None:
         host.row.note(f"the mark is still there at {where}")
 
 
+def _beyond(host: _Host, sent: Letter, seconds: int, where: str) -> None:
+    """A time that Python cannot tell: the message waits, or is stored."""
+    host.clock.jump(seconds)
+    count(host.run(sent), where, host.row)
+    host.clock.jump(0)
+    host.stored(sent, where, tries=40)
+
+
 _Moment = Callable[[_Host, Letter, int, str], None]
 _MOMENTS: tuple[_Moment, ...] = (_before_a_delivery, _waiting_for_a_lock, _open_breaker, _dead_parser)
 
@@ -147,12 +159,13 @@ def run(scale: Scale, mode: Mode) -> Row:
         handler = Handler(folder / "handler", database.conninfo, serve={"workers": 1})
         host = _Host(handler, Clock(folder), database, row, ledger)
         moments = [(moment, seconds) for seconds in wrong for moment in _MOMENTS]
+        moments += [(_beyond, then - int(time.time())) for then in _BEYOND]
         with _served(host, mode):
-            for number, (moment, seconds) in enumerate(moments[6::29] if scale.short else scale.thin(moments, 40)):
+            for number, (moment, seconds) in enumerate(moments[6::29] if scale.short else scale.thin(moments, 15)):
                 host.clock.jump(0)
                 moment(host, letter(f"clock{number}"), seconds, f"{moment.__name__[1:]}, a jump by {seconds} s")
                 row.points += 1
-        under = wrong[-4:-3] if scale.short else wrong
+        under = wrong[-4:-3] if scale.short else list(scale.thin(wrong, 4))
         if mode is Mode.RESIDENT:
             _started_under(host, under)
         else:
@@ -205,7 +218,8 @@ def _commands(host: _Host, console: Console, wrong: list[int]) -> None:
         if left != before:
             host.row.note(f"{before - left} of {before} deliveries are gone after the commands {seconds} s from now")
         lasts = host.database.value(
-            "SELECT EXTRACT(EPOCH FROM expires_at - clock_timestamp()) FROM pipehandler.address WHERE address = %s",
+            "SELECT coalesce(max(EXTRACT(EPOCH FROM expires_at - clock_timestamp())), 0) FROM pipehandler.address"
+            " WHERE address = %s",
             f"lease{number}@example.com",
         )
         if leased.status or not 3_500 < lasts <= 3_600:

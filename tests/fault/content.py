@@ -143,13 +143,13 @@ def _cases(scale: Scale) -> Iterator[Case]:
         yield Case("an attachment", hostile.LARGE["an attachment"], 5_000_000)
         yield Case("an attachment", hostile.LARGE["an attachment"], 5_000_000, tight=True)
         return
-    for name, make in scale.thin(list(hostile.KINDS.items()), 10):
+    for name, make in scale.thin(list(hostile.KINDS.items()), 4):
         for size in (100_000, 10_000_000):
             yield Case(name, make, size)
         yield Case(name, make, 9_000_000, tight=True)
-    for name, make in scale.thin(list(hostile.FLOODS.items()), 60):
+    for name, make in scale.thin(list(hostile.FLOODS.items()), 15):
         yield Case(name, make, 2_000_000)
-    for name, make in scale.thin(list(hostile.LARGE.items()), 2):
+    for name, make in scale.thin(list(hostile.LARGE.items()), 1):
         yield Case(name, make, 50_000_000)
         yield Case(name, make, 50_000_000, tight=True)
 

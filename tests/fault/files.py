@@ -124,7 +124,7 @@ def _points(host: _Host, scale: Scale, sent: Letter) -> Iterator[_Point]:
     first = [each for each in ours if each.name in _FIRST and len(each.parts) < 8]
     if not scale.short:
         everything = [each for file in read for each in _faults(installation.folder, file, file in ours)]
-        yield from scale.thin(everything, 700)
+        yield from scale.thin(everything, 370)
         return
     for file in first:
         yield from itertools.islice(_faults(installation.folder, file, by_line=True), 0, None, 23)

@@ -79,7 +79,7 @@ def _delivery(host: Host, ledger: Ledger, scale: Scale, name: str) -> list[tuple
         sent = letter(f"{maker.value}-{name}")
         ledger.send(sent.raw, *sent.recipients)
         calls = since(host.trace(sent, maker), host.begins)
-        found += [(each,) for each in (sample(calls, _SAMPLE[host.mode]) if scale.short else scale.thin(calls, 300))]
+        found += [(each,) for each in (sample(calls, _SAMPLE[host.mode]) if scale.short else scale.thin(calls, 60))]
     return found
 
 
@@ -94,7 +94,7 @@ def _probe(host: Host, ledger: Ledger, scale: Scale) -> list[tuple[Call, ...]]:
     calls = since(host.trace(sent, host.deliverer), lambda each: each.name == "clone")
     during = calls[: [(each.name, each.number) for each in calls].index((parsed.name, parsed.number)) + 1]
     return [
-        (parsed, each) for each in (sample(during, _SAMPLE[host.mode] // 4) if scale.short else scale.thin(during, 40))
+        (parsed, each) for each in (sample(during, _SAMPLE[host.mode] // 4) if scale.short else scale.thin(during, 10))
     ]
 
 

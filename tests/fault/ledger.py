@@ -26,7 +26,7 @@ class Scale(Enum):
         return self is Scale.SHORT
 
     def thin(self, points: Sequence[_T], most: int) -> Sequence[_T]:
-        """All points; of those of THIN about `most`, evenly: each so-manieth, a prime number, because the errors, places and
+        """All points; for THIN, about `most` of them, evenly. The step is a prime number, because the errors, places and
         sizes that take turns in them come in other numbers."""
         if self is not Scale.THIN:
             return points

@@ -27,10 +27,10 @@ _MAIN = ("service_throttle_time=1s", "transport_retry_time=1s", "qmgr_ipc_timeou
 
 _LOAD = {
     (Mode.COLD, Scale.FULL): (1_000, 0.0),
-    (Mode.COLD, Scale.THIN): (300, 0.0),
+    (Mode.COLD, Scale.THIN): (100, 0.0),
     (Mode.COLD, Scale.SHORT): (40, 0.0),
     (Mode.RESIDENT, Scale.FULL): (5_000, 0.2),
-    (Mode.RESIDENT, Scale.THIN): (1_000, 0.2),
+    (Mode.RESIDENT, Scale.THIN): (300, 0.2),
     (Mode.RESIDENT, Scale.SHORT): (60, 0.2),
 }
 """How many messages, and how many seconds a client pauses before each: workers are fast, and it shall last a while."""
@@ -81,7 +81,7 @@ def run(scale: Scale, mode: Mode) -> Row:
                     random.choice(often)()
                     row.points += 1
                     time.sleep(random.uniform(0, 1))
-            _cut(mishaps, load, row, len(scale.thin(range(60), 10)) if full else 2)
+            _cut(mishaps, load, row, len(scale.thin(range(60), 6)) if full else 2)
         finally:
             mishaps.thaw()
         drain(host)

@@ -92,13 +92,14 @@ SELECT relname FROM pg_catalog.pg_class
 _COMMANDS: dict[str, tuple[str, ...]] = {
     "postgres": (
         *("migrate --dry-run", "migrate", "check --part handler", "status", "metrics", "list", "show 1", "raw 1"),
-        *("reparse --all", "reparse --fingerprints", "quarantine list", "quarantine drop --yes 3", "expire", "follow"),
-        *("address new example.com", "address add own@example.com --ttl 1h", "address list", "address extend 1"),
-        *("address expire 1", "address remove 1", "import FOLDER/message.eml --recipient imported@example.com"),
+        *("quarantine list", "quarantine drop --yes QUARANTINED", "reparse --all", "reparse --fingerprints", "expire"),
+        *("follow", "address new --domain example.com", "address add own@example.com --ttl 1h", "address list"),
+        *("address extend 1", "address expire 1", "address remove 1"),
+        "import FOLDER/message.eml --recipient imported@example.com",
     ),
     "reader": ("list --json", "show --json 1", "raw 1", "follow"),
     "upkeep": ("expire --dry-run", "expire", "reparse --all --verbose", "quarantine list --reasons", "list"),
-    "lessor": ("address add other@example.com", "address extend other@example.com", "address remove other@example.com"),
+    "lessor": ("address add other@example.com", "address new --domain example.com --label own"),
 }
 """What each role runs, in this order. After them all migrate begins with nothing, as the superuser."""
 
@@ -144,6 +145,14 @@ def run(scale: Scale, mode: Mode) -> Row:
         (folder / "message.eml").write_bytes(sent.raw)
         for number in range(1, 4):
             _deliver(handler, letter(f"before{number}"), "before", row, ledger)
+        quarantined = letter("quarantined")
+        deliver(handler, quarantined)
+        number = database.value("SELECT id FROM pipehandler.delivery WHERE recipient = %s", quarantined.recipients[0])
+        database.execute(
+            "UPDATE pipehandler.message SET state = 'failed', error = 'not parsed'"
+            " WHERE id = (SELECT message FROM pipehandler.delivery WHERE id = %s)",
+            number,
+        )
         _open_doors(database)
         with psycopg.connect(database.conninfo, autocommit=True, options="-csearch_path=pg_catalog") as connection:
             planted = sum(_plant(connection, schema, scale) for schema in (_SCHEMAS[:1] if scale.short else _SCHEMAS))
@@ -161,8 +170,10 @@ def run(scale: Scale, mode: Mode) -> Row:
             for words in commands[1::7] if scale.short else commands:
                 if words.startswith("import"):
                     ledger.send(sent.raw, "imported@example.com")
-                _command(console, words.replace("FOLDER", str(folder)), row)
+                _command(console, words.replace("FOLDER", str(folder)).replace("QUARANTINED", str(number)), row)
                 _judge(database, f"{words} as {role}", row)
+        if scale.short:  # the command that drops it is not part of the sample
+            ledger.send(quarantined.raw, *quarantined.recipients)
         ledger.check(database, row)
         _from_nothing(handler, folder, database, row)
     return row

@@ -29,7 +29,7 @@ def run(scale: Scale, mode: Mode) -> Row:
             service.signal(signal.SIGHUP)
             wait_until(service.ready, "the reload")
         made = calls(trace)
-        points = sample(made, _POINTS[True]) if scale.short else scale.thin(2 * made, 40)
+        points = sample(made, _POINTS[True]) if scale.short else scale.thin(2 * made, 18)
         for number, call in enumerate(points[: _POINTS[scale.short]]):
             service = _killed(service, handler, call, trace, row)
             sent = letter(f"reload{number}")

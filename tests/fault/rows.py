@@ -121,7 +121,7 @@ def run(scale: Scale, mode: Mode) -> Row:
         with ThreadPoolExecutor(2) as threads:
             made = [
                 threads.submit(_damaged, column, server, folder / f"console{number}", scale, row)
-                for number, column in enumerate(columns[5::31] if scale.short else scale.thin(columns, 15))
+                for number, column in enumerate(columns[5::31] if scale.short else scale.thin(columns, 8))
             ]
             for each in made:
                 each.result()

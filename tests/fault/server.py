@@ -29,10 +29,10 @@ _HASTY: dict[str, dict[str, object]] = {
     "limits": {"deadline": 20},
 }
 _SETTINGS = {**FAST, "max_connections": "30", "min_wal_size": "32MB", "max_wal_size": "64MB", "shared_buffers": "16MB"}
-_LOAD = {Scale.SHORT: 12, Scale.THIN: 400, Scale.FULL: 2_000}
+_LOAD = {Scale.SHORT: 12, Scale.THIN: 100, Scale.FULL: 2_000}
 """Messages that come in during the troubles."""
 
-_FAIL_OVERS = {Scale.SHORT: 1, Scale.THIN: 2, Scale.FULL: 8}
+_FAIL_OVERS = {Scale.SHORT: 1, Scale.THIN: 1, Scale.FULL: 8}
 
 _BACK = 30.0
 """Seconds after a trouble in which a worker has to deliver again."""

@@ -153,7 +153,7 @@ def run(scale: Scale, mode: Mode) -> Row:
     """Every plant in every place, or a sample."""
     row, ledger = mode.row("state"), Ledger()
     points = [_Point(place, plant) for place in _PLACES for plant in _PLANTS]
-    chosen = points[5 :: 47 if mode is Mode.COLD else 91] if scale.short else scale.thin(points, 40)
+    chosen = points[5 :: 47 if mode is Mode.COLD else 91] if scale.short else scale.thin(points, 17)
     with fresh_database() as database, account.folder("pipehandler-") as folder, ThreadPoolExecutor(2) as threads:
         made = [
             threads.submit(

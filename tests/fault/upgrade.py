@@ -22,7 +22,7 @@ from harness.service import wait_until
 from .ledger import Mode, Row, Scale
 from .load import Load, add_up, drain, service
 
-_LOAD = {Scale.SHORT: 10, Scale.THIN: 1_000, Scale.FULL: 1_000}
+_LOAD = {Scale.SHORT: 10, Scale.THIN: 200, Scale.FULL: 1_000}
 """How many messages."""
 
 _PAUSE = 0.4

@@ -89,10 +89,10 @@ def run(scale: Scale, mode: Mode) -> Row:
     with fresh_database() as database:
         if mode is Mode.COLD:
             points = [_Point(*each) for each in _product((*_FIELDS, "a name", "a file name", "a text", "HTML"))]
-            _through_the_core(points[::373] if scale.short else scale.thin(points, 700), database, row, ledger)
+            _through_the_core(points[::373] if scale.short else scale.thin(points, 400), database, row, ledger)
         points = [point for point in map(_Point._make, _product((*_TEXTS, "recipient", *_NUMBERS))) if _possible(point)]
         with pool(mode, row, 2) as handlers:
-            chosen = points[:: 167 if mode is Mode.COLD else 401] if scale.short else scale.thin(points, 100)
+            chosen = points[:: 167 if mode is Mode.COLD else 401] if scale.short else scale.thin(points, 50)
             _through_the_entrypoint(chosen, database, handlers, row, ledger)
         ledger.check(database, row)
         for recipient, state, error in database.rows(

@@ -133,7 +133,7 @@ class _Campaign:
             for how in (CUT, RESET, STALL)
         ]
         if not scale.short:
-            return list(scale.thin(points, 200))
+            return list(scale.thin(points, 45))
         if resident:
             return [each for each in points if each.of_the_commit and each.how != STALL][::3]
         return [each for number, each in enumerate(points) if each.of_the_commit or number % _SAMPLE == 0]

@@ -9,6 +9,16 @@ from harness.submission import MESSAGE
 
 from pipehandler.mail.outcome import TABLE
 
+OCTETS = (
+    "sender",
+    "original_recipient",
+    "queue_id",
+    "client_hostname",
+    "client_helo",
+    "client_protocol",
+    "sasl_username",
+)
+
 
 @pytest.mark.parametrize(
     ("options", "recipient", "names"),
@@ -19,8 +29,9 @@ from pipehandler.mail.outcome import TABLE
         ({}, "".join(map(chr, range(0x3300, 0x3358))) * 7 + "@example.com", ["recipient"]),
         ({"client_helo": "x" * 100_000, "sasl_username": "\u00e4" * 50_000}, "user@example.com", []),
         ({"sender": "\ufdfa" * 600 + "@example.com", "original_recipient": "y" * 3000}, "user@example.com", []),
+        (dict.fromkeys(OCTETS, "\udcff\udc80"), "\udcff@example.com", []),
     ],
-    ids=["port", "digits", "grows", "grows too", "long names", "long addresses"],
+    ids=["port", "digits", "grows", "grows too", "long names", "long addresses", "no UTF-8"],
 )
 def test_odd_values(
     handler: Handler, database: Database, options: dict[str, object], recipient: str, names: list[str]

@@ -232,6 +232,28 @@ def test_an_end_while_it_is_looked_at(folder: Path, monkeypatch: pytest.MonkeyPa
     journal.close()
 
 
+def test_values_that_no_journal_holds(folder: Path) -> None:
+    """Text that is not Unicode and a number that is too large cost a record, and nothing else: the next attempt is recorded."""
+    journal = Journal(str(folder))
+    for queue_id in ("\udcff", "\ud800"):
+        assert journal.begin("pipe", "cold", queue_id, time.monotonic()) is None
+        assert journal.find_unfinished(1, queue_id) is None
+    entry = journal.begin("pipe", "cold", "1", time.monotonic())
+    assert entry is not None
+    for result, size in (
+        (Result(FAULT, reason="\udcff"), 1),
+        (Result(FAULT, message="\ud800"), 1),
+        (Result(FAULT), 2**64),
+    ):
+        journal.end(entry, "pipe", "cold", result, size, {"parse": 0.1})
+    assert not journal.should_report("\udcff", 1)
+    journal.count_dropped(["\udcff"])
+    journal.end(entry, "pipe", "cold", Result(FAULT), 1, {"parse": 0.1})
+    journal.close()
+    (record,) = records(str(folder), 60)
+    assert (record.queue_id, record.status) == ("1", 75)
+
+
 def test_many_at_once(handler: Handler) -> None:
     """Whoever comes at the same time, to a journal that is not there yet, is written down."""
     with ThreadPoolExecutor(16) as pool:

@@ -34,6 +34,13 @@ SHAPES: list[Any] = [
 
 ATTACHMENT = {"ordinal": 1, "part": "1", "content_type": "image/gif", "size": 3, "sha256": "00" * 32}
 
+DEEP: Any = 1
+for _ in range(30):
+    DEEP = {"a": [DEEP]}
+
+TOO_MUCH: list[Any] = [DEEP, {"a": {"b": DEEP}}, {"a": 10**400}, {"a": [{"b": -(10**400)}]}]
+"""Objects deeper than readers follow them, and numbers that no float holds."""
+
 PARSED: dict[str, list[Any]] = {
     "header": [[["Subject"]], [["a", "b", "c"]], [["a", 1]], [["a", None]], [{}], ["ab"], [["a", "b"], "ab"]],
     **{
@@ -48,7 +55,8 @@ PARSED: dict[str, list[Any]] = {
     "in_reply_to": [[1], [None], [["x"]]],
     "reference_ids": [[1], [None], [["x"]]],
     "defects": [[{"code": None}], [{}], [7], [{"code": "x"}], [{"code": "x", "where": 1, "detail": ""}]],
-    "authentication": [],
+    "authentication": TOO_MUCH,
+    "report": TOO_MUCH,
     "attachments": [
         [{"ordinal": "1"}],
         [{}],
@@ -61,9 +69,12 @@ PARSED: dict[str, list[Any]] = {
 }
 """More wrong values of each column that has a shape, beside SHAPES."""
 
-RIGHT: dict[str, Any] = {"header": [[]], "authentication": [{}, {"x": 1}], "parser": ["", "x"]} | {
-    name: [[]] for name in PARSED if name not in ("header", "authentication", "parser")
-}
+RIGHT: dict[str, Any] = {
+    "header": [[]],
+    "authentication": [{}, {"x": 1}],
+    "report": [None, {}, {"x": 1}],
+    "parser": ["", "x"],
+} | {name: [[]] for name in PARSED if name not in ("header", "authentication", "report", "parser")}
 """Those of SHAPES that are right."""
 RIGHT["in_reply_to"] = RIGHT["reference_ids"] = [[], ["x"]]
 
