@@ -27,7 +27,8 @@ class Attempt:
         self.size: int | None = None
         self._ingress = ingress
         self._mode = mode
-        self._queue_id = queue_id
+        # As mail/envelope.py reads it: a value of argv that is no UTF-8 must not end the attempt.
+        self._queue_id = queue_id.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
         self._started = started
         self._entry: int | None = None
         self._begun = False
