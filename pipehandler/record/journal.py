@@ -103,7 +103,8 @@ SELECT ingress, way, -1, ?, count(*), 0, max(began) FROM attempt WHERE status IS
 
 
 class Journal:
-    """The journal in one state directory, for one process. No method raises an error of the journal file, or for a value that it cannot hold."""
+    """The journal in one state directory, for one process. No method raises an error of the file, or for a value that it cannot
+    hold."""
 
     def __init__(self, directory: str) -> None:
         self._path = os.path.join(directory, NAME)

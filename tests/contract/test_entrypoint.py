@@ -15,6 +15,7 @@ from harness.database import Database
 from harness.handler import Ended, Handler, entrypoint
 
 from pipehandler.mail import outcome
+from pipehandler.mail.envelope import OPTIONS
 from pipehandler.mail.outcome import Outcome
 from pipehandler.postfix.templates import PACKAGES
 
@@ -139,6 +140,16 @@ def test_octets_of_argv_are_kept_apart(handler: Handler, database: Database) -> 
     assert_ended(handler.deliver(MESSAGE, *recipients, sender=os.fsdecode(b"\xff")), outcome.DELIVERED)
     rows = database.rows("SELECT recipient, sender FROM pipehandler.delivery ORDER BY recipient")
     assert [tuple(row) for row in rows] == [("\\xe4@example.com", "\\xff"), ("\\xf6@example.com", "\\xff")]
+
+
+def test_no_octet_of_argv_ends_a_delivery(handler: Handler, database: Database) -> None:
+    """Octets that are no UTF-8 and controls are stored or left out, in whatever option they stand; numbers are refused."""
+    value = os.fsdecode(b"a\xff\x1b\n\xc2\x85@example.com")
+    for number, name in enumerate(set(OPTIONS) - {"config", "socket", "size", "client-port"}):
+        message = MESSAGE + b"%d" % number
+        assert_ended(handler.deliver(message, **{name.replace("-", "_"): value}), outcome.DELIVERED)
+    assert database.value("SELECT count(*) FROM pipehandler.delivery") == number + 1
+    assert all(line.isprintable() for line in handler.log_lines())
 
 
 # The wrong call and the wrong configuration.
