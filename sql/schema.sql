@@ -232,6 +232,81 @@ leaves it to the host); internationalised domains as U-labels (RFC 5890 2.3.2.1)
 returned unchanged.';
 
 --
+-- Name: change_retention(jsonb, integer); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.change_retention(rules jsonb, max_percent integer DEFAULT 100, OUT changed boolean, OUT held boolean, OUT deliveries bigint, OUT stored bigint) RETURNS record
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    hold    pipehandler.retention_hold;
+    reason  text;
+    -- What a person has not seen for a day is as good as gone. So a rule of an hour counts, too.
+    horizon CONSTANT timestamptz := now() + interval '24 hours';
+BEGIN
+    held := false;
+    SELECT h.* INTO hold FROM pipehandler.retention_hold h;
+    -- Counted before: it reads all deliveries, and expire runs every minute.
+    IF hold.rules = change_retention.rules
+       AND coalesce(hold.deliveries * 100 > max_percent * hold.stored, max_percent < 100) THEN
+        changed := false;
+        held := true;
+        deliveries := hold.deliveries;
+        stored := hold.stored;
+        RETURN;
+    END IF;
+
+    BEGIN
+        changed := pipehandler.set_retention(rules);
+        IF changed AND max_percent < 100 THEN
+            BEGIN
+                -- In times before the horizon, because no row can make those leave the range of a timestamp.
+                SELECT count(*) FILTER (
+                           WHERE coalesce(a.expires_at > horizon, true)
+                             AND (coalesce(d.expires_at > horizon, true) AND d.stored_at <= horizon - r.keep
+                                  OR coalesce(d.raw_until > horizon, true) AND d.stored_at <= horizon - r.raw
+                                  OR coalesce(d.attachments_until > horizon, true)
+                                     AND d.stored_at <= horizon - r.attachments)),
+                       count(*)
+                  INTO change_retention.deliveries, change_retention.stored
+                  FROM pipehandler.delivery d
+                  JOIN pipehandler.message m ON m.id = d.message
+                  LEFT JOIN pipehandler.address a ON a.lease = d.lease
+                  LEFT JOIN LATERAL pipehandler.retention_of(
+                           d.recipient, d.sender, m.from_list -> 0 ->> 'address', m.list_id) AS r ON true
+                 WHERE coalesce(d.expires_at > now(), true) AND coalesce(a.expires_at > now(), true);
+            EXCEPTION
+                WHEN transaction_rollback OR lock_not_available THEN
+                    RAISE;
+                WHEN OTHERS THEN -- a row that the disk has damaged: a person decides
+                    RAISE WARNING 'what the rules would remove cannot be counted: % (SQLSTATE %)', SQLERRM, SQLSTATE;
+                    deliveries := NULL;
+                    stored := NULL;
+            END;
+            IF coalesce(deliveries * 100 > max_percent * stored, true) THEN
+                RAISE EXCEPTION USING ERRCODE = 'PH001', MESSAGE = 'held'; -- which takes the new rules back
+            END IF;
+        END IF;
+    EXCEPTION WHEN SQLSTATE 'PH001' THEN
+        held := true;
+        changed := false;
+        INSERT INTO pipehandler.retention_hold AS h (rules, deliveries, stored)
+        VALUES (change_retention.rules, change_retention.deliveries, change_retention.stored)
+            ON CONFLICT (single) DO UPDATE
+           SET rules = excluded.rules, deliveries = excluded.deliveries, stored = excluded.stored,
+               since = CASE WHEN h.rules = excluded.rules THEN h.since ELSE excluded.since END;
+    END;
+END
+$$;
+
+COMMENT ON FUNCTION pipehandler.change_retention(rules jsonb, max_percent integer, OUT changed boolean, OUT held boolean, OUT deliveries bigint, OUT stored bigint) IS 'As pipehandler.set_retention, unless the new rules would remove too much: mail, exact bytes or contents of attachments
+of more than max_percent of the stored deliveries, within a day, which the present rules would keep for longer. Then the
+present rules stay, for new deliveries too, held is true, and pipehandler.retention_hold has the new ones. Call it
+with max_percent = 100 to let them pass. deliveries: how many would lose something; stored: of how many; null where they
+were not counted, or a damaged row prevented it. Mail whose lease ends within the day does not count.';
+
+--
 -- Name: code_objects(); Type: FUNCTION
 --
 
@@ -1448,6 +1523,20 @@ for each column that changes (attachments count as one; of a body the first mill
 nothing changes or the message is gone. With dry_run it changes nothing.';
 
 --
+-- Name: retention_held(); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.retention_held(OUT since timestamp with time zone, OUT deliveries bigint, OUT stored bigint) RETURNS SETOF record
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    SELECT h.since, h.deliveries, h.stored FROM pipehandler.retention_hold h
+$$;
+
+COMMENT ON FUNCTION pipehandler.retention_held(OUT since timestamp with time zone, OUT deliveries bigint, OUT stored bigint) IS 'For monitoring: one row while changed rules of retention wait for a person, since when, and how many of the stored
+deliveries they would remove; otherwise none.';
+
+--
 -- Name: retention; Type: TABLE
 --
 
@@ -1552,11 +1641,13 @@ BEGIN
     FOR pass IN 1..2 LOOP
         SELECT coalesce(array_agg(r ORDER BY r.ordinal), '{}') INTO present_rules FROM pipehandler.retention r;
         IF present_rules = new_rules THEN
+            DELETE FROM pipehandler.retention_hold; -- the change was taken back
             RETURN false;
         END IF;
         -- One change after the other. Sessions that only read the rules do not wait.
         LOCK TABLE pipehandler.retention IN SHARE ROW EXCLUSIVE MODE;
     END LOOP;
+    DELETE FROM pipehandler.retention_hold;
     DELETE FROM pipehandler.retention;
     INSERT INTO pipehandler.retention (ordinal, recipient, sender, list_id, keep, raw, attachments)
     SELECT r.ordinal, r.recipient, r.sender, r.list_id, r.keep, r.raw, r.attachments FROM unnest(new_rules) AS r;
@@ -2341,6 +2432,33 @@ they have to end first.';
 COMMENT ON COLUMN pipehandler.retention_change.through IS 'The last delivery that the rules were applied to.';
 
 --
+-- Name: retention_hold; Type: TABLE
+--
+
+CREATE TABLE pipehandler.retention_hold (
+    single boolean DEFAULT true NOT NULL,
+    rules jsonb NOT NULL,
+    deliveries bigint,
+    stored bigint,
+    since timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT retention_hold_single_check CHECK (single)
+);
+
+COMMENT ON TABLE pipehandler.retention_hold IS 'One row while changed rules of retention wait for `pipehandler expire --confirm`, because they would remove too much;
+otherwise none. Until then the rules in pipehandler.retention stay in force.';
+
+COMMENT ON COLUMN pipehandler.retention_hold.single IS 'At most one row.';
+
+COMMENT ON COLUMN pipehandler.retention_hold.rules IS 'The rules that wait, as pipehandler.change_retention takes them.';
+
+COMMENT ON COLUMN pipehandler.retention_hold.deliveries IS 'How many deliveries they would take mail, exact bytes or contents of attachments from within a day; null where a
+damaged row prevented the count.';
+
+COMMENT ON COLUMN pipehandler.retention_hold.stored IS 'How many deliveries were stored then.';
+
+COMMENT ON COLUMN pipehandler.retention_hold.since IS 'Since when they wait.';
+
+--
 -- Name: address address_pkey; Type: CONSTRAINT
 --
 
@@ -2395,6 +2513,13 @@ ALTER TABLE ONLY pipehandler.raw_message
 
 ALTER TABLE ONLY pipehandler.retention_change
     ADD CONSTRAINT retention_change_pkey PRIMARY KEY (single);
+
+--
+-- Name: retention_hold retention_hold_pkey; Type: CONSTRAINT
+--
+
+ALTER TABLE ONLY pipehandler.retention_hold
+    ADD CONSTRAINT retention_hold_pkey PRIMARY KEY (single);
 
 --
 -- Name: retention retention_pkey; Type: CONSTRAINT
@@ -2531,6 +2656,9 @@ REVOKE ALL ON FUNCTION pipehandler.canonical(address text) FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.canonical(address text) TO pipehandler_reader;
 GRANT ALL ON FUNCTION pipehandler.canonical(address text) TO pipehandler_maintenance;
 
+REVOKE ALL ON FUNCTION pipehandler.change_retention(rules jsonb, max_percent integer, OUT changed boolean, OUT held boolean, OUT deliveries bigint, OUT stored bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION pipehandler.change_retention(rules jsonb, max_percent integer, OUT changed boolean, OUT held boolean, OUT deliveries bigint, OUT stored bigint) TO pipehandler_maintenance;
+
 REVOKE ALL ON FUNCTION pipehandler.code_objects() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipehandler.code_status() FROM PUBLIC;
@@ -2627,6 +2755,11 @@ GRANT ALL ON FUNCTION pipehandler.renew(due bigint[]) TO pipehandler_maintenance
 REVOKE ALL ON FUNCTION pipehandler.reparse(message uuid, parsed jsonb, text_body text, html_body text, contents bytea[], dry_run boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.reparse(message uuid, parsed jsonb, text_body text, html_body text, contents bytea[], dry_run boolean) TO pipehandler_maintenance;
 
+REVOKE ALL ON FUNCTION pipehandler.retention_held(OUT since timestamp with time zone, OUT deliveries bigint, OUT stored bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION pipehandler.retention_held(OUT since timestamp with time zone, OUT deliveries bigint, OUT stored bigint) TO pipehandler_ingest;
+GRANT ALL ON FUNCTION pipehandler.retention_held(OUT since timestamp with time zone, OUT deliveries bigint, OUT stored bigint) TO pipehandler_reader;
+GRANT ALL ON FUNCTION pipehandler.retention_held(OUT since timestamp with time zone, OUT deliveries bigint, OUT stored bigint) TO pipehandler_maintenance;
+
 GRANT SELECT ON TABLE pipehandler.retention TO pipehandler_reader;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE pipehandler.retention TO pipehandler_maintenance;
 
@@ -2682,3 +2815,6 @@ GRANT SELECT ON TABLE pipehandler.renewed_delivery TO pipehandler_maintenance;
 
 GRANT SELECT ON TABLE pipehandler.retention_change TO pipehandler_reader;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE pipehandler.retention_change TO pipehandler_maintenance;
+
+GRANT SELECT ON TABLE pipehandler.retention_hold TO pipehandler_reader;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE pipehandler.retention_hold TO pipehandler_maintenance;

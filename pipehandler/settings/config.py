@@ -136,6 +136,19 @@ class Serve:
 
 
 @dataclass(frozen=True, slots=True)
+class Expire:
+    """What `pipehandler expire` may do without a person."""
+
+    max_change_percent: int = _key(
+        20,
+        "changed rules of retention that would remove something of more than so many percent of the stored deliveries within a"
+        " day wait for `pipehandler expire --confirm`; 0: each that would remove anything; 100: none",
+        0,
+        100,
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Sentry:
     """Error reporting."""
 
@@ -161,6 +174,7 @@ class Config:
     state: State = field(default_factory=State)
     log: Log = field(default_factory=Log)
     serve: Serve = field(default_factory=Serve)
+    expire: Expire = field(default_factory=Expire)
     sentry: Sentry = field(default_factory=Sentry)
     retention: "tuple[Rule, ...]" = ()
     old_keys: tuple[str, ...] = field(default=(), compare=False)
