@@ -9,7 +9,9 @@ from types import FrameType
 import click
 
 from pipehandler.cli.terminal import say
+from pipehandler.mail.sysexits import EX_TEMPFAIL
 from pipehandler.settings.config import load
+from pipehandler.settings.retention import Rule
 from pipehandler.store import expiry
 from pipehandler.store.expiry import (
     APPLIED,
@@ -17,10 +19,12 @@ from pipehandler.store.expiry import (
     BATCH,
     CHANGED,
     DELIVERIES,
+    HELD,
     LEASES,
     MESSAGES,
     RAW_MESSAGES,
     SKIPPED,
+    STORED,
     WAITING,
     Counts,
 )
@@ -43,46 +47,62 @@ _NOUNS = {
 )
 @click.option("--dry-run", is_flag=True, help="Change nothing; count what would be removed now.")
 @click.option(
+    "--confirm",
+    "confirmed",
+    is_flag=True,
+    help="Let changed rules apply, however much they remove (expire.max_change_percent).",
+)
+@click.option(
     "--batch", type=click.IntRange(1, 100_000), default=BATCH, show_default=True, help="Deliveries per transaction."
 )
 @click.pass_context
-def expire(context: click.Context, every: int | None, dry_run: bool, batch: int) -> None:
+def expire(context: click.Context, every: int | None, dry_run: bool, confirmed: bool, batch: int) -> None:
     """Remove mail that has expired: by the rules of retention in the configuration, or with the lease of its address.
 
     It works in short transactions and can be interrupted at any time; the next run continues. Expired mail is hidden even before
-    it is removed.
+    it is removed. Changed rules that would remove much of what is stored wait for --confirm; then the exit status is 75, and
+    the rules before them stay in force.
     """
-    if dry_run:
-        if every:
-            raise click.UsageError("--every and --dry-run exclude each other")
-        with reported_errors():
-            rules = load(context.obj["config"]).retention
-        with opened_for_upkeep(context) as store:
-            say(_summary(expiry.due(store, rules), dry_run=True))
-    elif every:
+    if every and (dry_run or confirmed):
+        raise click.UsageError("--every excludes --dry-run and --confirm")
+    if every:
         _repeat(context, every, batch)
+        return
+    total: Counts = Counter()
+    if dry_run:
+        rules, max_percent = _settings(context, confirmed)
+        with opened_for_upkeep(context) as store:
+            total = expiry.due(store, rules, max_percent)
     else:
-        total: Counts = Counter()
         try:
-            _once(context, batch, total)
+            _once(context, batch, total, confirmed)
         except KeyboardInterrupt:
             say(_summary(total))
             raise Failure("interrupted; the next run continues", INTERRUPTED) from None
-        say(_summary(total))
+    say(_summary(total, dry_run))
+    if total[HELD]:
+        say(_held(total), err=True)
+        context.exit(EX_TEMPFAIL)
 
 
-def _once(context: click.Context, batch: int, total: Counts) -> None:
-    """Run once, with the current configuration, and add what was removed to `total`."""
+def _settings(context: click.Context, confirmed: bool) -> tuple[tuple[Rule, ...], int]:
+    """Return the rules of the configuration, and how many percent of the deliveries a change of them may concern."""
     with reported_errors():
-        rules = load(context.obj["config"]).retention
+        config = load(context.obj["config"])
+    return config.retention, 100 if confirmed else config.expire.max_change_percent
+
+
+def _once(context: click.Context, batch: int, total: Counts, confirmed: bool = False) -> None:
+    """Run once, with the current configuration, and add what was removed to `total`."""
+    rules, max_percent = _settings(context, confirmed)
     with opened_for_upkeep(context) as store:
 
         def length() -> int:
-            counts = expiry.due(store, rules)
+            counts = expiry.due(store, rules, max_percent)
             return counts[DELIVERIES] + counts[RAW_MESSAGES] + counts[ATTACHMENTS] + counts[LEASES]
 
         with progress(length) as bar:
-            for counts in expiry.expire(store, rules, batch, _report):
+            for counts in expiry.expire(store, rules, batch, _report, max_percent):
                 total.update(counts)
                 bar.advance(counts[DELIVERIES] + counts[RAW_MESSAGES] + counts[ATTACHMENTS] + counts[LEASES])
 
@@ -92,6 +112,7 @@ def _repeat(context: click.Context, every: int, batch: int) -> None:
     with reported_errors():
         load(context.obj["config"])
     signal.signal(signal.SIGTERM, _interrupt)
+    reported = ""
     try:
         while True:
             started = time.monotonic()
@@ -100,9 +121,12 @@ def _repeat(context: click.Context, every: int, batch: int) -> None:
                 _once(context, batch, total)
             except click.ClickException as error:
                 say(f"{error.format_message()}; trying again in {every} s", err=True)
-            if any(total.values()):
+            if any(count for name, count in total.items() if name not in (HELD, STORED)):
                 say(_summary(total))
                 sys.stdout.flush()
+            if (held := _held(total)) != reported:
+                reported = held
+                say(held or "the rules that waited for --confirm do not wait any more", err=True)
             time.sleep(max(0.0, started + every - time.monotonic()))
     except KeyboardInterrupt:
         return
@@ -112,6 +136,17 @@ def _report(delivery: int) -> None:
     say(
         f"delivery {delivery} was skipped: it cannot be changed or removed; the log of PostgreSQL has the reason",
         err=True,
+    )
+
+
+def _held(counts: Counts) -> str:
+    """Return what to do about rules that wait, "" if none do."""
+    if not counts[HELD]:
+        return ""
+    return (
+        f"the rules have changed, and do not apply yet: they would remove mail, bytes or attachments of {counts[HELD]} of"
+        f" {counts[STORED]} deliveries within a day, more than expire.max_change_percent allows; correct them, or let them"
+        " apply with `pipehandler expire --confirm`"
     )
 
 

@@ -1,6 +1,7 @@
 """`pipehandler import`: store messages from files."""
 
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -11,60 +12,132 @@ from contextlib import ExitStack
 import click
 
 from pipehandler.cli.terminal import say, shorten
-from pipehandler.ingress import files
-from pipehandler.ingress.files import File, Refused
+from pipehandler.ingress import archived, files
+from pipehandler.ingress.archived import Receipt, Refused
+from pipehandler.ingress.files import File, Message
 from pipehandler.mail.outcome import DUPLICATE, NEWLY_STORED
 from pipehandler.mail.sysexits import EX_DATAERR, EX_OK, EX_TEMPFAIL, EX_UNAVAILABLE
 from pipehandler.settings.config import Config, load
 from pipehandler.store.connection import Store
 from pipehandler.store.errors import is_permanent
 
-from .command import Failure, reported_errors
+from .command import Failure, echo_json, local, reported_errors
 from .upkeep import INTERRUPTED, Progress, hint_for, opened_for_upkeep, progress
 
 _CONTINUE = "run it again to continue: stored messages are not stored twice"
+_WOULD = {True: "duplicate", False: "would be stored", None: "would be stored, or a duplicate"}
+_SOURCES = {
+    "Received": "by its Received field",
+    "mbox line": "by its mbox line",
+    "file": "by the time of its file",
+    "now": "now",
+}
+
+
+def _addresses(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in values:
+        if not re.fullmatch(r"[^\x00-\x1f\x7f]+@[^\x00-\x20\x7f@]+", _text(value)):
+            raise click.BadParameter(f"{value!r} is not an address: expected LOCAL@DOMAIN")
+    return tuple(map(_text, values))
 
 
 @click.command("import")
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True)
-@click.option("--recipient", "recipients", multiple=True, help="The envelope recipient; may be repeated.")
+@click.option(
+    "--recipient", "recipients", multiple=True, callback=_addresses, help="The envelope recipient; may be repeated."
+)
 @click.option("--sender", help='The envelope sender, "" for the null sender.')
+@click.option("--dry-run", is_flag=True, help="Store nothing; show what would be stored.")
+@click.option("--quiet", is_flag=True, help="Show only what needs attention, and the summary.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="One JSON object on each line, for programs; the last is the summary."
+)
 @click.pass_context
-def import_(context: click.Context, paths: Sequence[str], recipients: Sequence[str], sender: str | None) -> None:
-    """Store messages from files: a message, an mbox, a Maildir, or a folder of *.eml files; - is stdin.
+def import_(
+    context: click.Context,
+    paths: Sequence[str],
+    recipients: Sequence[str],
+    sender: str | None,
+    dry_run: bool,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Store messages from files: a message, an mbox, a Maildir with its folders, or a folder of *.eml files; - is stdin.
 
-    Without --recipient and --sender, the envelope is read from the fields that Postfix prepended. A message that is already stored is
-    not stored again. Exit statuses: 65 if a message was refused, 75 if one was deferred or the database is unavailable.
+    Files that are compressed with gzip or zstd are read as well. Without --recipient and --sender, the envelope is read from
+    the fields that Postfix prepended. A message that is already stored is not stored again, also if that was before its address
+    had a lease. Each line says when a message was received, and what says so. Exit statuses: 65 if something was refused, 75
+    if a message was deferred or the database is unavailable.
     """
-    if "" in recipients:
-        raise click.UsageError("--recipient is empty")
-    recipients = [_text(recipient) for recipient in recipients]
     sender = None if sender is None else _text(sender)
     with reported_errors():
         config = load(context.obj["config"])
     with opened_for_upkeep(context) as store, ExitStack() as stack:
-        run = _Import(store, config, recipients, sender)
+        run = _Import(store, config, recipients, sender, _Output(quiet, as_json, dry_run))
         try:
             run.import_all(list(run.find_files(paths, stack)))
         except KeyboardInterrupt:
-            run.show()
+            run.output.show()
             raise Failure(f"interrupted; {_CONTINUE}", INTERRUPTED) from None
         finally:
             if run.newly_stored and config.store.notify:
                 store.announce()
-    run.show()
+    run.output.show()
     context.exit(run.status)
+
+
+class _Output:
+    """What one run shows: a line or an object for each message, and the number of messages by outcome."""
+
+    def __init__(self, quiet: bool, as_json: bool, dry_run: bool) -> None:
+        self.quiet, self.as_json, self.dry_run = quiet, as_json, dry_run
+        self.outcomes: Counter[str] = Counter()
+        self.bar = Progress()
+
+    def add(
+        self,
+        name: str,
+        outcome: str,
+        *,
+        message: str = "",
+        receipt: Receipt | None = None,
+        note: str = "",
+        doubts: Sequence[str] = (),
+    ) -> None:
+        """Count and show one message. receipt: of one that is new; note: what needs attention."""
+        self.outcomes[outcome] += 1
+        if self.quiet and not note and not doubts:
+            return
+        if self.as_json:
+            time, source = receipt or (None, None)
+            line = {"name": _text(name), "outcome": outcome, "message": message or None, "received_at": time}
+            echo_json({**line, "received_by": source, "note": note or None, "doubts": doubts}, indent=None)
+            return
+        for doubt in doubts:
+            self.bar.say(f"{_name(name)}: {doubt}")
+        text = " ".join(filter(None, (outcome, message)))
+        if receipt:
+            text += f", received {local(receipt.time)} {_SOURCES[receipt.source]}"
+        self.bar.say(f"{_name(name)}: {text}" + (f": {shorten(note, 300)}" if note else ""))
+
+    def show(self) -> None:
+        """Print the number of messages by outcome."""
+        if self.as_json:
+            echo_json({"summary": self.outcomes, "dry_run": self.dry_run}, indent=None)
+            return
+        say(", ".join(f"{number} {outcome}" for outcome, number in self.outcomes.items()) or "nothing to import")
 
 
 class _Import:
     """One run of `import`."""
 
-    def __init__(self, store: Store, config: Config, recipients: Sequence[str], sender: str | None) -> None:
+    def __init__(
+        self, store: Store, config: Config, recipients: Sequence[str], sender: str | None, output: _Output
+    ) -> None:
         self.store, self.config, self.recipients, self.sender = store, config, recipients, sender
-        self.outcomes: Counter[str] = Counter()
+        self.output = output
         self.status = EX_OK
         self.newly_stored = False
-        self.bar = Progress()
 
     def find_files(self, paths: Sequence[str], stack: ExitStack) -> Iterator[File]:
         """Yield the files to read; stdin is copied into a temporary file, which `stack` removes."""
@@ -74,7 +147,7 @@ class _Import:
                     spool = stack.enter_context(tempfile.NamedTemporaryFile(prefix="pipehandler-"))  # noqa: SIM115 # the stack closes it
                     shutil.copyfileobj(sys.stdin.buffer, spool)
                     spool.flush()
-                    yield File(spool.name, alias="-")
+                    yield File(spool.name, alias="-", dated=False)
                 else:
                     yield from files.files(path)
             except Refused as error:
@@ -84,54 +157,59 @@ class _Import:
 
     def import_all(self, to_import: Sequence[File]) -> None:
         """Import every message of the files."""
-        with progress(lambda: len(to_import)) as self.bar:
-            for file in to_import:
+        sizes = [max(1, file.size) for file in to_import]
+        with progress(lambda: sum(sizes), enabled=not self.output.as_json) as self.output.bar:
+            for file, size in zip(to_import, sizes, strict=True):
+                done = 0
                 for message in files.messages(file, self.config.limits.message_size):
-                    for doubt in message.doubts:
-                        self.bar.say(f"{_name(message.name)}: {doubt}")
                     if message.refused:
-                        self.refuse(message.name, message.refused)
+                        self.refuse(message.name, message.refused, message.doubts)
                     else:
-                        self.import_message(message.name, message.readings)
-                self.bar.advance()
+                        self.import_message(message)
+                    part = min(size - done, round(message.share * size))
+                    done += part
+                    self.output.bar.advance(part)
+                self.output.bar.advance(size - done)
 
-    def import_message(self, name: str, readings: Sequence[bytes]) -> None:
-        """Import one message and print its outcome. Raises Failure if the run cannot continue."""
+    def import_message(self, message: Message) -> None:
+        """Import one message and show its outcome. Raises Failure if the run cannot continue."""
+        name, readings, receipt, doubts = message.name, message.readings, message.receipt, message.doubts
+        assert receipt is not None  # noqa: S101 # where there are readings
         try:
-            envelope = files.envelope(readings[0], self.recipients, self.sender)
+            envelope = archived.envelope(readings[0], self.recipients, self.sender)
         except Refused as error:
-            self.refuse(name, str(error))
+            self.refuse(name, str(error), doubts)
             return
-        result = files.bring_in(readings, envelope, self.config, self.store)
+        if self.output.dry_run:
+            stored = archived.is_stored(readings, envelope, self.config, self.store)
+            self.output.add(name, _WOULD[stored], receipt=None if stored else receipt, doubts=doubts)
+            return
+        result = archived.bring_in(readings, envelope, receipt.time, self.config, self.store)
         outcome = result.outcome
-        if files.stops(result):
-            self.show()
+        if archived.stops(result):
+            self.output.show()
             hint = hint_for(result.sqlstate) if is_permanent(result.sqlstate) else ""
             raise Failure(
                 f"{_name(name)}: {outcome.text}: {result.reason}; {hint or _CONTINUE}",
                 EX_UNAVAILABLE if hint else EX_TEMPFAIL,
             )
-        if files.unfit(result):
-            self.refuse(name, f"the database cannot store its envelope: {result.reason} SQLSTATE {result.sqlstate}")
+        if archived.unfit(result):
+            reason = f"the database cannot store its envelope: {result.reason} SQLSTATE {result.sqlstate}"
+            self.refuse(name, reason, doubts)
             return
-        self.outcomes[outcome.name] += 1
-        self.newly_stored = self.newly_stored or outcome in NEWLY_STORED
-        line = " ".join(filter(None, (outcome.name, result.message)))
+        new = outcome in NEWLY_STORED
+        self.newly_stored = self.newly_stored or new
         if outcome.status != EX_OK:
             self.status = EX_TEMPFAIL
-        note = files.advice(readings, result, self.store) if outcome == DUPLICATE else result.reason
-        self.bar.say(f"{_name(name)}: {line}" + (f": {shorten(note, 300)}" if note else ""))
+        note = archived.advice(readings, result, self.store) if outcome == DUPLICATE else result.reason
+        self.output.add(
+            name, outcome.name, message=result.message, receipt=receipt if new else None, note=note, doubts=doubts
+        )
 
-    def refuse(self, name: str, reason: str) -> None:
-        """Count and print a message that is not imported."""
-        self.outcomes["refused"] += 1
+    def refuse(self, name: str, reason: str, doubts: Sequence[str] = ()) -> None:
+        """Count and show a message that is not imported."""
         self.status = self.status or EX_DATAERR
-        self.bar.say(f"{_name(name)}: refused: {reason}")
-
-    def show(self) -> None:
-        """Print the number of messages by outcome."""
-        counts = ", ".join(f"{number} {outcome}" for outcome, number in self.outcomes.items())
-        say(counts or "nothing to import")
+        self.output.add(name, "refused", note=reason, doubts=doubts)
 
 
 def _name(path: str) -> str:

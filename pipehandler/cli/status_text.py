@@ -75,6 +75,13 @@ def _about(status: Status) -> Iterator[tuple[str, str]]:
         expired = snapshot.health.oldest_expired
         if expired and status.now - expired.timestamp() > _OVERDUE:
             yield "Expired", f"not removed since {_time(expired.timestamp())}: is `pipehandler expire` running?"
+        if snapshot.health.held_since:
+            since, deliveries = _time(snapshot.health.held_since.timestamp()), snapshot.health.held_deliveries
+            much = (
+                "an unknown part" if deliveries is None else f"{deliveries} of {snapshot.health.held_stored} deliveries"
+            )
+            yield "Retention", f"changed rules wait since {since}: they would remove something of {much} within a day"
+            yield "", "correct them, or let them apply: `pipehandler expire --confirm`"
     if snapshot.outage:
         yield "Outage", "deliveries found the database down, and none has succeeded since"
     if snapshot.queue is None:

@@ -40,6 +40,7 @@ _SEPARATOR = re.compile(
     rb"From %s[ \t]+(?:%s|%s)(?:[ \t]+remote from [^ \t\r\n]+)?[ \t]*\r?\n" % (_ADDRESS, _ASCTIME, _RFC_5322),
     re.IGNORECASE,
 )
+_TIME = re.compile(rb"(?:%s|%s)(?=[ \t\r\n]|\Z)" % (_ASCTIME, _RFC_5322), re.IGNORECASE)
 
 _HEADER_END = re.compile(rb"^\r?\n", re.MULTILINE)
 _CONTENT_LENGTH = re.compile(rb"^Content-Length[ \t]*:[ \t]*([0-9]{1,18})[ \t]*\r?$", re.IGNORECASE | re.MULTILINE)
@@ -56,11 +57,13 @@ class Entry(NamedTuple):
     size: its octets in the file.
     readings: what its octets may have been before they were written to the mbox, the likeliest first; empty if there are
     more than the caller wants.
+    time: the time stamp of its separator, "" if that has none.
     doubts: a sentence for each line that could be read otherwise.
     """
 
     size: int
     readings: tuple[bytes, ...]
+    time: str
     doubts: tuple[str, ...]
 
 
@@ -91,16 +94,18 @@ def read(descriptor: int, largest: int) -> Iterator[Entry]:
                 undone = _QUOTED.sub(rb"\1", written), _QUOTED_ONCE.sub(rb"\1", written)
                 unquoted = part.unquoted or (part.by_length and mboxcl2())
                 readings = tuple(dict.fromkeys((written, *undone) if unquoted else (*undone, written)))
-        yield Entry(size, readings, part.doubts)
+        yield Entry(size, readings, part.time, part.doubts)
 
 
 class _Part(NamedTuple):
-    """Where one message is. by_length: Content-Length says where it ends. unquoted: a line of its text begins with `From `."""
+    """Where one message is. by_length: Content-Length says where it ends. unquoted: a line of its text begins with `From `.
+    time: that of its separator."""
 
     start: int
     end: int
     by_length: bool
     unquoted: bool
+    time: str
     doubts: tuple[str, ...]
 
 
@@ -119,6 +124,12 @@ class _Line(NamedTuple):
         return _SEPARATOR.match(self.octets) is not None
 
     @property
+    def time(self) -> str:
+        """Its time stamp, "" if there is none."""
+        found = _TIME.search(self.octets)
+        return found[0].decode("ascii") if found else ""
+
+    @property
     def above_header(self) -> bool:
         """Whether a header may begin below it, perhaps an empty one."""
         return _HEADER_START.match(self.below) is not None
@@ -132,9 +143,10 @@ class _Line(NamedTuple):
 class _Message:
     """The message that is being read: it begins below its separator and goes on until a line ends it."""
 
-    def __init__(self, descriptor: int, start: int) -> None:
+    def __init__(self, descriptor: int, separator: "_Line") -> None:
         self.descriptor = descriptor
-        self.start = start
+        self.time = separator.time
+        self.start = start = _below(descriptor, separator.start)
         header = os.pread(descriptor, 1 << 14, start)
         end = _HEADER_END.search(header)
         if not end:
@@ -195,7 +207,7 @@ class _Message:
             empty_line = _LAST_EMPTY_LINE.search(os.pread(self.descriptor, end - start, start))
             end -= len(empty_line[0]) if empty_line else 0
         more = [f"and {self.more_doubts} more lines"] if self.more_doubts else []
-        return _Part(self.start, end, self.length_end > 0, self.unquoted, (*self.doubts, *more))
+        return _Part(self.start, end, self.length_end > 0, self.unquoted, self.time, (*self.doubts, *more))
 
 
 def _parts(descriptor: int) -> Iterator[_Part]:
@@ -206,11 +218,11 @@ def _parts(descriptor: int) -> Iterator[_Part]:
         return
     # Where the first line has no time stamp, others of its kind count as well: below an empty line and above a field.
     strict = first.complete
-    message = _Message(descriptor, _below(descriptor, first.start))
+    message = _Message(descriptor, first)
     for line in lines:
         if message.ends_at(line, strict):
             yield message.part(line.start)
-            message = _Message(descriptor, _below(descriptor, line.start))
+            message = _Message(descriptor, line)
     yield message.part(os.fstat(descriptor).st_size)
 
 

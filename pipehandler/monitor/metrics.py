@@ -109,6 +109,13 @@ METRICS = {
             "Time at which the oldest mail or lease expired that has not been removed yet; absent if there is none.",
         ),
         Described(
+            "pipehandler_retention_held_deliveries",
+            "gauge",
+            (),
+            "Deliveries of which changed rules would remove something, while they wait for `pipehandler expire --confirm`;"
+            " 0: no rules wait.",
+        ),
+        Described(
             "pipehandler_service_up", "gauge", (), "Whether the resident workers' service answered (1) or not (0)."
         ),
         Described("pipehandler_workers", "gauge", ("state",), "Resident workers that are free or busy."),
@@ -247,6 +254,8 @@ def _of_database(snapshot: Snapshot) -> dict[str, _Values]:
         values["pipehandler_schema_version"] = {(): snapshot.health.schema_version}
         values["pipehandler_quarantine_messages"] = {(): snapshot.health.quarantined}
         values["pipehandler_quarantine_oldest_timestamp_seconds"] = {(): oldest.timestamp()} if oldest else {}
+        held = snapshot.health.held_deliveries or 1 if snapshot.health.held_since else 0
+        values["pipehandler_retention_held_deliveries"] = {(): held}
         values["pipehandler_expired_oldest_timestamp_seconds"] = {(): expired.timestamp()} if expired else {}
     return values
 

@@ -144,6 +144,20 @@ class Serve(NamedTuple):
     )
 
 
+class Expire(NamedTuple):
+    """What `pipehandler expire` may do without a person."""
+
+    max_change_percent: Annotated[
+        int,
+        Key(
+            "changed rules of retention that would remove something of more than so many percent of the stored deliveries"
+            " within a day wait for `pipehandler expire --confirm`; 0: each that would remove anything; 100: none",
+            0,
+            100,
+        ),
+    ] = 20
+
+
 class Sentry(NamedTuple):
     """Error reporting."""
 
@@ -170,6 +184,7 @@ class Config(NamedTuple):
     state: State = State()
     log: Log = Log()
     serve: Serve = Serve()
+    expire: Expire = Expire()
     sentry: Sentry = Sentry()
     retention: "tuple[Rule, ...]" = ()
     old_keys: tuple[str, ...] = ()

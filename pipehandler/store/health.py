@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from .connection import Store
+from .errors import UNDEFINED_FUNCTION, StoreError
 from .readable import Unreadable, tolerant_rows
 
 
@@ -17,6 +18,9 @@ class Health(NamedTuple):
     oldest_expired:     the earliest expiry of what is still stored; None, too, from a schema that does not report it.
     clock_difference:   seconds that the clock of the database is ahead of ours (negative: behind), 0 where the time of the
                         round trip hides it.
+    held_since:         since when changed rules of retention wait for `pipehandler expire --confirm`; None: none do.
+    held_deliveries:    how many deliveries they would remove something of; held_stored: of how many. None where that is not
+                        known.
     """
 
     schema_version: int
@@ -24,14 +28,25 @@ class Health(NamedTuple):
     oldest_quarantined: datetime | None
     oldest_expired: datetime | None = None
     clock_difference: float = 0.0
+    held_since: datetime | None = None
+    held_deliveries: int | None = None
+    held_stored: int | None = None
 
 
+_HELD = (
+    "SELECT since AS held_since, deliveries AS held_deliveries, stored AS held_stored FROM pipehandler.retention_held()"
+)
 _CLOCK = "SELECT extract(epoch FROM pg_catalog.clock_timestamp())::pg_catalog.float8"
 
 
 def health(store: Store) -> Health:
     """Query the database. Raises StoreError; with 42883 or 3F000 the schema is older than this function."""
     (row,) = tolerant_rows(store, "SELECT * FROM pipehandler.health()")
+    try:
+        row |= next(iter(tolerant_rows(store, _HELD)), {})
+    except StoreError as error:
+        if error.sqlstate != UNDEFINED_FUNCTION:  # the schema is older
+            raise
     # A newer schema may return more. A time that no datetime can hold is as good as none.
     values: dict[str, Any] = {
         name: None if isinstance(row[name], Unreadable) else row[name] for name in Health._fields if name in row

@@ -348,11 +348,13 @@ BEGIN
     FOR pass IN 1..2 LOOP
         SELECT coalesce(array_agg(r ORDER BY r.ordinal), '{}') INTO present_rules FROM pipehandler.retention r;
         IF present_rules = new_rules THEN
+            DELETE FROM pipehandler.retention_hold; -- the change was taken back
             RETURN false;
         END IF;
         -- One change after the other. Sessions that only read the rules do not wait.
         LOCK TABLE pipehandler.retention IN SHARE ROW EXCLUSIVE MODE;
     END LOOP;
+    DELETE FROM pipehandler.retention_hold;
     DELETE FROM pipehandler.retention;
     INSERT INTO pipehandler.retention (ordinal, recipient, sender, list_id, keep, raw, attachments)
     SELECT r.ordinal, r.recipient, r.sender, r.list_id, r.keep, r.raw, r.attachments FROM unnest(new_rules) AS r;

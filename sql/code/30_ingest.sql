@@ -121,7 +121,20 @@ BEGIN
                         ELSE coalesce(g.original_recipient, g.recipient) END AS original_recipient
               FROM jsonb_to_recordset(envelope -> 'recipients') AS g (recipient text, original_recipient text),
                    LATERAL (SELECT pipehandler.stored_recipient(g.recipient) AS recipient) AS s) AS r,
-           LATERAL (SELECT o.lease, o.extension,
+           LATERAL (SELECT o.extension,
+                           -- An archive brings mail back that was stored before its address had a lease: that is not
+                           -- stored again. Live mail is, or the holder of the lease would never get it.
+                           CASE WHEN envelope ->> 'ingress' = 'import'
+                                     AND EXISTS (SELECT FROM pipehandler.delivery d
+                                                  WHERE d.recipient COLLATE "C" = r.recipient
+                                                    AND d.fingerprint = ANY (either)
+                                                    AND d.fingerprint_version IN (1, version) AND d.lease IS NULL)
+                                     AND NOT EXISTS (SELECT FROM pipehandler.delivery d
+                                                      WHERE d.recipient COLLATE "C" = r.recipient
+                                                        AND d.fingerprint = ANY (either)
+                                                        AND d.fingerprint_version IN (1, version)
+                                                        AND d.lease = o.lease)
+                                THEN NULL ELSE o.lease END AS lease,
                            CASE WHEN o.lease IS NULL THEN envelope ->> 'policy' = 'known'
                                 ELSE o.expires_at <= now() AND envelope ->> 'expired' = 'reject' END IS TRUE AS rejects
                       FROM pipehandler.lease_of(r.recipient, coalesce(envelope ->> 'delimiter', '+')) AS o) AS l;
@@ -313,7 +326,8 @@ it is, but for later_original_recipients and later_list_ids; but where its messa
 attachments are missing although retention did not remove them, they are stored again, and it is not called a
 duplicate. Retention counts from stored_at, the clock of the database; a received_at outside of the years 1970 to 9999
 is replaced by it, and a client_port outside of 0 to 65535 by null. A recipient of more than 998 octets is stored as
-pipehandler.stored_recipient, and whole as original_recipient, with the defect envelope-value. Raises
+pipehandler.stored_recipient, and whole as original_recipient, with the defect envelope-value. With
+"ingress": "import", one that was stored before its address had a lease is a duplicate, too. Raises
 invalid_parameter_value for JSON of another shape.
 envelope: {"fingerprint": hex of version 1, "fingerprint_2": hex, "recipients": [{"recipient", "original_recipient"}],
 "policy", "expired", "delimiter", and the columns of delivery}. A fingerprint of version 1 matches only deliveries that

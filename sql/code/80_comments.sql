@@ -237,6 +237,21 @@ they have to end first.';
 COMMENT ON COLUMN pipehandler.retention_change.through IS
 'The last delivery that the rules were applied to.';
 
+COMMENT ON TABLE pipehandler.retention_hold IS
+'One row while changed rules of retention wait for `pipehandler expire --confirm`, because they would remove too much;
+otherwise none. Until then the rules in pipehandler.retention stay in force.';
+COMMENT ON COLUMN pipehandler.retention_hold.single IS
+'At most one row.';
+COMMENT ON COLUMN pipehandler.retention_hold.rules IS
+'The rules that wait, as pipehandler.change_retention takes them.';
+COMMENT ON COLUMN pipehandler.retention_hold.deliveries IS
+'How many deliveries they would take mail, exact bytes or contents of attachments from within a day; null where a
+damaged row prevented the count.';
+COMMENT ON COLUMN pipehandler.retention_hold.stored IS
+'How many deliveries were stored then.';
+COMMENT ON COLUMN pipehandler.retention_hold.since IS
+'Since when they wait.';
+
 COMMENT ON TABLE pipehandler.migration IS
 'The files of sql/schema that were applied, recorded by pipehandler migrate.';
 COMMENT ON COLUMN pipehandler.migration.version IS

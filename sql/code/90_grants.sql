@@ -21,7 +21,8 @@ GRANT USAGE ON SCHEMA pipehandler
 
 -- The handler. Maintenance may store as well: `pipehandler import` brings in archived messages.
 GRANT EXECUTE ON FUNCTION pipehandler.ingest TO pipehandler_ingest, pipehandler_maintenance;
-GRANT EXECUTE ON FUNCTION pipehandler.health, pipehandler.code_status, pipehandler.data_status
+GRANT EXECUTE ON FUNCTION pipehandler.health, pipehandler.code_status, pipehandler.data_status,
+                          pipehandler.retention_held
    TO pipehandler_ingest, pipehandler_reader, pipehandler_maintenance;
 
 -- Postfix, and applications that issue addresses.
@@ -43,10 +44,11 @@ GRANT EXECUTE ON FUNCTION pipehandler.u_label, pipehandler.canonical, pipehandle
 GRANT UPDATE, DELETE ON pipehandler.message, pipehandler.delivery TO pipehandler_maintenance;
 GRANT DELETE ON pipehandler.raw_message, pipehandler.doubled TO pipehandler_maintenance;
 GRANT INSERT, UPDATE, DELETE ON pipehandler.attachment, pipehandler.address, pipehandler.retention,
-                                pipehandler.retention_change
+                                pipehandler.retention_change, pipehandler.retention_hold
    TO pipehandler_maintenance;
 GRANT EXECUTE ON FUNCTION pipehandler.reparse, pipehandler.remove_unreferenced, pipehandler.remove_due,
-                          pipehandler.remove_deliveries, pipehandler.set_retention, pipehandler.renew,
+                          pipehandler.remove_deliveries, pipehandler.set_retention, pipehandler.change_retention,
+                          pipehandler.renew,
                           pipehandler.apply_retention, pipehandler.apply_rules,
                           pipehandler.expire(integer, timestamptz), pipehandler.expire(timestamptz, integer),
                           pipehandler.remove_leases(integer, timestamptz, interval),

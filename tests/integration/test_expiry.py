@@ -337,6 +337,7 @@ def test_content_that_is_gone(console: Console, database: Database) -> None:
 # Rules.
 
 RULES = """
+expire.max_change_percent = 100
 [[retention]]
 recipient = "KEEP_%@example.com"
 keep = "forever"
@@ -466,6 +467,7 @@ def prepared(database: Database) -> None:
 
 
 DUE = """
+expire.max_change_percent = 100
 [[retention]]
 recipient = "raw@*"
 raw = "1d"
@@ -510,7 +512,7 @@ def test_again_and_again(folder: Path, own_database: Database) -> None:
             console.config.write_text(console.config.read_text() + "[[retention]]\nkeep = 1\n")
             with bounded(running):
                 assert any(b"rule 1: keep = 1" in line for line in running.stderr)
-            console.configure(more="[[retention]]\nraw = '1s'")
+            console.configure(more="expire.max_change_percent = 100\n[[retention]]\nraw = '1s'")
             wait_until(lambda: not count(database, "raw_message"))
             running.send_signal(signal.SIGTERM)
             assert running.wait(60) == 0

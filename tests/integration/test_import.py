@@ -51,7 +51,8 @@ def test_one_message(console: Console, database: Database, folder: Path) -> None
     path = folder / "one.eml"
     path.write_bytes(HEAD + LETTER)
     said = console.run("import", path).text
-    assert said == f"{path}: delivered {identify(LETTER).id}\n1 delivered\n"
+    line = rf"{path}: delivered {identify(LETTER).id}, received \S+ \S+ by the time of its file\n1 delivered\n"
+    assert re.fullmatch(line, said)
     (row,) = database.rows("SELECT * FROM pipehandler.delivery")
     assert (row.recipient, row.original_recipient, row.sender, row.ingress, row.prepended) == (
         *("new@example.com", "old@example.com", "ann@example.org", "import", HEAD),
@@ -193,7 +194,8 @@ def test_folder(console: Console, database: Database, folder: Path) -> None:
     (inside / "link.eml").symlink_to(folder / "secret")
     done = console.run("import", folder / "mail")
     assert done.status == EX_DATAERR
-    assert [line.partition(": ")[::2] for line in done.output.decode().splitlines()] == [
+    lines = [line.partition(", received")[0] for line in done.output.decode().splitlines()]
+    assert [line.partition(": ")[::2] for line in lines] == [
         (f"{folder}/mail/a.EML", f"delivered {identify(letter(1)).id}"),
         (f"{folder}/mail/b/2.eml", f"delivered {identify(letter(2)).id}"),
         (f"{folder}/mail/b/link.eml", "refused: a symbolic link in a folder; name its target"),
@@ -404,7 +406,8 @@ def test_into_quarantine(console: Console, database: Database, folder: Path) -> 
     """What cannot be parsed is stored, as at every ingress, and it is told why."""
     console.configure(more="limits.parse_timeout = 1")
     (folder / "poison.eml").write_bytes(HEAD + POISON)
-    assert console.run_under(slow(1.5), "import", folder / "poison.eml").text == (
+    said = console.run_under(slow(1.5), "import", folder / "poison.eml").text
+    assert re.sub(", received .* file:", ":", said) == (
         f"{folder}/poison.eml: quarantined {identify(POISON).id}: not parsed within 1 s\n1 quarantined\n"
     )
     assert raws(database) == [POISON]
@@ -508,5 +511,8 @@ def test_roles(console: Console, database: Database, folder: Path) -> None:
 
 
 def test_usage(console: Console) -> None:
-    """A recipient that is empty is a wrong call."""
-    assert console.run("import", "x", "--recipient", "").status == 2
+    """A recipient that is no address is a wrong call."""
+    for recipient in ("", "bogus", "@example.com", "ann@", "ann@exam ple.com", "a\n@example.com"):
+        done = console.run("import", "x", "--recipient", recipient)
+        assert done.status == 2
+        assert "is not an address: expected LOCAL@DOMAIN" in done.errors

@@ -60,7 +60,6 @@ def schema(database: Database) -> str:
 
 def test_twice(empty: Database) -> None:
     """The first run applies every file in order, the second one nothing."""
-    assert [each.version for each in migrations()] == list(range(1, len(migrations()) + 1))
     assert migrated(empty) == ALL
     before = schema(empty)
     assert migrated(empty) == []

@@ -132,6 +132,7 @@ TROUBLE: dict[str, tuple[dict[str, str], set[str]]] = {
     "quarantine": ({"pipehandler_quarantine_messages": f"3x{MINUTES}"}, {"Quarantine"}),
     "quarantine grows": ({"pipehandler_quarantine_messages": OFTEN}, {"Quarantine", "QuarantineGrows"}),
     "expiry": ({EXPIRED: QUIET}, {"ExpiredMailStays"}),
+    "rules that wait": ({"pipehandler_retention_held_deliveries": ONE}, {"RetentionHeld"}),
     "nothing has expired": ({EXPIRED: f"_x{MINUTES}"}, set()),
     "service down": ({"pipehandler_service_up": QUIET}, {"ServiceDown"}),
     "no service wanted": ({"pipehandler_service_up": QUIET, DELIVERED_RESIDENT: QUIET}, set()),

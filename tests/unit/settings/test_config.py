@@ -39,6 +39,7 @@ DEFAULTS = {
     "sentry.dsn": "",
     "sentry.quarantined": False,
     "sentry.min_interval": 3600,
+    "expire.max_change_percent": 20,
 }
 BOUNDS = {
     "database.connect_timeout": (2, 300),
@@ -52,6 +53,7 @@ BOUNDS = {
     "serve.max_messages": (1, 1_000_000),
     "serve.max_growth": (1_048_576, 1 << 40),
     "sentry.min_interval": (1, 31_536_000),
+    "expire.max_change_percent": (0, 100),
 }
 CHOICES = {"recipients.policy": ("any", "known"), "recipients.expired": ("store", "reject")}
 # What must stand beside a bound so that the file as a whole makes sense.
