@@ -13,7 +13,7 @@ from pipehandler.settings.config import DEFAULT_SOCKET, load
 from pipehandler.store.conninfo import uri
 from pipehandler.store.migrate import migrate, plan
 
-from .command import echo_json, opened_store, reported_errors
+from .command import config_directory_option, echo_json, opened_store, reported_errors
 
 
 @click.command("deliver", context_settings={"ignore_unknown_options": True})
@@ -54,9 +54,7 @@ def migrate_(context: click.Context, dry_run: bool) -> None:
 @click.argument("file", metavar="[FILE]", type=click.Choice(["all", *templates.FILES]), default="all")
 @click.option("--user", default="pipehandler", show_default=True, help="The account that runs the handler.")
 @click.option("--domain", default="example.com", show_default=True, help="The domain whose mail is stored.")
-@click.option(
-    "--config-directory", default="/etc/postfix", show_default=True, help="Postfix's configuration directory."
-)
+@config_directory_option
 @click.option("--socket", default=DEFAULT_SOCKET, show_default=True, help="Where `pipehandler serve` listens.")
 @click.option(
     "--maxproc",
