@@ -86,19 +86,24 @@ def postfix_lines(context: click.Context, /, file: str, **options: Any) -> None:
 @click.command("serve")
 @click.option("--status", is_flag=True, help="Show the counts of the running service.")
 @click.option("--json", "as_json", is_flag=True, help="With --status: a JSON object, for programs.")
+@click.option("--trial", is_flag=True, hidden=True)
 @click.pass_context
-def serve(context: click.Context, status: bool, as_json: bool) -> None:
+def serve(context: click.Context, status: bool, as_json: bool, trial: bool) -> None:
     """Run the resident workers, which deliver without the cost of starting a process.
 
-    SIGTERM stops it after the messages in progress; SIGHUP reads the configuration again. Without the service, every message is
+    SIGTERM stops it after the messages in progress. It notices by itself that the configuration has changed, and that the
+    program was replaced, and becomes the new one; SIGHUP reads the configuration again. Without the service, every message is
     delivered by a separate process.
     """
     with reported_errors():
         config = load(context.obj["config"])
         if not status:
-            from pipehandler.workers.service import serve  # loads all that a delivery needs
+            from pipehandler.workers.service import serve, try_out  # loads all that a delivery needs
 
-            serve(context.obj["config"], config)
+            if trial:
+                say(try_out())
+                return
+            serve(context.obj["config"], config, lambda line: say(line, err=True))
             return
         answer = ask(config.serve.socket)
     if as_json:
