@@ -1,6 +1,7 @@
 """Compare the running service of resident workers with what is installed and configured now."""
 
 import os
+import time
 from collections.abc import Iterator
 
 from pipehandler.monitor.service_status import OTHER_NAMESPACE, ask, stale
@@ -8,6 +9,9 @@ from pipehandler.settings.config import Config
 from pipehandler.workers.listener import ServeError
 
 from .finding import Finding
+
+_RENEWAL_SECONDS = 8.0
+"""A service notices a change when it is asked, and needs a moment."""
 
 
 def check_service(config: Config) -> Iterator[Finding]:
@@ -23,11 +27,18 @@ def check_service(config: Config) -> Iterator[Finding]:
             "Every message is delivered cold, for ten times the CPU time.",
             "# run `pipehandler serve` in the PID namespace of Postfix: without PrivatePIDs=, in the same container",
         )
-    for what in stale(counts, config):
+    until = time.monotonic() + _RENEWAL_SECONDS
+    while (different := stale(counts, config)) and time.monotonic() < until:
+        time.sleep(0.5)  # it replaces itself, once it was asked
+        try:
+            counts = ask(config.serve.socket)
+        except ServeError:
+            continue
+    for what in different:
         yield Finding(
             "service-stale",
             f"the resident workers {what}",
-            "They deliver as before, and what was changed has no effect on them, or each message is delivered cold.",
+            "What was changed has no effect on them, or each message is delivered cold. The log may say why they were not replaced.",
             "systemctl restart pipehandler.service"
             if os.path.isdir("/run/systemd/system")
             else "# restart `pipehandler serve` under its supervisor",

@@ -12,19 +12,17 @@ from pipehandler.check.postfix import check_postfix, unreadable
 from pipehandler.check.refused import account
 from pipehandler.check.transport import processes, transports
 from pipehandler.cli.terminal import say, say_all
-from pipehandler.postfix.postconf import DEFAULT_DIRECTORY, Postfix, PostfixError, Service
+from pipehandler.postfix.postconf import Postfix, PostfixError, Service
 from pipehandler.settings.config import Config, ConfigError, load
 
-from .command import echo_json
+from .command import config_directory_option, echo_json
 
 FOUND, PARTIAL = 1, 3
 """Exit statuses: findings; no findings, but not everything could be checked."""
 
 
 @click.command("check")
-@click.option(
-    "--config-directory", default=DEFAULT_DIRECTORY, show_default=True, help="Postfix's configuration directory."
-)
+@config_directory_option
 @click.option(
     "--part",
     type=click.Choice(["all", "handler", "postfix"]),

@@ -16,16 +16,29 @@ import click
 
 from pipehandler.cli.terminal import say, say_json
 from pipehandler.mail.sysexits import EX_CONFIG, EX_DATAERR, EX_NOINPUT, EX_UNAVAILABLE
+from pipehandler.postfix.postconf import DEFAULT_DIRECTORY
 from pipehandler.settings.config import ConfigError, load
 from pipehandler.settings.extras import MissingExtraError
 from pipehandler.store.connection import Store
-from pipehandler.store.errors import StoreError
+from pipehandler.store.errors import NotConnected, StoreError, hint
 from pipehandler.store.ids import NoSuchMessage
 from pipehandler.store.messages import UnreadableMessage
 from pipehandler.store.migrate import MigrationError
+from pipehandler.store.refusal import advice
+from pipehandler.store.roles import MAINTENANCE, READER
 from pipehandler.workers.listener import ServeError
 
 _STATEMENT_TIMEOUT = 3600  # seconds; an operator can press Ctrl-C
+
+
+config_directory_option = click.option(
+    "--config-directory",
+    default=DEFAULT_DIRECTORY,
+    show_default=True,
+    envvar="MAIL_CONFIG",
+    help="Postfix's configuration directory, or MAIL_CONFIG in the environment.",
+)
+"""The instance of Postfix, named as for Postfix's own commands."""
 
 
 class Failure(click.ClickException):
@@ -59,9 +72,9 @@ def reported_errors() -> Iterator[None]:
     except (MissingExtraError, ServeError) as error:
         raise Failure(str(error), EX_UNAVAILABLE) from error
     except StoreError as error:
-        raise Failure(
-            f"database: {error}" + (f" (SQLSTATE {error.sqlstate})" if error.sqlstate else ""), EX_UNAVAILABLE
-        ) from error
+        code = f" (SQLSTATE {error.sqlstate})" if error.sqlstate else ""
+        text = hint(error.sqlstate, f"{READER} (database.admin_conninfo)")
+        raise Failure("; ".join(filter(None, (f"database: {error}{code}", text))), EX_UNAVAILABLE) from error
 
 
 def chosen_conninfo(context: click.Context) -> str:
@@ -77,9 +90,14 @@ def chosen_conninfo(context: click.Context) -> str:
 def opened_store(context: click.Context) -> Iterator[Store]:
     """Open the store that the options name, and close it at the end; errors become a Failure."""
     with reported_errors():
-        store = Store(chosen_conninfo(context), statement_timeout=_STATEMENT_TIMEOUT)
+        conninfo = chosen_conninfo(context)
+        store = Store(conninfo, statement_timeout=_STATEMENT_TIMEOUT)
         try:
             yield store
+        except NotConnected as error:
+            if text := advice(conninfo, (READER, MAINTENANCE)):
+                raise Failure(f"database: {error}; {text}", EX_UNAVAILABLE) from error
+            raise
         finally:
             store.close()
 

@@ -11,11 +11,10 @@ import click
 from pipehandler.cli.terminal import say, say_all
 from pipehandler.mail.sysexits import EX_CANTCREAT, EX_UNAVAILABLE
 from pipehandler.monitor.snapshot import Snapshot, take_snapshot
-from pipehandler.postfix.postconf import DEFAULT_DIRECTORY
-from pipehandler.settings.config import load
+from pipehandler.settings.config import load_usable
 from pipehandler.settings.extras import require
 
-from .command import Failure, reported_errors
+from .command import Failure, config_directory_option, reported_errors
 
 _LOOPBACK = "127.0.0.1"
 _LAST_PORT = 65_535
@@ -54,9 +53,7 @@ def _address(_: click.Context, __: click.Parameter, value: str | None) -> tuple[
     callback=_address,
     help="Serve scrapes of /metrics there until SIGTERM; HOST defaults to 127.0.0.1.",
 )
-@click.option(
-    "--config-directory", default=DEFAULT_DIRECTORY, show_default=True, help="Postfix's configuration directory."
-)
+@config_directory_option
 @click.pass_context
 def metrics(context: click.Context, output: str | None, listen: tuple[str, int] | None, config_directory: str) -> None:
     """Print the status of this mail host in the text format of Prometheus.
@@ -74,18 +71,20 @@ def metrics(context: click.Context, output: str | None, listen: tuple[str, int] 
 
     def take() -> Snapshot:
         seconds = _SCRAPE_SECONDS if listen else _QUEUE_SECONDS
-        snapshot = take_snapshot(load(context.obj["config"]), context.obj["conninfo"], config_directory, seconds)
+        config, unloadable = load_usable(context.obj["config"])
+        snapshot = take_snapshot(config, context.obj["conninfo"], config_directory, seconds, unloadable)
         if listen:
             log.report(snapshot.reasons)
         return snapshot
 
-    with reported_errors():
-        load(context.obj["config"])
     if listen:
         from pipehandler.monitor.http_endpoint import Endpoint, ListenError
 
         try:
-            Endpoint(*listen, lambda: exposition(take)).run()
+            endpoint = Endpoint(*listen, lambda: exposition(take))
+            host = f"[{listen[0]}]" if ":" in listen[0] else listen[0]
+            say(f"listening on http://{host}:{endpoint.server_port}/metrics", err=True)
+            endpoint.run()
         except ListenError as error:
             raise Failure(str(error), EX_UNAVAILABLE) from error
         return

@@ -13,7 +13,7 @@ from pipehandler.settings.config import DEFAULT_SOCKET, load
 from pipehandler.store.conninfo import uri
 from pipehandler.store.migrate import migrate, plan
 
-from .command import echo_json, opened_store, reported_errors
+from .command import config_directory_option, echo_json, opened_store, reported_errors
 
 
 @click.command("deliver", context_settings={"ignore_unknown_options": True})
@@ -54,9 +54,7 @@ def migrate_(context: click.Context, dry_run: bool) -> None:
 @click.argument("file", metavar="[FILE]", type=click.Choice(["all", *templates.FILES]), default="all")
 @click.option("--user", default="pipehandler", show_default=True, help="The account that runs the handler.")
 @click.option("--domain", default="example.com", show_default=True, help="The domain whose mail is stored.")
-@click.option(
-    "--config-directory", default="/etc/postfix", show_default=True, help="Postfix's configuration directory."
-)
+@config_directory_option
 @click.option("--socket", default=DEFAULT_SOCKET, show_default=True, help="Where `pipehandler serve` listens.")
 @click.option(
     "--maxproc",
@@ -88,19 +86,24 @@ def postfix_lines(context: click.Context, /, file: str, **options: Any) -> None:
 @click.command("serve")
 @click.option("--status", is_flag=True, help="Show the counts of the running service.")
 @click.option("--json", "as_json", is_flag=True, help="With --status: a JSON object, for programs.")
+@click.option("--trial", is_flag=True, hidden=True)
 @click.pass_context
-def serve(context: click.Context, status: bool, as_json: bool) -> None:
+def serve(context: click.Context, status: bool, as_json: bool, trial: bool) -> None:
     """Run the resident workers, which deliver without the cost of starting a process.
 
-    SIGTERM stops it after the messages in progress; SIGHUP reads the configuration again. Without the service, every message is
+    SIGTERM stops it after the messages in progress. It notices by itself that the configuration has changed, and that the
+    program was replaced, and becomes the new one; SIGHUP reads the configuration again. Without the service, every message is
     delivered by a separate process.
     """
     with reported_errors():
         config = load(context.obj["config"])
         if not status:
-            from pipehandler.workers.service import serve  # loads all that a delivery needs
+            from pipehandler.workers.service import serve, try_out  # loads all that a delivery needs
 
-            serve(context.obj["config"], config)
+            if trial:
+                say(try_out())
+                return
+            serve(context.obj["config"], config, lambda line: say(line, err=True))
             return
         answer = ask(config.serve.socket)
     if as_json:

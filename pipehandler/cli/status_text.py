@@ -8,18 +8,26 @@ from typing import Any
 from pipehandler.mail.sysexits import EX_OK
 from pipehandler.monitor.service_status import OTHER_NAMESPACE
 from pipehandler.monitor.status import STATUSES, Status
+from pipehandler.monitor.verdict import FLOWING, STOPPED, UNKNOWN
 
 from .command import local
 from .terminal import shorten, table
 
 _BARS = "·▁▂▃▄▅▆▇█"
 _REASONS = 3
+_HEADLINES = {
+    FLOWING: "Mail is flowing",
+    STOPPED: "Mail is NOT flowing",
+    UNKNOWN: "Whether mail is flowing is unknown",
+}
 _OVERDUE = 600  # seconds after which expired mail should have been removed
 
 
 def lines(status: Status) -> Iterator[str]:
     """Yield the status as text, in at most 100 columns where possible."""
     snapshot = status.snapshot
+    yield headline(status)
+    yield ""
     if status.counts:
         yield from table(
             ["ATTEMPTS", "STATUS", "HOUR", "BY 5 MINUTES", "DAY", "BY HOURS"],
@@ -36,13 +44,22 @@ def lines(status: Status) -> Iterator[str]:
     if status.failures:
         yield ""
         yield "LAST FAILURES"
+    hinted: set[str] = set()
     for failure in status.failures:
         kind = " ".join(filter(None, [failure.outcome, failure.sqlstate]))
         queue_id = f", queue id {failure.queue_id}" if failure.queue_id else ""
         yield f"{kind}: {failure.hour} in the last hour, {failure.day} in the last day, last {_time(failure.last)}{queue_id}"
         if failure.reason:
             yield f"    {shorten(failure.reason, 160)}"
-        yield f"    -> {failure.hint}"
+        if failure.hint not in hinted:
+            yield f"    -> {failure.hint}"
+            hinted.add(failure.hint)
+
+
+def headline(status: Status) -> str:
+    """Return the answer to: is mail flowing?"""
+    state, reason, time = status.verdict
+    return f"{_HEADLINES[state]}: {reason.replace('{time}', _time(time) if time else '')}"
 
 
 def _about(status: Status) -> Iterator[tuple[str, str]]:
@@ -59,15 +76,11 @@ def _about(status: Status) -> Iterator[tuple[str, str]]:
         if snapshot.journal.under_way:
             yield "Under way", f"{snapshot.journal.under_way} deliveries"
     if snapshot.health is None:
-        yield "Database", f"DOWN: {reasons['database']}"
+        state = "unknown" if "configuration" in reasons or snapshot.refused else "DOWN"
+        yield "Database", f"{state}: {reasons['database']}"
     else:
         version = snapshot.health.schema_version
-        old = (
-            ""
-            if version == snapshot.schema_expected
-            else f", but {snapshot.schema_expected} is expected: `pipehandler migrate`"
-        )
-        yield "Database", f"up, schema {version}{old}"
+        yield "Database", f"up, schema {version}{_schema_hint(version, snapshot.schema_expected)}"
         oldest = snapshot.health.oldest_quarantined
         count = snapshot.health.quarantined
         since = f"{count}, the oldest from {_time(oldest.timestamp())}" if oldest else f"{count}" if count else "empty"
@@ -91,7 +104,8 @@ def _about(status: Status) -> Iterator[tuple[str, str]]:
             f"{queued.messages} {name}, the oldest from {_time(queued.oldest)}"
             for name, queued in snapshot.queue.items()
         ]
-        yield "Queue", "; ".join(queues) or "empty"
+        down = "" if snapshot.postfix_running is not False else "Postfix does not run; "
+        yield "Queue", down + ("; ".join(queues) or "empty")
         delays = Counter[str]()
         for queued in snapshot.queue.values():
             delays.update(queued.reasons)
@@ -108,8 +122,17 @@ def _about(status: Status) -> Iterator[tuple[str, str]]:
                 f" {counts['replaced']} replaced, {counts['died']} died since the start"
             ),
         )
+        for what in status.workers_stale:
+            yield "", f"they {what}: `pipehandler check`"
         if counts.get("other_namespace"):
             yield "", f"{counts['other_namespace']} messages were left to cold deliveries: {OTHER_NAMESPACE}"
+
+
+def _schema_hint(version: int, expected: int) -> str:
+    if version == expected:
+        return ""
+    todo = "`pipehandler migrate`" if version < expected else "install the newer pipehandler on this host"
+    return f", but {expected} is expected: {todo}"
 
 
 def bars(counts: Sequence[int]) -> str:
@@ -123,6 +146,8 @@ def as_json(status: Status) -> dict[str, Any]:
     snapshot = status.snapshot
     return {
         "time": datetime.fromtimestamp(status.now, UTC),
+        "mail": status.verdict.state,
+        "mail_text": headline(status),
         "attempts": {
             outcome: {
                 "status": STATUSES.get(outcome),
@@ -143,6 +168,7 @@ def as_json(status: Status) -> dict[str, Any]:
         "database": snapshot.health._asdict() if snapshot.health else None,
         "schema_expected": snapshot.schema_expected,
         "outage": snapshot.outage,
+        "postfix_running": snapshot.postfix_running,
         "queue": {name: queued._asdict() for name, queued in snapshot.queue.items()}
         if snapshot.queue is not None
         else None,

@@ -24,6 +24,11 @@ _CLIENT_TIMEOUT = 10  # seconds for a client to send its request, or to take the
 _TEXT = "text/plain; version=0.0.4; charset=utf-8"
 
 
+_PAGE = b"""<!DOCTYPE html>
+<html lang="en"><title>pipehandler</title><h1>pipehandler</h1><p><a href="/metrics">Metrics</a></p></html>
+"""
+
+
 class ListenError(Exception):
     """The address cannot be listened on; the text says why and what to do."""
 
@@ -78,10 +83,18 @@ class _Scrape(BaseHTTPRequestHandler):
     server: Endpoint
     timeout = _CLIENT_TIMEOUT
 
+    def do_HEAD(self) -> None:
+        """Answer as for GET, without the contents."""
+        self.do_GET()
+
     def do_GET(self) -> None:
-        """Answer with the metrics."""
-        if self.path.partition("?")[0] != "/metrics":
-            self.send_error(404, "The only path is /metrics")
+        """Answer with the metrics, or on / with a page that leads to them."""
+        path = self.path.partition("?")[0]
+        if path == "/":
+            self._send(_PAGE, "text/html; charset=utf-8")
+            return
+        if path != "/metrics":
+            self.send_error(404, "The paths are / and /metrics")
             return
         if not self.server.slots.acquire(blocking=False):
             self.send_error(503, "Too many scrapes at the same time")
@@ -98,11 +111,15 @@ class _Scrape(BaseHTTPRequestHandler):
             traceback.print_exc()
             self.send_error(500, "The metrics could not be collected; the log says why")
             return
+        self._send(answer, _TEXT)
+
+    def _send(self, answer: bytes, content_type: str) -> None:
         self.send_response(200)
-        self.send_header("Content-Type", _TEXT)
+        self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(answer)))
         self.end_headers()
-        self.wfile.write(answer)
+        if self.command != "HEAD":
+            self.wfile.write(answer)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 # as the base class has it
         """Do not log requests."""

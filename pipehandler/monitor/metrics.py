@@ -138,6 +138,15 @@ METRICS = {
             (),
             "Messages that the service left to a cold delivery: different code or configuration, or it was stopping.",
         ),
+        Described(
+            "pipehandler_configuration_up",
+            "gauge",
+            (),
+            "Whether the configuration can be loaded (1), or every message is deferred (0).",
+        ),
+        Described(
+            "pipehandler_postfix_up", "gauge", (), "Whether Postfix runs (1) or not (0); absent where that is unknown."
+        ),
         Described("pipehandler_queue_up", "gauge", (), "Whether Postfix's queue could be listed (1) or not (0)."),
         Described("pipehandler_queue_messages", "gauge", ("queue",), "Messages in Postfix's queue."),
         Described(
@@ -273,7 +282,11 @@ def _of_service(snapshot: Snapshot) -> dict[str, _Values]:
 
 
 def _of_queue(snapshot: Snapshot) -> dict[str, _Values]:
-    values: dict[str, _Values] = {"pipehandler_queue_up": {(): snapshot.queue is not None}}
+    values: dict[str, _Values] = {
+        "pipehandler_configuration_up": {(): "configuration" not in snapshot.reasons},
+        "pipehandler_queue_up": {(): snapshot.queue is not None},
+        "pipehandler_postfix_up": {} if snapshot.postfix_running is None else {(): snapshot.postfix_running},
+    }
     if snapshot.queue is not None:
         names = dict.fromkeys([*QUEUES, *snapshot.queue])
         values["pipehandler_queue_messages"] = {

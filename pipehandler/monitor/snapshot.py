@@ -6,19 +6,22 @@ A source that does not answer is reported as unavailable, with the reason, and d
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import NamedTuple, TypeVar
 
 from ..delivery.circuit_breaker import CircuitBreaker
+from ..mail.outcome import MISCONFIGURED
 from ..postfix.postconf import DEFAULT_DIRECTORY
-from ..postfix.postqueue import Queued, QueueError, queued
+from ..postfix.postqueue import Listing, Queued, QueueError, listing
 from ..record.journal import NAME
 from ..settings.config import Config
 from ..store.connection import Store
 from ..store.errors import StoreError, hint
 from ..store.health import Health, health
+from ..store.refusal import advice
 from ..store.roles import INGEST, MAINTENANCE, READER
 from ..store.sql_files import migrations
 from ..workers.listener import ServeError
@@ -32,15 +35,20 @@ _T = TypeVar("_T")
 _CONNECT_SECONDS = 3
 _STATEMENT_SECONDS = 4
 
+_QUICK_SECONDS = 1.0
+_ROLES = (READER, MAINTENANCE)
+
 _GROUPS = f"{INGEST}, {READER} or {MAINTENANCE}"  # those that may call pipehandler.health
 
 
 class Snapshot(NamedTuple):
     """The status of every source. None: unavailable; `reasons` says why, by "journal", "database", "service" or "queue".
+    A configuration that cannot be loaded is in there as "configuration".
 
     journal: empty before the first attempt. schema_expected: the version of the schema that this program brings. service: the
     counts of the supervisor (Supervisor.status). queue: by the name of each queue that is not empty. outage: deliveries have
-    found the database down, and none has succeeded since.
+    found the database down, and none has succeeded since. postfix_running: None where it is not known. refused: the database
+    is up, and does not let this account in.
     """
 
     journal: JournalTotals | None
@@ -50,6 +58,8 @@ class Snapshot(NamedTuple):
     queue: dict[str, Queued] | None
     outage: bool
     reasons: dict[str, str]
+    postfix_running: bool | None = None
+    refused: bool = False
 
 
 def take_snapshot(
@@ -57,9 +67,11 @@ def take_snapshot(
     conninfo: str | None = None,
     config_directory: str = DEFAULT_DIRECTORY,
     queue_seconds: float = 60,
+    unloadable: str = "",
 ) -> Snapshot:
     """Query every source, all at the same time, so that it takes no longer than the slowest of them.
 
+    unloadable: why the configuration cannot be loaded, "" if it was; `config` is then what can be used of it.
     conninfo: used instead of those in the configuration. config_directory: Postfix's. queue_seconds: the limit for listing the
     queue; everything else takes less than eight seconds.
     """
@@ -67,20 +79,27 @@ def take_snapshot(
     if conninfo is None and config.database.admin_conninfo:
         # With peer authentication, this is the only one that root can log in with.
         conninfos.append(config.database.admin_conninfo)
-    reasons: dict[str, str] = {}
+    reasons: dict[str, str] = {"configuration": unloadable} if unloadable else {}
+    refusals: list[str] = []
+    down: list[bool] = []
+    if unloadable and conninfo is None:
+        conninfos = []
     with ThreadPoolExecutor() as pool:
         of_journal = pool.submit(_answer, "journal", lambda: _journal(config.state.directory), reasons)
-        of_database = pool.submit(_answer, "database", lambda: _health(conninfos), reasons)
+        of_database = pool.submit(_answer, "database", lambda: _health(conninfos, refusals), reasons)
         of_service = pool.submit(_answer, "service", lambda: ask(config.serve.socket), reasons)
-        of_queue = pool.submit(_answer, "queue", lambda: queued(config_directory, queue_seconds), reasons)
+        of_queue = pool.submit(_answer, "queue", lambda: _queue(config_directory, queue_seconds, down), reasons)
+    queue = of_queue.result()
     return Snapshot(
         journal=of_journal.result(),
         health=of_database.result(),
         schema_expected=max(migration.version for migration in migrations()),
         service=of_service.result(),
-        queue=of_queue.result(),
+        queue=queue.queues if queue else None,
         outage=CircuitBreaker(config.state.directory).is_open,
         reasons=reasons,
+        postfix_running=queue.running if queue else False if down else None,
+        refused=bool(refusals),
     )
 
 
@@ -107,18 +126,40 @@ def _journal(directory: str) -> JournalTotals:
     return totals(directory)
 
 
-def _health(conninfos: list[str]) -> Health:
-    """Query the first reachable database. Raises the StoreError of the first one if none can be reached."""
-    first, *others = conninfos
+def _queue(directory: str, seconds: float, down: list[bool]) -> Listing:
     try:
-        store = _connected(first)
-    except StoreError as error:
-        for conninfo in others:
-            with suppress(StoreError):
-                store = _connected(conninfo)
-                break
+        return listing(directory, seconds)
+    except QueueError as error:
+        if error.down:
+            down.append(True)
+        raise
+
+
+def _health(conninfos: list[str], refusals: list[str]) -> Health:
+    """Query the first database that lets us in. Raises the StoreError of the last one, which is that of root's commands.
+
+    refusals: gets what to do where the server is up, and refuses every one of the roles.
+    """
+    failure = StoreError(MISCONFIGURED, "not asked, because the configuration cannot be loaded")
+    advised: list[str] = []
+    for conninfo in conninfos:
+        started = time.monotonic()
+        try:
+            store = _connected(conninfo)
+        except StoreError as error:
+            failure = error
+            quick = time.monotonic() - started < _QUICK_SECONDS  # asking again must not take longer than a scrape may
+            if quick and (text := advice(conninfo, _ROLES, _QUICK_SECONDS)):
+                advised.append(text)
+                failure = StoreError(error.outcome, f"{error}; {text}", error.sqlstate)
         else:
-            raise error from None
+            return _health_of(store)
+    if conninfos and len(advised) == len(conninfos):
+        refusals += advised
+    raise failure
+
+
+def _health_of(store: Store) -> Health:
     try:
         with _disconnected_after(store, _STATEMENT_SECONDS + 1):
             return health(store)

@@ -11,6 +11,7 @@ from ..record.journal import KILLED
 from ..store.errors import hint
 from .journal_totals import Record
 from .snapshot import Snapshot
+from .verdict import Verdict, verdict
 
 DAY = 86_400
 """Seconds of records that `status` takes."""
@@ -62,13 +63,16 @@ class Status(NamedTuple):
     """The status of a mail host at the time `now`.
 
     counts: for each outcome that occurred, the attempts of the last hour in steps of five minutes, and those of the last day
-    in steps of an hour, oldest first. failures: the latest, newest first.
+    in steps of an hour, oldest first. failures: the latest, newest first. verdict: whether mail is flowing.
+    workers_stale: see service_status.stale.
     """
 
     now: float
     counts: dict[str, tuple[list[int], list[int]]]
     failures: list[Failure]
     snapshot: Snapshot
+    verdict: Verdict
+    workers_stale: tuple[str, ...] = ()
 
 
 def status(records: Sequence[Record], snapshot: Snapshot, now: float | None = None) -> Status:
@@ -82,7 +86,7 @@ def status(records: Sequence[Record], snapshot: Snapshot, now: float | None = No
             day[23 - int(age // _HOUR)] += 1
         if age < _HOUR:
             hour[11 - int(age // 300)] += 1
-    return Status(now, counts, _failures(records, now), snapshot)
+    return Status(now, counts, _failures(records, now), snapshot, verdict(records, snapshot, now))
 
 
 def _failures(records: Sequence[Record], now: float) -> list[Failure]:

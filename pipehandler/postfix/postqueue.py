@@ -32,7 +32,11 @@ _HINTS = {
 
 
 class QueueError(Exception):
-    """The queue cannot be listed; the text says why and what to do."""
+    """The queue cannot be listed; the text says why and what to do. down: because Postfix does not run."""
+
+    def __init__(self, text: str, down: bool = False) -> None:
+        super().__init__(text)
+        self.down = down
 
 
 class Queued(NamedTuple):
@@ -47,8 +51,15 @@ class Queued(NamedTuple):
     reasons: Mapping[str, int] = MappingProxyType({})
 
 
-def queued(directory: str = DEFAULT_DIRECTORY, seconds: float = _TIMEOUT) -> dict[str, Queued]:
-    """Return each queue that is not empty, for the Postfix whose configuration is in `directory`.
+class Listing(NamedTuple):
+    """queues: by name, each that is not empty. running: whether Postfix runs; root can list the queue without."""
+
+    queues: dict[str, Queued]
+    running: bool
+
+
+def listing(directory: str = DEFAULT_DIRECTORY, seconds: float = _TIMEOUT) -> Listing:
+    """Return the queue of the Postfix whose configuration is in `directory`.
 
     Raises QueueError, also if it takes longer than `seconds`.
     """
@@ -64,11 +75,12 @@ def queued(directory: str = DEFAULT_DIRECTORY, seconds: float = _TIMEOUT) -> dic
         raise QueueError(f"postqueue: {error!r}; it should print one JSON object for each message") from error
     if status is None:
         raise QueueError(f"postqueue: not finished within {seconds:g} s; the queue is long, or the disk is busy")
+    down = "mail system is down" in message.lower() or "malformed showq" in message
     if status:
         hint = next((hint for part, hint in _HINTS.items() if part in message), "root may always list the queue")
         reason = message.rpartition("fatal: ")[2] or f"status {status}"
-        raise QueueError(f"postqueue: {reason}; {hint}")
-    return queues
+        raise QueueError(f"postqueue: {reason}; {hint}", down)
+    return Listing(queues, not down)
 
 
 def _list(command: list[str], errors: int, seconds: float) -> tuple[dict[str, Queued], int | None]:

@@ -224,6 +224,17 @@ def load(path: str = DEFAULT_PATH) -> Config:
         raise ConfigError(f"{path}: {error}", _usable(table)) from None
 
 
+def load_usable(path: str) -> tuple[Config, str]:
+    """Read the configuration, for programs that must work while it is wrong: what can be used of it, and why not the rest.
+
+    The reason is "" if all of it can be used.
+    """
+    try:
+        return load(path), ""
+    except ConfigError as error:
+        return error.usable, str(error)
+
+
 def _usable(table: dict[str, Any]) -> Config:
     """Return the sections [log] and [state] of a configuration that has an error, each unless the error is there."""
     usable = Config()

@@ -8,13 +8,14 @@ import os
 import re
 import select
 import time
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from psycopg.conninfo import make_conninfo
 from psycopg.pq import ConnStatus, PGconn, PollingStatus, abc
 
 from .conninfo import parameters
-from .errors import INVALID_AUTHORIZATION_SPECIFICATION, INVALID_PASSWORD, TOO_MANY_CONNECTIONS
+from .errors import INVALID_AUTHORIZATION_SPECIFICATION, INVALID_PASSWORD, TOO_MANY_CONNECTIONS, StoreError
 
 _SECONDS = 5.0
 _LARGEST = 65_536  # octets of the trace that are read
@@ -63,15 +64,38 @@ class _Attempt(NamedTuple):
     answer: _Answer | None
 
 
-def refusal(conninfo: str) -> Refusal | None:
-    """Try to connect once more; why the server refuses. None if it does not, or if there was no answer. Raises StoreError."""
+def refusal(conninfo: str, seconds: float = _SECONDS) -> Refusal | None:
+    """Try to connect once more, for at most `seconds`; why the server refuses. None if it does not, or if there was no answer.
+
+    Raises StoreError.
+    """
     settings = {**parameters(conninfo), "connect_timeout": int(_SECONDS)}
-    attempt = _attempt(make_conninfo("", **settings))
+    attempt = _attempt(make_conninfo("", **settings), seconds)
     if attempt.answer is not None:
-        return Refusal(attempt.answer.sqlstate, _detail(attempt.answer, settings), attempt.role, attempt.database)
+        detail = _detail(attempt.answer, settings, seconds)
+        return Refusal(attempt.answer.sqlstate, detail, attempt.role, attempt.database)
     if attempt.needs_password:
         return Refusal(INVALID_PASSWORD, NO_PASSWORD, attempt.role, attempt.database)
     return None
+
+
+def advice(conninfo: str, groups: Sequence[str], seconds: float = _SECONDS) -> str:
+    """What lets this account in, if the server is up and refuses its role; "" otherwise. groups: for a role that is missing."""
+    try:
+        refused = refusal(conninfo, seconds)
+    except StoreError:
+        return ""
+    if refused is None or refused.sqlstate[:2] != INVALID_AUTHORIZATION_SPECIFICATION[:2]:
+        return ""
+    role = '"' + refused.role.replace('"', '""') + '"'
+    if refused.detail in (MISSING_ROLE, MISSING_ROLE_OR_NO_LOGIN):
+        return f"the server is up, and has no such role: CREATE ROLE {role} LOGIN IN ROLE {', '.join(groups)};"
+    if refused.detail == NO_LOGIN:
+        return f"the server is up, and the role may not log in: ALTER ROLE {role} LOGIN;"
+    return (
+        "the server is up, and does not let this account in: run this as root, and set database.admin_conninfo to the role"
+        " of root; `pipehandler check`"
+    )
 
 
 def answers(conninfo: str) -> bool:
@@ -93,26 +117,26 @@ def databases(conninfo: str) -> list[str]:
     return []
 
 
-def _detail(answer: _Answer, settings: dict[str, Any]) -> str:
+def _detail(answer: _Answer, settings: dict[str, Any], seconds: float) -> str:
     if answer.sqlstate == TOO_MANY_CONNECTIONS:
         return {_LOGIN: ROLE_LIMIT, "CheckMyDatabase": DATABASE_LIMIT}.get(answer.routine, "")
     if answer.sqlstate != INVALID_AUTHORIZATION_SPECIFICATION or answer.routine != _LOGIN:
         return ""
     # Two reasons come from one routine. A role that certainly does not exist shows which of its lines says so, unless the
     # server asks for more than a name.
-    missing = _attempt(make_conninfo("", **{**settings, "user": f"pipehandler-{os.urandom(8).hex()}"})).answer
+    missing = _attempt(make_conninfo("", **{**settings, "user": f"pipehandler-{os.urandom(8).hex()}"}), seconds).answer
     if missing is None or missing.routine != _LOGIN:
         return MISSING_ROLE_OR_NO_LOGIN
     return MISSING_ROLE if missing.place == answer.place else NO_LOGIN
 
 
-def _attempt(conninfo: str) -> _Attempt:
+def _attempt(conninfo: str, seconds: float = _SECONDS) -> _Attempt:
     trace = os.memfd_create("pipehandler-trace")  # in memory: it may hold a password
     connection = PGconn.connect_start(conninfo.encode())
     try:
         if connection.status != ConnStatus.BAD:
             connection.trace(trace)
-            _finish(connection)
+            _finish(connection, seconds)
             connection.untrace()
         text = os.pread(trace, _LARGEST, 0).decode("utf-8", "replace")
         connected = connection.status == ConnStatus.OK
@@ -123,9 +147,9 @@ def _attempt(conninfo: str) -> _Attempt:
         os.close(trace)
 
 
-def _finish(connection: abc.PGconn) -> None:
+def _finish(connection: abc.PGconn, seconds: float) -> None:
     """Wait until the attempt has ended, for a limited time."""
-    until = time.monotonic() + _SECONDS
+    until = time.monotonic() + seconds
     waiting: int = PollingStatus.WRITING
     while waiting not in (PollingStatus.OK, PollingStatus.FAILED) and (left := until - time.monotonic()) > 0:
         sockets = [connection.socket]

@@ -37,8 +37,8 @@ class WorkerPool:
     """Keeps `serve.workers` workers, forked from this process.
 
     `selector` watches their channels; its data are the functions to call. `close_in_child` returns the sockets that a new
-    worker has to close. `on_free` is called when a worker can be assigned a message. `delivered`, `replaced` and `died`
-    count since the start.
+    worker has to close. `on_free` is called when a worker can be assigned a message. `counts`: messages that were delivered,
+    workers that were replaced, and those that died, since the start.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class WorkerPool:
         on_free: Callable[[], None],
     ) -> None:
         self.config = config
-        self.delivered = self.replaced = self.died = 0
+        self.counts = dict.fromkeys(("delivered", "replaced", "died"), 0)
         self._selector = selector
         self._close_in_child = close_in_child
         self._on_free = on_free
@@ -81,6 +81,11 @@ class WorkerPool:
         """Whether a large message can be assigned: less than half of the workers deliver one, or there is one worker."""
         large = sum(worker.task is not None and worker.task.is_large for worker in self._workers)
         return large < max(1, self.config.serve.workers // 2)
+
+    @property
+    def channels(self) -> list[socket.socket]:
+        """The channels to all workers."""
+        return [worker.channel for worker in self._workers]
 
     @property
     def spawns_at(self) -> float:
@@ -128,6 +133,18 @@ class WorkerPool:
             return True
         return False
 
+    def adopt(self, pid: int, channel: socket.socket, task: Task | None) -> None:
+        """Take over a worker of the program that this process was before: it finishes its message, and exits."""
+        channel.setblocking(False)
+        worker = _Worker(pid, channel)
+        worker.task, worker.retiring = task, True
+        self._workers.add(worker)
+        self._selector.register(channel, EVENT_READ, lambda: self._receive(worker))
+
+    def heirs(self) -> list[tuple[int, int, list[object] | None]]:
+        """Each worker for `adopt`: its process, the descriptor of its channel, and of its message what a record needs."""
+        return [(worker.pid, worker.channel.fileno(), _brief(worker.task)) for worker in self._workers]
+
     def retire_all(self) -> None:
         """Let every worker exit when it has finished the message it is delivering."""
         for worker in self._workers:
@@ -156,10 +173,10 @@ class WorkerPool:
             self._reap(worker)
             return
         if report != process.READY:
-            self.delivered += 1
+            self.counts["delivered"] += 1
         worker.task = None
         if report == process.LAST:
-            self.replaced += 1
+            self.counts["replaced"] += 1
             worker.retiring = True
         elif not worker.retiring:
             self._free.append(worker)
@@ -174,13 +191,21 @@ class WorkerPool:
         code = os.waitstatus_to_exitcode(os.waitpid(worker.pid, 0)[1])
         if code == 0 and not worker.task:
             return
-        self.died += 1
+        self.counts["died"] += 1
         self._spawn_not_before = time.monotonic() + _RESTART_SECONDS
         cause = f"killed by signal {-code}" if code < 0 else f"left with status {code}"
         if worker.task:  # its entrypoint sees the end of the connection, and returns the status of FAULT to Postfix
             record_lost(self.config, outcome.FAULT, worker.task, f"the worker {cause}", worker.pid)
         else:
             log_event(self.config, "worker lost", failed=True, reason=cause)
+
+
+def _brief(task: Task | None) -> list[object] | None:
+    """A task without its recipients and most of its options, which may be long."""
+    if task is None:
+        return None
+    argv = [f"--{name}={option(task.argv, name)}" for name in ("queue-id", "size")]
+    return [task.installation, task.parent, task.started, argv]
 
 
 def log_event(config: Config, what: str, failed: bool = False, **values: object) -> None:

@@ -17,48 +17,56 @@ from collections.abc import Iterator
 from contextlib import suppress
 from selectors import EVENT_READ, DefaultSelector
 
-from ..handover import INSTALLATION, LARGEST, option, peer
+from ..handover import INSTALLATION, LARGEST, option
 from ..mail import outcome
 from ..runtime import systemd
 from ..runtime.deadline import GRACE
 from ..runtime.installation import code_digest, configuration_digest
 from ..settings.config import DEFAULT_PATH, Config, ConfigError, load
+from .connections import MOST, Connection, Connections, is_authorised, is_visible
+from .doorkeeper import keep_door, take_over
 from .pool import WorkerPool, log_event, record_lost
+from .renewal import Renewal
+from .succession import SIGNALS, Inheritance, become
 from .worker import Task
-
-_MAX_CONNECTIONS = 512
-"""Connections that may wait without a worker; further ones are closed, and their entrypoints deliver cold."""
 
 _FIRST_PACKET_SECONDS = 2.0
 _NOTIFY_SECONDS = 1.0
 """Shortest time between two STATUS= lines to systemd: a person cannot read them faster."""
 
 
-class _Connection:
-    """An entrypoint's connection that no worker has yet. `until`: when it is closed at the latest (time.monotonic)."""
-
-    def __init__(self, sock: socket.socket, until: float) -> None:
-        self.socket = sock
-        self.until = until
-
-
 class Supervisor:
-    """The service, on a listening socket. `path`: the configuration file, read again on SIGHUP."""
+    """The service, on a listening socket.
 
-    def __init__(self, listener: socket.socket, path: str, config: Config) -> None:
+    `path`: the configuration file, read again when it has changed and on SIGHUP. `created`: whether the service created the
+    socket. `inheritance`: of the program that this process was before.
+    """
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        path: str,
+        config: Config,
+        created: bool = False,
+        inheritance: Inheritance | None = None,
+    ) -> None:
         self._listener = listener
         self._path = path
         self._config = config
+        self._created = created
+        self._inheritance = inheritance
         self._selector = DefaultSelector()
         self._pool = WorkerPool(config, self._selector, self._close_in_child, self._assign)
-        self._connections: dict[_Connection, None] = {}  # in order of arrival
-        self._waiting: dict[_Connection, tuple[bytes, Task]] = {}  # in order of arrival
-        self._congested = self._sent_back = self._other_namespace = 0
+        self._connections = Connections(self._selector, self._receive)
+        self._counts = dict.fromkeys(("congested", "sent_back", "other_namespace"), 0)
+        self._code = code_digest()
+        self._installations = {INSTALLATION.decode("ascii")}
+        self._renewal = Renewal(path, self._code, self._selector, self._reload, self._become_new, self._stay)
+        self._refused = ""  # why the installed program did not replace this one
         self._stopping = False
         self._kill_at = float("inf")
         self._notified = ""
         self._notify_at = 0.0
-        self._code = code_digest()
         self._signals, self._signalled = socket.socketpair()
 
     def run(self) -> None:
@@ -70,8 +78,11 @@ class Supervisor:
         self._selector.register(self._listener, EVENT_READ, self._accept)
         self._selector.register(self._signals, EVENT_READ, self._handle_signals)
         signal.set_wakeup_fd(self._signalled.fileno())
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in SIGNALS:
             signal.signal(number, lambda *_: None)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        if self._inheritance:
+            self._inherit(self._inheritance)
         self._pool.spawn()
         log_event(self._config, "started", pid=os.getpid(), workers=self._config.serve.workers)
         systemd.notify("READY=1")
@@ -92,13 +103,9 @@ class Supervisor:
             "workers": pool.staying,
             "free": pool.free,
             "busy": pool.busy,
-            "waiting": len(self._waiting),
-            "delivered": pool.delivered,
-            "congested": self._congested,
-            "sent_back": self._sent_back,
-            "other_namespace": self._other_namespace,
-            "replaced": pool.replaced,
-            "died": pool.died,
+            "waiting": len(self._connections.waiting),
+            **pool.counts,
+            **self._counts,
             "code": self._code,
             "configuration": configuration_digest(self._config),
         }
@@ -113,16 +120,12 @@ class Supervisor:
                 if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS):
                     time.sleep(0.01)  # entrypoints wait in the backlog, or deliver cold
                 return
-            if len(self._connections) >= _MAX_CONNECTIONS or not _is_authorised(accepted):
+            if len(self._connections) >= MOST or not is_authorised(accepted):
                 accepted.close()
                 continue
-            accepted.setblocking(False)
-            connection = _Connection(accepted, time.monotonic() + _FIRST_PACKET_SECONDS)
-            self._connections[connection] = None
-            self._selector.register(accepted, EVENT_READ, lambda connection=connection: self._receive(connection))
-            self._receive(connection)
+            self._receive(self._connections.add(accepted, time.monotonic() + _FIRST_PACKET_SECONDS))
 
-    def _receive(self, connection: _Connection) -> None:
+    def _receive(self, connection: Connection) -> None:
         if connection not in self._connections:
             return  # closed earlier in the same round of select
         try:
@@ -131,69 +134,73 @@ class Supervisor:
             return
         except OSError:
             packet = b""
-        if connection in self._waiting:  # it has left, or sends something when it should wait
-            self._close(connection)
-        elif packet == b"status":
-            self._close(connection, json.dumps(self.status()).encode())
-        elif not (task := Task.from_packet(packet)):  # not an entrypoint
-            self._close(connection)
-        elif self._stopping or len(packet) > LARGEST or not self._same_installation(task):
-            self._sent_back += 1
-            self._close(connection, b"cold")
-        elif not _is_visible(connection.socket):
-            self._other_namespace += 1
-            self._close(connection, b"cold")
-        else:
-            self._queue(connection, packet, task)
+        if connection.packet or not packet:  # it has left, or sends something when it should wait
+            self._connections.close(connection)
+            return
+        connection.packet = packet
+        self._decide(connection)
 
-    def _queue(self, connection: _Connection, packet: bytes, task: Task) -> None:
-        wait = self._longest_wait()
-        connection.until = time.monotonic() + wait
-        self._waiting[connection] = packet, task
-        self._assign()
-        if connection in self._connections:
-            with suppress(OSError):
-                connection.socket.send(b"wait %d" % wait)
+    def _decide(self, connection: Connection) -> None:
+        """Answer a first packet, or let the entrypoint wait."""
+        packet = connection.packet
+        if not self._stopping:
+            self._renewal.look()
+        if packet == b"status":
+            self._connections.close(connection, json.dumps(self.status()).encode())
+        elif not (task := Task.from_packet(packet)):  # not an entrypoint
+            self._connections.close(connection)
+        elif self._stopping or len(packet) > LARGEST or not self._same_configuration(task):
+            self._send_back(connection)
+        elif task.installation not in self._installations:
+            # Of the program that replaces this one in a moment, or of another one.
+            if self._renewal.expected:
+                self._connections.held[connection] = None
+                self._connections.tell(connection, self._longest_wait())
+            else:
+                self._send_back(connection)
+        elif not is_visible(connection.socket):
+            self._send_back(connection, "other_namespace")
+        else:
+            self._connections.waiting[connection] = task
+            self._assign()
+            if connection in self._connections:
+                self._connections.tell(connection, self._longest_wait())
+
+    def _send_back(self, connection: Connection, counted: str = "sent_back") -> None:
+        self._counts[counted] += 1
+        self._connections.close(connection, b"cold")
 
     def _longest_wait(self) -> int:
         """Seconds a message may wait for a worker: at most half its deadline, so that time is left to deliver it."""
         return min(self._config.serve.queue_timeout, self._config.limits.deadline // 2)
 
-    def _same_installation(self, task: Task) -> bool:
-        """Whether the entrypoint runs the same code with the same configuration file as this service."""
-        path = option(task.argv, "config") or DEFAULT_PATH
-        return task.installation == INSTALLATION.decode("ascii") and path == self._path
+    def _same_configuration(self, task: Task) -> bool:
+        """Whether the entrypoint was given the configuration file of this service."""
+        return (option(task.argv, "config") or DEFAULT_PATH) == self._path
 
     def _assign(self) -> None:
         """Assign waiting messages, the oldest first, as long as a worker is free; no large one keeps a small one waiting."""
-        for connection, (packet, task) in list(self._waiting.items()):
+        for connection, task in list(self._connections.waiting.items()):
             if task.is_large and not self._pool.has_room_for_large:
                 continue
-            if not self._pool.assign(packet, task, connection.socket):
+            if not self._pool.assign(connection.packet, task, connection.socket):
                 return
-            self._close(connection)
-
-    def _close(self, connection: _Connection, last_packet: bytes = b"") -> None:
-        """Close our end of a connection, after a last packet if one is given; a worker that has it keeps its own."""
-        del self._connections[connection]
-        self._waiting.pop(connection, None)
-        self._selector.unregister(connection.socket)
-        with suppress(OSError), connection.socket as closing:
-            if last_packet:
-                closing.send(last_packet)
+            self._connections.close(connection)
 
     def _expire(self) -> None:
         now = time.monotonic()
         for connection in [connection for connection in self._connections if connection.until <= now]:
-            if connection not in self._waiting:
-                self._close(connection)
-                continue
-            _, task = self._waiting[connection]
-            result = outcome.CONGESTED
-            kind = "for a large message " if task.is_large else ""
-            self._congested += 1
-            self._close(connection, f"end {result.status} {result.line()}".encode("ascii"))
-            record_lost(self._config, result, task, f"no worker was free {kind}within {self._longest_wait()} s")
+            if connection in self._connections.held:
+                self._send_back(connection)
+            elif task := self._connections.waiting.get(connection):
+                result = outcome.CONGESTED
+                kind = "for a large message " if task.is_large else ""
+                self._counts["congested"] += 1
+                self._connections.close(connection, f"end {result.status} {result.line()}".encode("ascii"))
+                record_lost(self._config, result, task, f"no worker was free {kind}within {self._longest_wait()} s")
+            else:
+                self._connections.close(connection)
+        self._renewal.act(now)
         if now >= self._kill_at:
             self._kill_at = float("inf")
             self._pool.kill()
@@ -222,14 +229,16 @@ class Supervisor:
     def _stop(self) -> None:
         self._stopping = True
         systemd.notify("STOPPING=1")
+        self._renewal.stop()
         self._selector.unregister(self._listener)
         self._listener.close()
-        for connection in list(self._connections):
-            self._close(connection, b"cold")
+        for connection in self._connections:
+            self._connections.close(connection, b"cold")
         self._pool.retire_all()
         self._kill_at = time.monotonic() + self._config.limits.deadline + 2 * GRACE
 
     def _reload(self) -> None:
+        self._renewal.configuration_read()
         systemd.notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
         try:
             self._config = self._pool.config = load(self._path)
@@ -240,9 +249,72 @@ class Supervisor:
             log_event(self._config, "reloaded", workers=self._config.serve.workers)
         systemd.notify("READY=1")
 
+    # A new program.
+
+    def _stay(self, reason: str) -> None:
+        """Go on with this program; what waited for another one is delivered cold."""
+        if reason and reason != self._refused:
+            log_event(self._config, "not replaced", failed=True, reason=reason)
+        self._refused = reason
+        for connection in list(self._connections.held):
+            self._send_back(connection)
+
+    def _become_new(self) -> None:
+        """Leave the connections to a doorkeeper, and become the program that is installed now. Returns only if that fails."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            doorkeeper = os.fork()
+        except OSError as error:
+            self._renewal.failed()
+            self._stay(str(error))
+            return
+        if doorkeeper == 0:
+            for inherited in (ours, *self._pool.channels):
+                inherited.close()
+            keep_door(self._listener, theirs, self._connections.guests(), self._longest_wait(), MOST)
+        theirs.close()
+        log_event(self._config, "replaced", pid=os.getpid())
+        self._pool.retire_all()
+        inheritance = Inheritance(
+            listener=self._listener.fileno(),
+            channel=ours.fileno(),
+            doorkeeper=doorkeeper,
+            workers=self._pool.heirs(),
+            counts=self._pool.counts | self._counts,
+            installation=INSTALLATION.decode("ascii"),
+            created=self._created,
+        )
+        try:
+            become(inheritance)
+        except OSError as error:
+            self._renewal.failed()
+            reason = str(error)
+        ours.close()  # now the doorkeeper sends all away
+        os.waitpid(doorkeeper, 0)
+        for connection in self._connections:
+            self._connections.close(connection)
+        self._stay(reason)
+
+    def _inherit(self, inheritance: Inheritance) -> None:
+        """Take over the workers, the counts and the connections of the program that this process was before."""
+        self._installations.add(inheritance.installation)
+        self._counts |= {name: inheritance.counts.get(name, 0) for name in self._counts}
+        self._pool.counts |= {name: inheritance.counts.get(name, 0) for name in self._pool.counts}
+        for pid, descriptor, task in inheritance.workers:
+            self._pool.adopt(pid, socket.socket(fileno=descriptor), Task(*task) if task else None)
+        for guest in take_over(socket.socket(fileno=inheritance.channel)):
+            if not is_authorised(guest.socket):
+                guest.socket.close()
+                continue
+            connection = self._connections.add(guest.socket, guest.until)
+            connection.packet, connection.told = guest.packet, guest.told
+            if guest.packet:
+                self._decide(connection)
+        os.waitpid(inheritance.doorkeeper, 0)
+
     def _select_timeout(self) -> float | None:
         """Seconds until the next timer is due; None if no timer is set."""
-        times = [self._kill_at, *(connection.until for connection in self._connections)]
+        times = [self._kill_at, self._renewal.at, *(connection.until for connection in self._connections)]
         if not self._stopping:
             times.append(self._pool.spawns_at)
         if self._text() != self._notified:
@@ -259,22 +331,4 @@ class Supervisor:
 
     def _text(self) -> str:
         pool = self._pool
-        return f"STATUS={pool.busy} of {pool.staying} workers busy, {len(self._waiting)} messages waiting"
-
-
-def _is_visible(connection: socket.socket) -> bool:
-    """Whether the entrypoint is in our PID namespace, where a worker can see that pipe(8), its parent, has gone.
-
-    From another one SO_PEERCRED reports process 0, or the parent that the entrypoint names means another process here.
-    """
-    try:
-        return os.path.samestat(os.stat(f"/proc/{peer(connection)[0]}/ns/pid"), os.stat("/proc/self/ns/pid"))
-    except PermissionError:
-        return True  # it is here, and another account's: root's, for one
-    except OSError:
-        return False
-
-
-def _is_authorised(connection: socket.socket) -> bool:
-    """Only the service's own account and root may hand over messages and ask for the status."""
-    return peer(connection)[1] in (0, os.geteuid())
+        return f"STATUS={pool.busy} of {pool.staying} workers busy, {len(self._connections.waiting)} messages waiting"

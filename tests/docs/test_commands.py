@@ -85,7 +85,7 @@ def run_status(host: Host) -> None:
     # The breaker refuses for two seconds, so on a slow host it may take more than one message until one is refused.
     fail = f"until pipehandler status | grep '^outage: '; do {send}; sleep 0.2; done"
     wait = "while pipehandler status | grep '[0-9] active'; do sleep 0.2; done"
-    output = done_well(host.run(down, send, fail, wait, "pipehandler status", "postsuper -d ALL"))
+    output = done_well(host.run(down, send, fail, wait, "pipehandler status || [ $? = 1 ]", "postsuper -d ALL"))
     printed = {shape(line) for line in output.splitlines()}
     shown = marked("docs/troubleshooting.md", "status").splitlines()
     assert [line for line in shown if shape(line) not in printed] == []

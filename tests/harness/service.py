@@ -45,7 +45,7 @@ def bounded(running: "subprocess.Popen[Any]") -> Iterator[None]:
 
 class Service:
     """`pipehandler serve` with the configuration of `handler`; a context manager. `under`: a command that starts it;
-    `program`: the console script of another release."""
+    `program`: another console script than that of this environment."""
 
     def __init__(
         self, handler: Handler, under: Sequence[str] = (), program: Path | None = None, **environment: str

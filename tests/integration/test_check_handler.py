@@ -5,7 +5,6 @@ import json
 import os
 import pwd
 import re
-import signal
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ from harness.database import Database
 from harness.handler import Handler
 from harness.postgresql import FAST, PostgreSQL
 from harness.service import Service, wait_until
+from harness.upgradable import Upgradable
 
 from pipehandler.check.server import check_clock
 from pipehandler.cli import cli
@@ -698,13 +698,12 @@ def test_tls(folder: Path) -> None:
     assert codes(Checked(handler).found()) == ["database-unreachable"]
 
 
-def test_workers_of_before(own_handler: Handler, migrated: Database) -> None:
-    """A service that has another configuration than the file is found; after a reload it is not."""
-    with Service(own_handler) as service:
-        assert Checked(own_handler).found() == []
+def test_workers_of_before(folder: Path, own_handler: Handler, migrated: Database) -> None:
+    """A service that runs other code than is installed is found; one that only has to read its configuration again does so."""
+    with Service(own_handler):
         own_handler.configure(migrated.conninfo, limits={"deadline": 33})
+        assert Checked(own_handler).found() == []
+    with Service(own_handler, program=Upgradable(folder / "other").program):
         (found,) = Checked(own_handler).found()
         assert found["code"] == "service-stale"
-        assert found["what"] == "the resident workers have another configuration than the file has now"
-        service.signal(signal.SIGHUP)
-        wait_until(lambda: not Checked(own_handler).found(), "the reload")
+        assert found["what"] == "the resident workers run other code than is installed now"

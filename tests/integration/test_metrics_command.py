@@ -1,5 +1,6 @@
 """`pipehandler metrics` beside real deliveries: what it counts, and how it hands the numbers over."""
 
+import http.client
 import os
 import re
 import shutil
@@ -28,7 +29,8 @@ from harness.service import Service, begin, configure, ended, held, wait_until
 from prometheus_client.parser import text_string_to_metric_families
 
 from pipehandler import __version__
-from pipehandler.mail.sysexits import EX_CANTCREAT, EX_CONFIG, EX_UNAVAILABLE
+from pipehandler.mail.sysexits import EX_CANTCREAT, EX_UNAVAILABLE
+from pipehandler.monitor.http_endpoint import Endpoint as HttpEndpoint
 from pipehandler.monitor.snapshot import take_snapshot
 from pipehandler.settings.config import load
 
@@ -374,11 +376,11 @@ def test_scrapes(handler: Handler, number: signal.Signals) -> None:
         text = endpoint.get()
         assert exits(text, "delivered") == 1
         assert text.endswith(LAST)
-        assert endpoint.status("/") == 404
+        assert endpoint.status("/other") == 404
         status, log = endpoint.end(number)
         assert status == 0
         assert "Traceback" not in log
-        assert [line.partition(":")[0] for line in log.splitlines()] == ["queue", "service"]
+        assert [line.partition(":")[0] for line in log.splitlines()[1:]] == ["queue", "service"]
 
 
 def test_ipv6(handler: Handler) -> None:
@@ -419,17 +421,58 @@ def test_systemd_is_told(handler: Handler) -> None:
     assert running.returncode == 0
 
 
-def test_failing_scrapes(handler: Handler, database: Database) -> None:
-    """A scrape that fails is a 500 with its reason in the log, and the next one is answered."""
+def test_wrong_configuration_of_the_endpoint(handler: Handler, database: Database) -> None:
+    """While the configuration is wrong, the metric and the log say so, and the rest is answered."""
     good = handler.config.read_text()
     with listening(handler) as endpoint:
-        handler.config.write_text("[nothing]\n")
-        assert endpoint.status() == 500
+        handler.config.write_text(f"{good}\n[nothing]\n")
+        assert number(endpoint.get(), "pipehandler_configuration_up") == 0
         handler.config.write_text(good)
-        assert endpoint.status() == 200
+        text = endpoint.get()
+        assert number(text, "pipehandler_configuration_up") == number(text, "pipehandler_database_up") == 1
         status, log = endpoint.end()
     assert status == 0
-    assert "[nothing] is not a section" in log
+    assert f"configuration: {handler.config}: [nothing] is not a section" in log
+    assert "configuration: available again" in log
+
+
+def test_other_paths(handler: Handler) -> None:
+    """A page on / leads to the metrics; HEAD is answered without them; nothing else is there. A line says when it listens."""
+    with listening(handler) as endpoint:
+        port = endpoint.port
+        for path, expected in (("/", 200), ("/metrics", 200), ("/other", 404)):
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=SCRAPE_TIMEOUT)
+            connection.request("HEAD", path)
+            answer = connection.getresponse()
+            assert (answer.status, answer.read()) == (expected, b"")
+            assert expected == 404 or int(answer.headers["Content-Length"]) > 50
+            connection.close()
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=SCRAPE_TIMEOUT) as page:
+            assert b'<a href="/metrics">' in page.read()
+        _, log = endpoint.end()
+    assert f"listening on http://127.0.0.1:{port}/metrics\n" in log
+
+
+def test_failing_scrapes() -> None:
+    """A scrape that fails is a 500, and the next one is answered."""
+    answers: Iterator[Exception | bytes] = iter([ValueError("unforeseen"), b"all\n"])
+
+    def collect() -> bytes:
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    with HttpEndpoint("127.0.0.1", 0, collect) as endpoint:
+        thread = threading.Thread(target=endpoint.serve_forever)
+        thread.start()
+        url = f"http://127.0.0.1:{endpoint.server_port}/metrics"
+        with pytest.raises(urllib.error.HTTPError, match="500"):
+            urllib.request.urlopen(url, timeout=SCRAPE_TIMEOUT)
+        with urllib.request.urlopen(url, timeout=SCRAPE_TIMEOUT) as answer:
+            assert answer.read() == b"all\n"
+        endpoint.shutdown()
+        thread.join()
 
 
 def test_scrape_of_a_silent_database(handler: Handler) -> None:
@@ -468,15 +511,6 @@ def test_wrong_calls(handler: Handler, arguments: list[str]) -> None:
     status, output, errors = run(handler, *arguments)
     assert (status, output) == (USAGE, "")
     assert "Usage: pipehandler metrics" in errors
-
-
-def test_wrong_configuration(handler: Handler) -> None:
-    """A wrong configuration is a line and a status, also for the endpoint."""
-    handler.config.write_text("[nothing]\n")
-    for arguments in ([], ["--listen", str(account.free_port())]):
-        status, output, errors = run(handler, *arguments)
-        assert (status, output) == (EX_CONFIG, "")
-        assert "[nothing] is not a section" in errors
 
 
 # Units.

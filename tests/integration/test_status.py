@@ -1,6 +1,9 @@
 """`pipehandler status`: the status of a mail host, as text and as JSON."""
 
 import json
+import os
+import pwd
+import re
 import subprocess
 
 import pytest
@@ -10,13 +13,16 @@ from harness.database import Database
 from harness.handler import Handler
 from harness.service import Service, bounded, configure, wait_until
 
-from pipehandler.cli.status_text import as_json, bars, lines
+from pipehandler.cli.status_text import as_json, bars, headline, lines
 from pipehandler.mail import outcome
 from pipehandler.mail.outcome import TABLE
-from pipehandler.monitor.journal_totals import JournalTotals, Record
+from pipehandler.monitor.journal_totals import Exits, JournalTotals, Record
 from pipehandler.monitor.snapshot import Snapshot
 from pipehandler.monitor.status import failure_hint, status
+from pipehandler.monitor.verdict import FLOWING, STOPPED, UNKNOWN
+from pipehandler.postfix.postqueue import Queued
 from pipehandler.record.journal import KILLED
+from pipehandler.store.health import Health
 
 MESSAGE = b"From: a@example.org\nMessage-ID: <1@example.org>\nSubject: x\n\nhello\n"
 NOTHING = Snapshot(
@@ -24,10 +30,14 @@ NOTHING = Snapshot(
 )
 
 
-def run(handler: Handler, *arguments: str) -> str:
-    """What `pipehandler status` prints."""
-    done = subprocess.run([PROGRAM, "--config", handler.config, "status", *arguments], capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
+def run(handler: Handler, *arguments: str, status: int = 0, user: str | None = None) -> str:
+    """What `pipehandler status` prints; its status has to fit its first line."""
+    # A Postfix that does not exist: whether there is one on this machine does not matter.
+    command = [PROGRAM, "--config", str(handler.config), "status", "--config-directory", "/nonexistent", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, user=user)
+    assert (done.returncode, done.stderr) == (status, ""), done
+    first = {0: "Mail is flowing: ", 1: "Mail is NOT flowing: ", 3: "Whether mail is flowing is unknown: "}
+    assert "--json" in arguments or done.stdout.startswith(first[status])
     return done.stdout
 
 
@@ -50,6 +60,7 @@ def test_everything_is_well(handler: Handler, database: Database) -> None:
     assert ["duplicate", "0", "1", "···········█", "1", "·······················█"] in rows
     assert "Workers:    0 of 2 busy, 0 messages waiting; 0 replaced, 0 died since the start" in text
     assert "Quarantine: empty" in text
+    assert text.startswith("Mail is flowing: last delivered at 2")
     assert f"Database:   up, schema {database.value('SELECT max(version) FROM pipehandler.migration')}\n" in text
     assert "Delivered:  last 2" in text
     assert "LAST FAILURES" not in text
@@ -61,13 +72,15 @@ def test_what_went_wrong(handler: Handler, database: Database) -> None:
     handler.deliver(MESSAGE, queue_id="first")
     handler.deliver(MESSAGE, queue_id="second")
     handler.deliver(MESSAGE, queue_id="third")
-    text = run(handler)
+    text = run(handler, status=1)
+    assert text.startswith("Mail is NOT flowing: deliveries find the database down\n\n")
     assert "Database:   DOWN: connection failed" in text
     assert "Outage:     " in text
     assert "outage: 2 in the last hour, 2 in the last day, last " in text
     assert "queue id third\n    the database is known to be down\n    -> " in text
     assert "queue id first\n    connection failed: " in text
-    shown = json.loads(run(handler, "--json"))
+    shown = json.loads(run(handler, "--json", status=1))
+    assert shown["mail"] == "stopped"
     assert {action: each["hour"] for action, each in shown["attempts"].items()} == {"store_unavailable": 1, "outage": 2}
     assert [(each["outcome"], each["hour"]) for each in shown["failures"]] == [
         ("outage", 2),
@@ -79,16 +92,22 @@ def test_what_went_wrong(handler: Handler, database: Database) -> None:
 
 def test_no_journal(handler: Handler) -> None:
     """Before the first attempt the status says so, and a journal that cannot be read is reported."""
-    assert "no delivery attempts in the last day" in run(handler)
+    assert "no delivery attempts in the last day" in run(handler, status=3)  # without a queue
     (handler.state / "journal.sqlite").mkdir()
-    assert "Journal:    not readable: " in run(handler)
+    text = run(handler, status=3)
+    assert text.startswith(
+        "Whether mail is flowing is unknown: the journal and the queue cannot be read; run this as root\n"
+    )
+    assert "Journal:    not readable: " in text
 
 
 def test_an_older_schema(handler: Handler, database: Database) -> None:
     """A schema of another version is reported, with the command that fixes it."""
+    assert handler.deliver(MESSAGE).status == 0
+    database.execute("INSERT INTO pipehandler.migration VALUES (9999, '9999_new.sql', 'x')")
+    assert re.search(r"schema 9999, but \d+ is expected: install the newer pipehandler on this host\n", run(handler))
     database.execute("DELETE FROM pipehandler.migration WHERE version > 4")
-    assert "schema 4, but " in run(handler)
-    assert "`pipehandler migrate`" in run(handler)
+    assert re.search(r"schema 4, but \d+ is expected: `pipehandler migrate`\n", run(handler))
 
 
 def test_expired_mail_stays(handler: Handler, database: Database) -> None:
@@ -101,6 +120,98 @@ def test_expired_mail_stays(handler: Handler, database: Database) -> None:
     database.execute(ended.format("1 h"))
     assert "Expired:    not removed since " in run(handler)
     assert "is `pipehandler expire` running?" in run(handler)
+
+
+def test_wrong_configuration(handler: Handler) -> None:
+    """While the configuration cannot be loaded the status says why, at the top, and shows what the journal has."""
+    assert handler.deliver(MESSAGE).status == 0
+    good = handler.config.read_text()
+    handler.config.write_text(f"{good}\n[limits]\nmemory = 268435456\n")
+    assert handler.deliver(MESSAGE, queue_id="lost").status == 75
+    text = run(handler, status=1)
+    first = text.partition("\n")[0]
+    assert "the configuration cannot be loaded: " in first
+    assert "limits.memory = 268435456 is too small" in first
+    assert "misconfigured: 1 in the last hour" in text
+    assert "queue id lost" in text
+    assert "Database:   unknown: " in text
+    done = subprocess.run([PROGRAM, "--config", handler.config, "metrics"], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert "pipehandler_configuration_up 0.0" in done.stdout
+    assert 'outcome="misconfigured",status="75"} 1.0' in done.stdout
+
+
+@pytest.mark.skipif(not account.IS_ROOT, reason="only root becomes another account")
+def test_missing_rights(handler: Handler, database: Database) -> None:
+    """A server that does not let this account in is not down, and the status says what lets it in."""
+    hba = database.server.data / "pg_hba.conf"
+    before = hba.read_text()
+    role = pwd.getpwuid(os.geteuid()).pw_name
+    hba.write_text(f"local all pipehandler peer map=none\n{before}")
+    database.server.reload()
+    try:
+        assert run(handler, status=3).count("Database:   unknown: ") == 1
+        admin = database.server.conninfo(database.name, user="nobody8")
+        handler.configure(database.conninfo, database={"admin_conninfo": admin})
+        text = run(handler, status=3)
+        create = 'CREATE ROLE "nobody8" LOGIN IN ROLE pipehandler_reader, pipehandler_maintenance;'
+        assert f"the server is up, and has no such role: {create}" in text
+        assert role == "root"
+    finally:
+        hba.write_text(before)
+        database.server.reload()
+
+
+def test_a_hint_is_given_once() -> None:
+    """Failures with the same hint show it once."""
+    failures = [record(1, "misconfigured", reason="a"), record(2, "misconfigured", reason="b"), record(3, "fault")]
+    shown = list(lines(status(failures, NOTHING, 1e6)))
+    assert len([line for line in shown if line.startswith("    -> ")]) == 2
+
+
+def journal(last: float | None, **queue: Queued) -> Snapshot:
+    """What is known: when a delivery last succeeded, and what is in the queue."""
+    exits = [] if last is None else [Exits("pipe", "cold", 0, "delivered", 1, 1, last)]
+    return NOTHING._replace(
+        journal=JournalTotals(exits, [], 0),
+        health=Health(6, 0, None),
+        queue=dict(queue),
+        reasons={},
+        postfix_running=True,
+    )
+
+
+NOW = 1e6
+LATER = {"message store unavailable": 1}
+REMOTE = {"connect to mx.example.org[192.0.2.1]:25: Connection timed out": 1}
+VERDICTS: dict[str, tuple[list[Record], Snapshot, str]] = {
+    "all is well": ([], journal(NOW - 5), FLOWING),
+    "nothing yet": ([], journal(None), FLOWING),
+    "Postfix is down": ([], journal(NOW - 5)._replace(postfix_running=False), STOPPED),
+    "an outage": ([], journal(NOW - 5)._replace(outage=True), STOPPED),
+    "the database is down": ([], journal(NOW - 5)._replace(health=None), STOPPED),
+    "no right to see it": ([], journal(NOW - 5)._replace(health=None, refused=True), FLOWING),
+    "the configuration": ([], journal(NOW - 5)._replace(reasons={"configuration": "x"}), STOPPED),
+    "deferred, then delivered": ([record(9, "fault")], journal(NOW - 5), FLOWING),
+    "delivered, then deferred": ([record(3, "fault")], journal(NOW - 5), STOPPED),
+    "bounced": ([record(3, "unknown_recipient", 67)], journal(NOW - 5), FLOWING),
+    "a fresh message waits": ([], journal(NOW - 600, active=Queued(1, NOW - 5, {})), FLOWING),
+    "an old one waits": ([], journal(NOW - 900, deferred=Queued(1, NOW - 600, LATER)), STOPPED),
+    "an old one waits, others do not": ([], journal(NOW - 5, deferred=Queued(1, NOW - 600, LATER)), FLOWING),
+    "mail for another host": ([], journal(NOW - 900, deferred=Queued(1, NOW - 600, REMOTE)), FLOWING),
+    "on hold": ([], journal(NOW - 900, hold=Queued(1, NOW - 600, {})), FLOWING),
+    "no journal": ([], journal(None)._replace(journal=None, reasons={"journal": "x"}), UNKNOWN),
+}
+
+
+@pytest.mark.parametrize("what", VERDICTS)
+def test_verdict(what: str) -> None:
+    """Whether mail is flowing is decided by what is certain."""
+    records, snapshot, expected = VERDICTS[what]
+    result = status(records, snapshot, NOW)
+    assert result.verdict.state == expected
+    assert next(iter(lines(result))) == headline(result)
+    assert as_json(result)["mail"] == expected
 
 
 def test_watch(handler: Handler) -> None:

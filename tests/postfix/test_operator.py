@@ -36,7 +36,7 @@ class Operator(NamedTuple):
     def status(self) -> str:
         """What `status` says."""
         code, text = self.command("status", "--config-directory", str(self.host.config))
-        assert code == 0
+        assert code == (0 if text.startswith("Mail is flowing: ") else 1)
         return text
 
     def check(self) -> str:

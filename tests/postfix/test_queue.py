@@ -13,7 +13,7 @@ from harness.mailhost import MailHost
 from harness.service import wait_until
 from prometheus_client.parser import text_string_to_metric_families
 
-from pipehandler.postfix.postqueue import Queued, QueueError, queued
+from pipehandler.postfix.postqueue import Queued, QueueError, listing
 
 MESSAGE = b"From: a@example.org\nSubject: x\n\nhello\n"
 DOWN = "host=127.0.0.1 port=1"
@@ -68,13 +68,13 @@ def test_queue(full: MailHost) -> None:
 def test_empty_queue(mail: MailHost) -> None:
     """An empty queue is an answer."""
     mail.drain()
-    assert queued(str(mail.config)) == {}
+    assert listing(str(mail.config)) == ({}, True)
 
 
 def test_postfix_is_down(own: MailHost) -> None:
     """While Postfix is down its queue is not known, and the reason says what to do."""
     with pytest.raises(QueueError, match="`postfix start`"):
-        queued(str(own.config))
+        listing(str(own.config))
     assert metrics(own) == {"up": 0}
     own.start()
     assert metrics(own)["up"] == 1
@@ -85,7 +85,7 @@ def as_account(full: MailHost, *groups: str, before: tuple[str, ...] = ()) -> tu
 
     Returns the status, and what was printed.
     """
-    program = "from pipehandler.postfix.postqueue import queued; print(queued())"
+    program = "from pipehandler.postfix.postqueue import listing; print(listing().queues)"
     given = ["--groups", ",".join(groups)] if groups else ["--clear-groups"]
     # An account that is not root may not name the directory of another configuration.
     script = 'mount --bind "$0" /etc/postfix && exec "$@"'
@@ -144,7 +144,7 @@ def test_long_queue(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one, many = LINE % '{"address": "a@example.com"}', LINE % ", ".join(['{"address": "\xff@example.com"}'] * 10_000)
     (folder / "many").write_text(many + "\n", encoding="latin-1")
     instead(folder, monkeypatch, f"yes '{one}' | head -n 99999; cat {folder}/many")
-    assert queued() == {"deferred": Queued(100_000, 1790000000.0)}
+    assert listing() == ({"deferred": Queued(100_000, 1790000000.0)}, True)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_one_that_does_not_end(folder: Path, monkeypatch: pytest.MonkeyPatch, sc
     """It is ended, and what it had said until then is no answer."""
     instead(folder, monkeypatch, script)
     with pytest.raises(QueueError, match="not finished within 1 s"):
-        queued(seconds=1)
+        listing(seconds=1)
 
 
 @pytest.mark.parametrize("script", ["echo nonsense", "echo '{}'", "echo '[]'", "echo '{\"queue_name\": 1}'"])
@@ -162,11 +162,11 @@ def test_one_that_says_something_else(folder: Path, monkeypatch: pytest.MonkeyPa
     """What is no list of a queue is no answer."""
     instead(folder, monkeypatch, script)
     with pytest.raises(QueueError, match="one JSON object for each message"):
-        queued()
+        listing()
 
 
 def test_without_postfix(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     """Where there is no Postfix, this says so."""
     monkeypatch.setattr("pipehandler.postfix.postconf.shutil.which", lambda *_, **__: None)
     with pytest.raises(QueueError, match="not installed here"):
-        queued()
+        listing()

@@ -97,7 +97,7 @@ def configuration() -> str:
                 "The configuration is one TOML file. It has the sections below. A key that is not in the file has its "
                 "default. A key, a type or a value that is not allowed is an error that names it: deliveries are "
                 "deferred, and `pipehandler check` shows the error before the first mail does. The program reads the "
-                "file for every delivery, and resident workers read it again after SIGHUP."
+                "file for every delivery, and resident workers read it again when it has changed."
             ),
             *(line for name, section in SECTIONS.items() for line in _section(name, section)),
             ".Ss [[retention]]",

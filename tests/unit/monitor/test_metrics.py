@@ -49,11 +49,20 @@ WHOLE = Snapshot(
     queue={"deferred": Queued(14, 1000.0), "hold": Queued(1, 2000.0)},
     outage=True,
     reasons={},
+    postfix_running=True,
 )
 EMPTY = WHOLE._replace(
     journal=JournalTotals([], [], 0), health=Health(6, 0, None), service=dict.fromkeys(WHOLE.service or {}, 0), queue={}
 )
-UNKNOWN = WHOLE._replace(journal=None, health=None, service=None, queue=None, outage=False)
+UNKNOWN = WHOLE._replace(
+    journal=None,
+    health=None,
+    service=None,
+    queue=None,
+    outage=False,
+    postfix_running=None,
+    reasons={"configuration": "x"},
+)
 
 
 def exported(snapshot: Snapshot) -> dict[str, Metric]:
@@ -224,8 +233,10 @@ def test_what_is_not_known_is_not_zero() -> None:
         "pipehandler_database_up": 0,
         "pipehandler_schema_version_expected": 6,
         "pipehandler_service_up": 0,
+        "pipehandler_configuration_up": 0,
         "pipehandler_queue_up": 0,
     }
+    assert value(WHOLE._replace(postfix_running=False), "pipehandler_postfix_up") == 0
     assert {value(WHOLE, name) for name in METRICS if name.endswith("_up")} == {1}
 
 

@@ -92,7 +92,10 @@ HEALTHY = {
     **dict.fromkeys((exits("store_unavailable", "75"), exits("fault", "75"), exits("outage", "75")), QUIET),
     **dict.fromkeys((exits("too_large", "65"), exits("killed", "killed"), DIED, "pipehandler_outage"), QUIET),
     **dict.fromkeys(("pipehandler_service_congested_total", "pipehandler_service_sent_back_total"), QUIET),
-    **dict.fromkeys((f"pipehandler_{each}_up" for each in ("journal", "database", "service", "queue")), ONE),
+    **dict.fromkeys(
+        (f"pipehandler_{each}_up" for each in ("journal", "database", "service", "queue", "postfix", "configuration")),
+        ONE,
+    ),
     **dict.fromkeys(("pipehandler_build_info", "pipehandler_schema_version", DEFERRED), ONE),
     **dict.fromkeys((TEXTFILE, OLDEST, EXPIRED), FRESH),
     "pipehandler_schema_version_expected": ONE,
@@ -104,6 +107,8 @@ HEALTHY = {
 
 TROUBLE: dict[str, tuple[dict[str, str], set[str]]] = {
     "nothing": ({}, set()),
+    "Postfix was stopped": ({"pipehandler_postfix_up": QUIET}, {"PostfixDown"}),
+    "a wrong configuration": ({"pipehandler_configuration_up": QUIET}, {"Configuration"}),
     "a message deferred once": ({exits("store_unavailable", "75"): ONCE}, set()),
     "deferred again and again": ({exits("store_unavailable", "75"): FRESH}, {"MailDeferred"}),
     "refused in the outage": ({exits("outage", "75"): FRESH}, set()),

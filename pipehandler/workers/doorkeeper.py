@@ -1,0 +1,141 @@
+"""Keep the door while the service replaces itself: a fork of the supervisor that lets entrypoints wait for the new program.
+
+The supervisor becomes the new program by execve(2), in the same process, so that whatever supervises it notices nothing. Loading
+takes longer than an entrypoint waits for a first answer. Meanwhile this process accepts, answers `wait`, and in the end passes all
+connections on. It reads nothing but first packets, delivers nothing, and answers `cold` if the new program does not come.
+"""
+
+import json
+import os
+import selectors
+import signal
+import socket
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from typing import NamedTuple, NoReturn
+
+from ..handover import LARGEST
+
+READY = b"ready"
+"""From the new program: pass everything on now."""
+
+_TAKE_OVER_SECONDS = 30.0
+
+
+class Guest(NamedTuple):
+    """A connection. packet: its first one; b"": not read yet. until: when it is answered at the latest (time.monotonic).
+    told: whether it was answered with `wait`, after which no second one may follow."""
+
+    socket: socket.socket
+    packet: bytes
+    until: float
+    told: bool
+
+
+def keep_door(
+    listener: socket.socket, channel: socket.socket, guests: Iterable[Guest], seconds: int, most: int
+) -> NoReturn:
+    """Run until the program at the other end of `channel` is ready, or gone; then exit.
+
+    seconds: how long a new guest may wait; most: how many are let in.
+    """
+    try:
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)  # the end of the channel ends it
+        _Door(listener, channel, seconds, most).keep(guests)
+    finally:
+        os._exit(0)
+
+
+def take_over(channel: socket.socket) -> Iterator[Guest]:
+    """Yield the guests of the doorkeeper at the other end of `channel`, which then exits."""
+    channel.settimeout(_TAKE_OVER_SECONDS)
+    with suppress(OSError), channel:
+        channel.send(READY)
+        while True:
+            data, files, _, _ = socket.recv_fds(channel, LARGEST + 200, 1, socket.MSG_CMSG_CLOEXEC)
+            if not files:
+                return
+            head, _, packet = data.partition(b"\n")
+            until, told = json.loads(head)
+            yield Guest(socket.socket(fileno=files[0]), packet, until, told)
+
+
+class _Door:
+    def __init__(self, listener: socket.socket, channel: socket.socket, seconds: int, most: int) -> None:
+        self._listener = listener
+        self._channel = channel
+        self._seconds = seconds
+        self._most = most
+        self._guests: dict[socket.socket, Guest] = {}
+        self._selector = selectors.DefaultSelector()  # not the one that the fork shares with its parent
+        self._selector.register(listener, selectors.EVENT_READ)
+        self._selector.register(channel, selectors.EVENT_READ)
+
+    def keep(self, guests: Iterable[Guest]) -> None:
+        for guest in guests:
+            self._admit(guest)
+        while True:
+            first = min((guest.until for guest in self._guests.values()), default=None)
+            timeout = None if first is None else max(0.0, first - time.monotonic())
+            for key, _ in self._selector.select(timeout):
+                if key.fileobj is self._channel:
+                    self._pass_on() if self._channel.recv(100) == READY else self._send_away(self._guests)
+                    return
+                if key.fileobj is self._listener:
+                    self._accept()
+                elif key.fileobj in self._guests:
+                    self._receive(self._guests[key.fileobj])
+            now = time.monotonic()
+            self._send_away([connection for connection, guest in self._guests.items() if guest.until <= now])
+
+    def _admit(self, guest: Guest) -> None:
+        self._guests[guest.socket] = guest
+        self._selector.register(guest.socket, selectors.EVENT_READ)
+        if guest.packet:
+            self._tell(guest)
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            connection, _ = self._listener.accept()
+            connection.setblocking(False)
+            if len(self._guests) >= self._most:
+                connection.close()
+            else:
+                self._admit(Guest(connection, b"", time.monotonic() + self._seconds, False))
+
+    def _receive(self, guest: Guest) -> None:
+        packet = b""
+        with suppress(OSError):
+            packet = guest.socket.recv(LARGEST + 1)
+        if guest.packet or not packet or len(packet) > LARGEST:  # it has left, or is not an entrypoint
+            self._forget(guest.socket)
+            return
+        self._guests[guest.socket] = guest = guest._replace(packet=packet)
+        self._tell(guest)
+
+    def _tell(self, guest: Guest) -> None:
+        """Answer `wait`, once, to what may be an entrypoint."""
+        if not guest.told and guest.packet.startswith(b"deliver\0"):
+            with suppress(OSError):
+                guest.socket.send(b"wait %d" % self._seconds)
+            self._guests[guest.socket] = guest._replace(told=True)
+
+    def _pass_on(self) -> None:
+        self._channel.setblocking(True)
+        for guest in self._guests.values():
+            head = json.dumps([guest.until, guest.told]).encode("ascii")
+            socket.send_fds(self._channel, [head + b"\n" + guest.packet], [guest.socket.fileno()])
+
+    def _send_away(self, connections: Iterable[socket.socket]) -> None:
+        for connection in list(connections):
+            with suppress(OSError):
+                connection.send(b"cold")
+            self._forget(connection)
+
+    def _forget(self, connection: socket.socket) -> None:
+        del self._guests[connection]
+        self._selector.unregister(connection)
+        connection.close()

@@ -1,0 +1,99 @@
+"""Notice that the configuration or the installed program has changed, while the service runs.
+
+It is looked for when something arrives, and again while files have just changed; an idle service needs no timer.
+"""
+
+import time
+from collections.abc import Callable
+from selectors import BaseSelector
+
+from .succession import Trial, Watch, code_watch
+
+_LOOK_SECONDS = 0.5
+_TRIAL_AGAIN_SECONDS = 10.0
+
+
+class Renewal:
+    """The watch of the configuration at `path` and of the installed program, whose code now has the digest `code`.
+
+    reload: called for a new configuration. become: called for a new program that passed its trial. give_up: called with the
+    reason if it did not; "" if the program is the same, and something else was installed.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        code: int,
+        selector: BaseSelector,
+        reload: Callable[[], None],
+        become: Callable[[], None],
+        give_up: Callable[[str], None],
+    ) -> None:
+        self._path = path
+        self._code = code
+        self._selector = selector
+        self._reload = reload
+        self._become = become
+        self._give_up = give_up
+        self._configuration, self._program = Watch(path), code_watch()
+        self._trial: Trial | None = None
+        self._trial_not_before = 0.0
+        self._look_at = float("inf")
+
+    @property
+    def expected(self) -> bool:
+        """Whether the installed program is another one, which may replace this one in a moment."""
+        return self._program.changed()
+
+    @property
+    def at(self) -> float:
+        """When `act` is to be called (time.monotonic)."""
+        return min(self._look_at, self._trial.until if self._trial else float("inf"))
+
+    def act(self, now: float) -> None:
+        """Do what is due at `now`."""
+        if now >= self._look_at:
+            self.look()
+        if self._trial and now >= self._trial.until:
+            self._trial.kill()
+
+    def look(self) -> None:
+        """Look at the files; those that just changed are looked at again."""
+        self._look_at = float("inf")
+        if self._configuration.changed():
+            if self._configuration.settled():
+                self._reload()
+            else:
+                self._look_at = time.monotonic() + _LOOK_SECONDS
+        if self._trial or not self._program.changed():
+            return
+        if self._program.settled() and time.monotonic() >= self._trial_not_before:
+            self._trial = Trial(self._path, self._selector, self._tried)
+        else:
+            self._look_at = time.monotonic() + _LOOK_SECONDS
+
+    def configuration_read(self) -> None:
+        """Take the configuration that is there now as known."""
+        self._configuration.accept()
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._look_at = float("inf")
+        if self._trial:
+            self._trial.abandon()
+            self._trial = None
+
+    def failed(self) -> None:
+        """Try no other time for a while."""
+        self._trial_not_before = time.monotonic() + _TRIAL_AGAIN_SECONDS
+
+    def _tried(self, code: int | None, reason: str) -> None:
+        self._trial = None
+        if code is None:
+            self.failed()
+            self._give_up(reason)
+        elif code == self._code:
+            self._program.accept()
+            self._give_up("")
+        else:
+            self._become()

@@ -1,0 +1,185 @@
+"""Replace the running service by the program that is installed now, in the same process (execve(2)).
+
+First the new program is tried, in a child: `serve --trial` loads all that it needs and the configuration, and reports its code.
+Only then does the service become it. What it needs of its predecessor is in one environment variable.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from selectors import EVENT_READ, BaseSelector
+from typing import Any, NamedTuple
+
+from .. import handover
+from ..runtime.installation import code_digest
+
+VARIABLE = "PIPEHANDLER_SUCCESSION"
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""Those that the supervisor handles. They stay blocked until the new program does."""
+
+_SETTLED_SECONDS = 1.0
+"""Postfix, too, waits before it reads a file that was just changed: it may be half written."""
+
+_TRIAL_SECONDS = 60.0
+_LONGEST_ANSWER = 100_000
+
+_PROGRAM = os.path.abspath(sys.argv[0])
+
+
+class Watch:
+    """Notices that files were changed, replaced, or reached by another link."""
+
+    def __init__(self, *paths: str) -> None:
+        self._paths = paths
+        self._seen = self._look()
+
+    def changed(self) -> bool:
+        """Whether they are others than those that were accepted last."""
+        return self._look() != self._seen
+
+    def settled(self) -> bool:
+        """Whether nothing was changed within the last second."""
+        newest = max((found[3] for found in self._look() if found), default=0)
+        return not 0 <= time.time_ns() - newest < _SETTLED_SECONDS * 1e9
+
+    def accept(self) -> None:
+        """Take what is there now as known."""
+        self._seen = self._look()
+
+    def _look(self) -> tuple[tuple[int, int, int, int] | None, ...]:
+        return tuple(map(_identity, self._paths))
+
+
+def _identity(path: str) -> tuple[int, int, int, int] | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns
+
+
+def code_watch() -> Watch:
+    """Watch this program, the folder of the packages that are installed beside it, and the file that identifies it."""
+    return Watch(_PROGRAM, str(Path(handover.__file__).parents[1]), handover.__file__)
+
+
+def command() -> list[str]:
+    """The words that start this program, by the name that it was started with: a link leads to what is installed now."""
+    if os.access(_PROGRAM, os.X_OK) and not os.path.isdir(_PROGRAM):
+        return [_PROGRAM]
+    return [sys.executable, _PROGRAM]
+
+
+def report_code() -> str:
+    """What `serve --trial` prints."""
+    return json.dumps({"code": code_digest()})
+
+
+class Trial:
+    """A child that tries the installed program with the configuration at `path`.
+
+    When it has ended, `done` is called with the digest of its code, or None and the reason.
+    """
+
+    def __init__(self, path: str, selector: BaseSelector, done: Callable[[int | None, str], None]) -> None:
+        self._selector = selector
+        self._done = done
+        self._output = b""
+        self._until = time.monotonic() + _TRIAL_SECONDS
+        self._process = subprocess.Popen(  # noqa: S603 # ourselves
+            [*command(), "--config", path, "serve", "--trial"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        assert self._process.stdout is not None  # noqa: S101 # a pipe
+        self._pipe = self._process.stdout
+        os.set_blocking(self._pipe.fileno(), False)
+        selector.register(self._pipe, EVENT_READ, self._read)
+
+    @property
+    def until(self) -> float:
+        """When it is killed (time.monotonic)."""
+        return self._until
+
+    def kill(self) -> None:
+        """End it; `done` is called with its end."""
+        self._until = float("inf")
+        self._process.kill()
+
+    def abandon(self) -> None:
+        """End it without a call of `done`."""
+        self._selector.unregister(self._pipe)
+        self._pipe.close()
+        self._process.kill()
+        self._process.wait()
+
+    def _read(self) -> None:
+        part = self._pipe.read(_LONGEST_ANSWER)
+        if part is None:
+            return
+        self._output = (self._output + part)[-_LONGEST_ANSWER:]
+        if part:
+            return
+        self._selector.unregister(self._pipe)
+        self._pipe.close()
+        status = self._process.wait()
+        last = self._output.decode("utf-8", "replace").strip().rpartition("\n")[2]
+        try:
+            code = json.loads(last)["code"] if status == 0 else None
+        except (ValueError, TypeError, KeyError):
+            code = None
+        self._done(code, last or f"status {status}")
+
+
+class Inheritance(NamedTuple):
+    """What the new program gets of its predecessor.
+
+    listener, channel: descriptors, of the listening socket and to the doorkeeper. doorkeeper: its process. workers: those that
+    finish a message: process, descriptor, and what is known of the message. counts: since the start of the service.
+    installation: the one whose entrypoints may still be under way. created: whether the service created its socket itself.
+    """
+
+    listener: int
+    channel: int
+    doorkeeper: int
+    workers: list[tuple[int, int, list[Any] | None]]
+    counts: dict[str, int]
+    installation: str
+    created: bool
+
+
+def inherited() -> Inheritance | None:
+    """Return what a predecessor in this process left, once; None for a first start."""
+    text = os.environ.pop(VARIABLE, "")
+    if not text:
+        return None
+    inheritance = Inheritance(**json.loads(text))
+    for descriptor in _descriptors(inheritance):
+        os.set_inheritable(descriptor, False)
+    return inheritance
+
+
+def become(inheritance: Inheritance) -> None:
+    """Become the installed program, with the arguments of this one; returns only by raising OSError."""
+    words = [*command(), *sys.argv[1:]]
+    environment = {**os.environ, VARIABLE: json.dumps(inheritance._asdict())}
+    for descriptor in _descriptors(inheritance):
+        os.set_inheritable(descriptor, True)
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        os.execve(words[0], words, environment)  # noqa: S606 # ourselves
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        for descriptor in _descriptors(inheritance):
+            os.set_inheritable(descriptor, False)
+
+
+def _descriptors(inheritance: Inheritance) -> list[int]:
+    return [inheritance.listener, inheritance.channel, *(descriptor for _, descriptor, _ in inheritance.workers)]
