@@ -13,6 +13,7 @@ from pipehandler.settings.config import Config, ConfigError, load
 
 from .argv import configuration
 from .finding import Finding
+from .message_size import raise_message_size
 from .recipients import check_recipients
 from .transport import check_transport, entry_command, transports
 
@@ -47,7 +48,7 @@ def unreadable(directory: str, error: PostfixError) -> Finding:
 def check_postfix(postfix: Postfix, path: str, config: Config | None) -> list[Finding]:
     """Check this instance. path: of the handler's configuration; config: its contents, if it can be loaded."""
     services = transports(postfix)
-    findings = [*_warnings(postfix, services), *_host(postfix, config)]
+    findings = [*_warnings(postfix, services), *_host(postfix, services, path, config)]
     if not services:
         findings.append(
             Finding(
@@ -118,7 +119,7 @@ def _limits(postfix: Postfix, service: Service, config: Config | None) -> Iterat
         )
 
 
-def _host(postfix: Postfix, config: Config | None) -> Iterator[Finding]:
+def _host(postfix: Postfix, services: list[Service], path: str, config: Config | None) -> Iterator[Finding]:
     """Check what main.cf sets for all mail."""
     parameters = postfix.parameters
     version = parameters["mail_version"]
@@ -148,7 +149,7 @@ def _host(postfix: Postfix, config: Config | None) -> Iterator[Finding]:
             "message-size-limit",
             f"message_size_limit is {size}{'' if size else ' (none)'}, but limits.message_size is {largest}",
             "Larger mail is accepted and then bounced (5.3.4) to a sender that may be forged.",
-            postfix.command("-e", f"message_size_limit={largest}"),
+            _size_command(postfix, services, path, size) or postfix.command("-e", f"message_size_limit={largest}"),
         )
         size = largest
     for name in ("mailbox_size_limit", "virtual_mailbox_limit"):
@@ -160,6 +161,12 @@ def _host(postfix: Postfix, config: Config | None) -> Iterator[Finding]:
                 postfix.command("-e", f"{name}=0"),
             )
     yield from _queue_space(postfix, size)
+
+
+def _size_command(postfix: Postfix, services: list[Service], path: str, size: int) -> str:
+    """Return the command that lets the handler accept what other mail of this host may have; "" if there is no other mail."""
+    ours = postfix.parameters["virtual_transport"].partition(":")[0] in {service.name for service in services}
+    return "" if ours or not size else raise_message_size(path, size)
 
 
 def _queue_space(postfix: Postfix, size: int) -> Iterator[Finding]:
@@ -197,7 +204,7 @@ def _route(postfix: Postfix, services: list[Service], path: str, config: Config 
             "transport-unused",
             f"nothing in main.cf names the transport {name}",
             "No mail reaches the handler.",
-            postfix.command("-e", f"virtual_transport={name}"),
+            _route_command(postfix, name),
         )
         return
     if "virtual_transport" not in using:
@@ -222,6 +229,17 @@ def _route(postfix: Postfix, services: list[Service], path: str, config: Config 
             "mydestination takes precedence: their mail goes to local accounts, or is refused.",
             postfix.command("-e", f"mydestination={rest}"),
         )
+
+
+def _route_command(postfix: Postfix, name: str) -> str:
+    """Return the command that routes mail to the transport, without taking over what virtual_transport has already."""
+    explicit = postfix.explicit()
+    if not any(parameter in explicit for parameter in ("virtual_transport", "virtual_mailbox_maps")):
+        return postfix.command("-e", f"virtual_transport={name}")
+    file = os.path.join(postfix.directory, "pipehandler_transport")
+    tables = ", ".join(filter(None, [explicit.get("transport_maps"), f"texthash:{file}"]))
+    route = f"echo 'example.com {name}:' >> {shlex.quote(file)}"
+    return f"{route} && {postfix.command('-e', f'transport_maps={tables}')} # your domain"
 
 
 def _seconds(value: str, unit: str = "s") -> int:

@@ -46,7 +46,9 @@ def for_user(conninfo: str, user: str) -> str:
 def located(conninfo: str, database: str = "", user: str = "") -> str:
     """Where the server of `conninfo` is, with another database and user where they are given. Raises StoreError."""
     settings = {name: value for name, value in parameters(conninfo).items() if name in _LOCATION}
-    return make_conninfo("", **settings, **({"dbname": database} if database else {}), **({"user": user} if user else {}))
+    return make_conninfo(
+        "", **settings, **({"dbname": database} if database else {}), **({"user": user} if user else {})
+    )
 
 
 def has_secret(conninfo: str) -> bool:
