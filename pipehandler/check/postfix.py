@@ -14,6 +14,7 @@ from pipehandler.settings.config import Config, ConfigError, load
 from .argv import configuration
 from .daemon import check_duplicates, check_running, check_soft_bounce
 from .finding import Finding
+from .message_size import raise_message_size
 from .recipients import check_recipients
 from .tables import check_tables
 from .transport import check_transport, entry_command, transports
@@ -53,7 +54,7 @@ def check_postfix(postfix: Postfix, path: str, config: Config | None, started: b
     Whether it does, and what its tables answer to its own account, only root can find out.
     """
     services = transports(postfix)
-    findings = [*_warnings(postfix, services), *_host(postfix, config), *check_soft_bounce(postfix)]
+    findings = [*_warnings(postfix, services), *_host(postfix, services, path, config), *check_soft_bounce(postfix)]
     if started and os.geteuid() == 0:
         findings += check_running(postfix)
     if not services:
@@ -127,7 +128,7 @@ def _limits(postfix: Postfix, service: Service, config: Config | None) -> Iterat
         )
 
 
-def _host(postfix: Postfix, config: Config | None) -> Iterator[Finding]:
+def _host(postfix: Postfix, services: list[Service], path: str, config: Config | None) -> Iterator[Finding]:
     """Check what main.cf sets for all mail."""
     parameters = postfix.parameters
     version = parameters["mail_version"]
@@ -157,7 +158,7 @@ def _host(postfix: Postfix, config: Config | None) -> Iterator[Finding]:
             "message-size-limit",
             f"message_size_limit is {size}{'' if size else ' (none)'}, but limits.message_size is {largest}",
             "Larger mail is accepted and then bounced (5.3.4) to a sender that may be forged.",
-            postfix.command("-e", f"message_size_limit={largest}"),
+            _size_command(postfix, services, path, size) or postfix.command("-e", f"message_size_limit={largest}"),
         )
         size = largest
     for name in ("mailbox_size_limit", "virtual_mailbox_limit"):
@@ -169,6 +170,12 @@ def _host(postfix: Postfix, config: Config | None) -> Iterator[Finding]:
                 postfix.command("-e", f"{name}=0"),
             )
     yield from _queue_space(postfix, size)
+
+
+def _size_command(postfix: Postfix, services: list[Service], path: str, size: int) -> str:
+    """Return the command that lets the handler accept what other mail of this host may have; "" if there is no other mail."""
+    ours = postfix.parameters["virtual_transport"].partition(":")[0] in {service.name for service in services}
+    return "" if ours or not size else raise_message_size(path, size)
 
 
 def _queue_space(postfix: Postfix, size: int) -> Iterator[Finding]:
@@ -206,7 +213,7 @@ def _route(postfix: Postfix, services: list[Service], path: str, config: Config 
             "transport-unused",
             f"nothing in main.cf names the transport {name}",
             "No mail reaches the handler.",
-            postfix.command("-e", f"virtual_transport={name}"),
+            _route_command(postfix, name),
         )
         return
     if "virtual_transport" not in using:
@@ -233,6 +240,17 @@ def _route(postfix: Postfix, services: list[Service], path: str, config: Config 
             "mydestination takes precedence: their mail goes to local accounts, or is refused.",
             postfix.command("-e", f"mydestination={rest}"),
         )
+
+
+def _route_command(postfix: Postfix, name: str) -> str:
+    """Return the command that routes mail to the transport, without taking over what virtual_transport has already."""
+    explicit = postfix.explicit()
+    if not any(parameter in explicit for parameter in ("virtual_transport", "virtual_mailbox_maps")):
+        return postfix.command("-e", f"virtual_transport={name}")
+    file = os.path.join(postfix.directory, "pipehandler_transport")
+    tables = ", ".join(filter(None, [explicit.get("transport_maps"), f"texthash:{file}"]))
+    route = f"echo 'example.com {name}:' >> {shlex.quote(file)}"
+    return f"{route} && {postfix.command('-e', f'transport_maps={tables}')} # your domain"
 
 
 def _seconds(value: str, unit: str = "s") -> int:

@@ -32,10 +32,12 @@ def check_recipients(postfix: Postfix, path: str, config: Config) -> Iterator[Fi
 
 def _set_up(postfix: Postfix, path: str) -> str:
     file = os.path.join(postfix.directory, _FILE)
-    words = [PROGRAM, "--config", path, "postfix", _FILE, "--config-directory", postfix.directory]
+    others = [table for table in words(postfix.explicit().get("virtual_mailbox_maps", "")) if "static:" not in table]
+    tables = ", ".join([*others, f"proxy:pgsql:{file}"])
+    command = [PROGRAM, "--config", path, "postfix", _FILE, "--config-directory", postfix.directory]
     return (
-        f"{shlex.join(words)} > {shlex.quote(file)}"
-        f" && {postfix.command('-e', f'virtual_mailbox_maps=proxy:pgsql:{file}')}"
+        f"{shlex.join(command)} > {shlex.quote(file)}"
+        f" && {postfix.command('-e', f'virtual_mailbox_maps={tables}')}"
         " # in psql: CREATE ROLE postfix LOGIN IN ROLE pipehandler_lookup;"
     )
 

@@ -11,7 +11,8 @@ from pipehandler.mail.sysexits import EX_CONFIG, EX_NOPERM
 from pipehandler.postfix.postconf import DEFAULT_DIRECTORY
 from pipehandler.setup import dns
 from pipehandler.setup.host import Host, checked_name, normalized
-from pipehandler.setup.plan import check_command, plan, removal, remove, set_up
+from pipehandler.setup.plan import check_command, plan, removal, remove, set_up, without_record
+from pipehandler.setup.postfix_state import PostfixState
 from pipehandler.setup.record import Record
 from pipehandler.setup.server import DEBIAN_SERVER, EMBEDDED_FOLDER, Server, embedded_server
 from pipehandler.setup.step import SetupError, Step, whole_script
@@ -112,14 +113,9 @@ def _script(host: Host, record: Record) -> list[str]:
 
 
 def _removal_script(host: Host, record: Record) -> list[str]:
-    steps = [step for _, step in removal(host, record)]
-    files = Step(
-        "record",
-        record.path,
-        (f"rm -f {record.path}", f"rmdir --ignore-fail-on-non-empty {os.path.dirname(record.path)}"),
-    )
+    steps = [*(step for _, step in removal(host, record)), without_record(record)] if record.changes else []
     purpose = "What `pipehandler setup --remove` would do on this host now."
-    return whole_script(purpose, [*steps, files] if record.changes else []).rstrip("\n").split("\n")
+    return whole_script(purpose, steps).rstrip("\n").split("\n")
 
 
 def _confirm(steps: list[Step], yes: bool) -> None:
@@ -149,27 +145,14 @@ def _remove(host: Host, record: Record) -> None:
 
 def _afterwards(host: Host) -> list[str]:
     """Return the DNS records to add, and what to do next."""
-    postfix = host.postfix()
-    mail_host = postfix.parameters["myhostname"] if postfix else "localhost"
-    lines = ["", "DNS: what the zones of the domains need"]
-    if not dns.is_qualified(mail_host):
-        lines.append(
-            f"    ; myhostname is {mail_host}, which no MX record can name; set it: {host.postfix_program('postconf', '-e')}"
-            " myhostname=mx.example.com"
-        )
-    addresses = dns.public_addresses()
-    if not addresses:
-        lines.append(f"    ; {mail_host} also needs A and AAAA records with the public addresses of this host")
-    wanted = [found for name in host.domains if name.isascii() for found in dns.records(name, mail_host, addresses)]
-    wanted = list(dict.fromkeys(wanted))
-    for found, state in zip(wanted, dns.states(wanted), strict=True):
-        lines.append(f"    {found.line()} ; {found.purpose}{', optional' if found.optional else ''}: {state}")
-    interfaces = postfix.parameters["inet_interfaces"] if postfix else ""
-    if interfaces in ("loopback-only", "localhost", "127.0.0.1"):
-        lines.append(f"    ; inet_interfaces is {interfaces}: until that changes, no mail from other hosts arrives")
+    state = PostfixState.read(host)
+    domains = [name for name in host.domains if name.isascii()]
+    lines = dns.report(domains, state.value("myhostname"), state.value("inet_interfaces"))
     domain = host.domains[0]
     return [
-        *lines,
+        "",
+        "DNS, for the zones of the domains:",
+        *(f"    {line}" for line in lines),
         "",
         "Next: an address that accepts mail, and the mail that arrives",
         f"    {host.program('address', 'add', f'user@{domain}')}",

@@ -158,8 +158,8 @@ def find_program(name: str) -> str | None:
 
 
 def words(value: str) -> list[str]:
-    """Return the words of a list in main.cf, separated by commas or white space."""
-    return [word for word in re.split(r"[,\s]+", value) if word]
+    """Return the words of a list in main.cf, separated by commas or white space; braces, as of inline:, keep them together."""
+    return re.findall(r"(?:\{(?:[^{}]|\{[^{}]*\})*\}|[^,\s])+", value)
 
 
 def tables(value: str) -> list[str]:

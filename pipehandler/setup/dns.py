@@ -3,7 +3,6 @@
 import ipaddress
 import re
 import shutil
-import socket
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -89,10 +88,30 @@ def _same(record: Record, value: str) -> bool:
     return value == record.value
 
 
-def is_qualified(mail_host: str) -> bool:
-    """Return whether a name can be the target of an MX record: it has a domain, and is not an address."""
-    try:
-        socket.inet_aton(mail_host)
-    except OSError:
-        return "." in mail_host and not mail_host.endswith((".localdomain", ".local"))
-    return False
+def report(domains: Sequence[str], mail_host: str, interfaces: str) -> list[str]:
+    """Return the records for the domains (A-labels) as lines of a zone file, each with its state as a comment.
+
+    mail_host, interfaces: myhostname and inet_interfaces of Postfix.
+    """
+    lines = []
+    if not _is_qualified(mail_host):
+        proposal = f"mx.{domains[0]}"
+        lines.append(f"; myhostname is {mail_host}, which no MX record can name: postconf -e myhostname={proposal}")
+        mail_host = proposal
+    addresses = public_addresses()
+    if not addresses:
+        lines.append(
+            f"; {mail_host} needs an A or AAAA record with the public address of this host, which it does not know"
+        )
+    wanted = list(dict.fromkeys(record for domain in domains for record in records(domain, mail_host, addresses)))
+    for record, state in zip(wanted, states(wanted), strict=True):
+        lines.append(f"{record.line()} ; {record.purpose}{', optional' if record.optional else ''}: {state}")
+    lines.append("; MTA-STS also needs https://mta-sts.DOMAIN/.well-known/mta-sts.txt (RFC 8461)")
+    if interfaces in ("loopback-only", "localhost", "127.0.0.1"):
+        lines.append(f"; inet_interfaces is {interfaces}: until that changes, no mail from other hosts arrives")
+    return lines
+
+
+def _is_qualified(mail_host: str) -> bool:
+    """Return whether a name can be the target of an MX record: it has a domain that others can look up."""
+    return "." in mail_host and not mail_host.endswith((".localdomain", ".local", ".internal"))

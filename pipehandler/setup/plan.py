@@ -2,19 +2,21 @@
 
 import json
 import os
+import shlex
 from collections.abc import Callable, Iterator
 
 from pipehandler.postfix.postconf import find_program, words
 
 from .files import digest
 from .host import Host
+from .postfix_state import PostfixState
 from .record import Record
 from .step import Change, SetupError, Step, output, run
 from .steps.account import account, directories
 from .steps.configuration import configuration
 from .steps.database import database, roles, schema
 from .steps.embedded import embedded
-from .steps.first_message import first_message
+from .steps.first_message import failure, first_message
 from .steps.packages import packages
 from .steps.program import program
 from .steps.recipients import recipients
@@ -32,6 +34,8 @@ STEPS: tuple[Callable[[Host, Record], Step], ...] = (
     *(units, postfix),
 )
 """Everything before the first message; each needs those before it."""
+
+_OF_POSTFIX = ("parameter", "list", "block")  # the kinds of changes after which Postfix has to read main.cf again
 
 Say = Callable[[str], object]
 """What is called with each line for the operator."""
@@ -52,7 +56,10 @@ def set_up(host: Host, record: Record, say: Say) -> bool:
             raise SetupError(f"{step.title}: its commands succeeded, but still: {left.found}")
     host = host.with_settings()
     clean = _check(host, say)
-    _carry_out(first_message(host, record), record, say)
+    try:
+        _carry_out(first_message(host, record), record, say)
+    except SetupError as error:
+        raise SetupError(f"{failure(host)} ({error})") from error
     return clean
 
 
@@ -72,7 +79,8 @@ def _check(host: Host, say: Say) -> bool:
 
 
 def _carry_out(step: Step, record: Record, say: Say) -> None:
-    say(f"{step.title}: {step.found}")
+    if step.found:
+        say(f"{step.title}: {step.found}")
     if not step.commands:
         return
     for change in step.changes:
@@ -92,11 +100,17 @@ def _run_all(step: Step, say: Say) -> None:
         run(command)
 
 
-def removal(host: Host, record: Record) -> Iterator[tuple[Change, Step]]:
-    """Yield the steps that undo what is recorded, last things first, each for the host as it is then. Raises SetupError."""
-    folder = os.path.dirname(record.path)  # which has the record until the end
-    for change in reversed(list(record.changes)):
-        if change != Change("folder", folder):
+def removal(host: Host, record: Record) -> Iterator[tuple[Change | None, Step]]:
+    """Yield the steps that undo what is recorded, last things first, each for the host as it is then; without a change, the step
+    with which Postfix reads main.cf again. Raises SetupError."""
+    folder = Change("folder", os.path.dirname(record.path))  # which has the record until the end
+    to_reload = False
+    for change in [*(change for change in reversed(record.changes) if change != folder), None]:
+        if to_reload and (change is None or change.kind not in _OF_POSTFIX):
+            to_reload = False
+            yield None, Step("postfix", "it reads its configuration again", PostfixState.read(host).reload())
+        if change:
+            to_reload = to_reload or change.kind in _OF_POSTFIX
             yield change, undo(host, change)
 
 
@@ -111,14 +125,21 @@ def remove(host: Host, record: Record, say: Say) -> list[str]:
         except SetupError as error:
             failed.append(str(error))
         else:
-            record.discard(change)
-            record.save()
+            if change:
+                record.discard(change)
+                record.save()
     if not failed:
-        for change in list(record.changes):
-            record.discard(change)
-            record.save()
-            _run_all(undo(host, change), say)
+        _run_all(without_record(record), say)
     return failed
+
+
+def without_record(record: Record) -> Step:
+    """Return the step that removes the record, when everything in it was undone, and its folder, if setup made that."""
+    folder = os.path.dirname(record.path)
+    commands = [shlex.join(["rm", "-f", record.path])]
+    if record.find("folder", folder):
+        commands.append(shlex.join(["rmdir", "--ignore-fail-on-non-empty", folder]))
+    return Step("record", record.path, tuple(commands))
 
 
 def refuse_with_mail_in_queue(host: Host, record: Record) -> None:

@@ -91,15 +91,24 @@ class PostfixState:
         """Return the command after a change of main.cf or master.cf."""
         return (self.host.postfix_program("postfix", "reload"),) if self.is_running() else ()
 
-    def own_domains(self) -> tuple[str, ...]:
-        """Return the domains in the table of routes and those to set up."""
+    def routes(self) -> list[str]:
+        """Return the domains that our table of routes has."""
         try:
             with open(self.host.file(ROUTES), encoding="utf-8") as file:
                 lines = [line.split() for line in file]
-        except OSError:
-            lines = []
-        routed = [line[0] for line in lines if len(line) == 2 and line[1] == f"{self.transport}:"]
-        return tuple(dict.fromkeys([*routed, *self.host.domains]))
+        except FileNotFoundError:
+            return []
+        return [line[0] for line in lines if len(line) == 2 and line[1] == f"{self.transport}:"]
+
+    def to_route(self) -> list[str]:
+        """Return the domains that need a line in our table of routes: none of virtual_transport, or of tables of the operator.
+
+        Raises SetupError as is_ours does.
+        """
+        if not self.beside:
+            return []
+        routed = self.routes()
+        return [domain for domain in self.host.domains if domain in routed or not self.is_ours(domain)]
 
     def _route(self, domain: str) -> str:
         return next(

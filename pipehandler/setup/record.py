@@ -55,7 +55,11 @@ class Record:
             if os.path.exists(self.path):
                 os.remove(self.path)
             return
-        os.makedirs(os.path.dirname(self.path), mode=0o755, exist_ok=True)
+        folder = os.path.dirname(self.path)
+        if not os.path.isdir(folder):
+            os.makedirs(folder)
+            os.chmod(folder, 0o755)  # noqa: S103 # whatever the umask: the account of the transport reads its configuration there
+            self.changes.insert(0, Change("folder", folder))
         new = f"{self.path}.new"
         with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
             json.dump({"format": _FORMAT, "changes": [change._asdict() for change in self.changes]}, file, indent=1)

@@ -30,7 +30,7 @@ class Change(NamedTuple):
 class Step(NamedTuple):
     """One step, for the host as it is now.
 
-    found: what is there, in words. commands: lines for root's shell; none if nothing is missing. changes: what they change.
+    found: what is there, in words; "" for a step that this host does not need. commands: lines for root's shell; none if nothing is missing. changes: what they change.
     differences: the lines of a diff, for values of this host that other mail depends on; they need a confirmation.
     """
 
@@ -47,7 +47,7 @@ class Step(NamedTuple):
 
 def whole_script(purpose: str, steps: Sequence[Step]) -> str:
     """Return a shell script that does what is missing. purpose: the comment at its top."""
-    return f"#!/bin/sh\n# {purpose}\n{_HEAD}\n" + "\n".join(step.script() for step in steps)
+    return f"#!/bin/sh\n# {purpose}\n{_HEAD}\n" + "\n".join(step.script() for step in steps if step.found)
 
 
 def run(command: str) -> None:

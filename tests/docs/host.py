@@ -58,6 +58,10 @@ esac
 """
 
 
+# No name is looked up outside of this machine: the status of dig(1) for a server that does not answer.
+_DIG = "#!/bin/sh\nexit 9\n"
+
+
 class Host:
     """A host as it is at one moment; several threads may run commands on it, each on a host of its own that begins so.
 
@@ -128,8 +132,9 @@ def _command(command: Block | str) -> str:
 def new_host() -> Iterator[Host]:
     """A host on which nothing of ours is installed."""
     with account.folder("pipehandler-docs-") as folder:
-        systemctl = folder / "programs" / "systemctl"
-        systemctl.parent.mkdir()
-        systemctl.write_text(_SYSTEMCTL)
-        systemctl.chmod(0o755)
+        (folder / "programs").mkdir()
+        for name, script in (("systemctl", _SYSTEMCTL), ("dig", _DIG)):
+            program = folder / "programs" / name
+            program.write_text(script)
+            program.chmod(0o755)
         yield Host(folder)

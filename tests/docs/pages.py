@@ -10,6 +10,7 @@ REPOSITORY = Path(__file__).parents[2]
 PAGES = (
     "README.md",
     "docs/install.md",
+    "docs/setup.md",
     "docs/upgrade.md",
     "docs/configuration.md",
     "docs/resident-workers.md",
@@ -44,6 +45,7 @@ PAGES = (
     "docs/design/stream.md",
     "docs/design/sql.md",
     "docs/design/charsets.md",
+    "docs/design/setup.md",
     "docs/design/check.md",
     "docs/design/reparse.md",
     "docs/design/second-opinion.md",

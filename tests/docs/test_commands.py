@@ -14,6 +14,7 @@ INSTALL = "docs/install.md"
 # What a page shows with its commands: a regular expression that the output of its blocks matches.
 SHOWN = {
     "docs/install.md": r"everything is as it should be[^=]*==>.*\bfirst\b",
+    "docs/setup.md": r"^main\.cf: mail .*pipehandler setup .*^virtual_mailbox_domains: setup added example\.net",
     "docs/resident-workers.md": r"\bsecond\b.*^delivered +1$",
     "docs/reading-mail.md": r"user@example\.com.*Hello\.",
     "docs/addresses.md": r"(\w{4}\.){3}\w{4}@example\.com",

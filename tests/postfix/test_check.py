@@ -19,8 +19,10 @@ from harness.handler import old_entrypoint
 from harness.mailhost import MailHost
 from harness.postgresql import PostgreSQL
 
+from pipehandler.check.message_size import raise_message_size
 from pipehandler.cli import cli
 from pipehandler.postfix.templates import PACKAGES
+from pipehandler.settings.config import load, memory_needed
 
 
 @pytest.fixture(scope="module")
@@ -555,3 +557,52 @@ def test_conninfo_is_refused(host: MailHost) -> None:
     done = subprocess.run([PROGRAM, "--conninfo", "host=x", *_command(host, ())], capture_output=True, text=True)
     assert done.returncode == 2
     assert "it does not take --conninfo" in done.stderr
+
+
+def test_fixes_keep_other_mail(host: MailHost) -> None:
+    """On a host whose virtual_transport, tables and limit serve other mail, the fixes only add."""
+    (host.config / "users").write_text("anna@firma.example yes\n")
+    users = f"texthash:{host.config}/users"
+    host.postconf(
+        "-e", "virtual_transport=lmtp:unix:x", f"virtual_mailbox_maps={users}", "message_size_limit=600000000"
+    )
+    found = check(host)
+    assert codes(found) == ["message-size-limit", "transport-unused"]
+    apply_fixes(found)
+    assert check(host) == []
+    assert host.postconf("-h", "virtual_transport", "virtual_mailbox_maps", "message_size_limit", "transport_maps") == (
+        f"lmtp:unix:x\n{users}\n600000000\ntexthash:{host.config}/pipehandler_transport\n"
+    )
+    (host.config / "users").unlink()
+    (host.config / "pipehandler_transport").unlink()
+
+
+def test_table_of_recipients_is_added(host: MailHost) -> None:
+    """The table of recipients comes after those that are there; only static:, which accepts everything, goes."""
+    maps = "texthash:/nonexistent, static:all"
+    host.postconf("-e", f"virtual_mailbox_maps={maps}")
+    handler(recipients={"policy": "known"})(host)
+    (found,) = [finding for finding in check(host) if finding["code"] == "recipients-open"]
+    apply_fixes([found])
+    table = host.config / "pgsql-recipients.cf"
+    assert host.postconf("-h", "virtual_mailbox_maps") == f"texthash:/nonexistent, proxy:pgsql:{table}\n"
+    table.unlink()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[limits]\ndeadline = 30\n",
+        "limits.message_size = 5000\n",
+        "[limits]\nmessage_size=5000 # small\nmemory = 1000000000\n",
+    ],
+)
+def test_raised_message_size(tmp_path: Path, text: str) -> None:
+    """The command works for each way to write the section, and raises the memory where that has to follow."""
+    file = tmp_path / "pipehandler.toml"
+    file.write_text(f"{text}[log]\nsyslog = false\n")
+    subprocess.run(["bash", "-euc", raise_message_size(str(file), 600_000_000)], check=True)
+    limits = load(str(file)).limits
+    assert (limits.message_size, limits.memory) == (600_000_000, memory_needed(600_000_000))
+    assert load(str(file)).log.syslog is False

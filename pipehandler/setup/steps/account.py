@@ -32,7 +32,7 @@ def account(host: Host, _: Record) -> Step:
             f"{host.postfix_files('pipehandler.sysusers')} > {shlex.quote(file)}",
             shlex.join(["systemd-sysusers", file]),
         ),
-        (Change("folder", os.path.dirname(file)), Change("file", file), created),
+        (*_new_folder(os.path.dirname(file)), Change("file", file), created),
     )
 
 
@@ -47,10 +47,7 @@ def directories(host: Host, _: Record) -> Step:
             fix = shlex.join(["install", "-d", "-m", "700", "-o", host.account, "-g", host.account, state])
             return Step("directories", f"{state} is not only for {host.account}", (fix,))
         return Step("directories", f"{etc} and {state} exist")
-    made = (
-        *(Change("folder", path) for path in missing if path == etc),
-        *(Change("state directory", path) for path in missing if path == state),
-    )
+    made = [Change("state directory", path) for path in missing if path == state]
     found_text = f"missing: {' '.join(missing)}"
     default = (host.config, state) == (DEFAULT_PATH, Config().state.directory)
     if shutil.which("systemd-tmpfiles") is None or not default:
@@ -58,7 +55,7 @@ def directories(host: Host, _: Record) -> Step:
             shlex.join(["install", "-d", "-m", "755", etc]),
             shlex.join(["install", "-d", "-m", "700", "-o", host.account, "-g", host.account, state]),
         ]
-        return Step("directories", found_text, tuple(commands), made)
+        return Step("directories", found_text, tuple(commands), tuple(made))
     file = os.path.join(host.folder, "tmpfiles.d", "pipehandler.conf")
     return Step(
         "directories",
@@ -68,8 +65,12 @@ def directories(host: Host, _: Record) -> Step:
             f"{host.postfix_files('pipehandler.tmpfiles')} > {shlex.quote(file)}",
             shlex.join(["systemd-tmpfiles", "--create", file]),
         ),
-        (Change("folder", os.path.dirname(file)), Change("file", file), *made),
+        (*_new_folder(os.path.dirname(file)), Change("file", file), *made),
     )
+
+
+def _new_folder(path: str) -> list[Change]:
+    return [] if os.path.isdir(path) else [Change("folder", path)]
 
 
 def exists(name: str) -> bool:

@@ -34,9 +34,9 @@ def database(host: Host, _: Record) -> Step:
         return Step("database", f"{name} exists")
     of_template = _ask(host, _ENCODING, name="template0")
     # The locale of a server that is not UTF-8 may not go with UTF-8; C always does.
-    locale = "" if of_template in ([], ["UTF8"]) else " LOCALE 'C'"
+    locale = "" if of_template in ([], ["UTF8"]) else ' LOCALE "C"'
     statements = [
-        f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'{locale}",
+        f"CREATE DATABASE {name} TEMPLATE template0 ENCODING UTF8{locale}",
         # No role of ours needs temporary tables, with which a handler that a message took over could fill the disk.
         f"REVOKE TEMPORARY ON DATABASE {name} FROM PUBLIC",
     ]

@@ -49,7 +49,7 @@ _SETTINGS = "listen_addresses = ''\nunix_socket_directories = '{folder}/socket'\
 def embedded(host: Host, _: Record) -> Step:
     """Return the step that installs, initialises and starts the server, if this host is to have it. `--remove` keeps it."""
     if not host.embedded:
-        return Step("embedded server", "not wanted")
+        return Step("embedded server", "")
     if host.server.answers():
         return Step("embedded server", f"it runs in {host.embedded}")
     folder, programs = host.embedded, embedded_programs(host.embedded)

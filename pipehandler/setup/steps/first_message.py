@@ -3,6 +3,8 @@
 import json
 import shlex
 
+from pipehandler.postfix.postqueue import QueueError, queued
+
 from ..host import Host
 from ..postfix_state import RECIPIENTS, PostfixState
 from ..record import Record
@@ -33,6 +35,15 @@ def first_message(host: Host, _: Record) -> Step:
         stored = f"until {_list(host, address)} | grep -F {address}; do sleep 1; done"
         commands.append(f"timeout {_SECONDS} sh -c {shlex.quote(stored)}")
     return Step("first message", f"not yet stored for {', '.join(missing)}", tuple(commands))
+
+
+def failure(host: Host) -> str:
+    """Return why the message may not have been stored: the reasons that Postfix's queue gives."""
+    try:
+        reasons = [reason for queue in queued(host.config_directory).values() for reason in queue.reasons]
+    except QueueError as error:
+        reasons = [str(error)]
+    return f"the message was not stored; {'; '.join(reasons) or 'nothing is in the queue: read the mail log'}"
 
 
 def _list(host: Host, address: str, *options: str) -> str:

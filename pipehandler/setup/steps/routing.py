@@ -27,7 +27,7 @@ def routing(host: Host, record: Record) -> Step:
         f"mail for {', '.join(host.domains)} does not go to {state.transport} yet",
         (host.postfix_program("postconf", "-e", *settings), *state.reload()),
         tuple(changes),
-        tuple(_differences(state, record, values)),
+        tuple(_differences(state, values)),
     )
 
 
@@ -57,7 +57,7 @@ def _added(state: PostfixState) -> dict[str, tuple[str, list[str]]]:
         readable = state.explicit.get("proxy_read_maps")
         if readable is not None and "$virtual_mailbox_maps" not in words(readable):
             new["proxy_read_maps"] = [table]
-    if state.beside:
+    if state.to_route():
         new["transport_maps"] = [f"texthash:{host.file(ROUTES)}"]
     lists = {}
     for name, candidates in new.items():
@@ -75,15 +75,10 @@ def _recorded(record: Record, name: str) -> list[str]:
     return words(change.after or "") if change else []
 
 
-def _differences(state: PostfixState, record: Record, values: dict[str, str]) -> list[str]:
-    """Return a diff of main.cf, if there is anything in it that setup did not write itself."""
-    foreign = [
-        name for name in values if name in state.explicit and words(state.explicit[name]) != _recorded(record, name)
-    ]
-    if not foreign and not state.beside:
-        return []
+def _differences(state: PostfixState, values: dict[str, str]) -> list[str]:
+    """Return a diff of main.cf, if other mail depends on it."""
     lines = []
-    for name, value in values.items():
+    for name, value in values.items() if state.beside else ():
         lines += [f"-{name} = {state.explicit[name]}"] if name in state.explicit else []
         lines += [f"+{name} = {value}"]
     return lines

@@ -22,21 +22,27 @@ def tables(host: Host, record: Record) -> Step:
     if not accepts_any(state):
         text, command = _text(host, RECIPIENTS), host.postfix_files(RECIPIENTS)
         if state.beside:  # no recipient of other domains is ever looked up here
-            more = f"domain = {', '.join(state.own_domains())}"
+            more = f"domain = {', '.join(dict.fromkeys([*state.routes(), *host.domains]))}"
             text, command = f"{text}{more}\n", f"{{ {command}; echo {shlex.quote(more)}; }}"
         parts.append(write(record, host.file(RECIPIENTS), text, command))
-    found = [part.found for part in parts]
+    parts += _routes(state)
     commands = [command for part in parts for command in part.commands]
     changes = [change for part in parts for change in part.changes]
-    if state.beside:
-        missing = [domain for domain in host.domains if not state.is_ours(domain)]
-        path = shlex.quote(host.file(ROUTES))
-        commands += [f"echo {shlex.quote(f'{domain} {state.transport}:')} >> {path}" for domain in missing]
-        changes += [Change("file", host.file(ROUTES))] if missing else []
-        found.append(f"{host.file(ROUTES)}: {'to be extended' if missing else 'as it should be'}")
     if commands:
         commands += state.reload()
-    return Step("tables", "; ".join(found), tuple(commands), tuple(changes))
+    return Step("tables", "; ".join(part.found for part in parts), tuple(commands), tuple(changes))
+
+
+def _routes(state: PostfixState) -> list[Step]:
+    path = state.host.file(ROUTES)
+    wanted = state.to_route()
+    if not wanted:
+        return []
+    missing = [domain for domain in wanted if domain not in state.routes()]
+    if not missing:
+        return [Step(path, f"{path} is as it should be")]
+    lines = [f"echo {shlex.quote(f'{domain} {state.transport}:')} >> {shlex.quote(path)}" for domain in missing]
+    return [Step(path, f"{path} lacks {', '.join(missing)}", tuple(lines), (Change("file", path),))]
 
 
 def accepts_any(state: PostfixState) -> bool:

@@ -1,0 +1,74 @@
+"""The names that setup is given."""
+
+from pathlib import Path
+
+import pytest
+
+from pipehandler.setup.host import Host, checked_name, normalized
+from pipehandler.setup.server import EMBEDDED_ACCOUNT, EMBEDDED_FOLDER
+from pipehandler.setup.step import SetupError, here_document, output
+
+
+@pytest.mark.parametrize(
+    ("given", "domains"),
+    [
+        ("example.com", ("example.com",)),
+        (" Example.COM. ", ("example.com",)),
+        ("bücher.example", ("xn--bcher-kva.example", "bücher.example")),
+        ("xn--bcher-kva.example", ("xn--bcher-kva.example", "bücher.example")),
+    ],
+)
+def test_domains(given: str, domains: tuple[str, ...]) -> None:
+    """Postfix does not know that an A-label and a U-label are one domain, so it gets both."""
+    assert normalized(given) == domains
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["", "localhost", "a,b.example", "a.example b.example", "@a.example", "-a.example", "a..b", "x" * 64 + ".org"],
+)
+def test_not_a_domain(given: str) -> None:
+    """What is not one domain is refused, by name."""
+    with pytest.raises(SetupError, match="is not a domain; give --domain once for each"):
+        normalized(given)
+
+
+@pytest.mark.parametrize("given", ["", "a b", "Mail", "a;b", "'", "x" * 32])
+def test_not_a_name(given: str) -> None:
+    """A name that SQL or a shell would have to quote is refused."""
+    with pytest.raises(SetupError, match="is not a name for a database"):
+        checked_name(given, "a database")
+
+
+def test_configuration_decides(tmp_path: Path) -> None:
+    """What a configuration file says about the database counts, whatever the options say."""
+    config = tmp_path / "pipehandler.toml"
+    host = Host(config=str(config))
+    assert host.with_settings() == host
+    config.write_text('database.conninfo = "host=db.example.net port=5433 dbname=other user=handler"')
+    found = host.with_settings()
+    assert (found.database, found.server.is_local, found.server.conninfo) == (
+        "other",
+        False,
+        "host=db.example.net port=5433",
+    )
+    config.write_text(f'database.conninfo = "host={EMBEDDED_FOLDER}/socket dbname=mail user=handler"')
+    assert host.with_settings().server.account == EMBEDDED_ACCOUNT
+    assert host.with_settings().embedded == EMBEDDED_FOLDER
+
+
+@pytest.mark.parametrize("text", ["", "nonsense", "[log]\n", "database.conninfo = 'nonsense'"])
+def test_unusable_configuration(tmp_path: Path, text: str) -> None:
+    """A configuration that cannot be used, or names no database, is reported and stays."""
+    config = tmp_path / "pipehandler.toml"
+    config.write_text(text)
+    with pytest.raises(SetupError):
+        Host(config=str(config)).with_settings()
+    assert config.read_text() == text
+
+
+def test_here_document(tmp_path: Path) -> None:
+    """No character of a text is interpreted by the shell."""
+    text = "a $HOME `id` \\ 'x' \"y\"\n"
+    assert output(["sh", "-c", here_document(str(tmp_path / "a file"), text)]) == ""
+    assert (tmp_path / "a file").read_text() == text

@@ -1,0 +1,163 @@
+"""What setup would do to the Postfix in a folder of its own: which is only read, so it does not have to run."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from harness.missing import missing
+
+from pipehandler.setup.files import digest
+from pipehandler.setup.host import Host
+from pipehandler.setup.postfix_state import PostfixState
+from pipehandler.setup.record import Record
+from pipehandler.setup.step import Change, SetupError
+from pipehandler.setup.steps.routing import routing
+from pipehandler.setup.steps.services import units
+from pipehandler.setup.steps.tables import tables
+from pipehandler.setup.undo import undo
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    """A host whose main.cf sets nothing."""
+    if shutil.which("postconf", path=f"{os.environ['PATH']}:/usr/sbin") is None:
+        missing("Postfix")
+    (tmp_path / "main.cf").write_text("compatibility_level = 3.6\nmyhostname = mx.example.net\n")
+    (tmp_path / "master.cf").write_text("pickup unix n - y 60 1 pickup\n")
+    return Host(("example.com",), str(tmp_path / "pipehandler.toml"), config_directory=str(tmp_path), systemd=True)
+
+
+def write(host: Host, *lines: str) -> None:
+    """Add lines to main.cf."""
+    with Path(host.file("main.cf")).open("a") as file:
+        file.writelines(f"{line}\n" for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("mydestination = localhost, example.com", "example.com is in mydestination"),
+        ("relay_domains = example.com", "example.com is in relay_domains"),
+        ("virtual_alias_maps = inline:{{ example.com = anything }}", "example.com is in virtual_alias_domains"),
+        (
+            "transport_maps = inline:{{ example.com = smtp:[192.0.2.1] }}",
+            "example.com goes to smtp:[192.0.2.1] by transport_maps",
+        ),
+        (
+            "virtual_mailbox_domains = inline:{{ example.com = x }}",
+            "example.com is in virtual_mailbox_domains, and its mail goes to",
+        ),
+        ("virtual_mailbox_domains = hash:/nonexistent", "it is unknown whether example.com is in hash:/nonexistent"),
+    ],
+)
+def test_nothing_is_taken_over(host: Host, line: str, reason: str) -> None:
+    """A domain whose mail goes elsewhere, or may, is refused; the text names the parameter."""
+    write(host, line)
+    with pytest.raises(SetupError, match=reason.replace("[", r"\[")):
+        routing(host, Record("/nonexistent"))
+
+
+def test_a_service_of_the_same_name(host: Host) -> None:
+    """A service that has our name and does something else is not replaced."""
+    with Path(host.file("master.cf")).open("a") as file:
+        file.write("pipehandler unix - n n - - pipe user=nobody argv=/bin/true\n")
+    with pytest.raises(SetupError, match="has a service pipehandler that does not run the handler"):
+        PostfixState.read(host)
+
+
+def test_fresh_host(host: Host) -> None:
+    """Where there is no other mail, virtual_transport is ours, and there is nothing to confirm."""
+    step = routing(host, Record("/nonexistent"))
+    assert step.differences == ()
+    assert "'virtual_transport = pipehandler'" in step.commands[0]
+    assert "transport_maps" not in step.commands[0]
+
+
+def test_values_stay(host: Host) -> None:
+    """Values that a host has are extended or left alone, with a diff of what changes."""
+    write(
+        host,
+        "virtual_mailbox_maps = inline:{ z=y }, inline:{ x=y }",
+        "message_size_limit = 1000000",
+        "proxy_read_maps = texthash:/b",
+        "enable_long_queue_ids = no",
+    )
+    table, routes = f"proxy:pgsql:{host.file('pgsql-recipients.cf')}", f"texthash:{host.file('pipehandler_transport')}"
+    assert routing(host, Record("/nonexistent")).differences == (
+        "+pipehandler_destination_recipient_limit = 1",
+        "+pipehandler_time_limit = 300s",
+        "+virtual_mailbox_domains = $virtual_mailbox_maps, example.com",
+        "-virtual_mailbox_maps = inline:{ z=y }, inline:{ x=y }",
+        f"+virtual_mailbox_maps = inline:{{ z=y }}, inline:{{ x=y }}, {table}",
+        "-proxy_read_maps = texthash:/b",
+        f"+proxy_read_maps = texthash:/b, {table}",
+        f"+transport_maps = {routes}",
+    )
+
+
+def test_files_of_others_stay(host: Host) -> None:
+    """A table that is there and is not ours stays; one of ours that is out of date is written again."""
+    file = Path(host.file("pgsql-recipients.cf"))
+    file.write_text("query = SELECT 1\n")
+    (filter_only,) = [command for command in tables(host, Record("/nonexistent")).commands if ">" in command]
+    assert filter_only.endswith("pipehandler_status_filter")
+    record = Record("/nonexistent", [Change("file", str(file), after=digest(str(file)))])
+    assert len([command for command in tables(host, record).commands if ">" in command]) == 2
+
+
+def test_units(host: Host, tmp_path: Path) -> None:
+    """Where systemd runs, the units of the workers are written, started and recorded."""
+    host = Host(config=host.config, config_directory=host.config_directory, folder=str(tmp_path), systemd=True)
+    step = units(host, Record("/nonexistent"))
+    unit = tmp_path / "systemd/system/pipehandler.service"
+    assert step.commands[-2:] == (
+        "systemctl daemon-reload",
+        "systemctl enable --now pipehandler.socket pipehandler.service",
+    )
+    assert Change("file", str(unit)) in step.changes
+    assert undo(host, step.changes[-1]).commands == ("systemctl disable --now pipehandler.socket pipehandler.service",)
+
+
+@pytest.mark.parametrize(
+    ("change", "line", "commands"),
+    [
+        (
+            Change("parameter", "virtual_transport", None, "pipehandler"),
+            "virtual_transport = pipehandler",
+            ["-X virtual_transport"],
+        ),
+        (Change("parameter", "virtual_transport", None, "pipehandler"), "virtual_transport = lmtp:x", []),
+        (Change("parameter", "virtual_transport", None, "pipehandler"), "", []),
+        (Change("list", "transport_maps", None, "texthash:/a"), "transport_maps = texthash:/a", ["-X transport_maps"]),
+        (
+            Change("list", "transport_maps", "inline:{ a=b },hash:/b", "texthash:/a"),
+            "transport_maps = inline:{ a=b }, hash:/b, texthash:/a",
+            ["-e 'transport_maps = inline:{ a=b },hash:/b'"],
+        ),
+        (
+            Change("list", "transport_maps", "hash:/b", "texthash:/a"),
+            "transport_maps = hash:/c, texthash:/a",
+            ["-e 'transport_maps = hash:/c'"],
+        ),
+        (Change("list", "transport_maps", "hash:/b", "texthash:/a"), "transport_maps = hash:/b", []),
+        (
+            Change("list", "virtual_mailbox_domains", None, "example.com"),
+            "virtual_mailbox_domains = $virtual_mailbox_maps, example.com",
+            ["-X virtual_mailbox_domains"],
+        ),
+    ],
+)
+def test_undo(host: Host, change: Change, line: str, commands: list[str]) -> None:
+    """What setup set is put back; what somebody else set since then stays."""
+    write(host, line)
+    directory = f"postconf -c {host.config_directory} "
+    assert list(undo(host, change).commands) == [directory + command for command in commands]
+
+
+def test_changed_file_stays(host: Host) -> None:
+    """A file that somebody changed after setup is not removed."""
+    file = host.file("pipehandler_status_filter")
+    Path(file).write_text("changed\n")
+    assert undo(host, Change("file", file, after="other")).commands == ()
+    assert undo(host, Change("file", file)).commands == (f"rm -f {file}",)
