@@ -232,6 +232,81 @@ leaves it to the host); internationalised domains as U-labels (RFC 5890 2.3.2.1)
 returned unchanged.';
 
 --
+-- Name: change_retention(jsonb, integer); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.change_retention(rules jsonb, max_percent integer DEFAULT 100, OUT changed boolean, OUT held boolean, OUT deliveries bigint, OUT stored bigint) RETURNS record
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    hold    pipehandler.retention_hold;
+    reason  text;
+    -- What a person has not seen for a day is as good as gone. So a rule of an hour counts, too.
+    horizon CONSTANT timestamptz := now() + interval '24 hours';
+BEGIN
+    held := false;
+    SELECT h.* INTO hold FROM pipehandler.retention_hold h;
+    -- Counted before: it reads all deliveries, and expire runs every minute.
+    IF hold.rules = change_retention.rules
+       AND coalesce(hold.deliveries * 100 > max_percent * hold.stored, max_percent < 100) THEN
+        changed := false;
+        held := true;
+        deliveries := hold.deliveries;
+        stored := hold.stored;
+        RETURN;
+    END IF;
+
+    BEGIN
+        changed := pipehandler.set_retention(rules);
+        IF changed AND max_percent < 100 THEN
+            BEGIN
+                -- In times before the horizon, because no row can make those leave the range of a timestamp.
+                SELECT count(*) FILTER (
+                           WHERE coalesce(a.expires_at > horizon, true)
+                             AND (coalesce(d.expires_at > horizon, true) AND d.stored_at <= horizon - r.keep
+                                  OR coalesce(d.raw_until > horizon, true) AND d.stored_at <= horizon - r.raw
+                                  OR coalesce(d.attachments_until > horizon, true)
+                                     AND d.stored_at <= horizon - r.attachments)),
+                       count(*)
+                  INTO change_retention.deliveries, change_retention.stored
+                  FROM pipehandler.delivery d
+                  JOIN pipehandler.message m ON m.id = d.message
+                  LEFT JOIN pipehandler.address a ON a.lease = d.lease
+                  LEFT JOIN LATERAL pipehandler.retention_of(
+                           d.recipient, d.sender, m.from_list -> 0 ->> 'address', m.list_id) AS r ON true
+                 WHERE coalesce(d.expires_at > now(), true) AND coalesce(a.expires_at > now(), true);
+            EXCEPTION
+                WHEN transaction_rollback OR lock_not_available THEN
+                    RAISE;
+                WHEN OTHERS THEN -- a row that the disk has damaged: a person decides
+                    RAISE WARNING 'what the rules would remove cannot be counted: % (SQLSTATE %)', SQLERRM, SQLSTATE;
+                    deliveries := NULL;
+                    stored := NULL;
+            END;
+            IF coalesce(deliveries * 100 > max_percent * stored, true) THEN
+                RAISE EXCEPTION USING ERRCODE = 'PH001', MESSAGE = 'held'; -- which takes the new rules back
+            END IF;
+        END IF;
+    EXCEPTION WHEN SQLSTATE 'PH001' THEN
+        held := true;
+        changed := false;
+        INSERT INTO pipehandler.retention_hold AS h (rules, deliveries, stored)
+        VALUES (change_retention.rules, change_retention.deliveries, change_retention.stored)
+            ON CONFLICT (single) DO UPDATE
+           SET rules = excluded.rules, deliveries = excluded.deliveries, stored = excluded.stored,
+               since = CASE WHEN h.rules = excluded.rules THEN h.since ELSE excluded.since END;
+    END;
+END
+$$;
+
+COMMENT ON FUNCTION pipehandler.change_retention(rules jsonb, max_percent integer, OUT changed boolean, OUT held boolean, OUT deliveries bigint, OUT stored bigint) IS 'As pipehandler.set_retention, unless the new rules would remove too much: mail, exact bytes or contents of attachments
+of more than max_percent of the stored deliveries, within a day, which the present rules would keep for longer. Then the
+present rules stay, for new deliveries too, held is true, and pipehandler.retention_hold has the new ones. Call it
+with max_percent = 100 to let them pass. deliveries: how many would lose something; stored: of how many; null where they
+were not counted, or a damaged row prevented it. Mail whose lease ends within the day does not count.';
+
+--
 -- Name: code_objects(); Type: FUNCTION
 --
 
@@ -571,6 +646,7 @@ CREATE FUNCTION pipehandler.expire_lease(lease bigint) RETURNS pipehandler.addre
 DECLARE
     expired pipehandler.address;
 BEGIN
+    PERFORM pipehandler.secure_transaction();
     -- Not before it began: another session may have created it after this transaction started.
     UPDATE pipehandler.address a
        SET expires_at = least(a.expires_at, greatest(a.created_at, now()))
@@ -597,6 +673,7 @@ CREATE FUNCTION pipehandler.extend_lease(lease bigint, ttl interval DEFAULT NULL
 DECLARE
     extended pipehandler.address;
 BEGIN
+    PERFORM pipehandler.secure_transaction();
     IF ttl <= interval '0' THEN
         RAISE EXCEPTION 'ttl must be positive, or null for a lease that never ends; got %', ttl;
     ELSIF isfinite(ttl) AND ttl > interval '1000 years' THEN -- clients cannot read a time after the year 9999
@@ -685,11 +762,7 @@ DECLARE
     written     integer;
     incomplete  bigint[] := ARRAY[]::bigint[];
 BEGIN
-    -- What a role, a database or a session sets must not make the commit weaker; remote_apply is stronger, and stays.
-    -- It is set for the transaction: a SET clause of this function would end with the function, before the commit.
-    IF current_setting('synchronous_commit') NOT IN ('on', 'remote_apply') THEN
-        PERFORM set_config('synchronous_commit', 'on', true);
-    END IF;
+    PERFORM pipehandler.secure_transaction();
 
     -- Readers rely on these shapes. The columns have their own constraints.
     IF (envelope @@ 'strict $.recipients.size() > 0 && !($.recipients[*].recipient.type() != "string")
@@ -720,7 +793,20 @@ BEGIN
                         ELSE coalesce(g.original_recipient, g.recipient) END AS original_recipient
               FROM jsonb_to_recordset(envelope -> 'recipients') AS g (recipient text, original_recipient text),
                    LATERAL (SELECT pipehandler.stored_recipient(g.recipient) AS recipient) AS s) AS r,
-           LATERAL (SELECT o.lease, o.extension,
+           LATERAL (SELECT o.extension,
+                           -- An archive brings mail back that was stored before its address had a lease: that is not
+                           -- stored again. Live mail is, or the holder of the lease would never get it.
+                           CASE WHEN envelope ->> 'ingress' = 'import'
+                                     AND EXISTS (SELECT FROM pipehandler.delivery d
+                                                  WHERE d.recipient COLLATE "C" = r.recipient
+                                                    AND d.fingerprint = ANY (either)
+                                                    AND d.fingerprint_version IN (1, version) AND d.lease IS NULL)
+                                     AND NOT EXISTS (SELECT FROM pipehandler.delivery d
+                                                      WHERE d.recipient COLLATE "C" = r.recipient
+                                                        AND d.fingerprint = ANY (either)
+                                                        AND d.fingerprint_version IN (1, version)
+                                                        AND d.lease = o.lease)
+                                THEN NULL ELSE o.lease END AS lease,
                            CASE WHEN o.lease IS NULL THEN envelope ->> 'policy' = 'known'
                                 ELSE o.expires_at <= now() AND envelope ->> 'expired' = 'reject' END IS TRUE AS rejects
                       FROM pipehandler.lease_of(r.recipient, coalesce(envelope ->> 'delimiter', '+')) AS o) AS l;
@@ -912,7 +998,8 @@ it is, but for later_original_recipients and later_list_ids; but where its messa
 attachments are missing although retention did not remove them, they are stored again, and it is not called a
 duplicate. Retention counts from stored_at, the clock of the database; a received_at outside of the years 1970 to 9999
 is replaced by it, and a client_port outside of 0 to 65535 by null. A recipient of more than 998 octets is stored as
-pipehandler.stored_recipient, and whole as original_recipient, with the defect envelope-value. Raises
+pipehandler.stored_recipient, and whole as original_recipient, with the defect envelope-value. With
+"ingress": "import", one that was stored before its address had a lease is a duplicate, too. Raises
 invalid_parameter_value for JSON of another shape.
 envelope: {"fingerprint": hex of version 1, "fingerprint_2": hex, "recipients": [{"recipient", "original_recipient"}],
 "policy", "expired", "delimiter", and the columns of delivery}. A fingerprint of version 1 matches only deliveries that
@@ -942,7 +1029,7 @@ message.';
 
 CREATE FUNCTION pipehandler.is_parsed(parsed jsonb) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN (((parsed @@ 'strict ((((((((((((((((((((((((((((((((((((((((($."header".type() == "array" && !($."header"[*].size() != 2)) && !($."header"[*][0].type() != "string")) && !($."header"[*][1].type() != "string")) && $."from_list".type() == "array") && !($."from_list"[*]."name".type() != "string")) && !($."from_list"[*]."address".type() != "string")) && !($."from_list"[*]."group".type() != "string")) && $."sender_list".type() == "array") && !($."sender_list"[*]."name".type() != "string")) && !($."sender_list"[*]."address".type() != "string")) && !($."sender_list"[*]."group".type() != "string")) && $."reply_to_list".type() == "array") && !($."reply_to_list"[*]."name".type() != "string")) && !($."reply_to_list"[*]."address".type() != "string")) && !($."reply_to_list"[*]."group".type() != "string")) && $."to_list".type() == "array") && !($."to_list"[*]."name".type() != "string")) && !($."to_list"[*]."address".type() != "string")) && !($."to_list"[*]."group".type() != "string")) && $."cc_list".type() == "array") && !($."cc_list"[*]."name".type() != "string")) && !($."cc_list"[*]."address".type() != "string")) && !($."cc_list"[*]."group".type() != "string")) && $."bcc_list".type() == "array") && !($."bcc_list"[*]."name".type() != "string")) && !($."bcc_list"[*]."address".type() != "string")) && !($."bcc_list"[*]."group".type() != "string")) && $."in_reply_to".type() == "array") && !($."in_reply_to"[*].type() != "string")) && $."reference_ids".type() == "array") && !($."reference_ids"[*].type() != "string")) && $."defects".type() == "array") && !($."defects"[*]."code".type() != "string")) && !($."defects"[*]."where".type() != "string")) && !($."defects"[*]."detail".type() != "string")) && $."attachments".type() == "array") && !($."attachments"[*]."ordinal".type() != "number")) && !($."attachments"[*]."part".type() != "string")) && !($."attachments"[*]."content_type".type() != "string")) && $."authentication".type() == "object") && $."parser".type() == "string")'::jsonpath) IS TRUE) AND ((COALESCE(jsonb_typeof((parsed -> 'list_unsubscribe'::text)), 'null'::text) = 'null'::text) OR ((parsed @@ 'strict ($."list_unsubscribe".type() == "array" && !($."list_unsubscribe"[*].type() != "string"))'::jsonpath) IS TRUE)) AND (COALESCE(jsonb_typeof((parsed -> 'list_unsubscribe_post'::text)), 'boolean'::text) = ANY (ARRAY['boolean'::text, 'null'::text])) AND (COALESCE(jsonb_typeof((parsed -> 'report'::text)), 'object'::text) = ANY (ARRAY['object'::text, 'null'::text])) AND ((parsed @? 'strict $."attachments"[*]?(exists (@."parameters"))."parameters"?(@.type() != "object" && @.type() != "null")'::jsonpath) IS NOT TRUE) AND ((parsed @? 'strict $."attachments"[*]?(@."parameters".type() == "object")."parameters".*?(@.type() != "string")'::jsonpath) IS NOT TRUE));
+    RETURN (((parsed @@ 'strict ((((((((((((((((((((((((((((((((((((((((($."header".type() == "array" && !($."header"[*].size() != 2)) && !($."header"[*][0].type() != "string")) && !($."header"[*][1].type() != "string")) && $."from_list".type() == "array") && !($."from_list"[*]."name".type() != "string")) && !($."from_list"[*]."address".type() != "string")) && !($."from_list"[*]."group".type() != "string")) && $."sender_list".type() == "array") && !($."sender_list"[*]."name".type() != "string")) && !($."sender_list"[*]."address".type() != "string")) && !($."sender_list"[*]."group".type() != "string")) && $."reply_to_list".type() == "array") && !($."reply_to_list"[*]."name".type() != "string")) && !($."reply_to_list"[*]."address".type() != "string")) && !($."reply_to_list"[*]."group".type() != "string")) && $."to_list".type() == "array") && !($."to_list"[*]."name".type() != "string")) && !($."to_list"[*]."address".type() != "string")) && !($."to_list"[*]."group".type() != "string")) && $."cc_list".type() == "array") && !($."cc_list"[*]."name".type() != "string")) && !($."cc_list"[*]."address".type() != "string")) && !($."cc_list"[*]."group".type() != "string")) && $."bcc_list".type() == "array") && !($."bcc_list"[*]."name".type() != "string")) && !($."bcc_list"[*]."address".type() != "string")) && !($."bcc_list"[*]."group".type() != "string")) && $."in_reply_to".type() == "array") && !($."in_reply_to"[*].type() != "string")) && $."reference_ids".type() == "array") && !($."reference_ids"[*].type() != "string")) && $."defects".type() == "array") && !($."defects"[*]."code".type() != "string")) && !($."defects"[*]."where".type() != "string")) && !($."defects"[*]."detail".type() != "string")) && $."attachments".type() == "array") && !($."attachments"[*]."ordinal".type() != "number")) && !($."attachments"[*]."part".type() != "string")) && !($."attachments"[*]."content_type".type() != "string")) && $."authentication".type() == "object") && $."parser".type() == "string")'::jsonpath) IS TRUE) AND ((COALESCE(jsonb_typeof((parsed -> 'list_unsubscribe'::text)), 'null'::text) = 'null'::text) OR ((parsed @@ 'strict ($."list_unsubscribe".type() == "array" && !($."list_unsubscribe"[*].type() != "string"))'::jsonpath) IS TRUE)) AND (COALESCE(jsonb_typeof((parsed -> 'list_unsubscribe_post'::text)), 'boolean'::text) = ANY (ARRAY['boolean'::text, 'null'::text])) AND (COALESCE(jsonb_typeof((parsed -> 'report'::text)), 'object'::text) = ANY (ARRAY['object'::text, 'null'::text])) AND ((parsed @? 'strict $."attachments"[*]?(exists (@."parameters"))."parameters"?(@.type() != "object" && @.type() != "null")'::jsonpath) IS NOT TRUE) AND ((parsed @? 'strict $."attachments"[*]?(@."parameters".type() == "object")."parameters".*?(@.type() != "string")'::jsonpath) IS NOT TRUE) AND (NOT (parsed @? '$."report".**{20}'::jsonpath)) AND (NOT (parsed @? '$."authentication".**{20}'::jsonpath)) AND (NOT (parsed @? '$."report".**?(@.type() == "number" && (@ > 170000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000 || @ < -170000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000))'::jsonpath)) AND (NOT (parsed @? '$."authentication".**?(@.type() == "number" && (@ > 170000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000 || @ < -170000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000))'::jsonpath)));
 
 COMMENT ON FUNCTION pipehandler.is_parsed(parsed jsonb) IS 'Whether this has the shape that pipehandler.ingest expects of its argument parsed, and that readers rely on. In strict
 mode of jsonpath a comparison is true where it is for any item, and unknown where an item has not the member.';
@@ -961,6 +1048,7 @@ DECLARE
     canonical CONSTANT text := pipehandler.canonical(lease_address.address);
     leased    pipehandler.address;
 BEGIN
+    PERFORM pipehandler.secure_transaction();
     IF ttl <= interval '0' THEN
         RAISE EXCEPTION 'ttl must be positive, or null for a lease that never ends; got %', ttl;
     ELSIF isfinite(ttl) AND ttl > interval '1000 years' THEN -- clients cannot read a time after the year 9999
@@ -1180,6 +1268,7 @@ DECLARE
     touched uuid[];
     removed bigint;
 BEGIN
+    PERFORM pipehandler.secure_transaction();
     -- The one lease comes first, as in ingest; from here on no delivery is added to it.
     PERFORM FROM pipehandler.address a WHERE a.lease = remove_lease.lease FOR UPDATE;
     IF NOT FOUND THEN
@@ -1457,6 +1546,20 @@ for each column that changes (attachments count as one; of a body the first mill
 nothing changes or the message is gone. With dry_run it changes nothing.';
 
 --
+-- Name: retention_held(); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.retention_held(OUT since timestamp with time zone, OUT deliveries bigint, OUT stored bigint) RETURNS SETOF record
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    SELECT h.since, h.deliveries, h.stored FROM pipehandler.retention_hold h
+$$;
+
+COMMENT ON FUNCTION pipehandler.retention_held(OUT since timestamp with time zone, OUT deliveries bigint, OUT stored bigint) IS 'For monitoring: one row while changed rules of retention wait for a person, since when, and how many of the stored
+deliveries they would remove; otherwise none.';
+
+--
 -- Name: retention; Type: TABLE
 --
 
@@ -1532,6 +1635,29 @@ COMMENT ON FUNCTION pipehandler.retention_of(recipient text, sender text, from_a
 address of From, and List-Id; no row where none matches. A value of more than 998 octets matches no pattern.';
 
 --
+-- Name: secure_transaction(); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.secure_transaction() RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+BEGIN
+    -- Set for the transaction: a SET clause of a function ends with the function, before the commit. remote_apply is
+    -- stronger than on, and stays.
+    IF current_setting('synchronous_commit') NOT IN ('on', 'remote_apply') THEN
+        PERFORM set_config('synchronous_commit', 'on', true);
+    END IF;
+    -- PostgreSQL 17 and later. The session's statement_timeout is the limit.
+    IF current_setting('transaction_timeout', true) <> '0' THEN
+        PERFORM set_config('transaction_timeout', '0', true);
+    END IF;
+END
+$$;
+
+COMMENT ON FUNCTION pipehandler.secure_transaction() IS 'For the functions whose answer is a promise: what a role, a database or a session sets must neither make the commit of
+the transaction weaker nor end it.';
+
+--
 -- Name: set_retention(jsonb); Type: FUNCTION
 --
 
@@ -1561,11 +1687,13 @@ BEGIN
     FOR pass IN 1..2 LOOP
         SELECT coalesce(array_agg(r ORDER BY r.ordinal), '{}') INTO present_rules FROM pipehandler.retention r;
         IF present_rules = new_rules THEN
+            DELETE FROM pipehandler.retention_hold; -- the change was taken back
             RETURN false;
         END IF;
         -- One change after the other. Sessions that only read the rules do not wait.
         LOCK TABLE pipehandler.retention IN SHARE ROW EXCLUSIVE MODE;
     END LOOP;
+    DELETE FROM pipehandler.retention_hold;
     DELETE FROM pipehandler.retention;
     INSERT INTO pipehandler.retention (ordinal, recipient, sender, list_id, keep, raw, attachments)
     SELECT r.ordinal, r.recipient, r.sender, r.list_id, r.keep, r.raw, r.attachments FROM unnest(new_rules) AS r;
@@ -2367,6 +2495,33 @@ they have to end first.';
 COMMENT ON COLUMN pipehandler.retention_change.through IS 'The last delivery that the rules were applied to.';
 
 --
+-- Name: retention_hold; Type: TABLE
+--
+
+CREATE TABLE pipehandler.retention_hold (
+    single boolean DEFAULT true NOT NULL,
+    rules jsonb NOT NULL,
+    deliveries bigint,
+    stored bigint,
+    since timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT retention_hold_single_check CHECK (single)
+);
+
+COMMENT ON TABLE pipehandler.retention_hold IS 'One row while changed rules of retention wait for `pipehandler expire --confirm`, because they would remove too much;
+otherwise none. Until then the rules in pipehandler.retention stay in force.';
+
+COMMENT ON COLUMN pipehandler.retention_hold.single IS 'At most one row.';
+
+COMMENT ON COLUMN pipehandler.retention_hold.rules IS 'The rules that wait, as pipehandler.change_retention takes them.';
+
+COMMENT ON COLUMN pipehandler.retention_hold.deliveries IS 'How many deliveries they would take mail, exact bytes or contents of attachments from within a day; null where a
+damaged row prevented the count.';
+
+COMMENT ON COLUMN pipehandler.retention_hold.stored IS 'How many deliveries were stored then.';
+
+COMMENT ON COLUMN pipehandler.retention_hold.since IS 'Since when they wait.';
+
+--
 -- Name: address address_pkey; Type: CONSTRAINT
 --
 
@@ -2421,6 +2576,13 @@ ALTER TABLE ONLY pipehandler.raw_message
 
 ALTER TABLE ONLY pipehandler.retention_change
     ADD CONSTRAINT retention_change_pkey PRIMARY KEY (single);
+
+--
+-- Name: retention_hold retention_hold_pkey; Type: CONSTRAINT
+--
+
+ALTER TABLE ONLY pipehandler.retention_hold
+    ADD CONSTRAINT retention_hold_pkey PRIMARY KEY (single);
 
 --
 -- Name: retention retention_pkey; Type: CONSTRAINT
@@ -2557,6 +2719,9 @@ REVOKE ALL ON FUNCTION pipehandler.canonical(address text) FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.canonical(address text) TO pipehandler_reader;
 GRANT ALL ON FUNCTION pipehandler.canonical(address text) TO pipehandler_maintenance;
 
+REVOKE ALL ON FUNCTION pipehandler.change_retention(rules jsonb, max_percent integer, OUT changed boolean, OUT held boolean, OUT deliveries bigint, OUT stored bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION pipehandler.change_retention(rules jsonb, max_percent integer, OUT changed boolean, OUT held boolean, OUT deliveries bigint, OUT stored bigint) TO pipehandler_maintenance;
+
 REVOKE ALL ON FUNCTION pipehandler.code_objects() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipehandler.code_status() FROM PUBLIC;
@@ -2653,12 +2818,19 @@ GRANT ALL ON FUNCTION pipehandler.renew(due bigint[]) TO pipehandler_maintenance
 REVOKE ALL ON FUNCTION pipehandler.reparse(message uuid, parsed jsonb, text_body text, html_body text, contents bytea[], dry_run boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.reparse(message uuid, parsed jsonb, text_body text, html_body text, contents bytea[], dry_run boolean) TO pipehandler_maintenance;
 
+REVOKE ALL ON FUNCTION pipehandler.retention_held(OUT since timestamp with time zone, OUT deliveries bigint, OUT stored bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION pipehandler.retention_held(OUT since timestamp with time zone, OUT deliveries bigint, OUT stored bigint) TO pipehandler_ingest;
+GRANT ALL ON FUNCTION pipehandler.retention_held(OUT since timestamp with time zone, OUT deliveries bigint, OUT stored bigint) TO pipehandler_reader;
+GRANT ALL ON FUNCTION pipehandler.retention_held(OUT since timestamp with time zone, OUT deliveries bigint, OUT stored bigint) TO pipehandler_maintenance;
+
 GRANT SELECT ON TABLE pipehandler.retention TO pipehandler_reader;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE pipehandler.retention TO pipehandler_maintenance;
 
 REVOKE ALL ON FUNCTION pipehandler.retention_of(recipient text, sender text, from_address text, list_id text) FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.retention_of(recipient text, sender text, from_address text, list_id text) TO pipehandler_reader;
 GRANT ALL ON FUNCTION pipehandler.retention_of(recipient text, sender text, from_address text, list_id text) TO pipehandler_maintenance;
+
+REVOKE ALL ON FUNCTION pipehandler.secure_transaction() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipehandler.set_retention(rules jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.set_retention(rules jsonb) TO pipehandler_maintenance;
@@ -2712,3 +2884,6 @@ GRANT SELECT ON TABLE pipehandler.renewed_delivery TO pipehandler_maintenance;
 
 GRANT SELECT ON TABLE pipehandler.retention_change TO pipehandler_reader;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE pipehandler.retention_change TO pipehandler_maintenance;
+
+GRANT SELECT ON TABLE pipehandler.retention_hold TO pipehandler_reader;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE pipehandler.retention_hold TO pipehandler_maintenance;

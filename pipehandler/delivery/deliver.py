@@ -27,6 +27,7 @@ class Session(NamedTuple):
     """What one delivery works with, made by its ingress.
 
     `stopwatch` goes through the phases parse and store. `ingress` is the name of the entry path in delivery.ingress.
+    `received_at` is an ISO 8601 time with zone; without one, it is the time at which the delivery begins, by this host's clock.
     """
 
     config: Config
@@ -34,6 +35,7 @@ class Session(NamedTuple):
     deadline: Deadline
     stopwatch: Stopwatch
     ingress: str
+    received_at: str = ""
 
     @property
     def mail_host(self) -> str:
@@ -50,7 +52,7 @@ def deliver(
     Raises StoreError, TimeUp, MemoryError and whatever was not foreseen; after any of them nothing was stored, or it is not
     known. After it returned, the deadline of the session is disarmed.
     """
-    received_at = datetime.now(UTC).isoformat()  # of this host's clock
+    received_at = session.received_at or datetime.now(UTC).isoformat()
     session.stopwatch.enter("parse")
     parsed, fault = guarded_parse(raw[identity.prepended :], identity.id, session.config, session.deadline)
     parsed.defects[:0] = defects

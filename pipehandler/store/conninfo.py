@@ -50,7 +50,9 @@ def for_user(conninfo: str, user: str) -> str:
 
 def without_secrets(conninfo: str) -> str:
     """`conninfo` without what is secret in it, and without a passfile. Raises StoreError."""
-    secret = {option.keyword.decode() for option in Conninfo.get_defaults() if option.dispchar == _SECRET} | {"passfile"}
+    secret = {option.keyword.decode() for option in Conninfo.get_defaults() if option.dispchar == _SECRET} | {
+        "passfile"
+    }
     return make_conninfo("", **{name: value for name, value in parameters(conninfo).items() if name not in secret})
 
 

@@ -198,8 +198,8 @@ def rules_differ(store: Store, rules: tuple[Rule, ...]) -> bool:
     """Whether the database has other rules than these; changes nothing. Raises StoreError."""
     store.script("BEGIN")
     try:
-        (changed,) = store.values(_SET, [_json(rules)], of=bool)
-        return changed
+        (change,) = store.rows(_CHANGE, [_json(rules), 100], row=_Change)
+        return change.changed
     finally:
         with suppress(StoreError):
             store.script("ROLLBACK")

@@ -3,7 +3,7 @@
 import json
 import shlex
 
-from pipehandler.postfix.postqueue import QueueError, queued
+from pipehandler.postfix.postqueue import QueueError, listing
 
 from ..host import Host
 from ..postfix_state import RECIPIENTS, PostfixState
@@ -40,7 +40,7 @@ def first_message(host: Host, _: Record) -> Step:
 def failure(host: Host) -> str:
     """Return why the message may not have been stored: the reasons that Postfix's queue gives."""
     try:
-        reasons = [reason for queue in queued(host.config_directory).values() for reason in queue.reasons]
+        reasons = [reason for queue in listing(host.config_directory).queues.values() for reason in queue.reasons]
     except QueueError as error:
         reasons = [str(error)]
     return f"the message was not stored; {'; '.join(reasons) or 'nothing is in the queue: read the mail log'}"
