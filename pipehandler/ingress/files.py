@@ -73,13 +73,12 @@ def messages(file: File, largest: int) -> Iterator[Message]:
         # A FIFO must not keep us waiting; and the owner of a folder may link to what only we may read.
         flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (os.O_NOFOLLOW if file.found else 0)
         with ExitStack() as stack:
-            stream: IO[bytes] = stack.enter_context(open(os.open(file.path, flags), "rb"))
-            seen = os.fstat(stream.fileno())
+            stored = stack.enter_context(open(os.open(file.path, flags), "rb"))
+            seen = os.fstat(stored.fileno())
             if not stat.S_ISREG(seen.st_mode):
                 yield Message(file.name, refused="not a regular file; use - to read a message or an mbox from stdin")
                 return
-            if is_compressed(stream):  # type: ignore[arg-type]
-                stream = stack.enter_context(decompressed(stream))  # type: ignore[arg-type]
+            stream = stack.enter_context(decompressed(stored)) if is_compressed(stored) else stored
             yield from _messages(file, stream, seen.st_mtime if file.dated else None, largest)
     except Refused as error:
         yield Message(file.name, refused=str(error))
