@@ -73,8 +73,9 @@ _LABELS = {
     "646": "ascii", "iso646": "ascii", "us": "ascii", "usascii": "ascii", "usasc": "ascii", "asciius": "ascii",
 }  # fmt: skip
 
-_LINE_ENDS = re.compile("[\t\n\v\f\r\x1c-\x1f\x85\u2028\u2029]")
-_BLANKS = re.compile("[ \t\n\v\f\r\x1c-\x1f\x85\u2028\u2029]+")
+# Compiled when one is needed (re keeps them): most fields are printable.
+_LINE_ENDS = "[\t\n\v\f\r\x1c-\x1f\x85\u2028\u2029]"
+_BLANKS = "[ \t\n\v\f\r\x1c-\x1f\x85\u2028\u2029]+"
 _WITHOUT_CONTROLS = dict.fromkeys([*range(1, 32), *range(127, 160)])  # NUL is left for `storable`, which reports it
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
@@ -115,7 +116,7 @@ def one_line(text: str) -> str:
     blank with the blanks around them (RFC 5322 3.2.2: folding means one space), other control characters go."""
     if text.isprintable():
         return text
-    text = _BLANKS.sub(lambda run: " " if _LINE_ENDS.search(run[0]) else run[0], text)
+    text = re.sub(_BLANKS, lambda run: " " if re.search(_LINE_ENDS, run[0]) else run[0], text)
     return text.translate(_WITHOUT_CONTROLS)
 
 
@@ -153,11 +154,13 @@ def _squeeze(label: str) -> str:
 
 
 def _table() -> dict[str, str]:
-    table = {_squeeze(name): name for name in _CODECS}
+    names = {name: name for name in _CODECS}
     for alias, name in aliases.items():
         if (better := _SUPERSETS.get(name, name)) in _CODECS:
-            table[_squeeze(alias)] = better
-    return table | {_squeeze(name): better for name, better in _SUPERSETS.items()} | _LABELS
+            names[alias] = better
+    # Python's names have no other punctuation (a test compares): _squeeze would take most of the time of this module.
+    squeezed = {name.lower().replace("_", "").replace(".", ""): better for name, better in (names | _SUPERSETS).items()}
+    return squeezed | _LABELS
 
 
 _TABLE = _table()

@@ -7,9 +7,10 @@ from . import parameter
 from .parameter import Parameters
 
 _MEDIA_TYPE = re.compile(r"[^\s/;=()<>@,:\\\"\[\]?']+/[^\s/;=()<>@,:\\\"\[\]?']+")  # RFC 2045 5.1
-_KNOWN = re.compile(r"\b(?:text|image|audio|video|application|multipart|message|model|font)/[^\s/;=()<>@,:\\\"\[\]?']+")
-_LOOKS_LIKE_HTML = re.compile(rb"<(?:!doctype html|html|head|body|div|p|table|br)\b", re.IGNORECASE)
-_DELIMITER_AND_FIELD = re.compile(rb"\n--(\S[^\n]{0,200}?)[ \t]*\r?\nContent-[A-Za-z-]+:", re.IGNORECASE)
+# Compiled when one is needed (re keeps them): few messages are wrong here.
+_KNOWN = r"\b(?:text|image|audio|video|application|multipart|message|model|font)/[^\s/;=()<>@,:\\\"\[\]?']+"
+_LOOKS_LIKE_HTML = rb"(?i)<(?:!doctype html|html|head|body|div|p|table|br)\b"
+_DELIMITER_AND_FIELD = rb"(?i)\n--(\S[^\n]{0,200}?)[ \t]*\r?\nContent-[A-Za-z-]+:"
 TNEF_SIGNATURE = b"\x78\x9f\x3e\x22"  # MS-OXTNEF: TNEFSignature
 _TNEF = frozenset({"application/ms-tnef", "application/vnd.ms-tnef"})
 _REPEATED = 10  # Content-Type fields of one part that are looked at
@@ -37,7 +38,7 @@ def boundary_of(parameters: Parameters) -> bytes:
 
 def guess_boundary(raw: bytes, start: int) -> bytes | None:
     """What looks like a boundary in a multipart that names a wrong one or none."""
-    found = _DELIMITER_AND_FIELD.search(raw, max(0, start - 1))
+    found = re.compile(_DELIMITER_AND_FIELD).search(raw, max(0, start - 1))
     return found[1] if found else None
 
 
@@ -51,7 +52,7 @@ def _fits(content_type: str, parameters: Parameters, raw: bytes, start: int, who
         boundary = boundary_of(parameters)
         end = len(raw) if whole else start + _NEAR
         return bool(boundary) and raw.find(b"--" + boundary, start, end) >= 0
-    html = _LOOKS_LIKE_HTML.search(raw, start, start + 1_000) is not None
+    html = re.search(_LOOKS_LIKE_HTML, raw[start : start + 1_000]) is not None
     return (content_type == "text/html") == html
 
 
@@ -61,5 +62,5 @@ def _valid(parameters: Parameters, default: str) -> tuple[str, Parameters, str]:
         return default, parameters, ""
     if _MEDIA_TYPE.fullmatch(value):
         return value, parameters, ""
-    found = _KNOWN.search(value)  # quotes around it, a comma behind it
+    found = re.search(_KNOWN, value)  # quotes around it, a comma behind it
     return found[0] if found else "text/plain", parameters, value  # RFC 2045 5.2

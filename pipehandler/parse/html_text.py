@@ -20,6 +20,8 @@ _BLOCKS = frozenset({
     "form", "header", "html", "li", "main", "nav", "section", "tbody", "tfoot", "thead", "tr",
 })  # fmt: skip
 _PARAGRAPHS = frozenset({"blockquote", "dl", "h1", "h2", "h3", "h4", "h5", "h6", "ol", "p", "pre", "table", "ul"})
+# Which begin and end a line, and whether an empty line is around them.
+_BREAKS = dict.fromkeys(_BLOCKS, False) | dict.fromkeys(_PARAGRAPHS, True)
 _EMPTY = frozenset({"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "wbr"})
 # What hides an element in every client. A font size of 0 does not: it closes gaps between blocks that set their own.
 _HIDDEN = re.compile(
@@ -70,42 +72,44 @@ class _Text:
         self._targets: list[tuple[str, int, int]] = []  # of open links, and the lines and words before each
 
     def start(self, tag: str, attributes: Mapping[str, str]) -> None:
-        if self._hidden or tag in _NOT_SHOWN or _is_hidden(attributes):
+        if self._hidden or tag in _NOT_SHOWN or (attributes and _is_hidden(attributes)):
             if tag not in _EMPTY:
                 self._hidden.append(tag)
             return
-        if tag in _PARAGRAPHS:
-            self._break(gap=True)
-        elif tag in _BLOCKS or tag == "br":
-            self._break()
-        if tag == "li":
-            self._item = True
-        elif tag == "hr":
-            self._break(gap=True)
+        gap = _BREAKS.get(tag)
+        if gap is not None:
+            self._break(gap)
+            if tag == "li":
+                self._item = True
+            elif tag == "blockquote":
+                self._quotes += 1
+            elif tag == "pre":
+                self._verbatim += 1
+        elif tag in ("br", "hr"):
+            self._break(gap=tag == "hr")
         elif tag in ("td", "th"):
             self._space = True
         elif tag == "img" and (alt := (attributes.get("alt") or "").strip()):
             self.data(f" {alt} ")
         elif tag == "a":
             self._targets.append((attributes.get("href") or "", len(self._lines), len(self._line)))
-        self._quotes += tag == "blockquote"
-        self._verbatim += tag == "pre"
 
     def end(self, tag: str) -> None:
         if self._hidden:
             if tag in self._hidden[-1:]:
                 self._hidden.pop()
             return
-        if tag == "a" and self._targets:
+        gap = _BREAKS.get(tag)
+        if gap is not None:
+            self._break(gap)
+            if tag == "li":
+                self._item = False
+            elif tag == "blockquote":
+                self._quotes -= 1
+            elif tag == "pre":
+                self._verbatim -= 1
+        elif tag == "a" and self._targets:
             self._end_link(*self._targets.pop())
-        if tag in _PARAGRAPHS:
-            self._break(gap=True)
-        elif tag in _BLOCKS:
-            self._break()
-        if tag == "li":
-            self._item = False
-        self._quotes -= tag == "blockquote"
-        self._verbatim -= tag == "pre"
 
     def data(self, text: str) -> None:
         if self._hidden:
@@ -117,13 +121,14 @@ class _Text:
                 self._break(keep=True)
                 self._add(line)
             return
-        if text[:1].isspace():
-            self._space = True
-        if words := text.split():
-            self._add(
-                (" " if self._space and self._line and not self._line[-1].endswith(" ") else "") + " ".join(words)
-            )
-            self._space = text[-1:].isspace()
+        words = " ".join(text.split())
+        if not words:
+            self._space = self._space or bool(text)
+            return
+        if self._line and (self._space or text[0].isspace()) and not self._line[-1].endswith(" "):
+            words = f" {words}"
+        self._add(words)
+        self._space = text[-1].isspace()
 
     def close(self) -> None:
         """The end of the document."""
@@ -143,17 +148,21 @@ class _Text:
             self._size += len(text)
 
     def _break(self, gap: bool = False, keep: bool = False) -> None:
-        line = "".join(self._line)
-        self._line.clear()
         self._space = False
-        if keep or line.strip():
-            if self._gap is not None and self._lines:
-                self._lines.append(self._quoted(min(self._gap, self._quotes), ""))
-            self._lines.append(self._quoted(self._quotes, "- " * self._item + line))
-            self._size += len(self._lines[-1]) - len(line)
-            self._gap, self._item = None, False
+        if keep or self._line:
+            line = "".join(self._line)
+            self._line.clear()
+            if keep or line.strip():
+                self._end_line(line)
         if gap:
             self._gap = self._quotes if self._gap is None else min(self._gap, self._quotes)
+
+    def _end_line(self, line: str) -> None:
+        if self._gap is not None and self._lines:
+            self._lines.append(self._quoted(min(self._gap, self._quotes), ""))
+        self._lines.append(self._quoted(self._quotes, "- " * self._item + line))
+        self._size += len(self._lines[-1]) - len(line)
+        self._gap, self._item = None, False
 
     def _quoted(self, depth: int, line: str) -> str:
         return ("> " * min(depth, _QUOTES) + line).rstrip()

@@ -129,5 +129,12 @@ def _frequent() -> frozenset[str]:
         ("big5", range(0xA1, 0xC7), range(0x40, 0xFF)),
         ("euc_kr", range(0xA1, 0xC9), range(0xA1, 0xFF)),
     )
-    pairs = ((codec, bytes((lead, trail))) for codec, leads, trails in areas for lead in leads for trail in trails)
-    return frozenset("".join(pair.decode(codec, "ignore") for codec, pair in pairs))
+    found: set[str] = set()
+    for codec, leads, trails in areas:
+        row = bytearray(3 * len(trails))
+        row[1::3] = bytes(trails)
+        row[2::3] = b"\n" * len(trails)  # so that a pair that means nothing takes no octet of the next
+        for lead in leads:
+            row[::3] = bytes((lead,)) * len(trails)
+            found.update(row.decode(codec, "ignore"))
+    return frozenset(found - {"\n"})

@@ -9,6 +9,7 @@ LENGTH = 200
 
 _BEGINNING = 500  # characters of text in which as many words are found nearly always
 _SIZE = 100_000  # where they are looked for; padding may come before them
+_BEGINNING_OF_HTML = 2_000  # of text that was made of HTML, in which targets of links stand between the words
 # Characters without any look, of which senders make padding behind a preheader.
 _INVISIBLE = (
     "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b\u200c\u200d\u200e\u200f\u2060\u2800\u3164\ufeff\uffa0"
@@ -24,7 +25,11 @@ def preview(text: str | None, from_html: str | None = None) -> str:
     are left out."""
     words = _words(text or "")
     if not words and from_html:
-        words = _words(re.sub(_ADDED, "", from_html[:_SIZE]))
+        beginning = from_html[:_BEGINNING_OF_HTML]
+        if beginning.rfind("<") <= beginning.rfind(">"):  # not cut inside of a target
+            words = _words(re.sub(_ADDED, "", beginning))
+        if len(words) <= LENGTH:
+            words = _words(re.sub(_ADDED, "", from_html[:_SIZE]))
     if len(words) <= LENGTH:
         return words
     beginning, space, _ = words[:LENGTH].rpartition(" ")

@@ -82,6 +82,7 @@ class _Undecided:
         likely += _RELATIVES.get(name or "", ())
         useless = {None, "ascii", "utf_8", *SEVEN_BIT, *EBCDIC}
         self.hints = [_meant(hint) for hint in likely if hint is not None and hint not in useless]
+        self.readings: dict[str, tuple[str, float]] = {}
 
     def decide(self) -> Decoded:
         """The text, by the first of the rules that gives one."""
@@ -128,7 +129,9 @@ class _Undecided:
             lone = octets.count(_REPLACEMENT.encode()) - self.octets.count(_REPLACEMENT.encode())
             guessed = f"{self.reason}: surrogates are encoded one by one"
         if text is None:
-            return self._nearly_utf_8(octets)
+            # Few characters prove nothing, unless the reading by the label is none.
+            followed = self.eight_bit is not None and self._is_plausible(self.eight_bit)
+            return None if followed else self._nearly_utf_8(octets)
         rival = self.eight_bit or (next(iter(self.hints), None) if self.name != "utf_8" else None)
         other = strictly(octets, rival) if rival else None
         if rival and other is not None and self._is_accident(text, other, rival):
@@ -155,31 +158,38 @@ class _Undecided:
         if self.name == "utf_8":
             holds = cut if not good else good * (1 - odd) >= bad
         else:
-            # Few characters prove nothing, unless the other reading is none.
-            enough = good >= (1 if cut else 4 * bad) and not self.eight_bit
-            holds = odd <= ODD and good >= bad and (enough or not self._is_plausible(self.eight_bit or "cp1252"))
+            enough = good >= (1 if cut else 4 * bad) or self.eight_bit is not None
+            holds = odd <= ODD and good >= bad and (enough or not self._is_plausible("cp1252"))
         if not holds:
             return None
         return Decoded(text, "utf_8", "" if self.name == "utf_8" else f"{self.reason}: octets are mostly UTF-8", bad)
 
     def _is_plausible(self, name: str) -> bool:
-        text = strictly(self.octets, name)
-        return text is not None and oddness(text) <= ODD
+        reading = self._reading(name)
+        return reading is not None and reading[1] <= ODD
+
+    def _reading(self, name: str) -> tuple[str, float] | None:
+        """The octets in the codec `name` and how odd that looks, found out once; None where they are not valid in it."""
+        if name not in self.readings:
+            text = strictly(self.octets, name)
+            if text is None and name == "euc_jp":
+                text = stateful.read_euc_jp(self.octets)
+            if text is None:
+                return None
+            same = [odd for other, odd in self.readings.values() if other == text]  # ISO 8859-1 and windows-1252
+            self.readings[name] = text, same[0] if same else oddness(text)
+        return self.readings[name]
 
     def _by_label(self) -> Decoded | None:
         if self.eight_bit is None:
             return None
         # By "ISO 8859-1" mail means windows-1252: the octets 0x80-0x9F are control characters in the former.
         name = _meant(self.eight_bit)
-        text = strictly(self.octets, name)
-        if text is None and name == "euc_jp":
-            text = stateful.read_euc_jp(self.octets)
-        if text is None and name != self.eight_bit:
-            text = strictly(self.octets, self.eight_bit)
-        if text is None:
+        reading = self._reading(name) or self._reading(self.eight_bit)
+        if reading is None:
             broken = self._replaced(name)
             return broken if broken.replaced * 4 < _beyond_ascii(broken.text) and oddness(broken.text) <= 0.25 else None
-        odd = oddness(text)
+        text, odd = reading
         if odd > ODD and not self._is_name(text) and (likelier := next(self._ranked(), None)):
             other, other_text = likelier
             if oddness(other_text) < odd / 4 and other_text != text:

@@ -9,7 +9,7 @@ import time
 from ..mail.outcome import Result
 from ..runtime.stopwatch import Stopwatch
 from ..settings.config import Config
-from . import log, sentry
+from . import log
 from .journal import Journal
 
 
@@ -52,6 +52,10 @@ class Attempt:
             seconds = self.stopwatch.seconds
             self.journal.end(self._entry, self._ingress, self._mode, result, self.size, seconds, dropped)
             left = self._started + self.config.limits.deadline - time.monotonic()
+            if not self.config.sentry.dsn:
+                return
+            from . import sentry
+
             sentry.report(self.config, self.journal, result, left, mode=self._mode, size=self.size)
 
     def _line(self, result: Result) -> str:

@@ -5,10 +5,10 @@ import re
 import time
 from contextlib import suppress
 
-_TEMPORARY = re.compile(r"journal\.sqlite\.(\d+)(-\w+)?")
+_TEMPORARY = r"journal\.sqlite\.(\d+)(-\w+)?"
 """A journal under the name that it has while a process creates it: its number, and what SQLite appends."""
 
-_MARK = re.compile(r"(parsing|storing)-[0-9a-f-]{36}")
+_MARK = r"(parsing|storing)-[0-9a-f-]{36}"
 """The mark of a message that is being parsed, or that the database failed at (delivery/guarded_parse.py, delivery/guarded_store.py)."""
 
 _MARK_SECONDS = 86_400
@@ -26,8 +26,10 @@ def remove_leftovers(directory: str) -> None:
     except OSError:
         return
     for name in names:
-        temporary = _TEMPORARY.fullmatch(name)
-        if temporary is None and not _MARK.fullmatch(name):
+        if not name.startswith(("journal.sqlite.", "parsing-", "storing-")):
+            continue  # hardly ever is there one: the expressions are compiled when they are needed
+        temporary = re.fullmatch(_TEMPORARY, name)
+        if temporary is None and not re.fullmatch(_MARK, name):
             continue
         path = os.path.join(directory, name)
         with suppress(OSError):

@@ -1,6 +1,7 @@
 """charset, decoding: every label that mail carries, and a guess where there is none."""
 
 import time
+from encodings.aliases import aliases
 
 import pytest
 
@@ -46,6 +47,13 @@ from pipehandler.parse.decoding import decode
 def test_labels(label: str, name: str) -> None:
     """A label leads to the codec that mail means by it."""
     assert codec(label) == name
+
+
+def test_names_that_python_knows() -> None:
+    """All of Python's names for a codec that we trust lead to one."""
+    names = [alias for alias, name in aliases.items() if codec(name)]
+    assert len(names) > 250
+    assert [name for name in names if codec(name) is None] == []
 
 
 @pytest.mark.parametrize(
