@@ -167,7 +167,7 @@ def run(scale: Scale, mode: Mode) -> Row:
             own.mkdir()
             console = Console(own, database)
             console.configure(role, f"database.conninfo = '{database.conninfo}'\nserve.socket = '{folder / 'socket'}'")
-            for words in commands[1::7] if scale.short else commands:
+            for words in commands[1::9] if scale.short else commands:
                 if words.startswith("import"):
                     ledger.send(sent.raw, "imported@example.com")
                 _command(console, words.replace("FOLDER", str(folder)).replace("QUARANTINED", str(number)), row)
