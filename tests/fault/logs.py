@@ -59,7 +59,7 @@ def run(scale: Scale, mode: Mode) -> Row:
     points = [
         _Point(*each) for each in itertools.product(_FILES, journals, _ANSWERS, _SYSLOGS if cold else _SYSLOGS[:1])
     ]
-    chosen = points[13 :: 97 if cold else 61] if scale.short else scale.thin(points, 17)
+    chosen = points[13 :: 193 if cold else 91] if scale.short else scale.thin(points, 17)
     sentries = _SENTRIES[: 1 if scale.short else None] if cold else ()
     with fresh_database() as database, account.folder("pipehandler-") as folder, ThreadPoolExecutor(2) as threads:
         handlers = (Handler(folder / str(number), database.conninfo) for number in itertools.count())

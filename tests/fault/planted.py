@@ -120,6 +120,7 @@ _OWN_TYPES = (
 )
 """Types of pg_catalog that get a domain of the same name, and a type with casts from and to them."""
 
+_SAMPLE = ("migrate", "check --part handler", "expire", "list --json", "address add other@example.com")
 _NAMES_OF_A_SAMPLE = [
     *(
         "lower",
@@ -167,7 +168,9 @@ def run(scale: Scale, mode: Mode) -> Row:
             own.mkdir()
             console = Console(own, database)
             console.configure(role, f"database.conninfo = '{database.conninfo}'\nserve.socket = '{folder / 'socket'}'")
-            for words in commands[1::7] if scale.short else commands:
+            for words in commands:
+                if scale.short and words not in _SAMPLE:
+                    continue
                 if words.startswith("import"):
                     ledger.send(sent.raw, "imported@example.com")
                 _command(console, words.replace("FOLDER", str(folder)).replace("QUARANTINED", str(number)), row)
