@@ -3,13 +3,18 @@
     bench/run rules [--messages 1000000] [--rules 1000] [--octets 1000000]
 
 The messages are put into the tables directly, as in `expiry`. Every rule has a pattern for the sender that no message matches, so all
-of them are tried. The rules are applied as `pipehandler expire` does it, in batches of its size, each of which is a transaction. Then
-one message is stored whose addresses, texts and List-Id all have so many octets, of what costs folding most.
+of them are tried. The rules are applied as `pipehandler expire` does it, in batches of its size, each of which is a transaction.
+Meanwhile another session stores one message after the other, and a third one counts the locks of the first. Then one message is
+stored whose addresses, texts and List-Id all have so many octets, of what costs folding most.
 """
 
 import json
+import statistics
+import threading
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 import psycopg
@@ -40,38 +45,105 @@ def measure(setting: Setting, *, messages: int = 1_000_000, rules: int = 1_000, 
             connection.execute("VACUUM ANALYZE pipehandler.delivery")
         rows: list[list[object]] = []
         longest = 0.0
+        meanwhile = 0.0
         for number in sorted({0, 1, rules}):
             patterns = tuple(Rule(sender=f"*@nobody{n}.example", keep=timedelta(days=30)) for n in range(number))
             chosen = (*patterns, Rule(recipient="*", keep=timedelta(days=365 + number)))
-            seconds, longest = _apply(database, chosen, messages)
-            rows.append([len(chosen), messages, seconds, messages / seconds, 1000 * longest])
+            with _others(database) as others:
+                batches = _apply(database, chosen, messages)
+            seconds, longest, meanwhile = sum(batches), max(batches), max(others.seconds)
+            rows.append(
+                [
+                    *(len(chosen), messages, seconds, messages / seconds),
+                    *(1000 * statistics.median(batches), 1000 * longest, others.locks, others.waiting),
+                    *(1000 * statistics.median(others.seconds), 1000 * meanwhile),
+                ]
+            )
         long = [_long(database, alphabet, octets) for alphabet in _ALPHABETS]
-    note = f"One transaction has at most {expiry.BATCH} deliveries. Long values: {octets:,} octets each, with {rules + 1} rules."
+    note = (
+        f"One transaction has at most {expiry.BATCH} deliveries, and as many row locks. Locks: those of relations and transactions."
+        f" Long values: {octets:,} octets each, with {rules + 1} rules."
+    )
     return Report(
         [
             Table(
-                "A change of rules", ["rules", "deliveries", "s", "deliveries/s", "longest transaction ms"], rows, note
+                "A change of rules",
+                [
+                    *("rules", "deliveries", "s", "deliveries/s", "transaction ms", "longest", "locks", "waited for"),
+                    *("delivery meanwhile ms", "longest"),
+                ],
+                rows,
+                note,
             ),
             Table("Long values", ["made of", "ingest ms"], [list(row) for row in long]),
         ],
         [
             Aim("longest transaction while rules are applied, s", longest, 5),
+            Aim("longest delivery meanwhile, s", meanwhile, 5),
             Aim("one delivery with long values, s", max(row[1] for row in long) / 1000, 1),
         ],
     )
 
 
-def _apply(database: Database, rules: tuple[Rule, ...], messages: int) -> tuple[float, float]:
-    """Bring rules to the database, and apply them; the seconds of all, and of the longest batch."""
-    longest, applied = 0.0, 0
+@dataclass
+class _Others:
+    """What other sessions saw: the seconds of each delivery, the most locks, and the most of them that somebody waited for."""
+
+    seconds: list[float] = field(default_factory=list)
+    locks: int = 0
+    waiting: int = 0
+
+
+_LOCKS = """
+SELECT count(*) FILTER (WHERE l.granted) AS held,
+       count(*) FILTER (WHERE EXISTS (SELECT FROM pg_stat_activity b WHERE a.pid = ANY (pg_blocking_pids(b.pid)))) AS waiting
+  FROM pg_stat_activity a JOIN pg_locks l ON l.pid = a.pid
+ WHERE a.query LIKE '%%pipehandler.apply_rules(%%' AND a.state = 'active' AND a.pid <> pg_backend_pid()
+"""
+
+
+@contextmanager
+def _others(database: Database) -> Iterator[_Others]:
+    """Deliver, and count locks, until the block ends."""
+    seen, ends = _Others(), threading.Event()
+
+    def deliver() -> None:
+        with closing(Store(database.conninfo, statement_timeout=600)) as store:
+            while not seen.seconds or not ends.wait(0.05):
+                raw = b"Message-ID: <%d@example.org>\n\nbody\n" % time.monotonic_ns()
+                began = time.monotonic()
+                store.ingest(submission(raw))
+                seen.seconds.append(time.monotonic() - began)
+
+    def count() -> None:
+        with psycopg.connect(database.admin, autocommit=True) as connection:
+            while not ends.wait(0.05):
+                held, waiting = connection.execute(_LOCKS).fetchone() or (0, 0)
+                seen.locks, seen.waiting = max(seen.locks, held), max(seen.waiting, waiting)
+
+    threads = [threading.Thread(target=each) for each in (deliver, count)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield seen
+    finally:
+        ends.set()
+        for thread in threads:
+            thread.join()
+
+
+def _apply(database: Database, rules: tuple[Rule, ...], messages: int) -> list[float]:
+    """Bring rules to the database, and apply them; the seconds of each batch. Raises where a delivery was left out."""
+    batches, applied = [], 0
     with closing(Store(database.admin, statement_timeout=600)) as store:
-        began = before = time.monotonic()
+        before = time.monotonic()
         for counts in expiry.expire(store, rules):
-            longest, before = max(longest, time.monotonic() - before), time.monotonic()
+            batches.append(time.monotonic() - before)
+            before = time.monotonic()
             applied += counts[expiry.APPLIED]
-    if applied != messages:
+    if applied < messages:
         raise RuntimeError(f"the rules were applied to {applied} deliveries, not to {messages}")
-    return time.monotonic() - began, longest
+    return batches
 
 
 def _long(database: Database, alphabet: str, octets: int) -> tuple[str, float]:

@@ -792,7 +792,8 @@ BEGIN
                    CASE WHEN s.recipient = g.recipient THEN g.original_recipient
                         ELSE coalesce(g.original_recipient, g.recipient) END AS original_recipient
               FROM jsonb_to_recordset(envelope -> 'recipients') AS g (recipient text, original_recipient text),
-                   LATERAL (SELECT pipehandler.stored_recipient(g.recipient) AS recipient) AS s) AS r,
+                   LATERAL (SELECT pipehandler.stored_recipient(g.recipient) AS recipient
+                             OFFSET 0) AS s) AS r, -- once, not for each use
            LATERAL (SELECT o.extension,
                            -- An archive brings mail back that was stored before its address had a lease: that is not
                            -- stored again. Live mail is, or the holder of the lease would never get it.

@@ -28,6 +28,14 @@ def test_descriptors(handler: Handler, database: Database) -> None:
     assert f"| {DESCRIPTORS} " in PAGE.read_text()
 
 
+def test_values_of_the_envelope(handler: Handler) -> None:
+    """The kernel bounds each argument that pipe(8) can pass, with its name and its end."""
+    longest = 131_071 - len("--client-helo=")
+    assert handler.deliver(MESSAGE, client_helo="x" * longest).status == 0
+    with pytest.raises(OSError, match="Argument list too long"):
+        handler.start(handler.command(client_helo="x" * (longest + 1)))
+
+
 def buffers(database: Database, number: int) -> int:
     """The pages that the server touches to store one more message for one recipient."""
     with psycopg.connect(database.admin, autocommit=True) as connection:
