@@ -160,7 +160,7 @@ def _unsubscribe(message: mailbox.Message) -> str:
     return " ".join(message.list_unsubscribe) + (" (one click)" if message.list_unsubscribe_post else "")
 
 
-def _report(report: dict[str, Any] | None) -> str:
+def _report(report: mailbox.Report | None) -> str:
     """Return in one line what a report is about: recipients with their status, or the kind of a complaint."""
     if report is None:
         return ""

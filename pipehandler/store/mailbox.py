@@ -8,7 +8,7 @@ has that id. Rows that cannot be read are left out and logged (store/readable.py
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Annotated, Any, NamedTuple, TypedDict
+from typing import Annotated, Any, NamedTuple, Required, TypedDict
 from uuid import UUID
 
 from ..mail.envelope import lower_domain
@@ -173,6 +173,16 @@ class Defect(TypedDict):
     detail: str
 
 
+class Report(TypedDict, total=False):
+    """What a report reports; parse/report.py has all of its keys."""
+
+    type: Required[str]
+    recipients: list[dict[str, str]]
+    feedback_type: str
+    disposition: str
+    original_message_id: str
+
+
 Mailboxes = list[Mailbox]
 """The addresses of a header field."""
 
@@ -218,7 +228,7 @@ class Message:
     precedence: str | None
     list_unsubscribe: list[str]
     list_unsubscribe_post: bool
-    report: dict[str, Any] | None
+    report: Report | None
     deliveries: Sequence[Delivery] = ()
     attachments: Sequence[Attachment] = ()
 

@@ -30,7 +30,14 @@ RETURN (parsed @@ 'strict $.header.type() == "array" && !($.header[*].size() != 
             OR (parsed @@ 'strict $.list_unsubscribe.type() == "array"
                            && !($.list_unsubscribe[*].type() != "string")') IS TRUE)
        AND coalesce(jsonb_typeof(parsed -> 'list_unsubscribe_post'), 'boolean') IN ('boolean', 'null')
-       AND coalesce(jsonb_typeof(parsed -> 'report'), 'object') IN ('object', 'null');
+       AND (coalesce(jsonb_typeof(parsed -> 'report'), 'null') = 'null'
+            OR (parsed @@ 'strict $.report.type.type() == "string"
+                           && !exists($.report.* ? (@.type() != "string" && @.type() != "array"))') IS TRUE
+               AND (coalesce(parsed -> 'report' -> 'recipients', '[]')
+                    @@ 'strict $.type() == "array" && !($[*].*.type() != "string")') IS TRUE
+               AND (jsonb_build_array(parsed -> 'report' -> 'feedback_type', parsed -> 'report' -> 'disposition',
+                                      parsed -> 'report' -> 'original_message_id')
+                    @@ 'strict !exists($[*] ? (@.type() != "string" && @.type() != "null"))') IS TRUE);
 COMMENT ON FUNCTION pipehandler.is_parsed(jsonb) IS
 'Whether this has the shape that pipehandler.ingest expects of its argument parsed, and that readers rely on. In strict
 mode of jsonpath a comparison is true where it is for any item, and unknown where an item has not the member.';

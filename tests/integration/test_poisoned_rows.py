@@ -66,7 +66,15 @@ JSON_COLUMNS = (
         "header",
         "authentication",
         "defects",
+        "report",
     ),
+)
+REPORTS = (
+    '{"type": 1}',
+    '{"type": "x", "recipients": "x"}',
+    '{"type": "x", "recipients": [1]}',
+    '{"type": "x", "recipients": [{"action": 1}]}',
+    '{"type": "x", "disposition": ["x"]}',
 )
 ARRAYS = ("{NULL}", "{{a},{b}}", "[5:6]={a,b}", "{}")
 
@@ -117,9 +125,17 @@ def test_every_json_column_with_every_shape(poisoned: Database) -> None:
         for shape in JSON:
             spoil(poisoned, "message", column, shape)
             read_everything(poisoned, "2")
-        spoil(poisoned, "message", column, "{}" if column == "authentication" else "[]")
+        spoil(poisoned, "message", column, None if column == "report" else "{}" if column == "authentication" else "[]")
     with closing(Store(poisoned.admin)) as store:
         assert mailbox.message(store, "2").header == []
+
+
+@pytest.mark.parametrize("report", REPORTS)
+def test_a_report_of_another_shape_is_refused(poisoned: Database, report: str) -> None:
+    """What `show` does not find in the form that it prints is named, and not met while it prints."""
+    spoil(poisoned, "message", "report", report)
+    with closing(Store(poisoned.admin)) as store, pytest.raises(UnreadableMessage, match="report"):
+        mailbox.message(store, "2")
 
 
 TIME_COLUMNS = [("delivery", "received_at"), ("message", "received_at"), ("message", "date"), ("delivery", "stored_at")]

@@ -48,6 +48,16 @@ PARSED: dict[str, list[Any]] = {
     "defects": [[{"code": None}], [{}], [7]],
     "authentication": [],
     "attachments": [[{"ordinal": "1"}], [{}]],
+    "report": [
+        {"type": None},
+        {"type": ["x"]},
+        *({"type": "x", name: value} for name in ("status", "recipients") for value in (None, 1, True, {}, {"x": 1})),
+        *(
+            {"type": "x", "recipients": value}
+            for value in ("x", [1], ["x"], [None], [[]], [{"action": 1}], [{"x": []}])
+        ),
+        *({"type": "x", name: ["x"]} for name in ("feedback_type", "disposition", "original_message_id")),
+    ],
     "parser": [],
 }
 """More wrong values of each column that has a shape, beside SHAPES."""
@@ -56,6 +66,7 @@ RIGHT: dict[str, Any] = {"header": [[]], "authentication": [{}, {"x": 1}], "pars
     name: [[]] for name in PARSED if name not in ("header", "authentication", "parser")
 }
 """Those of SHAPES that are right."""
+RIGHT["report"] = [None]
 RIGHT["in_reply_to"] = RIGHT["reference_ids"] = [[], ["x"]]
 
 TIMES = [
