@@ -11,7 +11,7 @@ import click
 from pipehandler.cli.terminal import block, say, say_all, shorten, table
 from pipehandler.store import listing, messages
 from pipehandler.store.filters import Filters
-from pipehandler.store.rows import Mailboxes, Message
+from pipehandler.store.rows import Mailboxes, Message, Report
 
 from .command import echo_json, local, opened_store
 from .filters import filtered
@@ -154,7 +154,7 @@ def _unsubscribe(message: Message) -> str:
     return " ".join(message.list_unsubscribe) + (" (one click)" if message.list_unsubscribe_post else "")
 
 
-def _report(report: dict[str, Any] | None) -> str:
+def _report(report: Report | None) -> str:
     """Return in one line what a report is about: recipients with their status, or the kind of a complaint."""
     if report is None:
         return ""

@@ -153,7 +153,7 @@ def _value(name: str, body: str) -> str | None:
         if not semicolon:
             return text.strip("<> ")
         if kind.strip().lower() == "utf-8":
-            value = storable(_ESCAPED.sub(_unescaped, value))
+            value = storable(one_line(_ESCAPED.sub(_unescaped, value)))
         return value.strip().strip("<>")
     return text
 

@@ -122,7 +122,8 @@ def _matches(value: Any, hint: Any) -> bool:
         hints = get_type_hints(hint)
         return (
             isinstance(value, dict)
-            and all(name in value and _matches(value[name], hints[name]) for name in hint.__required_keys__)
+            and hint.__required_keys__ <= value.keys()
+            and all(_matches(value[name], hints[name]) for name in hints if name in value)
         )  # fmt: skip
     if hint is None or hint is NoneType:
         return value is None

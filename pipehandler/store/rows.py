@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any, Required, TypedDict
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,16 @@ class Defect(TypedDict):
     detail: str
 
 
+class Report(TypedDict, total=False):
+    """What a report reports; parse/report.py has all of its keys."""
+
+    type: Required[str]
+    recipients: list[dict[str, str]]
+    feedback_type: str
+    disposition: str
+    original_message_id: str
+
+
 Mailboxes = list[Mailbox]
 """The addresses of a header field."""
 
@@ -112,6 +122,6 @@ class Message:
     precedence: str | None
     list_unsubscribe: list[str]
     list_unsubscribe_post: bool
-    report: dict[str, Any] | None
+    report: Report | None
     deliveries: Sequence[Delivery] = ()
     attachments: Sequence[Attachment] = ()

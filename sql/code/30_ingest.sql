@@ -31,15 +31,23 @@ RETURN (parsed @@ 'strict $.header.type() == "array" && !($.header[*].size() != 
             OR (parsed @@ 'strict $.list_unsubscribe.type() == "array"
                            && !($.list_unsubscribe[*].type() != "string")') IS TRUE)
        AND coalesce(jsonb_typeof(parsed -> 'list_unsubscribe_post'), 'boolean') IN ('boolean', 'null')
-       AND coalesce(jsonb_typeof(parsed -> 'report'), 'object') IN ('object', 'null')
        AND (parsed @? 'strict $.attachments[*] ? (exists (@.parameters)).parameters
                        ? (@.type() != "object" && @.type() != "null")') IS NOT TRUE
        AND (parsed @? 'strict $.attachments[*] ? (@.parameters.type() == "object").parameters.*
                        ? (@.type() != "string")') IS NOT TRUE
-       -- What these two hold is free: readers follow 20 levels, and have numbers of double precision.
-       AND NOT parsed @? '$.report.**{20}' AND NOT parsed @? '$.authentication.**{20}'
-       AND NOT parsed @? '$.report.** ? (@.type() == "number" && (@ > 1.7e308 || @ < -1.7e308))'
-       AND NOT parsed @? '$.authentication.** ? (@.type() == "number" && (@ > 1.7e308 || @ < -1.7e308))';
+       -- Readers follow 20 levels, and have numbers of double precision.
+       AND NOT parsed @? '$.authentication.**{20}'
+       AND NOT parsed @? '$.authentication.** ? (@.type() == "number" && (@ > 1.7e308 || @ < -1.7e308))'
+       AND (coalesce(jsonb_typeof(parsed -> 'report'), 'null') = 'null'
+            OR (parsed @@ 'strict $.report.type.type() == "string"
+                           && !exists($.report.* ? (@.type() != "string" && @.type() != "array"))') IS TRUE
+               AND (coalesce(parsed -> 'report' -> 'recipients', '[]')
+                    @@ 'strict $.type() == "array" && !($[*].*.type() != "string")') IS TRUE
+               AND (jsonb_build_array(parsed -> 'report' -> 'feedback_type', parsed -> 'report' -> 'disposition',
+                                      parsed -> 'report' -> 'original_message_id')
+                    @@ 'strict !exists($[*] ? (@.type() != "string" && @.type() != "null"))') IS TRUE
+               AND NOT parsed @? '$.report.**{20}'
+               AND NOT parsed @? '$.report.** ? (@.type() == "number" && (@ > 1.7e308 || @ < -1.7e308))');
 COMMENT ON FUNCTION pipehandler.is_parsed(jsonb) IS
 'Whether this has the shape that pipehandler.ingest expects of its argument parsed, and that readers rely on. In strict
 mode of jsonpath a comparison is true where it is for any item, and unknown where an item has not the member.';

@@ -41,7 +41,7 @@ def reports(handler: Handler, two_messages: None) -> None:
         [
             (b"message/delivery-status", b"Reporting-MTA: dns; mx\n\nFinal-Recipient: rfc822; a@b\nAction: failed"),
             (b"message/feedback-report", b"Feedback-Type: abuse"),
-            (b"text/calendar; method=REQUEST", b"BEGIN:VCALENDAR"),
+            (b"text/calendar; method=REQUEST", b"BEGIN:VCALENDAR \xff\0"),
         ]
     ):
         raw = part % (number, kind, content)

@@ -56,7 +56,6 @@ PARSED: dict[str, list[Any]] = {
     "reference_ids": [[1], [None], [["x"]]],
     "defects": [[{"code": None}], [{}], [7], [{"code": "x"}], [{"code": "x", "where": 1, "detail": ""}]],
     "authentication": TOO_MUCH,
-    "report": TOO_MUCH,
     "attachments": [
         [{"ordinal": "1"}],
         [{}],
@@ -65,6 +64,19 @@ PARSED: dict[str, list[Any]] = {
             for shape in [*(shape for shape in SHAPES if shape is not None and shape != {}), {"x": None}, {"x": {}}]
         ),
     ],
+    "report": [
+        *TOO_MUCH,
+        *({"type": "x"} | shape for shape in TOO_MUCH),
+        {"type": "x", "status": [10**400]},
+        {"type": None},
+        {"type": ["x"]},
+        *({"type": "x", name: value} for name in ("status", "recipients") for value in (None, 1, True, {}, {"x": 1})),
+        *(
+            {"type": "x", "recipients": value}
+            for value in ("x", [1], ["x"], [None], [[]], [{"action": 1}], [{"x": []}])
+        ),
+        *({"type": "x", name: ["x"]} for name in ("feedback_type", "disposition", "original_message_id")),
+    ],
     "parser": [],
 }
 """More wrong values of each column that has a shape, beside SHAPES."""
@@ -72,7 +84,7 @@ PARSED: dict[str, list[Any]] = {
 RIGHT: dict[str, Any] = {
     "header": [[]],
     "authentication": [{}, {"x": 1}],
-    "report": [None, {}, {"x": 1}],
+    "report": [None],
     "parser": ["", "x"],
 } | {name: [[]] for name in PARSED if name not in ("header", "authentication", "report", "parser")}
 """Those of SHAPES that are right."""
