@@ -259,16 +259,25 @@ def test_embedded(bare: Host) -> None:
     assert removed.endswith("pipehandler-postgresql 700\n")
 
 
-def test_database_that_is_not_utf8(bare: Host) -> None:
-    """A server without UTF-8 gets a database in UTF-8 all the same; one that exists in another encoding is refused, by name."""
+def test_refused_before_anything_changes(bare: Host) -> None:
+    """A database in another encoding, an installation that other accounts cannot reach, and the account root: refused by name.
+    A server that is not UTF-8 gets a database that is."""
     script = f"""
+        snapshot > /var/before
         sql "CREATE DATABASE mail TEMPLATE template0 ENCODING SQL_ASCII LOCALE 'C'" postgres
         {SETUP} && exit 1
         sql 'DROP DATABASE mail' postgres
+        chmod o-x /var/cache/pipehandler
+        {SETUP} && exit 1
+        chmod o+x /var/cache/pipehandler
+        {SETUP} --user root && exit 1
+        snapshot | diff /var/before -
         {SETUP} --dry-run | grep 'CREATE DATABASE mail'
     """
     printed = succeeded(bare.run(HEAD, script))
     assert "the database mail is SQL_ASCII, not UTF8; name another one with --database" in printed
+    assert "because /var/cache/pipehandler is closed to them; make the virtual environment with" in printed
+    assert "root is root, as which Postfix runs no handler" in printed
     assert "CREATE DATABASE mail TEMPLATE template0 ENCODING UTF8" in printed
 
 
@@ -280,6 +289,7 @@ def test_systemd(bare: Host) -> None:
     script = f"""
         mount -t tmpfs tmpfs /run/systemd
         mkdir /run/systemd/system
+        postfix start
         snapshot > /var/before
         {SETUP}
         pipehandler serve --status
