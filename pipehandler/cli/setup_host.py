@@ -11,7 +11,7 @@ from pipehandler.mail.sysexits import EX_CONFIG, EX_NOPERM
 from pipehandler.postfix.postconf import DEFAULT_DIRECTORY
 from pipehandler.setup import dns
 from pipehandler.setup.host import Host, checked_name, normalized
-from pipehandler.setup.plan import check_command, plan, removal, remove, set_up, without_record
+from pipehandler.setup.plan import check_command, plan, preview, removal, remove, set_up, without_record
 from pipehandler.setup.postfix_state import PostfixState
 from pipehandler.setup.record import Record
 from pipehandler.setup.server import DEBIAN_SERVER, EMBEDDED_FOLDER, Server, embedded_server
@@ -81,7 +81,7 @@ def setup(
         if removing:
             _remove(host, record)
             return
-        _confirm(plan(host, record), yes)
+        _confirm(preview(host, record), yes)
         clean = set_up(host, record, say)
         say_all(_afterwards(host.with_settings()))
     context.exit(0 if clean else 1)
@@ -118,15 +118,18 @@ def _removal_script(host: Host, record: Record) -> list[str]:
     return whole_script(purpose, steps).rstrip("\n").split("\n")
 
 
-def _confirm(steps: list[Step], yes: bool) -> None:
-    """Show what changes for other mail of this host, and ask. Raises click.Abort."""
-    differences = [line for step in steps for line in step.differences]
+def _confirm(differences: list[str], yes: bool) -> None:
+    """Show what changes for other mail of this host, and ask. Raises Failure if the answer is no, or cannot be given."""
     if not differences:
         return
     say("This host handles mail already. For that mail nothing changes; these are the values that become different:")
     say_all(f"    {line}" for line in differences)
-    if not yes:
-        click.confirm("Go on?", abort=True)
+    try:
+        agreed = yes or click.confirm("Go on?")
+    except click.Abort:  # nobody is there
+        agreed = False
+    if not agreed:
+        raise Failure("nothing was changed; --yes confirms the differences", EX_CONFIG)
 
 
 def _remove(host: Host, record: Record) -> None:

@@ -35,6 +35,9 @@ STEPS: tuple[Callable[[Host, Record], Step], ...] = (
 )
 """Everything before the first message; each needs those before it."""
 
+_CAUTIOUS = (packages, program, account, database, configuration, tables, transport, routing)
+"""The steps that refuse a host on which something is in the way, or show what changes for other mail."""
+
 _OF_POSTFIX = ("parameter", "list", "block")  # the kinds of changes after which Postfix has to read main.cf again
 
 Say = Callable[[str], object]
@@ -44,6 +47,11 @@ Say = Callable[[str], object]
 def plan(host: Host, record: Record) -> list[Step]:
     """Return all steps for the host as it is now. Raises SetupError."""
     return [make(host, record) for make in (*STEPS, first_message)]
+
+
+def preview(host: Host, record: Record) -> list[str]:
+    """Return the differences that need a confirmation. Raises SetupError for what is in the way, before anything is changed."""
+    return [line for make in _CAUTIOUS for line in make(host, record).differences]
 
 
 def set_up(host: Host, record: Record, say: Say) -> bool:

@@ -25,6 +25,9 @@ snapshot() {  # what setup may change: names, owners, modes and contents; not th
 sql() { runuser -u postgres -- psql -q -d "${2-mail}" -Atc "$1"; }
 """
 )
+CACHE = Path(sys.prefix).parent
+"""Above the virtual environment; below /var, of which the sandbox has a copy."""
+
 SETUP = "pipehandler setup --domain example.com"
 
 
@@ -259,16 +262,50 @@ def test_embedded(bare: Host) -> None:
     assert removed.endswith("pipehandler-postgresql 700\n")
 
 
-def test_database_that_is_not_utf8(bare: Host) -> None:
-    """A server without UTF-8 gets a database in UTF-8 all the same; one that exists in another encoding is refused, by name."""
+def test_second_instance(bare: Host) -> None:
+    """Every path can be another one: a second Postfix, with a configuration, a database and an account of its own."""
+    setup = (
+        "pipehandler --config /etc/second/handler.toml --conninfo 'host=/run/postgresql port=5432' setup"
+        " --config-directory /etc/postfix-2 --database mail2 --user second"
+    )
     script = f"""
+        cp -a /etc/postfix /etc/postfix-2
+        install -d -o postfix /var/lib/postfix-2
+        install -d /var/spool/postfix-2
+        postconf -c /etc/postfix-2 -e queue_directory=/var/spool/postfix-2 data_directory=/var/lib/postfix-2
+        snapshot > /var/before
+        {setup} --domain example.com
+        {setup} --domain example.com > /var/again
+        {setup} --remove
+        snapshot | diff /var/before -
+        echo ===
+        cat /var/again
+    """
+    printed, again = succeeded(bare.run(HEAD, script)).split("===\n")
+    assert re.search(r"^ *1  .*  postmaster@example\.com .* pipehandler setup .* parsed ", printed, re.MULTILINE)
+    assert "kept, with the mail: database mail2" in printed
+    assert commands(again) == []
+
+
+def test_refused_before_anything_changes(bare: Host) -> None:
+    """A database in another encoding, an installation that other accounts cannot reach, and the account root: refused by name.
+    A server that is not UTF-8 gets a database that is."""
+    script = f"""
+        snapshot > /var/before
         sql "CREATE DATABASE mail TEMPLATE template0 ENCODING SQL_ASCII LOCALE 'C'" postgres
         {SETUP} && exit 1
         sql 'DROP DATABASE mail' postgres
+        chmod o-x {CACHE}
+        {SETUP} && exit 1
+        chmod o+x {CACHE}
+        {SETUP} --user root && exit 1
+        snapshot | diff /var/before -
         {SETUP} --dry-run | grep 'CREATE DATABASE mail'
     """
     printed = succeeded(bare.run(HEAD, script))
     assert "the database mail is SQL_ASCII, not UTF8; name another one with --database" in printed
+    assert f"because {CACHE} is closed to them; make the virtual environment with" in printed
+    assert "root is root, as which Postfix runs no handler" in printed
     assert "CREATE DATABASE mail TEMPLATE template0 ENCODING UTF8" in printed
 
 
@@ -280,6 +317,7 @@ def test_systemd(bare: Host) -> None:
     script = f"""
         mount -t tmpfs tmpfs /run/systemd
         mkdir /run/systemd/system
+        postfix start
         snapshot > /var/before
         {SETUP}
         pipehandler serve --status
