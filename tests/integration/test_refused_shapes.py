@@ -41,6 +41,9 @@ for _ in range(30):
 TOO_MUCH: list[Any] = [DEEP, {"a": {"b": DEEP}}, {"a": 10**400}, {"a": [{"b": -(10**400)}]}]
 """Objects deeper than readers follow them, and numbers that no float holds."""
 
+REPORTED: list[Any] = ["x", [1], ["x"], [None], [[]], [{"action": 1}], [{"x": []}]]
+"""What is not a list of recipients of a report."""
+
 PARSED: dict[str, list[Any]] = {
     "header": [[["Subject"]], [["a", "b", "c"]], [["a", 1]], [["a", None]], [{}], ["ab"], [["a", "b"], "ab"]],
     **{
@@ -70,11 +73,8 @@ PARSED: dict[str, list[Any]] = {
         {"type": "x", "status": [10**400]},
         {"type": None},
         {"type": ["x"]},
-        *({"type": "x", name: value} for name in ("status", "recipients") for value in (None, 1, True, {}, {"x": 1})),
-        *(
-            {"type": "x", "recipients": value}
-            for value in ("x", [1], ["x"], [None], [[]], [{"action": 1}], [{"x": []}])
-        ),
+        *({"type": "x", name: shape} for name in ("status", "recipients") for shape in [None, 1, True, {}, {"x": 1}]),
+        *({"type": "x", "recipients": shape} for shape in REPORTED),
         *({"type": "x", name: ["x"]} for name in ("feedback_type", "disposition", "original_message_id")),
     ],
     "parser": [],
