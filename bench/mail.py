@@ -113,6 +113,35 @@ def text(number: int, octets: int) -> bytes:
     ).encode()
 
 
+def html(number: int, octets: int) -> bytes:
+    """A message of about `octets` that has HTML alone."""
+    lines = _text(number, octets * 4 // 5 - 700).splitlines()
+    body = "".join(f"<p style='margin:0'>{line}</p>\n" for line in lines)
+    return (_fields(number) + f"Content-Type: text/html; charset=utf-8\n\n<html><body>{body}</body></html>\n").encode()
+
+
+def legacy(number: int, octets: int) -> bytes:
+    """A message of about `octets`, all of it text in windows-1251."""
+    chance = random.Random(number)
+    words = [
+        "весна",
+        "сад",
+        "цветы",
+        "новости",
+        "письмо",
+        "читатель",
+        "сегодня",
+        "завтра",
+        "балкон",
+        "рассада",
+        "томаты",
+        "вода",
+        "солнце",
+    ]
+    lines = "".join(" ".join(chance.choices(words, k=12)).capitalize() + ".\n" for _ in range((octets - 700) // 85))
+    return (_fields(number) + "Content-Type: text/plain; charset=windows-1251\n\n").encode() + lines.encode("cp1251")
+
+
 def message(number: int, octets: int) -> bytes:
     """A message of about `octets`: a newsletter; from WITH_ATTACHMENT on with one, as large mail has it."""
     if octets < 2000:

@@ -2,6 +2,7 @@
 
 bench/run [--small] [--results FILE]     all; --small: tiny numbers, to see that everything works
 bench/run NAME [--OPTION NUMBER]...      one of them
+bench/run compare ENVIRONMENT            this version beside the one that is installed in a virtual environment
 """
 
 import argparse
@@ -10,6 +11,7 @@ import time
 from pathlib import Path
 
 import backlog
+import compare
 import database
 import expiry
 import journal
@@ -20,7 +22,6 @@ import rows
 import rules
 import sizes
 import through
-from report import Report
 from setting import setting
 
 PARTS = {
@@ -40,7 +41,16 @@ def main() -> None:
         about = names.add_parser(name, help=(part.__doc__ or "").partition("\n")[0])
         for option, default in report.options(part.measure).items():
             about.add_argument(f"--{option.replace('_', '-')}", type=int, default=default, help=f"default: {default}")
+    other = names.add_parser("compare", help=(compare.__doc__ or "").partition("\n")[0])
+    other.add_argument("environment", type=Path)
+    other.add_argument("--rounds", type=int, default=30, help="default: 30")
     given = parser.parse_args()
+    if given.name == "compare":
+        with setting() as shared:
+            print(f"{report.machine(shared.server)}\n")
+            found = compare.measure(shared, given.environment, rounds=given.rounds)
+            print("\n".join([*(table.markdown() for table in found.tables), report.aims(found.aims).markdown()]))
+        return
 
     wanted: dict[str, dict[str, int]] = {name: part.SMALL if given.small else {} for name, part in PARTS.items()}
     results: Path | None = given.results
@@ -57,7 +67,7 @@ def main() -> None:
         for name, options in wanted.items():
             started = time.monotonic()
             print(f"==> {name}", file=sys.stderr, flush=True)
-            found: Report = PARTS[name].measure(shared, **options)
+            found = PARTS[name].measure(shared, **options)
             used = {**report.options(PARTS[name].measure), **options}
             command = " ".join([name, *(f"--{option.replace('_', '-')} {value}" for option, value in used.items())])
             pages.append(f"## {name}\n\n`bench/run {command}`, {time.monotonic() - started:.0f} s\n")

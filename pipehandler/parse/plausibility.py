@@ -32,6 +32,9 @@ _BLOCKS: tuple[tuple[int, str], ...] = (
     (0xFFA0, "cjk"), (0xFFF0, "rare"), (0xFFFD, "mark"), (0xFFFE, "rare"), (0x1F000, "symbol"), (0x20000, "rare"),
 )  # fmt: skip
 _STARTS = [start for start, _ in _BLOCKS]
+# Two octets for each character, the first from 0xA1 up to this one: GB 2312 and JIS X 0208 level 1, Big5 level 1, the
+# syllables of KS X 1001.
+_FREQUENT = (("gb2312", b"\xd7"), ("euc_jp", b"\xcf"), ("big5", b"\xc6"), ("euc_kr", b"\xc8"))
 # Written without blanks around words of another alphabet.
 _UNSPACED = frozenset({"cjk", "thai", "lao", "khmer", "burmese"})
 
@@ -115,26 +118,14 @@ def _kind(character: str) -> str:
     if category[0] in "SN" and kind != "cjk":
         return "symbol"
     if kind == "cjk" and (category == "Lo" or category[0] == "S"):
-        return kind if character in _frequent() else "rare"
+        return kind if _is_frequent(character) else "rare"
     return "symbol" if kind == "symbol" and category[0] != "L" else "latin" if kind == "symbol" else kind
 
 
-@cache
-def _frequent() -> frozenset[str]:
-    """The ideographs and syllables that the national standards put first, and what stands before those there:
-    GB 2312 and JIS X 0208 level 1, Big5 level 1, the syllables of KS X 1001."""
-    areas = (
-        ("gb2312", range(0xA1, 0xD8), range(0xA1, 0xFF)),
-        ("euc_jp", range(0xA1, 0xD0), range(0xA1, 0xFF)),
-        ("big5", range(0xA1, 0xC7), range(0x40, 0xFF)),
-        ("euc_kr", range(0xA1, 0xC9), range(0xA1, 0xFF)),
+def _is_frequent(character: str) -> bool:
+    """Whether an ideograph or a syllable is one of those that a national standard puts first, or stands before those there."""
+    if character == "\N{HANGUL FILLER}":
+        return False
+    return any(
+        len(pair := character.encode(codec, "ignore")) == 2 and b"\xa1" <= pair[:1] <= last for codec, last in _FREQUENT
     )
-    found: set[str] = set()
-    for codec, leads, trails in areas:
-        row = bytearray(3 * len(trails))
-        row[1::3] = bytes(trails)
-        row[2::3] = b"\n" * len(trails)  # so that a pair that means nothing takes no octet of the next
-        for lead in leads:
-            row[::3] = bytes((lead,)) * len(trails)
-            found.update(row.decode(codec, "ignore"))
-    return frozenset(found - {"\n"})
