@@ -146,6 +146,16 @@ def test_every_column(every_database: Database) -> None:
     assert (len(content), content.strip()) == (attachment.size, b"%PDF")
 
 
+def test_what_is_not_known_is_null(store: Store, database: Database) -> None:
+    """What pipe(8) did not say of a message is null, and not a word."""
+    store.ingest(submission())
+    columns = "original_recipient queue_id client_address client_hostname client_helo client_port client_protocol"
+    (row,) = database.rows(
+        f"SELECT {', '.join(columns.split())}, sasl_username, lease, extension FROM pipehandler.delivery"
+    )
+    assert set(row) == {None}
+
+
 def test_hostile_text(every_database: Database) -> None:
     """Text that means something to SQL, JSON or COPY is stored as it is."""
     parsed = ParsedMessage(
@@ -252,7 +262,7 @@ def test_every_original_recipient_is_kept(every_database: Database) -> None:
         store.ingest(submission(MESSAGE, "a@x"))
         assert every_database.rows(versions) == before
         store.ingest(aliased(OTHER, ("c@x", "c@x")))
-        store.ingest(aliased(OTHER, ("c@x", "sales@x"), ("d@x", "sales@x")))
+        store.ingest(aliased(OTHER, ("c@x", "sales@x"), ("c@x", "sales@x"), ("d@x", "sales@x")))
     assert later(every_database) == [*expected, ("c@x", ["c@x", "sales@x"], []), ("d@x", ["sales@x"], [])]
     assert every_database.value("SELECT count(*) FROM pipehandler.message") == 2
 
