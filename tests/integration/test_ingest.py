@@ -156,6 +156,26 @@ def test_what_is_not_known_is_null(store: Store, database: Database) -> None:
     assert set(row) == {None}
 
 
+@pytest.mark.parametrize(
+    ("argument", "value", "automatic"),
+    [
+        ("sender", "", True),
+        ("auto_submitted", "auto-replied", True),
+        ("auto_submitted", "no", False),
+        *(("precedence", word, True) for word in ("bulk", "junk", "list", "auto_reply")),
+        ("precedence", "first-class", False),
+        ("list_id", "l.example.org", True),
+        ("report", "{}", True),
+    ],
+)
+def test_automatic(untouched: Database, argument: str, value: str, automatic: bool) -> None:
+    """Each sign of a program suffices (RFC 3834 2); a message of a person has none of them."""
+    person = {"sender": "a@example.org", "auto_submitted": None, "precedence": None, "list_id": None, "report": None}
+    call = "SELECT pipehandler.is_automatic(%s, %s, %s, %s, %s::jsonb)"
+    assert untouched.value(call, *person.values()) is False
+    assert untouched.value(call, *{**person, argument: value}.values()) is automatic
+
+
 def test_hostile_text(every_database: Database) -> None:
     """Text that means something to SQL, JSON or COPY is stored as it is."""
     parsed = ParsedMessage(
