@@ -145,6 +145,36 @@ def test_every_column(every_database: Database) -> None:
     assert (len(content), content.strip()) == (attachment.size, b"%PDF")
 
 
+def test_what_is_not_known_is_null(store: Store, database: Database) -> None:
+    """What pipe(8) did not say of a message is null, and not a word."""
+    store.ingest(submission())
+    columns = "original_recipient queue_id client_address client_hostname client_helo client_port client_protocol"
+    (row,) = database.rows(
+        f"SELECT {', '.join(columns.split())}, sasl_username, lease, extension FROM pipehandler.delivery"
+    )
+    assert set(row) == {None}
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "automatic"),
+    [
+        ("sender", "", True),
+        ("auto_submitted", "auto-replied", True),
+        ("auto_submitted", "no", False),
+        *(("precedence", word, True) for word in ("bulk", "junk", "list", "auto_reply")),
+        ("precedence", "first-class", False),
+        ("list_id", "l.example.org", True),
+        ("report", "{}", True),
+    ],
+)
+def test_automatic(untouched: Database, argument: str, value: str, automatic: bool) -> None:
+    """Each sign of a program suffices (RFC 3834 2); a message of a person has none of them."""
+    person = {"sender": "a@example.org", "auto_submitted": None, "precedence": None, "list_id": None, "report": None}
+    call = "SELECT pipehandler.is_automatic(%s, %s, %s, %s, %s::jsonb)"
+    assert untouched.value(call, *person.values()) is False
+    assert untouched.value(call, *{**person, argument: value}.values()) is automatic
+
+
 def test_hostile_text(every_database: Database) -> None:
     """Text that means something to SQL, JSON or COPY is stored as it is."""
     parsed = ParsedMessage(
@@ -251,7 +281,7 @@ def test_every_original_recipient_is_kept(every_database: Database) -> None:
         store.ingest(submission(MESSAGE, "a@x"))
         assert every_database.rows(versions) == before
         store.ingest(aliased(OTHER, ("c@x", "c@x")))
-        store.ingest(aliased(OTHER, ("c@x", "sales@x"), ("d@x", "sales@x")))
+        store.ingest(aliased(OTHER, ("c@x", "sales@x"), ("c@x", "sales@x"), ("d@x", "sales@x")))
     assert later(every_database) == [*expected, ("c@x", ["c@x", "sales@x"], []), ("d@x", ["sales@x"], [])]
     assert every_database.value("SELECT count(*) FROM pipehandler.message") == 2
 

@@ -362,6 +362,23 @@ def test_somebody_else_writes_for_long(either: Handler) -> None:
         other.execute("ROLLBACK")
 
 
+def test_recent_records_stay(folder: Path) -> None:
+    """Whatever is removed now and then, the attempts of the last days are kept."""
+    book = Journal(str(folder))
+    for queue_id in ("old", "new", "last"):
+        entry = book.begin("pipe", "cold", queue_id, time.monotonic())
+        with closing(sqlite3.connect(folder / NAME)) as database, database:
+            if queue_id == "old":
+                database.execute("UPDATE attempt SET began = began - ?", (7 * DAY,))
+            if queue_id == "new":
+                database.execute("UPDATE sqlite_sequence SET seq = 999")
+        if queue_id == "last":
+            assert entry == 1000  # when it ends, the journal is trimmed
+        book.end(entry, "pipe", "cold", Result(DELIVERED), 10, {"start": 0.2})
+    book.close()
+    assert {each.queue_id for each in records(str(folder), 100 * DAY)} == {"old", "new", "last"}
+
+
 def test_old_records_go_and_totals_stay(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Records are kept for some days and up to a number; what they add up to stays, those that were killed included."""
     monkeypatch.setattr(journal, "_RECORDS", 500)

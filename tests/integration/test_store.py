@@ -68,6 +68,22 @@ def test_parameters_of_the_connection(database: Database) -> None:
     assert (found["tcp_user_timeout"], found["application_name"]) == ("1", "mine")
 
 
+def test_wait(store: Store, database: Database) -> None:
+    """A notification is reported once: one that comes while it waits, and one that came with another statement."""
+    store.listen()
+    assert not store.wait(0)
+    database.execute("NOTIFY pipehandler")
+    assert store.wait(60)
+    assert not store.wait(0)
+    database.execute("NOTIFY pipehandler")
+    assert not store.ended
+    assert store.values("SELECT 1", of=int) == [1]
+    assert store.wait(0)
+    assert not store.wait(0)
+    database.execute("NOTIFY another")
+    assert not store.wait(0.1)
+
+
 def test_error_is_ours(store: Store) -> None:
     """A statement that fails raises nothing of psycopg, and the connection can be used again."""
     for call in (store.rows, store.script, lambda statement: store.values(statement, of=int)):

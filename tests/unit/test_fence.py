@@ -14,7 +14,7 @@ WITHOUT_UTF_8 = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
 def use_utf8(program: str, **environment: str) -> str:
     """What a program prints that calls _use_utf8 and then reports the encoding of its argv."""
     text = f"import sys\nfrom pipehandler import fence\n{program}\nfence._use_utf8()\nprint(sys.getfilesystemencoding(), sys.argv[1])"
-    command = [sys.executable, "-c", text, "é"]
+    command = [sys.executable, "-P", "-c", text, "é"]
     done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, b"")
     return done.stdout.decode()

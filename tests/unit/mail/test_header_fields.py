@@ -48,7 +48,7 @@ def test_fields(raw: bytes, fields: dict[bytes, bytes]) -> None:
     [
         (b"Subject: one\nno field\nX: y\n", {b"Subject": b"one"}, b"no field\nX: y\n"),
         (b"X: a; b\nc\n\nbody", {b"X": b"a; b"}, b"c\n\nbody"),
-        (b"X: a;b\nc\n\nbody", {b"X": b"a;b"}, b"c\n\nbody"),
+        (b"X: a;b \nc\n\nbody", {b"X": b"a;b"}, b"c\n\nbody"),
         (b"X: a;\n\nbody", {b"X": b"a;"}, b"body"),
         (b"no field", {}, b"no field"),
         (b"Subject: one", {b"Subject": b"one"}, b""),
