@@ -12,6 +12,7 @@ from harness.database import Database
 from harness.handler import ENVIRONMENT
 from harness.submission import submission
 
+from pipehandler.cli.status import EXIT_STATUS
 from pipehandler.mail.parsed import ParsedMessage
 from pipehandler.store import listing, messages
 from pipehandler.store.connection import Store
@@ -267,7 +268,10 @@ def test_commands(console: Console, arguments: list[str]) -> None:
     assert "Traceback" not in done.stderr + done.stdout
     refused = (arguments[0] == "show" and "2" in arguments) or arguments == ["quarantine", "show", "4"]
     aborted = arguments == ["quarantine", "drop", "4"]
-    assert done.returncode == (EX_DATAERR if refused else 1 if aborted else 0), done
+    if arguments[0] == "status":  # 1: mail is not flowing, because there is no Postfix
+        assert done.returncode in EXIT_STATUS.values()
+    else:
+        assert done.returncode == (EX_DATAERR if refused else 1 if aborted else 0), done
     if refused:
         assert "Error: message" in done.stderr
         assert " cannot be read: " in done.stderr
