@@ -137,7 +137,7 @@ def _apply(database: Database, rules: tuple[Rule, ...], messages: int) -> list[f
     batches, applied = [], 0
     with closing(Store(database.admin, statement_timeout=600)) as store:
         before = time.monotonic()
-        for counts in expiry.expire(store, rules):
+        for counts in expiry.expire(store, rules, max_percent=20):
             batches.append(time.monotonic() - before)
             before = time.monotonic()
             applied += counts[expiry.APPLIED]

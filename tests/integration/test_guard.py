@@ -79,6 +79,23 @@ def test_the_share(database: Database, percent: int, held: bool) -> None:
     assert counts[DELIVERIES] == (not held)
 
 
+def test_many_deliveries(every_database: Database) -> None:
+    """Of many deliveries a sample is counted, which is as good; if nothing may go, all of them are."""
+    database = every_database
+    fill(database, [10])
+    database.execute(
+        "INSERT INTO pipehandler.delivery (message, recipient, fingerprint, sender, mail_host, ingress, received_at, stored_at)"
+        " SELECT message, recipient, sha256(n::text::bytea), sender, mail_host, ingress, received_at,"
+        "        CASE WHEN n % 4 = 0 THEN stored_at ELSE now() END"
+        "   FROM pipehandler.delivery, generate_series(1, 19999) AS n"
+    )
+    counts = run(database, Rule(keep=timedelta(days=5)))
+    assert 19_000 < counts[STORED] < 21_000
+    assert 0.23 < counts[HELD] / counts[STORED] < 0.27
+    assert run(database, Rule(keep=timedelta(days=6)), percent=0) == {HELD: 5_000, STORED: 20_000}
+    assert run(database, Rule(keep=timedelta(days=5)), percent=30)[DELIVERIES] == 5_000
+
+
 def test_another_share_later(database: Database) -> None:
     """A larger share lets rules pass that wait already."""
     fill(database, [10, 10, 1])
