@@ -74,6 +74,7 @@ SELECT pg_catalog.to_regclass('pipehandler.migration') IS NOT NULL AS migration,
        pg_catalog.to_regclass('pipehandler.code') IS NOT NULL AS code,
        pg_catalog.to_regprocedure('pipehandler.code_objects()') IS NOT NULL
        AND pg_catalog.to_regprocedure('pipehandler.code_status()') IS NOT NULL AS status,
+       pg_catalog.current_setting('server_encoding') AS encoding, pg_catalog.current_database() AS name,
        pg_catalog.current_setting('server_version_num')::pg_catalog.int4 OPERATOR(pg_catalog./) 10000 AS server
 """
 
@@ -88,6 +89,11 @@ def pending(store: Store) -> list[Step]:
     Raises MigrationError where the database has others than this program, StoreError where it cannot be asked.
     """
     (present,) = store.rows(_PRESENT)
+    if present["encoding"] != "UTF8":
+        raise MigrationError(
+            f"the database {present['name']} has the encoding {present['encoding']}, which cannot hold all mail; create one"
+            " with createdb -E UTF8 -T template0"
+        )
     steps: list[Step] = list(_pending_migrations(store) if present["migration"] else migrations())
     if steps or not present["code"] or _code_is_due(store, present):
         steps.append(code())

@@ -64,7 +64,7 @@ def open_session(parameters: dict[str, Any], timeouts: dict[str, int]) -> psycop
 
 
 def _connect(parameters: dict[str, Any]) -> psycopg.Connection[Any]:
-    return psycopg.connect(autocommit=True, client_encoding="utf8", prepare_threshold=None, **parameters)
+    return psycopg.connect(autocommit=True, prepare_threshold=None, **{**parameters, "client_encoding": "utf8"})
 
 
 def _escaped(value: str) -> str:

@@ -37,6 +37,25 @@ def empty_database(server: PostgreSQL) -> Iterator[Database]:
         maintenance.execute(f"DROP DATABASE {database.name} WITH (FORCE)")
 
 
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII", "EUC_JP"])
+def test_encoding(servers: Callable[[int], PostgreSQL], encoding: str) -> None:
+    """A database that cannot hold all mail is refused, with its encoding and the way out, before anything is made in it."""
+    server = servers(postgresql.VERSION)
+    server.psql(
+        "postgres", f"CREATE DATABASE other ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0 {server.copying}"
+    )
+    store = Store(server.conninfo("other"))
+    try:
+        for call in (migrate, plan):
+            with pytest.raises(
+                MigrationError, match=f"the database other has the encoding {encoding}.*createdb -E UTF8"
+            ):
+                call(store)
+    finally:
+        store.close()
+        server.psql("postgres", "DROP DATABASE other")
+
+
 @pytest.fixture(params=VERSIONS, ids=lambda version: f"pg{version}")
 def empty(request: pytest.FixtureRequest, servers: Callable[[int], PostgreSQL]) -> Iterator[Database]:
     """A database with nothing in it, once for each version of PostgreSQL."""

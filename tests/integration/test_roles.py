@@ -1,9 +1,13 @@
 """Least privilege: what each role may do is tried, and what it may not do fails."""
 
+import itertools
 import json
+from contextlib import closing
+from typing import Any
 
 import psycopg
 import pytest
+from harness import submission as submissions
 from harness.database import Database
 from harness.submission import MESSAGE, submission
 from psycopg.errors import InsufficientPrivilege, InvalidParameterValue, NotNullViolation
@@ -239,3 +243,30 @@ def test_a_handler_cannot_hand_out_messages_of_others(database: Database) -> Non
     store.close()
     taken = "SELECT message::text FROM pipehandler.delivery WHERE recipient = 'thief@example.com'"
     assert database.value(taken) == identify(b"mine").id
+
+
+def test_a_handler_cannot_exchange_what_is_stored(database: Database) -> None:
+    """Whoever may call ingest, and knows the fingerprint of a stored message, changes neither its bytes nor its attachments."""
+    picture = b"Message-ID: <1@x>\nContent-Type: image/gif\n\nGIF"
+    with closing(Store(database.conninfo)) as store:
+        store.ingest(submission(MESSAGE))
+        store.ingest(submission(picture))
+        database.execute("UPDATE pipehandler.attachment SET content = NULL")  # as retention does
+        before = stored_mail(database)
+        _, parsed, *_ = submission(picture).arguments()
+        for raw in (MESSAGE, picture):
+            envelope, *_ = submission(raw).arguments()
+            forged = b"Received: forged\n" + raw
+            for octets, contents in itertools.product((forged, raw + b"forged", raw), ([b"forged"], [b"forged"] * 9)):
+                store.rows(submissions.INGEST, [envelope, parsed, "forged", "forged", b"forged", octets, contents])
+    assert stored_mail(database) == before
+
+
+def stored_mail(database: Database) -> list[Any]:
+    """Every delivery with the bytes, the text and the contents of attachments that belong to it."""
+    return database.rows(
+        "SELECT d.id, d.message, d.prepended, r.raw, m.text_body, m.html_body,"
+        "       array(SELECT a.content FROM pipehandler.attachment a WHERE a.message = m.id ORDER BY a.ordinal) AS contents"
+        "  FROM pipehandler.delivery d JOIN pipehandler.message m ON m.id = d.message"
+        "  JOIN pipehandler.raw_message r ON r.message = m.id ORDER BY d.id"
+    )

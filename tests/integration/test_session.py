@@ -201,6 +201,14 @@ def test_no_setting_damages_a_function(database: Database) -> None:
         assert connection.execute("SELECT damaged, unknown FROM pipehandler.code_status()").fetchall() == [([], [])]
 
 
+@pytest.mark.parametrize("encoding", ["UTF8", "latin1", "auto"])
+def test_conninfo_names_no_encoding(database: Database, encoding: str) -> None:
+    """The encoding of the client is not the operator's to choose: the values are UTF-8, whatever conninfo says."""
+    with closing(Store(f"{database.conninfo} client_encoding={encoding}")) as store:
+        store.ingest(submission("Subject: Grüße 日本\n\nx".encode()))
+    assert database.value("SELECT subject FROM pipehandler.message") == "Grüße 日本"
+
+
 def test_direct_connection_costs_no_round_trip(database: Database, wire: Proxy) -> None:
     """All is said with the connection: the first statement is that of the caller."""
     with closing(Store(wire.conninfo(database.conninfo))) as store:
