@@ -71,6 +71,34 @@ COMMENT ON COLUMN pipehandler.streamed_delivery.attachments IS 'How many attachm
 COMMENT ON COLUMN pipehandler.streamed_delivery.state IS 'parsed; or failed: only the bytes are stored (quarantine), and error gives the reason.';
 
 --
+-- Name: adopt_deliveries(integer); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.adopt_deliveries(batch integer DEFAULT 10000) RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+DECLARE
+    adopted bigint;
+BEGIN
+    UPDATE pipehandler.delivery d
+       SET xid = '3' -- the first of every cluster, which has long ended
+     WHERE d.id = ANY (ARRAY(SELECT o.id
+                               FROM pipehandler.delivery o
+                              WHERE o.xid >= pg_snapshot_xmax(pg_current_snapshot())
+                                AND o.xid IS DISTINCT FROM pg_current_xact_id_if_assigned()
+                              ORDER BY o.xid
+                              LIMIT batch));
+    GET DIAGNOSTICS adopted = ROW_COUNT;
+    RETURN adopted;
+END
+$$;
+
+COMMENT ON FUNCTION pipehandler.adopt_deliveries(batch integer) IS 'For `pipehandler restored`: gives up to batch deliveries with transaction numbers that this cluster has not reached the
+number of one that has ended, or the stream would never return them. Returns how many; call it until that is 0.';
+
+--
 -- Name: apply_rules(integer); Type: FUNCTION
 --
 
@@ -241,7 +269,6 @@ CREATE FUNCTION pipehandler.change_retention(rules jsonb, max_percent integer DE
     AS $$
 DECLARE
     hold    pipehandler.retention_hold;
-    reason  text;
     -- What a person has not seen for a day is as good as gone. So a rule of an hour counts, too.
     horizon CONSTANT timestamptz := now() + interval '24 hours';
 BEGIN
@@ -305,6 +332,47 @@ of more than max_percent of the stored deliveries, within a day, which the prese
 present rules stay, for new deliveries too, held is true, and pipehandler.retention_hold has the new ones. Call it
 with max_percent = 100 to let them pass. deliveries: how many would lose something; stored: of how many; null where they
 were not counted, or a damaged row prevented it. Mail whose lease ends within the day does not count.';
+
+--
+-- Name: cluster_now(); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.cluster_now(OUT system_identifier bigint, OUT timeline integer, OUT relation oid) RETURNS record
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    relation := 'pipehandler.cluster'::regclass;
+    BEGIN
+        SELECT s.system_identifier, c.timeline_id INTO system_identifier, timeline
+          FROM pg_control_system() AS s, pg_control_checkpoint() AS c;
+    EXCEPTION WHEN insufficient_privilege THEN -- some hosters
+        system_identifier := NULL;
+        timeline := NULL;
+    END;
+END
+$$;
+
+COMMENT ON FUNCTION pipehandler.cluster_now(OUT system_identifier bigint, OUT timeline integer, OUT relation oid) IS 'Where this database is: the identifier and the timeline of its cluster, null where they may not be read, and the OID of
+the table pipehandler.cluster, which is another one after a restore from a dump.';
+
+--
+-- Name: cluster_status(); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.cluster_status(OUT changed text) RETURNS text
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    SELECT CASE WHEN c.single IS NULL OR c.relation <> n.relation THEN 'dump'
+                WHEN c.system_identifier <> n.system_identifier THEN 'cluster'
+                WHEN c.timeline < n.timeline THEN 'timeline' END
+      FROM pipehandler.cluster_now() AS n LEFT JOIN pipehandler.cluster c ON true
+$$;
+
+COMMENT ON FUNCTION pipehandler.cluster_status(OUT changed text) IS 'Whether `pipehandler restored` should run, and why: dump, the tables were restored from a dump; cluster, another
+cluster has them, after pg_upgrade for example; timeline, a standby was promoted, or the cluster recovered to a point in
+time. Null: no.';
 
 --
 -- Name: code_objects(); Type: FUNCTION
@@ -377,7 +445,8 @@ CREATE FUNCTION pipehandler.cursor_now() RETURNS text
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-    SELECT pg_snapshot_xmin(pg_current_snapshot()) || '-0'
+    SELECT coalesce((SELECT nullif(c.cursors, '') || '-' FROM pipehandler.cluster c), '')
+           || pg_snapshot_xmin(pg_current_snapshot()) || '-0'
 $$;
 
 COMMENT ON FUNCTION pipehandler.cursor_now() IS 'A cursor for pipehandler.deliveries_after that begins now: everything that is not committed yet comes after it.';
@@ -418,15 +487,21 @@ DECLARE
     -- Every transaction that was committed here is below it.
     future   CONSTANT xid8   := pg_snapshot_xmax(pg_current_snapshot());
     address  CONSTANT text   := pipehandler.canonical(deliveries_after.recipient);
-    parts    CONSTANT text[] := regexp_match(coalesce(nullif(deliveries_after.cursor, ''), '0-0'),
-                                             '^([0-9]{1,19})-([0-9]{1,18})$');
-    last_xid CONSTANT xid8   := parts[1]::xid8;
-    last_id  CONSTANT bigint := parts[2]::bigint;
+    -- Cursors begin so since the last restore, if there was one (pipehandler.replace_cursors).
+    prefix   CONSTANT text   := coalesce((SELECT nullif(c.cursors, '') || '-' FROM pipehandler.cluster c), '');
+    parts    CONSTANT text[] := regexp_match(coalesce(nullif(deliveries_after.cursor, ''), prefix || '0-0'),
+                                             '^([0-9a-f]{8}-)?([0-9]{1,19})-([0-9]{1,18})$');
+    last_xid CONSTANT xid8   := parts[2]::xid8;
+    last_id  CONSTANT bigint := parts[3]::bigint;
 BEGIN
     IF parts IS NULL THEN
         RAISE EXCEPTION 'invalid cursor %: pass one that was returned with a delivery, pipehandler.cursor_now(), '
                         'or an empty one to begin with the first delivery',
             quote_literal(left(deliveries_after.cursor, 60));
+    END IF;
+    IF coalesce(parts[1], '') <> prefix THEN
+        RAISE EXCEPTION 'the cursor % is from before this database was restored, and says nothing about it; '
+                        'begin with an empty cursor, or with pipehandler.cursor_now()', deliveries_after.cursor;
     END IF;
     -- A standby may still reach the transactions of its primary.
     IF last_xid > future AND NOT pg_is_in_recovery() THEN
@@ -436,8 +511,8 @@ BEGIN
     END IF;
 
     RETURN QUERY
-        SELECT d.xid || '-' || d.id, d.id, d.message, d.recipient, d.extension, d.lease, d.sender, m.from_name,
-               m.from_address, m.subject, m.date, m.list_id, d.received_at, m.size,
+        SELECT prefix || d.xid || '-' || d.id, d.id, d.message, d.recipient, d.extension, d.lease, d.sender,
+               m.from_name, m.from_address, m.subject, m.date, m.list_id, d.received_at, m.size,
                (SELECT count(*) FROM pipehandler.attachment a WHERE a.message = m.id)::integer, m.state
           FROM pipehandler.current_delivery d
           JOIN pipehandler.message m ON m.id = d.message
@@ -450,8 +525,7 @@ BEGIN
     IF NOT FOUND AND EXISTS (SELECT FROM pipehandler.delivery d
                               WHERE d.xid >= future AND d.xid IS DISTINCT FROM pg_current_xact_id_if_assigned()) THEN
         RAISE EXCEPTION 'there are deliveries with transaction numbers of another cluster, restored from a dump, and '
-                        'the stream would never return them; as the owner of the table run: '
-                        'UPDATE pipehandler.delivery SET xid = ''3''';
+                        'the stream would never return them; as the owner of the table run: pipehandler restored';
     END IF;
 END
 $_$;
@@ -460,8 +534,8 @@ COMMENT ON FUNCTION pipehandler.deliveries_after(cursor text, recipient text, le
 of the transactions that stored them. An application that continues with the cursor of the last one misses none and
 gets none twice. So a delivery is returned only when no older transaction of the cluster is still writing. An empty
 cursor is the beginning, pipehandler.cursor_now() the end. recipient: only those of this address, compared as
-pipehandler.canonical does; lease: only those of this lease. Raises raise_exception for an invalid cursor, and for one
-from another cluster.';
+pipehandler.canonical does; lease: only those of this lease. Raises raise_exception for an invalid cursor,
+one from before a restore, and one from another cluster.';
 
 --
 -- Name: deliveries_waiting(); Type: FUNCTION
@@ -1191,6 +1265,64 @@ COMMENT ON FUNCTION pipehandler.lookup(address text, delimiter text) IS 'For vir
 as for lease_of.';
 
 --
+-- Name: move_numbers(); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.move_numbers() RETURNS TABLE(sequence text, before bigint, after bigint)
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    one record;
+    -- The clock is the only thing that is further on after each restore, also after two from one dump. No database
+    -- gives out a thousand numbers a second for as long as it lives, so none before this moment was greater.
+    moment CONSTANT bigint := extract(epoch FROM clock_timestamp()) * 1000;
+BEGIN
+    FOR one IN
+        SELECT s.seqrelid::regclass AS name, d.refobjid::regclass AS relation, a.attname AS attribute
+          FROM pg_sequence s
+          JOIN pg_class c ON c.oid = s.seqrelid
+          JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = s.seqrelid
+               AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i')
+          JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
+         WHERE c.relnamespace = 'pipehandler'::regnamespace
+         ORDER BY c.relname
+    LOOP
+        EXECUTE format('SELECT greatest((SELECT last_value FROM %s), (SELECT coalesce(max(t.%I), 0) FROM %s t))',
+                       one.name, one.attribute, one.relation)
+           INTO before;
+        -- Where the clock cannot be right, by more than any database gives out in its life.
+        after := CASE WHEN moment > before THEN moment ELSE before + 1000000000000 END;
+        PERFORM setval(one.name, after, false);
+        sequence := one.name;
+        RETURN NEXT;
+    END LOOP;
+END
+$$;
+
+COMMENT ON FUNCTION pipehandler.move_numbers() IS 'For `pipehandler restored`: lets every sequence go on with numbers that were never given out before, those of the
+present time in milliseconds since 1970. Returns each sequence with its last number and its next one.';
+
+--
+-- Name: record_cluster(); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.record_cluster() RETURNS void
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    INSERT INTO pipehandler.cluster AS c (system_identifier, timeline, relation)
+    SELECT n.system_identifier, n.timeline, n.relation FROM pipehandler.cluster_now() AS n
+        ON CONFLICT (single) DO UPDATE
+       SET system_identifier = excluded.system_identifier, timeline = excluded.timeline, relation = excluded.relation,
+           recorded_at = excluded.recorded_at
+     WHERE (c.system_identifier, c.timeline, c.relation)
+           IS DISTINCT FROM (excluded.system_identifier, excluded.timeline, excluded.relation)
+$$;
+
+COMMENT ON FUNCTION pipehandler.record_cluster() IS 'For `pipehandler restored` and migrations: what cluster_now says is right.';
+
+--
 -- Name: remove_deliveries(bigint[]); Type: FUNCTION
 --
 
@@ -1546,6 +1678,32 @@ for each column that changes (attachments count as one; of a body the first mill
 nothing changes or the message is gone. With dry_run it changes nothing.';
 
 --
+-- Name: replace_cursors(); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.replace_cursors() RETURNS text
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    replaced text;
+BEGIN
+    -- In the same cluster transactions go on to be numbered where they were, so cursors keep their meaning.
+    UPDATE pipehandler.cluster c
+       SET cursors = left(replace(gen_random_uuid()::text, '-', ''), 8)
+      FROM pipehandler.cluster_now() AS n
+     WHERE c.system_identifier = n.system_identifier IS NOT TRUE OR c.timeline = n.timeline IS NOT TRUE
+    RETURNING c.cursors INTO replaced;
+    -- A number of the former cluster says nothing about transactions of this one.
+    UPDATE pipehandler.retention_change SET xid = NULL;
+    RETURN replaced;
+END
+$$;
+
+COMMENT ON FUNCTION pipehandler.replace_cursors() IS 'For `pipehandler restored`: refuses all cursors of the stream that were returned before, if this is another cluster
+or another timeline. Returns what cursors begin with from now on, null if the former ones stay.';
+
+--
 -- Name: retention_held(); Type: FUNCTION
 --
 
@@ -1853,6 +2011,36 @@ decoded from content with its charset.';
 COMMENT ON COLUMN pipehandler.attachment.content_location IS 'Content-Location: the URI by which html_body may refer to it (RFC 2557 4.2).';
 
 COMMENT ON COLUMN pipehandler.attachment.content_description IS 'Content-Description (RFC 2045 8), decoded.';
+
+--
+-- Name: cluster; Type: TABLE
+--
+
+CREATE TABLE pipehandler.cluster (
+    single boolean DEFAULT true NOT NULL,
+    system_identifier bigint,
+    timeline bigint,
+    relation oid,
+    cursors text DEFAULT ''::text NOT NULL,
+    recorded_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT cluster_cursors_check CHECK ((cursors ~ '^([0-9a-f]{8})?$'::text)),
+    CONSTRAINT cluster_single_check CHECK (single)
+);
+
+COMMENT ON TABLE pipehandler.cluster IS 'One row: which cluster the numbers in this database belong to. Where that is another one now, `pipehandler check` asks
+for `pipehandler restored`.';
+
+COMMENT ON COLUMN pipehandler.cluster.single IS 'There is one row.';
+
+COMMENT ON COLUMN pipehandler.cluster.system_identifier IS 'The identifier of the cluster (pg_control_system); null where it could not be read.';
+
+COMMENT ON COLUMN pipehandler.cluster.timeline IS 'Its timeline, which a promoted standby and a recovery to a point in time increase.';
+
+COMMENT ON COLUMN pipehandler.cluster.relation IS 'The OID of this table then: a restore from a dump creates another table.';
+
+COMMENT ON COLUMN pipehandler.cluster.cursors IS 'What cursors of the stream begin with; empty in a database that was never restored.';
+
+COMMENT ON COLUMN pipehandler.cluster.recorded_at IS 'Since when.';
 
 --
 -- Name: code; Type: TABLE
@@ -2536,6 +2724,13 @@ ALTER TABLE ONLY pipehandler.attachment
     ADD CONSTRAINT attachment_pkey PRIMARY KEY (message, ordinal);
 
 --
+-- Name: cluster cluster_pkey; Type: CONSTRAINT
+--
+
+ALTER TABLE ONLY pipehandler.cluster
+    ADD CONSTRAINT cluster_pkey PRIMARY KEY (single);
+
+--
 -- Name: code code_pkey; Type: CONSTRAINT
 --
 
@@ -2709,6 +2904,8 @@ GRANT USAGE ON SCHEMA pipehandler TO pipehandler_maintenance;
 GRANT USAGE ON SCHEMA pipehandler TO pipehandler_lookup;
 GRANT USAGE ON SCHEMA pipehandler TO pipehandler_address_admin;
 
+REVOKE ALL ON FUNCTION pipehandler.adopt_deliveries(batch integer) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION pipehandler.apply_rules(batch integer, OUT applied bigint, OUT changed bigint, OUT waits boolean, OUT skipped bigint[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.apply_rules(batch integer, OUT applied bigint, OUT changed bigint, OUT waits boolean, OUT skipped bigint[]) TO pipehandler_maintenance;
 
@@ -2721,6 +2918,13 @@ GRANT ALL ON FUNCTION pipehandler.canonical(address text) TO pipehandler_mainten
 
 REVOKE ALL ON FUNCTION pipehandler.change_retention(rules jsonb, max_percent integer, OUT changed boolean, OUT held boolean, OUT deliveries bigint, OUT stored bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.change_retention(rules jsonb, max_percent integer, OUT changed boolean, OUT held boolean, OUT deliveries bigint, OUT stored bigint) TO pipehandler_maintenance;
+
+REVOKE ALL ON FUNCTION pipehandler.cluster_now(OUT system_identifier bigint, OUT timeline integer, OUT relation oid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipehandler.cluster_status(OUT changed text) FROM PUBLIC;
+GRANT ALL ON FUNCTION pipehandler.cluster_status(OUT changed text) TO pipehandler_ingest;
+GRANT ALL ON FUNCTION pipehandler.cluster_status(OUT changed text) TO pipehandler_reader;
+GRANT ALL ON FUNCTION pipehandler.cluster_status(OUT changed text) TO pipehandler_maintenance;
 
 REVOKE ALL ON FUNCTION pipehandler.code_objects() FROM PUBLIC;
 
@@ -2793,6 +2997,10 @@ GRANT ALL ON FUNCTION pipehandler.lease_random_address(domain text, ttl interval
 REVOKE ALL ON FUNCTION pipehandler.lookup(address text, delimiter text) FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.lookup(address text, delimiter text) TO pipehandler_lookup;
 
+REVOKE ALL ON FUNCTION pipehandler.move_numbers() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipehandler.record_cluster() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION pipehandler.remove_deliveries(ids bigint[], OUT deliveries bigint, OUT messages bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.remove_deliveries(ids bigint[], OUT deliveries bigint, OUT messages bigint) TO pipehandler_maintenance;
 
@@ -2817,6 +3025,8 @@ GRANT ALL ON FUNCTION pipehandler.renew(due bigint[]) TO pipehandler_maintenance
 
 REVOKE ALL ON FUNCTION pipehandler.reparse(message uuid, parsed jsonb, text_body text, html_body text, contents bytea[], dry_run boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.reparse(message uuid, parsed jsonb, text_body text, html_body text, contents bytea[], dry_run boolean) TO pipehandler_maintenance;
+
+REVOKE ALL ON FUNCTION pipehandler.replace_cursors() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipehandler.retention_held(OUT since timestamp with time zone, OUT deliveries bigint, OUT stored bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.retention_held(OUT since timestamp with time zone, OUT deliveries bigint, OUT stored bigint) TO pipehandler_ingest;
@@ -2848,6 +3058,9 @@ GRANT SELECT ON SEQUENCE pipehandler.address_lease_seq TO pipehandler_maintenanc
 
 GRANT SELECT ON TABLE pipehandler.attachment TO pipehandler_reader;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE pipehandler.attachment TO pipehandler_maintenance;
+
+GRANT SELECT ON TABLE pipehandler.cluster TO pipehandler_reader;
+GRANT SELECT ON TABLE pipehandler.cluster TO pipehandler_maintenance;
 
 GRANT SELECT ON TABLE pipehandler.code TO pipehandler_reader;
 GRANT SELECT ON TABLE pipehandler.code TO pipehandler_maintenance;

@@ -19,6 +19,7 @@ from .collation import check_collation
 from .contents import check_contents
 from .finding import Finding
 from .refused import unreachable
+from .restored import check_restored
 from .role import check_role
 from .schema import check_schema
 from .server import check_clock, check_connections, check_server
@@ -63,6 +64,7 @@ def check_database(config: Config, path: str, maxproc: int) -> list[Finding]:
             *of_schema,
             *check_collation(store, about),
             *([] if of_schema or of_role else check_contents(store)),
+            *([] if of_schema else check_restored(store, lambda name: _as_owner(name, config, about, path))),
         ]
     except StoreError as error:
         return [
@@ -78,15 +80,16 @@ def check_database(config: Config, path: str, maxproc: int) -> list[Finding]:
 
 
 def _migrate(code: str, what: str, config: Config, about: dict[str, Any], path: str) -> Finding:
-    """Return a finding whose fix runs `migrate` as the owner of the database, without any password in the line."""
+    """Return a finding whose fix runs `migrate`."""
+    effect = "Every message would be deferred (4.3.0 message store unavailable)."
+    return Finding(code, what, effect, _as_owner("migrate", config, about, path))
+
+
+def _as_owner(command: str, config: Config, about: dict[str, Any], path: str) -> str:
+    """Return the line that runs a command as the owner of the database, without any password in it."""
     conninfo, owner = config.database.conninfo, about["owner"].strip('"')
     local = ["runuser", "-u", owner, "--"] if is_local(conninfo) and _is_account(owner) else []
-    return Finding(
-        code,
-        what,
-        "Every message would be deferred (4.3.0 message store unavailable).",
-        shlex.join([*local, PROGRAM, "--config", path, "--conninfo", for_user(conninfo, owner), "migrate"]),
-    )
+    return shlex.join([*local, PROGRAM, "--config", path, "--conninfo", for_user(conninfo, owner), command])
 
 
 def _is_account(name: str) -> bool:

@@ -17,6 +17,7 @@ COMMANDS = {
     "deliver": "setup.deliver",
     "setup": "setup_host.setup",
     "migrate": "setup.migrate_",
+    "restored": "restored.restored",
     "postfix": "setup.postfix_lines",
     "serve": "setup.serve",
     "check": "check.check",

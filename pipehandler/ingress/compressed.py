@@ -10,7 +10,7 @@ import sys
 import tempfile
 import zlib
 from collections.abc import Callable
-from typing import IO, Any, BinaryIO
+from typing import IO, Any
 
 from pipehandler.settings.extras import MissingExtraError, require
 
@@ -21,14 +21,14 @@ _ZSTD = b"\x28\xb5\x2f\xfd"
 _BLOCK = 4_096  # octets that are decompressed at once; they may become 30,000 times as many
 
 
-def is_compressed(file: BinaryIO) -> bool:
+def is_compressed(file: IO[bytes]) -> bool:
     """Whether the file is compressed. Leaves its position at its beginning."""
     head = file.read(4)
     file.seek(0)
     return head.startswith(_GZIP) or head == _ZSTD
 
 
-def decompressed(file: BinaryIO) -> IO[bytes]:
+def decompressed(file: IO[bytes]) -> IO[bytes]:
     """Return a temporary file with what `file` holds; it is removed when it is closed.
 
     Raises Refused if that cannot be read, or the package is missing; OSError if there is no room.
@@ -52,7 +52,7 @@ def decompressed(file: BinaryIO) -> IO[bytes]:
     return spool
 
 
-def _copy_zstd(file: BinaryIO, spool: IO[bytes]) -> None:
+def _copy_zstd(file: IO[bytes], spool: IO[bytes]) -> None:
     """Decompress all frames. Raises EOFError if the last one has no end."""
     frame, failure = _zstd()
     reader = frame()

@@ -78,8 +78,8 @@ def messages(file: File, largest: int) -> Iterator[Message]:
             if not stat.S_ISREG(seen.st_mode):
                 yield Message(file.name, refused="not a regular file; use - to read a message or an mbox from stdin")
                 return
-            if is_compressed(stream):  # type: ignore[arg-type]
-                stream = stack.enter_context(decompressed(stream))  # type: ignore[arg-type]
+            if is_compressed(stream):
+                stream = stack.enter_context(decompressed(stream))
             yield from _messages(file, stream, seen.st_mtime if file.dated else None, largest)
     except Refused as error:
         yield Message(file.name, refused=str(error))

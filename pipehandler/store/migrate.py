@@ -95,16 +95,22 @@ def pending(store: Store) -> list[Step]:
 
 
 def migrate(
-    store: Store, report: Callable[[str], object] = lambda line: None, pauses: Sequence[float] = PAUSES
+    store: Store,
+    report: Callable[[str], object] = lambda line: None,
+    pauses: Sequence[float] = PAUSES,
+    again: bool = False,
 ) -> list[Step]:
     """Apply what is pending, and return it. `report` is called with a line when locks are not free.
+
+    again: apply the functions, the views and all rights even if nothing is pending, and create the group roles that are
+    missing: a dump has neither roles nor, where they are missing, rights.
 
     Raises MigrationError and StoreError; then nothing was applied.
     """
     for attempt, pause in enumerate([*pauses, None], 1):
         with observed(store) as blockers:
             try:
-                return _attempt(store)
+                return _attempt(store, again)
             except StoreError as error:
                 if error.sqlstate not in _BUSY:
                     raise
@@ -132,11 +138,11 @@ def plan(store: Store) -> str:
     return "".join([*text, "COMMIT;\n"])
 
 
-def _attempt(store: Store) -> list[Step]:
+def _attempt(store: Store, again: bool) -> list[Step]:
     try:
         store.script(_SET)
         _lock(store)
-        steps = pending(store)
+        steps = pending(store) or ([code()] if again else [])
         if steps:
             store.script("BEGIN")
             store.script(preparation())

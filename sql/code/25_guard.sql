@@ -14,7 +14,6 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     hold    pipehandler.retention_hold;
-    reason  text;
     -- What a person has not seen for a day is as good as gone. So a rule of an hour counts, too.
     horizon CONSTANT timestamptz := now() + interval '24 hours';
 BEGIN

@@ -25,15 +25,21 @@ DECLARE
     -- Every transaction that was committed here is below it.
     future   CONSTANT xid8   := pg_snapshot_xmax(pg_current_snapshot());
     address  CONSTANT text   := pipehandler.canonical(deliveries_after.recipient);
-    parts    CONSTANT text[] := regexp_match(coalesce(nullif(deliveries_after.cursor, ''), '0-0'),
-                                             '^([0-9]{1,19})-([0-9]{1,18})$');
-    last_xid CONSTANT xid8   := parts[1]::xid8;
-    last_id  CONSTANT bigint := parts[2]::bigint;
+    -- Cursors begin so since the last restore, if there was one (pipehandler.replace_cursors).
+    prefix   CONSTANT text   := coalesce((SELECT nullif(c.cursors, '') || '-' FROM pipehandler.cluster c), '');
+    parts    CONSTANT text[] := regexp_match(coalesce(nullif(deliveries_after.cursor, ''), prefix || '0-0'),
+                                             '^([0-9a-f]{8}-)?([0-9]{1,19})-([0-9]{1,18})$');
+    last_xid CONSTANT xid8   := parts[2]::xid8;
+    last_id  CONSTANT bigint := parts[3]::bigint;
 BEGIN
     IF parts IS NULL THEN
         RAISE EXCEPTION 'invalid cursor %: pass one that was returned with a delivery, pipehandler.cursor_now(), '
                         'or an empty one to begin with the first delivery',
             quote_literal(left(deliveries_after.cursor, 60));
+    END IF;
+    IF coalesce(parts[1], '') <> prefix THEN
+        RAISE EXCEPTION 'the cursor % is from before this database was restored, and says nothing about it; '
+                        'begin with an empty cursor, or with pipehandler.cursor_now()', deliveries_after.cursor;
     END IF;
     -- A standby may still reach the transactions of its primary.
     IF last_xid > future AND NOT pg_is_in_recovery() THEN
@@ -43,8 +49,8 @@ BEGIN
     END IF;
 
     RETURN QUERY
-        SELECT d.xid || '-' || d.id, d.id, d.message, d.recipient, d.extension, d.lease, d.sender, m.from_name,
-               m.from_address, m.subject, m.date, m.list_id, d.received_at, m.size,
+        SELECT prefix || d.xid || '-' || d.id, d.id, d.message, d.recipient, d.extension, d.lease, d.sender,
+               m.from_name, m.from_address, m.subject, m.date, m.list_id, d.received_at, m.size,
                (SELECT count(*) FROM pipehandler.attachment a WHERE a.message = m.id)::integer, m.state
           FROM pipehandler.current_delivery d
           JOIN pipehandler.message m ON m.id = d.message
@@ -57,8 +63,7 @@ BEGIN
     IF NOT FOUND AND EXISTS (SELECT FROM pipehandler.delivery d
                               WHERE d.xid >= future AND d.xid IS DISTINCT FROM pg_current_xact_id_if_assigned()) THEN
         RAISE EXCEPTION 'there are deliveries with transaction numbers of another cluster, restored from a dump, and '
-                        'the stream would never return them; as the owner of the table run: '
-                        'UPDATE pipehandler.delivery SET xid = ''3''';
+                        'the stream would never return them; as the owner of the table run: pipehandler restored';
     END IF;
 END
 $$;
@@ -67,14 +72,15 @@ COMMENT ON FUNCTION pipehandler.deliveries_after(text, text, bigint, integer) IS
 of the transactions that stored them. An application that continues with the cursor of the last one misses none and
 gets none twice. So a delivery is returned only when no older transaction of the cluster is still writing. An empty
 cursor is the beginning, pipehandler.cursor_now() the end. recipient: only those of this address, compared as
-pipehandler.canonical does; lease: only those of this lease. Raises raise_exception for an invalid cursor, and for one
-from another cluster.';
+pipehandler.canonical does; lease: only those of this lease. Raises raise_exception for an invalid cursor,
+one from before a restore, and one from another cluster.';
 
 CREATE OR REPLACE FUNCTION pipehandler.cursor_now() RETURNS text
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT pg_snapshot_xmin(pg_current_snapshot()) || '-0'
+    SELECT coalesce((SELECT nullif(c.cursors, '') || '-' FROM pipehandler.cluster c), '')
+           || pg_snapshot_xmin(pg_current_snapshot()) || '-0'
 $$;
 COMMENT ON FUNCTION pipehandler.cursor_now() IS
 'A cursor for pipehandler.deliveries_after that begins now: everything that is not committed yet comes after it.';

@@ -252,6 +252,22 @@ COMMENT ON COLUMN pipehandler.retention_hold.stored IS
 COMMENT ON COLUMN pipehandler.retention_hold.since IS
 'Since when they wait.';
 
+COMMENT ON TABLE pipehandler.cluster IS
+'One row: which cluster the numbers in this database belong to. Where that is another one now, `pipehandler check` asks
+for `pipehandler restored`.';
+COMMENT ON COLUMN pipehandler.cluster.single IS
+'There is one row.';
+COMMENT ON COLUMN pipehandler.cluster.system_identifier IS
+'The identifier of the cluster (pg_control_system); null where it could not be read.';
+COMMENT ON COLUMN pipehandler.cluster.timeline IS
+'Its timeline, which a promoted standby and a recovery to a point in time increase.';
+COMMENT ON COLUMN pipehandler.cluster.relation IS
+'The OID of this table then: a restore from a dump creates another table.';
+COMMENT ON COLUMN pipehandler.cluster.cursors IS
+'What cursors of the stream begin with; empty in a database that was never restored.';
+COMMENT ON COLUMN pipehandler.cluster.recorded_at IS
+'Since when.';
+
 COMMENT ON TABLE pipehandler.migration IS
 'The files of sql/schema that were applied, recorded by pipehandler migrate.';
 COMMENT ON COLUMN pipehandler.migration.version IS

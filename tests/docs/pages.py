@@ -20,6 +20,7 @@ PAGES = (
     "docs/addresses.md",
     "docs/retention.md",
     "docs/erase.md",
+    "docs/backup.md",
     "docs/schema.md",
     "docs/tutorial-disposable-inbox.md",
     "docs/tutorial-newsletter-reader.md",

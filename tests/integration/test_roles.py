@@ -14,6 +14,7 @@ from pipehandler.store.connection import Store
 TABLES = (
     "address",
     "attachment",
+    "cluster",
     "code",
     "delivery",
     "doubled",
@@ -22,6 +23,7 @@ TABLES = (
     "raw_message",
     "retention",
     "retention_change",
+    "retention_hold",
 )
 ACTIONS = {
     "SELECT": "SELECT * FROM {}",
@@ -38,6 +40,7 @@ ALLOWED = {
     "upkeep": {
         "address": {"SELECT", "INSERT", "UPDATE", "DELETE"},
         "attachment": {"SELECT", "INSERT", "UPDATE", "DELETE"},
+        "cluster": {"SELECT"},
         "code": {"SELECT"},
         "delivery": {"SELECT", "UPDATE", "DELETE"},
         "doubled": {"SELECT", "DELETE"},
@@ -46,6 +49,7 @@ ALLOWED = {
         "raw_message": {"SELECT", "DELETE"},
         "retention": {"SELECT", "INSERT", "UPDATE", "DELETE"},
         "retention_change": {"SELECT", "INSERT", "UPDATE", "DELETE"},
+        "retention_hold": {"SELECT", "INSERT", "UPDATE", "DELETE"},
     },
 }
 REPARSE = "SELECT * FROM pipehandler.reparse(NULL, '{}', NULL, NULL, NULL)"
@@ -178,7 +182,7 @@ def test_functions(untouched: Database) -> None:
 
 
 FUNCTIONS = {
-    "pipehandler": {"code_status", "data_status", "health", "ingest"},
+    "pipehandler": {"cluster_status", "code_status", "data_status", "health", "ingest", "retention_held"},
     "postfix": {"lookup"},
     "lessor": {"expire_lease", "extend_lease", "lease_address", "lease_random_address", "remove_lease"},
 }
