@@ -67,12 +67,10 @@ def unreachable(
                 fix = f"# {where}: dbname={similar[0]}"
     elif problem_of_tls := tls_problem(conninfo):
         code, what, fix = "tls", f"{what} ({problem_of_tls.what})", f"# {problem_of_tls.advice}"
-    return Finding(
-        code,
-        what,
-        "Every message would be deferred (4.3.0 message store unavailable), and eventually returned to its sender.",
-        fix,
-    )
+    effect = "Every message would be deferred (4.3.0 message store unavailable), and eventually returned to its sender."
+    if code == "role-missing":
+        effect += f" If there is no {groups[0]} either, the database was restored into a new cluster: `pipehandler restored` comes first."
+    return Finding(code, what, effect, fix)
 
 
 def _reason(refused: Refusal, where: str, groups: tuple[str, ...]) -> tuple[str, str] | None:

@@ -40,9 +40,9 @@ SELECT o.kind, o.name, coalesce(g.rolname, 'PUBLIC') AS grantee, a.privilege_typ
 GROUPS = "SELECT rolname, rolcanlogin, shobj_description(oid, 'pg_authid') FROM pg_roles WHERE rolname ~ '^pipehandler_' ORDER BY 1"
 
 
-def deliver(database: Database, number: int, recipient: str, conninfo: str = "") -> int:
+def deliver(database: Database, number: int, recipient: str) -> int:
     """Store a message; returns the number of its delivery."""
-    with closing(Store(conninfo or database.conninfo)) as store:
+    with closing(Store(database.conninfo)) as store:
         return store.ingest(submission(b"Subject: %d\n\nbody\n" % number, recipient))[0].delivery
 
 
@@ -84,10 +84,14 @@ def restored(console: Console, *options: str) -> dict[str, object]:
     return done
 
 
+def of_handler(database: Database) -> settings.Config:
+    """The configuration of a handler."""
+    return settings.Config(database=settings.Database(conninfo=database.conninfo))
+
+
 def findings(database: Database) -> list[str]:
     """What `check` says of the restore."""
-    config = settings.Config(database=settings.Database(conninfo=database.conninfo))
-    return [each.fix for each in check_database(config, "x.toml", 1) if each.code == "restored"]
+    return [each.fix for each in check_database(of_handler(database), "x.toml", 1) if each.code == "restored"]
 
 
 @pytest.fixture
@@ -143,7 +147,12 @@ def test_in_another_cluster(console: Console, database: Database, folder: Path, 
     there = elsewhere.database
     restore(there, dump(database, folder / "dump"))
     assert there.rows(GROUPS) == []
+    (missing,) = check_database(of_handler(there), "x.toml", 1)
+    assert missing.code == "role-missing"
+    assert "If there is no pipehandler_ingest either" in missing.detail
     done = restored(elsewhere)
+    there.execute("CREATE ROLE pipehandler LOGIN IN ROLE pipehandler_ingest")
+    assert findings(there) == []
     assert done["cursors_refused"] is True
     assert done["deliveries_adopted"] in (1, 2)
     assert there.rows(RIGHTS) == database.rows(RIGHTS)
@@ -153,7 +162,7 @@ def test_in_another_cluster(console: Console, database: Database, folder: Path, 
             cursors(there, cursor)
     assert set(cursors(there)) == {first, second}
     now = there.value("SELECT pipehandler.cursor_now()")
-    third = deliver(there, 3, "ann@example.com", there.admin)
+    third = deliver(there, 3, "ann@example.com")
     assert third > second
     assert list(cursors(there, now)) == [third]
     assert list(cursors(there, list(cursors(there).values())[-2])) == [third]
