@@ -25,7 +25,7 @@ from pipehandler.store.expiry import (
     Counts,
 )
 
-from .command import Failure, reported_errors
+from .command import Failure, echo_json, reported_errors
 from .upkeep import INTERRUPTED, opened_for_upkeep, progress
 
 _NOUNS = {
@@ -41,12 +41,13 @@ _NOUNS = {
 @click.option(
     "--every", type=click.IntRange(1, 86_400), metavar="SECONDS", help="Repeat at this interval until it is stopped."
 )
-@click.option("--dry-run", is_flag=True, help="Change nothing; count what would be removed now.")
+@click.option("-n", "--dry-run", is_flag=True, help="Change nothing; count what would be removed now.")
 @click.option(
     "--batch", type=click.IntRange(1, 100_000), default=BATCH, show_default=True, help="Deliveries per transaction."
 )
+@click.option("--json", "as_json", is_flag=True, help="The counts as a JSON object, for programs; one for each run.")
 @click.pass_context
-def expire(context: click.Context, every: int | None, dry_run: bool, batch: int) -> None:
+def expire(context: click.Context, every: int | None, dry_run: bool, batch: int, as_json: bool) -> None:
     """Remove mail that has expired: by the rules of retention in the configuration, or with the lease of its address.
 
     It works in short transactions and can be interrupted at any time; the next run continues. Expired mail is hidden even before
@@ -58,17 +59,17 @@ def expire(context: click.Context, every: int | None, dry_run: bool, batch: int)
         with reported_errors():
             rules = load(context.obj["config"]).retention
         with opened_for_upkeep(context) as store:
-            say(_summary(expiry.due(store, rules), dry_run=True))
+            _show(expiry.due(store, rules), as_json, dry_run=True)
     elif every:
-        _repeat(context, every, batch)
+        _repeat(context, every, batch, as_json)
     else:
         total: Counts = Counter()
         try:
             _once(context, batch, total)
         except KeyboardInterrupt:
-            say(_summary(total))
+            _show(total, as_json)
             raise Failure("interrupted; the next run continues", INTERRUPTED) from None
-        say(_summary(total))
+        _show(total, as_json)
 
 
 def _once(context: click.Context, batch: int, total: Counts) -> None:
@@ -87,7 +88,7 @@ def _once(context: click.Context, batch: int, total: Counts) -> None:
                 bar.advance(counts[DELIVERIES] + counts[RAW_MESSAGES] + counts[ATTACHMENTS] + counts[LEASES])
 
 
-def _repeat(context: click.Context, every: int, batch: int) -> None:
+def _repeat(context: click.Context, every: int, batch: int, as_json: bool) -> None:
     """Run until SIGTERM or Ctrl-C; report whatever fails, and try again."""
     with reported_errors():
         load(context.obj["config"])
@@ -101,7 +102,7 @@ def _repeat(context: click.Context, every: int, batch: int) -> None:
             except click.ClickException as error:
                 say(f"{error.format_message()}; trying again in {every} s", err=True)
             if any(total.values()):
-                say(_summary(total))
+                _show(total, as_json)
                 sys.stdout.flush()
             time.sleep(max(0.0, started + every - time.monotonic()))
     except KeyboardInterrupt:
@@ -117,6 +118,14 @@ def _report(delivery: int) -> None:
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
+
+
+def _show(counts: Counts, as_json: bool, dry_run: bool = False) -> None:
+    if as_json:
+        names = (*_NOUNS, APPLIED, CHANGED, SKIPPED, WAITING)
+        echo_json({**{name: counts[name] for name in names}, "dry_run": dry_run}, indent=None)
+    else:
+        say(_summary(counts, dry_run))
 
 
 def _summary(counts: Counts, dry_run: bool = False) -> str:
