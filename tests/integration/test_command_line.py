@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from harness import account
 from harness.console import PROGRAM, Console
 from harness.database import Database
 from harness.handler import ENVIRONMENT, Handler
@@ -249,3 +250,22 @@ def test_log_to_stdout(handler: Handler) -> None:
     assert handler.deliver(MESSAGE % (2, b"x")).output.startswith("2.0.0 stored ")
     done = subprocess.run([PROGRAM, "-c", handler.config, "status", "--json"], capture_output=True, text=True)
     assert json.loads(done.stdout)["log_lines_dropped"] == {"file": 1}
+
+
+def test_rotation(handler: Handler, tmp_path: Path) -> None:
+    """logrotate accepts the example, moves the log away, and creates a new one that the next delivery writes to."""
+    if shutil.which("logrotate", path=f"{os.environ['PATH']}:/usr/sbin") is None:
+        missing("logrotate")
+    assert handler.deliver(MESSAGE % (1, b"x")).status == 0
+    user = ["--user", account.NAME]
+    done = subprocess.run(
+        [PROGRAM, "-c", handler.config, "postfix", "pipehandler.logrotate", *user], capture_output=True, text=True
+    )
+    assert f"\n{handler.log} {{\n" in done.stdout
+    example = tmp_path / "example"
+    example.write_text(done.stdout)
+    command = ["/usr/sbin/logrotate", "--force", "--state", tmp_path / "state", example]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert handler.deliver(MESSAGE % (2, b"x")).status == 0
+    assert [len(handler.log.with_name(name).read_text().splitlines()) for name in ("log", "log.1")] == [1, 1]
