@@ -146,7 +146,7 @@ def main() -> None:
     """The console script `pipehandler`."""
     if sys.argv[1:2] == ["deliver"] or "serve" in sys.argv:
         _use_utf8()
-    if sys.argv[1:2] == ["deliver"]:
+    if sys.argv[1:2] == ["deliver"] and sys.argv[2:] not in (["-h"], ["--help"]):
         deliver(sys.argv[2:])
     from pipehandler.cli import cli
 

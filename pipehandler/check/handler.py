@@ -11,6 +11,7 @@ import stat
 import sys
 from collections.abc import Callable, Iterator
 
+from pipehandler.record.log import STREAMS
 from pipehandler.record.sentry import dsn_problem
 from pipehandler.settings.config import RENAMED, Config, ConfigError, load
 from pipehandler.settings.extras import EXTRAS, install_command, is_installed
@@ -168,6 +169,14 @@ def _state(directory: str) -> Iterator[Finding]:
 
 
 def _log(file: str) -> Iterator[Finding]:
+    if file in STREAMS:
+        yield Finding(
+            "log-file",
+            f"log.file is {file}, which a delivery that Postfix starts does not have: Postfix shows its output to the sender",
+            "Only resident workers write there; the lines of cold deliveries are lost.",
+            "# name a file or a FIFO, and let something follow it: docs/monitoring.md",
+        )
+        return
     exists = os.path.exists(file)
     if file and not os.access(
         file if exists else os.path.dirname(file) or ".", os.W_OK if exists else os.W_OK | os.X_OK

@@ -9,6 +9,7 @@ from importlib import import_module
 import click
 
 from pipehandler import __version__
+from pipehandler.cli.group import Program
 from pipehandler.cli.terminal import say
 from pipehandler.mail.sysexits import EX_UNAVAILABLE
 from pipehandler.settings.config import DEFAULT_PATH
@@ -57,7 +58,7 @@ class _LibpqMissing(click.ClickException):
         )
 
 
-class _Commands(click.Group):
+class _Commands(Program):
     """The commands, each imported when it is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -77,11 +78,14 @@ class _Commands(click.Group):
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.option("--config", default=DEFAULT_PATH, show_default=True, help="The configuration file.")
+@click.option("-c", "--config", default=DEFAULT_PATH, show_default=True, help="The configuration file.")
 @click.option("--conninfo", help="Connect with this libpq connection string, not with the configured one.")
 @click.version_option(__version__)
 @click.pass_context
 def cli(context: click.Context, config: str, conninfo: str | None) -> None:
-    """Mail from Postfix's pipe(8) into PostgreSQL: once, byte-exact, in one transaction."""
+    """Mail from Postfix's pipe(8) into PostgreSQL: once, byte-exact, in one transaction.
+
+    --config and --conninfo are understood after the command, too.
+    """
     context.obj = {"config": config, "conninfo": conninfo}
     logging.getLogger("pipehandler.store").addHandler(_Stderr())

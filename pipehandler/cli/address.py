@@ -10,6 +10,7 @@ from datetime import timedelta
 
 import click
 
+from pipehandler.cli.group import Group
 from pipehandler.cli.terminal import say, say_all, shorten, table
 from pipehandler.mail.sysexits import EX_CANTCREAT, EX_DATAERR, EX_NOINPUT
 from pipehandler.settings.config import load
@@ -40,7 +41,7 @@ _json = click.option("--json", "as_json", is_flag=True, help="The lease as a JSO
 _lease = click.argument("name", metavar="ADDRESS|LEASE")
 
 
-@click.group("address")
+@click.group("address", cls=Group)
 def address() -> None:
     """Issue recipient addresses, for a time or forever.
 
@@ -82,7 +83,7 @@ def add(context: click.Context, name: str, ttl: timedelta | None, label: str | N
 @click.option("--domain", help="Only leases of this domain.")
 @click.option("--expired", is_flag=True, help="Expired leases instead of active ones.")
 @click.option(
-    "--limit", type=click.IntRange(1, 1_000_000), default=20, show_default=True, help="Maximum number of leases."
+    "-n", "--limit", type=click.IntRange(1, 1_000_000), default=20, show_default=True, help="Maximum number of leases."
 )
 @click.option("--json", "as_json", is_flag=True, help="A JSON array, for programs.")
 @click.pass_context
@@ -127,7 +128,7 @@ def expire(context: click.Context, name: str, as_json: bool) -> None:
 
 @address.command("remove")
 @_lease
-@click.option("--dry-run", is_flag=True, help="Delete nothing; show what would be deleted.")
+@click.option("-n", "--dry-run", is_flag=True, help="Delete nothing; show what would be deleted.")
 @confirmation
 @_json
 @click.pass_context

@@ -6,16 +6,19 @@ answer, or a package is not installed; 78 wrong configuration.
 """
 
 import json
+import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import fields, is_dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import click
 
 from pipehandler.cli.terminal import say, say_json
-from pipehandler.mail.sysexits import EX_CONFIG, EX_DATAERR, EX_NOINPUT, EX_UNAVAILABLE
+from pipehandler.mail.sysexits import EX_CANTCREAT, EX_CONFIG, EX_DATAERR, EX_NOINPUT, EX_UNAVAILABLE
 from pipehandler.postfix.postconf import DEFAULT_DIRECTORY
 from pipehandler.settings.config import ConfigError, load
 from pipehandler.settings.extras import MissingExtraError
@@ -125,3 +128,24 @@ def _jsonable(value: Any) -> Any:
     if is_dataclass(value):
         return {field.name: getattr(value, field.name) for field in fields(value)}
     raise TypeError(f"{type(value).__name__} in JSON")
+
+
+def replace_file(path: Path, octets: bytes, mode: int) -> None:
+    """Replace or create a file atomically, with `mode`; on any failure it stays as it was. Raises Failure."""
+    temporary = None
+    try:
+        descriptor, temporary = tempfile.mkstemp(prefix=f"{path.name}.", dir=path.parent)
+        with open(descriptor, "wb") as file:
+            os.fchmod(descriptor, mode)
+            file.write(octets)
+            file.flush()
+            os.fsync(descriptor)  # or a power failure could leave an empty file under the name
+        os.replace(temporary, path)
+        temporary = None
+    except OSError as error:
+        reason = f"{path}: {error.strerror}; its folder must be writable, with {len(octets)} octets free"
+        raise Failure(reason, EX_CANTCREAT) from error
+    finally:
+        if temporary:
+            with suppress(OSError):
+                os.unlink(temporary)

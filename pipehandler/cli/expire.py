@@ -29,7 +29,7 @@ from pipehandler.store.expiry import (
     Counts,
 )
 
-from .command import Failure, reported_errors
+from .command import Failure, echo_json, reported_errors
 from .upkeep import INTERRUPTED, opened_for_upkeep, progress
 
 _NOUNS = {
@@ -45,7 +45,7 @@ _NOUNS = {
 @click.option(
     "--every", type=click.IntRange(1, 86_400), metavar="SECONDS", help="Repeat at this interval until it is stopped."
 )
-@click.option("--dry-run", is_flag=True, help="Change nothing; count what would be removed now.")
+@click.option("-n", "--dry-run", is_flag=True, help="Change nothing; count what would be removed now.")
 @click.option(
     "--confirm",
     "confirmed",
@@ -55,8 +55,11 @@ _NOUNS = {
 @click.option(
     "--batch", type=click.IntRange(1, 100_000), default=BATCH, show_default=True, help="Deliveries per transaction."
 )
+@click.option("--json", "as_json", is_flag=True, help="The counts as a JSON object, for programs; one for each run.")
 @click.pass_context
-def expire(context: click.Context, every: int | None, dry_run: bool, confirmed: bool, batch: int) -> None:
+def expire(
+    context: click.Context, every: int | None, dry_run: bool, confirmed: bool, batch: int, as_json: bool
+) -> None:
     """Remove mail that has expired: by the rules of retention in the configuration, or with the lease of its address.
 
     It works in short transactions and can be interrupted at any time; the next run continues. Expired mail is hidden even before
@@ -66,7 +69,7 @@ def expire(context: click.Context, every: int | None, dry_run: bool, confirmed: 
     if every and (dry_run or confirmed):
         raise click.UsageError("--every excludes --dry-run and --confirm")
     if every:
-        _repeat(context, every, batch)
+        _repeat(context, every, batch, as_json)
         return
     total: Counts = Counter()
     if dry_run:
@@ -77,9 +80,9 @@ def expire(context: click.Context, every: int | None, dry_run: bool, confirmed: 
         try:
             _once(context, batch, total, confirmed)
         except KeyboardInterrupt:
-            say(_summary(total))
+            _show(total, as_json)
             raise Failure("interrupted; the next run continues", INTERRUPTED) from None
-    say(_summary(total, dry_run))
+    _show(total, as_json, dry_run)
     if total[HELD]:
         say(_held(total), err=True)
         context.exit(EX_TEMPFAIL)
@@ -107,7 +110,7 @@ def _once(context: click.Context, batch: int, total: Counts, confirmed: bool = F
                 bar.advance(counts[DELIVERIES] + counts[RAW_MESSAGES] + counts[ATTACHMENTS] + counts[LEASES])
 
 
-def _repeat(context: click.Context, every: int, batch: int) -> None:
+def _repeat(context: click.Context, every: int, batch: int, as_json: bool) -> None:
     """Run until SIGTERM or Ctrl-C; report whatever fails, and try again."""
     with reported_errors():
         load(context.obj["config"])
@@ -122,7 +125,7 @@ def _repeat(context: click.Context, every: int, batch: int) -> None:
             except click.ClickException as error:
                 say(f"{error.format_message()}; trying again in {every} s", err=True)
             if any(count for name, count in total.items() if name not in (HELD, STORED)):
-                say(_summary(total))
+                _show(total, as_json)
                 sys.stdout.flush()
             if (held := _held(total)) != reported:
                 reported = held
@@ -152,6 +155,14 @@ def _held(counts: Counts) -> str:
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
+
+
+def _show(counts: Counts, as_json: bool, dry_run: bool = False) -> None:
+    if as_json:
+        names = (*_NOUNS, APPLIED, CHANGED, SKIPPED, WAITING)
+        echo_json({**{name: counts[name] for name in names}, "dry_run": dry_run}, indent=None)
+    else:
+        say(_summary(counts, dry_run))
 
 
 def _summary(counts: Counts, dry_run: bool = False) -> str:

@@ -4,16 +4,17 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 
 import click
 
-from pipehandler.cli.terminal import block, say, say_all, shorten, table
+from pipehandler.cli.terminal import block, human_size, page, say, say_all, shorten, table, terminal_columns
 from pipehandler.store import listing, messages
 from pipehandler.store.filters import Filters
 from pipehandler.store.rows import Mailboxes, Message, Report
 
-from .command import echo_json, local, opened_store
+from .command import echo_json, local, opened_store, replace_file
 from .filters import filtered
 
 _WIDE = 2_000  # columns of a field of the message
@@ -23,7 +24,12 @@ _RECIPIENTS = 10  # of a report that are shown
 @click.command("list")
 @filtered()
 @click.option(
-    "--limit", type=click.IntRange(1, 1_000_000), default=20, show_default=True, help="Maximum number of deliveries."
+    "-n",
+    "--limit",
+    type=click.IntRange(1, 1_000_000),
+    default=20,
+    show_default=True,
+    help="Maximum number of deliveries.",
 )
 @click.option("--json", "as_json", is_flag=True, help="A JSON array, for programs.")
 @click.pass_context
@@ -46,13 +52,14 @@ def list_(context: click.Context, /, limit: int, as_json: bool, **filters: Any) 
                         row.recipient,
                         row.from_name or row.from_address or row.sender,
                         row.subject,
-                        row.size,
+                        human_size(row.size),
                         row.attachments,
                         row.state,
                         row.preview,
                     ]
                     for row in rows
                 ],
+                columns=terminal_columns(),
             )
         )
 
@@ -69,26 +76,37 @@ def show(context: click.Context, name: str, header: bool, as_json: bool) -> None
     if as_json:
         echo_json(message)
         return
-    say_all(_described(message, header))
+    page(_described(message, header))
+
+
+_output = click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, allow_dash=True),
+    default="-",
+    help="Write to this file instead of stdout; it appears when it is complete.",
+)
 
 
 @click.command("raw")
 @click.argument("name", metavar="ID")
+@_output
 @click.pass_context
-def raw(context: click.Context, name: str) -> None:
-    """Write the exact bytes of a message to stdout."""
+def raw(context: click.Context, name: str, output: str) -> None:
+    """Write the exact bytes of a message to stdout or to a file."""
     with opened_store(context) as store:
-        _write(messages.raw(store, name))
+        _write(output, messages.raw(store, name))
 
 
 @click.command("attachment")
 @click.argument("name", metavar="ID")
 @click.argument("number", type=click.IntRange(min=1))
+@_output
 @click.pass_context
-def attachment(context: click.Context, name: str, number: int) -> None:
-    """Write the content of attachment NUMBER of a message to stdout."""
+def attachment(context: click.Context, name: str, number: int, output: str) -> None:
+    """Write the content of attachment NUMBER of a message to stdout or to a file."""
     with opened_store(context) as store:
-        _write(messages.attachment(store, name, number))
+        _write(output, messages.attachment(store, name, number))
 
 
 def _described(message: Message, header: bool) -> Iterator[str]:
@@ -134,7 +152,7 @@ def _described(message: Message, header: bool) -> Iterator[str]:
                     attachment.ordinal,
                     attachment.file_name,
                     attachment.content_type,
-                    attachment.size,
+                    human_size(attachment.size),
                     attachment.content_id,
                 ]
                 for attachment in message.attachments
@@ -182,6 +200,9 @@ def _sent(date: datetime | None, offset: int | None) -> str:
     return date.isoformat(" ", "seconds")
 
 
-def _write(content: bytes) -> None:
-    sys.stdout.buffer.write(content)
-    sys.stdout.buffer.flush()
+def _write(output: str, content: bytes) -> None:
+    if output == "-":
+        sys.stdout.buffer.write(content)
+        sys.stdout.buffer.flush()
+    else:
+        replace_file(Path(output), content, 0o600)

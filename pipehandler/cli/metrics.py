@@ -1,20 +1,17 @@
 """The command `metrics`: the status of this mail host, for Prometheus."""
 
-import os
-import tempfile
 import threading
-from contextlib import suppress
 from pathlib import Path
 
 import click
 
 from pipehandler.cli.terminal import say, say_all
-from pipehandler.mail.sysexits import EX_CANTCREAT, EX_UNAVAILABLE
+from pipehandler.mail.sysexits import EX_UNAVAILABLE
 from pipehandler.monitor.snapshot import Snapshot, take_snapshot
 from pipehandler.settings.config import load_usable
 from pipehandler.settings.extras import require
 
-from .command import Failure, config_directory_option, reported_errors
+from .command import Failure, config_directory_option, replace_file, reported_errors
 
 _LOOPBACK = "127.0.0.1"
 _LAST_PORT = 65_535
@@ -43,6 +40,7 @@ def _address(_: click.Context, __: click.Parameter, value: str | None) -> tuple[
 
 @click.command("metrics")
 @click.option(
+    "-o",
     "--output",
     type=click.Path(dir_okay=False),
     help="Replace this file atomically; node_exporter reads names that end in .prom.",
@@ -91,7 +89,7 @@ def metrics(context: click.Context, output: str | None, listen: tuple[str, int] 
     with reported_errors():
         text = exposition(take)
     if output is not None:
-        _write(Path(output), text)
+        replace_file(Path(output), text, _READABLE)
     else:
         say_all(text.decode().removesuffix("\n").split("\n"))
 
@@ -112,24 +110,3 @@ class _Log:
                 if self._logged.get(name) != reason:
                     say(f"{name}: {reason}", err=True)
             self._logged = reasons
-
-
-def _write(path: Path, text: bytes) -> None:
-    """Replace the file atomically, readable for every account; on any failure it stays as it was. Raises Failure."""
-    temporary = None
-    try:
-        descriptor, temporary = tempfile.mkstemp(prefix=f"{path.name}.", dir=path.parent)
-        with open(descriptor, "wb") as file:
-            os.fchmod(descriptor, _READABLE)
-            file.write(text)
-            file.flush()
-            os.fsync(descriptor)  # or a power failure could leave an empty file under the name
-        os.replace(temporary, path)
-        temporary = None
-    except OSError as error:
-        reason = f"{path}: {error.strerror}; its folder must be writable, with {len(text)} octets free"
-        raise Failure(reason, EX_CANTCREAT) from error
-    finally:
-        if temporary:
-            with suppress(OSError):
-                os.unlink(temporary)

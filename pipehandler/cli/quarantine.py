@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import click
 
+from pipehandler.cli.group import Group
 from pipehandler.cli.terminal import block, say, say_all, shorten, table
 from pipehandler.mail.sysexits import EX_CANTCREAT
 from pipehandler.store import quarantine as store_of
@@ -26,7 +27,7 @@ _ENTRIES = ("MESSAGE", "RECEIVED", "SIZE", "RECIPIENTS", "REASON")
 _REASONS = ("MESSAGES", "OLDEST", "NEWEST", "REASON")
 
 
-@click.group("quarantine")
+@click.group("quarantine", cls=Group)
 def quarantine() -> None:
     """Show, export or delete messages that could not be parsed; they are stored with their exact bytes."""
 
@@ -35,7 +36,12 @@ def quarantine() -> None:
 @click.option("--reasons", is_flag=True, help="Count the messages by reason instead.")
 @filtered("recipient", "sender", "subject", "since", "until")
 @click.option(
-    "--limit", type=click.IntRange(1, 1_000_000), default=20, show_default=True, help="Maximum number of messages."
+    "-n",
+    "--limit",
+    type=click.IntRange(1, 1_000_000),
+    default=20,
+    show_default=True,
+    help="Maximum number of messages.",
 )
 @click.option("--json", "as_json", is_flag=True, help="A JSON array, for programs.")
 @click.pass_context
@@ -83,8 +89,9 @@ def show(context: click.Context, name: str, as_json: bool) -> None:
 @click.option(
     "--to", "folder", type=click.Path(file_okay=False, path_type=Path), required=True, help="The folder for the files."
 )
+@click.option("--json", "as_json", is_flag=True, help="A JSON object on each line, for programs.")
 @click.pass_context
-def export(context: click.Context, names: tuple[str, ...], everything: bool, folder: Path) -> None:
+def export(context: click.Context, names: tuple[str, ...], everything: bool, folder: Path, as_json: bool) -> None:
     """Write an .eml file for each delivery: its envelope as Postfix would prepend it, then the exact bytes.
 
     `pipehandler import` reads these files. Existing files are not overwritten.
@@ -101,7 +108,10 @@ def export(context: click.Context, names: tuple[str, ...], everything: bool, fol
             for uuid in uuids:
                 try:
                     for file in store_of.export(store, uuid, folder):
-                        say(_exported(file))
+                        if as_json:
+                            echo_json({**file._asdict(), "path": str(file.path), "message": uuid}, indent=None)
+                        else:
+                            say(_exported(file))
                 except NoSuchMessage as error:  # its bytes expired, or it was dropped in the meantime
                     if not everything:
                         raise
@@ -111,12 +121,12 @@ def export(context: click.Context, names: tuple[str, ...], everything: bool, fol
                 f"{folder}: {error.strerror}" if isinstance(error, OSError) else str(error), EX_CANTCREAT
             ) from error
     if not uuids:
-        say("the quarantine is empty")
+        say("the quarantine is empty", err=as_json)
 
 
 @quarantine.command("drop")
 @click.argument("names", metavar="ID...", nargs=-1, required=True)
-@click.option("--dry-run", is_flag=True, help="Delete nothing; show what would be deleted.")
+@click.option("-n", "--dry-run", is_flag=True, help="Delete nothing; show what would be deleted.")
 @confirmation
 @click.option("--json", "as_json", is_flag=True, help="A JSON object on each line, for programs.")
 @click.pass_context

@@ -19,7 +19,7 @@ from .upkeep import INTERRUPTED, confirm, confirmation, opened_for_upkeep, progr
 @click.command("remove")
 @click.argument("names", metavar="[ID]...", nargs=-1)
 @filtered()
-@click.option("--dry-run", is_flag=True, help="Remove nothing; count what would be removed.")
+@click.option("-n", "--dry-run", is_flag=True, help="Remove nothing; count what would be removed.")
 @confirmation
 @click.option("--json", "as_json", is_flag=True, help="What was removed as a JSON object, for programs.")
 @click.pass_context

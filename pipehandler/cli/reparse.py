@@ -34,8 +34,8 @@ _WIDE = 60  # columns of a value
 @click.option(
     "--after", type=click.UUID, help="Continue after this message; messages are parsed in the order of their UUIDs."
 )
-@click.option("--dry-run", is_flag=True, help="Change nothing; show what would change.")
-@click.option("--verbose", is_flag=True, help="Show what changed.")
+@click.option("-n", "--dry-run", is_flag=True, help="Change nothing; show what would change.")
+@click.option("-v", "--verbose", is_flag=True, help="Show what changed.")
 @click.option(
     "--json", "as_json", is_flag=True, help="One JSON object on each line, for programs; the last is the summary."
 )

@@ -31,19 +31,25 @@ def deliver(context: click.Context, arguments: tuple[str, ...]) -> None:
 
 
 @click.command("migrate")
-@click.option("--dry-run", is_flag=True, help="Print what would be done, as a psql script.")
+@click.option("-n", "--dry-run", is_flag=True, help="Print what would be done, as a psql script.")
+@click.option("--json", "as_json", is_flag=True, help="What was applied as a JSON object, for programs.")
 @click.pass_context
-def migrate_(context: click.Context, dry_run: bool) -> None:
+def migrate_(context: click.Context, dry_run: bool, as_json: bool) -> None:
     """Bring the schema of the database up to date; safe to run twice, and from two hosts at once.
 
     It waits for a lock for a few seconds at a time, so that deliveries go on, and reports which session holds it. Functions
     that were damaged are installed again.
     """
+    if dry_run and as_json:
+        raise click.UsageError("--dry-run prints SQL; --json and --dry-run exclude each other")
     with opened_store(context) as store:
         if dry_run:
             say_all((plan(store) or "-- nothing to do\n").removesuffix("\n").split("\n"))
             return
         done = migrate(store, lambda line: say(line, err=True))
+        if as_json:
+            echo_json({"applied": [step.name for step in done]})
+            return
         for step in done:
             say(f"applied {step.name}")
         if not done:
@@ -53,7 +59,14 @@ def migrate_(context: click.Context, dry_run: bool) -> None:
 @click.command("postfix")
 @click.argument("file", metavar="[FILE]", type=click.Choice(["all", *templates.FILES]), default="all")
 @click.option("--user", default="pipehandler", show_default=True, help="The account that runs the handler.")
-@click.option("--domain", default="example.com", show_default=True, help="The domain whose mail is stored.")
+@click.option(
+    "--domain",
+    "domains",
+    multiple=True,
+    default=["example.com"],
+    show_default=True,
+    help="A domain whose mail is stored; once for each.",
+)
 @config_directory_option
 @click.option("--socket", default=DEFAULT_SOCKET, show_default=True, help="Where `pipehandler serve` listens.")
 @click.option(
@@ -63,18 +76,20 @@ def migrate_(context: click.Context, dry_run: bool) -> None:
     help="Maximum number of messages at the same time; below PostgreSQL's max_connections.",
 )
 @click.pass_context
-def postfix_lines(context: click.Context, /, file: str, **options: Any) -> None:
+def postfix_lines(context: click.Context, /, file: str, domains: tuple[str, ...], **options: Any) -> None:
     """Print the lines for Postfix, the units for systemd, and the files for monitoring, with the paths of this installation.
 
     FILE is one of these; without it, all are printed. Postfix: master.cf, main.cf, pipehandler_status_filter, pgsql-recipients.cf.
     systemd: pipehandler.sysusers, pipehandler.tmpfiles, pipehandler.socket, pipehandler.service, pipehandler-metrics.service,
-    pipehandler-expire.service, pipehandler-expire.timer. Prometheus: pipehandler.rules.yml. Grafana:
+    pipehandler-expire.service, pipehandler-expire.timer. logrotate: pipehandler.logrotate. Prometheus: pipehandler.rules.yml. Grafana:
     pipehandler.dashboard.json.
     """
-    if file in ("all", "pgsql-recipients.cf") and os.path.exists(context.obj["config"]):
+    options["domain"] = ", ".join(domains)
+    if file in ("all", "pgsql-recipients.cf", "pipehandler.logrotate") and os.path.exists(context.obj["config"]):
         with reported_errors():
             configured = load(context.obj["config"])
             options["delimiter"] = configured.recipients.delimiter
+            options["log_file"] = configured.log.file
             if configured.database.conninfo:
                 options["database"] = uri(configured.database.conninfo)
     for name in templates.FILES if file == "all" else [file]:
@@ -110,7 +125,7 @@ def serve(context: click.Context, status: bool, as_json: bool, trial: bool) -> N
         echo_json(answer)
     else:
         counts = [[name, count] for name, count in answer.items() if name not in DIGESTS]
-        say_all(table(["WORKERS", "COUNT"], counts))
+        say_all(table(["WHAT", "COUNT"], counts))
         for what in stale(answer, config):
             say(f"the workers {what}: `pipehandler check`")
         if answer.get("other_namespace"):

@@ -30,9 +30,11 @@ from .command import Failure, reported_errors
 @click.option(
     "--config-directory", default=DEFAULT_DIRECTORY, show_default=True, help="Postfix's configuration directory."
 )
-@click.option("--dry-run", is_flag=True, help="Print what would be done, as a shell script.")
+@click.option("-n", "--dry-run", is_flag=True, help="Print what would be done, as a shell script.")
 @click.option("--remove", "removing", is_flag=True, help="Undo what setup did on this host; the mail stays.")
-@click.option("--yes", is_flag=True, help="Do not ask before values of a host are changed that other mail depends on.")
+@click.option(
+    "-y", "--yes", is_flag=True, help="Do not ask before values of a host are changed that other mail depends on."
+)
 @click.pass_context
 def setup(
     context: click.Context,

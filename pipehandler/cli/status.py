@@ -4,7 +4,7 @@ import time
 
 import click
 
-from pipehandler.cli.terminal import say_all
+from pipehandler.cli.terminal import say, say_all
 from pipehandler.monitor.journal_totals import JournalError, records
 from pipehandler.monitor.service_status import stale
 from pipehandler.monitor.snapshot import take_snapshot
@@ -16,6 +16,7 @@ from .command import config_directory_option, echo_json
 from .status_text import as_json, lines
 
 _INTERVAL = 2.0  # seconds
+_COLOURS = {FLOWING: "green", STOPPED: "red", UNKNOWN: "yellow"}
 
 EXIT_STATUS = {FLOWING: 0, STOPPED: 1, UNKNOWN: 3}
 """By what the first line says."""
@@ -38,12 +39,19 @@ def status_(context: click.Context, watch: bool, as_json_: bool, config_director
         if as_json_:
             echo_json(as_json(current))
         elif not watch:
-            say_all(lines(current))
+            _show(current)
         if not watch:
             context.exit(EXIT_STATUS[current.verdict.state])
         click.clear()
-        say_all([f"{time.strftime('%H:%M:%S')}, refreshed every {_INTERVAL:g} s; Ctrl-C ends it", "", *lines(current)])
+        say_all([f"{time.strftime('%H:%M:%S')}, refreshed every {_INTERVAL:g} s; Ctrl-C ends it", ""])
+        _show(current)
         time.sleep(_INTERVAL)
+
+
+def _show(current: Status) -> None:
+    first, *rest = lines(current)
+    say(first, colour=_COLOURS[current.verdict.state])
+    say_all(rest)
 
 
 def _status(context: click.Context, config_directory: str) -> Status:

@@ -6,7 +6,10 @@ differs from `width` only for emoji sequences, about which terminals do not agre
 """
 
 import json
+import os
 import re
+import shutil
+import sys
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -14,6 +17,7 @@ import click
 
 _LINE = 4_000  # columns of the longest line
 _MARGIN = "| "
+_NARROWEST = 8  # columns of a text in a table that has to fit
 _CHUNK = 1_000  # characters of a line of foreign text before it continues on the next one
 
 # Control, format (directions, zero width, tags), surrogate, private use, line and paragraph separators.
@@ -31,9 +35,15 @@ _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _REPLACEMENTS = re.compile(f"{_REPLACEMENT}{{2,}}")
 
 
-def say(line: str, err: bool = False) -> None:
-    """Print one line, on stderr if `err`. Whatever values it holds, it stays one line, and the terminal obeys none of them."""
-    click.echo(shorten(line, _LINE, folded=False), err=err)
+def say(line: str, err: bool = False, colour: str | None = None) -> None:
+    """Print one line, on stderr if `err`. Whatever values it holds, it stays one line, and the terminal obeys none of them.
+
+    colour: of the whole line on a terminal, unless NO_COLOR is set (no-color.org).
+    """
+    text = shorten(line, _LINE, folded=False)
+    if colour and not os.environ.get("NO_COLOR"):
+        text = click.style(text, fg=colour)
+    click.echo(text, err=err)
 
 
 def say_all(lines: Iterable[str]) -> None:
@@ -95,13 +105,72 @@ def shorten(text: str, columns: int, folded: bool = True) -> str:
     return part + "…"
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[object]], widest: int = 40) -> list[str]:
-    """Return the lines of a table, a header first; no column is wider than `widest`, and columns of numbers are right-aligned."""
-    columns = []
-    for name, values in zip(head, zip(*rows, strict=True), strict=True):
-        cells = [name, *("" if value is None else shorten(str(value), widest) for value in values)]
-        widest_cell = max(map(width, cells))
-        right = all(isinstance(value, int) for value in values)
-        padding = [" " * (widest_cell - width(cell)) for cell in cells]
-        columns.append([pad + cell if right else cell + pad for cell, pad in zip(cells, padding, strict=True)])
-    return ["  ".join(line).rstrip() for line in zip(*columns, strict=True)]
+class Size(str):
+    """A size as text, which is right-aligned like a number."""
+
+
+def human_size(octets: int) -> Size:
+    """Return a size with a unit: octets below a thousand, else one decimal of kB, MB or GB (powers of 1000)."""
+    size = float(octets)
+    for unit in ("B", "kB", "MB"):
+        if size < 999.95 or (unit == "B" and size < 1_000):
+            return Size(f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}")
+        size /= 1_000
+    return Size(f"{size:.1f} GB")
+
+
+def terminal_columns() -> int | None:
+    """Return the width of the terminal that stdout is; None if it is not one, and nothing has to fit."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def page(lines: Iterable[str]) -> None:
+    """Print each of `lines`, on a terminal through the pager: PAGER, or less, which ends by itself if all fit."""
+    if not sys.stdout.isatty():
+        say_all(lines)
+        return
+    os.environ.setdefault("LESS", "FRX")
+    click.echo_via_pager(f"{shorten(line, _LINE, folded=False)}\n" for line in lines)
+
+
+def table(
+    head: Sequence[str], rows: Sequence[Sequence[object]], widest: int = 40, columns: int | None = None
+) -> list[str]:
+    """Return the lines of a table, a header first; columns of numbers and sizes are right-aligned.
+
+    No column is wider than `widest`; texts are shortened further so that a line fits into `columns`, if that is given.
+    """
+    by_column = list(zip(*rows, strict=True))
+    numeric = [all(isinstance(value, (int, Size)) for value in values) for values in by_column]
+    cells = [
+        [name, *("" if value is None else shorten(str(value), widest) for value in values)]
+        for name, values in zip(head, by_column, strict=True)
+    ]
+    widths = [max(map(width, column)) for column in cells]
+    if columns is not None:
+        widths = _fitted(widths, numeric, columns)
+    padded = [
+        [_padded(cell, room, right) for cell in column]
+        for column, room, right in zip(cells, widths, numeric, strict=True)
+    ]
+    return ["  ".join(line).rstrip() for line in zip(*padded, strict=True)]
+
+
+def _fitted(widths: list[int], numeric: list[bool], columns: int) -> list[int]:
+    """Return narrower widths of texts, the widest first, so that a line has `columns` columns where possible."""
+    widths = list(widths)
+    while sum(widths) + 2 * (len(widths) - 1) > columns:
+        room, index = max(
+            (0 if number else room, index) for index, (room, number) in enumerate(zip(widths, numeric, strict=True))
+        )
+        if room <= _NARROWEST:
+            break
+        widths[index] -= 1
+    return widths
+
+
+def _padded(cell: str, room: int, right: bool) -> str:
+    if width(cell) > room:
+        cell = shorten(cell, room)
+    padding = " " * (room - width(cell))
+    return padding + cell if right else cell + padding

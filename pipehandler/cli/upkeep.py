@@ -43,7 +43,7 @@ def hint_for(sqlstate: str, group: str = MAINTENANCE) -> str:
 
 
 confirmation: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
-    "--yes", is_flag=True, help="Do not ask."
+    "-y", "--yes", is_flag=True, help="Do not ask."
 )
 """The option of each command that deletes mail, for `confirm`."""
 

@@ -20,6 +20,7 @@ FILES = {
     "pipehandler-metrics.service": "systemd",
     "pipehandler-expire.service": "systemd",
     "pipehandler-expire.timer": "systemd",
+    "pipehandler.logrotate": "logrotate",
     "pipehandler.rules.yml": "prometheus",
     "pipehandler.dashboard.json": "grafana",
 }
@@ -59,6 +60,9 @@ PYTHON = _named(sys.executable)
 PROGRAM = os.path.join(os.path.dirname(PYTHON), "pipehandler")
 """The console script of this installation."""
 
+LOG_FILE = "/var/log/pipehandler.log"
+"""The log of the examples, if the configuration names none."""
+
 DATABASE = "postgresql:///mail?host=/run/postgresql"
 """The database of the examples."""
 
@@ -97,6 +101,7 @@ def lines(
     maxproc: int,
     database: str = DATABASE,
     delimiter: str = "+",
+    log_file: str = "",
     installation: Installation = THIS_INSTALLATION,
 ) -> str:
     """Return the example file `name`, filled in.
@@ -104,7 +109,7 @@ def lines(
     user: the account that pipe(8) runs the handler as. config: the path of pipehandler.toml. socket: that of `pipehandler
     serve`. config_directory: Postfix's. domain: the domain whose mail is stored. maxproc: the number of messages that may be
     delivered at the same time; keep it below PostgreSQL's max_connections. database: its URI, for the table of recipients.
-    delimiter: recipients.delimiter.
+    delimiter: recipients.delimiter. log_file: log.file; "": the one of the docs.
     """
     text = (files("pipehandler") / "examples" / FILES[name] / name).read_text("utf-8")
     return _Template(text).substitute(
@@ -116,6 +121,7 @@ def lines(
         config_directory=config_directory,
         domain=domain,
         maxproc=maxproc,
+        log_file=log_file or LOG_FILE,
         database=database,
         database_name=unquote(urlsplit(database).path[1:]),
         delimiter=literal(delimiter),

@@ -1,12 +1,14 @@
 """The log: one line for each delivery, for the operator.
 
-A line is `key=value` pairs with the outcome first. It holds the queue id, so that grep finds all lines about a message in the
+A line is `key=value` pairs with the outcome first; in log.file the time, the host and the process stand before it, as syslog has them. It holds the queue id, so that grep finds all lines about a message in the
 mail log, and the message id, but no address and no content. A delivery never fails because logging fails.
 """
 
 import errno
 import os
 import re
+import select
+import time
 from contextlib import suppress
 
 from ..settings.config import Log
@@ -14,7 +16,12 @@ from . import syslog
 
 _PLAIN = re.compile(r"[!#-&(-<>-\[\]-~]+")  # no quotes, backslash, space or equals sign
 _LONGEST = 400  # characters of a value
-_LONGEST_LINE = 4000  # octets; a pipe takes 4096 whole or not at all (PIPE_BUF, pipe(7))
+_LONGEST_LINE = (
+    3900  # octets; a pipe takes 4096 whole or not at all (PIPE_BUF, pipe(7)), with what stands before the line
+)
+
+STREAMS = {"/dev/stdout": 1, "/dev/stderr": 2, "/proc/self/fd/1": 1, "/proc/self/fd/2": 2}
+"""Names for log.file that mean a stream of the process that logs: of `pipehandler serve`, in a container."""
 
 
 def line(outcome: str, **values: object) -> str:
@@ -48,13 +55,41 @@ def write(text: str, settings: Log, failed: bool) -> tuple[str, ...]:
             dropped.append("syslog")
     if settings.file:
         try:
-            _append(settings.file, octets)
+            _write(settings.file, _prefix() + octets)
         except OSError:
             dropped.append("file")
     with suppress(OSError):
         if os.isatty(2):  # run by hand
             os.write(2, octets)
     return tuple(dropped)
+
+
+def _prefix() -> bytes:
+    """What syslog puts before a line: the time (RFC 3339, in UTC), the host, and the process."""
+    now = time.time()
+    when = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))
+    return f"{when}.{int(now % 1 * 1e6):06}Z {os.uname().nodename} pipehandler[{os.getpid()}]: ".encode(
+        "ascii", "replace"
+    )
+
+
+def _write(path: str, octets: bytes) -> None:
+    """Write one line to a file, or to a standard stream of this process. Raises OSError if that does not take it."""
+    if path in STREAMS:
+        _write_stream(STREAMS[path], octets)
+    else:
+        _append(path, octets)
+
+
+def _write_stream(stream: int, octets: bytes) -> None:
+    """Write to our own stdout or stderr. A delivery that Postfix started has neither: there they lead to /dev/null."""
+    if os.path.samestat(os.fstat(stream), os.stat(os.devnull)):
+        raise OSError(errno.ENXIO, "Postfix has the standard streams of this process")
+    poll = select.poll()
+    poll.register(stream, select.POLLOUT)
+    # A pipe that can be written to takes a line of this length whole (PIPE_BUF), without waiting.
+    if not poll.poll(0) or os.write(stream, octets) < len(octets):
+        raise OSError(errno.EAGAIN, "the reader of the stream stands still")
 
 
 def _append(path: str, octets: bytes) -> None:

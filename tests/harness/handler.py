@@ -116,8 +116,9 @@ class Handler:
         return self.run(self.command(*recipients, **options), message)  # type: ignore[arg-type]
 
     def log_lines(self) -> list[str]:
-        """The log so far."""
-        return self.log.read_text("ascii").splitlines() if self.log.exists() else []
+        """The log so far, without the time, the host and the process before each line."""
+        lines = self.log.read_text("ascii").splitlines() if self.log.exists() else []
+        return [line.partition("]: ")[2] for line in lines]
 
 
 def _toml(value: object) -> str:

@@ -48,8 +48,14 @@ class Service:
     `program`: another console script than that of this environment."""
 
     def __init__(
-        self, handler: Handler, under: Sequence[str] = (), program: Path | None = None, **environment: str
+        self,
+        handler: Handler,
+        under: Sequence[str] = (),
+        program: Path | None = None,
+        stdout: Any = None,
+        **environment: str,
     ) -> None:
+        self._stdout = stdout or subprocess.DEVNULL
         self._program = program or Path(sys.executable).with_name("pipehandler")
         self.handler = handler
         self._under = under
@@ -74,7 +80,7 @@ class Service:
         running = self._running = subprocess.Popen(
             [*self._under, str(self._program), "--config", str(self.handler.config), "serve"],
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
+            stdout=self._stdout,
             stderr=subprocess.PIPE,
             env={**ENVIRONMENT, **self._environment},
             cwd="/",

@@ -13,8 +13,41 @@ _WIDTH = 100  # columns
 
 _HEAD = """# Commands
 
-The options and arguments of every command, as `--help` prints them.
-`--config` and `--conninfo` come before the command: `pipehandler --config FILE list`.
+The options and arguments of every command, as `--help` or `-h` prints them.
+
+Before this page: [Install](install.md).
+
+## Habits
+
+- `--config` and `--conninfo` are understood before and after the command.
+- Short options: `-c` `--config`, `-h` `--help`, `-n` `--dry-run` where something would be changed and `--limit` in lists,
+  `-o` `--output`, `-v` `--verbose`, `-y` `--yes`.
+- Every command that prints a result has `--json`: one object or array, or one object on each line for what goes on.
+  Times are in UTC there, and in the local time zone in text.
+- Results go to stdout, notes and errors to stderr.
+  The [manual page](man/pipehandler.8) lists the exit statuses.
+- On a terminal `list` fits into its width, `show` uses the pager (`PAGER`, or less), and `status` has one coloured line,
+  unless `NO_COLOR` is set. Into a file or a pipe everything goes whole, without colour.
+- A command whose reader leaves (`pipehandler list | head -1`) ends by SIGPIPE, as others do.
+
+## Completion
+
+For all users of bash, with the package bash-completion:
+
+```sh
+install -d /etc/bash_completion.d
+_PIPEHANDLER_COMPLETE=bash_source pipehandler > /etc/bash_completion.d/pipehandler
+```
+
+For zsh and fish:
+
+```sh
+install -d /usr/local/share/zsh/site-functions /etc/fish/completions
+_PIPEHANDLER_COMPLETE=zsh_source pipehandler > /usr/local/share/zsh/site-functions/_pipehandler
+_PIPEHANDLER_COMPLETE=fish_source pipehandler > /etc/fish/completions/pipehandler.fish
+```
+
+## All commands
 
 <!-- Written by script/reference from the help texts in pipehandler/cli/. -->
 """

@@ -62,12 +62,13 @@ def test_only_places_are_filled_in(name: str) -> None:
         maxproc=7,
         database="postgresql:///x%20y?host=/pg",
         delimiter="+-",
+        log_file="/l",
         installation=Installation("/py", "/e", "/p"),
     )
     values = {
         "python": "/py", "packages": "/e", "code": CODE, "program": "/p", "user": "@{domain}", "config": "/c/@{user}/$HOME",
         "socket": "/s/${sender}", "config_directory": "/d", "domain": "x.test", "maxproc": "7",
-        "database": "postgresql:///x%20y?host=/pg", "database_name": "x y", "delimiter": "'+-'",
+        "database": "postgresql:///x%20y?host=/pg", "database_name": "x y", "delimiter": "'+-'", "log_file": "/l",
     }  # fmt: skip
     parts = re.split(r"@\{([a-z_]+)\}", template)
     assert filled == "".join(values[part] if number % 2 else part for number, part in enumerate(parts))

@@ -58,6 +58,11 @@ def test_plain_values_stand_without_quotes() -> None:
     assert text == "outcome=delivered status=0 queue_id=4Xyz seconds=0.123"
 
 
+def texts(file: Path) -> list[str]:
+    """The lines of a log, each without the time, the host and the process before it."""
+    return [line.partition("]: ")[2] for line in file.read_text().splitlines()]
+
+
 def test_long_values_are_cut() -> None:
     """A value of a megabyte makes no line of a megabyte."""
     text = line("fault", reason="x" * 1_000_000, status=75)
@@ -70,7 +75,8 @@ def test_file_is_appended(tmp_path: Path) -> None:
     settings = Log(syslog=False, file=str(tmp_path / "log"))
     for text in ("one", "two"):
         write(text, settings, failed=False)
-    assert (tmp_path / "log").read_bytes() == b"one\ntwo\n"
+    assert texts(tmp_path / "log") == ["one", "two"]
+    assert (tmp_path / "log").read_bytes().endswith(b" pipehandler[%d]: two\n" % os.getpid())
     assert (tmp_path / "log").stat().st_mode & 0o007 == 0
 
 
@@ -82,8 +88,7 @@ def test_lines_of_many_processes_do_not_mix(tmp_path: Path) -> None:
     )
     writers = [subprocess.Popen([sys.executable, "-c", program, letter]) for letter in "abcd"]
     assert [writer.wait() for writer in writers] == [0] * 4
-    lines = (tmp_path / "log").read_text().splitlines()
-    assert sorted(lines) == sorted(letter * 900 for letter in "abcd" for _ in range(300))
+    assert sorted(texts(tmp_path / "log")) == sorted(letter * 900 for letter in "abcd" for _ in range(300))
 
 
 def test_refusing_destinations_are_returned(tmp_path: Path) -> None:
@@ -123,4 +128,7 @@ def test_fifo_that_stands_still(tmp_path: Path) -> None:
         while piece := os.read(reader, 65536):
             octets += piece
     os.close(reader)
-    assert octets == (b"x" * 4000 + b"\n") * taken
+    lines = octets.split(b"\n")
+    assert lines.pop() == b""
+    assert [line.partition(b"]: ")[2] for line in lines] == [b"x" * 3900] * taken
+    assert max(map(len, lines)) < 4096
