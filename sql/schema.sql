@@ -844,6 +844,7 @@ DECLARE
     addressees  jsonb;
     claimed     integer;
     written     integer;
+    brought     integer;
     incomplete  bigint[] := ARRAY[]::bigint[];
 BEGIN
     PERFORM pipehandler.secure_transaction();
@@ -930,6 +931,8 @@ BEGIN
 
     -- A delivery that is already there is a promise that its message can be read. Where a restored or damaged table
     -- lacks something that retention has not removed, these bytes are stored in its place, and it is not a duplicate.
+    -- Nothing else is: the caller chooses the fingerprint, and must not exchange a message whose bytes are there. What
+    -- can be read from them, `reparse` restores.
     IF claimed < jsonb_array_length(addressees) THEN
         incomplete := ARRAY(
             SELECT d.id
@@ -942,10 +945,10 @@ BEGIN
                AND (m.id IS NULL
                     OR (coalesce(d.raw_until > now(), true)
                         AND NOT EXISTS (SELECT FROM pipehandler.raw_message b WHERE b.message = d.message))
-                    OR (coalesce(d.attachments_until > now(), true) AND m.parser = parsed ->> 'parser'
-                        AND m.error IS NOT DISTINCT FROM parsed ->> 'error'
-                        AND (SELECT count(a.content) FROM pipehandler.attachment a WHERE a.message = d.message)
-                            < cardinality(array_remove(ingest.contents, NULL)))));
+                    OR (d.message = new_message AND coalesce(d.attachments_until > now(), true)
+                        AND EXISTS (SELECT FROM pipehandler.attachment a
+                                     WHERE a.message = d.message AND a.content IS NULL
+                                       AND sha256(ingest.contents[a.ordinal]) = a.sha256))));
     END IF;
 
     -- Write the message only for what was claimed. Another recipient's delivery may have written it before.
@@ -987,6 +990,7 @@ BEGIN
         INSERT INTO pipehandler.raw_message (message, raw)
         VALUES (new_message, ingest.raw)
             ON CONFLICT (message) DO NOTHING;
+        GET DIAGNOSTICS brought = ROW_COUNT;
 
         -- An earlier delivery could not read it, perhaps for want of memory or of time; this one has.
         IF written = 0 AND parsed ->> 'error' IS NULL
@@ -1003,13 +1007,14 @@ BEGIN
           FROM jsonb_to_recordset(parsed -> 'attachments') AS a (
                    ordinal integer, part text, file_name text, content_type text, content_id text, disposition text,
                    size integer, sha256 text, parameters jsonb, content_location text, content_description text)
-         WHERE written > 0 OR cardinality(incomplete) > 0
+         WHERE written > 0 OR brought > 0
             ON CONFLICT (message, ordinal) DO NOTHING;
 
         -- Retention may have taken from it what this delivery wants.
         UPDATE pipehandler.attachment a
            SET content = ingest.contents[a.ordinal]
-         WHERE written = 0 AND a.message = new_message AND a.content IS NULL AND ingest.contents[a.ordinal] IS NOT NULL;
+         WHERE written = 0 AND a.message = new_message AND a.content IS NULL
+           AND sha256(ingest.contents[a.ordinal]) = a.sha256;
 
         -- The bytes of another transmission of the same message take the place of those that are missing.
         UPDATE pipehandler.delivery d
@@ -1079,11 +1084,11 @@ END
 $_$;
 
 COMMENT ON FUNCTION pipehandler.ingest(envelope jsonb, parsed jsonb, text_body text, html_body text, prepended bytea, raw bytea, contents bytea[]) IS 'Stores one message for its recipients, all or nothing. A delivery that is already there is a duplicate and stays as
-it is, but for later_original_recipients and later_list_ids; but where its message, its bytes or contents of its
-attachments are missing although retention did not remove them, they are stored again, and it is not called a
-duplicate. Retention counts from stored_at, the clock of the database; a received_at outside of the years 1970 to 9999
-is replaced by it, and a client_port outside of 0 to 65535 by null. A recipient of more than 998 octets is stored as
-pipehandler.stored_recipient, and whole as original_recipient, with the defect envelope-value. With
+it is, but for later_original_recipients and later_list_ids; but where its message or its bytes are missing although
+retention did not remove them, or (of the same bytes) contents of its attachments, they are stored again, and it is not
+called a duplicate. Retention counts from stored_at, the clock of the database; a received_at outside of the years
+1970 to 9999 is replaced by it, and a client_port outside of 0 to 65535 by null. A recipient of more than 998 octets
+is stored as pipehandler.stored_recipient, and whole as original_recipient, with the defect envelope-value. With
 "ingress": "import", one that was stored before its address had a lease is a duplicate, too. Raises
 invalid_parameter_value for JSON of another shape.
 envelope: {"fingerprint": hex of version 1, "fingerprint_2": hex, "recipients": [{"recipient", "original_recipient"}],

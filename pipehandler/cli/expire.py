@@ -159,7 +159,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 def _show(counts: Counts, as_json: bool, dry_run: bool = False) -> None:
     if as_json:
-        names = (*_NOUNS, APPLIED, CHANGED, SKIPPED, WAITING)
+        names = (*_NOUNS, APPLIED, CHANGED, SKIPPED, WAITING, HELD, STORED)
         echo_json({**{name: counts[name] for name in names}, "dry_run": dry_run}, indent=None)
     else:
         say(_summary(counts, dry_run))

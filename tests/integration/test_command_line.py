@@ -264,7 +264,7 @@ def test_rotation(handler: Handler, tmp_path: Path) -> None:
     assert f"\n{handler.log} {{\n" in done.stdout
     example = tmp_path / "example"
     example.write_text(done.stdout)
-    command = ["/usr/sbin/logrotate", "--force", "--state", tmp_path / "state", example]
+    command: list[str | Path] = ["/usr/sbin/logrotate", "--force", "--state", tmp_path / "state", example]
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert handler.deliver(MESSAGE % (2, b"x")).status == 0
