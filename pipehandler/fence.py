@@ -142,11 +142,21 @@ def _use_utf8() -> None:
         pass  # most addresses are ASCII
 
 
+def _is_call_for_help(arguments: list[str]) -> bool:
+    """Whether a person asks for help. pipe(8) writes the message into a pipe, and must never get status 0 for it."""
+    if arguments not in (["-h"], ["--help"]):
+        return False
+    try:
+        return posix.fstat(0).st_mode & 0o170000 != 0o010000  # S_ISFIFO
+    except OSError:
+        return False
+
+
 def main() -> None:
     """The console script `pipehandler`."""
     if sys.argv[1:2] == ["deliver"] or "serve" in sys.argv:
         _use_utf8()
-    if sys.argv[1:2] == ["deliver"] and sys.argv[2:] not in (["-h"], ["--help"]):
+    if sys.argv[1:2] == ["deliver"] and not _is_call_for_help(sys.argv[2:]):
         deliver(sys.argv[2:])
     from pipehandler.cli import cli
 

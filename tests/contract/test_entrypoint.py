@@ -165,6 +165,7 @@ def test_no_octet_of_argv_ends_a_delivery(handler: Handler, database: Database) 
         ["--sender=a", "--", ""],
         ["--", "b@example.com"],
         ["--help"],
+        ["-h"],
         ["--sender=a", "--unknown=x", "--", "b@example.com"],
         ["--sender=a", "--size=x", "--", "b@example.com"],
         [os.fsdecode(b"\xff")],

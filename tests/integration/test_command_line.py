@@ -49,7 +49,8 @@ def test_help_everywhere(name: str) -> None:
 @pytest.mark.parametrize("option", ["-h", "--help"])
 def test_help_of_deliver(handler: Handler, option: str) -> None:
     """Asking for the help of `deliver` is no delivery: it prints it, and leaves no record."""
-    done = subprocess.run([PROGRAM, "deliver", option], capture_output=True, text=True, env=ENVIRONMENT)
+    command = [PROGRAM, "deliver", option]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=ENVIRONMENT)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("Usage: pipehandler deliver ")
     assert not (handler.state / "journal.sqlite").exists()
