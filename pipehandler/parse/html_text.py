@@ -1,7 +1,7 @@
 """The text of an HTML body, for mail that has no other.
 
-It is made once, when the message is stored, so that any SQL client can read it. Time and memory
-are bounded by the sizes below, whatever the HTML is: libxml2 goes over it once and builds no tree.
+It is made once, when the message is stored, so that any SQL client can read it (docs/design/cost.md). Time and
+memory are bounded by the sizes below, whatever the HTML is: libxml2 goes over it once and builds no tree.
 """
 
 import re

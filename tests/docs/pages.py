@@ -47,6 +47,7 @@ PAGES = (
     "docs/design/sql.md",
     "docs/design/charsets.md",
     "docs/design/setup.md",
+    "docs/design/cost.md",
     "docs/design/check.md",
     "docs/design/reparse.md",
     "docs/design/second-opinion.md",

@@ -37,7 +37,7 @@ def test_campaign() -> None:
     assert dict(re.findall(r"(-?\d+): (\d+)", total[6])) == {status: str(count) for status, count in statuses.items()}
 
 
-@pytest.mark.parametrize("name", ["bench one", "bench through", "bench targets"])
+@pytest.mark.parametrize("name", ["bench one", "bench through", "bench compare", "bench targets"])
 def test_benchmarks(name: str) -> None:
     """Each row of docs/performance.md is a row of what bench/run wrote down."""
     measured = (REPOSITORY / "bench" / "results.md").read_text("utf-8").splitlines()
