@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import psycopg
 import pytest
@@ -144,6 +145,30 @@ def test_every_column(every_database: Database) -> None:
     with open_store(every_database.admin) as reader:
         content = mailbox.attachment(reader, stored.message, 1)
     assert (len(content), content.strip()) == (attachment.size, b"%PDF")
+
+
+def test_every_column_of_the_envelope(store: Store, database: Database) -> None:
+    """Each thing that pipe(8) says of a message stands in the column of its name."""
+    said: dict[str, Any] = {
+        "sender": "a@example.org",
+        "queue_id": "4Xyz",
+        "client_address": "2001:db8::1",
+        "client_hostname": "mx.example.org",
+        "client_helo": "helo.example.org",
+        "client_port": 25,
+        "client_protocol": "ESMTP",
+        "sasl_username": "user",
+    }
+    made = submission()
+    envelope = made.envelope._replace(**said, original_recipients=("alias@example.com",))
+    store.ingest(replace(made, envelope=envelope))
+    (row,) = database.rows(
+        f"SELECT {', '.join(said)}, recipient, original_recipient, mail_host, ingress, received_at FROM pipehandler.delivery"
+    )
+    assert {name: str(getattr(row, name)) for name in said} == {name: str(value) for name, value in said.items()}
+    assert (row.recipient, row.original_recipient) == ("user@example.com", "alias@example.com")
+    assert (row.mail_host, row.ingress) == ("mx.example.net", "pipe")
+    assert row.received_at == datetime(2026, 9, 7, 1, tzinfo=UTC)
 
 
 def test_what_is_not_known_is_null(store: Store, database: Database) -> None:
