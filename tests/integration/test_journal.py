@@ -355,6 +355,15 @@ def test_closed(folder: Path) -> None:
     book.close()
 
 
+def test_end_without_a_beginning(folder: Path) -> None:
+    """An attempt whose beginning could not be recorded, because another process was writing, counts all the same."""
+    book = Journal(str(folder))
+    book.end(None, "pipe", "cold", Result(DELIVERED), 10, {"start": 0.2})
+    book.close()
+    assert [(each.outcome, each.attempts, each.octets) for each in totals(str(folder)).exits] == [("delivered", 1, 10)]
+    assert records(str(folder), 100 * DAY) == []
+
+
 def test_recent_records_stay(folder: Path) -> None:
     """Whatever is removed now and then, the attempts of the last days are kept."""
     book = Journal(str(folder))
