@@ -261,6 +261,8 @@ def test_one_message_for_all_copies(store: Store, database: Database) -> None:
     assert [each.duplicate for each in sorted(both)] == [True, False]
     assert {each.message for each in first + both} == {submission().identity.id}
     assert database.value("SELECT count(*) FROM pipehandler.message") == 1
+    (other,) = store.ingest(submission(OTHER, "a@example.com"))
+    assert (other.message, other.duplicate) == (submission(OTHER).identity.id, False)
 
 
 def test_retransmission_is_a_duplicate_of_the_first_copy(store: Store, database: Database) -> None:
