@@ -138,6 +138,7 @@ def test_pages_of_leases(database: Database) -> None:
         if after is None:
             break
     assert pages == [(2, ends[1]), (1, ends[2]), (0, None)]
+    assert count(database, "address") == 0
 
 
 # What goes, and what stays.

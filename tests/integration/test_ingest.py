@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from typing import Any
 
 import psycopg
 import pytest
@@ -145,6 +146,30 @@ def test_every_column(every_database: Database) -> None:
     assert (len(content), content.strip()) == (attachment.size, b"%PDF")
 
 
+def test_every_column_of_the_envelope(store: Store, database: Database) -> None:
+    """Each thing that pipe(8) says of a message stands in the column of its name."""
+    said: dict[str, Any] = {
+        "sender": "a@example.org",
+        "queue_id": "4Xyz",
+        "client_address": "2001:db8::1",
+        "client_hostname": "mx.example.org",
+        "client_helo": "helo.example.org",
+        "client_port": 25,
+        "client_protocol": "ESMTP",
+        "sasl_username": "user",
+    }
+    made = submission()
+    envelope = made.envelope._replace(**said, original_recipients=("alias@example.com",))
+    store.ingest(replace(made, envelope=envelope))
+    (row,) = database.rows(
+        f"SELECT {', '.join(said)}, recipient, original_recipient, mail_host, ingress, received_at FROM pipehandler.delivery"
+    )
+    assert {name: str(getattr(row, name)) for name in said} == {name: str(value) for name, value in said.items()}
+    assert (row.recipient, row.original_recipient) == ("user@example.com", "alias@example.com")
+    assert (row.mail_host, row.ingress) == ("mx.example.net", "pipe")
+    assert row.received_at == datetime(2026, 9, 7, 1, tzinfo=UTC)
+
+
 def test_what_is_not_known_is_null(store: Store, database: Database) -> None:
     """What pipe(8) did not say of a message is null, and not a word."""
     store.ingest(submission())
@@ -235,6 +260,8 @@ def test_one_message_for_all_copies(store: Store, database: Database) -> None:
     assert [each.duplicate for each in sorted(both)] == [True, False]
     assert {each.message for each in first + both} == {submission().identity.id}
     assert database.value("SELECT count(*) FROM pipehandler.message") == 1
+    (other,) = store.ingest(submission(OTHER, "a@example.com"))
+    assert (other.message, other.duplicate) == (submission(OTHER).identity.id, False)
 
 
 def test_retransmission_is_a_duplicate_of_the_first_copy(store: Store, database: Database) -> None:
@@ -560,6 +587,7 @@ def test_read_only_server_defers(store: Store, database: Database) -> None:
     database.execute(f"ALTER DATABASE {database.name} SET default_transaction_read_only = on")
     error = refused(store)
     assert (error.outcome, error.sqlstate) == (outcome.STORE_UNAVAILABLE, "25006")
+    assert store.socket is None  # the next message may find another server
 
 
 def test_too_many_connections_defer(store: Store, database: Database) -> None:

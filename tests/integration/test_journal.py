@@ -362,6 +362,31 @@ def test_somebody_else_writes_for_long(either: Handler) -> None:
         other.execute("ROLLBACK")
 
 
+def test_closed(folder: Path) -> None:
+    """A journal that is closed keeps no file open, and opens it again when it has something to write."""
+
+    def descriptors() -> int:
+        opened = (os.path.realpath(each) for each in Path("/proc/self/fd").iterdir())
+        return sum(each.startswith(str(folder / NAME)) for each in opened)
+
+    book = Journal(str(folder))
+    for number in (1, 2):
+        assert book.begin("pipe", "cold", str(number), time.monotonic()) == number
+        assert descriptors() > 0
+        book.close()
+        assert descriptors() == 0
+    book.close()
+
+
+def test_end_without_a_beginning(folder: Path) -> None:
+    """An attempt whose beginning could not be recorded, because another process was writing, counts all the same."""
+    book = Journal(str(folder))
+    book.end(None, "pipe", "cold", Result(DELIVERED), 10, {"start": 0.2})
+    book.close()
+    assert [(each.outcome, each.attempts, each.octets) for each in totals(str(folder)).exits] == [("delivered", 1, 10)]
+    assert records(str(folder), 100 * DAY) == []
+
+
 def test_recent_records_stay(folder: Path) -> None:
     """Whatever is removed now and then, the attempts of the last days are kept."""
     book = Journal(str(folder))

@@ -171,6 +171,16 @@ def test_shadow_objects_have_no_effect(every_database: Database) -> None:
     assert every_database.value("SELECT count(*) FROM pipehandler.delivery") == 1
 
 
+def test_functions_pin_search_path(untouched: Database) -> None:
+    """No object of a caller is mistaken for one of ours. What has a body in SQL resolved its names when it was created."""
+    rows = untouched.rows(
+        "SELECT p.oid::regprocedure::text AS name, proconfig FROM pg_proc p"
+        " WHERE p.pronamespace = 'pipehandler'::regnamespace AND p.prosqlbody IS NULL"
+    )
+    assert len(rows) > 20
+    assert [row.name for row in rows if "search_path=pg_catalog, pg_temp" not in (row.proconfig or [])] == []
+
+
 def test_functions(untouched: Database) -> None:
     """PUBLIC may not use the schema nor execute a function of it, and each that runs as its owner pins its search_path."""
     assert not untouched.value("SELECT has_schema_privilege('public', 'pipehandler', 'USAGE, CREATE')")

@@ -400,7 +400,15 @@ def test_time_runs_from_the_start_of_the_entrypoint(handler: Handler, database: 
 def test_a_connection_that_ended(service: Service, handler: Handler, database: Database) -> None:
     """A session that the server ended is opened again, and no message notices."""
     assert handler.deliver(MESSAGE).status == 0
+    (worker,) = service.workers()
+
+    def sockets() -> int:
+        return sum(os.readlink(each).startswith("socket:") for each in Path(f"/proc/{worker}/fd").iterdir())
+
+    before = sockets()
     database.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'pipehandler'")
+    # At once, not with the next message: the end of a connection would wake the worker again and again.
+    wait_until(lambda: sockets() < before, "the end of the connection")
     assert handler.deliver(message(2)).status == 0
     assert service.status()["died"] == 0
     assert ways(handler) == ["resident", "resident"]

@@ -190,7 +190,10 @@ def test_ingest_leaves_no_setting(database: Database) -> None:
 
 def test_no_setting_damages_a_function(database: Database) -> None:
     """Which functions and views are damaged does not depend on how a session has definitions written."""
+    objects = "SELECT object, digest FROM pipehandler.code_objects() ORDER BY object"
     with psycopg.connect(database.admin, autocommit=True) as connection:
+        before = connection.execute(objects).fetchall()
+        assert before
         for setting in (
             "quote_all_identifiers = on",
             "search_path = pipehandler",
@@ -198,6 +201,7 @@ def test_no_setting_damages_a_function(database: Database) -> None:
             "datestyle = German",
         ):
             connection.execute(f"SET {setting}".encode())
+        assert connection.execute(objects).fetchall() == before
         assert connection.execute("SELECT damaged, unknown FROM pipehandler.code_status()").fetchall() == [([], [])]
 
 

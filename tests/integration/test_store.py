@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -82,6 +83,22 @@ def test_wait(store: Store, database: Database) -> None:
     assert not store.wait(0)
     database.execute("NOTIFY another")
     assert not store.wait(0.1)
+
+
+def test_announcement_that_nobody_reads(own_database: Database) -> None:
+    """A server that stands still costs a second and the connection, and never an error; without one there is nothing to do."""
+    with closing(Store(own_database.admin)) as store:
+        store.announce()
+        assert store.socket is None
+        session = store.connect()
+        store.announce()
+        assert store.connect() is session
+        own_database.server.freeze()
+        try:
+            store.announce()
+            assert store.socket is None
+        finally:
+            own_database.server.thaw()
 
 
 def test_error_is_ours(store: Store) -> None:

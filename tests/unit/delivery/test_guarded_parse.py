@@ -146,3 +146,17 @@ def test_no_second_chance_for_a_fault(attempts: Attempts) -> None:
     assert message.error is not None
     assert message.error.startswith("ValueError at ")
     assert "text" not in message.error
+
+
+def test_a_child_tries_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A message that may kill its parser, because it is in quarantine or its last attempt died, kills a child at most."""
+    monkeypatch.setattr(module, "parse", lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
+    config = Config(state=State(directory=str(tmp_path)))
+    try:
+        parsed = guarded_parse(b"raw", MESSAGE, config, Deadline(60, time.monotonic()), isolate=True)
+        assert parsed.message.error == "the parser died of this message"
+        (tmp_path / f"parsing-{MESSAGE}").write_bytes(WRITTEN)
+        parsed = guarded_parse(b"raw", MESSAGE, config, Deadline(60, time.monotonic()))
+        assert parsed.message.error == "the parser died of this message"
+    finally:
+        deadline.clear()
