@@ -78,6 +78,18 @@ SELECT pg_catalog.to_regclass('pipehandler.migration') IS NOT NULL AS migration,
        pg_catalog.current_setting('server_version_num')::pg_catalog.int4 OPERATOR(pg_catalog./) 10000 AS server
 """
 
+# Whoever owns the schema may put triggers on its tables, which run with the rights of whoever migrates.
+_STRANGER = """
+SELECT owner.rolname AS owner, own.rolname AS role
+  FROM pg_catalog.pg_namespace s
+  JOIN pg_catalog.pg_database d ON d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()
+  JOIN pg_catalog.pg_roles owner ON owner.oid OPERATOR(pg_catalog.=) s.nspowner
+  JOIN pg_catalog.pg_roles own ON own.rolname OPERATOR(pg_catalog.=) CURRENT_USER
+ WHERE s.nspname OPERATOR(pg_catalog.=) 'pipehandler' AND owner.oid OPERATOR(pg_catalog.<>) own.oid
+   AND NOT owner.rolsuper AND NOT pg_catalog.pg_has_role(owner.oid, d.datdba, 'MEMBER')
+   AND (own.rolsuper OR NOT pg_catalog.pg_has_role(own.oid, owner.oid, 'MEMBER'))
+"""
+
 
 class MigrationError(Exception):
     """The schema cannot be migrated; the text gives the reason and the way out."""
@@ -88,6 +100,11 @@ def pending(store: Store) -> list[Step]:
 
     Raises MigrationError where the database has others than this program, StoreError where it cannot be asked.
     """
+    for row in store.rows(_STRANGER):
+        raise MigrationError(
+            f"the schema pipehandler belongs to {row['owner']}, who is neither a superuser nor the owner of the database and"
+            f" could have code run by {row['role']}; migrate as {row['owner']}, or drop the schema if it is not yours"
+        )
     (present,) = store.rows(_PRESENT)
     if present["encoding"] != "UTF8":
         raise MigrationError(

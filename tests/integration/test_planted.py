@@ -1,6 +1,7 @@
 """Objects that the handler's role creates where it may, in the schema public of an older PostgreSQL for example, are never
 executed with the rights of another role."""
 
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -8,10 +9,11 @@ import psycopg
 import pytest
 from harness.console import Console
 from harness.database import Database
+from harness.postgresql import VERSION, PostgreSQL
 from harness.submission import MESSAGE, submission
 
 from pipehandler.store.connection import Store
-from pipehandler.store.migrate import migrate, plan
+from pipehandler.store.migrate import MigrationError, migrate, pending, plan
 from pipehandler.store.sql_files import code
 
 # Each function of pg_catalog that a statement of ours may name, with arguments that would be a better match, or the same:
@@ -157,3 +159,35 @@ def test_commands_execute_nothing_planted(planted: Database, folder: Path) -> No
     for command in COMMANDS:
         assert console.run(*(str(message) if word == "MESSAGE" else word for word in command)).status == 0, command
     assert untouched(planted)
+
+
+def test_migrate_refuses_the_schema_of_a_stranger(servers: Callable[[int], PostgreSQL]) -> None:
+    """A schema that another role made first, with a trigger on what `migrate` writes to, is refused; its owner may migrate,
+    and so may the owner of the database and a superuser in what is theirs."""
+    server = servers(VERSION)
+    for statement in (
+        "CREATE ROLE stranger LOGIN",
+        "CREATE ROLE proprietor LOGIN",
+        "CREATE DATABASE strange OWNER proprietor",
+    ):
+        server.psql("postgres", statement)
+    try:
+        server.psql("strange", "GRANT CREATE ON DATABASE strange TO stranger")
+        for owner, others in (("stranger", ("postgres", "proprietor")), ("proprietor", ()), ("postgres", ())):
+            server.psql(
+                "strange", f"DROP SCHEMA IF EXISTS pipehandler CASCADE; CREATE SCHEMA pipehandler AUTHORIZATION {owner}"
+            )
+            for role in others:
+                with closing(Store(server.conninfo("strange", user=role))) as store:
+                    for call in (migrate, plan):
+                        with pytest.raises(MigrationError, match=f"belongs to {owner}, .* code run by {role}"):
+                            call(store)
+            with closing(Store(server.conninfo("strange", user=owner))) as store:
+                assert pending(store)
+        server.psql("strange", "ALTER SCHEMA pipehandler OWNER TO proprietor")
+        with closing(Store(server.conninfo("strange"))) as store:
+            assert pending(store)
+    finally:
+        server.psql("postgres", "DROP DATABASE strange WITH (FORCE)")
+        server.psql("postgres", "DROP ROLE stranger")
+        server.psql("postgres", "DROP ROLE proprietor")
