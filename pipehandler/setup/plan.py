@@ -46,7 +46,8 @@ Say = Callable[[str], object]
 
 def plan(host: Host, record: Record) -> list[Step]:
     """Return all steps for the host as it is now. Raises SetupError."""
-    return [make(host, record) for make in (*STEPS, first_message)]
+    steps = [make(host, record) for make in STEPS]
+    return [*steps, first_message(host, any(step.commands for step in steps))]
 
 
 def preview(host: Host, record: Record) -> list[str]:
@@ -56,16 +57,18 @@ def preview(host: Host, record: Record) -> list[str]:
 
 def set_up(host: Host, record: Record, say: Say) -> bool:
     """Do what is missing. Returns whether `check` finds nothing. Raises SetupError at the first step that fails."""
+    changed = False
     for make in STEPS:
         host = host.with_settings()
         step = make(host, record)
+        changed = changed or bool(step.commands)
         _carry_out(step, record, say)
         if step.commands and (left := make(host.with_settings(), record)).commands:
             raise SetupError(f"{step.title}: its commands succeeded, but still: {left.found}")
     host = host.with_settings()
     clean = _check(host, say)
     try:
-        _carry_out(first_message(host, record), record, say)
+        _carry_out(first_message(host, changed), record, say)
     except SetupError as error:
         raise SetupError(f"{failure(host)} ({error})") from error
     return clean

@@ -59,8 +59,14 @@ class PostfixState:
         return self.postfix.parameters.get(name, "") if self.postfix else ""
 
     def has(self, name: str, domain: str) -> bool:
-        """Return whether the list of domains `name` has this one, in a table too. Raises SetupError if one does not answer."""
-        return any(word == domain or self._find(word, domain) for word in words(self.value(name)))
+        """Return whether the list of domains `name` has this one, in a table or a file too.
+
+        Raises SetupError if one cannot be read.
+        """
+        matching = [domain]
+        if name in words(self.value("parent_domain_matches_subdomains")):
+            matching += _parents(domain)
+        return any(self._matches(word, key) for word in words(self.value(name)) for key in matching)
 
     def is_ours(self, domain: str) -> bool:
         """Return whether mail for this domain comes to the handler already. Raises SetupError if it goes elsewhere."""
@@ -76,9 +82,10 @@ class PostfixState:
                 f"{domain} goes to {routed} by transport_maps, and setup takes over nothing; remove it there first"
             )
         listed = self.has("virtual_mailbox_domains", domain)
-        if listed and self.beside and not routed:
+        if listed and not routed and (self.beside or self.wildcard()):
             raise SetupError(
-                f"{domain} is in virtual_mailbox_domains, and its mail goes to {self.value('virtual_transport')};"
+                f"{domain} is in virtual_mailbox_domains, and its mail goes to"
+                f" {self.wildcard() or self.value('virtual_transport')};"
                 f" setup takes over nothing. If its mail is to be stored, add it to transport_maps: {domain} {self.transport}:"
             )
         return listed
@@ -101,24 +108,46 @@ class PostfixState:
         return [line[0] for line in lines if len(line) == 2 and line[1] == f"{self.transport}:"]
 
     def to_route(self) -> list[str]:
-        """Return the domains that need a line in our table of routes: none of virtual_transport, or of tables of the operator.
+        """Return the domains that need a line in our table of routes, because virtual_transport does not bring their mail.
 
         Raises SetupError as is_ours does.
         """
-        if not self.beside:
+        if not self.beside and not self.wildcard():
             return []
         routed = self.routes()
         return [domain for domain in self.host.domains if domain in routed or not self.is_ours(domain)]
 
-    def _route(self, domain: str) -> str:
-        return next(
-            (found for table in words(self.value("transport_maps")) if (found := self._find(table, domain))), ""
-        )
+    def wildcard(self) -> str:
+        """Return where transport_maps sends all mail without a line of its own, which virtual_transport does not change."""
+        found = self._look_up("transport_maps", "*")
+        return "" if found.partition(":")[0] == self.transport else found
 
-    def _find(self, table: str, domain: str) -> str:
+    def _route(self, domain: str) -> str:
+        """Return where transport_maps sends the mail of this domain, by its own line or that of a parent; see transport(5)."""
+        keys = [domain, *(f".{parent}" for parent in _parents(domain))]
+        return next((found for key in keys if (found := self._look_up("transport_maps", key))), "")
+
+    def _look_up(self, name: str, key: str) -> str:
+        return next((found for table in words(self.value(name)) if (found := self._find(table, key))), "")
+
+    def _matches(self, word: str, domain: str) -> bool:
+        if not word.startswith("/"):
+            return word == domain or bool(self._find(word, domain))
+        try:
+            with open(word, encoding="utf-8") as file:
+                return domain in file.read().split()
+        except OSError as error:
+            raise SetupError(f"it is unknown whether {domain} is in {word}: {error.strerror}") from error
+
+    def _find(self, table: str, key: str) -> str:
         if ":" not in table or RECIPIENTS in table or self.postfix is None:
             return ""
         try:
-            return self.postfix.lookup(table, domain)
+            return self.postfix.lookup(table, key)
         except PostfixError as error:
-            raise SetupError(f"it is unknown whether {domain} is in {table}: {error}") from error
+            raise SetupError(f"it is unknown whether {key} is in {table}: {error}") from error
+
+
+def _parents(domain: str) -> list[str]:
+    labels = domain.split(".")
+    return [".".join(labels[number:]) for number in range(1, len(labels))]

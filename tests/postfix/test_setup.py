@@ -15,16 +15,18 @@ from harness.missing import missing
 
 pytestmark = pytest.mark.usefixtures("_postfix")
 
-HEAD = (
-    f"export PATH={Path(sys.executable).parent}:$PATH\n"
-    r"""
+_FUNCTIONS = r"""
 snapshot() {  # what setup may change: names, owners, modes and contents; not the copies that passwd(5) programs make
-    (cd / && find etc var/lib/pipehandler* ! -name '*-' ! -name .pwd.lock ! -name prng_exch -printf '%p %M %U:%G %l\n' \
-        -type f -exec sha256sum {} + 2>/dev/null | sort)
+    (
+        cd /
+        find etc/passwd etc/group etc/shadow etc/gshadow etc/postfix* etc/pipehandler etc/second etc/sysusers.d etc/tmpfiles.d \
+            ! -name prng_exch -printf '%p %M %U:%G %l\n' -type f -exec sha256sum {} + 2>/dev/null
+        find etc usr/local var/lib var/spool -name '*pipehandler*'
+    ) | sort
 }
 sql() { runuser -u postgres -- psql -q -d "${2-mail}" -Atc "$1"; }
 """
-)
+HEAD = f"export PATH={Path(sys.executable).parent}:$PATH{_FUNCTIONS}"
 CACHE = Path(sys.prefix).parent
 """Above the virtual environment; below /var, of which the sandbox has a copy."""
 
@@ -118,7 +120,7 @@ MISTAKES = {
     "nothing names the transport": "postconf -X virtual_transport virtual_mailbox_domains virtual_mailbox_maps",
     "limits of the transport": "postconf -X pipehandler_destination_recipient_limit pipehandler_time_limit message_size_limit",
     "the transport is gone": "postconf -MX pipehandler/unix",
-    "postmaster is refused": "pipehandler address remove postmaster@example.com",
+    "postmaster is refused": "pipehandler address remove --yes postmaster@example.com",
     "Postfix is down": "postfix stop",
 }
 

@@ -42,9 +42,6 @@ PrivateTmp=yes
 WantedBy=multi-user.target
 """
 
-# Peer authentication: the accounts of this host are the roles. Nothing listens on the network.
-_SETTINGS = "listen_addresses = ''\nunix_socket_directories = '{folder}/socket'\n"
-
 
 def embedded(host: Host, _: Record) -> Step:
     """Return the step that installs, initialises and starts the server, if this host is to have it. `--remove` keeps it."""
@@ -60,12 +57,13 @@ def embedded(host: Host, _: Record) -> Step:
         commands.append(create_account(ACCOUNT))
     if not os.path.exists(f"{folder}/data/PG_VERSION"):
         own = shlex.join(["install", "-d", "-o", ACCOUNT, "-g", ACCOUNT])
+        # Peer authentication: the accounts of this host are the roles. Nothing listens on the network.
         initdb = [f"{programs}/initdb", "-D", f"{folder}/data", "-A", "peer", "-E", "UTF8", "--locale=C.UTF-8"]
+        initdb += ["--set", "listen_addresses=", "--set", f"unix_socket_directories={folder}/socket"]
         commands += [
             f"{own} -m 755 {shlex.quote(folder)} {shlex.quote(f'{folder}/socket')}",
             f"{own} -m 700 {shlex.quote(f'{folder}/data')}",
             f"{_as_account(*initdb)} > /dev/null",
-            f"cat >> {shlex.quote(f'{folder}/data/postgresql.conf')} <<'END'\n{_SETTINGS.format(folder=folder)}END",
         ]
     changes = []
     if host.systemd:

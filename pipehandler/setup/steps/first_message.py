@@ -2,39 +2,43 @@
 
 import json
 import shlex
+from datetime import UTC, datetime
 
 from pipehandler.postfix.postqueue import QueueError, listing
 
 from ..host import Host
 from ..postfix_state import RECIPIENTS, PostfixState
-from ..record import Record
 from ..step import Step, output
 from .tables import accepts_any
 
 SUBJECT = "pipehandler setup"
-"""The subject of the message, by which the next run finds it."""
+"""How the subject of the message begins, by which the next run finds it."""
 
 _SECONDS = 60
 
 
-def first_message(host: Host, _: Record) -> Step:
-    """Return the step that sends the message and waits until it is stored."""
+def first_message(host: Host, changed: bool) -> Step:
+    """Return the step that sends the message and waits until it is stored.
+
+    changed: whether this run changed the host; then an older message proves nothing.
+    """
     addresses = [f"postmaster@{domain}" for domain in host.domains if domain.isascii()]
-    missing = [address for address in addresses if not _is_stored(host, address)]
+    missing = [address for address in addresses if changed or not _is_stored(host, address)]
     if not missing:
         return Step("first message", f"stored for {', '.join(addresses)}")
+    subject = f"{SUBJECT} {datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
     commands = []
     for address in missing:
         if not accepts_any(PostfixState.read(host)):
             # As smtpd(8) does it: through proxymap(8), which runs as Postfix's account.
             table = f"proxy:pgsql:{host.file(RECIPIENTS)}"
             commands.append(f"{host.postfix_program('postmap', '-q', address, table)} > /dev/null")
-        header = f"From: {address}\\nTo: {address}\\nSubject: {SUBJECT}\\n"
+        header = f"From: {address}\\nTo: {address}\\nSubject: {subject}\\n"
         text = f"{header}\\nThis message came through Postfix and pipehandler into the database.\\n"
         commands.append(f"printf {shlex.quote(text)} | {host.postfix_program('sendmail', '-f', address, address)}")
-        stored = f"until {_list(host, address)} | grep -F {address}; do sleep 1; done"
+        stored = f"until {_list(host, address, subject)} | grep -F {address}; do sleep 1; done"
         commands.append(f"timeout {_SECONDS} sh -c {shlex.quote(stored)}")
-    return Step("first message", f"not yet stored for {', '.join(missing)}", tuple(commands))
+    return Step("first message", f"to {', '.join(missing)}", tuple(commands))
 
 
 def failure(host: Host) -> str:
@@ -46,10 +50,10 @@ def failure(host: Host) -> str:
     return f"the message was not stored; {'; '.join(reasons) or 'nothing is in the queue: read the mail log'}"
 
 
-def _list(host: Host, address: str, *options: str) -> str:
-    return host.program("list", "--recipient", address, "--subject", SUBJECT, "--limit", "1", *options)
+def _list(host: Host, address: str, subject: str, *options: str) -> str:
+    return host.program("list", "--recipient", address, "--subject", subject, "--limit", "1", *options)
 
 
 def _is_stored(host: Host, address: str) -> bool:
-    printed = output(shlex.split(_list(host, address, "--json")))
+    printed = output(shlex.split(_list(host, address, SUBJECT, "--json")))
     return bool(printed and json.loads(printed))

@@ -33,17 +33,16 @@ def routing(host: Host, record: Record) -> Step:
 
 def _missing(state: PostfixState) -> dict[str, str]:
     """Return the parameters with one value that are to be set because main.cf does not set them."""
-    size = state.host.configuration.limits.message_size
     values = {
         f"{state.transport}_destination_recipient_limit": "1",
         f"{state.transport}_time_limit": "300s",
         "enable_long_queue_ids": "yes",
     }
     if not state.beside:  # these are for all mail of the host
+        # local(8) and virtual(8) do not start if their limit is below that of a message.
+        limits = [int(state.value(name) or 0) for name in ("mailbox_size_limit", "virtual_mailbox_limit")]
+        size = min([state.host.configuration.limits.message_size, *filter(None, limits)])
         values |= {"virtual_transport": state.transport, "message_size_limit": str(size)}
-        for name in ("mailbox_size_limit", "virtual_mailbox_limit"):
-            if 0 < int(state.value(name) or "1") < size:
-                values[name] = "0"
     return {name: value for name, value in values.items() if name not in state.explicit}
 
 

@@ -2,6 +2,7 @@
 
 import os
 
+from pipehandler.postfix.postconf import DEFAULT_DIRECTORY
 from pipehandler.postfix.templates import lines
 
 from ..files import write
@@ -35,15 +36,13 @@ def postfix(host: Host, _: Record) -> Step:
     """Return the step that starts Postfix. It keeps running at `--remove`."""
     if PostfixState.read(host).is_running():
         return Step("postfix", "it runs")
-    if host.systemd:
-        return Step("postfix", "it does not run", ("systemctl enable --now postfix",))
-    # Debian's script also copies to the chroot of smtpd(8) what that needs there.
-    by_script = os.path.exists(_SCRIPT) and host.config_directory == Host().config_directory
-    return Step(
-        "postfix",
-        "it does not run",
-        ("service postfix start" if by_script else host.postfix_program("postfix", "start"),),
-    )
+    command = host.postfix_program("postfix", "start")
+    if (
+        host.config_directory == DEFAULT_DIRECTORY
+    ):  # what Debian starts also copies to the chroot of smtpd(8) what that needs
+        command = "systemctl enable --now postfix" if host.systemd else command
+        command = "service postfix start" if not host.systemd and os.path.exists(_SCRIPT) else command
+    return Step("postfix", "it does not run", (command,))
 
 
 def _is_active(unit: str) -> bool:

@@ -48,6 +48,9 @@ def write(host: Host, *lines: str) -> None:
             "virtual_mailbox_domains = inline:{{ example.com = x }}",
             "example.com is in virtual_mailbox_domains, and its mail goes to",
         ),
+        ("relay_domains = com", "example.com is in relay_domains"),
+        ("transport_maps = inline:{{ .com = discard: }}", "example.com goes to discard: by transport_maps"),
+        ("virtual_mailbox_domains = /nonexistent", "it is unknown whether example.com is in /nonexistent"),
         ("virtual_mailbox_domains = hash:/nonexistent", "it is unknown whether example.com is in hash:/nonexistent"),
     ],
 )
@@ -72,6 +75,28 @@ def test_fresh_host(host: Host) -> None:
     assert step.differences == ()
     assert "'virtual_transport = pipehandler'" in step.commands[0]
     assert "transport_maps" not in step.commands[0]
+
+
+def test_wildcard(host: Host) -> None:
+    """A route for all mail wins over virtual_transport, so our domain gets a route of its own."""
+    write(host, "transport_maps = inline:{{ * = smtp:[192.0.2.1] }}")
+    (command,) = routing(host, Record("/nonexistent")).commands
+    assert f"}}}}, texthash:{host.file('pipehandler_transport')}" in command
+    assert [line for line in tables(host, Record("/nonexistent")).commands if "example.com pipehandler:" in line]
+
+
+@pytest.mark.parametrize(
+    ("line", "size"),
+    [
+        ("", 51_200_000),
+        ("mailbox_size_limit = 0\nvirtual_mailbox_limit = 0", 52_428_800),
+        ("mailbox_size_limit = 20000000", 20_000_000),
+    ],
+)
+def test_size(host: Host, line: str, size: int) -> None:
+    """The limit for messages is never above those for mailboxes, with which local(8) and virtual(8) would not start."""
+    write(host, line)
+    assert f"'message_size_limit = {size}'" in routing(host, Record("/nonexistent")).commands[0]
 
 
 def test_values_stay(host: Host) -> None:
