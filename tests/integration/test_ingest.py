@@ -160,7 +160,7 @@ def test_every_column_of_the_envelope(store: Store, database: Database) -> None:
     }
     made = submission()
     envelope = made.envelope._replace(**said, original_recipients=("alias@example.com",))
-    store.ingest(replace(made, envelope=envelope))
+    store.ingest(made._replace(envelope=envelope))
     (row,) = database.rows(
         f"SELECT {', '.join(said)}, recipient, original_recipient, mail_host, ingress, received_at FROM pipehandler.delivery"
     )
