@@ -14,7 +14,7 @@ import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 
-import mailparser
+from mailparser.utils import get_addresses
 from mailparser.version import __version__ as MAIL_PARSER_VERSION
 
 from pipehandler.mail.parsed import Address
@@ -38,11 +38,6 @@ _MESSAGE_ID = re.compile(r"<([^<>]*)>")
 _COMMENT = re.compile(r"\([^()]*\)")
 _DESTINATIONS = frozenset({"to", "cc", "bcc"})  # RFC 5322 4.5.3: several fields are one list
 _BEYOND_MAIL_PARSER = re.compile(r"[:;(]")  # groups and comments
-# mail-parser reads address lists in six fields, and Sender is none of them: it goes in the place of one that we
-# do not need.
-_ADDRESS_FIELDS = {
-    "from": "from", "sender": "delivered-to", "reply-to": "reply-to", "to": "to", "cc": "cc", "bcc": "bcc",
-}  # fmt: skip
 _DAY = 24 * 60  # minutes
 _MAIL_PARSER_SIZE = 4_096  # characters of one field: some of its ways are quadratic
 
@@ -59,10 +54,6 @@ class Header:
         self._bodies: dict[str, list[str]] = {}
         for name, body in self.fields:
             self._bodies.setdefault(name.lower(), []).append(body)
-        # The fields that mail-parser reads, as they are given to it.
-        firsts = {name: next(filter(None, self._bodies.get(name, ())), "") for name in _ADDRESS_FIELDS}
-        self._given = {name: body for name, body in firsts.items() if self._suits_mail_parser(body)}
-        self._mail = self._by_mail_parser()
 
     def unstructured(self, name: str) -> str | None:
         """A field of free text, such as the subject (RFC 5322 2.2.1), decoded; None if there is none."""
@@ -158,16 +149,6 @@ class Header:
         # Of stateful charsets and byte order marks blanks and line ends may come out.
         return self._notebook.storable(decoded.text.replace("\n", " ").strip(" \t\r\n"), field.name)
 
-    def _by_mail_parser(self) -> "mailparser.MailParser | None":
-        lines = [f"{_ADDRESS_FIELDS[name]}: {body}\n".replace("\t", " ") for name, body in self._given.items()]
-        try:
-            return mailparser.parse_from_string("".join(lines) + "\n")
-        except MemoryError:
-            raise  # the caller's limit
-        except Exception as error:  # noqa: BLE001 # whatever mail-parser raises is a defect of the message
-            self._notebook.note("decoder-failed", "", f"mail-parser: {type(error).__name__}")
-            return None
-
     def _suits_mail_parser(self, body: str) -> bool:
         return (
             0 < len(body) <= _MAIL_PARSER_SIZE
@@ -201,11 +182,17 @@ class Header:
     def _strict_addresses(self, name: str, body: str) -> list[Address] | None:
         """What mail-parser found, or None where it may not be all: it leaves out groups and names that equal their
         address, takes comments for names, and reports what it could not recover."""
-        if self._mail is None or name not in self._given or _BEYOND_MAIL_PARSER.search(body):
+        if _BEYOND_MAIL_PARSER.search(body) or not self._suits_mail_parser(body):
             return None
-        field = _ADDRESS_FIELDS[name]
-        found: list[tuple[str, str]] = getattr(self._mail, field.replace("-", "_"))
-        unclear = any(defect["header"] == field for defect in self._mail.address_header_defects)
+        unclear: list[object] = []
+        try:
+            pairs = get_addresses(body.replace("\t", " "), defects=unclear, decode_names=True)
+        except MemoryError:
+            raise  # the caller's limit
+        except Exception as error:  # noqa: BLE001 # whatever mail-parser raises is a defect of the message
+            self._notebook.note("decoder-failed", name, f"mail-parser: {type(error).__name__}")
+            return None
+        found = [("" if text == mailbox else text, mailbox) for text, mailbox in pairs if mailbox]
         if unclear or not found or any("=?" in text + mailbox or not text.isprintable() for text, mailbox in found):
             return None
         if any("@" in text for text, _ in found):

@@ -58,10 +58,10 @@ def test_other_exceptions_pass_through(monkeypatch: pytest.MonkeyPatch) -> None:
     class Deadline(BaseException):
         pass
 
-    def late(_: str) -> None:
+    def late(*_: object, **_options: object) -> None:
         raise Deadline
 
-    monkeypatch.setattr("mailparser.parse_from_string", late)
+    monkeypatch.setattr("pipehandler.parse.header.get_addresses", late)
     with pytest.raises(Deadline):
         message.parse(HEADER)
 
@@ -69,10 +69,10 @@ def test_other_exceptions_pass_through(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_failing_library_costs_only_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     """If mail-parser fails, the lenient reading takes over, and it is said."""
 
-    def broken(_: str) -> None:
+    def broken(*_: object, **_options: object) -> None:
         raise AttributeError
 
-    monkeypatch.setattr("mailparser.parse_from_string", broken)
+    monkeypatch.setattr("pipehandler.parse.header.get_addresses", broken)
     parsed = message.parse(HEADER + b"\nbody")
     assert (parsed.from_[0].address, parsed.text) == ("a@example.org", "body")
     assert parsed.date is not None
