@@ -1,6 +1,6 @@
 """A pytest plugin: what each test executes, in the processes that it starts as well, and the SQL functions that it calls.
 
-coverage.py calls this a context. Child processes read theirs from the environment, so it is renewed for each test.
+coverage calls this a context. Child processes read theirs from the environment, so it is renewed for each test.
 """
 
 import json
@@ -19,7 +19,7 @@ from harness.database import Database
 FOLDER = "MUTATION_RECORD"
 """The environment variable that names the folder for the records."""
 
-_CONFIG = "COVERAGE_PROCESS_CONFIG"  # what coverage.py's patch "subprocess" reads
+_CONFIG = "COVERAGE_PROCESS_CONFIG"  # what the patch "subprocess" reads
 _FUNCTIONS = "SELECT funcname FROM pg_stat_user_functions WHERE schemaname = 'pipehandler' AND calls > 0"
 
 
