@@ -17,7 +17,7 @@ from harness.database import Database
 from harness.handler import Handler
 from harness.mailhost import MailHost
 from harness.missing import missing
-from harness.postgresql import FAST, VERSION, VERSIONS, PostgreSQL, binaries
+from harness.postgresql import FAST, KEPT, VERSION, VERSIONS, PostgreSQL, binaries
 from harness.service import ResidentHandler
 
 # Who starts tests in the background of a shell lets them ignore Ctrl-C, and with them every program that they start.
@@ -41,7 +41,8 @@ if _roomy(_MEMORY):
 @pytest.fixture(scope="session")
 def servers() -> Iterator[Callable[[int], PostgreSQL]]:
     """A running server of the wanted major version; each is started when it is first asked for."""
-    running: dict[int, PostgreSQL] = {}
+    kept = os.environ.get(KEPT)
+    running = {VERSION: PostgreSQL.kept(Path(kept))} if kept else {}
     with account.folder("pipehandler-pg-") as folder:
 
         def server(version: int) -> PostgreSQL:

@@ -7,7 +7,6 @@ redelivery finds the stored row and is a duplicate. Every method raises StoreErr
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Any, TypeVar, overload
 
 import psycopg
@@ -184,8 +183,7 @@ class Store:
     def close(self) -> None:
         """Close the connection, if there is one; never raises."""
         if self._connection is not None:
-            with suppress(psycopg.Error):
-                self._connection.close()
+            self._connection.close()
             self._connection = None
             self._listening = False
 

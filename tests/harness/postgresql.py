@@ -28,6 +28,11 @@ _MORE = Path(os.environ.get("PIPEHANDLER_SERVERS", "/nonexistent"))
 """Where script/matrix has installed further servers, each in a folder named after its major version."""
 
 
+KEPT = "PIPEHANDLER_KEPT_SERVER"
+"""The environment variable that names the folder of a running server of the major version VERSION, if there is one:
+script/mutation runs the tests many times."""
+
+
 def binaries() -> dict[int, Path]:
     """The servers that this machine has: major version -> folder of their programs."""
     found = {
@@ -118,6 +123,16 @@ class PostgreSQL:
                 **(settings or {}),
             }
         )
+
+    @classmethod
+    def kept(cls, folder: Path) -> "PostgreSQL":
+        """The server in `folder`, which another process has started, and which stays when this one stops it."""
+        server = cls.__new__(cls)
+        server.folder, server.data, server.log = folder, folder / "data", folder / "postgresql.log"
+        server.version, server._programs = VERSION, binaries()[VERSION]
+        server.port = int((server.data / "postmaster.pid").read_text().splitlines()[3])
+        server._server = None
+        return server
 
     @property
     def copying(self) -> str:

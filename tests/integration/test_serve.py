@@ -405,6 +405,7 @@ def test_a_connection_that_ended(service: Service, handler: Handler, database: D
     def sockets() -> int:
         return sum(os.readlink(each).startswith("socket:") for each in Path(f"/proc/{worker}/fd").iterdir())
 
+    wait_until(service.ready)
     before = sockets()
     database.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'pipehandler'")
     # At once, not with the next message: the end of a connection would wake the worker again and again.
