@@ -48,7 +48,16 @@ def prepended(raw: bytes) -> int:
     if raw[start : start + 1] in (b" ", b"\t"):
         return start
     found = _PREPENDED_END.search(raw, start)
-    return found.start() if found else len(raw)
+    return found.start() if found else _last_field(raw, start)
+
+
+def _last_field(raw: bytes, start: int) -> int:
+    """Return where the last field begins: without the end of its line, it is what is left of a message that was cut short."""
+    end = len(raw)
+    while (end := raw.rfind(b"\n", start, end)) >= 0:
+        if raw[end + 1 : end + 2] not in (b" ", b"\t"):
+            return end + 1
+    return start
 
 
 def _uuid(digest: bytes) -> str:
