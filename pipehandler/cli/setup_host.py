@@ -124,7 +124,7 @@ def _confirm(differences: list[str], yes: bool) -> None:
     """Show what changes for other mail of this host, and ask. Raises Failure if the answer is no, or cannot be given."""
     if not differences:
         return
-    say("This host handles mail already. For that mail nothing changes; these are the values that become different:")
+    say("This host handles mail already. These values become different:")
     say_all(f"    {line}" for line in differences)
     try:
         agreed = yes or click.confirm("Go on?")
