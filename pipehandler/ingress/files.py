@@ -61,7 +61,7 @@ def files(path: str) -> list[File]:
             os.stat(path)
             return [File(path)]
         if _is_maildir(path):
-            return [file for folder in _maildirs(path) for file in _of_maildir(folder)]
+            return list(_of_maildir(path))
         return _eml_files(path)
     except OSError as error:
         raise Refused(_why(error)) from error
@@ -129,28 +129,24 @@ def _is_maildir(path: str) -> bool:
     return all(os.path.isdir(os.path.join(path, name)) for name in ("cur", "new", "tmp"))
 
 
-def _maildirs(path: str) -> Iterator[str]:
-    """Yield a Maildir and those below it, in order: the folders of Maildir++ (`.Work`), and those of a Maildir with folders."""
-    yield path
-    for entry in sorted(os.scandir(path), key=lambda entry: entry.name):
-        if entry.name not in ("cur", "new", "tmp") and entry.is_dir(follow_symlinks=False) and _is_maildir(entry.path):
-            yield from _maildirs(entry.path)
+def _of_maildir(path: str) -> Iterator[File]:
+    """Yield the files of a Maildir and of all folders in it, in order: those of Maildir++ (`.Work`), and folders in folders. Some
+    programs that copy files leave empty folders out, so `cur` or `new` is enough."""
+    for inner, folders, names in os.walk(path, onerror=_raise):
+        if os.path.basename(inner) in ("cur", "new"):
+            yield from (File(os.path.join(inner, name), True) for name in sorted(names) if name[0] != ".")
+            folders.clear()
+        folders[:] = sorted(name for name in folders if name != "tmp")
 
 
-def _of_maildir(path: str) -> list[File]:
-    folders = [os.path.join(path, name) for name in ("cur", "new")]
-    return [
-        File(os.path.join(each, name), True) for each in folders for name in sorted(os.listdir(each)) if name[0] != "."
-    ]
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def _eml_files(folder: str) -> list[File]:
-    def failed(error: OSError) -> None:
-        raise error
-
     found = [
         File(os.path.join(inner, name), True)
-        for inner, _, names in os.walk(folder, onerror=failed)
+        for inner, _, names in os.walk(folder, onerror=_raise)
         for name in names
         if name.lower().endswith((".eml", ".eml.gz", ".eml.zst"))
     ]

@@ -74,7 +74,8 @@ BEGIN
          WHERE c.relnamespace = 'pipehandler'::regnamespace
          ORDER BY c.relname
     LOOP
-        EXECUTE format('SELECT greatest((SELECT last_value FROM %s), (SELECT coalesce(max(t.%I), 0) FROM %s t))',
+        EXECUTE format('SELECT greatest((SELECT s.last_value - CASE WHEN s.is_called THEN 0 ELSE 1 END FROM %s s),
+                                        (SELECT coalesce(max(t.%I), 0) FROM %s t))',
                        one.name, one.attribute, one.relation)
            INTO before;
         -- Where the clock cannot be right, by more than any database gives out in its life.

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from harness import account
-from harness.postgresql import PostgreSQL
+from harness.postgresql import PostgreSQL, binaries
 
 from .pages import REPOSITORY, Block
 
@@ -60,6 +60,9 @@ esac
 
 # No name is looked up outside of this machine: the status of dig(1) for a server that does not answer.
 _DIG = "#!/bin/sh\nexit 9\n"
+
+# A program of the server, whose package looks for sockets elsewhere.
+_CLIENT = '#!/bin/sh\nPGHOST=/run/postgresql exec {} "$@"\n'
 
 
 class Host:
@@ -133,7 +136,9 @@ def new_host() -> Iterator[Host]:
     """A host on which nothing of ours is installed."""
     with account.folder("pipehandler-docs-") as folder:
         (folder / "programs").mkdir()
-        for name, script in (("systemctl", _SYSTEMCTL), ("dig", _DIG)):
+        # Those of this machine may be older than the server.
+        clients = [(name, _CLIENT.format(binaries()[16] / name)) for name in ("pg_dump", "pg_restore")]
+        for name, script in (("systemctl", _SYSTEMCTL), ("dig", _DIG), *clients):
             program = folder / "programs" / name
             program.write_text(script)
             program.chmod(0o755)

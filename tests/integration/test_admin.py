@@ -191,8 +191,9 @@ def test_attachment(mailbox: Mailbox) -> None:
     [
         (["show", "999"], "nothing with the id 999 is stored; `pipehandler list` shows what is"),
         (["raw", "00000000-0000-0000-0000-000000000000"], "nothing with the id 00000000-"),
-        (["raw", "x"], "'x' is not an id: pass a delivery's number or a message's UUID"),
-        (["show", "9" * 30], f"'{'9' * 30}' is not an id"),
+        (["raw", "x"], "'x' is not an id: pass a delivery's number, or a message's UUID or at least 8 digits of it"),
+        (["show", "9" * 30], f"nothing with the id {'9' * 30} is stored"),
+        (["show", "9" * 33], f"'{'9' * 33}' is not an id"),
         (["show", "٣"], "'٣' is not an id"),
         (["attachment", "1", "2"], "1 has no attachment 2; it has 1, see `pipehandler show 1`"),
         (["attachment", "999", "1"], "nothing with the id 999"),

@@ -110,12 +110,14 @@ def test_maildir_folders(console: Console, database: Database, folder: Path) -> 
     deep = folder / "Maildir" / "Deep"
     mailbox.Maildir(deep).add(letter(6))
     mailbox.Maildir(deep / "Deeper").add(letter(7))
+    (folder / "Maildir" / ".Backup" / "2016" / "cur").mkdir(parents=True)
+    write(folder / "Maildir" / ".Backup" / "2016" / "cur" / "one", letter(9))
     (folder / "other").mkdir()
     mailbox.Maildir(folder / "other" / "Maildir").add(letter(8))
     (folder / "Maildir" / ".link").symlink_to(folder / "other" / "Maildir")
     (folder / "Maildir" / "dovecot-uidlist").write_bytes(b"3 V1 N1\n")
-    assert console.run("import", folder / "Maildir").text.endswith("\n6 delivered\n")
-    assert sorted(times(database)) == ["1", "2", "3", "4", "6", "7"]
+    assert console.run("import", folder / "Maildir").text.endswith("\n7 delivered\n")
+    assert sorted(times(database)) == ["1", "2", "3", "4", "6", "7", "9"]
 
 
 def gzipped(raw: bytes) -> bytes:

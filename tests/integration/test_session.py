@@ -100,6 +100,8 @@ def test_unusual_settings(database: Database, console: Console, handler: Handler
                 ("quarantine", "list"),
                 ("reparse", "--all", "--dry-run"),
                 ("expire", "--dry-run"),
+                ("remove", "--dry-run", "--recipient", "*", "--stored-since", "1h"),
+                ("remove", "--dry-run", message.id[:8]),
                 ("--conninfo", database.admin, "migrate"),
                 ("--conninfo", database.admin, "address", "list", "--json"),
                 ("--conninfo", database.admin, "metrics"),
