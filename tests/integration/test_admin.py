@@ -83,7 +83,7 @@ def test_list_is_newest_first(mailbox: Mailbox) -> None:
     recipients = [line.split()[3].removesuffix("example.com") for line in lines]
     assert recipients == ["bxc@", "user+tag@", "b_c@", "a@"]
     assert re.search(
-        r"2026-09-07 01:00:00\+00:00  a@example\.com +Ann +100% off_er +\d+ +1  parsed  Dear a$", lines[-1]
+        r"2026-09-07 01:00:00\+00:00  a@example\.com +Ann +100% off_er +[\d.]+ k?B +1  parsed  Dear a$", lines[-1]
     )
     assert lines[0].endswith("failed")
 
@@ -152,7 +152,7 @@ def test_show(mailbox: Mailbox) -> None:
         "From:       Ann <ann@example.org>\n",
         "Date:       2026-09-07 10:00:00+09:00\n",
         "from bounces@example.org to a@example.com",
-        "octets.bin  application/octet-stream   256",
+        "octets.bin  application/octet-stream  256 B",
         "\n| Dear a",
     ):
         assert wanted in text
@@ -191,8 +191,8 @@ def test_attachment(mailbox: Mailbox) -> None:
     [
         (["show", "999"], "nothing with the id 999 is stored; `pipehandler list` shows what is"),
         (["raw", "00000000-0000-0000-0000-000000000000"], "nothing with the id 00000000-"),
-        (["raw", "x"], "'x' is not an id: pass a delivery's number or a message's UUID"),
-        (["show", "9" * 30], f"'{'9' * 30}' is not an id"),
+        (["raw", "x"], "'x' is not an id: pass a delivery's number, or a message's UUID or at least 8 digits of it"),
+        (["show", "9" * 30], f"nothing with the id {'9' * 30} is stored"),
         (["show", "٣"], "'٣' is not an id"),
         (["attachment", "1", "2"], "1 has no attachment 2; it has 1, see `pipehandler show 1`"),
         (["attachment", "999", "1"], "nothing with the id 999"),
@@ -310,6 +310,7 @@ def test_postfix_lines() -> None:
         *("##### pipehandler.sysusers", "##### pipehandler.tmpfiles"),
         *("##### pipehandler.socket", "##### pipehandler.service"),
         *("##### pipehandler-metrics.service", "##### pipehandler-expire.service", "##### pipehandler-expire.timer"),
+        "##### pipehandler.logrotate",
         *("##### pipehandler.rules.yml", "##### pipehandler.dashboard.json"),
     ]
 
