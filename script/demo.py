@@ -232,9 +232,11 @@ def main() -> int:
             say("it is still running; send it mail of your own, and look at it:")
             if host is not None:
                 show(
-                    f"curl smtp://127.0.0.1:{host.port} --mail-from you@example.org --mail-rcpt {MEMBER} -T message.eml"
+                    "printf 'Subject: mine\\n\\nHello.\\n' |"
+                    f" curl smtp://127.0.0.1:{host.port} --mail-from you@example.org --mail-rcpt {MEMBER} -T -"
                 )
                 show(f"{program} --config {handler.config} list")
+                show(f"MAIL_CONFIG={host.config} {program} --config {handler.config} status")
                 show(f"tail -f {host.maillog}")
             else:
                 show(f"{' '.join(handler.command(MEMBER))} < message.eml")

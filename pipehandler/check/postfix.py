@@ -61,7 +61,8 @@ def check_postfix(postfix: Postfix, path: str, config: Config | None, started: b
         findings.append(
             Finding(
                 "transport-missing",
-                f"no service in {postfix.directory}/master.cf runs pipehandler deliver",
+                f"no service in {postfix.directory}/master.cf runs pipehandler deliver; for another instance of Postfix, name its"
+                " directory with --config-directory",
                 "Postfix cannot reach the handler.",
                 entry_command(postfix, path, config, None),
             )

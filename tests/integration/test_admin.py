@@ -83,7 +83,7 @@ def test_list_is_newest_first(mailbox: Mailbox) -> None:
     recipients = [line.split()[3].removesuffix("example.com") for line in lines]
     assert recipients == ["bxc@", "user+tag@", "b_c@", "a@"]
     assert re.search(
-        r"2026-09-07 01:00:00\+00:00  a@example\.com +Ann +100% off_er +\d+ +1  parsed  Dear a$", lines[-1]
+        r"2026-09-07 01:00:00\+00:00  a@example\.com +Ann +100% off_er +[\d.]+ k?B +1  parsed  Dear a$", lines[-1]
     )
     assert lines[0].endswith("failed")
 
@@ -152,7 +152,7 @@ def test_show(mailbox: Mailbox) -> None:
         "From:       Ann <ann@example.org>\n",
         "Date:       2026-09-07 10:00:00+09:00\n",
         "from bounces@example.org to a@example.com",
-        "octets.bin  application/octet-stream   256",
+        "octets.bin  application/octet-stream  256 B",
         "\n| Dear a",
     ):
         assert wanted in text
@@ -311,6 +311,7 @@ def test_postfix_lines() -> None:
         *("##### pipehandler.sysusers", "##### pipehandler.tmpfiles"),
         *("##### pipehandler.socket", "##### pipehandler.service"),
         *("##### pipehandler-metrics.service", "##### pipehandler-expire.service", "##### pipehandler-expire.timer"),
+        "##### pipehandler.logrotate",
         *("##### pipehandler.rules.yml", "##### pipehandler.dashboard.json"),
     ]
 
