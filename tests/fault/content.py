@@ -28,7 +28,7 @@ from pipehandler.settings.config import Limits, memory_needed
 
 from . import core, hostile, measured
 from .ledger import Ledger, Mode, Row, Scale
-from .pool import Pool, only_resident, pool, ready
+from .pool import Pool, forget_outage, only_resident, pool, ready
 
 MESSAGE_SIZE = 100_000_000
 """limits.message_size here: an attachment of 50 MB is a message of 70 MB."""
@@ -63,13 +63,14 @@ class Case(NamedTuple):
 
 class Done(NamedTuple):
     """What became of one case, what the log says of the reason, and of an attempt before that killed the worker; `after`: the
-    status of a harmless message after it."""
+    status of a harmless message after it; `deferred`: why an attempt before was deferred, which Postfix repeats."""
 
     case: Case
     ended: measured.Measured
     reason: str
     killed: str = ""
     after: int = 0
+    deferred: str = ""
 
 
 def run(scale: Scale, mode: Mode) -> Row:
@@ -179,7 +180,11 @@ def _deliver(number: int, case: Case, database: Database, handlers: Pool, ledger
     ledger.send(raw, recipient)
     with handlers.handler(database.conninfo, limits=limits, authentication=authentication) as handler:
         if handlers.mode is Mode.COLD:
-            return Done(case, measured.deliver(handler, raw, recipient), _reason(handlers, handler))
+            ended, reason = measured.deliver(handler, raw, recipient), _reason(handlers, handler)
+            if ended.status not in (71, 75):
+                return Done(case, ended, reason)
+            forget_outage(handler)
+            return Done(case, measured.deliver(handler, raw, recipient), _reason(handlers, handler), deferred=reason)
         ended = measured.deliver_to_worker(handler, handlers.worker(handler), raw, recipient)
         reason, killed = _reason(handlers, handler), ""
         if "the worker killed" in reason:
@@ -221,6 +226,9 @@ def _judge(done: Done, row: Row) -> None:
     row.points += 1
     row.statuses[ended.status] += 1
     row.bounced += ended.status not in (0, 71, 75) and ended.status >= 0
+    if done.deferred:
+        row.statuses[75] += 1
+        row.note(f"{case}: deferred once, {done.deferred}")
     if ended.status != 0:
         row.note(f"{case}: status {ended.status}, {ended.output} {reason}")
     if done.killed and "not parsed" not in ended.output:
