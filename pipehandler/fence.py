@@ -40,6 +40,7 @@ def deliver(argv: list[str]) -> None:
     try:
         # Death by signal defers, even if nothing below works as it should.
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGALRM,))  # the parent's mask is inherited
         signal.alarm(_LAST_ALARM)
         handed = hand_over(argv, _STARTED)
         if handed is not None:

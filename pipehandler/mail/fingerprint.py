@@ -18,6 +18,7 @@ VERSION = 2
 """The rules are part of what is stored: changing them needs another version."""
 
 _TAG = b"pipehandler fingerprint 2\n"
+_BLOCK = 65_536  # octets
 _LONGEST_PARSED = 8_192  # octets; a longer body of a field is compared as it is
 _END_OF_FIELD = re.compile(rb"\n(?![ \t])")
 # What pickup(8) writes above a message, for example after postsuper -r.
@@ -51,11 +52,19 @@ def fingerprint(raw: bytes, start: int) -> bytes:
         start = _below_picked_up(raw, start)
     if raw.find(b"\r\n", start) >= 0:
         raw, start = raw[start:].replace(b"\r\n", b"\n"), 0
-    end = len(raw)
-    while end > start and raw[end - 1] == 0x0A:
-        end -= 1
-    digest.update(memoryview(raw)[start:end])
+    digest.update(memoryview(raw)[start : end_of_text(raw, start)])
     return digest.digest()
+
+
+def end_of_text(raw: bytes, start: int) -> int:
+    """Where `raw` ends without the line feeds at its end, not before `start`; in blocks, for there may be millions."""
+    end = len(raw)
+    while end > start:
+        begin = max(start, end - _BLOCK)
+        if kept := len(raw[begin:end].rstrip(b"\n")):
+            return begin + kept
+        end = begin
+    return start
 
 
 def _compared(name: bytes, body: bytes) -> bytes:

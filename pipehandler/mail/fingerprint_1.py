@@ -7,6 +7,8 @@ have nothing else (pipehandler.delivery.fingerprint_version). Its rules never ch
 import hashlib
 import re
 
+from .fingerprint import end_of_text
+
 _VERSION = b"pipehandler fingerprint 1\n"
 _NAMED = (b"message-id", b"date", b"from", b"to", b"cc", b"subject")
 
@@ -21,9 +23,7 @@ def fingerprint(raw: bytes, start: int) -> bytes:
     """Return the fingerprint of the content of `raw`, which begins at `start`."""
     if b"\r\n" in raw:
         raw, start = raw[start:].replace(b"\r\n", b"\n"), 0
-    end = len(raw)
-    while end > start and raw[end - 1] == 0x0A:
-        end -= 1
+    end = end_of_text(raw, start)
 
     header_end = start
     if _FIELD.match(raw, start):

@@ -341,10 +341,13 @@ def test_sixty_megabytes(handler: Handler, database: Database) -> None:
     assert database.value("SELECT size FROM pipehandler.attachment") == message.count(b"QUJD") * 3
 
 
-def test_message_that_never_ends(handler: Handler) -> None:
-    """A message that does not come to its end within the deadline is deferred."""
+@pytest.mark.parametrize(
+    "parent", [[], ["/usr/bin/env", "--block-signal=ALRM"], ["/usr/bin/env", "--ignore-signal=ALRM"]]
+)
+def test_message_that_never_ends(handler: Handler, parent: list[str]) -> None:
+    """A message that does not come to its end within the deadline is deferred, whatever signals the parent had blocked."""
     handler.configure("", limits={"deadline": 5, "parse_timeout": 1})
-    with handler.start(handler.command()) as running:
+    with handler.start([*parent, *handler.command()]) as running:
         assert running.stdin
         assert running.stdout
         running.stdin.write(MESSAGE)

@@ -98,3 +98,11 @@ def test_many_lines() -> None:
     raw = b"Delivered-To: b" + b"\n\tc" * 1_000_000
     assert prepended(raw) == 0
     assert prepended(raw + b"\n") == len(raw) + 1
+
+
+def test_many_line_feeds() -> None:
+    """Megabytes of line feeds at the end are passed quickly, and do not count, wherever they begin."""
+    digest = identify(CONTENT).fingerprint
+    for number in (1, 65_535, 65_536, 65_537 - len(CONTENT), 10_000_000):
+        assert identify(CONTENT + b"\n" * number).fingerprint == digest
+    assert identify(b"\n" * 200_000).fingerprint == identify(b"\n").fingerprint
