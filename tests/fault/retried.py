@@ -11,6 +11,9 @@ from .ledger import Ledger, Row
 ALLOWED = frozenset({0, 71, 75})
 """The statuses of the outcome table that return no mail; death by a signal defers, too."""
 
+REPORTS = {"status": (0, 1, 3), "check": (0, 1, 3)}
+"""The exit statuses of commands that report a problem, or that something is unknown, by theirs; all others end with 0."""
+
 _PATIENCE = 15.0
 """Seconds for a circuit breaker's pauses."""
 

@@ -29,6 +29,7 @@ from pipehandler.store.errors import DataRefused, StoreError
 from pipehandler.store.messages import UnreadableMessage
 
 from .ledger import Mode, Row, Scale
+from .retried import REPORTS
 
 _TEXTS = ("", "x\nFORGED", "\x01\x1b[2J", "\u2028\u202e\U000e0041", "é" * 3_000, "x" * 1_000_000, "%s{0}$1\\u0000")
 _TIMES = (
@@ -294,5 +295,5 @@ def _run(column: _Column, console: Console, words: str, row: Row) -> None:
     except subprocess.TimeoutExpired:
         row.note(f"{words} does not end beside {column}")
         return
-    if done.returncode not in (0, 1 if words.startswith("check") else 0) or "Traceback" in done.stderr + done.stdout:
+    if done.returncode not in REPORTS.get(words.split()[0], (0,)) or "Traceback" in done.stderr + done.stdout:
         row.note(f"{words} beside {column}: {done.returncode}, {done.stderr[-600:]}")

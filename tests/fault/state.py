@@ -28,7 +28,7 @@ from pipehandler.record.journal import NAME
 
 from .injection import Letter, fresh_database, letter
 from .ledger import Ledger, Mode, Row, Scale
-from .retried import count, deliver, stored
+from .retried import REPORTS, count, deliver, stored
 
 _SECRET = b"root's own\n"
 _MARK, _DIRECTORY, _SOCKET = "a parser's mark", "the state directory", "the socket"
@@ -225,6 +225,6 @@ def _command(point: _Point, handler: Handler, arguments: tuple[str, ...], row: R
     except subprocess.TimeoutExpired:
         row.note(f"{' '.join(arguments)} does not end with {point}")
         return
-    wanted = (0, 1) if arguments[0] == "check" else (0,)
+    wanted = REPORTS.get(arguments[0], (0,))
     if done.returncode not in wanted or "Traceback" in done.stderr + done.stdout or "root's" in done.stdout:
         row.note(f"{' '.join(arguments)} with {point}: {done.returncode}, {done.stderr[-400:]}")
