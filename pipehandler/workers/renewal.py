@@ -38,6 +38,7 @@ class Renewal:
         self._configuration, self._program = Watch(path), code_watch()
         self._trial: Trial | None = None
         self._trial_not_before = 0.0
+        self._failed: object = None
         self._look_at = float("inf")
 
     @property
@@ -67,7 +68,8 @@ class Renewal:
                 self._look_at = time.monotonic() + _LOOK_SECONDS
         if self._trial or not self._program.changed():
             return
-        if self._program.settled() and time.monotonic() >= self._trial_not_before:
+        again = self._program.look() == self._failed  # what failed its trial is tried again after a while
+        if self._program.settled() and not (again and time.monotonic() < self._trial_not_before):
             self._trial = Trial(self._path, self._selector, self._tried)
         else:
             self._look_at = time.monotonic() + _LOOK_SECONDS
@@ -84,7 +86,8 @@ class Renewal:
             self._trial = None
 
     def failed(self) -> None:
-        """Try no other time for a while."""
+        """Try the program that is there now no other time for a while."""
+        self._failed = self._program.look()
         self._trial_not_before = time.monotonic() + _TRIAL_AGAIN_SECONDS
 
     def _tried(self, code: int | None, reason: str) -> None:

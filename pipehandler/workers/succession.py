@@ -37,22 +37,23 @@ class Watch:
 
     def __init__(self, *paths: str) -> None:
         self._paths = paths
-        self._seen = self._look()
+        self._seen = self.look()
 
     def changed(self) -> bool:
         """Whether they are others than those that were accepted last."""
-        return self._look() != self._seen
+        return self.look() != self._seen
 
     def settled(self) -> bool:
         """Whether nothing was changed within the last second."""
-        newest = max((found[3] for found in self._look() if found), default=0)
+        newest = max((found[3] for found in self.look() if found), default=0)
         return not 0 <= time.time_ns() - newest < _SETTLED_SECONDS * 1e9
 
     def accept(self) -> None:
         """Take what is there now as known."""
-        self._seen = self._look()
+        self._seen = self.look()
 
-    def _look(self) -> tuple[tuple[int, int, int, int] | None, ...]:
+    def look(self) -> tuple[tuple[int, int, int, int] | None, ...]:
+        """Return what tells the files that are there now from others; None for one that is missing."""
         return tuple(map(_identity, self._paths))
 
 
