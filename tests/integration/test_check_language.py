@@ -120,10 +120,10 @@ REFUSALS: dict[str, tuple[str, str, str, str, Callable[[PostgreSQL], object]]] =
     "role without login": ("mail", "nologin", "role-nologin", "ALTER ROLE nologin LOGIN;", nothing),
     "odd name": ("mail", "odd 'na\"me", "role-nologin", 'ALTER ROLE "odd \'na""me" LOGIN;', nothing),
     "no such database": ("nosuch", "handler", "database-missing", "CREATE DATABASE nosuch;", nothing),
-    "rejected": ("mail", "rejected", "authentication", "# add to pg_hba.conf, ", nothing),
-    "no password": ("mail", "secret", "authentication", "# give the account a passfile", nothing),
-    "wrong password": ("mail", "secret password=wrong", "authentication", "# add to pg_hba.conf, ", nothing),
-    "role without password": ("mail", "nopassword password=x", "authentication", "# add to pg_hba.conf, ", nothing),
+    "rejected": ("mail", "rejected", "authentication", "# in ", nothing),
+    "no password": ("mail", "secret", "authentication", "# give root a passfile", nothing),
+    "wrong password": ("mail", "secret password=wrong", "authentication", "# in ", nothing),
+    "role without password": ("mail", "nopassword password=x", "authentication", "# in ", nothing),
     "limit of the role": ("mail", "full_role", "connections", "ALTER ROLE full_role CONNECTION LIMIT -1;", nothing),
     "limit of the database": (
         "full_database",
@@ -161,6 +161,9 @@ def test_refusal(folder: Path, server: PostgreSQL, what: str) -> None:
     ]
     (finding,) = [finding for finding in found if finding["code"] == code]
     assert finding["fix"].startswith(fix)
+    if fix == "# in ":  # the role is the account's own, or it may be used by the account
+        assert "database.conninfo: user=root, the role of the account" in finding["fix"]
+        assert f"local all {name} peer map=pipehandler" in finding["fix"]
 
 
 def test_peer(folder: Path, server: PostgreSQL) -> None:
