@@ -219,7 +219,7 @@ def test_beside_dovecot(bare: Host) -> None:
         {SETUP} --domain example.net --catch-all --yes
         mail {theirs} anything@example.com anything@example.net
         delivered 6
-        until [ "$(pipehandler list --json | grep -c '"recipient"')" = 5 ]; do sleep 0.2; done
+        until [ "$(pipehandler list --json | grep -c '"recipient"')" = 6 ]; do sleep 0.2; done
         echo ===
         {SETUP} --domain example.net
         pipehandler setup --domain firma.example --yes && exit 1
