@@ -51,9 +51,10 @@ def reports(handler: Handler, two_messages: None) -> None:
 @pytest.mark.parametrize("query", all_blocks("sql"), ids=_place)
 @pytest.mark.usefixtures("two_messages", "reports")
 def test_queries(database: Database, query: Block) -> None:
-    """Every query runs for the role of a reader, and finds something where there is something."""
-    with psycopg.connect(database.server.conninfo(database.name, user="reader")) as reader:
-        rows = reader.execute(query.text).fetchall()
+    """Every query runs for the role of a reader, or that of maintenance where it deletes, and finds what is there."""
+    user = "upkeep" if "remove_" in query.text else "reader"
+    with psycopg.connect(database.server.conninfo(database.name, user=user)) as connection:
+        rows = connection.execute(query.text).fetchall()
     assert rows or "failed" in query.text
 
 
