@@ -115,7 +115,11 @@ def _version(setting: Setting, environment: Path) -> Iterator[Version]:
     start = [str(environment / "bin" / "python"), "-I", "-S", str(package / "__main__.py"), "deliver"]
     given = [f"--config={configuration}", "--sender=sender@example.org", "--", "user@example.com"]
     service = subprocess.Popen(
-        [str(program), "--config", str(configuration), "serve"], env=ENVIRONMENT, cwd="/", **account.identity()
+        [str(program), "--config", str(configuration), "serve"],
+        env=ENVIRONMENT,
+        cwd="/",
+        stdout=subprocess.DEVNULL,  # a line when it is ready
+        **account.identity(),
     )
     try:
         wait_until((folder / "socket").exists, f"the start of the service of {program}")
