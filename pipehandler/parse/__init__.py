@@ -1,1 +1,1 @@
-"""What a message says: `message.parse` and what it stands on. No I/O and no clock; nothing here raises for the content."""
+"""The parser: `message.parse` and the modules it uses. No I/O, no clock; no content makes it raise."""

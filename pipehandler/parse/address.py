@@ -1,7 +1,7 @@
-"""Address lists (RFC 5322 3.4) as they really come: a lenient reading, in time linear in the length.
+"""A lenient parser for address lists (RFC 5322 3.4), in time linear in their length.
 
-What RFC 5322 allows is read as it says, groups and comments and obsolete forms included. Beyond it: names with
-unquoted specials, mailboxes without a domain, without angle brackets or with too many, lists divided by semicolons.
+It reads all that RFC 5322 allows, including groups, comments and obsolete forms. It also accepts names with unquoted
+specials, mailboxes with no domain, with no angle brackets or too many, and lists separated by semicolons.
 """
 
 import re
@@ -19,7 +19,7 @@ _UNQUOTED = (
     r"|(?P<text>(?:[^\s\",;:<>()\[]|\[[^\[\]]*\])+)|(?P<other>.)"
 )
 _TOKEN = re.compile(r'(?P<quoted>"[^"\\]*(?:\\.[^"\\]*)*")|' + _UNQUOTED, re.DOTALL)
-_TOKEN_WITHOUT_QUOTES = re.compile(_UNQUOTED, re.DOTALL)  # where a quote has no end: each attempt reads all the rest
+_TOKEN_WITHOUT_QUOTES = re.compile(_UNQUOTED, re.DOTALL)  # after an unclosed quote, which costs a scan to the end
 _QUOTED = re.compile(r'"([^"\\]*(?:\\.[^"\\]*)*)(?:"|\\?\Z)', re.DOTALL)
 _COMMENT_MARK = re.compile(r"\\.|[()]", re.DOTALL)
 _QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
@@ -33,9 +33,9 @@ _NOT_IN_LOCAL_PART = re.compile(r"[\s\"(),:;<>@\[\\\]]")  # RFC 5322 3.4.1, dot-
 
 @dataclass(slots=True)
 class _Member:
-    """What stands between two commas."""
+    """The tokens between two commas."""
 
-    words: list[str] = field(default_factory=list)  # as written, each with the space before it
+    words: list[str] = field(default_factory=list)  # as written, each with its leading space
     angles: list[str] = field(default_factory=list)
     comments: list[str] = field(default_factory=list)
     before: int = 0  # words before the angle bracket
@@ -45,8 +45,10 @@ class _Member:
 
 
 class Parsed(NamedTuple):
-    """The mailboxes of a list; in words, where it is not as RFC 5322 wants it, and what encoded-words are broken;
-    and whether all of it was read."""
+    """The mailboxes of a list, its deviations from RFC 5322, its broken encoded-words, and whether it was read in full.
+
+    Deviations and broken encoded-words are short English phrases.
+    """
 
     addresses: list[Address]
     wrong: list[str]
@@ -55,14 +57,16 @@ class Parsed(NamedTuple):
 
 
 def parse(body: str, limit: int, hints: Sequence[str] = (), single: bool = False) -> Parsed:
-    """Read an unfolded field body, and of it `limit` mailboxes at most. `hints` are charsets for encoded-words that
-    name none of use. `single`: as a rule the field has one mailbox, so that commas rather belong to its name. Never raises.
+    """Parse an unfolded field body, up to `limit` mailboxes. Never raises.
+
+    `hints` are charsets for encoded-words whose own charset is missing or wrong. `single`: the field usually has one
+    mailbox, so a comma probably belongs to its name.
     """
     return _List(body, limit, hints, single).parse()
 
 
 def parse_encoded(body: str, limit: int, hints: Sequence[str] = (), single: bool = False) -> Parsed | None:
-    """Read a field body whose mailboxes are inside of encoded-words, against RFC 2047 5 (3); None if there are none."""
+    """Parse a field body whose mailboxes are inside encoded-words, against RFC 2047 5 (3); None if there are none."""
     found = parse(decode_words(body, hints)[0], limit, hints, single)
     if not any("@" in each.address for each in found.addresses):
         return None
@@ -78,8 +82,8 @@ class _List:
         self.broken_words: list[str] = []
         self.group = ""
         self.in_group = False
-        self.full = False  # something found no room
-        self.loose: list[str] = []  # words before a comma that may be the begin of an unquoted name
+        self.full = False  # something exceeded the limit
+        self.loose: list[str] = []  # words before a comma that may begin an unquoted name
 
     def parse(self) -> Parsed:
         body, position, space, member = self.body, 0, "", _Member()
@@ -122,7 +126,7 @@ class _List:
                         self.wrong.append("semicolon outside of a group")
                     self.group, self.in_group = "", False
             elif text == "<":
-                if not body.startswith("<", position):  # else one too many
+                if not body.startswith("<", position):  # else a duplicate bracket
                     self.wrong.append("angle bracket without end")
                     end = _END_OF_MEMBER.search(body, position)
                     stop = end.start() if end else len(body)
@@ -142,7 +146,7 @@ class _List:
         return Parsed(self.found, self.wrong, self.broken_words, complete=position >= len(body) and not self.full)
 
     def _comment(self, position: int) -> tuple[str, int]:
-        """The text of a comment (RFC 5322 3.2.2) that began before `position`, and where it ends."""
+        """Return the text of the comment (RFC 5322 3.2.2) that was opened before `position`, and its end."""
         depth, start = 1, position
         for mark in _COMMENT_MARK.finditer(self.body, position):
             depth += {"(": 1, ")": -1}.get(mark[0], 0)
@@ -152,7 +156,7 @@ class _List:
         return self.body[start:], len(self.body)
 
     def _name(self, text: str) -> str:
-        """A display name: quotes taken off, encoded-words decoded."""
+        """Return a display name without quotes, its encoded-words decoded."""
         if '"' in text:
             text = _QUOTED.sub(lambda quoted: _QUOTED_PAIR.sub(r"\1", quoted[1]), text)
         name, broken = decode_words(text, self.hints)
@@ -190,7 +194,7 @@ class _List:
             self._bare(phrase, member.comments)
 
     def _bare(self, phrase: str, comments: list[str]) -> None:
-        """An addr-spec without angle brackets, perhaps with words before it."""
+        """Add an addr-spec without angle brackets, which may have words around it."""
         joined = _without_blanks(phrase)
         phrase = phrase if " " in joined else joined  # RFC 5322 4.4
         addresses = phrase.split()
@@ -209,11 +213,11 @@ class _List:
         self._add(self._name(name or " ".join(comments)), address)
 
     def _without_domain(self, phrase: str, comments: list[str]) -> None:
-        """Something without @: one word is taken for a local part, several or a quoted one for a name."""
+        """Add a phrase without @: a single word is a local part; several words, or a quoted one, are a name."""
         if phrase.endswith(":"):
             self.wrong.append("group without end")
             return
-        if _is_quoted(phrase) and "@" in phrase:  # by itself it is a name (RFC 5322 3.4), but there is nothing else
+        if _is_quoted(phrase) and "@" in phrase:  # a name by RFC 5322 3.4, but with no address beside it
             self.wrong.append("quoted address")
             self._bare(phrase.strip('"'), comments)
             return
@@ -232,8 +236,10 @@ class _List:
             self.found.append(Address(name, storable(address), self.group))
 
     def _decoded_local_part(self, name: str, address: str) -> tuple[str, str]:
-        """A mailbox whose local part is one encoded-word, against RFC 2047 5 (3): it may begin with the name. The domain is
-        never taken from inside of it, and stays the last thing in the address."""
+        """Decode a local part that is one encoded-word, against RFC 2047 5 (3); it may contain the name as well.
+
+        The domain is never taken from the encoded-word: it stays the end of the address.
+        """
         word, _, domain = address.rpartition("@")
         if not domain or not _ONE_ENCODED_WORD.fullmatch(word):
             return name, address
@@ -245,7 +251,7 @@ class _List:
 
 
 def _is_quoted(phrase: str) -> bool:
-    """Whether this is one quoted-string."""
+    """Whether `phrase` is one quoted-string."""
     return len(phrase) > 1 and phrase[0] == phrase[-1] == '"' and phrase.count('"') == 2
 
 
@@ -255,7 +261,7 @@ def _address_in_comment(comments: list[str]) -> str | None:
 
 
 def _mailbox(angle: str) -> str:
-    """What stands between angle brackets, without an obsolete route (RFC 5322 4.4) and without quotes around all."""
+    """Return the address in angle brackets without an obsolete route (RFC 5322 4.4) or quotes around the whole."""
     address = angle.strip()
     if address.startswith("@"):
         route = _ROUTE.match(address)
@@ -268,8 +274,10 @@ def _mailbox(angle: str) -> str:
 
 
 def _without_blanks(address: str) -> str:
-    """An address without the blanks around it and around its dots and its @ (RFC 5322 4.4); in linear time, which an
-    expression that begins with blanks is not."""
+    """Return an address without the blanks around it, its dots and its @ (RFC 5322 4.4).
+
+    Linear in its length; a regular expression that begins with blanks would not be.
+    """
     for mark in "@.":
         address = mark.join(piece.strip() for piece in address.split(mark))
     return address

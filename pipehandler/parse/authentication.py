@@ -1,8 +1,8 @@
-"""What our own mail hosts found out about a message: SPF, DKIM, DMARC and ARC results, and a spam verdict.
+"""Authentication results of our own mail hosts: SPF, DKIM, DMARC, ARC, and a spam verdict.
 
-Such fields are only worth something if a host of ours wrote them: anybody can send them along. So they count only
-under a name (authserv-id, RFC 8601 2.5) that the configuration trusts, and the topmost first, since a border host
-writes above what it received. That host must delete fields under its own name from outside (RFC 8601 5).
+Any sender can include such fields, so they count only if one of our hosts wrote them: under a name (authserv-id,
+RFC 8601 2.5) that the configuration trusts. The topmost field wins, because a border host writes above what it
+received. That host must delete incoming fields that bear its own name (RFC 8601 5).
 """
 
 import re
@@ -20,15 +20,17 @@ _SCANNERS = {  # the field by which a spam filter names its host
 }
 _SCORE = re.compile(r"(?:score|hits)=(-?\d{1,5}(?:\.\d{1,5})?)|\[\s*(-?\d{1,5}(?:\.\d{1,5})?)\s*/", re.IGNORECASE)
 _NUMBER = re.compile(r"\s*(-?\d{1,5}(?:\.\d{1,5})?)\b")
-_SIZE = 16_384  # characters of one field that are looked at
+_SIZE = 16_384  # characters read of one field
 
 
 def read(fields: Iterable[tuple[str, str]], trusted_authserv_ids: Sequence[str]) -> dict[str, str]:
-    """The results of trusted hosts, by `spf`, `dkim`, `dmarc`, `arc` (words of RFC 8601 2.7), `spam` ("yes" or "no")
-    and `spam_score` (a decimal number); what nobody trusted said is not there.
+    """Return the results reported by trusted hosts.
 
-    `fields` are (name, unfolded body) from the top; `trusted_authserv_ids` are host names in lower case, without them
-    nothing is read. Of several dkim results in one field (one for each signature) "pass" counts, else the first.
+    Keys: `spf`, `dkim`, `dmarc`, `arc` (words of RFC 8601 2.7), `spam` ("yes" or "no") and `spam_score` (a decimal
+    number). A key is absent if no trusted host reported it.
+
+    `fields` are (name, unfolded body) from the top. `trusted_authserv_ids` are host names in lower case; if it is
+    empty, nothing is read. Of several dkim results in one field (one per signature) "pass" wins, else the first.
     """
     if not trusted_authserv_ids:
         return {}
@@ -56,7 +58,7 @@ def _result(word: str) -> str | None:
 
 
 def _authentication_results(body: str) -> tuple[str, dict[str, str]]:
-    """The authserv-id and the results of one Authentication-Results field (RFC 8601 2.2)."""
+    """Return the authserv-id and the results of one Authentication-Results field (RFC 8601 2.2)."""
     authserv_id, _, rest = _without_comments(body).partition(";")
     words = authserv_id.split()
     results: dict[str, str] = {}
@@ -69,7 +71,7 @@ def _authentication_results(body: str) -> tuple[str, dict[str, str]]:
 
 
 def _without_comments(body: str) -> str:
-    """`body` without comments (RFC 5322 3.2.2), which may be nested and hold semicolons."""
+    """Return `body` without comments (RFC 5322 3.2.2), which may be nested and contain semicolons."""
     pieces, depth, quoted = [], 0, False
     for piece in re.split(r'(\\.|[()"])', body):
         if piece == '"' and not depth:
@@ -90,7 +92,7 @@ def _scanned_by(name: str, body: str) -> str | None:
 
 
 def _spam(fields: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """The verdict of SpamAssassin, amavis or Rspamd: the topmost field of each kind counts."""
+    """Return the verdict of SpamAssassin, amavis or Rspamd. The topmost field of each kind counts."""
     verdict: dict[str, str] = {}
     for name, body in fields:
         word = body.strip().lower()

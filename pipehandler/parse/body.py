@@ -1,11 +1,11 @@
-"""Which parts are read as the text of a message, and how they become one text and one HTML body (RFC 8621 4.1.4).
+"""Select the body parts of a message and join them into one text and one HTML body (RFC 8621 4.1.4).
 
-Differences from RFC 8621, each for readers who have these two bodies and a list of files:
+Differences from RFC 8621, each for readers who get these two bodies and a list of files:
 
-- The text body is made of text/plain only. The HTML body exists where there is a text/html part.
+- The text body consists of text/plain parts only. The HTML body exists if there is a text/html part.
 - Inside multipart/alternative a name does not make a part a file: each part is a version of the body (RFC 2046 5.1.4).
 - The root of multipart/related is the one that `start` names (RFC 2387 3.2), or the first that can be shown.
-- Blank parts say nothing, and an AMP version is not shown.
+- Blank parts are dropped, and an AMP version is not shown.
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,7 +16,8 @@ from .part import Part
 SEPARATOR = "\n"  # between the parts of one body
 _BODY_TYPES = frozenset({"text/plain", "text/html"})
 _SAVED_TEXT = frozenset({"text/calendar", "text/x-vcalendar", "text/vcard", "text/x-vcard", "text/directory"})
-# White space (str.isspace), and what has no look. An expression with these takes as long to compile as all of this module.
+# White space (str.isspace) and invisible characters. A regular expression of them takes as long to compile as this
+# module.
 _BLANKS = (
     "\t\n\v\f\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029"
     "\u202f\u205f\u3000\u00ad\u200b\u200c\u200d\u2060\ufeff"
@@ -24,8 +25,11 @@ _BLANKS = (
 
 
 class Place(NamedTuple):
-    """Where a part stands: the media type of the multipart around it, "" for none; whether it is the first there; whether
-    it is what is shown of a multipart/related."""
+    """The position of a part in the message.
+
+    around: the media type of the enclosing multipart, "" if there is none. first: whether the part is its first child.
+    root: whether it is the root of a multipart/related, the child that is shown.
+    """
 
     around: str = ""
     first: bool = True
@@ -33,7 +37,7 @@ class Place(NamedTuple):
 
 
 ALONE = Place()
-"""Where the message itself stands."""
+"""The position of the message itself."""
 
 
 class Text(NamedTuple):
@@ -44,7 +48,7 @@ class Text(NamedTuple):
 
 
 def places(part: Part, place: Place = ALONE) -> Iterator[tuple[Part, Place]]:
-    """Each part with content in its order, and where it stands; what came out of a part stands where that part stood."""
+    """Yield each part that has content, in order, with its place. An enclosed entity has the place of its container."""
     if not part.divided:
         yield part, place
         if part.inside is not None:
@@ -56,8 +60,10 @@ def places(part: Part, place: Place = ALONE) -> Iterator[tuple[Part, Place]]:
 
 
 def is_body(part: Part, place: Place, named: bool, disposition: str) -> bool:
-    """Whether a part is read in place: RFC 2183 2.1. `named`: it has a file name; `disposition`: what its
-    Content-Disposition says. A multipart that could not be divided is shown as text.
+    """Whether a part is shown inline, as text of the body (RFC 2183 2.1).
+
+    `named`: it has a file name. `disposition`: the value of its Content-Disposition. A multipart that could not be
+    divided is shown as text.
     """
     kind = part.content_type
     if kind.startswith("multipart/"):
@@ -72,17 +78,17 @@ def is_body(part: Part, place: Place, named: bool, disposition: str) -> bool:
 
 
 def is_other_version(part: Part, place: Place) -> bool:
-    """Whether a part is a version of the body that is not shown, and no file either."""
+    """Whether a part is a version of the body that is neither shown nor an attachment."""
     return part.content_type == "text/x-amp-html" and place.around == "multipart/alternative"
 
 
 def is_blank(text: str) -> bool:
-    """Whether nothing of a text is to be seen."""
+    """Whether a text has no visible character."""
     return not text.lstrip(_BLANKS)
 
 
 def join(root: Part, found: Mapping[str, Text]) -> tuple[str | None, str | None]:
-    """The text and the HTML body of a message; `found` are the texts of its body parts by part number."""
+    """Return the text and the HTML body of a message. `found` are the texts of its body parts by part number."""
     plain, rich = _versions(root, found)
     html = None
     if any(text.html for text in rich):
@@ -91,7 +97,7 @@ def join(root: Part, found: Mapping[str, Text]) -> tuple[str | None, str | None]
 
 
 def _versions(part: Part, found: Mapping[str, Text]) -> tuple[list[Text], list[Text]]:
-    """What is read of a part by those who want plain text, and by those who want HTML."""
+    """Return the texts of a part for a reader of plain text, and those for a reader of HTML."""
     text = found.get(part.number)
     if text is not None and not part.divided:
         return ([] if text.html else [text]), [text]

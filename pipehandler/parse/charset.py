@@ -1,16 +1,16 @@
-"""Charset labels (RFC 2978) and the codecs behind them, and what makes text storable.
+"""Charset labels (RFC 2978), their codecs, and making text storable.
 
-A label is looked up in a fixed table, never in Python's codec registry: the registry knows codecs that are no
+A label is looked up in a fixed table, never in Python's codec registry: the registry has codecs that are not
 charsets (punycode and idna take quadratic time, unicode_escape and rot13 are not text), and loads modules by name.
-`storable` is the one place where text becomes fit for PostgreSQL and JSON: every text of a ParsedMessage went through it.
+`storable` is the one place where text is made fit for PostgreSQL and JSON; every text of a ParsedMessage passes it.
 """
 
 import re
 from encodings.aliases import aliases
 from typing import NamedTuple
 
-# Python's names of the codecs that stand for a charset of RFC 2046 4.1.2. The superset is taken where mail is known
-# to use a label for it: cp949 for KS X 1001, gb18030 for GB 2312, cp932 for Shift_JIS, big5hkscs for Big5.
+# Python's names of the codecs for the charsets of RFC 2046 4.1.2. A superset replaces a charset where mail is known
+# to use the label for it: cp949 for KS X 1001, gb18030 for GB 2312, cp932 for Shift_JIS, big5hkscs for Big5.
 _NAMES = (
     "ascii utf_8 utf_7 utf_16 utf_16_be utf_16_le utf_32 utf_32_be utf_32_le cp949 johab iso2022_kr gb18030 hz "
     "big5hkscs cp950 cp932 shift_jis shift_jis_2004 shift_jisx0213 euc_jp euc_jis_2004 euc_jisx0213 iso2022_jp "
@@ -29,9 +29,9 @@ STATEFUL = frozenset({
     "utf_7", "hz", "iso2022_kr", "iso2022_cn", "iso2022_jp", "iso2022_jp_1", "iso2022_jp_2", "iso2022_jp_2004",
     "iso2022_jp_3", "iso2022_jp_ext",
 })  # fmt: skip
-# Text in these is made of octets below 0x80 and is not ASCII.
+# Text in these may consist of octets below 0x80 only, yet is not ASCII.
 SEVEN_BIT = WIDE | STATEFUL
-# Mail is a superset of ASCII (RFC 5322 2.3, RFC 2046 4.1.2): these are followed where a label names them, but no guess.
+# Mail is a superset of ASCII (RFC 5322 2.3, RFC 2046 4.1.2): these are used only if a label names them, never guessed.
 EBCDIC = frozenset({"cp037", "cp273", "cp424", "cp500", "cp875", "cp1026", "cp1140"})
 
 _SUPERSETS = {
@@ -39,7 +39,7 @@ _SUPERSETS = {
     "utf_8_sig": "utf_8",
 }  # fmt: skip
 
-# Labels that mail carries and Python does not know, without their punctuation.
+# Labels found in mail that Python does not know, without their punctuation.
 _LABELS = {
     "ksc56011987": "cp949", "ksx1001": "cp949", "windows949": "cp949", "ms949": "cp949", "uhc": "cp949",
     "euckr": "cp949", "gb231280": "gb18030", "xgbk": "gb18030", "windows936": "gb18030", "gb": "gb18030",
@@ -73,7 +73,7 @@ _LABELS = {
     "646": "ascii", "iso646": "ascii", "us": "ascii", "usascii": "ascii", "usasc": "ascii", "asciius": "ascii",
 }  # fmt: skip
 
-# Compiled when one is needed (re keeps them): most fields are printable.
+# Compiled on first use (re caches them): most fields are printable.
 _LINE_ENDS = "[\t\n\v\f\r\x1c-\x1f\x85\u2028\u2029]"
 _BLANKS = "[ \t\n\v\f\r\x1c-\x1f\x85\u2028\u2029]+"
 _WITHOUT_CONTROLS = dict.fromkeys([*range(1, 32), *range(127, 160)])  # NUL is left for `storable`, which reports it
@@ -82,9 +82,10 @@ _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 class Decoded(NamedTuple):
-    """Text (perhaps not storable), the name of the codec that gave it, and what had to be done for it.
+    """Decoded text (not yet storable), the codec used, and any deviation from the label.
 
-    `guessed` says why the label was not followed, "" where it was. `replaced` counts the places that became U+FFFD.
+    `guessed` is the reason why the label was not followed, "" if it was. `replaced` counts the places that became
+    U+FFFD.
     """
 
     text: str
@@ -94,26 +95,31 @@ class Decoded(NamedTuple):
 
 
 class Hints(list[str]):
-    """Charset labels that one message makes likely, the likeliest first; and how often its octets may still be shown to
-    the detector. A message can have thousands of encoded-words and fields that nothing explains, at 0.3 ms each."""
+    """Charset labels that are likely in one message, likeliest first, and the number of detector runs left.
+
+    A message can have thousands of unlabelled encoded-words and fields, and a detection takes 0.3 ms.
+    """
 
     detections = 200
 
     def may_detect(self) -> bool:
-        """Whether one more detection is allowed; it counts as done."""
+        """Whether one more detection is allowed; each call that returns True uses one up."""
         self.detections -= 1
         return self.detections >= 0
 
 
 def storable(text: str) -> str:
-    """`text` as PostgreSQL and UTF-8 can hold it: NUL and lone surrogates become U+FFFD."""
-    text = text.replace("\0", "\N{REPLACEMENT CHARACTER}")  # an expression would need ten times the memory for many
+    """Return `text` as PostgreSQL and UTF-8 can hold it: NUL and lone surrogates become U+FFFD."""
+    text = text.replace("\0", "\N{REPLACEMENT CHARACTER}")  # a regular expression would take ten times the memory
     return text if text.isascii() else _SURROGATES.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def one_line(text: str) -> str:
-    """`text` of a header field as one line without effects on a display (RFC 2047 5, end): line ends and tabs become a
-    blank with the blanks around them (RFC 5322 3.2.2: folding means one space), other control characters go."""
+    """Return `text` of a header field as one line that is safe to display (RFC 2047 5, end).
+
+    A line end or tab becomes one blank, together with the blanks around it (RFC 5322 3.2.2: folding means one space);
+    other control characters are removed.
+    """
     if text.isprintable():
         return text
     text = re.sub(_BLANKS, lambda run: " " if re.search(_LINE_ENDS, run[0]) else run[0], text)
@@ -121,10 +127,10 @@ def one_line(text: str) -> str:
 
 
 def strictly(octets: bytes, name: str) -> str | None:
-    """`octets` in the codec `name`; None where they are not valid in it."""
+    """Decode `octets` with the codec `name`; return None if they are not valid in it."""
     try:
         return octets.decode(name)
-    except ValueError:  # UnicodeError is one
+    except ValueError:  # the base class of UnicodeError
         return None
 
 
@@ -134,7 +140,7 @@ def is_utf8(octets: bytes) -> bool:
 
 
 def codec(label: str | None) -> str | None:
-    """The name of Python's codec for a charset label, or None where there is none that we trust.
+    """Return the name of Python's codec for a charset label; None if the table has none.
 
     One name is not Python's: iso2022_cn, which `stateful` reads.
     """
@@ -158,7 +164,7 @@ def _table() -> dict[str, str]:
     for alias, name in aliases.items():
         if (better := _SUPERSETS.get(name, name)) in _CODECS:
             names[alias] = better
-    # Python's names have no other punctuation (a test compares): _squeeze would take most of the time of this module.
+    # Python's names have no other punctuation (a test checks); _squeeze would take most of this module's load time.
     squeezed = {name.lower().replace("_", "").replace(".", ""): better for name, better in (names | _SUPERSETS).items()}
     return squeezed | _LABELS
 

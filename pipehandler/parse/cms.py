@@ -1,22 +1,22 @@
 """The content of an opaque signature (RFC 8551 3.5.2): the signed octets inside a CMS SignedData (RFC 5652 5).
 
-Only the way to the content is read, in one pass; no signature is verified. Libraries for ASN.1 build all of the structure,
-in quadratic time where an octet string is in many pieces, as S/MIME writers make it.
+Only the path to the content is read, in one pass; no signature is verified. ASN.1 libraries build the whole structure,
+in quadratic time if an octet string is split into many pieces, as S/MIME software does.
 """
 
 SIGNED_DATA = bytes.fromhex("2a864886f70d010702")  # RFC 5652 5.1
 _SEQUENCE, _OID, _OCTETS, _PIECES, _EXPLICIT = 0x30, 0x06, 0x04, 0x24, 0xA0
-_DEPTH = 10  # of pieces in pieces; writers make one level
+_DEPTH = 10  # levels of nested pieces; real messages have one
 
 
 class Broken(Exception):
-    """This is not the structure of RFC 5652."""
+    """The octets do not have the structure of RFC 5652."""
 
 
 def signed_content(octets: bytes) -> bytes | None:
-    """The octets that were signed; None where `octets` are something else, such as an encrypted message, or hold no content.
+    """Return the signed octets; None if `octets` are something else, such as an encrypted message, or have no content.
 
-    What a cut left of the content is returned. Raises Broken where the structure ends before it.
+    Truncated content is returned as far as it goes. Raises Broken if the structure ends before the content.
     """
     content_info = _Reader(octets).enter(_SEQUENCE)
     if content_info.read(_OID) != SIGNED_DATA:
@@ -32,25 +32,25 @@ def signed_content(octets: bytes) -> bytes | None:
 
 
 class _Reader:
-    """A place in BER (X.690 8.1): `end` is where the innermost length that is known ends."""
+    """A position in BER data (X.690 8.1); `end` is the end of the innermost value with a definite length."""
 
     def __init__(self, octets: bytes, position: int = 0, end: int | None = None) -> None:
         self.octets, self.position = octets, position
         self.end = len(octets) if end is None else min(end, len(octets))
 
     def at_end(self) -> bool:
-        """Whether nothing follows: the known end, or two zero octets (X.690 8.1.5)."""
+        """Whether nothing follows: at `end`, or at two zero octets (X.690 8.1.5)."""
         return self.position >= self.end or self.octets.startswith(b"\0\0", self.position)
 
     def enter(self, tag: int) -> "_Reader":
-        """The inside of the next value, which has this tag. What follows it is not read any more."""
+        """Return a reader for the contents of the next value, which must have this tag; nothing after it is read."""
         found, end = self._header()
         if found != tag:
             raise Broken(f"tag {found:#x} instead of {tag:#x}")
         return _Reader(self.octets, self.position, self.end if end is None else end)
 
     def read(self, tag: int) -> bytes:
-        """The octets of the next value, which has this tag."""
+        """Return the octets of the next value, which must have this tag."""
         found, end = self._header()
         if found != tag or end is None:
             raise Broken(f"tag {found:#x} instead of {tag:#x}")
@@ -58,7 +58,7 @@ class _Reader:
         return self.octets[start:end]
 
     def skip(self) -> None:
-        """Pass the next value, which has a known length or nothing but such values inside."""
+        """Skip the next value, which must have a definite length or contain only values that have."""
         _, end = self._header()
         while end is None and not self.at_end():
             _, inner = self._header()
@@ -68,9 +68,9 @@ class _Reader:
         self.position = self.position + 2 if end is None else end
 
     def octet_string(self) -> bytes:
-        """The octet string that comes next, its pieces joined (X.690 8.7.3); after a cut as much of it as is there."""
+        """Return the next octet string, its pieces joined (X.690 8.7.3); if truncated, as far as it goes."""
         octets, view, content = self.octets, memoryview(self.octets), bytearray()
-        ends: list[int | None] = []  # of the pieces around this place; None for one that ends with two zero octets
+        ends: list[int | None] = []  # of the enclosing strings; None for one that ends with two zero octets
         while self.position < self.end:
             if octets[self.position] == 0 and ends and ends[-1] is None and octets.startswith(b"\0\0", self.position):
                 self.position += 2
@@ -91,13 +91,13 @@ class _Reader:
         return bytes(content)
 
     def _header(self) -> tuple[int, int | None]:
-        """The tag of the next value and where it ends, None for an indefinite length; then the position is behind them."""
+        """Read the tag and length of the next value; return the tag and the value's end, None if it is indefinite."""
         octets, position = self.octets, self.position
         if position + 2 > self.end:
             raise Broken("it ends too early")
         tag, length = octets[position], octets[position + 1]
         position += 2
-        if length < 0x80 and tag == _OCTETS:  # the case of which a hostile message has millions
+        if length < 0x80 and tag == _OCTETS:  # the fast path: a hostile message has millions of these
             self.position = position
             return tag, position + length
         if tag & 0x1F == 0x1F:

@@ -1,4 +1,4 @@
-"""Which media type a part has (RFC 2045 5, RFC 2046 5.1): what its Content-Type says, or what fits where that is in doubt."""
+"""The media type of a part (RFC 2045 5, RFC 2046 5.1): its Content-Type, or the best guess if that is in doubt."""
 
 import re
 from collections.abc import Sequence
@@ -7,21 +7,21 @@ from . import parameter
 from .parameter import Parameters
 
 _MEDIA_TYPE = re.compile(r"[^\s/;=()<>@,:\\\"\[\]?']+/[^\s/;=()<>@,:\\\"\[\]?']+")  # RFC 2045 5.1
-# Compiled when one is needed (re keeps them): few messages are wrong here.
+# Compiled on first use (re caches them): few messages are wrong here.
 _KNOWN = r"\b(?:text|image|audio|video|application|multipart|message|model|font)/[^\s/;=()<>@,:\\\"\[\]?']+"
 _LOOKS_LIKE_HTML = rb"(?i)<(?:!doctype html|html|head|body|div|p|table|br)\b"
 _DELIMITER_AND_FIELD = rb"(?i)\n--(\S[^\n]{0,200}?)[ \t]*\r?\nContent-[A-Za-z-]+:"
 TNEF_SIGNATURE = b"\x78\x9f\x3e\x22"  # MS-OXTNEF: TNEFSignature
 _TNEF = frozenset({"application/ms-tnef", "application/vnd.ms-tnef"})
-_REPEATED = 10  # Content-Type fields of one part that are looked at
-_NEAR = 65_536  # octets of a part in which a delimiter has to appear; of the message itself all
+_REPEATED = 10  # Content-Type fields read of one part
+_NEAR = 65_536  # octets of a part in which a delimiter has to appear; the message itself has no such limit
 
 
 def read(bodies: Sequence[bytes], default: str, raw: bytes, start: int, whole: bool) -> tuple[str, Parameters, str]:
-    """The media type and parameters of the part whose Content-Type fields have these `bodies`, and what was wrong with them.
+    """Return the media type and parameters of a part, and what was wrong with its Content-Type, "" if nothing was.
 
-    `raw[start:]` begins with the body of the part, and is the body of the message if `whole`. Of several fields that one
-    counts that fits the body, else the first.
+    `bodies` are those of its Content-Type fields. Of several, the one that fits the part's body counts, else the first.
+    The body begins at `raw[start:]`, which is the body of the message if `whole`.
     """
     candidates = [_valid(parameter.parse(body), default) for body in bodies[:_REPEATED]]
     if len(candidates) < 2:
@@ -32,18 +32,18 @@ def read(bodies: Sequence[bytes], default: str, raw: bytes, start: int, whole: b
 
 
 def boundary_of(parameters: Parameters) -> bytes:
-    """The boundary (RFC 2046 5.1.1); b"" where none is given."""
+    """Return the boundary (RFC 2046 5.1.1); b"" if there is none."""
     return (parameters.octets("boundary") or b"").rstrip()
 
 
 def guess_boundary(raw: bytes, start: int) -> bytes | None:
-    """What looks like a boundary in a multipart that names a wrong one or none."""
+    """Return what looks like the boundary of a multipart whose boundary parameter is wrong or missing."""
     found = re.compile(_DELIMITER_AND_FIELD).search(raw, max(0, start - 1))
     return found[1] if found else None
 
 
 def is_tnef(content_type: str, content: bytes) -> bool:
-    """Whether a part is a winmail.dat, by its media type or by what it begins with."""
+    """Whether a part is a winmail.dat, by its media type or its signature."""
     return content_type in _TNEF or content.startswith(TNEF_SIGNATURE)
 
 
@@ -62,5 +62,5 @@ def _valid(parameters: Parameters, default: str) -> tuple[str, Parameters, str]:
         return default, parameters, ""
     if _MEDIA_TYPE.fullmatch(value):
         return value, parameters, ""
-    found = re.search(_KNOWN, value)  # quotes around it, a comma behind it
+    found = re.search(_KNOWN, value)  # as when quoted, or followed by a comma
     return found[0] if found else "text/plain", parameters, value  # RFC 2045 5.2

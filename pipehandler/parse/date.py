@@ -1,15 +1,16 @@
-"""Dates (RFC 5322 3.3 and 4.3) as they really come: every form that names its instant without doubt.
+"""A lenient parser for dates (RFC 5322 3.3 and 4.3): every form that is unambiguous.
 
-Read as well: ISO 8601 and RFC 3339, the forms of JavaScript, asctime and Outlook, AM and PM, fractions of a second, zones
-such as GMT+0900, +01:00 and CET. Not read: what could mean two days, such as 03/04/2026. A wrong time is worse than none.
+Also accepted: ISO 8601 and RFC 3339; the formats of JavaScript, asctime and Outlook; AM and PM; fractions of a second;
+zones such as GMT+0900, +01:00 and CET. Rejected: dates that could be either of two days, such as 03/04/2026, because a
+wrong time is worse than none.
 """
 
 import re
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-_YEARS = range(1900, 2100)  # what a date may plausibly be
-_SIZE = 200  # characters of the field that are looked at
+_YEARS = range(1900, 2100)  # plausible ones
+_SIZE = 200  # characters read of the field
 _COMMENT = re.compile(r"\([^()]*\)")
 # RFC 5322 3.3 and, for the year and the zone, 4.3.
 _EXACT = re.compile(
@@ -17,7 +18,7 @@ _EXACT = re.compile(
     r"\s+(?:([+-])(\d{2})([0-5]\d)|(UT|GMT|[ECMP][SD]T|[A-IK-Z]))\s*"
 )
 _WEEKDAYS = ("MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN")
-# Compiled when one is needed (re keeps it): most dates are exact, and compiling costs more than reading them.
+# Compiled on first use (re caches it): most dates are exact, and compiling costs more than reading them.
 _TIME = (
     r"(?<![\d:.])(\d{1,2})(?::(\d{2})(?::(\d{2})(?:[.,]\d{1,9})?)?|\.(\d{2})\.(\d{2}))(?![\d:])"
     r"(?:\s*([AP])\.?M\b\.?)?"
@@ -35,7 +36,7 @@ _MONTHS = (
     "DECEMBER",
 )  # fmt: skip
 _SHORT_MONTHS = {name[:3]: number for number, name in enumerate(_MONTHS, 1)}
-# RFC 5322 4.3 names the zones of the United States. The others have one meaning only. Any other word says nothing.
+# RFC 5322 4.3 names the zones of the United States. The others are unambiguous. Any other word is ignored.
 _ZONES = {
     "Z": 0, "UT": 0, "UTC": 0, "GMT": 0, "EST": -300, "EDT": -240, "CST": -360, "CDT": -300, "MST": -420, "MDT": -360,
     "PST": -480, "PDT": -420, "AST": -240, "ADT": -180, "AKST": -540, "AKDT": -480, "HST": -600, "WET": 0, "WEST": 60,
@@ -45,8 +46,10 @@ _ZONES = {
 
 
 class Date(NamedTuple):
-    """An instant in UTC, and the zone that the sender named in minutes east of UTC (-5999 to 5999), None if none. `exact`: it
-    is as RFC 5322 wants it, the day of the week included."""
+    """An instant in UTC and the sender's zone, in minutes east of UTC (-5999 to 5999), None if unknown.
+
+    `exact`: the field follows RFC 5322, and the day of the week is right.
+    """
 
     instant: datetime
     offset: int | None
@@ -54,7 +57,7 @@ class Date(NamedTuple):
 
 
 def read(body: str) -> Date | None:
-    """The date that `body` names; None where it names none, or none without doubt. Never raises."""
+    """Return the date in `body`; None if there is none, or it is ambiguous. Never raises."""
     text = body[:_SIZE].upper()
     if "(" in text:
         text = _COMMENT.sub(" ", _COMMENT.sub(" ", text))
@@ -75,14 +78,14 @@ def read(body: str) -> Date | None:
     found = re.search(_TIME, text)
     if found is None:
         return None
-    # The zone stands behind the time; the date stands before it, or around it (asctime).
+    # The zone follows the time; the date precedes it, or surrounds it (asctime).
     offset, end = _offset(text, found.end())
     clock, moment = _clock(found), _day(f"{text[: found.start()]} {text[end:]}")
     return _date(moment, clock, offset) if clock and moment else None
 
 
 def _date(day: tuple[int, int, int], clock: tuple[int, int, int], offset: int | None) -> Date | None:
-    """The date of these numbers; None if there is no such day or time. The second may be 60 (RFC 5322 3.3)."""
+    """Return the date of these numbers; None if there is no such day or time. The second may be 60 (RFC 5322 3.3)."""
     hour, minute, second = clock
     if day[0] not in _YEARS or second > 60:
         return None
@@ -94,7 +97,7 @@ def _date(day: tuple[int, int, int], clock: tuple[int, int, int], offset: int | 
 
 
 def _clock(found: re.Match[str]) -> tuple[int, int, int] | None:
-    """Hour, minute and second; None where the halves of the day contradict."""
+    """Return hour, minute and second; None if AM or PM contradicts the hour."""
     hour, minute = int(found[1]), int(found[2] or found[4])
     second = int(found[3] or found[5] or 0)
     half = found[6]
@@ -102,13 +105,13 @@ def _clock(found: re.Match[str]) -> tuple[int, int, int] | None:
         hour += 12
     elif half == "A" and hour >= 12:
         if hour > 12:
-            return None  # 18:30 AM says two things
+            return None  # 18:30 AM contradicts itself
         hour = 0
     return hour, minute, second
 
 
 def _offset(text: str, position: int) -> tuple[int | None, int]:
-    """The zone behind the time, and where what names it ends."""
+    """Return the zone after the time, None if unknown, and the end of a numeric zone."""
     found = re.compile(_ZONE).match(text, position)
     if found is not None:
         digits = found[2] + (found[3] or "")
@@ -123,7 +126,7 @@ def _offset(text: str, position: int) -> tuple[int | None, int]:
 
 
 def _day(text: str) -> tuple[int, int, int] | None:
-    """Year, month and day."""
+    """Return year, month and day; None if there is no date, or it could be either of two days."""
     found = re.search(_YEAR_FIRST, text)
     if found is not None:
         return _year(found[1]), int(found[3]), int(found[4])
@@ -149,7 +152,7 @@ def _month(word: str) -> int | None:
 
 
 def _year(digits: str) -> int:
-    """RFC 5322 4.3: two digits from 50 on and three digits count from 1900, two digits below 50 from 2000."""
+    """Return the full year (RFC 5322 4.3): two digits below 50 add 2000, other two digits and three digits add 1900."""
     year = int(digits)
     if year < 50 and len(digits) == 2:
         return 2000 + year

@@ -1,15 +1,15 @@
-"""Octets to text: by their charset label where its reading is plausible, else by what they look like.
+"""Decode octets to text: by their charset label if the result is plausible, else by detection.
 
-One rule serves bodies, header fields, encoded-words and file names. The readings are tried in this order; the first
-that holds is the text (docs/design/charsets.md gives the reasons and the figures).
+The same rule serves bodies, header fields, encoded-words and file names. The readings are tried in this order, and the
+first plausible one is used (docs/design/charsets.md gives the reasons and the figures).
 
 1. A byte order mark, or escape sequences that announce a stateful charset.
-2. UTF-8 where the octets are valid in it, whatever the label; unless that reading is the odder one.
-3. UTF-8 with U+FFFD for the few octets that are not.
+2. UTF-8 if the octets are valid in it, whatever the label, unless that reading is the odder one.
+3. UTF-8 with U+FFFD for a few octets that are not valid.
 4. The label, unless its reading is odd and a detector finds one that is not.
-5. The likeliest reading of a detector, given what the rest of the message uses; at last windows-1252.
+5. The detector's likeliest reading, given what the rest of the message uses; windows-1252 as a last resort.
 
-Most text is ASCII or UTF-8 and its label says so. That is decided here, all else in undecided.py.
+Most text is ASCII or UTF-8 and labelled as such. That case is decided here, all others in undecided.py.
 """
 
 import codecs
@@ -19,11 +19,11 @@ from .charset import EBCDIC, SEVEN_BIT, Decoded, codec, strictly
 
 
 def decode(octets: bytes, label: str | None = None, hints: Sequence[str] = (), html: bool = False) -> Decoded:
-    """Decode `octets`, whose charset is named `label`. Never raises; takes time linear in their number.
+    """Decode `octets`, labelled with the charset `label`. Never raises; takes time linear in their number.
 
-    `hints` are labels that the rest of the message makes likely where `label` is missing or wrong, the likeliest
-    first, as Hints with a bound on the cost of all guesses; with `html` the document's own <meta charset> counts as the
-    label where there is no other.
+    `hints` are charsets used elsewhere in the message, likeliest first, for a `label` that is missing or wrong; pass
+    Hints to bound the cost of all guesses together. With `html` the document's own <meta charset> is used if there is
+    no other label.
     """
     name = codec(label)
     if octets.isascii():
@@ -34,6 +34,6 @@ def decode(octets: bytes, label: str | None = None, hints: Sequence[str] = (), h
         text = strictly(octets, "utf_8")
         if text is not None:
             return Decoded(text, "utf_8")
-    from . import undecided  # with the modules for other charsets, which few messages need
+    from . import undecided  # loads the modules for other charsets, which few messages need
 
     return undecided.decode(octets, name, label, hints, html)

@@ -1,4 +1,4 @@
-"""What can be wrong with a message: the list of defect codes, and the notebook that parsing writes them in."""
+"""The defects a message can have: their codes, and the notebook in which the parser records them."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -58,7 +58,7 @@ DEFECTS: Mapping[str, str] = MappingProxyType(
 
 
 class Notebook:
-    """Collects defects in the order of their discovery: each once, its detail short, and not more than `size`."""
+    """A collector of defects in order of discovery: each once, with a short detail, and at most `size` of them."""
 
     def __init__(self, size: int = 100) -> None:
         self._size = size
@@ -66,7 +66,7 @@ class Notebook:
         self._left_out = 0
 
     def note(self, code: str, where: str = "", detail: str = "") -> None:
-        """Write down one defect; `code` must be a key of DEFECTS (KeyError otherwise)."""
+        """Record one defect. Raises KeyError if `code` is not a key of DEFECTS."""
         DEFECTS[code]
         defect = Defect(code, storable(where[:100]), storable(detail[:200]))
         if defect in self._entries:
@@ -77,14 +77,14 @@ class Notebook:
             self._left_out += 1
 
     def storable(self, text: str, where: str) -> str:
-        """`text` as it can be stored; it is noted if that changed it."""
+        """Return `text` as it can be stored, and record a defect if that changed it."""
         kept = storable(text)
         if kept != text:
             self.note("nul-replaced", where)
         return kept
 
     def close(self) -> list[Defect]:
-        """All that was noted; if something did not find room, the last entry counts it."""
+        """Return all recorded defects; if there were too many, the last entry counts those left out."""
         defects = list(self._entries)
         if self._left_out:
             defects.append(Defect("defects-left-out", "", str(self._left_out)))

@@ -1,7 +1,7 @@
-"""What charset octets look like, where no label says it or the label cannot be right.
+"""Detect the charset of octets whose label is missing or wrong.
 
-chardet compares the octets with models of languages. Its answer is weighed: on a few words a rare charset scores as
-well as a common one, and what the same message uses elsewhere is likelier than what it does not.
+chardet compares the octets with language models. Its result is weighted: on a few words a rare charset scores as well
+as a common one, and a charset that the same message uses elsewhere is likelier than another.
 """
 
 import re
@@ -10,31 +10,31 @@ from collections.abc import Iterator, Sequence
 from .charset import codec, strictly
 from .plausibility import oddness
 
-# What is looked for: supersets of ASCII that mail really contains. With the others chardet is slower and no better.
+# Supersets of ASCII that occur in mail. With more candidates chardet is slower and no better.
 _CANDIDATES = (
     "big5hkscs", "cp932", "cp949", "gb18030", "euc_jis_2004", "cp874", "cp1250", "cp1251", "cp1252", "cp1253", "cp1254",
     "cp1255", "cp1256", "cp1257", "cp1258", "koi8-r", "koi8-u", "iso8859-1", "iso8859-2", "iso8859-5", "iso8859-6",
     "iso8859-7", "iso8859-8", "iso8859-9", "iso8859-13", "iso8859-15", "mac-cyrillic", "mac-roman", "cp850", "cp852",
     "cp866",
 )  # fmt: skip
-# How likely a charset is before the octets are seen. The more octets, the less it counts.
+# Prior weights of charsets. The more octets there are, the less they count.
 _PRIORS = {
     "cp1252": 1.5, "iso8859_15": 0.5, "mac_roman": 0.4, "mac_cyrillic": 0.4, "cp850": 0.4, "cp852": 0.4,
     "cp866": 0.6, "cp1258": 0.5, "cp1254": 0.8, "iso8859_9": 0.8, "iso8859_13": 0.9,
 }  # fmt: skip
-_HINT = 12.0  # how much likelier a charset is that the message uses elsewhere
-_FEW = 16  # octets above 0x7F; of fewer the detector knows little
-_LEAST = 0.02  # the confidence in a charset that chardet leaves out
-_SAMPLE = 8_192  # octets that the detector sees: its time grows with them, its certainty hardly
+_HINT = 12.0  # the prior weight of a charset that the message uses elsewhere
+_FEW = 16  # octets above 0x7F; with fewer the detector is unreliable
+_LEAST = 0.02  # the confidence assumed for a charset that chardet does not report
+_SAMPLE = 8_192  # octets given to the detector: more take longer and add little certainty
 _LOW = bytes(range(128))
 _HIGH = re.compile(rb"[\x80-\xff]")
 
 
 def ranked(octets: bytes, hints: Sequence[str] = (), detect: bool = True) -> Iterator[tuple[str, str]]:
-    """Readings of `octets` that are not valid UTF-8: (codec, text), the likeliest first.
+    """Yield readings of `octets`, which are not valid UTF-8, as (codec, text), likeliest first.
 
-    `hints` are codecs that are likely for other reasons; without `detect` only they and windows-1252 are tried. Only readings without replacement come, and none that looks
-    more odd than not.
+    `hints` are codecs that are likely for other reasons; without `detect` only they and windows-1252 are tried. A codec
+    in which the octets are not valid is left out; an odd reading ranks lower.
     """
     shown = sample(octets)
     scores = dict.fromkeys(("cp1252", *hints), _LEAST)
@@ -56,7 +56,7 @@ def ranked(octets: bytes, hints: Sequence[str] = (), detect: bool = True) -> Ite
 
 
 def sample(octets: bytes) -> bytes:
-    """The first lines with 8-bit octets, whole: a cut inside a character would shift all that follow."""
+    """Return the first lines that have 8-bit octets, whole: a cut inside a character would shift the rest."""
     if len(octets) <= _SAMPLE:
         return octets
     lines, size, position = [], 0, 0
@@ -70,7 +70,7 @@ def sample(octets: bytes) -> bytes:
 
 
 def _confidences(octets: bytes) -> list[tuple[str, float]]:
-    import chardet  # 40 ms, for the few messages that need it
+    import chardet  # takes 40 ms, and few messages need it
 
     try:
         found = chardet.detect_all(octets, ignore_threshold=True, include_encodings=_CANDIDATES)

@@ -1,4 +1,4 @@
-"""Entities inside a part that is not divided: what an opaque signature signs, and a multipart that is encoded as a whole."""
+"""Entities enclosed in an undivided part: the content of an opaque signature, and a multipart encoded as a whole."""
 
 from . import content_type, mime, transfer_encoding
 from .defect import Notebook
@@ -6,11 +6,11 @@ from .limits import Limits
 from .part import Part
 
 _SIGNED = frozenset({"application/pkcs7-mime", "application/x-pkcs7-mime"})  # RFC 8551 3.2
-_NESTING = 4  # signatures in one another; RFC 2634 1.1 knows three
+_NESTING = 4  # nested signatures; RFC 2634 1.1 defines three levels
 
 
 def open_all(root: Part, limits: Limits, notebook: Notebook) -> None:
-    """Set `inside` of each part that encloses an entity. All of them together may hold twice the octets of the message."""
+    """Set `inside` of each part that encloses an entity. Together they have at most twice the message's octets."""
     leaves = list(root.leaves())
     waiting = [(part, 0) for part in leaves if _may_enclose(part)]
     budget, count = 2 * len(root.raw), len(leaves)
@@ -34,7 +34,7 @@ def _may_enclose(part: Part) -> bool:
     kind = part.content_type
     if kind.startswith("multipart/"):
         return not part.skipped and part.is_encoded
-    if kind == "application/octet-stream":  # what a gateway may have made of the type
+    if kind == "application/octet-stream":  # some gateways replace the media type
         return (part.parameters.token("name") or "").lower().endswith(".p7m")
     return kind in _SIGNED
 
@@ -44,7 +44,7 @@ def _decoded(part: Part) -> bytes:
 
 
 def _entity(part: Part, content: bytes, notebook: Notebook) -> bytes | None:
-    """What a part encloses, as a header and a body; None where it is no such part."""
+    """Return the enclosed entity, header and body; None if there is none."""
     if not part.content_type.startswith("multipart/"):
         from . import cms
 
@@ -57,6 +57,6 @@ def _entity(part: Part, content: bytes, notebook: Notebook) -> bytes | None:
     if not boundary or b"--" + boundary not in content:
         notebook.note("boundary-not-found" if boundary else "boundary-missing", part.number)
         return None
-    # RFC 2045 6.4 forbids it, and at least one system sends it.
+    # Forbidden by RFC 2045 6.4, but at least one system sends it.
     notebook.note("multipart-encoded", part.number, part.transfer_encoding)
     return b"Content-Type:%s\n\n%s" % ((part.first("content-type") or b"").rstrip(b"\r\n"), content)

@@ -12,28 +12,28 @@ from .decoding import decode
 _OPENING = re.compile(r"=\?([^?\s]{0,60})\?([bBqQ])\?")
 _NOT_BASE64 = re.compile(r"[^A-Za-z0-9+/]+")
 _BASE64 = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
-# Letters that can end base64, by the number of letters beyond the last four.
+# Letters that can end base64, by the number of letters in the last, incomplete group.
 _LAST = {2: frozenset(_BASE64[::16]), 3: frozenset(_BASE64[::4])}
 
 
-_Word = tuple[str, str]  # its encoding in lower case, and its encoded text
+_Word = tuple[str, str]  # the encoding in lower case, and the encoded text
 _ENCODING = itemgetter(0)
 
 
 def decode_words(body: str, hints: Sequence[str] = ()) -> tuple[str, list[str]]:
-    """`body` with its encoded-words decoded, and a list of what was wrong with them. Never raises.
+    """Return `body` with its encoded-words decoded, and a list of what was wrong with them. Never raises.
 
-    Space between two encoded-words is dropped (RFC 2047 6.2). Words of one charset that stand side by side are
-    decoded as one, since many senders split them inside a character, a group of base64 or an escape (against RFC
-    2047 5). Words are decoded wherever they stand, also inside other text and in quotes, where RFC 2047 5 forbids them
-    and senders put them. What comes out of a word has no effect on the display but its text (RFC 2047 5, end).
+    White space between two encoded-words is dropped (RFC 2047 6.2). Adjacent words of one charset are decoded as one,
+    because many senders split them inside a character, a base64 group or an escape (against RFC 2047 5). Words are
+    decoded anywhere, even within other text and in quotes, where RFC 2047 5 forbids them but senders put them. Decoded
+    text has no control characters (RFC 2047 5, end).
     """
     if "=?" not in body:
         return body, []
     pieces: list[str] = []
     wrong: list[str] = []
     label = ""
-    words: list[_Word] = []  # that wait for a neighbour
+    words: list[_Word] = []  # pending: the next word may join them
 
     def settle() -> None:
         if words:
@@ -70,11 +70,11 @@ def decode_words(body: str, hints: Sequence[str] = ()) -> tuple[str, list[str]]:
 
 
 def _octets(words: Sequence[_Word], label: str, wrong: list[str]) -> bytes:
-    """What words side by side encode."""
+    """Return the octets that adjacent words encode."""
     octets = bytearray()
     for encoding, group in groupby(words, key=_ENCODING):
         texts = [text for _, text in group]
-        if encoding == "q":  # RFC 2047 4.2; an escape may be cut in two
+        if encoding == "q":  # RFC 2047 4.2; an escape may be split between words
             octets += binascii.a2b_qp("".join(texts).encode("utf-8", "surrogatepass"), header=True)
         else:
             octets += _base64(texts, label, wrong)
@@ -82,12 +82,12 @@ def _octets(words: Sequence[_Word], label: str, wrong: list[str]) -> bytes:
 
 
 def _base64(texts: Sequence[str], label: str, wrong: list[str]) -> bytes:
-    """Each text is base64 of its own, perhaps without padding; or they are one base64 that was cut anywhere."""
+    """Decode base64 texts: either each is complete, perhaps without padding, or they are one text split anywhere."""
     if len(texts) == 1:
         return _group(texts[0], wrong)
     apart, together = _groups(texts, join=False), _groups(texts, join=True)
     if together != apart:
-        # Who pads one word pads all of them.
+        # A sender that pads one word pads all of them.
         padded = texts[-1].endswith("=") or not _can_end(_NOT_BASE64.sub("", apart[-1]))
         first, second = (together, apart) if padded else (apart, together)
         octets = b"".join(_group(text, []) for text in first)
@@ -98,7 +98,7 @@ def _base64(texts: Sequence[str], label: str, wrong: list[str]) -> bytes:
 
 
 def _can_end(letters: str) -> bool:
-    """Whether base64 can end after these letters: the bits that are left over are zero."""
+    """Whether base64 can end after these letters: the unused bits are zero."""
     rest = len(letters) % 4
     return rest == 0 or letters[-1] in _LAST.get(rest, ())
 
@@ -109,8 +109,11 @@ def _is_sound(octets: bytes, label: str) -> bool:
 
 
 def _groups(texts: Sequence[str], join: bool) -> list[str]:
-    """Texts that are decoded each for itself. Where one ends inside a group of four letters and cannot end there, it
-    goes on in the next; where it could end there, that is up to `join`."""
+    """Join texts that must be decoded together.
+
+    A text that stops inside a group of four letters, where base64 cannot end, continues in the next. Where it could
+    end, `join` decides.
+    """
     groups: list[str] = []
     waiting: list[str] = []
     rest = 0

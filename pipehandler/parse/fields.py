@@ -1,4 +1,4 @@
-"""The header fields of a message or of a part, within the limits. How a header is read is in mail/header_fields.py."""
+"""Read the header fields of a message or a part, within the limits. mail/header_fields.py has the syntax."""
 
 import re
 from collections.abc import Callable
@@ -10,23 +10,25 @@ from .limits import Limits
 from .part import Field
 
 _LONGEST_NAME = 200  # octets of a name that are kept
-_JUNK_LINES = 20  # of a part's header
+_JUNK_LINES = 20  # tolerated in a part's header
 _CONTENT_FIELD = re.compile(rb"Content-[A-Za-z-]{1,60}[ \t]*:", re.IGNORECASE)
 _BASE64_LINE = re.compile(rb"[A-Za-z0-9+/=]+\r?(?:\n|\Z)")
 
 
 class FieldReader:
-    """Reads headers anywhere in `raw`, within the limits; what is wrong is written into the notebook."""
+    """A reader of headers anywhere in `raw`, within the limits. Defects go to the notebook."""
 
     def __init__(self, raw: bytes, limits: Limits, notebook: Notebook) -> None:
         self.raw, self.limits, self.notebook = raw, limits, notebook
 
     def read(self, position: int, number: str, is_delimiter: Callable[[int], bool]) -> tuple[list[Field], int]:
-        """The fields from `position` on, and where the body begins. `number` is that of the part, "" for the message itself;
-        `is_delimiter` knows whether a line that begins with "--" ends the part.
+        """Return the fields from `position` on, and where the body begins.
+
+        `number` is that of the part, "" for the message itself. `is_delimiter` returns whether the line at a position,
+        which begins with "--", ends the part.
         """
         fields: list[Field] = []
-        if number:  # RFC 2046 5.1: no other fields have a meaning there
+        if number:  # RFC 2046 5.1: only Content- fields have a meaning here
             header: Header = _PartHeader(self.raw, position, fields, is_delimiter)
         else:
             header = Header(self.raw, position, self.limits.fields)
@@ -34,7 +36,7 @@ class FieldReader:
         for name, start, end in header:
             if number and name[:8].lower() != b"content-":
                 continue
-            # They are counted by themselves: no other field may take the place of one that decides.
+            # Counted separately, so that no other field can displace a deciding one.
             if name.lower() in DECIDING:
                 deciding += 1
                 if deciding > self.limits.fields:
@@ -56,7 +58,7 @@ class FieldReader:
 
 
 class _PartHeader(Header):
-    """The header of a part. No mail host has read it, so it may hold lines that are no fields."""
+    """The header of a part. No mail host has checked it, so it may contain lines that are not fields."""
 
     def __init__(self, raw: bytes, position: int, fields: list[Field], is_delimiter: Callable[[int], bool]) -> None:
         """`fields` are the Content- fields read so far; the reader adds to them."""
@@ -74,8 +76,10 @@ class _PartHeader(Header):
         return self._beyond_junk(position) if further is None and self._fields else further
 
     def _beyond_junk(self, position: int) -> int | None:
-        """Where the header goes on, some lines further on: at the next Content- field; or at the empty line, where the
-        body cannot begin with the text before it."""
+        """Return where the header continues below junk lines; None if the body has begun.
+
+        It continues at the next Content- field, or at the empty line if the body cannot begin with the text above that.
+        """
         is_data = self._holds_data(position)
         for _ in range(_JUNK_LINES):
             position = next_line(self.raw, position)
@@ -88,7 +92,7 @@ class _PartHeader(Header):
         return None
 
     def _holds_data(self, position: int) -> bool:
-        """Whether the body of the part that has these fields cannot begin with the line at `position`."""
+        """Whether these fields announce data that cannot begin with the line at `position`."""
         named = {field.name.lower(): field.body.lower() for field in self._fields}
         if named.get("content-transfer-encoding") == b"base64":
             return not _BASE64_LINE.match(self.raw, position)

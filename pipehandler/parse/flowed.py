@@ -1,4 +1,4 @@
-"""Text in format=flowed (RFC 3676): its paragraphs, without the breaks that were only made for the way."""
+"""Undo format=flowed (RFC 3676): join the lines that were wrapped only for transport."""
 
 from io import StringIO
 
@@ -6,13 +6,13 @@ SIGNATURE = "-- "  # RFC 3676 4.3
 
 
 def unflow(text: str, delete_space: bool = False) -> str:
-    """`text`, whose line ends are LF, with its flowed lines joined to paragraphs.
+    """Return `text`, whose line ends are LF, with its flowed lines joined into paragraphs.
 
-    `delete_space` is DelSp=yes: the space at the end of a flowed line is no part of the text. Quoted lines (4.5) keep one
-    mark for each level, and space-stuffing (4.4) is undone.
+    `delete_space` is DelSp=yes: the space at the end of a flowed line is not part of the text. Quoted lines (4.5) keep
+    one mark per level, and space-stuffing (4.4) is undone.
     """
     out = StringIO()
-    open_depth, first = -1, True  # of which quote depth a paragraph is open; -1 for none
+    open_depth, first = -1, True  # the quote depth of the open paragraph; -1 for none
     for line in StringIO(text, newline="\n"):
         line = line.removesuffix("\n")
         content = line.lstrip(">")

@@ -1,13 +1,13 @@
-"""Field bodies and what they mean. The only module that knows mail-parser.
+"""Interpret field bodies. The only module that uses mail-parser.
 
-mail-parser reads the address lists (From, Sender, Reply-To, To, Cc, Bcc), strictly by RFC 5322. It is given a message of
-its own that has no more than these fields, and of them no more than it reads without loss in bounded time: text, not
-octets (it drops octets that are not UTF-8), short, with no encoded-words but UTF-8 (it follows wrong labels and knows few
-of them). Its answer counts where it says itself that nothing was ambiguous.
+mail-parser parses the address lists (From, Sender, Reply-To, To, Cc, Bcc) strictly by RFC 5322. It is given only field
+bodies that it parses without loss in bounded time: text, not octets (it drops octets that are not UTF-8), short, with
+no encoded-words but UTF-8 (it follows wrong labels and knows few of them). Its result is used if it reports no
+ambiguity.
 
-Corrected here: groups, which it drops (address.py), and mailboxes it rejects, such as MAILER-DAEMON; raw 8-bit and
-repeated fields; encoded-words (encoded_word.py). Dates are read in date.py, for it rounds the sender's zone and knows one
-form only.
+Handled here instead: groups, which it drops (address.py); mailboxes that it rejects, such as MAILER-DAEMON; raw 8-bit
+and repeated fields; encoded-words (encoded_word.py). Dates are parsed in date.py, because mail-parser rounds the
+sender's zone and accepts only one format.
 """
 
 import re
@@ -29,26 +29,26 @@ from .part import Field, deciding
 
 __all__ = ["MAIL_PARSER_VERSION", "Header"]
 
-# Encoded-words that mail-parser reads without loss: in UTF-8 or ASCII, and each whole.
+# Encoded-words that mail-parser reads without loss: in UTF-8 or ASCII, each complete in itself.
 _PLAIN_WORD = re.compile(
     r"=\?(?:utf-8|us-ascii)\?(?:q\?(?:[^=?\s]|=[0-9A-F]{2})*|b\?(?:[A-Z0-9+/]{4})*(?:[A-Z0-9+/]{2}(?:==|[A-Z0-9+/]=))?)\?=",
     re.IGNORECASE,
 )
 _MESSAGE_ID = re.compile(r"<([^<>]*)>")
 _COMMENT = re.compile(r"\([^()]*\)")
-_DESTINATIONS = frozenset({"to", "cc", "bcc"})  # RFC 5322 4.5.3: several fields are one list
+_DESTINATIONS = frozenset({"to", "cc", "bcc"})  # RFC 5322 4.5.3: repeated fields form one list
 _BEYOND_MAIL_PARSER = re.compile(r"[:;(]")  # groups and comments
 _DAY = 24 * 60  # minutes
-_MAIL_PARSER_SIZE = 4_096  # characters of one field: some of its ways are quadratic
+_MAIL_PARSER_SIZE = 4_096  # characters of one field: some of its code is quadratic
 
 
 class Header:
-    """The header of one message, read once. `fields` are (name, body) in order: unfolded, encoded-words as they are."""
+    """The interpreted header of one message. `fields`: (name, body) in order, unfolded, encoded-words not decoded."""
 
     def __init__(self, fields: Sequence[Field], limits: Limits, hints: Sequence[str], notebook: Notebook) -> None:
-        """`hints` are charsets of the message's parts, for raw 8-bit octets; defects go into `notebook`."""
+        """`hints` are charsets of the message's parts, for raw 8-bit octets. Defects go to `notebook`."""
         self._limits, self._notebook = limits, notebook
-        # With what was found here: charsets for 8-bit octets that no label explains.
+        # Includes the charset guessed for unlabelled 8-bit octets in this header.
         self.hints = self._guessed_hints(fields, hints)
         self.fields = [(field.name, self._text(field)) for field in fields]
         self._bodies: dict[str, list[str]] = {}
@@ -56,7 +56,7 @@ class Header:
             self._bodies.setdefault(name.lower(), []).append(body)
 
     def unstructured(self, name: str) -> str | None:
-        """A field of free text, such as the subject (RFC 5322 2.2.1), decoded; None if there is none."""
+        """Return a field of free text, such as the subject (RFC 5322 2.2.1), decoded; None if absent."""
         body = self._once(name)
         if body is None:
             return None
@@ -66,7 +66,7 @@ class Header:
         return self._notebook.storable(one_line(text).strip(), name)
 
     def addresses(self, name: str) -> list[Address]:
-        """The mailboxes of an address field (RFC 5322 3.4)."""
+        """Return the mailboxes of an address field (RFC 5322 3.4)."""
         bodies = self._contents(name)
         found: list[Address] = []
         for body in bodies if name in _DESTINATIONS else bodies[:1]:
@@ -77,9 +77,9 @@ class Header:
         return found
 
     def date(self) -> tuple[datetime | None, int | None]:
-        """The date and the sender's zone in minutes east of UTC (RFC 5322 3.3); see ParsedMessage for the meaning.
+        """Return the date and the sender's zone in minutes east of UTC (RFC 5322 3.3), as ParsedMessage defines them.
 
-        Of several fields the first that can be read counts.
+        Of several fields, the first that can be parsed counts.
         """
         bodies = self._contents("date")
         readable = ((body, found) for body in bodies if (found := date.read(body)))
@@ -94,13 +94,13 @@ class Header:
             self._notebook.note("date-guessed", "date", body)
         if offset is None:
             return instant, None
-        if abs(offset) >= _DAY:  # RFC 5322 3.3 allows it; no place on earth has it, and datetime cannot hold it
+        if abs(offset) >= _DAY:  # valid by RFC 5322 3.3, but no such zone exists, and datetime cannot represent it
             self._notebook.note("date-zone-implausible", "date", body)
             return instant, offset
         return instant.astimezone(timezone(timedelta(minutes=offset))), offset
 
     def message_ids(self, name: str) -> list[str]:
-        """The message identifiers of a field (RFC 5322 3.6.4), without angle brackets and space."""
+        """Return the message identifiers in a field (RFC 5322 3.6.4), without angle brackets and white space."""
         body = decode_words(self._once(name) or "", self.hints)[0]
         found = [re.sub(r"\s+", "", match[1]) for match in _MESSAGE_ID.finditer(body)]
         if not found:
@@ -113,24 +113,24 @@ class Header:
         return [self._notebook.storable(word, name) for word in found if word]
 
     def list_id(self) -> str | None:
-        """The identifier of a mailing list (RFC 2919), without its description."""
+        """Return the identifier of the mailing list (RFC 2919) without its description; None if absent."""
         body = self._once("list-id")
         found = _MESSAGE_ID.findall(body or "")
         return self._notebook.storable(one_line(found[-1] if found else body or "").strip(), "list-id") or None
 
     def _once(self, name: str) -> str | None:
-        """The body of a field that may stand once only (RFC 5322 3.6): the first that says something."""
+        """Return the body of a field that may occur only once (RFC 5322 3.6): the first that is not empty."""
         return next(iter(self._contents(name)), None)
 
     def _contents(self, name: str) -> list[str]:
-        """The bodies of a field that may stand once only: those that say something, or one that does not."""
+        """Return the bodies of a field that may occur only once: those that are not empty, else one that is."""
         bodies = self._bodies.get(name, [])
         if len(bodies) > 1:
             self._notebook.note("field-repeated", name)
         return [body for body in bodies if body] or bodies[:1]
 
     def _guessed_hints(self, fields: Sequence[Field], hints: Sequence[str]) -> Hints:
-        """Charsets for 8-bit octets in this header; the fields are looked at together, since each is short."""
+        """Return likely charsets for 8-bit octets in this header. The fields are examined together: each is short."""
         eight_bit = [field.body for field in deciding(fields) if not field.body.isascii() and not is_utf8(field.body)]
         if not eight_bit:
             return Hints(hints)
@@ -146,7 +146,7 @@ class Header:
             self._notebook.note("charset-guessed", field.name, decoded.guessed)
         if decoded.replaced:
             self._notebook.note("charset-replaced", field.name, decoded.codec)
-        # Of stateful charsets and byte order marks blanks and line ends may come out.
+        # Decoding a stateful charset, or removing a byte order mark, may expose blanks and line ends.
         return self._notebook.storable(decoded.text.replace("\n", " ").strip(" \t\r\n"), field.name)
 
     def _suits_mail_parser(self, body: str) -> bool:
@@ -157,13 +157,13 @@ class Header:
         )
 
     def _has_plain_words(self, body: str) -> bool:
-        """Whether mail-parser reads the encoded-words of `body` as we do: a broken one makes it fail on all fields."""
+        """Whether mail-parser decodes the encoded-words of `body` as we do: a broken one makes it fail on all fields."""
         return "=?" not in _PLAIN_WORD.sub("", body) and not decode_words(body, self.hints)[1]
 
     def _lenient_addresses(self, name: str, body: str, limit: int) -> list[Address]:
         if not body:
             return []
-        from . import address  # most fields are as mail-parser reads them
+        from . import address  # few fields need it
 
         single = name not in _DESTINATIONS
         found = address.parse(body, limit, self.hints, single)
@@ -180,8 +180,11 @@ class Header:
         return found.addresses
 
     def _strict_addresses(self, name: str, body: str) -> list[Address] | None:
-        """What mail-parser found, or None where it may not be all: it leaves out groups and names that equal their
-        address, takes comments for names, and reports what it could not recover."""
+        """Return the mailboxes that mail-parser finds, or None if its result may be incomplete.
+
+        It omits groups and names that equal their address, takes comments for names, and reports what it could not
+        recover.
+        """
         if _BEYOND_MAIL_PARSER.search(body) or not self._suits_mail_parser(body):
             return None
         unclear: list[object] = []
@@ -196,7 +199,7 @@ class Header:
         if unclear or not found or any("=?" in text + mailbox or not text.isprintable() for text, mailbox in found):
             return None
         if any("@" in text for text, _ in found):
-            return None  # a name, or a mailbox behind a forgotten comma
+            return None  # a name, or a mailbox after a missing comma
         if any(not text and ("=?" in body or body.count(mailbox) > 1) for text, mailbox in found):
             return None
         return [Address(" ".join(text.split()), mailbox) for text, mailbox in found]

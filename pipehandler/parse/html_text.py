@@ -1,7 +1,7 @@
-"""The text of an HTML body, for mail that has no other.
+"""Convert an HTML body to text, for mail that has no text body.
 
-It is made once, when the message is stored, so that any SQL client can read it (docs/design/cost.md). Time and
-memory are bounded by the sizes below, whatever the HTML is: libxml2 goes over it once and builds no tree.
+This is done once, when the message is stored, so that any SQL client can read the text (docs/design/cost.md). Time and
+memory are bounded by the sizes below, whatever the HTML: libxml2 reads it once and builds no tree.
 """
 
 import re
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 _SIZE = 1_000_000  # characters of HTML that are read
 STORED_SIZE = 300_000
-"""Characters of HTML of which the text is stored with the message. Newsletters rarely have a third of it."""
+"""Characters of HTML whose text is stored with the message. Newsletters rarely have a third of that."""
 _CHUNK = 16_384
 _LONG_DATA = re.compile(r"data:[^\"'\s<>]{1000,}")  # images in attributes
 _LONG_TAG = re.compile(r"<[^<>]{32768,}>?")  # libxml2 compares each attribute with the others of its element
@@ -20,10 +20,11 @@ _BLOCKS = frozenset({
     "form", "header", "html", "li", "main", "nav", "section", "tbody", "tfoot", "thead", "tr",
 })  # fmt: skip
 _PARAGRAPHS = frozenset({"blockquote", "dl", "h1", "h2", "h3", "h4", "h5", "h6", "ol", "p", "pre", "table", "ul"})
-# Which begin and end a line, and whether an empty line is around them.
+# Elements that begin and end a line, and whether an empty line surrounds them.
 _BREAKS = dict.fromkeys(_BLOCKS, False) | dict.fromkeys(_PARAGRAPHS, True)
 _EMPTY = frozenset({"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "wbr"})
-# What hides an element in every client. A font size of 0 does not: it closes gaps between blocks that set their own.
+# Styles that hide an element in every client. A font size of 0 does not: it closes gaps between blocks, which set their
+# own size.
 _HIDDEN = re.compile(
     r"(?:^|;)\s*(?:display\s*:\s*none|visibility\s*:\s*hidden|opacity\s*:\s*0(?:\.0*)?|max-height\s*:\s*0(?:px)?"
     r"|font-size\s*:\s*1px)\s*(?:!\s*important\s*)?(?:;|$)",
@@ -33,9 +34,11 @@ _QUOTES = 10  # levels of quoted lines that are marked
 
 
 def to_text(html: str, links: bool = True, size: int = _SIZE) -> str:
-    """What a reader sees of `html`, as text: a line for each block, an empty line around paragraphs, `- ` before list items and
-    `> ` before quoted lines. With `links` the target of a link follows its text in angle brackets. Never raises for content;
-    of long HTML only the beginning is read: `size` characters, of which no more text comes, or little more.
+    """Return the visible text of `html`. Never raises for content.
+
+    Each block is on its own line, with an empty line around paragraphs, `- ` before list items and `> ` before quoted
+    lines. With `links` the target of a link follows its text in angle brackets. Only the first `size` characters of the
+    HTML are read; the text has at most that many, or slightly more.
     """
     return _read(html, size, _Text(links, size))
 
@@ -52,24 +55,24 @@ def _read(html: str, size: int, target: "_Text") -> str:
                 return target.text()
         parser.close()
     except etree.LxmlError:
-        pass  # nothing in it, or nothing more: what was read counts
+        pass  # no content, or no more of it: keep what was read
     return target.text()
 
 
 class _Text:
-    """A target of lxml's parser, which calls start, data and end in the order of the document."""
+    """A target for lxml's parser, which calls start, data and end in document order."""
 
     def __init__(self, links: bool, enough: int) -> None:
         self._links, self._enough = links, enough
         self._size = 0
         self._lines: list[str] = []
         self._line: list[str] = []
-        self._gap: int | None = None  # an empty line is due, at this quote depth
-        self._space = False  # a space is due
+        self._gap: int | None = None  # an empty line is pending, at this quote depth
+        self._space = False  # a space is pending
         self._item = False  # the next line begins a list item
         self._quotes = self._verbatim = 0
-        self._hidden: list[str] = []  # the elements inside of one that is not shown, itself included
-        self._targets: list[tuple[str, int, int]] = []  # of open links, and the lines and words before each
+        self._hidden: list[str] = []  # the open elements from the outermost hidden one inwards
+        self._targets: list[tuple[str, int, int]] = []  # of open links, with the lines and words before each
 
     def start(self, tag: str, attributes: Mapping[str, str]) -> None:
         if self._hidden or tag in _NOT_SHOWN or (attributes and _is_hidden(attributes)):
@@ -131,14 +134,14 @@ class _Text:
         self._space = text[-1].isspace()
 
     def close(self) -> None:
-        """The end of the document."""
+        """Accept the end of the document, as lxml requires."""
 
     def has_enough(self) -> bool:
-        """Whether there is as much text as is wanted: quoting marks each line, so there can be more of it than of HTML."""
+        """Whether the text has reached its limit. It can outgrow the HTML, because each quoted line is marked."""
         return self._size > self._enough
 
     def text(self) -> str:
-        """All that was read."""
+        """Return the text read so far."""
         self._break()
         return "\n".join(self._lines)
 

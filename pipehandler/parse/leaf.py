@@ -1,6 +1,6 @@
-"""Parts with content, on their way to being text of the body or attachments.
+"""Sort the parts that have content into body texts and attachments.
 
-What few messages have is imported where it is found: importing is most of what a message costs in a cold delivery.
+Modules that few messages need are imported on use: imports are most of the cost of a cold delivery.
 """
 
 from typing import TYPE_CHECKING
@@ -23,25 +23,25 @@ if TYPE_CHECKING:
 
 _CONTROLS = bytes(set(range(32)) - set(b"\t\n\r\f\x08\x1b")) + b"\x7f"
 _CONTROLS_BUT_SHIFTS = _CONTROLS.translate(None, b"\x0e\x0f")
-_SAMPLE = 4_096  # octets by which text is told from binary
+_SAMPLE = 4_096  # octets examined to tell text from binary
 _NONE = parse(b"")
-_PARAMETERS = 30  # of one attachment that are kept; real ones have a handful
-_PARAMETERS_SIZE = 2_000  # characters of all of them
-_TNEF_NESTING = 3  # attached messages in one another
+_PARAMETERS = 30  # kept of one attachment; real ones have a handful
+_PARAMETERS_SIZE = 2_000  # characters in total
+_TNEF_NESTING = 3  # levels of nested attached messages
 
 
 class Leaves:
     """The parts of one message, added in their order. `attachments` is complete after the last one."""
 
     def __init__(self, hints: Hints, limits: Limits, notebook: Notebook) -> None:
-        """`hints` are charsets for what names none; defects go into `notebook`."""
+        """`hints` are charsets for unlabelled text. Defects go to `notebook`."""
         self.attachments: list[Attachment] = []
         self._texts: dict[str, Text] = {}
         self._tnef: list[tuple[str, tnef.Contents]] = []
         self._hints, self._limits, self._notebook = hints, limits, notebook
 
     def add(self, part: Part, place: Place) -> None:
-        """Put the part where it belongs."""
+        """Add a part to the body texts or to the attachments."""
         if body.is_other_version(part, place) or (
             part.inside is not None and part.content_type.startswith("multipart/")
         ):
@@ -77,7 +77,7 @@ class Leaves:
             self._add_tnef(part.number, content, 0)
 
     def bodies(self, root: Part) -> tuple[str | None, str | None]:
-        """The text and the HTML body of the message; that of a winmail.dat counts where there is no other."""
+        """Return the text and the HTML body of the message; those of a winmail.dat if it has no others."""
         text, html = body.join(root, self._texts)
         for number, contents in self._tnef if text is None and html is None else ():
             text, html = (self._body(each, number) for each in contents.bodies())
@@ -94,7 +94,7 @@ class Leaves:
         return self._notebook.storable(text, part.number)
 
     def _description(self, part: Part) -> str | None:
-        """RFC 2045 8: free text."""
+        """Return the Content-Description (RFC 2045 8), which is free text."""
         octets = part.first("content-description")
         if not octets:
             return None
@@ -102,7 +102,7 @@ class Leaves:
         return self._storable(one_line(text).strip(), part) or None
 
     def _parameters(self, part: Part) -> dict[str, str]:
-        """Those of the media type (RFC 2045 5.1), as text."""
+        """Return the parameters of the media type (RFC 2045 5.1) as text."""
         found: dict[str, str] = {}
         size = 0
         for name in part.parameters.sections:
@@ -116,7 +116,7 @@ class Leaves:
         return found
 
     def _file_name(self, part: Part, disposition: Parameters) -> str | None:
-        """RFC 2183 2.3, or the older name of RFC 2046 4.5.1; or the one in the place of the other."""
+        """Return the file name of RFC 2183 2.3, or the older one of RFC 2046 4.5.1; each also in the other's field."""
         for source, name in (
             (disposition, "filename"), (part.parameters, "name"), (disposition, "name"), (part.parameters, "filename"),
         ):  # fmt: skip
@@ -143,7 +143,7 @@ class Leaves:
             self._texts[part.number] = Text(self._storable(text, part), html)
 
     def _without_uuencoded(self, number: str, content: bytes) -> bytes:
-        """The octets of a text without the files in it, which become attachments."""
+        """Return the octets of a text without the uuencoded files in it, which become attachments."""
         if b"begin" not in content:
             return content
         from . import uuencode
@@ -164,7 +164,7 @@ class Leaves:
             )
 
     def _add_tnef(self, number: str, content: bytes, nesting: int) -> None:
-        """What is inside of a winmail.dat, as attachments that are numbered below it."""
+        """Add the contents of a winmail.dat as attachments that are numbered below it."""
         room = self._limits.parts - len(self.attachments)
         if nesting >= _TNEF_NESTING or room <= 0:
             self._notebook.note("container-left-out", number, "application/ms-tnef")
@@ -197,12 +197,12 @@ class Leaves:
 
 
 def _token(part: Part, name: str) -> str:
-    """A field that is one word, without the blanks that folding leaves in it."""
+    """Return a one-word field without the blanks that folding leaves in it."""
     return "".join((part.first(name) or b"").decode("utf-8", "replace").split())
 
 
 def _is_binary(content: bytes, label: str | None) -> bool:
-    """Whether octets that are called text are something else: one control character in ten, or more."""
+    """Whether octets labelled as text are binary: at least one control character in ten."""
     sample = content[:_SAMPLE]
     few = len(sample) // 10
     if len(sample) - len(sample.translate(None, _CONTROLS)) <= few:

@@ -1,16 +1,16 @@
-"""How much of one message is decoded: bounds that real mail does not reach and hostile mail does.
+"""Limits on how much of one message is decoded. Real mail does not reach them; hostile mail does.
 
-Past a bound only the decoded view is lost, and a defect says so; the raw bytes are stored whatever happens.
+Beyond a limit only the decoded view is incomplete, and a defect records it. The raw bytes are always stored.
 """
 
 from typing import NamedTuple
 
 
 class Limits(NamedTuple):
-    """Bounds on one message. All are counts but `field_size`, which is in octets.
+    """Limits on one message. All are counts except `field_size`, which is in octets.
 
-    `depth`: multiparts in one another (Postfix's own mime_nesting_limit is 100). `parts`: parts of all kinds.
-    `fields`: header fields of the message, and of each part. `field_size`: the body of one field (Postfix cuts at
+    `depth`: nested multiparts (Postfix's own mime_nesting_limit is 100). `parts`: parts of all kinds. `fields`: header
+    fields of the message, and of each part. `field_size`: the body of one field (Postfix truncates at
     header_size_limit, 102,400). `addresses`: mailboxes in one field.
     """
 

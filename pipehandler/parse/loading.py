@@ -1,4 +1,4 @@
-"""All that parsing loads, at once: modules that are imported only where a message needs them, libraries, and tables."""
+"""Load everything that parsing may need: the modules and libraries that are otherwise imported on use, and tables."""
 
 import importlib
 import pkgutil
@@ -27,7 +27,7 @@ _HTML_EXAMPLE = b"Content-Type: text/html\n\n<p>no other text\n"
 
 
 def load_all() -> None:
-    """Load all of it. Raises whatever a module raises that cannot be loaded."""
+    """Load everything. If a module cannot be loaded, its exception passes through."""
     for module in pkgutil.iter_modules(pipehandler.parse.__path__, "pipehandler.parse."):
         importlib.import_module(module.name)
     for example in (_EXAMPLE, _HTML_EXAMPLE):

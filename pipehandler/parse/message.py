@@ -1,13 +1,13 @@
-"""A message from octets to meaning: the story of parsing, from top to bottom.
+"""Parse a message from octets to a ParsedMessage.
 
-    parse(raw) -> mime.scan: header fields and parts -> enclosed: entities inside of parts
+    parse(raw) -> mime.scan: header fields and parts -> enclosed: entities inside parts
                -> header: subject, addresses, date
-               -> leaf: each part, its transfer encoding undone: text of the body, or an attachment
-               -> body: the texts joined; html_text: what a reader sees of them
-               -> report: what a bounce or a complaint says of another message -> ParsedMessage
+               -> leaf: each part, its transfer encoding undone, as text of the body or as an attachment
+               -> body: the texts joined; html_text: the visible text of HTML
+               -> report: the contents of a bounce or a complaint -> ParsedMessage
 
-Parsing is total and deterministic: whatever the octets are, a ParsedMessage comes out, and the same one each time. What
-was guessed, replaced or left out on the way stands in its defects. A field or a part that fails costs no other.
+Parsing is total and deterministic: any octets give a ParsedMessage, and always the same one. Its defects list whatever
+was guessed, replaced or left out. A field or part that fails does not affect the others.
 """
 
 from pipehandler.mail.parsed import ParsedMessage
@@ -24,16 +24,16 @@ from .preview import preview
 
 __all__ = ["DEFECTS", "PARSER_VERSION", "Limits", "parse"]
 
-# What a stored message was made by: ours, raised when the same octets may give another result; and mail-parser's.
+# Stored with each message: our version, raised when the same octets may give another result, and mail-parser's.
 PARSER_VERSION = f"2 mail-parser/{MAIL_PARSER_VERSION}"
 
 _ASCII = bytes(range(128))
 
 
 def parse(raw: bytes, limits: Limits = DEFAULT, trusted_authserv_ids: tuple[str, ...] = ()) -> ParsedMessage:
-    """Parse one message. Does not raise for its content; exceptions that are no Exception pass through.
+    """Parse one message. Never raises for its content; a BaseException such as TimeUp passes through.
 
-    `raw` is the message in the form of RFC 5322, with LF or CRLF line ends; `limits` bound what is decoded;
+    `raw` is a message in the format of RFC 5322, with LF or CRLF line ends. `limits` bound what is decoded.
     `trusted_authserv_ids` are the hosts, in lower case, whose authentication results count (RFC 8601).
     """
     notebook = Notebook()
@@ -68,7 +68,7 @@ def parse(raw: bytes, limits: Limits = DEFAULT, trusted_authserv_ids: tuple[str,
             leaves.add(part, place)
     parsed.text, parsed.html = leaves.bodies(root)
     parsed.attachments = leaves.attachments
-    # Imported where there is something for them to read: a cold delivery of most mail does without.
+    # Imported on use: a cold delivery of most mail needs none of them.
     if trusted_authserv_ids:
         from . import authentication
 
@@ -87,8 +87,11 @@ def parse(raw: bytes, limits: Limits = DEFAULT, trusted_authserv_ids: tuple[str,
 
 
 def _charsets(root: Part) -> list[str]:
-    """The charsets that the text parts name: likely ones for what names none. Before them that of the first text that
-    names none, if it holds more than the header of what no label explains: of few octets little can be known."""
+    """Return the charsets of the labelled text parts, as hints for unlabelled text.
+
+    If the header has unlabelled 8-bit octets, and an unlabelled text has more of them, the charset detected in that
+    text comes first: the more octets, the surer the detection.
+    """
     texts = [part for part in root.leaves() if part.content_type.startswith("text/")]
     labels = [part.parameters.token("charset") for part in texts]
     hints = list(dict.fromkeys(label for label in labels if label and codec(label)))[:4]

@@ -1,8 +1,8 @@
-"""The structure of a message: header fields and parts, as places in its octets (RFC 5322 2.1, RFC 2046 5.1).
+"""Scan the structure of a message: header fields and parts, as positions in its octets (RFC 5322 2.1, RFC 2046 5.1).
 
-One pass over the octets, without recursion and without copying bodies: its time is linear in the size, however deep
-the nesting, and its memory is bounded by the limits. Attached messages (message/rfc822) are leaves, so that their
-exact octets can be kept.
+One pass over the octets, without recursion and without copying bodies: the time is linear in the size, however deep
+the nesting, and the memory is bounded by the limits. Attached messages (message/rfc822) are leaves, so that their
+exact octets are kept.
 """
 
 import re
@@ -22,7 +22,7 @@ _NOT_BLANK = re.compile(rb"\S")
 
 
 class _Multipart(NamedTuple):
-    """A multipart whose end was not yet seen, and the place in the stack of the outer one with the same boundary."""
+    """An open multipart, and the stack index of an outer one with the same boundary."""
 
     part: Part
     boundary: bytes
@@ -30,17 +30,20 @@ class _Multipart(NamedTuple):
 
 
 def scan(raw: bytes, limits: Limits, notebook: Notebook, outer: Part | None = None, count: int = 0) -> Part:
-    """Divide `raw` into its parts. Never raises for content; what is wrong is written into `notebook`.
+    """Divide `raw` into its parts. Never raises for content; defects go to `notebook`.
 
-    `outer` is the part that `raw` was inside of, if it is not the message itself, and `count` the number of parts that the
-    message has so far.
+    `outer` is the part that encloses `raw`, None if `raw` is the message itself. `count` is the number of parts that
+    the message has so far.
     """
     return _Scanner(raw, limits, notebook, outer, count).scan()
 
 
 class _Scanner:
-    """Goes over the delimiter lines. The stack holds the open multiparts, `boundaries` leads from a delimiter to the
-    innermost of them; a delimiter of an outer one ends all that is inside (RFC 2046 5.1.2)."""
+    """A scanner of delimiter lines.
+
+    The stack holds the open multiparts; `boundaries` maps a boundary to the index of the innermost one that has it. A
+    delimiter of an outer multipart ends all inner ones (RFC 2046 5.1.2).
+    """
 
     def __init__(self, raw: bytes, limits: Limits, notebook: Notebook, outer: Part | None, count: int) -> None:
         self.raw, self.limits, self.notebook, self.outer = raw, limits, notebook, outer
@@ -48,8 +51,8 @@ class _Scanner:
         self.stack: list[_Multipart] = []
         self.boundaries: dict[bytes, int] = {}
         self.count = count
-        self.leaf: Part | None = None  # whose body is being passed; None in a preamble or an epilogue
-        self.epilogue: tuple[str, int] | None = None  # of which multipart, and where it began
+        self.leaf: Part | None = None  # the part whose body is being scanned; None in a preamble or epilogue
+        self.epilogue: tuple[str, int] | None = None  # the multipart's number, and where its epilogue began
 
     def scan(self) -> Part:
         number, depth = (self.outer.number, self.outer.depth + 1) if self.outer else ("", 0)
@@ -85,9 +88,9 @@ class _Scanner:
         return root
 
     def _next_delimiter(self, position: int) -> tuple[re.Match[bytes] | None, int, bool]:
-        """The next line that is one, which open multipart it belongs to, and whether it closes it."""
+        """Return the next delimiter line, the stack index of its multipart, and whether it closes that."""
         boundaries = self.boundaries
-        for found in _DELIMITER.finditer(self.raw, position):  # a hot loop: a line in five octets, if somebody wants
+        for found in _DELIMITER.finditer(self.raw, position):  # a hot loop: hostile mail has a line per five octets
             line = found[1].rstrip()
             word = line.partition(b" ")[0]
             if line in boundaries or line[-2:] == b"--" or word in boundaries or word[-2:] == b"--":
@@ -97,17 +100,20 @@ class _Scanner:
         return None, 0, False
 
     def _meaning(self, line: bytes) -> tuple[int | None, bool]:
-        """Which open multipart a line after "--" belongs to, and whether it closes it."""
+        """Return the stack index of the multipart that a line, without its "--", delimits, and whether it closes that.
+
+        The index is None if the line is not a delimiter.
+        """
         line = line.rstrip()  # RFC 2046 5.1.1: transport padding
         level = self.boundaries.get(line)
         if level is not None:
             return level, False
         if b" " in line and (word := line.partition(b" ")[0]).removesuffix(b"--") in self.boundaries:
-            return self._meaning(word)  # the boundary has to begin the line, not to fill it
+            return self._meaning(word)  # other text may follow the boundary on its line
         return (self.boundaries.get(line[:-2].rstrip()) if line.endswith(b"--") else None), True
 
     def _begin(self, number: str, position: int, default: str, depth: int) -> tuple[Part, int]:
-        """A new part whose header begins at `position`; the place where its body begins."""
+        """Begin the part whose header is at `position`; return it and where its body begins."""
         self.count += 1
         fields, position = self.fields.read(position, number, self._is_delimiter)
         types = [entry.body for entry in fields if entry.name.lower() == "content-type"]
@@ -128,7 +134,7 @@ class _Scanner:
         boundary = media.boundary_of(part.parameters)
         found = bool(boundary) and bool(self.stack or self.raw.find(b"--" + boundary, part.start) >= 0)
         if not found and part.is_encoded:
-            return  # RFC 2045 6.4 forbids it; what is inside is looked for later
+            return  # forbidden by RFC 2045 6.4; `enclosed` decodes and divides it
         if not found and not self.stack and (guess := media.guess_boundary(self.raw, part.start)):
             boundary = guess
             self.notebook.note("boundary-guessed", part.number, boundary.decode("ascii", "replace"))
@@ -153,7 +159,7 @@ class _Scanner:
             self.epilogue = None
 
     def _leave(self, level: int, end: int, closed: bool = False) -> None:
-        """Close the multiparts from the innermost to that at `level`."""
+        """Close the open multiparts, from the innermost to the one at `level`."""
         while len(self.stack) > level:
             multipart = self.stack.pop()
             if multipart.shadowed is None:
@@ -166,11 +172,11 @@ class _Scanner:
                 if not closed:
                     self.notebook.note("boundary-not-closed", part.number)
             elif part.is_encoded:
-                continue  # as above
+                continue  # `enclosed` divides it
             elif _NOT_BLANK.search(self.raw, part.start, part.end):
                 self.notebook.note("boundary-not-found", part.number)
             else:
-                part.divided = True  # nothing in it at all
+                part.divided = True  # it is empty
 
     def _is_delimiter(self, position: int) -> bool:
         return (

@@ -1,4 +1,7 @@
-"""What the parameters of Content-Type and Content-Disposition mean: RFC 2183 2, RFC 2231. Their syntax is in mail/parameters.py."""
+"""Decode the parameters of Content-Type and Content-Disposition (RFC 2183 2, RFC 2231).
+
+Their syntax is in mail/parameters.py.
+"""
 
 from collections.abc import Sequence
 from urllib.parse import unquote_to_bytes
@@ -12,31 +15,31 @@ from .encoded_word import decode_words
 
 
 class Parameters(ParameterField):
-    """One field, and what its parameters mean."""
+    """One field and its decoded parameters."""
 
     __slots__ = ()
 
     def octets(self, name: str) -> bytes | None:
-        """The parameter as its octets, sections joined (RFC 2231 3), percent-encoding undone; None if absent."""
+        """Return the parameter's octets, sections joined (RFC 2231 3), percent-encoding undone; None if absent."""
         found = self._sections(name)
         return _unlabelled(found)[1] if found else None
 
     def token(self, name: str) -> str | None:
-        """The parameter as one ASCII word, such as a charset; None if absent or empty."""
+        """Return the parameter as one ASCII word, such as a charset; None if absent or empty."""
         if name not in self.sections:
             return None
         words = COMMENT.sub(b" ", self.octets(name) or b"").split()
         return words[0].strip(b"\"'").decode("ascii", "replace") or None if words else None
 
     def word(self, name: str) -> str:
-        """The parameter as one word in lower case, such as format; "" if absent or empty."""
+        """Return the parameter as one word in lower case, such as format; "" if absent or empty."""
         return (self.token(name) or "").lower()
 
     def text(self, name: str, hints: Sequence[str] = ()) -> tuple[str | None, list[str]]:
-        """The parameter for people, such as a file name, and what was wrong with it; None if absent or empty.
+        """Return a parameter for people, such as a file name, and what was wrong with it; None if absent or empty.
 
-        By RFC 2231 where it says so; else encoded-words (RFC 2047 5 forbids them here, and most senders use them);
-        else raw octets, UTF-8 or guessed.
+        RFC 2231 encoding is decoded if it is used; else encoded-words (RFC 2047 5 forbids them here, but most senders
+        use them); else raw octets, as UTF-8 or in a guessed charset.
         """
         found = self._sections(name)
         if not found:
@@ -48,25 +51,25 @@ class Parameters(ParameterField):
             wrong.append(f"octets that are not in {label}")
         text, broken = decode_words(decoded.text, hints)
         line = one_line(text)
-        if line != text.replace("\t", " "):  # a tab may stand where the field was folded
+        if line != text.replace("\t", " "):  # folding may leave a tab
             wrong.append("control characters")
         return storable(line.strip()) or None, wrong + broken
 
     def _sections(self, name: str) -> list[Section]:
-        """What makes up one parameter: `name*` before `name*0` and so on before `name`, the more telling first."""
+        """Return the sections of one parameter in its best form: `name*`, else `name*0` and so on, else `name`."""
         found = self.sections.get(name, [])
         whole = next((section for section in found if section.number < 0 and section.extended), None)
         if whole is not None:
             return [whole]
         numbered: dict[int, Section] = {}
         for section in found:
-            numbered.setdefault(section.number, section)  # of two with one number the first counts
+            numbered.setdefault(section.number, section)  # the first of a duplicate number counts
         plain = numbered.pop(-1, None)
         return [numbered[number] for number in sorted(numbered)] or ([plain] if plain else [])
 
 
 def _unlabelled(sections: list[Section]) -> tuple[str | None, bytes]:
-    """The charset that stands before the first section as charset'language' (RFC 2231 4), and all octets."""
+    """Return the charset at the start of the first section, as charset'language' (RFC 2231 4), and all octets."""
     label, first = b"", sections[0].octets
     if sections[0].extended and first.count(b"'") >= 2:
         label, _, first = first.split(b"'", 2)
@@ -76,5 +79,5 @@ def _unlabelled(sections: list[Section]) -> tuple[str | None, bytes]:
 
 
 def parse(body: bytes) -> Parameters:
-    """Read one field body, still folded or not. Never raises; what is no parameter is skipped."""
+    """Parse one field body, folded or not. Never raises; anything that is not a parameter is skipped."""
     return Parameters(*parameters.read(body))

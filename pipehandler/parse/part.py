@@ -1,4 +1,4 @@
-"""What a message is made of: header fields, and parts as places in its octets (RFC 2045 2.4 to 2.6)."""
+"""The elements of a message: header fields, and parts as positions in its octets (RFC 2045 2.4 to 2.6)."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from .parameter import Parameters
 
 
 class Field(NamedTuple):
-    """One header field: its name as written, and its body, unfolded, without blanks around it."""
+    """One header field: its name as written, and its unfolded body without surrounding blanks."""
 
     name: str
     body: bytes
@@ -26,12 +26,12 @@ def deciding(fields: Sequence[Field]) -> list[Field]:
 class Part:
     """One entity (RFC 2045 2.4). Its body is raw[start:end]; a multipart that could be divided has `children`.
 
-    `number` is that of IMAP (RFC 3501 6.4.5), "" for a divided message itself. `content_type` is in lower case, and
-    what RFC 2045 5.2 and RFC 2046 5.1.5 assume where none is given. Of a part within the message only the Content-
-    fields are kept (RFC 2046 5.1: the others have no meaning). `skipped` is true where the limits forbid a look inside.
+    `number` is the IMAP part number (RFC 3501 6.4.5), "" for a divided message itself. `content_type` is in lower case,
+    with the defaults of RFC 2045 5.2 and RFC 2046 5.1.5. Of a part within the message only the Content- fields are kept
+    (RFC 2046 5.1: the others have no meaning). `skipped` is true if the limits prevented scanning its inside.
 
-    `raw` is the message, or what came out of the part that this one was inside of. `inside` is the entity that a part which
-    is not divided holds: the signed one of an opaque signature, the decoded one of a multipart in base64.
+    `raw` is the message, or the decoded content of the enclosing part. `inside` is the entity enclosed in an undivided
+    part: the content of an opaque signature, or a multipart that was in base64.
     """
 
     number: str
@@ -49,20 +49,20 @@ class Part:
 
     @property
     def transfer_encoding(self) -> str:
-        """The Content-Transfer-Encoding (RFC 2045 6) in lower case; "" where none is given."""
+        """The Content-Transfer-Encoding (RFC 2045 6) in lower case; "" if there is none."""
         return token(self.first("content-transfer-encoding") or b"").decode("ascii", "replace")
 
     @property
     def is_encoded(self) -> bool:
-        """Whether its body is other octets than its content: RFC 2045 6.7 and 6.8."""
+        """Whether the body has to be decoded to get the content (RFC 2045 6.7 and 6.8)."""
         return self.transfer_encoding in ("base64", "quoted-printable")
 
     def first(self, name: str) -> bytes | None:
-        """The body of the first field called `name` (in lower case); None if there is none."""
+        """Return the body of the first field called `name` (in lower case); None if there is none."""
         return next((entry.body for entry in self.fields if entry.name.lower() == name), None)
 
     def leaves(self) -> Iterator["Part"]:
-        """The parts that hold content, in their order; a part before what it has inside."""
+        """Yield the parts that have content, in order, each before the parts enclosed in it."""
         waiting = [self]
         while waiting:
             part = waiting.pop()

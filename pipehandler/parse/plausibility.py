@@ -1,8 +1,7 @@
-"""How odd a reading looks: whether decoded text can be what a person wrote, in any language.
+"""Measure how odd decoded text looks: whether a person could have written it, in any language.
 
-Octets of one charset read as another give valid characters, but not words: symbols stand inside words, letters of two
-alphabets side by side, capitals after small letters, characters that hardly any text has. No dictionary is needed to
-see that, and none is used.
+Octets decoded with the wrong charset give valid characters but not words: symbols inside words, adjacent letters of two
+alphabets, capitals after small letters, characters that hardly any text has. This needs no dictionary.
 """
 
 import re
@@ -10,13 +9,13 @@ import unicodedata
 from bisect import bisect_right
 from functools import cache, lru_cache
 
-ODD = 0.15  # a share of characters out of place that everyday text in the right charset does not reach
+ODD = 0.15  # the share of misplaced characters that everyday text in the right charset does not reach
 
 _BEYOND_ASCII = re.compile(r"[^\x00-\x7f]+")
-_SAMPLE = 200  # characters beyond ASCII that are looked at
-_RUN = 5  # letters with accents side by side: no language of Latin letters writes so many
+_SAMPLE = 200  # characters beyond ASCII that are examined
+_RUN = 5  # adjacent accented letters: no language in Latin script has so many
 
-# Where a block of Unicode begins, and what its letters are. "rare" is what everyday mail does not contain.
+# The start of each Unicode block and the kind of its letters. "rare" characters do not occur in everyday mail.
 _BLOCKS: tuple[tuple[int, str], ...] = (
     (0x0000, "latin"), (0x0180, "rare"), (0x0192, "latin"), (0x0193, "rare"), (0x01A0, "latin"), (0x01A2, "rare"),
     (0x01AF, "latin"), (0x01B1, "rare"), (0x01CD, "latin"), (0x01DD, "rare"), (0x0218, "latin"), (0x021C, "rare"),
@@ -32,15 +31,15 @@ _BLOCKS: tuple[tuple[int, str], ...] = (
     (0xFFA0, "cjk"), (0xFFF0, "rare"), (0xFFFD, "mark"), (0xFFFE, "rare"), (0x1F000, "symbol"), (0x20000, "rare"),
 )  # fmt: skip
 _STARTS = [start for start, _ in _BLOCKS]
-# Two octets for each character, the first from 0xA1 up to this one: GB 2312 and JIS X 0208 level 1, Big5 level 1, the
-# syllables of KS X 1001.
+# Frequent characters take two octets, the first from 0xA1 up to this one: GB 2312 and JIS X 0208 level 1, Big5 level 1,
+# the syllables of KS X 1001.
 _FREQUENT = (("gb2312", b"\xd7"), ("euc_jp", b"\xcf"), ("big5", b"\xc6"), ("euc_kr", b"\xc8"))
-# Written without blanks around words of another alphabet.
+# Scripts written without blanks around words in another alphabet.
 _UNSPACED = frozenset({"cjk", "thai", "lao", "khmer", "burmese"})
 
 
 def oddness(text: str) -> float:
-    """The share of characters beyond ASCII that are out of place, from 0 to 1; of a long text its beginning counts."""
+    """Return the share of misplaced characters among those beyond ASCII, from 0 to 1. Only the beginning counts."""
     seen = odd = 0
     for found in _BEYOND_ASCII.finditer(text):
         start, end = found.start(), min(found.end(), found.start() + _SAMPLE)
@@ -54,8 +53,7 @@ def oddness(text: str) -> float:
 
 
 def _count(run: str) -> int:
-    """How many characters of `run` beyond ASCII are out of place; the first, and perhaps the last, is what is beside
-    them."""
+    """Count the misplaced characters beyond ASCII in `run`. Its first and perhaps its last are only context."""
     kinds = [_kind(character) for character in run]
     return sum(_is_odd(run, kinds, place) for place in range(1, len(run)) if not run[place].isascii())
 
@@ -69,7 +67,7 @@ def _is_odd(text: str, kinds: list[str], place: int) -> bool:
     after = kinds[place + 1] if place + 1 < len(kinds) else ""
     if kind == "rare":
         return True
-    if kind == "symbol":  # "Windows™" and "©2026" are everyday text, a symbol inside a word is not
+    if kind == "symbol":  # "Windows™" and "©2026" are everyday text; a symbol inside a word is odd
         if before in _LETTERS and after in _LETTERS:
             apostrophe = character == "\N{ACUTE ACCENT}" and text[place - 1].isascii() and text[place + 1].isascii()
             return not apostrophe
@@ -104,7 +102,7 @@ _LETTERS = frozenset(kind for _, kind in _BLOCKS) - {"rare", "symbol", "mark"}
 
 @cache
 def _kind(character: str) -> str:
-    """The alphabet of a letter; "rare", "symbol" or "mark" for others, "" for what stands between words."""
+    """Return the alphabet of a letter, or "rare", "symbol", "mark", or "" for a character between words."""
     category = unicodedata.category(character)
     if category in ("Cc", "Cn", "Co", "Cs"):
         return "" if character in "\t\n\r\f" else "rare"
@@ -123,7 +121,7 @@ def _kind(character: str) -> str:
 
 
 def _is_frequent(character: str) -> bool:
-    """Whether an ideograph or a syllable is one of those that a national standard puts first, or stands before those there."""
+    """Whether an ideograph or a syllable is in the first level of a national standard, or in a row before that."""
     if character == "\N{HANGUL FILLER}":
         return False
     return any(

@@ -1,7 +1,8 @@
-"""What a report says of another message: delivery status notifications (RFC 3464, and RFC 6533 for addresses in UTF-8),
-complaints (RFC 5965) and disposition notifications (RFC 8098).
+"""Read reports about another message: bounces, complaints and receipts.
 
-Only parts of these media types are looked at, wherever they stand in the message. All that they say may be forged.
+That is delivery status notifications (RFC 3464, and RFC 6533 for addresses in UTF-8), complaints (RFC 5965) and
+disposition notifications (RFC 8098). Only parts of their media types are read, anywhere in the message. All of the
+contents may be forged.
 """
 
 import re
@@ -24,13 +25,13 @@ _TYPES = {
 }
 _ABOUT = frozenset(
     {"message/rfc822", "text/rfc822-headers", "message/rfc822-headers", "message/global", "message/global-headers"}
-)  # the message that it is about, or its header: RFC 6522 3, RFC 6533 6
+)  # the reported message, or its header: RFC 6522 3, RFC 6533 6
 
 _SIZE = 262_144  # octets of a report that are read
-_HEADER_SIZE = 65_536  # octets in which the Message-ID of the enclosed message has to stand
+_HEADER_SIZE = 65_536  # octets in which the Message-ID of the enclosed message must appear
 _VALUE_SIZE = 2_000  # characters of one value
 _RECIPIENTS = 1_000
-_REPEATED = 100  # values of a field that may stand several times
+_REPEATED = 100  # values of a field that may occur several times
 
 _FIELD = re.compile(r"([!-9;-~]{1,100})[ \t]*:[ \t]*(.*)")
 _END_OF_HEADER = re.compile(rb"\r?\n\r?\n")
@@ -59,12 +60,12 @@ _IN_BRACKETS = frozenset({"original_mail_from", "original_rcpt_to"})
 
 
 def read(attachments: Sequence[Attachment], notebook: Notebook) -> dict[str, Any] | None:
-    """What the first report among `attachments` says; None if there is none. Never raises for content.
+    """Return the contents of the first report among `attachments`; None if there is none. Never raises for content.
 
-    The keys are the names of the fields in lower case with underscores; a field that is missing or says nothing has none.
-    "type" is one of the values of _TYPES, "recipients" the list of a delivery status notification,
-    "original_message_id" the Message-ID that the report names, or that of the message it encloses. Hosts and addresses
-    are without their type (RFC 3464 2.1.2), dates in ISO 8601 and UTC.
+    The keys are field names in lower case with underscores; missing and empty fields are left out. "type" is one of the
+    values of _TYPES, "recipients" the list of a delivery status notification, "original_message_id" the Message-ID in
+    the report, or that of the enclosed message. Hosts and addresses are without their type (RFC 3464 2.1.2), dates are
+    in ISO 8601 and UTC.
     """
     found = next((each for each in attachments if each.content_type in _TYPES), None)
     if found is None:
@@ -89,8 +90,10 @@ def read(attachments: Sequence[Attachment], notebook: Notebook) -> dict[str, Any
 
 
 def _groups(content: bytes) -> list[list[tuple[str, str]]]:
-    """The fields of a report, (name, body) with the names as keys. A blank line begins another group (RFC 3464 2.1); so
-    does a second recipient where the blank line is missing."""
+    """Return the groups of fields in a report, each field as (key, body).
+
+    A blank line begins a new group (RFC 3464 2.1); so does a second recipient if the blank line is missing.
+    """
     groups: list[list[tuple[str, str]]] = [[]]
     seen: set[str] = set()
     for line in _unfolded(decode(content).text):
@@ -121,7 +124,7 @@ def _unfolded(text: str) -> Iterator[str]:
 
 
 def _single(fields: Sequence[tuple[str, str]], names: Sequence[str]) -> dict[str, Any]:
-    """The fields of these names that say something; of several the first."""
+    """Return the first nonempty field of each of these names."""
     found: dict[str, Any] = {}
     for name, body in fields:
         if name in names and name not in found and (value := _value(name, body)):
@@ -135,7 +138,7 @@ def _repeated(fields: Sequence[tuple[str, str]], names: Sequence[str]) -> dict[s
 
 
 def _value(name: str, body: str) -> str | None:
-    """One field as it is stored; None or "" where it says nothing."""
+    """Return the value of one field as it is stored; None or "" if it has none."""
     text = storable(one_line(body[:_VALUE_SIZE]).strip())
     if name in _DATES:
         found = date.read(text)
@@ -164,7 +167,7 @@ def _unescaped(match: re.Match[str]) -> str:
 
 
 def _named(groups: Sequence[Sequence[tuple[str, str]]]) -> str | None:
-    """The Message-ID that the report itself names (RFC 8098 3.2.5; some complaints have it as well)."""
+    """Return the Message-ID given in the report itself (RFC 8098 3.2.5; some complaints have it as well)."""
     for group in groups:
         for name, body in group:
             if name == "original_message_id" and (value := storable(one_line(body[:998])).strip("<> ")):
@@ -173,7 +176,7 @@ def _named(groups: Sequence[Sequence[tuple[str, str]]]) -> str | None:
 
 
 def _enclosed(attachments: Sequence[Attachment]) -> str | None:
-    """The Message-ID of the enclosed message."""
+    """Return the Message-ID of the enclosed message."""
     for each in attachments:
         if each.content_type in _ABOUT:
             beginning = each.content[:_HEADER_SIZE]

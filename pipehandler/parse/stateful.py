@@ -1,8 +1,7 @@
-"""Charsets that switch by escape sequences within 7-bit text: ISO-2022-JP, -KR and -CN (RFC 1468, 1557, 1922), HZ
-(RFC 1843).
+"""Decode stateful charsets, which switch by escape sequences within 7-bit text.
 
-They announce themselves, so that the label hardly matters; and they return to ASCII at the end of each line, so that
-a line of them can stand beside lines in UTF-8.
+They are ISO-2022-JP, -KR and -CN (RFC 1468, 1557, 1922) and HZ (RFC 1843). They announce themselves, so the label
+hardly matters. They return to ASCII at the end of each line, so lines in them can be mixed with lines in UTF-8.
 """
 
 import re
@@ -21,11 +20,11 @@ _SHIFTED = re.compile(rb"\x0e([\x20-\x7e]*)\x0f?")
 _DESIGNATION = re.compile(rb"\x1b\$[)*+][A-Z]")
 _EUC_PAIRS = re.compile(rb"(?<![\x8e\x8f])(?:[\xa1-\xfe]{2})+")
 _EUC_KATAKANA = re.compile(rb"(?:\x8e[\xa1-\xdf])+")
-_REWRITTEN_OCTETS = 1_000_000  # of ISO-2022-JP at most: they cost some 150 ns each
+_REWRITTEN_OCTETS = 1_000_000  # rewritten at most, at some 150 ns each
 
 
 def announced(octets: bytes) -> str | None:
-    """The stateful charset whose escape sequences stand in `octets`, or None; "iso2022_cn" has no codec in Python."""
+    """Return the stateful charset whose escape sequences are in `octets`, or None. Python lacks "iso2022_cn"."""
     if b"\x1b" in octets:
         for pattern, name in _ANNOUNCED:
             if pattern.search(octets):
@@ -34,13 +33,13 @@ def announced(octets: bytes) -> str | None:
 
 
 def read(octets: bytes, name: str) -> str | None:
-    """`octets` in the stateful charset `name`; None where that cannot be. Lines with 8-bit octets may be UTF-8."""
+    """Decode `octets` in the stateful charset `name`; None if invalid. Lines with 8-bit octets may be UTF-8."""
     if not octets.isascii():
         return _by_line(octets, name) if _SWITCH.search(octets) else None
     if name == "iso2022_cn":
         return _iso_2022_cn(octets)
     if name == "iso2022_kr" and b"\x0e" in octets and b"\x1b" not in octets:
-        octets = b"\x1b$)C" + octets  # RFC 1557 wants it at the beginning; some senders leave it out
+        octets = b"\x1b$)C" + octets  # RFC 1557 requires it at the beginning; some senders omit it
     text = strictly(octets, name)
     if text is None and name == "hz" and b"~{" in octets:  # a "~" that is not doubled, as in a URL
         text = strictly(_HZ.sub(_eight_bit, octets), "gb2312")
@@ -50,8 +49,10 @@ def read(octets: bytes, name: str) -> str | None:
 
 
 def read_euc_jp(octets: bytes) -> str | None:
-    """EUC-JP with the characters of NEC and IBM that only Microsoft's variant of it (CP51932) has: each run of pairs is
-    what stands between the escapes of ISO-2022-JP. None where it is not that."""
+    """Decode EUC-JP with the NEC and IBM characters of Microsoft's variant (CP51932); None if it is not valid.
+
+    Each run of pairs is rewritten as ISO-2022-JP, which has the same pairs between escapes.
+    """
     if b"\x1b" in octets or len(octets) > _REWRITTEN_OCTETS:
         return None
     pairs = _EUC_PAIRS.sub(lambda run: b"\x1b$B%b\x1b(B" % bytes(octet & 0x7F for octet in run[0]), octets)
@@ -60,12 +61,12 @@ def read_euc_jp(octets: bytes) -> str | None:
 
 
 def shifts(octets: bytes, label: str | None) -> bool:
-    """Whether SO and SI in `octets` are no control characters but what switches between ASCII and another alphabet."""
+    """Whether SO and SI in `octets` switch between ASCII and another alphabet, rather than being stray controls."""
     return codec(label) in ("iso2022_kr", "iso2022_cn") or _DESIGNATION.search(octets) is not None
 
 
 def _is_hz(octets: bytes) -> bool:
-    """Whether what stands between the marks of HZ are everyday characters of GB 2312; "~{" alone proves nothing."""
+    """Whether the octets between HZ marks are everyday characters of GB 2312. "~{" alone proves nothing."""
     if (found := _HZ.search(octets)) is None:
         return False
     text = strictly(_eight_bit(found), "gb2312")
@@ -73,12 +74,12 @@ def _is_hz(octets: bytes) -> bool:
 
 
 def _eight_bit(found: re.Match[bytes]) -> bytes:
-    """What stands between the marks of HZ as 8-bit GB 2312 (EUC-CN)."""
+    """Return the octets between HZ marks as 8-bit GB 2312 (EUC-CN)."""
     return bytes(octet | 0x80 for octet in found[0][2:-2])
 
 
 def _by_line(octets: bytes, name: str) -> str | None:
-    """Lines in `name` and lines in UTF-8; None where one of them is neither."""
+    """Decode lines that are in `name` or in UTF-8; None if one of them is neither."""
     lines = []
     for line in octets.splitlines(keepends=True):
         text = read(line, name) if line.isascii() else strictly(line, "utf_8")
@@ -89,14 +90,16 @@ def _by_line(octets: bytes, name: str) -> str | None:
 
 
 def _iso_2022_cn(octets: bytes) -> str | None:
-    """The part of ISO-2022-CN that mail has: ASCII, and GB 2312 between SO and SI."""
+    """Decode the part of ISO-2022-CN that mail uses: ASCII, and GB 2312 between SO and SI."""
     eight_bit = _SHIFTED.sub(lambda found: bytes(octet | 0x80 for octet in found[1]), octets)
     return strictly(_DESIGNATION.sub(b"", eight_bit), "gb2312")
 
 
 def _shift_jis(octets: bytes) -> bytes:
-    """ISO-2022-JP (RFC 1468) rewritten as Shift_JIS, for the characters of NEC and IBM and the half-width katakana
-    that only Microsoft's variant of it (CP50221) has."""
+    """Rewrite ISO-2022-JP (RFC 1468) as Shift_JIS.
+
+    Needed for the NEC and IBM characters and half-width katakana of Microsoft's variant (CP50221).
+    """
     out, mode = bytearray(), b""
     for index, run in enumerate(re.split(rb"\x1b(\$[@B]|\([BJI])", octets)):
         if index % 2:

@@ -1,7 +1,7 @@
-"""The files and the text inside a winmail.dat: MS-OXTNEF, with the properties of MS-OXPROPS.
+"""Read the files and the text inside a winmail.dat: MS-OXTNEF, with the properties of MS-OXPROPS.
 
-One pass over the attributes, bounded like everything here; the libraries for TNEF copy the rest of the octets for each
-attribute, which is quadratic. Text in RTF alone is made plain by libraries, up to a size.
+One pass over the attributes, bounded like the rest of the parser; TNEF libraries copy the remaining octets for each
+attribute, which is quadratic. Text that exists only as RTF is converted by libraries, up to a size.
 """
 
 import struct
@@ -23,19 +23,19 @@ _DATA, _FILE_NAME, _LONG_FILE_NAME, _MIME_TAG, _CONTENT_ID, _DISPLAY_NAME = (
 _WANTED = frozenset({
     _PLAIN, _RTF, _HTML, _INTERNET_CODEPAGE, _DATA, _FILE_NAME, _LONG_FILE_NAME, _MIME_TAG, _CONTENT_ID, _DISPLAY_NAME,
 })  # fmt: skip
-# MS-OXTNEF 2.1.3.4: property types and their sizes; those of variable size carry a count.
+# MS-OXTNEF 2.1.3.4: property types and their sizes; types of variable size have a count.
 _SIZES = {
     0x01: 4, 0x02: 2, 0x03: 4, 0x04: 4, 0x05: 8, 0x06: 8, 0x07: 8, 0x0A: 4, 0x0B: 2, 0x14: 8, 0x40: 8, 0x48: 16,
 }  # fmt: skip
 _OBJECT, _STRING8, _UNICODE, _BINARY = 0x0D, 0x1E, 0x1F, 0x102
 _VARIABLE = frozenset({_OBJECT, _STRING8, _UNICODE, _BINARY})
-_MANY = 0x1000  # a flag of the type: several values
+_MANY = 0x1000  # a flag in the type: multiple values
 _MESSAGE_INTERFACE = bytes.fromhex("0703020000000000c000000000000046")  # an attached message follows, as another TNEF
 _ATTRIBUTES = 20_000
-_PROPERTIES = 500  # of one message or attachment; real ones have less than 200
-_RTF_SIZE = 300_000  # octets, packed or not: reading it takes about two microseconds for each
-_FONTS_SIZE = 8_192  # octets of an RTF font table, which its reader goes over again and again
-# Numbers of Windows code pages whose charset is not called cp and the number.
+_PROPERTIES = 500  # of one message or attachment; real ones have fewer than 200
+_RTF_SIZE = 300_000  # octets, compressed or not, at about two microseconds each
+_FONTS_SIZE = 8_192  # octets of an RTF font table, which the library scans repeatedly
+# Windows code pages whose charset is not named "cp" and the number.
 _CODEPAGES = {
     20127: "us-ascii", 20866: "koi8-r", 21866: "koi8-u", 28591: "iso-8859-1", 28592: "iso-8859-2", 28595: "iso-8859-5",
     28597: "iso-8859-7", 28599: "iso-8859-9", 28605: "iso-8859-15", 50220: "iso-2022-jp", 50225: "iso-2022-kr",
@@ -44,13 +44,15 @@ _CODEPAGES = {
 
 
 class Broken(Exception):
-    """This is not the structure of MS-OXTNEF."""
+    """The octets do not have the structure of MS-OXTNEF."""
 
 
 @dataclass(slots=True)
 class File:
-    """One attachment: its name, media type and Content-ID where they are given, and its octets. `message`: it is itself a
-    TNEF stream, of an attached message."""
+    """One attachment: its name, media type and Content-ID if they are given, and its octets.
+
+    `message`: the octets are a TNEF stream of their own, an attached message.
+    """
 
     name: str | None = None
     content_type: str | None = None
@@ -61,8 +63,10 @@ class File:
 
 @dataclass(slots=True)
 class Contents:
-    """What is inside: files, and the text of the message in the forms that it has (`rtf` is compressed).
-    `complete` is False after a cut or beyond a limit."""
+    """The files in a TNEF stream, and its text in each form it has (`rtf` is compressed).
+
+    `complete` is False if the stream is truncated or exceeds a limit.
+    """
 
     files: list[File] = field(default_factory=list)
     text: str | None = None
@@ -71,12 +75,12 @@ class Contents:
     complete: bool = True
 
     def bodies(self) -> tuple[str | None, str | None]:
-        """The text, made of RTF where there is no other, and the HTML."""
+        """Return the text, converted from RTF if there is no other form, and the HTML."""
         return self.text or (None if self.html else text_of_rtf(self.rtf)), self.html
 
 
 def read(octets: bytes, files: int) -> Contents:
-    """What is in a TNEF stream, and of its attachments `files` at most. Raises Broken where it is no such stream."""
+    """Read a TNEF stream, with at most `files` of its attachments. Raises Broken if it is not one."""
     if not octets.startswith(TNEF_SIGNATURE):
         raise Broken("no TNEF signature")
     contents, codepage = Contents(complete=len(octets) >= 6), "cp1252"
@@ -110,14 +114,14 @@ def read(octets: bytes, files: int) -> Contents:
 
 
 def text_of_rtf(packed: bytes) -> str | None:
-    """The text of a compressed RTF body (MS-OXRTFCP); None where it is too large or broken."""
+    """Return the text of a compressed RTF body (MS-OXRTFCP); None if it is too large or broken."""
     if len(packed) > _RTF_SIZE or int.from_bytes(packed[4:8], "little") > _RTF_SIZE:
         return None
-    from compressed_rtf import decompress  # for the few messages that have no other text
+    from compressed_rtf import decompress  # few messages have no other text
     from striprtf.striprtf import font_table_group, rtf_to_text
 
     try:
-        # A line end says nothing in RTF; here it keeps the reader from an expression for links whose time is cubic.
+        # RTF ignores line ends; this one stops the library's regular expression for links, which takes cubic time.
         rtf = decompress(packed)[:_RTF_SIZE].decode("latin-1").replace("\\fldinst", "\\fldinst\n")
         if len(font_table_group(rtf)) > _FONTS_SIZE:
             return None
@@ -153,7 +157,7 @@ def _read_attachment(attribute: int, data: memoryview, codepage: str, file: File
         content = found.get(_DATA)
         if isinstance(content, bytes):
             file.message = content.startswith(_MESSAGE_INTERFACE + TNEF_SIGNATURE)
-            # The octets of an object begin with the identifier of its interface.
+            # An object begins with its interface identifier.
             file.content = content[16:] if file.message else content
         for number in (_LONG_FILE_NAME, _FILE_NAME, _DISPLAY_NAME):
             if name := _text(found.get(number), codepage):
@@ -164,14 +168,14 @@ def _read_attachment(attribute: int, data: memoryview, codepage: str, file: File
 
 
 def _properties(data: memoryview) -> Iterator[tuple[int, object]]:
-    """The wanted properties with their values: an int, or str for Unicode, or bytes (MS-OXTNEF 2.1.3.4)."""
+    """Yield the wanted properties with their values: an int, a str for Unicode, or bytes (MS-OXTNEF 2.1.3.4)."""
     position = 4
     for _ in range(min(int.from_bytes(data[:4], "little"), _PROPERTIES)):
         if position + 4 > len(data):
             return
         kind, number = struct.unpack_from("<HH", data, position)
         position += 4
-        if number >= 0x8000:  # it has an identifier, and a number or a name
+        if number >= 0x8000:  # a named property: a GUID, and a number or a name
             has_name = any(data[position + 16 : position + 20])
             position += 24
             if has_name:
@@ -195,7 +199,7 @@ def _properties(data: memoryview) -> Iterator[tuple[int, object]]:
                 yield number, _value(kind, bytes(data[position : position + _SIZES[kind]]))
             position += _padded(count * _SIZES[kind])
         else:
-            return  # of unknown size: what follows cannot be found
+            return  # of unknown size: the next property cannot be located
 
 
 def _value(kind: int, value: bytes) -> object:

@@ -1,4 +1,4 @@
-"""Undoing a Content-Transfer-Encoding (RFC 2045 6): a part's exact octets, with one copy and no more than needed."""
+"""Undo a Content-Transfer-Encoding (RFC 2045 6), exactly and with as few copies as possible."""
 
 import binascii
 import re
@@ -8,22 +8,22 @@ from contextlib import suppress
 Note = Callable[[str, str], None]  # a code of defect.DEFECTS, and its detail
 
 _NOT_BASE64 = bytes(set(range(256)) - set(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="))
-_BASE64_END = re.compile(rb"(?:[A-Za-z0-9+/]+|[^\s=]*=+)?")  # a last line that was cut, or has strange octets
+_BASE64_END = re.compile(rb"(?:[A-Za-z0-9+/]+|[^\s=]*=+)?")  # a last line that is truncated, or has invalid octets
 _BASE64_LINE = re.compile(rb"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{4}|[A-Za-z0-9+/]{3}=|[A-Za-z0-9+/]{2}==)")
-_SAME_LINE = re.compile(rb"=*[ \t]+[^\s=]")  # something behind padding, after a blank and in the same line
-_USUAL_WIDTH = 56  # of a line of base64: a shorter one is the last
-_LINE_LENGTH = 1_000  # of the first line, if it is one
-_FOOTER = 65_536  # octets at the end of base64 in which a footer is looked for
-_BLOCKS = 100  # of base64, each with padding of its own
+_SAME_LINE = re.compile(rb"=*[ \t]+[^\s=]")  # text after padding and a blank on the same line
+_USUAL_WIDTH = 56  # of a line of base64; a shorter first line is also the last
+_LINE_LENGTH = 1_000  # octets in which the first line must end
+_FOOTER = 65_536  # octets at the end of base64 that are searched for a footer
+_BLOCKS = 100  # of base64, each with its own padding
 _BAD_ESCAPE = re.compile(rb"=(?![0-9A-Fa-f]{2}|\n|\r\n|\Z)")
 _BLANKS_AT_END = (b" \n", b"\t\n", b" \r\n", b"\t\r\n")
 _UNDERLINE = re.compile(
     rb"^((?:==){2,})=(?=\r?$)", re.MULTILINE
-)  # a line of nothing else, which no soft line break ends
+)  # a line of only "=", whose end is not a soft line break
 _LONE_CR = re.compile(rb"=\r(?!\n)")
 _UU_BEGIN = re.compile(rb"^begin [^\n]*\n", re.MULTILINE)
 _UU_LINE = re.compile(rb"[^\r\n]+")
-_UU_BROKEN = 100  # lines, after which the rest is not worth the time
+_UU_BROKEN = 100  # broken lines, after which the rest is not read
 _CHUNK = 1 << 20
 
 _IDENTITY = frozenset({"", "7bit", "8bit", "binary", "7-bit", "8-bit", "7bits", "8bits", "none"})
@@ -31,9 +31,9 @@ _UU = frozenset({"x-uuencode", "uuencode", "x-uue", "uue"})
 
 
 def decode(raw: bytes, start: int, end: int, encoding: str, note: Note) -> bytes:
-    """The content of raw[start:end] in the transfer encoding `encoding` (lower case, "" for none).
+    """Decode raw[start:end] from the transfer encoding `encoding` (lower case, "" for none).
 
-    Never raises: what is broken is decoded as far as it goes, and `note` is told; octets in an unknown encoding are
+    Never raises: broken content is decoded as far as it goes and reported to `note`; octets in an unknown encoding are
     returned as they are (RFC 2045 6.4).
     """
     view = memoryview(raw)[start:end]
@@ -55,7 +55,7 @@ def _base64(raw: bytes, start: int, end: int, note: Note) -> bytes:
         letters -= raw.count(b"=", padding, end) if padding >= 0 else 0
         stop = padding if padding >= 0 else end
         if raw[stop : min(stop + -letters % 4, end)] == b"=" * (-letters % 4):
-            with suppress(binascii.Error):  # one letter too many, or strange octets
+            with suppress(binascii.Error):  # one letter too many, or invalid octets
                 content = binascii.a2b_base64(memoryview(raw)[start : stop + -letters % 4])
                 if len(content) == letters * 3 // 4:
                     return content
@@ -63,10 +63,10 @@ def _base64(raw: bytes, start: int, end: int, note: Note) -> bytes:
 
 
 def _broken_base64(raw: bytes, start: int, end: int, note: Note) -> bytes:
-    """Base64 with strange octets, wrong padding, several blocks or a footer: all its blocks, as far as they go.
+    """Decode base64 that has invalid octets, wrong padding, several blocks or a footer: all blocks as far as they go.
 
-    RFC 2045 6.8: other characters are ignored, and "=" is an end. What mailing lists add behind the end is text of their own
-    or, encoded like the rest, another block.
+    RFC 2045 6.8: other characters are ignored, and "=" marks an end. After that, mailing lists append a footer, as
+    plain text or as another block of base64.
     """
     stop = _footer(raw, start, end)
     if stop < end and (footer := raw[stop:end].strip()):
@@ -101,9 +101,9 @@ def _broken_base64(raw: bytes, start: int, end: int, note: Note) -> bytes:
 
 
 def _footer(raw: bytes, start: int, end: int) -> int:
-    """Where something that is not base64 was added at the end of base64; `end` where nothing was.
+    """Return where a footer that is not base64 begins; `end` if there is none.
 
-    It begins behind the last full line. Only an encoder's last line is shorter than its others, or ends with padding.
+    It follows the last full line. Only an encoder's last line is shorter than the others, or ends with padding.
     """
     first = raw[start : min(end, start + _LINE_LENGTH)].partition(b"\n")[0].strip()
     if not _BASE64_LINE.fullmatch(first):
@@ -115,7 +115,7 @@ def _footer(raw: bytes, start: int, end: int) -> int:
         if _BASE64_LINE.fullmatch(octets) and (len(octets) >= width or octets.endswith(b"=")):
             full, after, stop = full + 1, False, end
         elif after or not octets or (full == 1 and width < _USUAL_WIDTH) or not _BASE64_LINE.fullmatch(octets):
-            stop = min(stop, at)  # unless a full line follows: then these are strange octets within the base64
+            stop = min(stop, at)  # unless a full line follows: then these are invalid octets within the base64
         else:
             after = True
         at += len(line) + 1
@@ -127,7 +127,7 @@ def _blanks(octets: bytes, start: int, end: int) -> int:
 
 
 def _base64_in_chunks(view: memoryview) -> tuple[bytes, int, int]:
-    """Content, letters beyond the last four, and the number of octets that are neither base64 nor blank."""
+    """Return the content, the size of an incomplete last group, and the number of octets neither base64 nor blank."""
     pieces, rest, strange = [], b"", 0
     for at in range(0, len(view), _CHUNK):
         chunk = bytes(view[at : at + _CHUNK])
@@ -152,13 +152,13 @@ def _quoted_printable(raw: bytes, start: int, end: int, note: Note) -> bytes:
     bad = _BAD_ESCAPE.search(octets)
     if bad is not None:
         note("quoted-printable-broken", bytes(octets[bad.start() : bad.start() + 8]).decode("ascii", "replace"))
-        # RFC 2045 6.7, note 2: "=" and the character behind it are kept. binascii drops one of two.
+        # RFC 2045 6.7, note 2: "=" and the next character are kept as they are. binascii drops one of two "=".
         octets = _by_chunks(bytes(octets), _with_pairs_escaped)
     return binascii.a2b_qp(octets)
 
 
 def _without_trailing_blanks(octets: bytes) -> bytes:
-    """Without the blanks at line ends, which were added in transport (RFC 2045 6.7 (3))."""
+    """Remove the blanks at line ends, which were added in transport (RFC 2045 6.7 (3))."""
     return _by_chunks(octets, lambda some: b"\n".join(map(_stripped, some.split(b"\n"))))
 
 
@@ -171,12 +171,12 @@ def _with_pairs_escaped(octets: bytes) -> bytes:
 
 
 def _with_lone_cr_escaped(octets: bytes) -> bytes:
-    """With "=" escaped before a lone CR, behind which binascii skips a line."""
+    """Escape "=" before a lone CR: binascii would skip the rest of the line."""
     return _by_chunks(octets, lambda some: b"=\r\n".join(s.replace(b"=\r", b"=3D\r") for s in some.split(b"=\r\n")))
 
 
 def _by_chunks(octets: bytes, repair: Callable[[bytes], bytes]) -> bytes:
-    """All lines repaired, some at a time: joining many pieces takes eighty octets for each of them."""
+    """Apply `repair` to chunks of whole lines: joining many small pieces would take eighty octets for each."""
     chunks, at = [], 0
     while at < len(octets):
         end = octets.find(b"\n", at + _CHUNK) + 1 or len(octets)
@@ -186,7 +186,7 @@ def _by_chunks(octets: bytes, repair: Callable[[bytes], bytes]) -> bytes:
 
 
 def _uuencode(view: memoryview, note: Note) -> bytes:
-    """What stands between "begin" and "end" (POSIX uuencode)."""
+    """Decode the lines between "begin" and "end" (POSIX uuencode)."""
     octets = bytes(view)
     begin = _UU_BEGIN.search(octets)
     if begin is None:
@@ -200,7 +200,7 @@ def _uuencode(view: memoryview, note: Note) -> bytes:
         try:
             content += binascii.a2b_uu(line)
         except binascii.Error:
-            try:  # some encoders append a check character: take as much as the first octet announces
+            try:  # some encoders append a check character: use the length in the first octet
                 content += binascii.a2b_uu(line[: ((line[0] - 32 & 63) + 2) // 3 * 4 + 1])
             except binascii.Error as error:
                 broken += 1

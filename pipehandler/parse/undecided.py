@@ -1,4 +1,4 @@
-"""Octets that are neither ASCII nor UTF-8 under a label that says so: the rule of decoding.py in full."""
+"""Decode octets that are not simply ASCII or UTF-8 and labelled as such: the rule of decoding.py in full."""
 
 import codecs
 import re
@@ -17,36 +17,38 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf_16"),
     (codecs.BOM_UTF16_BE, "utf_16"),
 )
-# In these a few characters may be valid UTF-8 by accident, and common words are: both octets of U+8C22 in GB 2312.
+# In these charsets a few characters may be valid UTF-8 by accident, even in common words: U+8C22 in GB 2312 is.
 _ACCIDENTAL = frozenset({
     "cp949", "johab", "gb18030", "big5hkscs", "cp950", "cp932", "shift_jis", "shift_jis_2004", "shift_jisx0213",
     "euc_jp", "euc_jis_2004", "euc_jisx0213", "cp874", "tis_620", "iso8859_11",
 })  # fmt: skip
-_ACCIDENTS = 3  # characters: more are no accident
+_ACCIDENTS = 3  # characters: more cannot be an accident
 _EAST_ASIAN = _ACCIDENTAL - {"cp874", "tis_620", "iso8859_11"}
-_FEW = 4  # characters: a name has no more, and often one that everyday text does not contain
+_FEW = 4  # characters: no name has more, and many have one that is rare in everyday text
 _BESIDE_LETTERS = re.compile(r"[A-Za-z][^\x00-\x7f]|[^\x00-\x7f][a-z]")
 _WORD_WITH_ASCII = re.compile(rb"[A-Za-z][\x80-\xff]|[\x80-\xff][a-z]")
 _META = re.compile(rb"<meta\b[^<>]{0,200}?charset\s*=\s*[\"']?\s*([A-Za-z0-9_.:-]{1,40})", re.IGNORECASE)
 _CONTROLS = bytes(set(range(32)) - set(b"\t\n\r\f\x1b")) + b"\x7f"
-_BEGINNING = 4_096  # octets in which a <meta> is looked for
+_BEGINNING = 4_096  # octets that are searched for a <meta>
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
-# Where a stateful charset is named and 8-bit octets stand, they are likely of the same language.
+# Under the label of a stateful charset, 8-bit octets are probably in the same language.
 _RELATIVES = {
     "iso2022_kr": ("cp949",), "iso2022_cn": ("gb18030",), "hz": ("gb18030",), "iso2022_jp": ("cp932", "euc_jp"),
 }  # fmt: skip
 
 
 def decode(octets: bytes, name: str | None, label: str | None, hints: Sequence[str], html: bool) -> Decoded:
-    """Decode `octets`, whose label `label` names the codec `name`; else as decoding.decode, which calls this."""
+    """Decode `octets`. `name` is the codec of `label`; otherwise as decoding.decode, which calls this."""
     if octets.isascii() and name not in SEVEN_BIT:
         return _ascii(octets, name, label)
     return _by_mark(octets, name, label) or _Undecided(octets, name, label, hints, html).decide()
 
 
 def _ascii(octets: bytes, name: str | None, label: str | None) -> Decoded:
-    """Octets below 0x80 under a label that is a superset of ASCII, under EBCDIC (whose letters are all above), or
-    under none: ASCII, or a charset that hides in it."""
+    """Decode octets below 0x80 as ASCII, or as a 7-bit charset in disguise.
+
+    Their label is a superset of ASCII, EBCDIC (whose letters are all above 0x80), or missing.
+    """
     if (hidden := stateful.announced(octets)) and (text := stateful.read(octets, hidden)) is not None:
         return Decoded(text, hidden, f"{label or 'no charset'}: escape sequences of {hidden}")
     if utf_16.has_zeros(octets) and (wide := utf_16.read(octets, "utf_16")) is not None:
@@ -56,7 +58,7 @@ def _ascii(octets: bytes, name: str | None, label: str | None) -> Decoded:
 
 
 def _by_mark(octets: bytes, name: str | None, label: str | None) -> Decoded | None:
-    """By a byte order mark, where neither the label nor the text that it gives speaks against it."""
+    """Decode by a byte order mark, unless the label or the resulting text contradicts it."""
     for mark, marked in _MARKS:
         if octets.startswith(mark):
             text = strictly(octets, marked)
@@ -68,12 +70,12 @@ def _by_mark(octets: bytes, name: str | None, label: str | None) -> Decoded | No
 
 
 class _Undecided:
-    """Octets that are neither ASCII nor, at first sight, what their label says."""
+    """The decoding of octets that are not ASCII and may not match their label."""
 
     def __init__(self, octets: bytes, name: str | None, label: str | None, hints: Sequence[str], html: bool) -> None:
         self.octets, self.name, self.label = octets, name, label
         self.bound = hints if isinstance(hints, Hints) else None
-        # The codec that the label names, if it is one for 8-bit text other than UTF-8.
+        # The codec of the label, if it is for 8-bit text other than UTF-8.
         self.eight_bit = None if name in (None, "ascii", "utf_8") or name in SEVEN_BIT else name
         self.reason = (label if name else f"unknown charset {label}") if label else "no charset"
         likely = [codec(hint) for hint in hints]
@@ -85,7 +87,7 @@ class _Undecided:
         self.readings: dict[str, tuple[str, float]] = {}
 
     def decide(self) -> Decoded:
-        """The text, by the first of the rules that gives one."""
+        """Return the text by the first rule that applies."""
         for rule in (self._seven_bit, self._utf_8, self._by_label, self._by_detector):
             decoded = rule()
             if decoded is not None:
@@ -93,7 +95,7 @@ class _Undecided:
         return self._replaced(self.name or "latin_1")
 
     def _seven_bit(self) -> Decoded | None:
-        """A charset whose text is made of octets below 0x80 or of pairs of octets: labelled, or in disguise."""
+        """Decode a stateful or wide charset, labelled or in disguise."""
         octets, name = self.octets, self.name
         if name in WIDE:
             return self._wide(name)
@@ -108,8 +110,11 @@ class _Undecided:
         return None
 
     def _wide(self, name: str) -> Decoded | None:
-        """UTF-16 or UTF-32 by the label. Text in it without a zero holds no ASCII character, not even a line end;
-        octets that are valid UTF-8 without control characters are 8-bit text with a wrong label."""
+        """Decode by a label of UTF-16 or UTF-32.
+
+        Without a zero octet, such text has no ASCII character, not even a line end. Octets without zeros that are valid
+        UTF-8 and have no control characters are therefore 8-bit text with a wrong label.
+        """
         zeros = b"\0" in self.octets
         if zeros or not is_utf8(self.octets) or len(self.octets.translate(None, _CONTROLS)) < len(self.octets):
             text = utf_16.read(self.octets, name)
@@ -129,7 +134,7 @@ class _Undecided:
             lone = octets.count(_REPLACEMENT.encode()) - self.octets.count(_REPLACEMENT.encode())
             guessed = f"{self.reason}: surrogates are encoded one by one"
         if text is None:
-            # Few characters prove nothing, unless the reading by the label is none.
+            # With few characters the label wins, if its reading is plausible.
             followed = self.eight_bit is not None and self._is_plausible(self.eight_bit)
             return None if followed else self._nearly_utf_8(octets)
         rival = self.eight_bit or (next(iter(self.hints), None) if self.name != "utf_8" else None)
@@ -139,7 +144,7 @@ class _Undecided:
         return Decoded(text, "utf_8", guessed, lone)
 
     def _is_accident(self, text: str, other: str, rival: str) -> bool:
-        """Whether octets are valid UTF-8 only by chance, `other` being their reading in the charset `rival`."""
+        """Whether the octets are valid UTF-8 only by chance. `other` is their reading in the charset `rival`."""
         if rival not in _ACCIDENTAL:
             return False
         odd, other_odd = oddness(text), oddness(other)
@@ -149,7 +154,7 @@ class _Undecided:
         return short and not odd and not _WORD_WITH_ASCII.search(self.octets)
 
     def _nearly_utf_8(self, octets: bytes) -> Decoded | None:
-        """UTF-8 with some octets that are not: one character cut in two is no reason to doubt all others."""
+        """Decode UTF-8 that has some invalid octets: one character cut in two does not discredit the others."""
         text = octets.decode("utf_8", "replace")
         bad = text.count(_REPLACEMENT) - octets.count(_REPLACEMENT.encode())
         good = _beyond_ascii(text) - bad
@@ -169,7 +174,7 @@ class _Undecided:
         return reading is not None and reading[1] <= ODD
 
     def _reading(self, name: str) -> tuple[str, float] | None:
-        """The octets in the codec `name` and how odd that looks, found out once; None where they are not valid in it."""
+        """Return the octets decoded with `name`, and the oddness of that; None if they are not valid. Cached."""
         if name not in self.readings:
             text = strictly(self.octets, name)
             if text is None and name == "euc_jp":
@@ -183,7 +188,7 @@ class _Undecided:
     def _by_label(self) -> Decoded | None:
         if self.eight_bit is None:
             return None
-        # By "ISO 8859-1" mail means windows-1252: the octets 0x80-0x9F are control characters in the former.
+        # In mail, "ISO 8859-1" means windows-1252: in the former, the octets 0x80-0x9F are control characters.
         name = _meant(self.eight_bit)
         reading = self._reading(name) or self._reading(self.eight_bit)
         if reading is None:
@@ -197,8 +202,11 @@ class _Undecided:
         return Decoded(text, name)
 
     def _is_name(self, text: str) -> bool:
-        """Whether an East Asian label gives a few characters without letters beside them. That one of them is rare says
-        nothing then: names are full of rare ones. Octets of another charset stand beside small letters, or are more."""
+        """Whether an East Asian label gives a few characters without adjacent letters, as in a name.
+
+        A rare character among them proves nothing then: names are full of them. Octets in another charset would be
+        more, or adjacent to letters.
+        """
         return (
             self.eight_bit in _EAST_ASIAN
             and _beyond_ascii(text) <= _FEW
@@ -216,7 +224,7 @@ class _Undecided:
         return None
 
     def _replaced(self, name: str) -> Decoded:
-        """By the codec `name`, with U+FFFD for what is not valid in it."""
+        """Decode with the codec `name`, with U+FFFD for invalid octets."""
         text = self.octets.decode("gb2312" if name == "iso2022_cn" else name, "replace")
         guessed = "" if name == self.name else f"{self.reason}: taken for {name}"
         return Decoded(text, name, guessed, text.count(_REPLACEMENT))

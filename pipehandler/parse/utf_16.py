@@ -5,19 +5,21 @@ import codecs
 from .charset import WIDE, codec, strictly
 from .plausibility import ODD, oddness
 
-_BEGINNING = 4_096  # octets whose zeros are counted
+_BEGINNING = 4_096  # octets in which zeros are counted
 
 
 def is_wide(octets: bytes, label: str | None) -> bool:
-    """Whether `octets` are text in UTF-16 or UTF-32, whose zeros are no control characters."""
+    """Whether `octets` are text in UTF-16 or UTF-32, where a zero octet is not a control character."""
     if codec(label) in WIDE or octets.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return True
     return has_zeros(octets) and read(octets, "utf_16") is not None
 
 
 def read(octets: bytes, name: str) -> str | None:
-    """`octets` without a byte order mark in one of WIDE, in the order that the zeros of ASCII characters show;
-    big-endian where there are none (RFC 2781 4.3). None where they cannot be that."""
+    """Decode `octets`, which have no byte order mark, in a charset of WIDE; None if they cannot be in it.
+
+    The zeros of ASCII characters show the byte order; without zeros it is big-endian (RFC 2781 4.3).
+    """
     if name.startswith("utf_32"):
         orders: tuple[str, ...] = ("utf_32_be", "utf_32_le") if name == "utf_32" else (name,)
     else:
@@ -31,7 +33,7 @@ def read(octets: bytes, name: str) -> str | None:
 
 
 def has_zeros(octets: bytes) -> bool:
-    """Whether zeros stand at even places only, or at odd ones only, and not just one: 8-bit text has none."""
+    """Whether there are several zeros, all at even positions or all at odd ones. 8-bit text has none."""
     if b"\0" not in octets:
         return False
     even, odd = _zeros(octets)

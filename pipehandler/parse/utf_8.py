@@ -1,25 +1,27 @@
-"""UTF-8 (RFC 3629), and what is nearly that."""
+"""Repair text that is almost UTF-8 (RFC 3629)."""
 
 import re
 
 _SURROGATES = re.compile(rb"(?:\xed[\xa0-\xbf][\x80-\xbf])+")
-_JOINED_OCTETS = 1_000_000  # at most in which surrogates are joined one by one: they cost a microsecond each
+_JOINED_OCTETS = 1_000_000  # at most, if surrogates are joined one by one, at a microsecond each
 _CUT = re.compile(
     rb"(?:\xe0[\xa0-\xbf]|[\xe1-\xef][\x80-\xbf]|\xf0[\x90-\xbf][\x80-\xbf]?|[\xf1-\xf4][\x80-\xbf]{1,2})\Z"
 )
 
 
 def is_cut(octets: bytes) -> bool:
-    """Whether `octets`, but for white space, end inside a character, after its second octet."""
+    """Whether `octets`, apart from trailing white space, end inside a character, after its second octet or later."""
     return _CUT.search(octets.rstrip()[-4:]) is not None
 
 
 def without_surrogates(octets: bytes) -> bytes:
-    """Surrogates that were encoded one by one, as the characters that they are pairs of (CESU-8, UTR 26); U+FFFD for
-    one without its mate."""
+    """Replace surrogates that were encoded one by one (CESU-8, UTR 26) by the character of each pair.
+
+    A surrogate without its pair becomes U+FFFD.
+    """
     try:
         return _paired(octets)
-    except ValueError:  # there are other octets that are not UTF-8
+    except ValueError:  # other octets are not UTF-8
         few = len(octets) <= _JOINED_OCTETS
         return _SURROGATES.sub(lambda found: _paired(found[0]), octets) if few else octets
 

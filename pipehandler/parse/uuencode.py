@@ -1,17 +1,17 @@
-"""Files in the text of a message, as mail carried them before MIME and some senders still do: uuencode (POSIX)."""
+"""Extract uuencoded files (POSIX) from the text of a message: the attachments of the time before MIME, still in use."""
 
 import binascii
 import re
 from typing import NamedTuple
 
-# A file begins with a line that says so and with one that can be nothing else; "begin 644 things" is prose.
+# A file needs a begin line and a valid line of data after it: "begin 644 things" alone may be prose.
 _BEGIN = re.compile(rb"^begin(-base64)? [0-7]{3,4} ([^\r\n]{1,255})\r?\n", re.MULTILINE)
 _LINE = re.compile(rb"([^\r\n]*)(?:\r?\n|\Z)")
 _BASE64_LINE = re.compile(rb"[A-Za-z0-9+/]+={0,2}")
 
 
 class File(NamedTuple):
-    """One file: its name and content as octets; whether its end was there."""
+    """One file: its name and content as octets, and whether its end line was found."""
 
     name: bytes
     content: bytes
@@ -19,7 +19,7 @@ class File(NamedTuple):
 
 
 def split(text: bytes, files: int) -> tuple[bytes, list[File]]:
-    """`text` without the files in it, and those files, at most `files` of them."""
+    """Return `text` without the files in it, and the files; at most `files` of them are extracted."""
     if b"begin" not in text:
         return text, []
     kept, found, position = list[bytes](), list[File](), 0
@@ -40,7 +40,7 @@ def split(text: bytes, files: int) -> tuple[bytes, list[File]]:
 
 
 def _read(text: bytes, position: int) -> tuple[bytes, int, bool] | None:
-    """The content of the lines from `position` on, where they end, and whether the end is written; None if they are none."""
+    """Return the content from `position` on, its end, and whether there was an end line; None if there are no data."""
     pieces, start = list[bytes](), position
     while position < len(text):
         match = _LINE.match(text, position)
@@ -49,7 +49,7 @@ def _read(text: bytes, position: int) -> tuple[bytes, int, bool] | None:
         if line.rstrip() == b"end" and (pieces or position > start):
             return b"".join(pieces), end, True
         piece = _decoded(line, whole=position == start and end < len(text))
-        if piece and end == len(text) and match and match.end(1) == end:  # the line may be cut
+        if piece and end == len(text) and match and match.end(1) == end:  # the line may be truncated
             piece = piece[: (len(line) - 1) * 3 // 4]
         if piece is None:
             break
@@ -59,8 +59,10 @@ def _read(text: bytes, position: int) -> tuple[bytes, int, bool] | None:
 
 
 def _decoded(line: bytes, whole: bool) -> bytes | None:
-    """One line; None where it is none. Encoders may add a check character, and blanks at the end may be lost in transport, but
-    not where the line has to be `whole`."""
+    """Decode one line; return None if it is not a line of data.
+
+    Encoders may append a check character. Trailing blanks may be lost in transport, unless the line has to be `whole`.
+    """
     if not line.strip(b"`"):
         return b""
     size = line[0] - 32 & 63
