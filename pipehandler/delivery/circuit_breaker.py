@@ -1,14 +1,14 @@
-"""The circuit breaker: while the database is known to be down, deliveries leave at once instead of each finding it out.
+"""The circuit breaker: while the database is known to be down, deliveries end at once without trying it.
 
-Postfix does not slow a failing pipe, and most of what a delivery costs is importing. So a delivery that finds the database
-down leaves a file in the state directory: the breaker is open, and deliveries of the next HOLD seconds leave before anything
-costly is imported. After that one delivery at a time probes the database: the one that holds the file's lock. The others
-wait a moment for its result, because Postfix would come back with them only after minutes. The first success removes the
-file. Without a state directory that can be written there is no breaker.
+Postfix does not slow down a failing pipe, and most of the cost of a delivery is imports. So a delivery that finds the
+database down leaves a file in the state directory: the breaker is open, and for the next HOLD seconds deliveries end
+before anything costly is imported. After that one delivery at a time probes the database: the one that holds the file's
+lock. The others wait briefly for its result, because Postfix would retry them only after minutes. The first success
+removes the file. If the state directory cannot be written, there is no breaker.
 
-The times of the file are those of the wall clock, which may jump: mtime is the last failure, atime the begin of the probe.
-A time in the future means nothing, so a jump in either direction can only end a pause early. A delivery that has been
-probing for longer than _PROBE_LIMIT may stand still and never let go of the lock: the file is replaced by another one.
+The file's times are wall-clock times, which may jump: mtime is the last failure, atime the start of the probe. A time
+in the future is ignored, so a jump in either direction can only end a pause early. A delivery that has been probing for
+longer than _PROBE_LIMIT may hang and never release the lock, so the file is replaced by a new one.
 """
 
 import fcntl
@@ -19,20 +19,20 @@ from contextlib import suppress
 from ..mail.outcome import OUTAGE, Undelivered, outcome_of
 
 HOLD = 2.0
-"""Seconds after a failure in which no delivery tries the database."""
+"""Seconds after a failure during which no delivery tries the database."""
 
 _PROBE_SECONDS = 1.0
-"""Seconds to wait for the delivery that probes."""
+"""Seconds to wait for the result of another delivery's probe."""
 
 _PROBE_LIMIT = 3.0
-"""Seconds after which another delivery probes, too."""
+"""Seconds after which a probe is assumed to hang, and another delivery probes."""
 
 
 class CircuitBreaker:
     """The breaker of one mail host; a context manager around one delivery's use of the database.
 
-    Entering raises Undelivered while the breaker is open. Leaving closes the breaker after a success, and opens it if the
-    delivery ends in an error that any other message would have met, too (Result.outage).
+    Entering raises Undelivered while the breaker is open. Leaving closes the breaker after a success, and opens it if
+    the delivery ends in an error that any other message would have met (Result.outage).
     """
 
     def __init__(self, directory: str) -> None:
@@ -54,25 +54,28 @@ class CircuitBreaker:
 
     @property
     def is_open(self) -> bool:
-        """Whether a delivery has found the database down, and none has succeeded since; reading it changes nothing."""
+        """Whether a delivery has found the database down and none has succeeded since. Has no side effect."""
         return os.path.exists(self._path)
 
     def refuses(self) -> bool:
-        """Whether this delivery must leave at once. If not, it may be the one that probes, and holds the lock until `__exit__`."""
+        """Return whether this delivery must end at once.
+
+        If not, it may be the one that probes, which then holds the lock until `__exit__`.
+        """
         try:
             if _is_recent(os.stat(self._path).st_mtime, HOLD):
                 return True
-            # Not opened for creation: where the file is gone by now, the database is back.
+            # Without O_CREAT: if the file is gone by now, the database is back.
             self._probe = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
             locked = self._lock(self._probe)
             state = os.fstat(self._probe)
             if not locked and _is_recent(state.st_atime, _PROBE_LIMIT):
                 return True  # another delivery is still probing
-            if not state.st_nlink:  # it has removed the file: the database is back
+            if not state.st_nlink:  # the probe removed the file: the database is back
                 self._release()
                 return False
             if _is_recent(state.st_mtime, HOLD):
-                return True  # it has failed a moment ago
+                return True  # the probe has just failed
             if not locked:
                 self._replace()
             os.utime(self._probe, (time.time(), state.st_mtime))
@@ -96,7 +99,7 @@ class CircuitBreaker:
 
     @staticmethod
     def _lock(file: int) -> bool:
-        """Wait for the lock of the delivery that probes; False if it takes too long."""
+        """Wait for the lock of the probing delivery; return False if that takes too long."""
         until = time.monotonic() + _PROBE_SECONDS
         while True:
             try:
@@ -109,7 +112,7 @@ class CircuitBreaker:
                 return True
 
     def _replace(self) -> None:
-        """Put a file that this delivery has locked in the place of one whose lock is never released."""
+        """Replace the file whose lock is not released by a new one that this delivery has locked."""
         self._release()
         other = f"{self._path}.{os.getpid()}"
         self._probe = os.open(other, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -124,5 +127,5 @@ class CircuitBreaker:
 
 
 def _is_recent(then: float, seconds: float) -> bool:
-    """Whether `then` was less than `seconds` ago; a time in the future is from before the clock was set back."""
+    """Whether `then` was less than `seconds` ago. A time in the future is not: the clock was set back since."""
     return 0 <= time.time() - then < seconds

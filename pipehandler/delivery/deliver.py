@@ -1,7 +1,7 @@
 """Deliver one message: parse it, then store it for its recipients in one transaction. Every ingress calls this.
 
-What the content of a message does to the parser or to the database becomes data. What else goes wrong is raised;
-`outcome_of` says what it means.
+A failure that the content causes, in the parser or the database, is stored as data. Any other failure is raised;
+`outcome_of` translates it.
 """
 
 from collections.abc import Sequence
@@ -24,10 +24,10 @@ from .guarded_store import guarded_store
 
 
 class Session(NamedTuple):
-    """What one delivery works with, made by its ingress.
+    """The context of one delivery, made by its ingress.
 
-    `stopwatch` goes through the phases parse and store. `ingress` is the name of the entry path in delivery.ingress.
-    `received_at` is an ISO 8601 time with zone; without one, it is the time at which the delivery begins, by this host's clock.
+    `stopwatch` enters the phases parse and store. `ingress` is the name of the entry path in delivery.ingress.
+    `received_at` is an ISO 8601 time with zone; by default the time at which the delivery begins, by this host's clock.
     """
 
     config: Config
@@ -39,18 +39,18 @@ class Session(NamedTuple):
 
     @property
     def mail_host(self) -> str:
-        """The name of this mail host in delivery.mail_host."""
+        """The name of this mail host, as stored in delivery.mail_host."""
         return self.config.mail_host
 
 
 def deliver(
     raw: bytes, identity: Identity, envelope: Envelope, session: Session, defects: Sequence[Defect] = ()
 ) -> tuple[Result, ...]:
-    """Store one message for all its recipients, in one transaction; return a result for each of them, in their order.
+    """Store one message for all its recipients in one transaction; return a result for each of them, in order.
 
-    `identity` is that of `raw`; `defects` are what the ingress found before the message was parsed.
-    Raises StoreError, TimeUp, MemoryError and whatever was not foreseen; after any of them nothing was stored, or it is not
-    known. After it returned, the deadline of the session is disarmed.
+    `identity` is that of `raw`. `defects` are those that the ingress found before the message was parsed.
+    Raises StoreError, TimeUp, MemoryError, or any unforeseen exception; after each, nothing was stored, or it is
+    unknown whether the message was. On return, the session's deadline is disarmed.
     """
     received_at = session.received_at or datetime.now(UTC).isoformat()
     session.stopwatch.enter("parse")
@@ -76,7 +76,7 @@ def deliver(
 
 
 def _result(row: Stored | None, parsed: ParsedMessage, fault: Exception | None) -> Result:
-    """The result for one recipient; `row`: what the store returned for it, None if it was rejected."""
+    """Return the result for one recipient. `row`: the row that the store returned for it, None if it was rejected."""
     if row is None:
         return Result(UNKNOWN_RECIPIENT, message_id=parsed.message_id, fault=fault)
     outcome = DUPLICATE if row.duplicate else DELIVERED if parsed.error is None else QUARANTINED

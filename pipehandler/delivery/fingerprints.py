@@ -1,7 +1,7 @@
-"""Make the fingerprints of stored deliveries anew by the present rules, where the bytes are still stored.
+"""Recompute the fingerprints of stored deliveries by the current rules, as far as their bytes are still stored.
 
-One message is one transaction. A run that is interrupted leaves each delivery with the fingerprint of one version or the
-other; ingest recognises both.
+Each message is one transaction. An interrupted run leaves each delivery with the fingerprint of either version; ingest
+recognises both.
 """
 
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ SELECT r.raw
  WHERE d.id = %s::bigint AND d.fingerprint_version = 1
 """
 
-# A delivery of the same message that has the present fingerprint already recognises what this one would.
+# Skip a delivery if another one of the same message has the current fingerprint: that one detects the same duplicates.
 _UPDATE = """
 UPDATE pipehandler.delivery d
    SET fingerprint = %(fingerprint)b::bytea, fingerprint_version = 2
@@ -40,7 +40,7 @@ RETURNING d.id
 
 
 def outdated(store: Store, after: int = 0) -> Iterator[int]:
-    """Yield the numbers of deliveries after `after` with a fingerprint of version 1 and with bytes, in order."""
+    """Yield, in order, the numbers of deliveries above `after` that have a fingerprint of version 1 and their bytes."""
     while deliveries := store.values(_IDS, {"after": after}, of=int):
         yield from deliveries
         after = deliveries[-1]
@@ -52,10 +52,10 @@ def count(store: Store) -> int:
 
 
 def renew(store: Store, delivery: int) -> int:
-    """Renew the fingerprints of all deliveries of the message that `delivery` is of; return how many there were.
+    """Renew the fingerprints of all deliveries of the same message as `delivery`; return their number.
 
-    Zero if the delivery is gone, was renewed before, or stays as it is beside a newer one of the same message. Raises
-    StoreError; calling again is safe.
+    That is zero if the delivery is gone, was renewed before, or is left unchanged because a newer one of the same
+    message exists. Raises StoreError; calling it again is safe.
     """
     rows = store.rows(_RAW, [delivery], binary=True)
     if not rows:

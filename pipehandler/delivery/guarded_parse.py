@@ -1,13 +1,13 @@
-"""Parse one message within its time and memory, and never die of it twice.
+"""Parse one message within its time and memory limits, and survive a message that kills the parser.
 
-What the content does to the parser becomes data: a ParsedMessage with nothing but an error. What the content does not cause
-(a module that cannot be loaded, the end of the delivery's time) is raised.
+A failure that the content causes becomes data: a ParsedMessage with nothing but an error. A failure that it does not
+cause (a module that cannot be loaded, the end of the delivery's time) is raised.
 
-Time and memory limits catch most of it in the same process. What is left kills: a crash in C code, the CPU limit, the
-kernel's out-of-memory killer. So an attempt leaves a mark in the state directory while it parses. An attempt that finds the
-mark of a dead one lets a child process parse first. If the child dies as well, the message is stored without being parsed:
-a poison message costs two attempts, not days of retries and a bounce. If the child lives, something else killed the first
-attempt, and parsing proceeds as usual.
+Time and memory limits catch most failures within the process. The others kill it: a crash in C code, the CPU limit, the
+kernel's out-of-memory killer. So an attempt leaves a mark in the state directory while it parses. An attempt that finds
+the mark of a dead one first lets a child process parse. If the child dies as well, the message is stored unparsed: a
+poison message costs two attempts, not days of retries and a bounce. If the child survives, something else killed the
+first attempt, and parsing proceeds as usual.
 """
 
 import fcntl
@@ -29,17 +29,17 @@ from ..settings.config import Config
 
 
 class Parsed(NamedTuple):
-    """What the parser returned; `fault`: the exception that ended it, if there was one."""
+    """The result of the parser. `fault`: the exception that ended it, if there was one."""
 
     message: ParsedMessage
     fault: Exception | None = None
 
 
 def guarded_parse(raw: bytes, message: str, config: Config, deadline: Deadline, isolate: bool = False) -> Parsed:
-    """Parse `raw`, the message with the id `message`; where that fails, return a ParsedMessage that says why.
+    """Parse `raw`, the message with the id `message`; if that fails, return a ParsedMessage whose error is the reason.
 
-    `isolate`: let a child process try first, as for a message whose last attempt died while it was parsed.
-    Raises TimeUp when the delivery's time is over, and whatever a broken installation raises.
+    `isolate`: let a child process try first, as if an earlier attempt had died while parsing it.
+    Raises TimeUp when the delivery's time is over, and any exception of a broken installation.
     """
     seconds = config.limits.parse_timeout
     trusted = tuple(map(str.lower, config.authentication.trusted_authserv_ids))
@@ -62,17 +62,17 @@ def guarded_parse(raw: bytes, message: str, config: Config, deadline: Deadline, 
         return Parsed(ParsedMessage(error=f"not parsed within {config.limits.memory} octets of memory"))
     except Exception as error:
         if isinstance(error, (OSError, ImportError)) or type(error) is LookupError:
-            raise  # a module or a codec that cannot be loaded is not the message's doing
+            raise  # a module or codec that cannot be loaded is not the message's fault
         from pipehandler.parse import loading
 
-        loading.load_all()  # nor is a module that is damaged: this raises, too
+        loading.load_all()  # nor is a damaged module: this raises as well
         return Parsed(ParsedMessage(error=described(error)), error)
 
 
 def _patiently(work: Callable[[], ParsedMessage], seconds: float, deadline: Deadline) -> ParsedMessage:
-    """What `work` returns within `seconds`; once more where the host may have been the reason, and there is time.
+    """Return the result of `work` within `seconds`; retry once if the host may be to blame, and there is time.
 
-    A host that is busy gives this process too little of its time, or of its memory, and a moment later enough.
+    A busy host may give this process too little time or memory at first, and enough a moment later.
     """
     used = time.process_time()
     try:
@@ -88,7 +88,7 @@ def _patiently(work: Callable[[], ParsedMessage], seconds: float, deadline: Dead
 
 
 def _fatal_reason(work: Callable[[], object], seconds: float) -> str | None:
-    """Why the message should not be parsed in this process; None if it may be."""
+    """Return why the message must not be parsed in this process; None if it may be."""
     try:
         survived = survives(work, seconds)
     except OSError as error:
@@ -99,8 +99,8 @@ def _fatal_reason(work: Callable[[], object], seconds: float) -> str | None:
 class PoisonMark:
     """The mark of one message, by its id, in the state directory; a context manager around its parsing.
 
-    `was_fatal` inside the context: an earlier attempt died while it parsed this message. Where the directory cannot be
-    written there is neither a mark nor a suspicion.
+    `was_fatal`, inside the context: an earlier attempt died while parsing this message. If the directory cannot be
+    written, there is no mark, and `was_fatal` is false.
     """
 
     def __init__(self, directory: str, message: str) -> None:
@@ -114,7 +114,7 @@ class PoisonMark:
         except OSError:
             return self
         try:
-            # `reparse` and `import` run as root; whoever owns the directory must not choose what they write to.
+            # `reparse` and `import` run as root: the directory's owner must not be able to choose where they write.
             seen = os.fstat(file)
             if not stat.S_ISREG(seen.st_mode) or seen.st_nlink != 1:
                 raise OSError("not a file of ours")
@@ -123,13 +123,13 @@ class PoisonMark:
             os.pwrite(file, b"parsing\n", 0)
             self._file = file
         except OSError:
-            os.close(file)  # another recipient's copy is being parsed at this moment, and has its own mark
+            os.close(file)  # another recipient's copy is being parsed right now, and holds the mark
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._file is not None:
             with suppress(OSError):
-                os.truncate(self._file, 0)  # a process that has just opened it must not find a mark
+                os.truncate(self._file, 0)  # a process that has just opened it must not see a mark
                 os.unlink(self._path)
-            with suppress(OSError):  # nothing was written that could be lost, and the message is parsed
+            with suppress(OSError):  # no data to lose, and the message is parsed
                 os.close(self._file)

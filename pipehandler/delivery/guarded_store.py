@@ -1,12 +1,13 @@
-"""Store one message, and defer it at most once for what is in it.
+"""Store one message, and defer it at most once because of its content.
 
-What the server refuses, and what does not fit into the memory, is stored at once without what was parsed. What the size
-or the shape of a message may do otherwise (the statement takes too long, the session dies of it) looks like a database in
-trouble. So a query without the message decides: if the database answers that, the message is suspected, the circuit
-breaker stays closed, and a second failure of this kind stores it without what was parsed.
+A message that the server refuses, or that does not fit into memory, is stored at once without its parsed content. Other
+effects of its size or shape (the statement times out, the session dies) look like a database in trouble. So a query
+without the message decides: if the database answers it, the message is suspected, the circuit breaker stays closed, and
+a second failure of this kind stores the message without its parsed content.
 
-The count is an empty file storing-ID in the state directory, beside the PoisonMark of parsing; ID is that of the message.
-A lock, a conflict and an administrator's cancel never count. Where the file cannot be written, the first failure decides.
+The first failure is recorded as an empty file storing-ID in the state directory, beside the PoisonMark of parsing; ID
+is that of the message. A lock, a conflict and an administrator's cancel never count. If the file cannot be written, the
+first failure is treated as the second.
 """
 
 import os
@@ -20,14 +21,14 @@ from ..store.errors import DataRefused, NotConnected, StoreError
 from ..store.ingest import IngestRequest, Stored
 
 Kept = tuple[list[Stored], ParsedMessage]
-"""What Store.ingest returned, and what was stored as parsed."""
+"""The result of Store.ingest, and the parsed message that was stored."""
 
 
 def guarded_store(store: Store, request: IngestRequest, directory: str, defects: Sequence[Defect]) -> Kept:
-    """Store `request`, if need be without what was parsed.
+    """Store `request`, if necessary without its parsed content.
 
-    directory: the state directory. defects: those that were found before the message was parsed.
-    Raises StoreError and MemoryError: nothing was stored, or it is not known, and the message must come again.
+    directory: the state directory. defects: those found before the message was parsed.
+    Raises StoreError or MemoryError: nothing was stored, or it is unknown whether it was, and delivery must be retried.
     """
     suspicion = os.path.join(directory, f"storing-{request.identity.id}")
     try:
@@ -43,7 +44,7 @@ def guarded_store(store: Store, request: IngestRequest, directory: str, defects:
 
 
 def _ingest(store: Store, request: IngestRequest) -> list[Stored]:
-    """As Store.ingest; a session that ended, though the database answers, costs a second try and not the delivery."""
+    """Call Store.ingest; retry once if the session had ended although the database answers."""
     try:
         return store.ingest(request)
     except StoreError as error:
@@ -58,24 +59,24 @@ def _ingest(store: Store, request: IngestRequest) -> list[Stored]:
 
 
 def _ask(store: Store, error: StoreError) -> None:
-    """Find out whether the database answers, if that decides what the error means."""
+    """Set `error.answered` to whether the database answers, if that decides how the error is treated."""
     if not isinstance(error, NotConnected) and (error.outage or error.timed_out):
         error.answered = store.answers()
 
 
 def _refused(failure: StoreError | MemoryError) -> bool:
-    """Whether it would fail again for certain. Raises the failure if it says nothing about the message."""
+    """Return whether another attempt would certainly fail. Raises the failure if the message did not cause it."""
     if isinstance(failure, (DataRefused, MemoryError)):
         return True
     if failure.outcome == EXHAUSTED and not isinstance(failure, NotConnected):
-        return True  # libpq ran out of memory with the message in its hands
+        return True  # libpq ran out of memory while sending the message
     if not failure.by_message:
         raise failure
     return False
 
 
 def _suspected_before(path: str) -> bool:
-    """Whether a failure of this message was counted before; it is from now on."""
+    """Record a failure of this message; return whether one was recorded before."""
     try:
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     except OSError:

@@ -1,8 +1,8 @@
 """Parse stored messages again: the failed ones, those of another parser version, or all.
 
-One message is one transaction: one call of the SQL function pipehandler.reparse, which replaces what was read from the
-bytes and never the bytes. A run that is interrupted leaves each message as it was or as it should be. A message that is
-parsed already and cannot be parsed now (on a busy host it takes too long) is left as it is.
+Each message is one transaction: one call of the SQL function pipehandler.reparse, which replaces the parsed content and
+never the bytes. An interrupted run leaves each message either unchanged or complete. A message that was parsed before
+and cannot be parsed now (on a busy host it takes too long) is left unchanged.
 """
 
 import time
@@ -23,7 +23,7 @@ from ..store.view import expression, view
 from .guarded_parse import guarded_parse
 
 FAILED, OLDER, ALL = "failed", "older", "all"
-"""Which messages: those in quarantine, those read by another version of the parser, all."""
+"""Which messages: those in quarantine, those parsed by another version of the parser, all."""
 
 PARSED = "parsed now"
 STILL_FAILED = "still not parsed"
@@ -31,10 +31,10 @@ AGAIN = "parsed again"
 KEPT = "left as it was"
 WITHOUT_BYTES = "without bytes"
 GONE = "gone"
-"""The result for one message: out of quarantine; still in it; parsed, as before; parsed before, but not now; its bytes are no
-longer stored; removed meanwhile."""
+"""The result for one message: out of quarantine; still in it; parsed, as before; parsed before, but not now; its bytes
+are no longer stored; removed meanwhile."""
 
-_BATCH = 100  # so that no statement reads for long, and memory stays small
+_BATCH = 100  # keeps statements short and memory small
 
 _CHOSEN = """
   FROM pipehandler.message m
@@ -72,7 +72,7 @@ class Change(NamedTuple):
 
 
 class Reparsed(NamedTuple):
-    """The result for one message: its UUID, one of the results above, what changed, and why it was not parsed, if it was not."""
+    """The result for one message: its UUID, one of the results above, the changes, and the reason if unparsed."""
 
     message: str
     how: str
@@ -81,12 +81,12 @@ class Reparsed(NamedTuple):
 
     @property
     def changed(self) -> bool:
-        """Whether what was read differs from before; another version of the parser alone does not count."""
+        """Whether the parsed content differs from before. A new parser version alone does not count."""
         return any(change.name != "parser" for change in self.changes)
 
 
 def chosen(store: Store, which: str, after: str | None = None) -> Iterator[str]:
-    """Yield the UUIDs of `which` messages after `after`, in order."""
+    """Yield the UUIDs of `which` messages above `after`, in order."""
     while messages := store.values(_IDS, _choice(which, after), of=str):
         yield from messages
         after = messages[-1]
@@ -100,8 +100,8 @@ def count(store: Store, which: str, after: str | None = None) -> int:
 def reparse(store: Store, config: Config, message: str, dry_run: bool = False) -> Reparsed:
     """Parse one message again and store the result; with `dry_run` only report what would change.
 
-    Raises StoreError, and OSError, ImportError or LookupError if this host cannot parse. Uses SIGALRM. Only the bytes of the
-    message itself are read: what was prepended for one of its deliveries does not concern the others.
+    Raises StoreError, and OSError, ImportError or LookupError if this host cannot parse. Uses SIGALRM. Only the bytes
+    of the message itself are parsed, without the fields that were prepended for one of its deliveries.
     """
     rows = store.rows(_STORED, [message], row=_Stored, binary=True)
     if not rows:
@@ -123,7 +123,7 @@ def reparse(store: Store, config: Config, message: str, dry_run: bool = False) -
         return Reparsed(message, KEPT, reason=reason)
     try:
         return Reparsed(message, STILL_FAILED, _store(store, config, message, parsed, dry_run), reason)
-    except DataRefused as refusal:  # what is stored of it is of another shape
+    except DataRefused as refusal:  # the stored parts have an unexpected shape
         return Reparsed(message, STILL_FAILED, reason=f"{refusal} SQLSTATE {refusal.sqlstate}")
 
 
@@ -137,7 +137,7 @@ def _choice(which: str, after: str | None) -> dict[str, str | None]:
 
 def _parse(raw: bytes, message: str, config: Config, isolate: bool) -> ParsedMessage:
     with limits.temporarily(config.limits):
-        # Time for a child that tries first, and for the parser, with a margin so that the step always ends before the deadline.
+        # Time for a child and for the parser, with a margin so that the step always ends before the deadline.
         deadline = Deadline(3 * config.limits.parse_timeout, time.monotonic())
         return guarded_parse(raw, message, config, deadline, isolate).message
 

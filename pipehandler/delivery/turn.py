@@ -1,12 +1,12 @@
 """Large messages take turns, so that one client cannot take all the memory of a mail host.
 
-A large message may take limits.memory and many seconds of processor time, and pipe(8) starts as many deliveries at once as
-maxproc in master.cf says. So as many large messages as the host has processors, at least two, are delivered cold at a time;
-the others wait, before they are read if Postfix passes their size. Small ones never wait for them.
+A large message may take limits.memory and many seconds of CPU time, and pipe(8) runs up to maxproc (master.cf)
+deliveries at once. So at most as many large messages as the host has processors, but at least two, are delivered cold
+at a time. The others wait, and do so before they are read if Postfix passes their size. Small messages never wait.
 
-A turn is a lock on one octet of the file `large` in the state directory (fcntl(2), POSIX locks). It ends with the process,
-however that ends. Without a state directory that can be written there are no turns. Resident workers take none: there are few
-of them, and their supervisor gives large messages no more than half of them (workers/supervisor.py).
+A turn is a lock on one octet of the file `large` in the state directory (fcntl(2), POSIX locks). It ends with the
+process, however that ends. If the state directory cannot be written, there are no turns. Resident workers take none:
+there are few of them, and their supervisor assigns at most half of them to large messages (workers/supervisor.py).
 """
 
 import fcntl
@@ -18,26 +18,28 @@ from ..runtime.deadline import Deadline
 from ..settings.config import Config
 
 LARGE = 4_194_304
-"""Octets from which a message is large. What is smaller takes about as much memory as the interpreter itself."""
+"""The size in octets from which a message is large. Smaller ones take about as much memory as the interpreter."""
 
 AT_ONCE = max(2, len(os.sched_getaffinity(0)))
-"""Large messages that are delivered cold at the same time."""
+"""The number of large messages that may be delivered cold at the same time."""
 
 _PAUSE = 0.05  # seconds
 
 
 class Turn:
-    """The turn of one cold delivery, which takes it if its message is large."""
+    """The turn of one cold delivery. Only a large message takes it."""
 
     def __init__(self, config: Config, deadline: Deadline) -> None:
         self._path = os.path.join(config.state.directory, "large")
         self._deadline = deadline
-        self._needed = config.limits.deadline / 2  # seconds, to deliver the message
+        self._needed = config.limits.deadline / 2  # seconds that must remain to deliver the message
         self._file: int | None = None
 
     def take(self, octets: int) -> None:
-        """Wait for the turn of a message of so many octets, unless it is small or has its turn. Raises Undelivered (CONGESTED)
-        when half of the deadline is used up: the message comes again."""
+        """Wait for the turn of a message of this many octets, unless it is small or has its turn already.
+
+        Raises Undelivered (CONGESTED) when half of the deadline is used up: Postfix retries the message later.
+        """
         if octets < LARGE or self._file is not None:
             return
         try:
@@ -49,11 +51,11 @@ class Turn:
                     )
                 time.sleep(_PAUSE)
         except OSError:
-            return  # no state directory that can be written, or no locks in it
+            return  # the state directory cannot be written, or has no locks
 
 
 def _lock(file: int, place: int) -> bool:
-    """Lock one octet of `file`; False if another process has it."""
+    """Lock one octet of `file`; return False if another process has it."""
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
     except (BlockingIOError, PermissionError):  # lockf(3): either
