@@ -1,9 +1,10 @@
-"""The envelope of a message (RFC 5321 2.3.1) as pipe(8) hands it over: in argv, one option for each macro.
+"""The envelope of a message (RFC 5321 2.3.1) as pipe(8) passes it: in argv, one option for each macro.
 
 master.cf writes --name=${macro}, so that an empty value and one that begins with a dash both survive. The recipients
-follow a bare "--". Addresses come in their internal form, unquoted. Bytes that are not UTF-8 are escaped, never dropped,
-so that two different recipients stay different. A number that the database cannot hold costs no message: it is left out,
-and `left_out` names it. (pipehandler.stored_recipient in SQL shortens a recipient that is too long for an index.)
+follow a bare "--". Addresses come in their internal form, unquoted. Bytes that are not UTF-8 are escaped, never
+dropped, so that two different recipients stay different. A number that the database cannot hold does not fail the
+delivery: it is left out and named in `left_out`. (pipehandler.stored_recipient in SQL shortens a recipient too
+long to index.)
 """
 
 import os
@@ -31,25 +32,25 @@ OPTIONS = (
 
 
 _IPV6 = "ipv6:"
-"""What Postfix writes before an IPv6 address in an envelope, in any case (RFC 5321 4.1.3)."""
+"""The prefix of an IPv6 address in an envelope, in upper or lower case (RFC 5321 4.1.3)."""
 
 _LARGEST_PORT = 65_535
 _LARGEST_SIZE = 2**63 - 1
 
 
 class UsageError(Undelivered):
-    """argv is not what postfix/master.cf.example writes; the text says what is wrong and what is expected."""
+    """argv does not match postfix/master.cf.example; the text states what is wrong and what is expected."""
 
     def __init__(self, text: str) -> None:
         super().__init__(MISCONFIGURED, text)
 
 
 class Envelope(NamedTuple):
-    """Who sent a message to whom, and from which client it came; "" and None where Postfix has no value.
+    """The sender, the recipients and the client of a message; "" or None if Postfix has no value.
 
     sender: the reverse-path, "" for the null sender (RFC 5321 4.5.5).
-    recipients: with the domain in lower case (RFC 5321 2.4); original_recipients: as they were before aliasing, in
-    the same order, or ().
+    recipients: with the domain in lower case (RFC 5321 2.4). original_recipients: the same before aliasing, in the same
+    order, or ().
     size: octets of the queue file with CRLF line ends, before fields are prepended.
     left_out: the options whose value could not be kept.
     """
@@ -71,7 +72,7 @@ class Envelope(NamedTuple):
 def from_argv(argv: Sequence[str]) -> Envelope:
     """Return the envelope from the arguments after `deliver`.
 
-    Raises UsageError for an argument that master.cf should not have written.
+    Raises UsageError for an argument that master.cf should not contain.
     """
     values: dict[str, list[str]] = {}
     arguments = [os.fsencode(argument).decode("utf-8", "backslashreplace") for argument in argv]
@@ -121,18 +122,18 @@ def from_argv(argv: Sequence[str]) -> Envelope:
 
 
 def _shown(argument: str) -> str:
-    """Show an argument for the log, which holds no addresses."""
+    """Return an argument as the log may show it, without addresses."""
     return "with an address" if "@" in argument else repr(argument)
 
 
 def lower_domain(address: str) -> str:
-    """RFC 5321 2.4: the domain is case-insensitive, the local part is its owner's."""
+    """Return the address with its domain in lower case. RFC 5321 2.4: only the local part may be case-sensitive."""
     local, at, domain = address.rpartition("@")
     return local + at + domain.lower() if at else address
 
 
 def _number(name: str, once: dict[str, str], largest: int, left_out: list[str]) -> int | None:
-    """Return a macro that is a number; None where pipe(8) has none and writes nothing or "unknown"."""
+    """Return the value of a numeric macro; None if pipe(8) has none, and passes "" or "unknown"."""
     value = once.get(name, "")
     if value in ("", "unknown"):
         return None

@@ -1,12 +1,12 @@
-"""Read and write the envelope in a file: the fields that Postfix prepends when it delivers to one (local(8), virtual(8)).
+"""Read and write the envelope in a message file: the fields that Postfix prepends (local(8), virtual(8)).
 
     Return-Path: <SENDER>            the reverse-path, <> for the null sender (RFC 5321 4.4)
     X-Original-To: RECIPIENT         before aliasing
     Delivered-To: RECIPIENT
 
-Addresses are in their external form here, with a local part in quotes where it needs them (RFC 5321 4.1.2); elsewhere they
-are in their internal form. These fields are not part of a message's identity (identity.py), so a message that is written
-with them and read again is the same message.
+Addresses are in their external form here, with a local part in quotes where it needs them (RFC 5321 4.1.2); elsewhere
+they are in their internal form. These fields are not part of a message's identity (identity.py), so a message that is
+written with them and read again is the same message.
 """
 
 import re
@@ -21,7 +21,7 @@ _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)
 
 
 class EnvelopeFields(NamedTuple):
-    """The envelope in the fields, addresses in their internal form; None where a field is missing."""
+    """The envelope from these fields, addresses in their internal form; None for a missing field."""
 
     sender: str | None = None
     original_recipient: str | None = None
@@ -32,7 +32,7 @@ _NAMES = {"sender": b"Return-Path", "original_recipient": b"X-Original-To", "rec
 
 
 def read_fields(raw: bytes) -> EnvelopeFields:
-    """Read the fields at the very top of `raw`; of several with one name the topmost counts, which is the latest."""
+    """Read the fields at the very top of `raw`. Of several with the same name the topmost counts: it is the latest."""
     found: dict[bytes, str] = {}
     for field in _FIELD.finditer(raw, 0, prepended(raw)):
         body = re.sub(rb"\r?\n|\r\Z", b"", field[2]).strip(b" \t")
@@ -41,11 +41,11 @@ def read_fields(raw: bytes) -> EnvelopeFields:
 
 
 def with_fields(kept: bytes, raw: bytes, wanted: EnvelopeFields) -> bytes | None:
-    """Return `raw` below fields that say `wanted`. `kept`: what was prepended to it when it was delivered, which stays.
+    """Return `raw` with fields above it that express `wanted`. `kept`: what was prepended on delivery, which is kept.
 
-    None where no fields can say it: `raw` begins like the second line of a field, or an address has a line end.
+    None if no fields can express it: `raw` begins like the continuation of a field, or an address contains a line end.
     """
-    mbox_line = _MBOX_LINE.match(kept)  # it would make an mbox of the file
+    mbox_line = _MBOX_LINE.match(kept)  # it would turn the file into an mbox
     kept = kept[mbox_line.end() if mbox_line else 0 :]
     present = read_fields(kept)
     line_end = b"\r\n" if raw.partition(b"\n")[0].endswith(b"\r") else b"\n"

@@ -3,10 +3,11 @@
 SHA-256 over a version tag, and
 
     with exactly one Message-ID   the fields that decide what a reader sees (header_fields.DECIDING), and the body
-    otherwise                     all octets, without what our own Postfix adds when it takes a message up again
+    otherwise                     all octets, without what our own Postfix adds when it picks a message up again
 
-Fields are compared unfolded, in their order among those with the same name. Of Content-Type and Content-Disposition what
-they say is compared, and of Content-Transfer-Encoding its word. Line ends are LF; empty lines at the end do not count.
+Fields are compared unfolded, and in order among those with the same name. Content-Type and Content-Disposition are
+compared by their meaning, and Content-Transfer-Encoding by its one word. Line ends count as LF; empty lines at the end
+are ignored.
 """
 
 import hashlib
@@ -15,13 +16,13 @@ import re
 from . import header_fields, parameters
 
 VERSION = 2
-"""The rules are part of what is stored: changing them needs another version."""
+"""The version of the rules. Fingerprints are stored, so any change of the rules needs a new version."""
 
 _TAG = b"pipehandler fingerprint 2\n"
 _BLOCK = 65_536  # octets
-_LONGEST_PARSED = 8_192  # octets; a longer body of a field is compared as it is
+_LONGEST_PARSED = 8_192  # octets; a longer field body is compared verbatim
 _END_OF_FIELD = re.compile(rb"\n(?![ \t])")
-# What pickup(8) writes above a message, for example after postsuper -r.
+# The field that pickup(8) writes above a message, for example after postsuper -r.
 _PICKED_UP = re.compile(rb"Received: by ([!-~]{1,255}) \(Postfix, from userid \d{1,20}\)\r?\n\tid [^\n]{1,200}\n")
 _RECEIVED = re.compile(rb"Received:")
 
@@ -36,7 +37,7 @@ def fingerprint(raw: bytes, start: int) -> bytes:
         if name in header_fields.DECIDING:
             body = header_fields.unfolded(raw[begin:end])
             if name == b"message-id":
-                names += 1 if body.strip(b"<> \t") else 2  # one that is empty names nothing
+                names += 1 if body.strip(b"<> \t") else 2  # an empty one identifies nothing
             if name in digests:
                 digests[name].update(_compared(name, body))
             else:
@@ -57,7 +58,10 @@ def fingerprint(raw: bytes, start: int) -> bytes:
 
 
 def end_of_text(raw: bytes, start: int) -> int:
-    """Where `raw` ends without the line feeds at its end, not before `start`; in blocks, for there may be millions."""
+    """Return the end of `raw` without its trailing line feeds, at least `start`.
+
+    Works in blocks, because there may be millions of them.
+    """
     end = len(raw)
     while end > start:
         begin = max(start, end - _BLOCK)
@@ -68,7 +72,10 @@ def end_of_text(raw: bytes, start: int) -> int:
 
 
 def _compared(name: bytes, body: bytes) -> bytes:
-    """What is compared of the body of one field; never equal for two bodies that the parser may read differently."""
+    """Return the form of a field body that is compared.
+
+    It differs for any two bodies that the parser may read differently.
+    """
     if name in (b"content-type", b"content-disposition") and len(body) <= _LONGEST_PARSED:
         read = parameters.read(body)
         if read.complete:
@@ -88,10 +95,10 @@ def _joined(octets: list[bytes]) -> bytes:
 
 
 def _below_picked_up(raw: bytes, start: int) -> int:
-    """Where the content begins without the Received fields that our own Postfix wrote when it took the message up again.
+    """Return where the content begins, below the Received fields that our own Postfix wrote when it picked it up again.
 
-    Above the field of the same host only: the first one of a local submission is part of the message. Without it, the same
-    report of a cron job would be one message every day.
+    Such a field is skipped only above another one of the same host: the first one of a local submission is part of the
+    message. Without it, a cron job's identical daily reports would count as one message.
     """
     while found := _PICKED_UP.match(raw, start):
         start_of_next = found.end()

@@ -1,7 +1,7 @@
-"""Version 1 of the fingerprint, that of the releases before 0.2: for recognising what they stored, for one release.
+"""Version 1 of the fingerprint, used by releases before 0.2: kept for one release, to recognise what they stored.
 
-It reads a header by rules of its own, and does not cover how the body is read. So it is compared only with deliveries that
-have nothing else (pipehandler.delivery.fingerprint_version). Its rules never change.
+It reads a header by its own rules, and does not cover how the body is decoded. So it is compared only with deliveries
+that have no newer one (pipehandler.delivery.fingerprint_version). Its rules never change.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ from .fingerprint import end_of_text
 _VERSION = b"pipehandler fingerprint 1\n"
 _NAMED = (b"message-id", b"date", b"from", b"to", b"cc", b"subject")
 
-# RFC 5322 2.2: the header ends before the first line that is neither a field nor goes on with one.
+# RFC 5322 2.2: the header ends before the first line that neither begins nor continues a field.
 _FIELD = re.compile(rb"[!-9;-~]+[ \t]*:")
 _HEADER_END = re.compile(rb"\n(?![!-9;-~]+[ \t]*:|[ \t])")
 _NAMED_FIELD = re.compile(rb"^(%s)[ \t]*:" % b"|".join(_NAMED), re.IGNORECASE | re.MULTILINE)
@@ -36,7 +36,7 @@ def fingerprint(raw: bytes, start: int) -> bytes:
         named[field[1].lower()].append(body.replace(b"\n", b"").strip(b" \t"))
 
     digest = hashlib.sha256(_VERSION)
-    # A Message-ID that is empty names nothing.
+    # An empty Message-ID identifies nothing.
     if len(named[b"message-id"]) == 1 and named[b"message-id"][0].strip(b"<> \t"):
         for name, bodies in named.items():
             for body in bodies:

@@ -1,32 +1,36 @@
-"""Where a header ends and which fields it has, as places in its octets (RFC 5322 2.2).
+"""Find the fields and the end of a header, as positions in its octets (RFC 5322 2.2).
 
-There is one reading of a header: the fingerprint (identity.py) and the parser both use this one. Otherwise a message could
-be built that has the fingerprint of another and shows a different text. So nothing here depends on a limit that can be set,
-and a lenient rule belongs here, not in one of the two.
+The fingerprint (identity.py) and the parser both use this module, so they always agree. Otherwise a message could be
+crafted with the fingerprint of another message and a different visible text. So nothing here depends on a configurable
+limit, and lenient rules belong here, not in either of the two.
 
-Lenient: a byte order mark before the header, also below fields of mail hosts; blanks before the first field; a line that
-goes on with a field that ends in a semicolon, but does not begin with a blank; a field name of any length, as in Postfix.
+Tolerated: a byte order mark before the header, even below fields of mail hosts; blanks before the first field; a
+continuation line without a leading blank, after a field that ends in a semicolon; field names of any length, as in
+Postfix.
 """
 
 import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-BOM = b"\xef\xbb\xbf"  # in UTF-8; it is not part of a message
+BOM = b"\xef\xbb\xbf"  # a byte order mark in UTF-8; it is not part of a message
 
 DECIDING = frozenset(
     b"message-id in-reply-to references date subject from sender reply-to to cc bcc content-type"
     b" content-transfer-encoding content-disposition content-id content-location content-description".split()
 )
-"""The fields, in lower case, that decide what a reader sees. The fingerprint covers them, and the parser decides by no other:
-neither the body, nor charset of one of these fields, may depend on a field that is not in this set."""
+"""The fields, in lower case, that determine what a reader sees.
 
-_MOST_DECIDING = 1_000  # of one header that are looked at; a real one has a handful, and To may be repeated
-_TOLERATED = 20  # lines of one header that are no fields
+The fingerprint covers them, and the parser decides by no others: neither the decoding of the body nor the charset of
+one of these fields may depend on a field that is not in this set.
+"""
+
+_MOST_DECIDING = 1_000  # deciding fields read of one header; a real one has a handful, but To may be repeated
+_TOLERATED = 20  # lines of one header that are not fields
 
 _NAME = re.compile(rb"([!-9;-~]+)[ \t]*:")  # RFC 5322 2.2, and the blanks of 4.5
-# What begins with a blank goes on with the field: RFC 5322 2.2.3. The next ones pass over many fields at once, because a
-# hostile header may have millions; a line that begins like a delimiter always has to be looked at.
+# A line that begins with a blank continues the field: RFC 5322 2.2.3. The next two expressions skip many fields at
+# once, because a hostile header may have millions; a line that looks like a delimiter must always be examined.
 _END_OF_FIELD = re.compile(rb"\n(?![ \t])")
 _NO_FIELD = re.compile(rb"\n(?![!-9;-~]+[ \t]*:|[ \t])|\n(?=--)")
 _NO_FIELD_OR_DECIDING = re.compile(
@@ -39,7 +43,7 @@ _LATER_IS_NO_TRACE = re.compile(rb"\n" + _NO_TRACE, re.IGNORECASE)
 
 
 class Place(NamedTuple):
-    """One field: its name as written, and where its body begins and ends in the octets."""
+    """One field: its name as written, and the start and end of its body in the octets."""
 
     name: bytes
     start: int
@@ -47,13 +51,13 @@ class Place(NamedTuple):
 
 
 def next_line(raw: bytes, position: int) -> int:
-    """Return where the line behind that at `position` begins."""
+    """Return the start of the line after the one at `position`."""
     end = raw.find(b"\n", position)
     return len(raw) if end < 0 else end + 1
 
 
 def top(raw: bytes, position: int = 0) -> int:
-    """Return where the header of a message begins: below the line of an mbox (RFC 4155), behind a byte order mark."""
+    """Return where the header of a message begins: after an mbox separator line (RFC 4155) and a byte order mark."""
     if raw.startswith((b"From ", b">From "), position) and not _NAME.match(raw, position):
         position = next_line(raw, position)
     return position + len(BOM) * raw.startswith(BOM, position)
@@ -63,7 +67,7 @@ def unfolded(body: bytes) -> bytes:
     """Return the body of a field on one line (RFC 5322 2.2.3), without blanks around it."""
     body = body.strip(b" \t\r\n")
     if b"\n" in body:
-        # An expression would need fifty times the memory. The last two: where it goes on without a blank.
+        # A regular expression would take fifty times the memory. The last two: continuation lines without a blank.
         for fold, unfold in (
             (b"\r\n ", b" "),
             (b"\r\n\t", b"\t"),
@@ -77,23 +81,25 @@ def unfolded(body: bytes) -> bytes:
 
 
 class Header:
-    """The header of a message, to be iterated over once: fields that decide, at most a thousand, and `others`.
+    """The header of a message, to be iterated over once: at most a thousand deciding fields, and `others` more.
 
-    Costs little memory, and time linear in its size. Valid after the iteration: `end`, where the body begins; `malformed`,
-    where the lines begin that are no fields, at most one more than are tolerated; `complete`, whether no field was passed
-    over. What it yields of the fields that decide, and `end`, do not depend on `others`.
+    Takes little memory, and time linear in its size. Valid after the iteration: `end`, where the body begins;
+    `malformed`, where the lines begin that are not fields, at most one more than are tolerated; `complete`, whether no
+    field was skipped. Neither the deciding fields that it yields nor `end` depend on `others`.
     """
 
     def __init__(self, raw: bytes, position: int, others: int = 0) -> None:
-        """The header begins at `position`, which `top` returns for a message. `others`: how many of the fields that decide
-        nothing are wanted."""
+        """The header begins at `position`, which for a message is the result of `top`.
+
+        `others`: the number of fields outside DECIDING to yield.
+        """
         self.raw = raw
         self.end = position
         self.malformed: list[int] = []
         self.complete = True
         self._others = others
-        self._unchecked: int | None = None  # from where on there may be a field that no mail host wrote
-        self._empty = True  # no field yet
+        self._unchecked: int | None = None  # the position up to which mail hosts wrote every field
+        self._empty = True  # no field found yet
 
     def __iter__(self) -> Iterator[Place]:
         raw, position, size = self.raw, self.end, len(self.raw)
@@ -134,8 +140,11 @@ class Header:
         return False
 
     def _goes_on_below(self, position: int) -> bool:
-        """Whether the header goes on at `position`, below an empty line. To Postfix a byte order mark begins no field, so it
-        puts an empty line between it and what mail hosts wrote above."""
+        """Whether the header continues at `position`, below an empty line.
+
+        Postfix does not accept a byte order mark as the start of a field, so it inserts an empty line between that and
+        the fields that mail hosts wrote above.
+        """
         return (
             self.raw.startswith(BOM, position)
             and _NAME.match(self.raw, position + len(BOM)) is not None
@@ -143,7 +152,7 @@ class Header:
         )
 
     def _is_trace(self, position: int) -> bool:
-        """Whether there are fields before the empty line that ends at `position`, and mail hosts wrote all of them."""
+        """Whether there are fields above the empty line that ends at `position`, all written by mail hosts."""
         raw, start = self.raw, self._unchecked
         if start is None:
             return False
@@ -155,14 +164,16 @@ class Header:
         return True
 
     def _beyond_malformed(self, position: int) -> int | None:
-        """Where the header goes on after a line that is no field; None if the line is already of the body. In the header of
-        a message Postfix ends it there, with an empty line."""
-        # The first field, or an empty line before it, moved to the right.
+        """Return where the header continues after a line that is not a field; None if that line belongs to the body.
+
+        In the header of a message, Postfix ends the header there by inserting an empty line.
+        """
+        # The first field, or an empty line before it, may be indented.
         blanks = _BLANKS.match(self.raw, position) if self._empty else None
         return blanks.end() if blanks else None
 
     def _beyond(self, position: int) -> int | None:
-        """Where the header goes on at or after a line that is no field; else None, and `end` is set."""
+        """Return where the header continues at or after a line that is not a field; else set `end` and return None."""
         raw = self.raw
         if raw.startswith((b"\n", b"\r\n"), position):
             self.end = next_line(raw, position)
@@ -174,9 +185,10 @@ class Header:
         return self._beyond_malformed(position) if len(self.malformed) <= _TOLERATED else None
 
     def _unmarked_folds(self, start: int, end: int, position: int) -> tuple[int, int]:
-        """The end of a field and the place behind it, with the lines that go on with it but do not begin with a blank.
+        """Extend a field by continuation lines without a leading blank; return its end and the position after it.
 
-        `start` is where its body begins, or that of an earlier field."""
+        `start` is where its body begins, or that of an earlier field.
+        """
         raw = self.raw
         while position < len(raw) and len(self.malformed) < _TOLERATED:
             semicolon = raw.rfind(b";", start, end)

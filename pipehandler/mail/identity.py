@@ -1,10 +1,10 @@
-"""Identity: which bytes are the same message, and which deliveries are the same delivery.
+"""The identity of a message (are these the same bytes?) and of a delivery (was this delivered before?).
 
-message id   a UUID (version 8, RFC 9562 5.8) from SHA-256 of the content: the bytes without what Postfix prepends for one
-             delivery. It is the same on every mail host; the recipients of one queue file share one message.
-fingerprint  SHA-256 that also recognises the message when the sending host transmitted it a second time and our own
-             Received field differs (fingerprint.py). Message-ID alone must not decide: it is the sender's to choose, so a
-             guess could make a later message of another sender disappear.
+message id   a UUID (version 8, RFC 9562 5.8) from the SHA-256 of the content: the bytes without what Postfix prepends
+             for one delivery. It is the same on every mail host; the recipients of one queue file share one message.
+fingerprint  a SHA-256 that also recognises a message that the sending host transmits a second time, with a different
+             Received field of ours (fingerprint.py). Message-ID alone must not decide: the sender chooses it, so by
+             guessing one, an attacker could make a later message of another sender disappear.
 """
 
 import hashlib
@@ -14,9 +14,9 @@ from typing import NamedTuple
 from . import fingerprint_1
 from .fingerprint import fingerprint
 
-# What a delivery agent of Postfix writes above the message (pipe(8) flags F, D, O and R, local(8), virtual(8)): perhaps
-# an mbox line, then fields. Where they end is searched, not matched field by field: no repetition in these patterns can
-# make the expression engine allocate more than the message, however many fields it has.
+# What a Postfix delivery agent writes above the message (pipe(8) flags F, D, O and R, local(8), virtual(8)): perhaps an
+# mbox line, then fields. Their end is searched for, rather than matched field by field: no repetition in these patterns
+# can make the regular expression engine allocate more than the message, however many fields it has.
 _MBOX_LINE = re.compile(rb"From (?![ \t]*:)[^\n]*\n")
 _PREPENDED_END = re.compile(rb"^(?!(?:Return-Path|X-Original-To|Delivered-To):|[ \t])", re.IGNORECASE | re.MULTILINE)
 
@@ -24,8 +24,9 @@ _PREPENDED_END = re.compile(rb"^(?!(?:Return-Path|X-Original-To|Delivered-To):|[
 class Identity(NamedTuple):
     """The identifiers of one message.
 
-    id: the message id, in the usual text form of a UUID. fingerprint: 32 octets. former_fingerprint: that of the previous
-    release. prepended: how many octets at the beginning of the raw message are not part of the content.
+    id: the message id, as the usual text of a UUID. fingerprint: 32 octets. former_fingerprint: the same by the rules
+    of the previous release. prepended: the number of octets at the start of the raw message that are not part of the
+    content.
     """
 
     id: str
@@ -35,7 +36,7 @@ class Identity(NamedTuple):
 
 
 def identify(raw: bytes) -> Identity:
-    """Return the identity of `raw`, a message as it came in."""
+    """Return the identity of `raw`, a message as received."""
     start = prepended(raw)
     name = _uuid(hashlib.sha256(memoryview(raw)[start:]).digest())
     return Identity(name, fingerprint(raw, start), fingerprint_1.fingerprint(raw, start), start)
@@ -52,7 +53,7 @@ def prepended(raw: bytes) -> int:
 
 
 def _last_field(raw: bytes, start: int) -> int:
-    """Return where the last field begins: without the end of its line, it is what is left of a message that was cut short."""
+    """Return the start of the last field. If it has no line end, it is the rest of a truncated message."""
     end = len(raw)
     while (end := raw.rfind(b"\n", start, end)) >= 0:
         if raw[end + 1 : end + 2] not in (b" ", b"\t"):

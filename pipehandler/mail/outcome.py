@@ -1,9 +1,9 @@
-"""The outcome table: the one place that joins an exit status, an enhanced status code and a public text.
+"""The outcome table: the one place that combines an exit status, an enhanced status code and a public text.
 
-Every delivery ends in one of these. The line is what pipe(8) reads first: an enhanced status code (RFC 3463) that
-begins the output wins over the exit status, so the class of the code and the status must say the same (2 with 0,
-4 with a status that defers, 5 with one that bounces). Postfix shows the line to the outside sender: it never holds a host
-name, SQL, a path or content of the message. What the operator needs goes to the log.
+Every delivery ends in one of these. pipe(8) reads the line first: an enhanced status code (RFC 3463) at the start of
+the output overrides the exit status, so the class of the code must agree with the status (2 with 0, 4 with a status
+that defers, 5 with one that bounces). Postfix shows the line to the outside sender, so it never contains a host name,
+SQL, a path or content of the message. Details for the operator go to the log.
 """
 
 import errno
@@ -29,7 +29,7 @@ class Outcome(NamedTuple):
     status: int
 
     def line(self, stored: str = "") -> str:
-        """The line for pipe(8): the code, the text and, where something was stored, its id; no line end."""
+        """Return the line for pipe(8): the code, the text and the id of a stored message; no line end."""
         return f"{self.code} {self.text} {stored}".rstrip()
 
 
@@ -72,22 +72,22 @@ TABLE = (
 
 
 NEWLY_STORED = frozenset({DELIVERED, QUARANTINED})
-"""The outcomes after which something is stored that was not there before."""
+"""The outcomes after which a new message or delivery is stored."""
 
 EXHAUSTED_ERRORS = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
-"""The errors of the operating system that mean: out of processes, descriptors or memory (EX_OSERR)."""
+"""The operating system errors for running out of processes, descriptors or memory (EX_OSERR)."""
 
 
 INCOMPLETE = "the installation is not complete, or not for this Python:"
-"""Begins the reason if a module cannot be found."""
+"""The beginning of the reason if a module cannot be found."""
 
 
 class Result(NamedTuple):
     """The result of one delivery, for one recipient or for all of a call.
 
-    message: the id of what is stored, else "". reason and sqlstate: for the log alone. message_id: the Message-ID, as far as
-    it is known. outage: the database would have failed any other message, too. fault: the unforeseen exception, or the one
-    that ended the parser.
+    message: the id of the stored message, else "". reason and sqlstate: only for the log. message_id: the Message-ID,
+    if known. outage: the database would have failed any other message as well. fault: the unforeseen exception, or the
+    one that ended the parser.
     """
 
     outcome: Outcome
@@ -100,12 +100,12 @@ class Result(NamedTuple):
 
     @property
     def line(self) -> str:
-        """The line for pipe(8)."""
+        """Return the line for pipe(8)."""
         return self.outcome.line(self.message)
 
 
 class Undelivered(Exception):
-    """A delivery ended before its message was stored, with an outcome that is known; the text is a reason for the log."""
+    """A delivery ended before its message was stored, with a known outcome; the text is the reason for the log."""
 
     def __init__(self, outcome: Outcome, reason: str) -> None:
         super().__init__(reason)
@@ -113,15 +113,15 @@ class Undelivered(Exception):
 
     @property
     def result(self) -> Result:
-        """What it means for the delivery."""
+        """The result of the delivery."""
         return Result(self.outcome, reason=str(self))
 
 
 def outcome_of(error: BaseException) -> Result:
-    """Return what an exception means for the delivery that it ended: the one place where that is decided.
+    """Return the result of a delivery that an exception ended. Only this function decides that.
 
-    An exception that knows has an attribute `result`: Undelivered with its subclasses, and TimeUp. Of the others a shortage
-    of this host is EXHAUSTED, a module that is missing is MISCONFIGURED, and everything else is a FAULT. None of them bounces.
+    Undelivered, its subclasses and TimeUp have an attribute `result`. Otherwise a resource shortage of this host is
+    EXHAUSTED, a missing module is MISCONFIGURED, and anything else is a FAULT. None of these bounces.
     """
     known = getattr(error, "result", None)
     if isinstance(known, Result):
@@ -136,17 +136,17 @@ def outcome_of(error: BaseException) -> Result:
 
 
 def out_of_resources(error: BaseException) -> bool:
-    """Whether this host lacks something that the delivery needed, as opposed to a fault in the program."""
+    """Whether the host ran out of a resource that the delivery needed, as opposed to a fault in the program."""
     if isinstance(error, OSError):
         return error.errno in EXHAUSTED_ERRORS
-    # The dynamic loader and the libraries around it have only texts: those of strerror(3).
+    # The dynamic loader and similar libraries report only a text: that of strerror(3).
     return isinstance(error, ImportError) and any(os.strerror(number) in str(error) for number in EXHAUSTED_ERRORS)
 
 
 def folded(results: Sequence[Result]) -> Result:
-    """Fold the results for the recipients of one transaction into one, as pipe(8) needs it: it takes one status for all.
+    """Fold the results for the recipients of one transaction into one: pipe(8) takes a single status.
 
-    What is stored counts before what is refused, so that no recipient's copy bounces after it was stored.
+    Stored takes precedence over refused, so that no recipient's copy bounces after it was stored.
     """
     refused = [result for result in results if result.outcome == UNKNOWN_RECIPIENT]
     stored = [result for result in results if result.outcome != UNKNOWN_RECIPIENT]
@@ -162,7 +162,7 @@ def _refused(refused: Sequence[Result], results: Sequence[Result]) -> str:
 
 
 def described(error: BaseException) -> str:
-    """Describe an error by its kind and the place where it was raised; not by its text, which may quote the message."""
+    """Describe an error by its type and where it was raised, but not by its text, which may quote the message."""
     place = error.__traceback__
     while place and place.tb_next:
         place = place.tb_next

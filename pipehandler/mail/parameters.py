@@ -3,7 +3,7 @@
 import re
 from typing import NamedTuple
 
-# A quote inside of a value ends it only where no other comes before the next semicolon, or another parameter follows.
+# A quote inside a value ends it only if no other quote precedes the next semicolon, or another parameter follows.
 _INNER_QUOTE = rb"\"(?=[^\";]*\")(?!\s{0,9}[\w*-]{1,40}\s{0,9}=)"
 _PARAMETER = re.compile(
     rb";\s*([^\s=;\"]+)\s*=\s*(?:\"([^\"\\]*(?:(?:\\.|%s)[^\"\\]*)*)(?:\"|\\?\Z)|([^;]*))" % _INNER_QUOTE, re.DOTALL
@@ -12,11 +12,11 @@ _QUOTED_PAIR = re.compile(rb"\\([\"\\])")
 _SECTION = re.compile(rb"(.+?)(?:\*(\d{1,3}))?(\*)?\Z", re.DOTALL)  # RFC 2231 3 and 4
 _FOLD = re.compile(rb"\r?\n(?=[ \t])")
 COMMENT = re.compile(rb"\([^()]*\)")
-_PARAMETERS = 200  # of one field; real ones have a handful, a long file name in sections some dozens
+_PARAMETERS = 200  # of one field; real ones have a handful, or some dozens for a long file name in sections
 
 
 class Section(NamedTuple):
-    """One attribute as written (RFC 2231): its number, -1 without one; whether percent-encoded; and the value."""
+    """One section of a parameter (RFC 2231): its number, -1 for none; whether it is percent-encoded; its value."""
 
     number: int
     extended: bool
@@ -24,8 +24,9 @@ class Section(NamedTuple):
 
 
 class ParameterField(NamedTuple):
-    """One field: the `value` before the first semicolon in lower case, and the sections of its parameters by their
-    name in lower case. `complete` is False where some were left out.
+    """One field: the `value` before the first semicolon, and the sections of its parameters by name.
+
+    The value and the names are in lower case. `complete` is False if some sections were left out.
     """
 
     value: str
@@ -34,7 +35,7 @@ class ParameterField(NamedTuple):
 
 
 def read(body: bytes) -> ParameterField:
-    """Read one field body, still folded or not. Never raises; what is no parameter is skipped."""
+    """Parse one field body, folded or not. Never raises; anything that is not a parameter is skipped."""
     value, semicolon, rest = body.partition(b";")
     if b"=" in value and (words := value.split(None, 1))[1:]:
         value, rest = words[0], words[1] + semicolon + rest  # no semicolon before the first parameter
@@ -56,6 +57,6 @@ def read(body: bytes) -> ParameterField:
 
 
 def token(body: bytes) -> bytes:
-    """Return the one word of a field such as Content-Transfer-Encoding (RFC 2045 6.1) in lower case; b"" without one."""
+    """Return the one word of a field such as Content-Transfer-Encoding (RFC 2045 6.1) in lower case; b"" if absent."""
     words = body.lower().split()
     return words[0].strip(b";\"'") if words else b""

@@ -1,7 +1,7 @@
-"""What a message says, as data: the shapes that parsing returns and the store writes.
+"""The decoded view of a message as data: what the parser returns and the store writes.
 
 The names are those of RFC 5322, RFC 2045 and of the columns in sql/. Nothing here parses, reads or writes.
-All text is storable: it holds neither NUL nor a lone surrogate (see charset.storable).
+All text is storable: it contains neither NUL nor a lone surrogate (see charset.storable).
 """
 
 from dataclasses import dataclass, field
@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 class Defect(NamedTuple):
     """Something in the message that was guessed, replaced or left out on the way from bytes to text.
 
-    `code` is a fixed word (see message.DEFECTS); `where` is a field name, a part number as IMAP counts them
-    (RFC 3501 6.4.5: "1.2"), or "" for the message as a whole; `detail` is for people.
+    `code` is a key of DEFECTS in parse/defect.py. `where` is a field name, an IMAP part number (RFC 3501 6.4.5: "1.2"),
+    or "" for the message as a whole. `detail` is for people.
     """
 
     code: str
@@ -22,8 +22,11 @@ class Defect(NamedTuple):
 
 
 class Address(NamedTuple):
-    """One mailbox (RFC 5322 3.4). `address` is the addr-spec as the sender wrote it, perhaps without an @;
-    `name` is the decoded display name or ""; `group` is the display name of the group it stood in or ""."""
+    """One mailbox (RFC 5322 3.4).
+
+    `address` is the addr-spec as the sender wrote it, perhaps without an @. `name` is the decoded display name or "".
+    `group` is the display name of its group or "".
+    """
 
     name: str
     address: str
@@ -34,11 +37,11 @@ class Address(NamedTuple):
 class Attachment:
     """One part that a person would save: a file, an image, a calendar, an attached message, a signature.
 
-    `content` is what the part holds after its transfer encoding was undone; for message/rfc822 the exact bytes
-    of the attached message. `content_type` is the media type in lower case, without parameters. `content_location` is the
-    URI by which HTML may refer to it (RFC 2557 4.2). `part` is its number as IMAP counts (RFC 3501 6.4.5); what came out of
-    a signed message, a winmail.dat or uuencoded text has a number below that of the part it was in. `parameters` are those of the media type,
-    decoded, their names in lower case.
+    `content` is the part without its transfer encoding; for message/rfc822 the exact bytes of the attached message.
+    `content_type` is the media type in lower case, without parameters. `content_location` is the URI by which HTML may
+    refer to it (RFC 2557 4.2). `part` is its IMAP part number (RFC 3501 6.4.5); a file extracted from a signed message,
+    a winmail.dat or uuencoded text has a number below that of its container. `parameters` are those of the media type,
+    decoded, with names in lower case.
     """
 
     part: str
@@ -54,15 +57,16 @@ class Attachment:
 
 @dataclass(slots=True)
 class ParsedMessage:
-    """The decoded view of one message. Whatever is not there is None or empty.
+    """The decoded view of one message. Anything absent is None or empty.
 
-    `date` always has a zone: the one that the sender named (RFC 5322 3.3), or UTC where none was named ("-0000") or one of
-    24 hours and more. `date_offset` is the zone that was named, in minutes east of UTC from -5999 to 5999, None if none was.
+    `date` always has a zone: the sender's (RFC 5322 3.3), or UTC if that is missing ("-0000") or 24 hours or more.
+    `date_offset` is the sender's zone, in minutes east of UTC from -5999 to 5999, None if missing.
     `header` has every field in order: (name, body), the body unfolded, encoded-words not decoded.
     `message_id`, `in_reply_to` and `references` are without their angle brackets.
-    `text_from_html` is the text of `html` where there is no `text`, `preview` the first words of either (see html_text).
-    `auto_submitted` and `precedence` are words in lower case (RFC 3834), `list_unsubscribe` URIs (RFC 2369), and
-    `list_unsubscribe_post` is whether a POST to one of them unsubscribes (RFC 8058). `report` is what report.read finds.
+    `text_from_html` is the text of `html` if there is no `text`; `preview` is the first words of either.
+    `auto_submitted` and `precedence` are words in lower case (RFC 3834), `list_unsubscribe` is a list of URIs
+    (RFC 2369), and `list_unsubscribe_post` is whether a POST to one of them unsubscribes (RFC 8058).
+    `report` is the result of report.read.
     """
 
     message_id: str | None = None

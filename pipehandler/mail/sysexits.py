@@ -1,6 +1,6 @@
-"""The exit statuses of sysexits.h, and what pipe(8) makes of each.
+"""The exit statuses of sysexits.h, and how pipe(8) treats each.
 
-Only 0 (delivered), 71 and 75 (deferred) do not bounce the message by themselves: see pipe(8), DIAGNOSTICS.
+All but 0 (delivered), 71 and 75 (deferred) bounce the message: see pipe(8), DIAGNOSTICS.
 """
 
 EX_OK = 0
@@ -21,7 +21,7 @@ EX_NOPERM = 77
 EX_CONFIG = 78
 
 DEFERRED = frozenset({EX_OSERR, EX_TEMPFAIL})
-"""The two statuses after which Postfix keeps the message and tries again."""
+"""The two statuses after which Postfix keeps the message and retries."""
 
 NAMES = {number: name for name, number in list(globals().items()) if name.startswith("EX_")}
 """The name of each status."""
