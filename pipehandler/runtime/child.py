@@ -8,15 +8,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-# Python drops an exception that a signal handler raises in its own fork hooks, so these signals are blocked meanwhile.
+# Python drops an exception that a signal handler raises inside its fork hooks, so these signals are blocked meanwhile.
 _RAISING = {signal.SIGALRM, signal.SIGINT}
 
 
 def survives(work: Callable[[], object], seconds: float) -> bool:
     """Run `work` in a child process and return whether the child survives it; an exception counts as survival.
 
-    False if a signal kills the child, if it exits with another status than 0, or if it runs longer than `seconds`; then it
-    is killed. Raises OSError if the child cannot be forked.
+    False if a signal kills the child, if it exits with a status other than 0, or if it runs longer than `seconds`, when
+    it is killed. Raises OSError if the child cannot be forked.
     """
     ends = time.monotonic() + seconds
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, _RAISING)
@@ -24,12 +24,12 @@ def survives(work: Callable[[], object], seconds: float) -> bool:
     try:
         child = _fork(work, mask)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        # WNOWAIT keeps the pid ours: an exception that comes after the child ended must not make us kill another process.
+        # WNOWAIT reserves the pid: an exception after the child has ended must not make us kill another process.
         while not os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) and time.monotonic() < ends:
             time.sleep(0.01)
-    finally:  # whatever interrupts us, the child does not outlive this call
+    finally:  # the child must not outlive this call, whatever interrupts it
         try:
-            signal.pthread_sigmask(signal.SIG_BLOCK, _RAISING)  # may raise what a signal brought just before
+            signal.pthread_sigmask(signal.SIG_BLOCK, _RAISING)  # may raise the exception of a pending signal
         finally:
             if child:
                 os.kill(child, signal.SIGKILL)
@@ -39,7 +39,7 @@ def survives(work: Callable[[], object], seconds: float) -> bool:
 
 
 def detach(work: Callable[[], object], seconds: float) -> None:
-    """Run `work` in a detached process, which SIGALRM kills after `seconds`. Raises OSError if it cannot be forked."""
+    """Run `work` in a detached process that SIGALRM kills after `seconds`. Raises OSError if it cannot be forked."""
 
     def work_unattended() -> None:
         if os.fork() == 0:
@@ -57,7 +57,7 @@ def detach(work: Callable[[], object], seconds: float) -> None:
 
 @contextmanager
 def processes_allowed() -> Iterator[None]:
-    """Our own limit of no further process or thread (limits.apply) is lifted; that of whoever started us remains."""
+    """Lift our own limit of no further process or thread (limits.apply); the parent's limit remains."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NPROC)
     resource.setrlimit(resource.RLIMIT_NPROC, (hard, hard))
     try:

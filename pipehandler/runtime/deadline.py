@@ -1,9 +1,9 @@
 """The time budget of a delivery, shorter budgets for its steps, and a final kill.
 
-SIGALRM keeps the budget (setitimer(2), ITIMER_REAL). Python turns the signal into TimeUp, which derives from BaseException
-so that no library's `except Exception` swallows it; the regular expression engine checks for signals too. If TimeUp is
-lost all the same, the next SIGALRM has its default action: it kills the process, and pipe(8) defers the message. Code that
-never returns to the interpreter is killed by the limit on CPU time (runtime/limits.py).
+SIGALRM enforces the budget (setitimer(2), ITIMER_REAL). The signal handler raises TimeUp, which derives from
+BaseException so that no library's `except Exception` swallows it; the regular expression engine checks for signals too.
+If TimeUp is lost all the same, the next SIGALRM has its default action: it kills the process, and pipe(8) defers the
+message. Code that never returns to the interpreter is killed by the limit on CPU time (runtime/limits.py).
 """
 
 import signal
@@ -18,11 +18,11 @@ GRACE = 3.0
 """Seconds between TimeUp and the SIGALRM that kills the process."""
 
 AFTERWARDS = 2.0
-"""Seconds for all that follows when the status of a delivery is known."""
+"""Seconds for the work that follows once the status of a delivery is known."""
 
 
 class TimeUp(BaseException):
-    """The time is up: that of the delivery, or that of a step inside `Deadline.step`."""
+    """The time budget is used up: that of the delivery, or that of a step inside `Deadline.step`."""
 
     result = Result(DEADLINE, reason="limits.deadline was reached before the message was stored")
 
@@ -44,24 +44,24 @@ class Deadline:
 
     @contextmanager
     def step(self, seconds: float) -> Iterator[None]:
-        """Limit a step to `seconds`, and to what is left of the budget; TimeUp is raised inside it."""
+        """Limit a step to `seconds`, and to the rest of the budget; TimeUp is raised inside it."""
         _alarm(min(seconds, self.remaining()))
         try:
             yield
         finally:
-            # With nothing left, the alarm of the step is that of the budget: it is pending, or has raised TimeUp already.
+            # If nothing remains, the step's alarm was the budget's: it is pending, or has already raised TimeUp.
             if self.remaining():
                 self.arm()
 
     def disarm(self) -> None:
-        """Raise TimeUp no more, as after the commit; SIGALRM kills the process GRACE seconds after the end of the budget."""
+        """Stop raising TimeUp, as after the commit. SIGALRM kills the process GRACE seconds after the budget's end."""
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_REAL, self.remaining() + GRACE)
 
 
 @contextmanager
 def afterwards() -> Iterator[None]:
-    """What follows a delivery in a process that goes on: TimeUp after AFTERWARDS; no alarm is left behind."""
+    """Limit the work after a delivery, in a process that goes on: raise TimeUp after AFTERWARDS, and leave no alarm."""
     _alarm(AFTERWARDS)
     try:
         yield

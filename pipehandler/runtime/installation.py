@@ -1,4 +1,4 @@
-"""What is installed and what is configured, as one number each: two processes have the same if their numbers are equal."""
+"""Digests of the installed code and of the configuration. Two processes have the same if their digests are equal."""
 
 import hashlib
 import sys
@@ -8,11 +8,11 @@ from ..handover import INSTALLATION
 from ..settings.config import Config
 
 PACKAGES = ("pipehandler", "psycopg", "psycopg-binary", "psycopg-c", "mail-parser", "chardet", "click")
-"""The distributions that deliveries run; those that are not installed do not matter."""
+"""The distributions that deliveries run; those that are not installed are skipped."""
 
 
 def digest(*parts: bytes) -> int:
-    """Return a number that stands for `parts`: 48 bits, which every reader of JSON keeps exactly."""
+    """Return a digest of `parts`: a number of 48 bits, which every JSON parser represents exactly."""
     hashed = hashlib.sha256()
     for part in parts:
         hashed.update(b"%d:" % len(part) + part)
@@ -20,15 +20,16 @@ def digest(*parts: bytes) -> int:
 
 
 def code_digest() -> int:
-    """Return the number of the installed code: the interpreter, and the lists of files of the packages with their hashes.
+    """Return the digest of the installed code: the interpreter, and the packages' lists of files with their hashes.
 
-    Compare it only with that of a process that has just started: the lists are read now, what runs was loaded at the start.
+    It is that of the running code only in a process that has just started: the lists are read now, the code was loaded
+    at the start.
     """
     return digest(sys.version.encode(), INSTALLATION, *(_record(name) for name in PACKAGES))
 
 
 def configuration_digest(config: Config) -> int:
-    """Return the number of a configuration: of its values, not of its text."""
+    """Return the digest of a configuration: of its values, not of its text."""
     return digest(repr(config).encode("utf-8", "surrogatepass"))
 
 

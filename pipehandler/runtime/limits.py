@@ -1,7 +1,7 @@
 """Kernel limits for one message (setrlimit(2)).
 
-RLIMIT_AS gives a MemoryError instead of a starved host. RLIMIT_CPU ends code that never returns to the interpreter, and so
-does not see SIGALRM: SIGXCPU kills the process, and pipe(8) defers the message.
+RLIMIT_AS raises MemoryError before the host is starved. RLIMIT_CPU ends code that never returns to the interpreter and
+so never handles SIGALRM: SIGXCPU kills the process, and pipe(8) defers the message.
 """
 
 import resource
@@ -20,7 +20,7 @@ _KINDS = (
 
 
 def apply(limits: Limits) -> None:
-    """Set the limits for one message; CPU time counts from what this process has used so far."""
+    """Set the limits for one message. CPU time is counted from now."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     _set(resource.RLIMIT_AS, limits.memory)
     _set(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime) + limits.deadline + int(GRACE))

@@ -1,4 +1,4 @@
-"""What the kernel reports of a process: /proc/PID/stat, proc(5)."""
+"""The state of a process from /proc/PID/stat, proc(5)."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ _PF_EXITING = 4  # linux/sched.h
 
 
 class Process(NamedTuple):
-    """state: one letter. parent: its process id. flags: of the kernel. started: ticks since the start of the host."""
+    """One process. state: one letter. parent: a process id. flags: the kernel's. started: in clock ticks after boot."""
 
     state: bytes
     parent: int
@@ -15,15 +15,15 @@ class Process(NamedTuple):
 
     @property
     def ends(self) -> bool:
-        """Whether it has ended, or is ending: a process closes its files before it is a zombie."""
+        """Whether it has ended or is exiting: a process closes its files before it becomes a zombie."""
         return self.state in b"ZX" or bool(self.flags & _PF_EXITING)
 
 
 def process(pid: int) -> Process | None:
-    """The process `pid`; None if there is none, or it is hidden from this account."""
+    """Return the process `pid`; None if it does not exist, or is hidden from this account."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
-            # The name of the program, in parentheses, may contain anything; the state is the field after it.
+            # The program's name, in parentheses, may contain anything; the state is the next field.
             fields = file.read().rpartition(b")")[2].split()
     except OSError:
         return None

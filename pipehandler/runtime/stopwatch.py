@@ -7,7 +7,7 @@ PHASES = ("start", "read", "parse", "store")
 
 
 class Stopwatch:
-    """Adds up the seconds of each phase. `started`: time.monotonic at the beginning of the phase "start"."""
+    """A sum of seconds for each phase. `started`: time.monotonic at the beginning of the phase "start"."""
 
     def __init__(self, started: float) -> None:
         self.seconds: dict[str, float] = {}

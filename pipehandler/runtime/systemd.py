@@ -10,7 +10,7 @@ _FIRST = 3  # SD_LISTEN_FDS_START
 def listening_socket() -> socket.socket | None:
     """Return the socket that a socket unit passed to this process, or None.
 
-    Raises ValueError unless it is exactly one Unix socket of packets (ListenSequentialPacket=).
+    Raises ValueError unless it is exactly one Unix packet socket (ListenSequentialPacket=).
     """
     if os.environ.get("LISTEN_PID") != str(os.getpid()):
         return None
