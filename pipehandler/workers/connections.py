@@ -1,4 +1,4 @@
-"""The entrypoints' connections that no worker has yet: what they wait for, and until when."""
+"""The entrypoints' connections that no worker has yet, with what each waits for and until when."""
 
 import os
 import socket
@@ -12,12 +12,15 @@ from .doorkeeper import Guest
 from .worker import Task
 
 MOST = 512
-"""Connections that may wait without a worker; further ones are closed, and their entrypoints deliver cold."""
+"""The most connections that may wait for a worker; further ones are closed, and their entrypoints deliver cold."""
 
 
 class Connection:
-    """One connection. packet: its first one, b"" before it came. until: when it is closed at the latest (time.monotonic).
-    told: whether it was answered with `wait`."""
+    """One connection.
+
+    packet: the first one received, b"" before. until: the latest time to close it (time.monotonic). told: whether it
+    was answered with `wait`.
+    """
 
     def __init__(self, sock: socket.socket, until: float) -> None:
         self.socket = sock
@@ -27,9 +30,10 @@ class Connection:
 
 
 class Connections:
-    """All of them, in order of arrival. waiting: for a worker, each with its task. held: for the program that is installed now.
+    """All connections, in order of arrival.
 
-    receive: called when something has arrived on a connection.
+    waiting: those that wait for a worker, each with its task. held: those that wait for the newly installed program.
+    receive: called when data has arrived on a connection.
     """
 
     def __init__(self, selector: BaseSelector, receive: Callable[[Connection], None]) -> None:
@@ -57,7 +61,7 @@ class Connections:
         return connection
 
     def tell(self, connection: Connection, seconds: int) -> None:
-        """Let an entrypoint wait; it is told once, and the time counts from then on."""
+        """Answer an entrypoint with `wait`, only once; `seconds` count from then on."""
         if not connection.told:
             connection.told = True
             connection.until = time.monotonic() + seconds
@@ -65,7 +69,7 @@ class Connections:
                 connection.socket.send(b"wait %d" % seconds)
 
     def close(self, connection: Connection, last_packet: bytes = b"") -> None:
-        """Close our end, after a last packet if one is given; a worker that has the connection keeps its own."""
+        """Close our end, after sending `last_packet` if given. A worker that has the connection keeps its own copy."""
         del self._all[connection]
         self.waiting.pop(connection, None)
         self.held.pop(connection, None)
@@ -75,23 +79,23 @@ class Connections:
                 closing.send(last_packet)
 
     def guests(self) -> list[Guest]:
-        """Return all for a doorkeeper."""
+        """Return all connections, for a doorkeeper."""
         return [Guest(each.socket, each.packet, each.until, each.told) for each in self._all]
 
 
 def is_visible(connection: socket.socket) -> bool:
-    """Whether the entrypoint is in our PID namespace, where a worker can see that pipe(8), its parent, has gone.
+    """Whether the entrypoint is in our PID namespace, where a worker can notice that its parent, pipe(8), has ended.
 
-    From another one SO_PEERCRED reports process 0, or the parent that the entrypoint names means another process here.
+    From another namespace, SO_PEERCRED reports process 0, or the parent's pid is another process here.
     """
     try:
         return os.path.samestat(os.stat(f"/proc/{peer(connection)[0]}/ns/pid"), os.stat("/proc/self/ns/pid"))
     except PermissionError:
-        return True  # it is here, and another account's: root's, for one
+        return True  # it exists here, and belongs to another account, such as root
     except OSError:
         return False
 
 
 def is_authorised(connection: socket.socket) -> bool:
-    """Only the service's own account and root may hand over messages and ask for the status."""
+    """Whether the peer is root or the service's own account. Only they may hand over messages or request the status."""
     return peer(connection)[1] in (0, os.geteuid())

@@ -1,8 +1,9 @@
-"""Keep the door while the service replaces itself: a fork of the supervisor that lets entrypoints wait for the new program.
+"""Keep accepting entrypoints while the service replaces itself: a fork of the supervisor.
 
-The supervisor becomes the new program by execve(2), in the same process, so that whatever supervises it notices nothing. Loading
-takes longer than an entrypoint waits for a first answer. Meanwhile this process accepts, answers `wait`, and in the end passes all
-connections on. It reads nothing but first packets, delivers nothing, and answers `cold` if the new program does not come.
+The supervisor becomes the new program by execve(2), in the same process, so that its service manager notices nothing.
+Loading takes longer than an entrypoint waits for a first answer. Meanwhile this process accepts connections, answers
+`wait`, and finally passes all of them on. It reads only first packets, delivers nothing, and answers `cold` if the new
+program does not start.
 """
 
 import json
@@ -18,14 +19,17 @@ from typing import NamedTuple, NoReturn
 from ..handover import LARGEST
 
 READY = b"ready"
-"""From the new program: pass everything on now."""
+"""The message by which the new program requests all connections."""
 
 _TAKE_OVER_SECONDS = 30.0
 
 
 class Guest(NamedTuple):
-    """A connection. packet: its first one; b"": not read yet. until: when it is answered at the latest (time.monotonic).
-    told: whether it was answered with `wait`, after which no second one may follow."""
+    """A connection.
+
+    packet: the first one received; b"": not yet. until: the latest time for an answer (time.monotonic). told: whether
+    it was answered with `wait`, which may be sent only once.
+    """
 
     socket: socket.socket
     packet: bytes
@@ -36,21 +40,21 @@ class Guest(NamedTuple):
 def keep_door(
     listener: socket.socket, channel: socket.socket, guests: Iterable[Guest], seconds: int, most: int
 ) -> NoReturn:
-    """Run until the program at the other end of `channel` is ready, or gone; then exit.
+    """Run until the program at the other end of `channel` is ready, or has ended; then exit.
 
-    seconds: how long a new guest may wait; most: how many are let in.
+    seconds: how long a new connection may wait. most: how many are accepted.
     """
     try:
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)  # the end of the channel ends it
+            signal.signal(number, signal.SIG_IGN)  # it exits when the channel closes
         _Door(listener, channel, seconds, most).keep(guests)
     finally:
         os._exit(0)
 
 
 def take_over(channel: socket.socket) -> Iterator[Guest]:
-    """Yield the guests of the doorkeeper at the other end of `channel`, which then exits."""
+    """Yield the connections held by the doorkeeper at the other end of `channel`, which then exits."""
     channel.settimeout(_TAKE_OVER_SECONDS)
     with suppress(OSError), channel:
         channel.send(READY)
@@ -70,7 +74,7 @@ class _Door:
         self._seconds = seconds
         self._most = most
         self._guests: dict[socket.socket, Guest] = {}
-        self._selector = selectors.DefaultSelector()  # not the one that the fork shares with its parent
+        self._selector = selectors.DefaultSelector()  # a new one: the fork shares the old one with its parent
         self._selector.register(listener, selectors.EVENT_READ)
         self._selector.register(channel, selectors.EVENT_READ)
 
@@ -110,14 +114,14 @@ class _Door:
         packet = b""
         with suppress(OSError):
             packet = guest.socket.recv(LARGEST + 1)
-        if guest.packet or not packet or len(packet) > LARGEST:  # it has left, or is not an entrypoint
+        if guest.packet or not packet or len(packet) > LARGEST:  # it has closed, or is not an entrypoint
             self._forget(guest.socket)
             return
         self._guests[guest.socket] = guest = guest._replace(packet=packet)
         self._tell(guest)
 
     def _tell(self, guest: Guest) -> None:
-        """Answer `wait`, once, to what may be an entrypoint."""
+        """Answer `wait`, only once, to a connection that may be an entrypoint's."""
         if not guest.told and guest.packet.startswith(b"deliver\0"):
             with suppress(OSError):
                 guest.socket.send(b"wait %d" % self._seconds)

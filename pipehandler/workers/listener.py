@@ -18,7 +18,7 @@ class ServeError(Exception):
 def listen(name: str) -> socket.socket:
     """Return a listening socket at the path `name`, mode 0600: only this account and root can connect.
 
-    Replaces the socket that a killed service left behind. Raises ServeError if the socket cannot be created, or if another
+    Replaces a socket left behind by a killed service. Raises ServeError if the socket cannot be created, or if another
     service or another kind of file is there.
     """
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)

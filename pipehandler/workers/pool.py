@@ -1,4 +1,4 @@
-"""The worker pool: resident workers as their supervisor sees them, from fork to exit."""
+"""The worker pool: the supervisor's view of the resident workers, from fork to exit."""
 
 import encodings.unicode_escape  # noqa: F401 # for the log, while there are descriptors to load it
 import os
@@ -20,11 +20,11 @@ from . import worker as process
 from .worker import Task
 
 _RESTART_SECONDS = 1.0
-"""Delay before a worker that died is replaced, so that workers that die at once do not keep the host busy."""
+"""The delay before a dead worker is replaced, so that workers that die at once do not keep the host busy."""
 
 
 class _Worker:
-    """A forked worker. `task`: the message it is delivering; `retiring`: it is assigned no other one."""
+    """A forked worker. `task`: the message it is delivering. `retiring`: it is assigned no further one."""
 
     def __init__(self, pid: int, channel: socket.socket) -> None:
         self.pid = pid
@@ -34,11 +34,11 @@ class _Worker:
 
 
 class WorkerPool:
-    """Keeps `serve.workers` workers, forked from this process.
+    """A pool of `serve.workers` workers, forked from this process.
 
-    `selector` watches their channels; its data are the functions to call. `close_in_child` returns the sockets that a new
-    worker has to close. `on_free` is called when a worker can be assigned a message. `counts`: messages that were delivered,
-    workers that were replaced, and those that died, since the start.
+    `selector` watches their channels; its data are the functions to call. `close_in_child` returns the sockets that a
+    new worker must close. `on_free` is called when a worker can be assigned a message. `counts`: delivered messages,
+    replaced workers, and workers that died, since the start.
     """
 
     def __init__(
@@ -54,31 +54,31 @@ class WorkerPool:
         self._close_in_child = close_in_child
         self._on_free = on_free
         self._workers: set[_Worker] = set()
-        self._free: list[_Worker] = []  # the last one is used first: the caches still hold its memory
+        self._free: list[_Worker] = []  # the last one is used first: its memory is still in the caches
         self._spawn_not_before = 0.0  # time.monotonic
 
     def __len__(self) -> int:
-        """All workers, those included that finish their last message."""
+        """Return the number of all workers, including those finishing their last message."""
         return len(self._workers)
 
     @property
     def staying(self) -> int:
-        """The workers that are not retiring."""
+        """The number of workers that are not retiring."""
         return sum(not worker.retiring for worker in self._workers)
 
     @property
     def free(self) -> int:
-        """The workers that can be assigned a message."""
+        """The number of workers that can be assigned a message."""
         return len(self._free)
 
     @property
     def busy(self) -> int:
-        """The workers that are delivering a message."""
+        """The number of workers that are delivering a message."""
         return sum(worker.task is not None for worker in self._workers)
 
     @property
     def has_room_for_large(self) -> bool:
-        """Whether a large message can be assigned: less than half of the workers deliver one, or there is one worker."""
+        """Whether a large message can be assigned: at most half of the workers, and at least one, may deliver them."""
         large = sum(worker.task is not None and worker.task.is_large for worker in self._workers)
         return large < max(1, self.config.serve.workers // 2)
 
@@ -89,7 +89,7 @@ class WorkerPool:
 
     @property
     def spawns_at(self) -> float:
-        """When a missing worker will be forked (time.monotonic); infinity if none is missing."""
+        """The time at which missing workers will be forked (time.monotonic); infinity if none is missing."""
         return self._spawn_not_before if self.staying < self.config.serve.workers else float("inf")
 
     def spawn(self) -> None:
@@ -118,14 +118,14 @@ class WorkerPool:
             self._selector.register(ours, EVENT_READ, lambda worker=worker: self._receive(worker))
 
     def assign(self, packet: bytes, task: Task, connection: socket.socket) -> bool:
-        """Pass a message to a free worker; return False if there is none."""
+        """Pass a message to a free worker. Returns False if there is none."""
         while self._free:
             worker = self._free.pop()
             try:
                 socket.send_fds(worker.channel, [packet], [connection.fileno()])
             except OSError:
-                # The worker is dying and its channel will report that, or the kernel is out of memory: retire it and
-                # try the next one, so that the message stays with us.
+                # The worker is dying, which its channel will report, or the kernel is out of memory: retire it and try
+                # the next one, so that we keep the message.
                 self._retire(worker)
                 self._spawn_not_before = time.monotonic() + _RESTART_SECONDS
                 continue
@@ -134,7 +134,7 @@ class WorkerPool:
         return False
 
     def adopt(self, pid: int, channel: socket.socket, task: Task | None) -> None:
-        """Take over a worker of the program that this process was before: it finishes its message, and exits."""
+        """Take over a worker of this process's previous program: it finishes its message and exits."""
         channel.setblocking(False)
         worker = _Worker(pid, channel)
         worker.task, worker.retiring = task, True
@@ -142,11 +142,11 @@ class WorkerPool:
         self._selector.register(channel, EVENT_READ, lambda: self._receive(worker))
 
     def heirs(self) -> list[tuple[int, int, list[object] | None]]:
-        """Each worker for `adopt`: its process, the descriptor of its channel, and of its message what a record needs."""
+        """Return for each worker what `adopt` needs: its pid, its channel's descriptor, and its shortened task."""
         return [(worker.pid, worker.channel.fileno(), _brief(worker.task)) for worker in self._workers]
 
     def retire_all(self) -> None:
-        """Let every worker exit when it has finished the message it is delivering."""
+        """Let every worker exit after its current message."""
         for worker in self._workers:
             self._retire(worker)
         self._free.clear()
@@ -162,7 +162,7 @@ class WorkerPool:
             worker.channel.shutdown(socket.SHUT_WR)
 
     def _receive(self, worker: _Worker) -> None:
-        """Read a worker's report: READY, FREE or LAST; the end of its channel means that it has exited."""
+        """Read a worker's report: READY, FREE or LAST. A closed channel means that it has exited."""
         try:
             report = worker.channel.recv(100)
         except BlockingIOError:
@@ -194,14 +194,14 @@ class WorkerPool:
         self.counts["died"] += 1
         self._spawn_not_before = time.monotonic() + _RESTART_SECONDS
         cause = f"killed by signal {-code}" if code < 0 else f"left with status {code}"
-        if worker.task:  # its entrypoint sees the end of the connection, and returns the status of FAULT to Postfix
+        if worker.task:  # its entrypoint sees the connection close, and returns the status of FAULT to Postfix
             record_lost(self.config, outcome.FAULT, worker.task, f"the worker {cause}", worker.pid)
         else:
             log_event(self.config, "worker lost", failed=True, reason=cause)
 
 
 def _brief(task: Task | None) -> list[object] | None:
-    """A task without its recipients and most of its options, which may be long."""
+    """Return a task without its recipients and most of its options, which may be long."""
     if task is None:
         return None
     argv = [f"--{name}={option(task.argv, name)}" for name in ("queue-id", "size")]
@@ -209,16 +209,16 @@ def _brief(task: Task | None) -> list[object] | None:
 
 
 def log_event(config: Config, what: str, failed: bool = False, **values: object) -> None:
-    """Log a line about the service itself; the service goes on where that fails."""
+    """Log a line about the service itself. The service goes on if that fails."""
     with suppress(OSError):
         write_log(config, "serve", failed, event=what, **values)
 
 
 def record_lost(config: Config, result: Outcome, task: Task, reason: str, pid: int | None = None) -> None:
-    """Record the outcome of a delivery that no worker can record. `pid`: the worker that had it and died, if any."""
+    """Record the outcome of a delivery that no worker can record. `pid`: the dead worker that had it, if any."""
     journal = Journal(config.state.directory)
     attempt = Attempt(INGRESS, "resident", option(task.argv, "queue-id"), task.started)
     attempt.config, attempt.journal = config, journal
     attempt.begin(pid)
     attempt.finish(Result(result, reason=reason))
-    journal.close()  # before the next worker is forked: SQLite connections must not be carried across a fork
+    journal.close()  # before the next fork: a SQLite connection must not be carried across one

@@ -1,6 +1,6 @@
-"""Notice that the configuration or the installed program has changed, while the service runs.
+"""Detect changes of the configuration and of the installed program while the service runs.
 
-It is looked for when something arrives, and again while files have just changed; an idle service needs no timer.
+The files are checked when a connection arrives, and again while they have just changed. An idle service needs no timer.
 """
 
 import time
@@ -14,10 +14,10 @@ _TRIAL_AGAIN_SECONDS = 10.0
 
 
 class Renewal:
-    """The watch of the configuration at `path` and of the installed program, whose code now has the digest `code`.
+    """A watch on the configuration at `path` and on the installed program. `code`: the digest of the running code.
 
-    reload: called for a new configuration. become: called for a new program that passed its trial. give_up: called with the
-    reason if it did not; "" if the program is the same, and something else was installed.
+    reload: called for a new configuration. become: called for a new program that passed its trial. give_up: called with
+    the reason if the trial failed; "" if the program turned out to be the same, and something else was installed.
     """
 
     def __init__(
@@ -43,12 +43,12 @@ class Renewal:
 
     @property
     def expected(self) -> bool:
-        """Whether the installed program is another one, which may replace this one in a moment."""
+        """Whether another program seems to be installed, which may soon replace this one."""
         return self._program.changed()
 
     @property
     def at(self) -> float:
-        """When `act` is to be called (time.monotonic)."""
+        """The time at which `act` is to be called (time.monotonic)."""
         return min(self._look_at, self._trial.until if self._trial else float("inf"))
 
     def act(self, now: float) -> None:
@@ -59,7 +59,7 @@ class Renewal:
             self._trial.kill()
 
     def look(self) -> None:
-        """Look at the files; those that just changed are looked at again."""
+        """Check the files, and schedule another check of those that have just changed."""
         self._look_at = float("inf")
         if self._configuration.changed():
             if self._configuration.settled():
@@ -68,25 +68,25 @@ class Renewal:
                 self._look_at = time.monotonic() + _LOOK_SECONDS
         if self._trial or not self._program.changed():
             return
-        again = self._program.look() == self._failed  # what failed its trial is tried again after a while
+        again = self._program.look() == self._failed  # a program that failed its trial is retried after a while
         if self._program.settled() and not (again and time.monotonic() < self._trial_not_before):
             self._trial = Trial(self._path, self._selector, self._tried)
         else:
             self._look_at = time.monotonic() + _LOOK_SECONDS
 
     def configuration_read(self) -> None:
-        """Take the configuration that is there now as known."""
+        """Accept the configuration file as it is now."""
         self._configuration.accept()
 
     def stop(self) -> None:
-        """Look no more."""
+        """Stop watching."""
         self._look_at = float("inf")
         if self._trial:
             self._trial.abandon()
             self._trial = None
 
     def failed(self) -> None:
-        """Try the program that is there now no other time for a while."""
+        """Delay the next trial of the program that is installed now."""
         self._failed = self._program.look()
         self._trial_not_before = time.monotonic() + _TRIAL_AGAIN_SECONDS
 

@@ -16,25 +16,25 @@ from .supervisor import Supervisor
 
 
 def try_out() -> str:
-    """Do what a start does before it serves, for a running service that is about to become this program; report its code."""
+    """Load what a start loads, on trial for a running service that may become this program; report its code."""
     loading.load_all()
     return report_code()
 
 
 def serve(path: str, config: Config, report: Callable[[str], object]) -> None:
-    """Run the service until SIGTERM or SIGINT, on the socket that systemd passed, else on `serve.socket`.
+    """Run the service until SIGTERM or SIGINT, on the socket passed by systemd, else on `serve.socket`.
 
-    `path`: the file that `config` was read from. `report` is called with one line when it listens. Raises ServeError if the
-    service cannot start.
+    `path`: the file that `config` was read from. `report` is called with one line when the service listens. Raises
+    ServeError if it cannot start.
     """
     if os.geteuid() == 0:
         raise ServeError(
             "serve must not run as root; run it as the account of the transport: User= in a unit, or runuser -u"
         )
-    for number in (signal.SIGCHLD, signal.SIGALRM):  # whoever started us may have ignored or blocked them
+    for number in (signal.SIGCHLD, signal.SIGALRM):  # the parent may have left them ignored or blocked
         signal.signal(number, signal.SIG_DFL)
     os.umask(0o077)
-    loading.load_all()  # before the fork, so that the workers share it and no message waits for it
+    loading.load_all()  # before the fork, so that workers share the modules and no message waits for them
     inheritance = inherited()
     try:
         listener = socket.socket(fileno=inheritance.listener) if inheritance else systemd.listening_socket()

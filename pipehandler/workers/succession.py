@@ -1,7 +1,7 @@
 """Replace the running service by the program that is installed now, in the same process (execve(2)).
 
-First the new program is tried, in a child: `serve --trial` loads all that it needs and the configuration, and reports its code.
-Only then does the service become it. What it needs of its predecessor is in one environment variable.
+The new program is first tried in a child: `serve --trial` loads everything that it needs and the configuration, and
+reports the digest of its code. Only then does the service become it. State is passed in one environment variable.
 """
 
 import json
@@ -21,10 +21,10 @@ from ..runtime.installation import code_digest
 VARIABLE = "PIPEHANDLER_SUCCESSION"
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-"""Those that the supervisor handles. They stay blocked until the new program does."""
+"""The signals that the supervisor handles. They stay blocked until the new program handles them."""
 
 _SETTLED_SECONDS = 1.0
-"""Postfix, too, waits before it reads a file that was just changed: it may be half written."""
+"""The age from which a changed file is read: a younger one may be half written. Postfix waits as well."""
 
 _TRIAL_SECONDS = 60.0
 _LONGEST_ANSWER = 100_000
@@ -33,27 +33,27 @@ _PROGRAM = os.path.abspath(sys.argv[0])
 
 
 class Watch:
-    """Notices that files were changed, replaced, or reached by another link."""
+    """A watch on paths: detects that a file was changed or replaced, or that a link now leads to another one."""
 
     def __init__(self, *paths: str) -> None:
         self._paths = paths
         self._seen = self.look()
 
     def changed(self) -> bool:
-        """Whether they are others than those that were accepted last."""
+        """Whether the files differ from those last accepted."""
         return self.look() != self._seen
 
     def settled(self) -> bool:
-        """Whether nothing was changed within the last second."""
+        """Whether no file was changed within the last second."""
         newest = max((found[3] for found in self.look() if found), default=0)
         return not 0 <= time.time_ns() - newest < _SETTLED_SECONDS * 1e9
 
     def accept(self) -> None:
-        """Take what is there now as known."""
+        """Accept the files as they are now."""
         self._seen = self.look()
 
     def look(self) -> tuple[tuple[int, int, int, int] | None, ...]:
-        """Return what tells the files that are there now from others; None for one that is missing."""
+        """Return the identity of each file as it is now; None for one that is missing."""
         return tuple(map(_identity, self._paths))
 
 
@@ -66,26 +66,26 @@ def _identity(path: str) -> tuple[int, int, int, int] | None:
 
 
 def code_watch() -> Watch:
-    """Watch this program, the folder of the packages that are installed beside it, and the file that identifies it."""
+    """Return a watch on this program, the folder of its packages, and the file that identifies the installation."""
     return Watch(_PROGRAM, str(Path(handover.__file__).parents[1]), handover.__file__)
 
 
 def command() -> list[str]:
-    """The words that start this program, by the name that it was started with: a link leads to what is installed now."""
+    """Return the command that starts this program, by its original name: a link leads to the version installed now."""
     if os.access(_PROGRAM, os.X_OK) and not os.path.isdir(_PROGRAM):
         return [_PROGRAM]
     return [sys.executable, _PROGRAM]
 
 
 def report_code() -> str:
-    """What `serve --trial` prints."""
+    """Return the output of `serve --trial`."""
     return json.dumps({"code": code_digest()})
 
 
 class Trial:
     """A child that tries the installed program with the configuration at `path`.
 
-    When it has ended, `done` is called with the digest of its code, or None and the reason.
+    When it has exited, `done` is called with the digest of its code, or with None and the reason.
     """
 
     def __init__(self, path: str, selector: BaseSelector, done: Callable[[int | None, str], None]) -> None:
@@ -106,16 +106,16 @@ class Trial:
 
     @property
     def until(self) -> float:
-        """When it is killed (time.monotonic)."""
+        """The time at which to kill it (time.monotonic)."""
         return self._until
 
     def kill(self) -> None:
-        """End it; `done` is called with its end."""
+        """Kill it; `done` is called when it has exited."""
         self._until = float("inf")
         self._process.kill()
 
     def abandon(self) -> None:
-        """End it without a call of `done`."""
+        """Kill it without a call of `done`."""
         self._selector.unregister(self._pipe)
         self._pipe.close()
         self._process.kill()
@@ -140,11 +140,12 @@ class Trial:
 
 
 class Inheritance(NamedTuple):
-    """What the new program gets of its predecessor.
+    """The state that the new program inherits from its predecessor.
 
-    listener, channel: descriptors, of the listening socket and to the doorkeeper. doorkeeper: its process. workers: those that
-    finish a message: process, descriptor, and what is known of the message. counts: since the start of the service.
-    installation: the one whose entrypoints may still be under way. created: whether the service created its socket itself.
+    listener, channel: the descriptors of the listening socket and of the channel to the doorkeeper. doorkeeper: its
+    pid. workers: those still finishing a message, each with its pid, its descriptor, and what is known of the message.
+    counts: since the start of the service. installation: the previous one, whose entrypoints may still connect.
+    created: whether the service created its own socket.
     """
 
     listener: int
@@ -157,7 +158,7 @@ class Inheritance(NamedTuple):
 
 
 def inherited() -> Inheritance | None:
-    """Return what a predecessor in this process left, once; None for a first start."""
+    """Return the state left by a predecessor in this process; None on a first start, and on further calls."""
     text = os.environ.pop(VARIABLE, "")
     if not text:
         return None
@@ -168,7 +169,7 @@ def inherited() -> Inheritance | None:
 
 
 def become(inheritance: Inheritance) -> None:
-    """Become the installed program, with the arguments of this one; returns only by raising OSError."""
+    """Become the installed program, with this one's arguments. Never returns; raises OSError if it fails."""
     words = [*command(), *sys.argv[1:]]
     environment = {**os.environ, VARIABLE: json.dumps(inheritance._asdict())}
     for descriptor in _descriptors(inheritance):

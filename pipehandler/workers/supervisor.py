@@ -1,9 +1,9 @@
 """The supervisor of the resident workers.
 
 It accepts the entrypoints' connections, reads the first packet of each, and passes it, with the connection, to a free
-worker. It never sees the message itself. A connection that sends nothing therefore occupies no worker. Workers are forked
-from the supervisor with all modules loaded. The supervisor has no connection to the database and holds no mail: without
-it, every entrypoint delivers cold.
+worker. So a connection that sends nothing occupies no worker. The supervisor never reads a message. It forks the
+workers with all modules loaded. It has no connection to the database and holds no mail: without it, every entrypoint
+delivers cold.
 """
 
 import errno
@@ -32,14 +32,14 @@ from .worker import Task
 
 _FIRST_PACKET_SECONDS = 2.0
 _NOTIFY_SECONDS = 1.0
-"""Shortest time between two STATUS= lines to systemd: a person cannot read them faster."""
+"""The minimum time between two STATUS= lines to systemd: a person cannot read them faster."""
 
 
 class Supervisor:
     """The service, on a listening socket.
 
-    `path`: the configuration file, read again when it has changed and on SIGHUP. `created`: whether the service created the
-    socket. `inheritance`: of the program that this process was before.
+    `path`: the configuration file, read again when it has changed and on SIGHUP. `created`: whether the service created
+    the socket. `inheritance`: the state left by this process's previous program.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Supervisor:
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT, then finish the deliveries under way. SIGHUP reads the configuration again."""
         gc.collect()
-        gc.freeze()  # what exists now is never collected; not scanning it keeps its pages shared with the workers
+        gc.freeze()  # existing objects are never collected; not scanning them keeps their pages shared with the workers
         for end in (self._listener, self._signals, self._signalled):
             end.setblocking(False)
         self._selector.register(self._listener, EVENT_READ, self._accept)
@@ -96,8 +96,11 @@ class Supervisor:
         log_event(self._config, "stopped", pid=os.getpid())
 
     def status(self) -> dict[str, int]:
-        """Workers and waiting messages now; deliveries, refusals and lost workers since the start; which code and which
-        configuration the workers have (digests)."""
+        """Return the service's status.
+
+        That is the current numbers of workers and waiting messages; deliveries, refusals and lost workers since the
+        start; and the digests of the workers' code and configuration.
+        """
         pool = self._pool
         return {
             "workers": pool.staying,
@@ -118,7 +121,7 @@ class Supervisor:
                 accepted, _ = self._listener.accept()
             except OSError as error:
                 if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS):
-                    time.sleep(0.01)  # entrypoints wait in the backlog, or deliver cold
+                    time.sleep(0.01)  # entrypoints wait in the backlog, or deliver cold; do not spin
                 return
             if len(self._connections) >= MOST or not is_authorised(accepted):
                 accepted.close()
@@ -134,7 +137,7 @@ class Supervisor:
             return
         except OSError:
             packet = b""
-        if connection.packet or not packet:  # it has left, or sends something when it should wait
+        if connection.packet or not packet:  # it has closed, or sends data when it should wait
             self._connections.close(connection)
             return
         connection.packet = packet
@@ -152,7 +155,7 @@ class Supervisor:
         elif self._stopping or len(packet) > LARGEST or not self._same_configuration(task):
             self._send_back(connection)
         elif task.installation not in self._installations:
-            # Of the program that replaces this one in a moment, or of another one.
+            # From the program that will soon replace this one, or from an unrelated one.
             if self._renewal.expected:
                 self._connections.held[connection] = None
                 self._connections.tell(connection, self._longest_wait())
@@ -171,15 +174,15 @@ class Supervisor:
         self._connections.close(connection, b"cold")
 
     def _longest_wait(self) -> int:
-        """Seconds a message may wait for a worker: at most half its deadline, so that time is left to deliver it."""
+        """Return the seconds a message may wait for a worker: at most half its deadline, to leave time to deliver it."""
         return min(self._config.serve.queue_timeout, self._config.limits.deadline // 2)
 
     def _same_configuration(self, task: Task) -> bool:
-        """Whether the entrypoint was given the configuration file of this service."""
+        """Whether the entrypoint uses the configuration file of this service."""
         return (option(task.argv, "config") or DEFAULT_PATH) == self._path
 
     def _assign(self) -> None:
-        """Assign waiting messages, the oldest first, as long as a worker is free; no large one keeps a small one waiting."""
+        """Assign waiting messages, oldest first, while a worker is free. A large one does not hold up a small one."""
         for connection, task in list(self._connections.waiting.items()):
             if task.is_large and not self._pool.has_room_for_large:
                 continue
@@ -252,7 +255,7 @@ class Supervisor:
     # A new program.
 
     def _stay(self, reason: str) -> None:
-        """Go on with this program; what waited for another one is delivered cold."""
+        """Continue with this program. Connections held for another one are sent back to be delivered cold."""
         if reason and reason != self._refused:
             log_event(self._config, "not replaced", failed=True, reason=reason)
         self._refused = reason
@@ -260,7 +263,7 @@ class Supervisor:
             self._send_back(connection)
 
     def _become_new(self) -> None:
-        """Leave the connections to a doorkeeper, and become the program that is installed now. Returns only if that fails."""
+        """Leave the connections to a doorkeeper and become the installed program. Returns only if that fails."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             doorkeeper = os.fork()
@@ -289,14 +292,14 @@ class Supervisor:
         except OSError as error:
             self._renewal.failed()
             reason = str(error)
-        ours.close()  # now the doorkeeper sends all away
+        ours.close()  # this makes the doorkeeper answer `cold` to all
         os.waitpid(doorkeeper, 0)
         for connection in self._connections:
             self._connections.close(connection)
         self._stay(reason)
 
     def _inherit(self, inheritance: Inheritance) -> None:
-        """Take over the workers, the counts and the connections of the program that this process was before."""
+        """Take over the workers, the counts and the connections of this process's previous program."""
         self._installations.add(inheritance.installation)
         self._counts |= {name: inheritance.counts.get(name, 0) for name in self._counts}
         self._pool.counts |= {name: inheritance.counts.get(name, 0) for name in self._pool.counts}
@@ -313,7 +316,7 @@ class Supervisor:
         os.waitpid(inheritance.doorkeeper, 0)
 
     def _select_timeout(self) -> float | None:
-        """Seconds until the next timer is due; None if no timer is set."""
+        """Return the seconds until the next timer is due; None if no timer is set."""
         times = [self._kill_at, self._renewal.at, *(connection.until for connection in self._connections)]
         if not self._stopping:
             times.append(self._pool.spawns_at)
@@ -323,7 +326,7 @@ class Supervisor:
         return None if first == float("inf") else max(0.0, first - time.monotonic())
 
     def _notify_status(self) -> None:
-        """Update what `systemctl status` shows, at most once a second."""
+        """Update the status shown by `systemctl status`, at most once a second."""
         text = self._text()
         if text != self._notified and time.monotonic() >= self._notify_at:
             self._notified, self._notify_at = text, time.monotonic() + _NOTIFY_SECONDS

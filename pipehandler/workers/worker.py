@@ -1,8 +1,8 @@
 """A resident worker: delivers the messages that the supervisor assigns, one at a time, on one open database connection.
 
-A message takes the same path as in a cold delivery (ingress/pipe.py). Nothing carries over from one message to the next:
-limits and alarms are set for each, and the process is replaced after a number of messages, after it grew, and after an
-unexpected error.
+A message takes the same path as in a cold delivery (ingress/pipe.py). Nothing carries over from one message to the
+next: limits and alarms are set for each, and the process is replaced after a number of messages, after it grew, and
+after an unexpected error.
 """
 
 import os
@@ -30,13 +30,13 @@ READY, FREE, LAST = b"ready", b"free", b"last"
 """Reports to the supervisor: ready for a first message; done and free for another; done and about to exit."""
 
 _DESCRIPTOR_SECONDS = 2.0
-"""How long the entrypoint may take to send the descriptor of the message."""
+"""Seconds that the entrypoint may take to send the descriptor of the message."""
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class Task(NamedTuple):
-    """The first packet of an entrypoint. `parent`: process id of pipe(8); `started`: the entrypoint's time.monotonic."""
+    """The first packet of an entrypoint. `parent`: the pid of pipe(8). `started`: time.monotonic in the entrypoint."""
 
     installation: str
     parent: int
@@ -45,7 +45,7 @@ class Task(NamedTuple):
 
     @property
     def is_large(self) -> bool:
-        """Whether its message is large, as far as Postfix passes the size."""
+        """Whether its message is large; false if Postfix does not pass the size."""
         size = option(self.argv, "size")
         return size.isascii() and size.isdigit() and len(size) < 20 and int(size) >= LARGE
 
@@ -62,15 +62,15 @@ class Task(NamedTuple):
 
 
 def work(channel: socket.socket, config: Config) -> NoReturn:
-    """Deliver the messages that come over `channel`, each a packet with an entrypoint's connection. Exits the process."""
+    """Deliver the messages from `channel`, each a packet with an entrypoint's connection; then exit the process."""
     status = 1
     try:
         for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(signum, signal.SIG_IGN)  # the supervisor ends a worker by closing its channel
+            signal.signal(signum, signal.SIG_IGN)  # the supervisor stops a worker by closing its channel
         database = config.database
         store = Store(database.conninfo, database.connect_timeout, database.statement_timeout)
         with suppress(StoreError):
-            store.connect()  # if this fails, the first message tries again and reports the error
+            store.connect()  # if this fails, the first message retries and reports the error
         channel.send(READY)
         size = _size()
         resident = Resident(config, store, Journal(config.state.directory))
@@ -97,7 +97,7 @@ def work(channel: socket.socket, config: Config) -> NoReturn:
 
 
 def _wait(channel: socket.socket, store: Store) -> None:
-    """Wait for the next message. Close the connection if the server ends it meanwhile; the message opens another."""
+    """Wait for the next message. If the server ends the database connection, close it; the message opens another."""
     while True:
         watched = [channel.fileno()] + ([] if store.socket is None else [store.socket])
         readable, _, _ = select.select(watched, [], [])
@@ -107,16 +107,16 @@ def _wait(channel: socket.socket, store: Store) -> None:
 
 
 def _deliver(task: Task, entrypoint: socket.socket, resident: Resident) -> bool:
-    """Take the descriptor, deliver, answer; whether the worker may go on afterwards."""
+    """Take the message's descriptor, deliver it and answer; return whether the worker may take another message."""
     limits = resident.config.limits
     entrypoint.settimeout(_DESCRIPTOR_SECONDS)
     try:
-        # Not more than that from now on: what it says of its start is only believed if that shortens the time.
+        # Never in the future: the start that the entrypoint sends may only shorten the time that remains.
         started = min(task.started, time.monotonic())
         entrypoint.send(b"go %d" % (max(0.0, started + limits.deadline - time.monotonic()) + GRACE + 1))
         _, files, _, _ = socket.recv_fds(entrypoint, 100, 1, socket.MSG_CMSG_CLOEXEC)
     except OSError:
-        return True  # it has gone, and will deliver it itself if it is still there
+        return True  # it has exited, or will deliver the message cold
     if not files:
         return True
     caller = Caller(peer(entrypoint)[0], task.parent)
@@ -133,6 +133,6 @@ def _deliver(task: Task, entrypoint: socket.socket, resident: Resident) -> bool:
 
 
 def _size() -> int:
-    """The address space of this process in octets (proc(5))."""
+    """Return the size of this process's address space in octets (proc(5))."""
     with open("/proc/self/statm", "rb") as file:
         return int(file.read().split()[0]) * _PAGE
