@@ -1,1 +1,4 @@
-"""Set up a mail host, and undo that: what is there is found, what is missing is done by commands that a person could paste."""
+"""Set up a mail host, and undo that.
+
+Setup detects what exists, and adds what is missing by shell commands that a person could paste.
+"""

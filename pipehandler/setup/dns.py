@@ -1,4 +1,7 @@
-"""The DNS records that a domain needs to receive mail, and whether they are there. No lookup takes longer than a few seconds."""
+"""The DNS records that a domain needs to receive mail, and whether they exist.
+
+No lookup takes longer than a few seconds.
+"""
 
 import ipaddress
 import re
@@ -11,11 +14,11 @@ from .step import output
 
 _SECONDS = 5
 _MARKS = {"SPF": "v=spf1", "DMARC": "v=DMARC1", "MTA-STS": "v=STSv1", "TLS-RPT": "v=TLSRPTv1"}
-"""How a TXT record begins that serves a purpose."""
+"""The beginning of the TXT record for each purpose."""
 
 
 class Record(NamedTuple):
-    """One record. purpose: MX, address, SPF, ... optional: whether mail arrives without it."""
+    """One record. purpose: MX, address, SPF and so on. optional: whether mail arrives without it."""
 
     purpose: str
     name: str
@@ -24,14 +27,15 @@ class Record(NamedTuple):
     optional: bool = False
 
     def line(self) -> str:
-        """Return it as a line of a zone file."""
+        """Return the record as a line of a zone file."""
         return f"{self.name}. IN {self.type} {self.value}"
 
 
 def records(domain: str, mail_host: str, addresses: Sequence[str]) -> list[Record]:
     """Return the records for a domain, as an A-label, whose mail comes to `mail_host` with `addresses`.
 
-    SPF says that no host sends mail for the domain, DMARC that what fails is rejected; a domain that sends needs others.
+    The SPF record states that no host sends mail for the domain, the DMARC record that failing mail is to be rejected.
+    A domain that sends mail needs different ones.
     """
     postmaster = f"postmaster@{domain}"
     return [
@@ -45,7 +49,7 @@ def records(domain: str, mail_host: str, addresses: Sequence[str]) -> list[Recor
 
 
 def public_addresses() -> list[str]:
-    """Return the addresses of this host that the Internet can reach; none behind address translation."""
+    """Return the addresses of this host that are reachable from the Internet; none behind address translation."""
     found = (output(["hostname", "-I"]) or "").split()
     return [address for address in found if ipaddress.ip_address(address).is_global]
 
@@ -81,7 +85,7 @@ def _state(record: Record, resolver: Sequence[str]) -> str:
 
 
 def _same(record: Record, value: str) -> bool:
-    if record.type == "MX":  # whatever its preference is
+    if record.type == "MX":  # with any preference
         return value.split()[-1].lower() == record.value.split()[-1].lower()
     if record.type in ("A", "AAAA"):
         return ipaddress.ip_address(value) == ipaddress.ip_address(record.value)

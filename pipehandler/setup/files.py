@@ -1,4 +1,4 @@
-"""Files of ours: written where they are missing, written again where nobody else changed them, and kept otherwise."""
+"""Files that setup writes if they are missing, rewrites if they are unchanged since, and keeps otherwise."""
 
 import hashlib
 import os
@@ -18,7 +18,7 @@ def digest(path: str) -> str | None:
 
 
 def write(record: Record, path: str, text: str, command: str) -> Step:
-    """Return what is to be done so that the file at `path` has `text`, which `command` prints."""
+    """Return the step that makes `text`, the output of `command`, the content of the file at `path`."""
     current = digest(path)
     if current == hashlib.sha256(text.encode()).hexdigest():
         return Step(path, f"{path} is as it should be")

@@ -1,4 +1,4 @@
-"""Where everything is on the host that is set up: the paths, the accounts and the names that the steps use."""
+"""The host to set up: the paths, accounts and names that the steps use."""
 
 import os
 import re
@@ -22,10 +22,10 @@ _NAME = re.compile(r"[a-z_][a-z0-9_-]*")
 class Host:
     """One host, with the paths of Debian as defaults.
 
-    domains: those whose mail is stored, as A-labels and U-labels. config: the path of pipehandler.toml; settings: its contents, or
-    the defaults where there is no file yet. config_directory: Postfix's. account: the one that pipe(8) runs the handler as. folder:
-    /etc, for what goes to systemd. systemd: whether systemd runs. embedded: the folder of the server of `--embedded`, "" for another
-    server. catch_all: whether every address of the domains accepts mail.
+    domains: those whose mail is stored, as A-labels and U-labels. config: the path of pipehandler.toml. settings: its
+    contents, or the defaults if the file does not exist yet. config_directory: Postfix's. account: the one that pipe(8)
+    runs the handler as. folder: /etc, for systemd's files. systemd: whether systemd runs. embedded: the folder of the
+    server of `--embedded`, "" for another server. catch_all: whether every address of the domains accepts mail.
     """
 
     domains: tuple[str, ...] = ()
@@ -42,12 +42,12 @@ class Host:
 
     @property
     def record(self) -> str:
-        """The path of the record of what setup changed."""
+        """The path of the record of setup's changes."""
         return os.path.join(os.path.dirname(self.config), "setup.json")
 
     @property
     def configuration(self) -> Config:
-        """The settings in force, or those that will be."""
+        """The current settings, or those that setup will write."""
         return self.settings or Config()
 
     def file(self, name: str) -> str:
@@ -68,7 +68,7 @@ class Host:
         return self.program("postfix", *arguments, *options)
 
     def postfix_program(self, name: str, *arguments: str) -> str:
-        """Return the command line of a program of Postfix for this instance; for sendmail(1) with its own option."""
+        """Return the command line of a Postfix program for this instance. sendmail(1) has its own option for that."""
         option = "-C" if name == "sendmail" else "-c"
         directory = [] if self.config_directory == DEFAULT_DIRECTORY else [option, self.config_directory]
         return shlex.join([name, *directory, *arguments])
@@ -83,7 +83,7 @@ class Host:
             raise SetupError(f"the configuration of Postfix in {self.config_directory} is broken: {error}") from error
 
     def with_settings(self) -> "Host":
-        """Return the same host with the configuration file as it is now, whose database and accounts then count.
+        """Return the same host with the current configuration file, and the database and accounts that this names.
 
         Raises SetupError.
         """
@@ -108,7 +108,7 @@ class Host:
 
 
 def normalized(domain: str) -> tuple[str, ...]:
-    """Return a domain as Postfix has to know it: in lower case; both as an A-label and as a U-label, if it has one.
+    """Return a domain in the forms that Postfix needs, in lower case: its A-label, and its U-label if it has one.
 
     Raises SetupError if it is not a domain.
     """

@@ -1,4 +1,4 @@
-"""The steps in their order: as a plan, carried out, and undone."""
+"""Plan the steps of setup in order, carry them out, and undo them."""
 
 import json
 import os
@@ -33,15 +33,15 @@ STEPS: tuple[Callable[[Host, Record], Step], ...] = (
     *(configuration, tables, transport, recipients, routing),
     *(units, postfix),
 )
-"""Everything before the first message; each needs those before it."""
+"""All steps before the first message. Each depends on those before it."""
 
 _CAUTIOUS = (packages, program, account, database, configuration, tables, transport, routing)
-"""The steps that refuse a host on which something is in the way, or show what changes for other mail."""
+"""The steps that refuse a host with a conflict, or show differences for other mail."""
 
-_OF_POSTFIX = ("parameter", "list", "block")  # the kinds of changes after which Postfix has to read main.cf again
+_OF_POSTFIX = ("parameter", "list", "block")  # the kinds of change after which Postfix must reload its configuration
 
 Say = Callable[[str], object]
-"""What is called with each line for the operator."""
+"""A function that is called with each line for the operator."""
 
 
 def plan(host: Host, record: Record) -> list[Step]:
@@ -51,12 +51,12 @@ def plan(host: Host, record: Record) -> list[Step]:
 
 
 def preview(host: Host, record: Record) -> list[str]:
-    """Return the differences that need a confirmation. Raises SetupError for what is in the way, before anything is changed."""
+    """Return the differences that need confirmation. Raises SetupError for any conflict, before anything is changed."""
     return [line for make in _CAUTIOUS for line in make(host, record).differences]
 
 
 def set_up(host: Host, record: Record, say: Say) -> bool:
-    """Do what is missing. Returns whether `check` finds nothing. Raises SetupError at the first step that fails."""
+    """Do what is missing. Returns whether `check` finds no problem. Raises SetupError at the first step that fails."""
     changed = False
     for make in STEPS:
         host = host.with_settings()
@@ -75,7 +75,7 @@ def set_up(host: Host, record: Record, say: Say) -> bool:
 
 
 def check_command(host: Host) -> str:
-    """Return the command that looks for what would make deliveries fail."""
+    """Return the command that checks for anything that would make deliveries fail."""
     return host.program("check", "--config-directory", host.config_directory)
 
 
@@ -112,9 +112,11 @@ def _run_all(step: Step, say: Say) -> None:
 
 
 def removal(host: Host, record: Record) -> Iterator[tuple[Change | None, Step]]:
-    """Yield the steps that undo what is recorded, last things first, each for the host as it is then; without a change, the step
-    with which Postfix reads main.cf again. Raises SetupError."""
-    folder = Change("folder", os.path.dirname(record.path))  # which has the record until the end
+    """Yield the steps that undo the recorded changes, latest first, each for the host as it is then. Raises SetupError.
+
+    A step without a change reloads Postfix.
+    """
+    folder = Change("folder", os.path.dirname(record.path))  # contains the record, so it comes last
     to_reload = False
     for change in [*(change for change in reversed(record.changes) if change != folder), None]:
         if to_reload and (change is None or change.kind not in _OF_POSTFIX):
@@ -126,7 +128,7 @@ def removal(host: Host, record: Record) -> Iterator[tuple[Change | None, Step]]:
 
 
 def remove(host: Host, record: Record, say: Say) -> list[str]:
-    """Undo everything that is recorded. Returns what failed, which stays in the record. Raises SetupError."""
+    """Undo all recorded changes. Returns the failures, which stay in the record. Raises SetupError."""
     refuse_with_mail_in_queue(host, record)
     failed = []
     for change, step in removal(host, record):
@@ -145,7 +147,7 @@ def remove(host: Host, record: Record, say: Say) -> list[str]:
 
 
 def without_record(record: Record) -> Step:
-    """Return the step that removes the record, when everything in it was undone, and its folder, if setup made that."""
+    """Return the step that removes the record, once everything in it is undone, and its folder if setup created it."""
     folder = os.path.dirname(record.path)
     commands = [shlex.join(["rm", "-f", record.path])]
     if record.find("folder", folder):
@@ -154,7 +156,7 @@ def without_record(record: Record) -> Step:
 
 
 def refuse_with_mail_in_queue(host: Host, record: Record) -> None:
-    """Raise SetupError while Postfix has mail for the handler, which it could not deliver any more and would bounce."""
+    """Raise SetupError while Postfix has queued mail for the handler, which would bounce after the removal."""
     change = record.find("list", "virtual_mailbox_domains")
     if change is None or find_program("postconf") is None:
         return

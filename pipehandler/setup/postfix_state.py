@@ -1,4 +1,4 @@
-"""What Postfix on this host does with mail already, and whether a domain may become ours. Nothing that exists is taken over."""
+"""The current mail routing of Postfix on this host, and whether setup may add a domain. It takes over no mail."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ RECIPIENTS = "pgsql-recipients.cf"
 """The table of recipients, beside main.cf."""
 
 ROUTES = "pipehandler_transport"
-"""The table for transport_maps, where virtual_transport belongs to other mail."""
+"""The table for transport_maps, needed if virtual_transport serves other mail."""
 
 _VIRTUAL = ("virtual_transport", "virtual_mailbox_domains", "virtual_mailbox_maps")
 _OTHER_CLASSES = {
@@ -27,8 +27,12 @@ _OTHER_CLASSES = {
 
 @dataclass(frozen=True, slots=True)
 class PostfixState:
-    """explicit: what main.cf sets. postfix: None if it is not installed. transport: the name of ours. has_transport: whether
-    master.cf has it. beside: whether virtual_transport, or what belongs to it, serves other mail."""
+    """The configuration of Postfix as setup sees it.
+
+    postfix: None if it is not installed. explicit: the parameters set in main.cf. transport: the name of our transport.
+    has_transport: whether master.cf has it. beside: whether virtual_transport, or a parameter that belongs to it,
+    serves other mail.
+    """
 
     host: Host
     postfix: Postfix | None
@@ -39,7 +43,7 @@ class PostfixState:
 
     @classmethod
     def read(cls, host: Host) -> "PostfixState":
-        """Ask Postfix. Raises SetupError."""
+        """Read Postfix's configuration. Raises SetupError."""
         postfix = host.postfix()
         if postfix is None:
             return cls(host, None, {}, TRANSPORT, False, False)
@@ -55,13 +59,13 @@ class PostfixState:
         return cls(host, postfix, explicit, name, bool(services), beside)
 
     def value(self, name: str) -> str:
-        """Return a parameter with its references expanded; "" without Postfix."""
+        """Return a parameter with its references expanded; "" if Postfix is not installed."""
         return self.postfix.parameters.get(name, "") if self.postfix else ""
 
     def has(self, name: str, domain: str) -> bool:
-        """Return whether the list of domains `name` has this one, in a table or a file too.
+        """Return whether the parameter `name`, a list of domains, contains this one, directly or in a table or file.
 
-        Raises SetupError if one cannot be read.
+        Raises SetupError if a table or file cannot be read.
         """
         matching = [domain]
         if name in words(self.value("parent_domain_matches_subdomains")):
@@ -69,7 +73,7 @@ class PostfixState:
         return any(self._matches(word, key) for word in words(self.value(name)) for key in matching)
 
     def is_ours(self, domain: str) -> bool:
-        """Return whether mail for this domain comes to the handler already. Raises SetupError if it goes elsewhere."""
+        """Return whether mail for this domain already goes to the handler. Raises SetupError if it goes elsewhere."""
         for name, effect in _OTHER_CLASSES.items():
             if self.has(name, domain):
                 raise SetupError(
@@ -95,11 +99,11 @@ class PostfixState:
         return output([*self.host.postfix_program("postfix").split(), "status"]) is not None
 
     def reload(self) -> tuple[str, ...]:
-        """Return the command after a change of main.cf or master.cf."""
+        """Return the command to run after a change of main.cf or master.cf; none if Postfix is not running."""
         return (self.host.postfix_program("postfix", "reload"),) if self.is_running() else ()
 
     def routes(self) -> list[str]:
-        """Return the domains that our table of routes has."""
+        """Return the domains in our table of routes."""
         try:
             with open(self.host.file(ROUTES), encoding="utf-8") as file:
                 lines = [line.split() for line in file]
@@ -108,7 +112,7 @@ class PostfixState:
         return [line[0] for line in lines if len(line) == 2 and line[1] == f"{self.transport}:"]
 
     def to_route(self) -> list[str]:
-        """Return the domains that need a line in our table of routes, because virtual_transport does not bring their mail.
+        """Return the domains that need a line in our table of routes, because virtual_transport does not serve them.
 
         Raises SetupError as is_ours does.
         """
@@ -118,12 +122,12 @@ class PostfixState:
         return [domain for domain in self.host.domains if domain in routed or not self.is_ours(domain)]
 
     def wildcard(self) -> str:
-        """Return where transport_maps sends all mail without a line of its own, which virtual_transport does not change."""
+        """Return the catch-all route of transport_maps, which overrides virtual_transport; "" if none, or ours."""
         found = self._look_up("transport_maps", "*")
         return "" if found.partition(":")[0] == self.transport else found
 
     def _route(self, domain: str) -> str:
-        """Return where transport_maps sends the mail of this domain, by its own line or that of a parent; see transport(5)."""
+        """Return the route of this domain in transport_maps, by its own line or a parent's, or ""; see transport(5)."""
         keys = [domain, *(f".{parent}" for parent in _parents(domain))]
         return next((found for key in keys if (found := self._look_up("transport_maps", key))), "")
 

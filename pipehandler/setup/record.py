@@ -1,4 +1,4 @@
-"""The record of what setup changed on this host, from which `--remove` undoes it: a JSON file of root's beside the configuration.
+"""The record of what setup changed on this host, for `--remove`: root's JSON file beside the configuration.
 
 A change is recorded before it is made, so that it can be undone after a crash in between.
 """
@@ -14,14 +14,14 @@ _FORMAT = 1
 
 @dataclass
 class Record:
-    """The changes, oldest first; the file at `path` holds the same after `save`."""
+    """The changes, oldest first. `save` writes them to the file at `path`."""
 
     path: str
     changes: list[Change] = field(default_factory=list)
 
     @classmethod
     def load(cls, path: str) -> "Record":
-        """Read the file; without one the record is empty. Raises SetupError if it cannot be read."""
+        """Read the file; if it does not exist, return an empty record. Raises SetupError if it cannot be read."""
         try:
             with open(path, encoding="utf-8") as file:
                 content = json.load(file)
@@ -34,11 +34,11 @@ class Record:
             raise SetupError(f"the record {path} cannot be read: {error}; restore it from a backup") from error
 
     def find(self, kind: str, name: str) -> Change | None:
-        """Return the change of this thing."""
+        """Return the recorded change of this kind and name; None if there is none."""
         return next((change for change in self.changes if (change.kind, change.name) == (kind, name)), None)
 
     def add(self, change: Change) -> None:
-        """Note a change. Of a thing that setup changed before, the value from before the first change stays."""
+        """Add a change. If setup changed the same thing before, the value before the first change is kept."""
         known = self.find(change.kind, change.name)
         if known is None:
             self.changes.append(change)
@@ -46,11 +46,11 @@ class Record:
             self.changes[self.changes.index(known)] = known._replace(after=change.after)
 
     def discard(self, change: Change) -> None:
-        """Forget a change that was undone."""
+        """Remove a change that was undone."""
         self.changes.remove(change)
 
     def save(self) -> None:
-        """Write the file so that a crash leaves the old or the new one, or remove it where nothing is left."""
+        """Write the file so that a crash leaves the old or the new one; remove it if there are no changes."""
         if not self.changes:
             if os.path.exists(self.path):
                 os.remove(self.path)

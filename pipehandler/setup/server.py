@@ -1,4 +1,4 @@
-"""The PostgreSQL server as the steps see it: root acts as its superuser by way of the superuser's account."""
+"""The PostgreSQL server as the steps use it: root acts as the superuser through its operating system account."""
 
 import shlex
 import sys
@@ -20,7 +20,7 @@ EMBEDDED_ACCOUNT = "pipehandler-postgresql"
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """conninfo: where the server is. account: of the operating system, and its superuser. psql: the program."""
+    """A server. conninfo: its address. account: the operating system account and superuser role. psql: the program."""
 
     conninfo: str
     account: str = "postgres"
@@ -28,7 +28,7 @@ class Server:
 
     @property
     def is_local(self) -> bool:
-        """Whether it is on this host, so that root can be its superuser."""
+        """Whether it runs on this host, so that root can act as its superuser."""
         return is_local(self.conninfo)
 
     @property
@@ -44,7 +44,7 @@ class Server:
         return shlex.join([*words, *(word for statement in statements for word in ("-c", statement))])
 
     def query(self, database: str, statement: str, **variables: str) -> list[str] | None:
-        """Return the lines that a query as the superuser prints; None if it cannot be run. variables: for :'name' in it."""
+        """Run a query as the superuser; return its output lines, None if it fails. variables: for :'name' in it."""
         values = [word for name, value in variables.items() for word in ("-v", f"{name}={value}")]
         printed = output([*shlex.split(self.command(database)), "-At", *values], stdin=statement)
         return None if printed is None else printed.splitlines()
@@ -64,7 +64,7 @@ def embedded_server(folder: str = EMBEDDED_FOLDER) -> Server:
 
 
 def embedded_programs(folder: str) -> str:
-    """Return the folder of its programs: of the major version that made the data, or of the newest."""
+    """Return the folder of its programs: those of the major version that created the data, or of the newest."""
     module = EXTRAS["embedded"].module
     spec = find_spec(module)
     installed = list(spec.submodule_search_locations or []) if spec else []

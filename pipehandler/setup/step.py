@@ -1,4 +1,4 @@
-"""A step of `pipehandler setup` as a value: what was found, the commands that are missing, and what undoes them."""
+"""A step of `pipehandler setup` as a value: what was found, the commands still to run, and the changes to record."""
 
 import shlex
 import subprocess
@@ -6,19 +6,19 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 _HEAD = "set -eu\numask 022\ncd /\n"
-"""What every script of ours begins with: it stops at the first failure, other accounts may read what it makes, and no program
-complains about a current directory that its account may not enter."""
+"""The beginning of every script: stop at the first failure, create files that other accounts can read, and use a
+current directory that every account may enter."""
 
 
 class SetupError(Exception):
-    """Setup cannot go on; the text names the value that is in the way, and the way out."""
+    """Setup cannot continue; the text names the offending value and the fix."""
 
 
 class Change(NamedTuple):
     """One thing that a step changes, as recorded for `--remove`.
 
-    kind: a key of UNDO in undo.py. name: of the parameter, the file, the account, ... before, after: what it was and what setup made
-    of it, where the kind needs that.
+    kind: a key of _UNDO in undo.py. name: that of the parameter, file, account and so on. before, after: the values
+    before and after the change, if the kind needs them.
     """
 
     kind: str
@@ -30,8 +30,9 @@ class Change(NamedTuple):
 class Step(NamedTuple):
     """One step, for the host as it is now.
 
-    found: what is there, in words; "" for a step that this host does not need. commands: lines for root's shell; none if nothing is missing. changes: what they change.
-    differences: the lines of a diff, for values of this host that other mail depends on; they need a confirmation.
+    found: a description of what exists; "" for a step that this host does not need. commands: lines for root's shell,
+    none if nothing is missing. changes: the changes that they make. differences: the lines of a diff, for values that
+    other mail on this host depends on; they need confirmation.
     """
 
     title: str
@@ -46,19 +47,19 @@ class Step(NamedTuple):
 
 
 def whole_script(purpose: str, steps: Sequence[Step]) -> str:
-    """Return a shell script that does what is missing. purpose: the comment at its top."""
+    """Return a shell script with all missing commands. purpose: the comment at its top."""
     return f"#!/bin/sh\n# {purpose}\n{_HEAD}\n" + "\n".join(step.script() for step in steps if step.found)
 
 
 def run(command: str) -> None:
-    """Run a command of a step, with its output on ours. Raises SetupError if it fails."""
+    """Run a command of a step; it shares our output. Raises SetupError if it fails."""
     status = subprocess.run(["/bin/sh", "-c", _HEAD + command], stdin=subprocess.DEVNULL).returncode  # noqa: S603 # shown
     if status:
         raise SetupError(f"this command failed with status {status}: {command}")
 
 
 def output(command: Sequence[str], seconds: float = 60, stdin: str = "") -> str | None:
-    """Return what a command prints that changes nothing; None if it is missing, fails, or takes too long."""
+    """Return the output of a read-only command; None if it is missing, fails, or takes longer than `seconds`."""
     try:
         done = subprocess.run(  # noqa: S603 # our own commands
             command, input=stdin, capture_output=True, text=True, errors="replace", timeout=seconds, cwd="/"

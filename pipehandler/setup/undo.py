@@ -1,4 +1,4 @@
-"""What `--remove` does for each kind of change: put back what was there before, and keep what somebody else changed since."""
+"""Undo each kind of change for `--remove`: restore the previous value, but keep whatever was changed since setup."""
 
 import os
 import shlex
@@ -14,7 +14,7 @@ from .steps.account import exists
 from .steps.transport import BEGIN, END
 
 _DEFAULTS = {"virtual_mailbox_domains": ["$virtual_mailbox_maps"]}
-"""Postfix's defaults of lists that setup extends."""
+"""Postfix's defaults for lists that setup extends."""
 
 
 def undo(host: Host, change: Change) -> Step:
@@ -57,7 +57,7 @@ def _block(host: Host, change: Change) -> Step:
     if not state.has_transport:
         return Step(change.name, "without our transport")
     remove = f"sed -i {shlex.quote(f'/^{BEGIN}$/,/^{END}$/d')} {shlex.quote(change.name)}"
-    # `check` may have made somebody replace the entry, outside of the lines of setup.
+    # The operator may have replaced the entry, on the advice of `check`, outside of setup's lines.
     entry = host.postfix_program("postconf", "-MX", change.after or "")
     return Step(change.name, "it has our transport", (remove, entry))
 

@@ -1,1 +1,1 @@
-"""The steps, each a function that finds what is there and returns what is missing."""
+"""The steps: each is a function that detects what exists and returns what is missing."""

@@ -21,7 +21,7 @@ _ELSEWHERE = "the database is on another host, where setup changes nothing"
 
 
 def database(host: Host, _: Record) -> Step:
-    """Return the step that creates the database, in UTF-8 whatever the server's default is. Raises SetupError."""
+    """Return the step that creates the database, in UTF-8 whatever the server's default. Raises SetupError."""
     if not host.server.is_local:
         return Step("database", _ELSEWHERE)
     name = host.database
@@ -33,11 +33,11 @@ def database(host: Host, _: Record) -> Step:
     if encoding:
         return Step("database", f"{name} exists")
     of_template = _ask(host, _ENCODING, name="template0")
-    # The locale of a server that is not UTF-8 may not go with UTF-8; C always does.
+    # The locale of a server that does not use UTF-8 may be incompatible with it; C never is.
     locale = "" if of_template in ([], ["UTF8"]) else ' LOCALE "C"'
     statements = [
         f"CREATE DATABASE {name} TEMPLATE template0 ENCODING UTF8{locale}",
-        # No role of ours needs temporary tables, with which a handler that a message took over could fill the disk.
+        # No role of ours needs temporary tables, and a compromised handler could fill the disk with them.
         f"REVOKE TEMPORARY ON DATABASE {name} FROM PUBLIC",
     ]
     # Before PostgreSQL 15, every role may create objects in the schema public.
@@ -64,7 +64,7 @@ def schema(host: Host, _: Record) -> Step:
 
 
 def roles(host: Host, _: Record) -> Step:
-    """Return the step that lets the handler, root and Postfix log in, each with the rights that it needs."""
+    """Return the step that lets the handler, root and Postfix log in, each with the privileges that it needs."""
     if not host.server.is_local:
         return Step("roles", _ELSEWHERE)
     statements, changes = [], []
@@ -75,7 +75,7 @@ def roles(host: Host, _: Record) -> Step:
             statements.append(f'CREATE ROLE "{name}" LOGIN IN ROLE {", ".join(groups)}')
             changes.append(Change("role", name))
             if INGEST in groups:
-                # A server that logs slow statements would write whole messages into its log.
+                # Otherwise a server that logs slow statements would write whole messages to its log.
                 statements.append(f'ALTER ROLE "{name}" SET log_parameter_max_length = 0')
         elif lacking:
             statements += [f'GRANT {group} TO "{name}"' for group in lacking]
@@ -87,7 +87,7 @@ def roles(host: Host, _: Record) -> Step:
 
 
 def _wanted(host: Host) -> dict[str, list[str]]:
-    """Return the roles and the groups that they have to be members of."""
+    """Return the roles, and the groups that each must be a member of."""
     settings = host.configuration.database
     handler = str(parameters(settings.conninfo).get("user") or host.account)
     admin = str(parameters(settings.admin_conninfo).get("user") or "root")
@@ -98,5 +98,5 @@ def _wanted(host: Host) -> dict[str, list[str]]:
 
 
 def _ask(host: Host, statement: str, **variables: str) -> list[str]:
-    """Return what a query prints; nothing if there is no server yet."""
+    """Return the output lines of a query; none if there is no server yet."""
     return host.server.query("postgres", statement, **variables) or []

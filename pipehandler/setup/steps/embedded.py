@@ -1,4 +1,4 @@
-"""The server of `--embedded`: PostgreSQL from a Python package, with an account and a folder of its own."""
+"""The server of `--embedded`: PostgreSQL from a Python package, with its own account and folder."""
 
 import os
 import shlex
@@ -18,7 +18,7 @@ PURPOSE = (
     "--embedded is for a trial, or for a small host: updates come with pip instead of Debian's security updates, and nothing makes"
     " backups or moves the data to a new major version"
 )
-"""What the server of `--embedded` is good for."""
+"""The intended use of the server of `--embedded`."""
 
 _UNIT = """\
 [Unit]
@@ -44,7 +44,7 @@ WantedBy=multi-user.target
 
 
 def embedded(host: Host, _: Record) -> Step:
-    """Return the step that installs, initialises and starts the server, if this host is to have it. `--remove` keeps it."""
+    """Return the step that installs, initialises and starts the server, if it was requested. `--remove` keeps it."""
     if not host.embedded:
         return Step("embedded server", "")
     if host.server.answers():
@@ -57,7 +57,7 @@ def embedded(host: Host, _: Record) -> Step:
         commands.append(create_account(ACCOUNT))
     if not os.path.exists(f"{folder}/data/PG_VERSION"):
         own = shlex.join(["install", "-d", "-o", ACCOUNT, "-g", ACCOUNT])
-        # Peer authentication: the accounts of this host are the roles. Nothing listens on the network.
+        # Peer authentication: each account of this host is the role of that name. Nothing listens on the network.
         initdb = [f"{programs}/initdb", "-D", f"{folder}/data", "-A", "peer", "-E", "UTF8", "--locale=C.UTF-8"]
         initdb += ["--set", "listen_addresses=", "--set", f"unix_socket_directories={folder}/socket"]
         commands += [

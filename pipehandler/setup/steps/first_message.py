@@ -12,7 +12,7 @@ from ..step import Step, output
 from .tables import accepts_any
 
 SUBJECT = "pipehandler setup"
-"""How the subject of the message begins, by which the next run finds it."""
+"""The beginning of the message's subject, by which the next run finds it."""
 
 _SECONDS = 60
 
@@ -20,7 +20,7 @@ _SECONDS = 60
 def first_message(host: Host, changed: bool) -> Step:
     """Return the step that sends the message and waits until it is stored.
 
-    changed: whether this run changed the host; then an older message proves nothing.
+    changed: whether this run changed the host. If so, an older message proves nothing.
     """
     addresses = [f"postmaster@{domain}" for domain in host.domains if domain.isascii()]
     missing = [address for address in addresses if changed or not _is_stored(host, address)]
@@ -30,7 +30,7 @@ def first_message(host: Host, changed: bool) -> Step:
     commands = []
     for address in missing:
         if not accepts_any(PostfixState.read(host)):
-            # As smtpd(8) does it: through proxymap(8), which runs as Postfix's account.
+            # Look up as smtpd(8) does: through proxymap(8), which runs under Postfix's account.
             table = f"proxy:pgsql:{host.file(RECIPIENTS)}"
             commands.append(f"{host.postfix_program('postmap', '-q', address, table)} > /dev/null")
         header = f"From: {address}\\nTo: {address}\\nSubject: {subject}\\n"
@@ -42,7 +42,7 @@ def first_message(host: Host, changed: bool) -> Step:
 
 
 def failure(host: Host) -> str:
-    """Return why the message may not have been stored: the reasons that Postfix's queue gives."""
+    """Return why the message may not have been stored: the reasons in Postfix's queue."""
     try:
         reasons = [reason for queue in listing(host.config_directory).queues.values() for reason in queue.reasons]
     except QueueError as error:

@@ -1,4 +1,4 @@
-"""The Debian packages: Postfix with its client for PostgreSQL, and a server."""
+"""The Debian packages: Postfix with its PostgreSQL client, and a PostgreSQL server."""
 
 import glob
 import os
@@ -14,7 +14,10 @@ _SENDMAIL = "/usr/sbin/sendmail"
 
 
 def packages(host: Host, _: Record) -> Step:
-    """Return the step that installs what is missing. They stay at `--remove`: the server has the mail. Raises SetupError."""
+    """Return the step that installs missing packages. Raises SetupError.
+
+    `--remove` keeps them, because the server has the mail.
+    """
     missing = []
     differences = []
     if find_program("postconf") is None:

@@ -1,4 +1,4 @@
-"""The program itself: the accounts of the handler and of the database must be able to run it."""
+"""The installed program: the accounts of the handler and of the database must be able to run it."""
 
 import os
 import shlex
@@ -10,11 +10,11 @@ from ..host import Host
 from ..record import Record
 from ..step import SetupError, Step, output
 
-_LOADED = "import pipehandler.cli.check, pipehandler.delivery.deliver"  # with them click, psycopg and the parser
+_LOADED = "import pipehandler.cli.check, pipehandler.delivery.deliver"  # these import click, psycopg and the parser
 
 
 def program(_: Host, __: Record) -> Step:
-    """Return the step that lets other accounts read the installation, as a umask of 077 did not. Raises SetupError."""
+    """Return the step that lets other accounts read the installation, after a umask of 077. Raises SetupError."""
     words = [PYTHON, "-I", "-c", _LOADED]
     if os.geteuid() != 0:
         return Step("program", f"{PROGRAM}; only root can try whether other accounts may run it")
@@ -30,7 +30,7 @@ def program(_: Host, __: Record) -> Step:
 
 
 def _closed(path: str) -> str:
-    """Return the first folder above `path` that other accounts may not enter, "" if there is none."""
+    """Return the first folder above `path` that other accounts may not enter; "" if there is none."""
     folder = os.path.dirname(path)
     above = [folder]
     while folder != "/":

@@ -13,7 +13,7 @@ REQUIRED = ("postmaster", "abuse")
 
 
 def recipients(host: Host, _: Record) -> Step:
-    """Return the step that leases the addresses, and with --catch-all the whole domain. Leases stay at `--remove`."""
+    """Return the step that leases the addresses, and with --catch-all the whole domain. `--remove` keeps leases."""
     if accepts_any(PostfixState.read(host)):
         return Step("recipients", "virtual_mailbox_maps accepts every recipient (static:)")
     ascii_domains = [domain for domain in host.domains if domain.isascii()]
@@ -29,7 +29,7 @@ def recipients(host: Host, _: Record) -> Step:
 
 
 def _is_leased(host: Host, address: str) -> bool:
-    """Return whether mail to an address is accepted by a lease; for a catch-all, whether there is one."""
+    """Return whether a lease accepts mail to an address; for a catch-all, whether one exists."""
     if host.server.is_local:
         return host.server.query(host.database, "SELECT pipehandler.lookup(:'address')", address=address) == ["OK"]
     leases = output(

@@ -32,14 +32,14 @@ def routing(host: Host, record: Record) -> Step:
 
 
 def _missing(state: PostfixState) -> dict[str, str]:
-    """Return the parameters with one value that are to be set because main.cf does not set them."""
+    """Return the single-valued parameters to set, because main.cf does not set them."""
     values = {
         f"{state.transport}_destination_recipient_limit": "1",
         f"{state.transport}_time_limit": "300s",
         "enable_long_queue_ids": "yes",
     }
-    if not state.beside:  # these are for all mail of the host
-        # local(8) and virtual(8) do not start if their limit is below that of a message.
+    if not state.beside:  # these affect all mail of the host
+        # local(8) and virtual(8) do not start if their limit is below message_size_limit.
         limits = [int(state.value(name) or 0) for name in ("mailbox_size_limit", "virtual_mailbox_limit")]
         size = min([state.host.configuration.limits.message_size, *filter(None, limits)])
         values |= {"virtual_transport": state.transport, "message_size_limit": str(size)}
@@ -47,7 +47,7 @@ def _missing(state: PostfixState) -> dict[str, str]:
 
 
 def _added(state: PostfixState) -> dict[str, tuple[str, list[str]]]:
-    """Return the lists that are to be extended: the new value, and the words that are new."""
+    """Return the lists to extend: for each the new value, and the added words."""
     host = state.host
     table = f"proxy:pgsql:{host.file(RECIPIENTS)}"
     new = {"virtual_mailbox_domains": [domain for domain in host.domains if not state.is_ours(domain)]}
@@ -60,7 +60,7 @@ def _added(state: PostfixState) -> dict[str, tuple[str, list[str]]]:
         new["transport_maps"] = [f"texthash:{host.file(ROUTES)}"]
     lists = {}
     for name, candidates in new.items():
-        # The default of virtual_mailbox_domains is $virtual_mailbox_maps, in which other domains may be.
+        # virtual_mailbox_domains defaults to $virtual_mailbox_maps, which may contain other domains.
         default = "$virtual_mailbox_maps" if name == "virtual_mailbox_domains" and state.beside else ""
         current = state.explicit.get(name, default)
         lacking = [word for word in candidates if word not in words(current)]

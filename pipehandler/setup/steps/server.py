@@ -1,4 +1,4 @@
-"""The PostgreSQL server of this host runs."""
+"""The PostgreSQL server of this host, which must run."""
 
 import shlex
 
@@ -15,7 +15,7 @@ def server(host: Host, _: Record) -> Step:
         return Step("server", f"PostgreSQL answers ({host.server.conninfo})")
     folder, port = host.server.socket
     ready = shlex.join(["pg_isready", "-q", "-h", folder, "-p", port])
-    # Of the clusters of Debian, the one with this port.
+    # Of Debian's clusters, the one with this port.
     start = (
         "pg_lsclusters -h | while read -r version name cluster_port rest; do"
         f' [ "$cluster_port" != {port} ] || pg_ctlcluster "$version" "$name" start; done'

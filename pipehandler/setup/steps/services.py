@@ -1,4 +1,4 @@
-"""What has to run: the resident workers, where systemd runs, and Postfix."""
+"""The services that must run: Postfix, and the resident workers if systemd runs."""
 
 import os
 
@@ -39,7 +39,7 @@ def postfix(host: Host, _: Record) -> Step:
     command = host.postfix_program("postfix", "start")
     if (
         host.config_directory == DEFAULT_DIRECTORY
-    ):  # what Debian starts also copies to the chroot of smtpd(8) what that needs
+    ):  # Debian's service also copies files to the chroot that smtpd(8) needs
         command = "systemctl enable --now postfix" if host.systemd else command
         command = "service postfix start" if not host.systemd and os.path.exists(_SCRIPT) else command
     return Step("postfix", "it does not run", (command,))

@@ -1,4 +1,4 @@
-"""The tables beside main.cf: the filter of the handler's statuses, the recipients, and the routes where others need theirs."""
+"""The tables beside main.cf: the filter of delivery statuses, the recipients, and the routes if there is other mail."""
 
 import shlex
 
@@ -16,12 +16,12 @@ _FILTER = "pipehandler_status_filter"
 
 
 def tables(host: Host, record: Record) -> Step:
-    """Return the step that writes the tables that are missing. Raises SetupError."""
+    """Return the step that writes the missing tables. Raises SetupError."""
     state = PostfixState.read(host)
     parts = [write(record, host.file(_FILTER), _text(host, _FILTER), host.postfix_files(_FILTER))]
     if not accepts_any(state):
         text, command = _text(host, RECIPIENTS), host.postfix_files(RECIPIENTS)
-        if state.beside:  # no recipient of other domains is ever looked up here
+        if state.beside:  # recipients of other domains must never be looked up here
             more = f"domain = {', '.join(dict.fromkeys([*state.routes(), *host.domains]))}"
             text, command = f"{text}{more}\n", f"{{ {command}; echo {shlex.quote(more)}; }}"
         parts.append(write(record, host.file(RECIPIENTS), text, command))
@@ -46,13 +46,13 @@ def _routes(state: PostfixState) -> list[Step]:
 
 
 def accepts_any(state: PostfixState) -> bool:
-    """Return whether an operator decided that every recipient of the handler's domains exists (static:)."""
+    """Return whether the operator configured that every recipient of the handler's domains exists (static:)."""
     maps = words(state.explicit.get("virtual_mailbox_maps", ""))
     return not state.beside and any(table.startswith("static:") for table in maps)
 
 
 def _text(host: Host, name: str) -> str:
-    """Return what `pipehandler postfix` prints for this host."""
+    """Return the output of `pipehandler postfix` for this host."""
     conninfo = host.configuration.database.conninfo or located(host.server.conninfo, host.database)
     return (
         lines(

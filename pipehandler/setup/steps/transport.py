@@ -8,7 +8,7 @@ from ..record import Record
 from ..step import Change, Step
 
 BEGIN, END = "# BEGIN pipehandler setup", "# END pipehandler setup"
-"""The lines around what setup appends to master.cf, so that it can be found again."""
+"""The marker lines around the text that setup appends to master.cf."""
 
 
 def transport(host: Host, _: Record) -> Step:
