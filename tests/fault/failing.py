@@ -55,7 +55,7 @@ _FOR_EVER = {
 }
 """What does not pass by: with these, all later calls fail, too."""
 
-_SAMPLE = {Mode.COLD: 12, Mode.RESIDENT: 4}
+_SAMPLE = {Mode.COLD: 6, Mode.RESIDENT: 4}
 """So many calls of each process are a sample."""
 
 _HASTY: dict[str, dict[str, object]] = {"limits": {"deadline": 5, "parse_timeout": 4}}

@@ -31,11 +31,13 @@ class Message(NamedTuple):
 
 class Fault(NamedTuple):
     """What goes wrong: `how` (cut: the connection ends; reset: with RST; stall: silence), and `where` of the messages
-    that `wanted` picks. A number for `where` says after how many octets of the message; a negative one counts from its end."""
+    that `wanted` picks. A number for `where` says after how many octets of the message; a negative one counts from its end.
+    `always`: for each of these messages, not only for the first."""
 
     wanted: Callable[[Message], bool]
     where: str | int = BEFORE
     how: str = CUT
+    always: bool = False
 
     def passed(self, octets: bytes) -> bytes:
         """What still gets through of the message with these octets."""
@@ -87,8 +89,8 @@ class _Connection:
             self.proxy.messages.append(each)
             fault = self.proxy.fault
             hit = fault is not None and fault.wanted(each)
-            if hit:
-                self.proxy.fault = None
+            if fault is not None and hit:
+                self.proxy.fault = fault if fault.always else None
                 self.proxy.hits += 1
         passed = fault.passed(each.octets) if fault is not None and hit else each.octets
         target.sendall(passed)

@@ -5,7 +5,6 @@ import json
 import signal
 import subprocess
 import sys
-import threading
 from contextlib import closing
 
 import psycopg
@@ -157,23 +156,12 @@ def test_connection_that_ends_once(handler: Handler, database: Database) -> None
 
 def test_connection_that_ends_of_this_message(handler: Handler, database: Database) -> None:
     """A message at which every connection ends, without a word of the server, is quarantined at the second attempt."""
-    done = threading.Event()
     with proxy(database.server.port) as wire:
-
-        def cut() -> None:
-            while not done.wait(0.001):
-                wire.fault = wire.fault or Fault(lambda each: b'"subject": "one"' in each.octets)
-
         handler.configure(wire.conninfo(database.conninfo))
-        cutting = threading.Thread(target=cut)
-        cutting.start()
-        try:
-            assert handler.deliver(MESSAGE).status == 75
-            quiet(handler)
-            assert "stored, not parsed" in handler.deliver(MESSAGE).output
-        finally:
-            done.set()
-            cutting.join()
+        wire.fault = Fault(lambda each: b'"subject": "one"' in each.octets, always=True)
+        assert handler.deliver(MESSAGE).status == 75
+        quiet(handler)
+        assert "stored, not parsed" in handler.deliver(MESSAGE).output
     assert [state for state, _ in states(database)] == ["failed"]
 
 
