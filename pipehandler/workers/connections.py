@@ -8,7 +8,7 @@ from contextlib import suppress
 from selectors import EVENT_READ, BaseSelector
 
 from ..handover import peer
-from .doorkeeper import Guest
+from .connection_holder import HeldConnection
 from .worker import Task
 
 MOST = 512
@@ -18,7 +18,7 @@ MOST = 512
 class Connection:
     """One connection.
 
-    packet: the first one received, b"" before. until: the latest time to close it (time.monotonic). told: whether it
+    packet: the first one received, b"" before. until: the latest time to close it (time.monotonic). answered: whether it
     was answered with `wait`.
     """
 
@@ -26,7 +26,7 @@ class Connection:
         self.socket = sock
         self.until = until
         self.packet = b""
-        self.told = False
+        self.answered = False
 
 
 class Connections:
@@ -60,10 +60,10 @@ class Connections:
         self._selector.register(sock, EVENT_READ, lambda: self._receive(connection))
         return connection
 
-    def tell(self, connection: Connection, seconds: int) -> None:
+    def answer_wait(self, connection: Connection, seconds: int) -> None:
         """Answer an entrypoint with `wait`, only once; `seconds` count from then on."""
-        if not connection.told:
-            connection.told = True
+        if not connection.answered:
+            connection.answered = True
             connection.until = time.monotonic() + seconds
             with suppress(OSError):
                 connection.socket.send(b"wait %d" % seconds)
@@ -78,9 +78,9 @@ class Connections:
             if last_packet:
                 closing.send(last_packet)
 
-    def guests(self) -> list[Guest]:
-        """Return all connections, for a doorkeeper."""
-        return [Guest(each.socket, each.packet, each.until, each.told) for each in self._all]
+    def handed_on(self) -> list[HeldConnection]:
+        """Return all connections, for the process that holds them meanwhile."""
+        return [HeldConnection(each.socket, each.packet, each.until, each.answered) for each in self._all]
 
 
 def is_visible(connection: socket.socket) -> bool:

@@ -142,15 +142,15 @@ class Trial:
 class Inheritance(NamedTuple):
     """The state that the new program inherits from its predecessor.
 
-    listener, channel: the descriptors of the listening socket and of the channel to the doorkeeper. doorkeeper: its
-    pid. workers: those still finishing a message, each with its pid, its descriptor, and what is known of the message.
+    listener, channel: the descriptors of the listening socket and of the channel to the process that holds the connections
+    (connection_holder.py). holder: its pid. workers: those still finishing a message, each with its pid, its descriptor, and what is known of the message.
     counts: since the start of the service. installation: the previous one, whose entrypoints may still connect.
     created: whether the service created its own socket.
     """
 
     listener: int
     channel: int
-    doorkeeper: int
+    holder: int
     workers: list[tuple[int, int, list[Any] | None]]
     counts: dict[str, int]
     installation: str

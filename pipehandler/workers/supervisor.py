@@ -23,8 +23,8 @@ from ..runtime import systemd
 from ..runtime.deadline import GRACE
 from ..runtime.installation import code_digest, configuration_digest
 from ..settings.config import DEFAULT_PATH, Config, ConfigError, load
+from .connection_holder import hold_connections, take_over
 from .connections import MOST, Connection, Connections, is_authorised, is_visible
-from .doorkeeper import keep_door, take_over
 from .pool import WorkerPool, log_event, record_lost
 from .renewal import Renewal
 from .succession import SIGNALS, Inheritance, become
@@ -158,7 +158,7 @@ class Supervisor:
             # From the program that will soon replace this one, or from an unrelated one.
             if self._renewal.expected:
                 self._connections.held[connection] = None
-                self._connections.tell(connection, self._longest_wait())
+                self._connections.answer_wait(connection, self._longest_wait())
             else:
                 self._send_back(connection)
         elif not is_visible(connection.socket):
@@ -167,7 +167,7 @@ class Supervisor:
             self._connections.waiting[connection] = task
             self._assign()
             if connection in self._connections:
-                self._connections.tell(connection, self._longest_wait())
+                self._connections.answer_wait(connection, self._longest_wait())
 
     def _send_back(self, connection: Connection, counted: str = "sent_back") -> None:
         self._counts[counted] += 1
@@ -263,25 +263,25 @@ class Supervisor:
             self._send_back(connection)
 
     def _become_new(self) -> None:
-        """Leave the connections to a doorkeeper and become the installed program. Returns only if that fails."""
+        """Leave the connections to a fork and become the installed program. Returns only if that fails."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            doorkeeper = os.fork()
+            holder = os.fork()
         except OSError as error:
             self._renewal.failed()
             self._stay(str(error))
             return
-        if doorkeeper == 0:
+        if holder == 0:
             for inherited in (ours, *self._pool.channels):
                 inherited.close()
-            keep_door(self._listener, theirs, self._connections.guests(), self._longest_wait(), MOST)
+            hold_connections(self._listener, theirs, self._connections.handed_on(), self._longest_wait(), MOST)
         theirs.close()
         log_event(self._config, "replaced", pid=os.getpid())
         self._pool.retire_all()
         inheritance = Inheritance(
             listener=self._listener.fileno(),
             channel=ours.fileno(),
-            doorkeeper=doorkeeper,
+            holder=holder,
             workers=self._pool.heirs(),
             counts=self._pool.counts | self._counts,
             installation=INSTALLATION.decode("ascii"),
@@ -292,8 +292,8 @@ class Supervisor:
         except OSError as error:
             self._renewal.failed()
             reason = str(error)
-        ours.close()  # this makes the doorkeeper answer `cold` to all
-        os.waitpid(doorkeeper, 0)
+        ours.close()  # this makes the fork answer `cold` to all
+        os.waitpid(holder, 0)
         for connection in self._connections:
             self._connections.close(connection)
         self._stay(reason)
@@ -305,15 +305,15 @@ class Supervisor:
         self._pool.counts |= {name: inheritance.counts.get(name, 0) for name in self._pool.counts}
         for pid, descriptor, task in inheritance.workers:
             self._pool.adopt(pid, socket.socket(fileno=descriptor), Task(*task) if task else None)
-        for guest in take_over(socket.socket(fileno=inheritance.channel)):
-            if not is_authorised(guest.socket):
-                guest.socket.close()
+        for held in take_over(socket.socket(fileno=inheritance.channel)):
+            if not is_authorised(held.socket):
+                held.socket.close()
                 continue
-            connection = self._connections.add(guest.socket, guest.until)
-            connection.packet, connection.told = guest.packet, guest.told
-            if guest.packet:
+            connection = self._connections.add(held.socket, held.until)
+            connection.packet, connection.answered = held.packet, held.answered
+            if held.packet:
                 self._decide(connection)
-        os.waitpid(inheritance.doorkeeper, 0)
+        os.waitpid(inheritance.holder, 0)
 
     def _select_timeout(self) -> float | None:
         """Return the seconds until the next timer is due; None if no timer is set."""

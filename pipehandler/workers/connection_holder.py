@@ -24,21 +24,21 @@ READY = b"ready"
 _TAKE_OVER_SECONDS = 30.0
 
 
-class Guest(NamedTuple):
+class HeldConnection(NamedTuple):
     """A connection.
 
-    packet: the first one received; b"": not yet. until: the latest time for an answer (time.monotonic). told: whether
+    packet: the first one received; b"": not yet. until: the latest time for an answer (time.monotonic). answered: whether
     it was answered with `wait`, which may be sent only once.
     """
 
     socket: socket.socket
     packet: bytes
     until: float
-    told: bool
+    answered: bool
 
 
-def keep_door(
-    listener: socket.socket, channel: socket.socket, guests: Iterable[Guest], seconds: int, most: int
+def hold_connections(
+    listener: socket.socket, channel: socket.socket, connections: Iterable[HeldConnection], seconds: int, most: int
 ) -> NoReturn:
     """Run until the program at the other end of `channel` is ready, or has ended; then exit.
 
@@ -48,13 +48,13 @@ def keep_door(
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)  # it exits when the channel closes
-        _Door(listener, channel, seconds, most).keep(guests)
+        _Holder(listener, channel, seconds, most).run(connections)
     finally:
         os._exit(0)
 
 
-def take_over(channel: socket.socket) -> Iterator[Guest]:
-    """Yield the connections held by the doorkeeper at the other end of `channel`, which then exits."""
+def take_over(channel: socket.socket) -> Iterator[HeldConnection]:
+    """Yield the connections held by the process at the other end of `channel`, which then exits."""
     channel.settimeout(_TAKE_OVER_SECONDS)
     with suppress(OSError), channel:
         channel.send(READY)
@@ -63,83 +63,83 @@ def take_over(channel: socket.socket) -> Iterator[Guest]:
             if not files:
                 return
             head, _, packet = data.partition(b"\n")
-            until, told = json.loads(head)
-            yield Guest(socket.socket(fileno=files[0]), packet, until, told)
+            until, answered = json.loads(head)
+            yield HeldConnection(socket.socket(fileno=files[0]), packet, until, answered)
 
 
-class _Door:
+class _Holder:
     def __init__(self, listener: socket.socket, channel: socket.socket, seconds: int, most: int) -> None:
         self._listener = listener
         self._channel = channel
         self._seconds = seconds
         self._most = most
-        self._guests: dict[socket.socket, Guest] = {}
+        self._held: dict[socket.socket, HeldConnection] = {}
         self._selector = selectors.DefaultSelector()  # a new one: the fork shares the old one with its parent
         self._selector.register(listener, selectors.EVENT_READ)
         self._selector.register(channel, selectors.EVENT_READ)
 
-    def keep(self, guests: Iterable[Guest]) -> None:
-        for guest in guests:
-            self._admit(guest)
+    def run(self, connections: Iterable[HeldConnection]) -> None:
+        for held in connections:
+            self._add(held)
         while True:
-            first = min((guest.until for guest in self._guests.values()), default=None)
+            first = min((held.until for held in self._held.values()), default=None)
             timeout = None if first is None else max(0.0, first - time.monotonic())
             for key, _ in self._selector.select(timeout):
                 if key.fileobj is self._channel:
-                    self._pass_on() if self._channel.recv(100) == READY else self._send_away(self._guests)
+                    self._pass_on() if self._channel.recv(100) == READY else self._send_back(self._held)
                     return
                 if key.fileobj is self._listener:
                     self._accept()
-                elif key.fileobj in self._guests:
-                    self._receive(self._guests[key.fileobj])
+                elif key.fileobj in self._held:
+                    self._receive(self._held[key.fileobj])
             now = time.monotonic()
-            self._send_away([connection for connection, guest in self._guests.items() if guest.until <= now])
+            self._send_back([connection for connection, held in self._held.items() if held.until <= now])
 
-    def _admit(self, guest: Guest) -> None:
-        self._guests[guest.socket] = guest
-        self._selector.register(guest.socket, selectors.EVENT_READ)
-        if guest.packet:
-            self._tell(guest)
+    def _add(self, held: HeldConnection) -> None:
+        self._held[held.socket] = held
+        self._selector.register(held.socket, selectors.EVENT_READ)
+        if held.packet:
+            self._answer_wait(held)
 
     def _accept(self) -> None:
         with suppress(OSError):
             connection, _ = self._listener.accept()
             connection.setblocking(False)
-            if len(self._guests) >= self._most:
+            if len(self._held) >= self._most:
                 connection.close()
             else:
-                self._admit(Guest(connection, b"", time.monotonic() + self._seconds, False))
+                self._add(HeldConnection(connection, b"", time.monotonic() + self._seconds, False))
 
-    def _receive(self, guest: Guest) -> None:
+    def _receive(self, held: HeldConnection) -> None:
         packet = b""
         with suppress(OSError):
-            packet = guest.socket.recv(LARGEST + 1)
-        if guest.packet or not packet or len(packet) > LARGEST:  # it has closed, or is not an entrypoint
-            self._forget(guest.socket)
+            packet = held.socket.recv(LARGEST + 1)
+        if held.packet or not packet or len(packet) > LARGEST:  # it has closed, or is not an entrypoint
+            self._forget(held.socket)
             return
-        self._guests[guest.socket] = guest = guest._replace(packet=packet)
-        self._tell(guest)
+        self._held[held.socket] = held = held._replace(packet=packet)
+        self._answer_wait(held)
 
-    def _tell(self, guest: Guest) -> None:
+    def _answer_wait(self, held: HeldConnection) -> None:
         """Answer `wait`, only once, to a connection that may be an entrypoint's."""
-        if not guest.told and guest.packet.startswith(b"deliver\0"):
+        if not held.answered and held.packet.startswith(b"deliver\0"):
             with suppress(OSError):
-                guest.socket.send(b"wait %d" % self._seconds)
-            self._guests[guest.socket] = guest._replace(told=True)
+                held.socket.send(b"wait %d" % self._seconds)
+            self._held[held.socket] = held._replace(answered=True)
 
     def _pass_on(self) -> None:
         self._channel.setblocking(True)
-        for guest in self._guests.values():
-            head = json.dumps([guest.until, guest.told]).encode("ascii")
-            socket.send_fds(self._channel, [head + b"\n" + guest.packet], [guest.socket.fileno()])
+        for held in self._held.values():
+            head = json.dumps([held.until, held.answered]).encode("ascii")
+            socket.send_fds(self._channel, [head + b"\n" + held.packet], [held.socket.fileno()])
 
-    def _send_away(self, connections: Iterable[socket.socket]) -> None:
+    def _send_back(self, connections: Iterable[socket.socket]) -> None:
         for connection in list(connections):
             with suppress(OSError):
                 connection.send(b"cold")
             self._forget(connection)
 
     def _forget(self, connection: socket.socket) -> None:
-        del self._guests[connection]
+        del self._held[connection]
         self._selector.unregister(connection)
         connection.close()
