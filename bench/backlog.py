@@ -1,4 +1,4 @@
-"""A backlog: mail that came while PostgreSQL was down, and how it drains afterwards.
+"""A backlog: mail that arrives while PostgreSQL is down, and how it drains afterwards.
 
 bench/run backlog [--messages 10000]
 """
@@ -18,12 +18,12 @@ SMALL = {"messages": 10}
 _FILES = 10
 _COMPARED = 5  # times fewer messages before the outage
 
-# As Postfix has it by default; our private one is more impatient, because tests do not wait.
+# Postfix's default; the tests' private instance retries sooner.
 _PATIENT = ("queue_run_delay=300s", "minimal_backoff_time=300s", "maximal_backoff_time=4000s")
 
 
 def measure(setting: Setting, *, messages: int = 10_000) -> Report:
-    """Deliver some with everything well; take all the others in the outage, then drain them. Raises where one was lost."""
+    """Deliver some before the outage, accept the rest during it, then drain the queue. Raises if a message was lost."""
     copies, fewer = max(1, messages // _FILES), max(1, messages // _FILES // _COMPARED)
     count, compared = _FILES * copies, _FILES * fewer
     rows: list[list[object]] = []
@@ -55,9 +55,9 @@ def measure(setting: Setting, *, messages: int = 10_000) -> Report:
         row("deferred in the outage", count, watch.read(), log)
 
         setting.start_server()
-        time.sleep(1.2 * HOLD)  # until then nobody tries
+        time.sleep(1.2 * HOLD)  # nothing is tried before that
         watch = setting.watch()
-        while log.ended < count:  # who comes while the first one tries is deferred once more
+        while log.ended < count:  # a delivery that starts while the first one probes is deferred once more
             host.flush()
             log.wait(len(log.attempts) + count - log.ended, "sent", "bounced", "deferred")
         row("drained after it", count, watch.read(), log)

@@ -1,11 +1,11 @@
-"""How much text comes back as it was written, under the right label, under every other and under none.
+"""How much text is decoded correctly under the right label, under every other label and without one.
 
     PYTHONPATH=tests python bench/charsets.py [--misses]
 
 Sentences in 25 languages (tests/harness/everyday_text.py) at 20, 200 and 2,000 characters (repeated until they are long
 enough) are encoded in every charset below that can hold them. Each is decoded under every label and without one. The
-answer counts as right only if it is the text, character by character. Most charsets that can hold a text are not those
-that its language is written in (Russian in EUC-JP); the usual ones are counted apart.
+answer counts as right only if it is the text, character by character. Most charsets that can hold a text are never used
+for its language (Russian in EUC-JP); the usual ones are counted separately.
 """
 
 import sys
@@ -33,7 +33,7 @@ CHARSETS = {
 }  # fmt: skip
 USELESS = {"no label": None, "us-ascii": "us-ascii", "unknown label": "x-unknown"}
 LENGTHS = (20, 200, 2_000)
-SAMPLES = 3  # of each language and length, each from another sentence on
+SAMPLES = 3  # for each language and length, each starting at another sentence
 
 
 def samples(language: str, length: int) -> Iterator[str]:
@@ -46,7 +46,7 @@ def samples(language: str, length: int) -> Iterator[str]:
 
 
 def encodings(text: str) -> Iterator[tuple[str, bytes]]:
-    """The charsets that hold `text`, and its octets; without those under which it is plain ASCII."""
+    """The charsets that can encode `text`, with its octets; without those in which it is plain ASCII."""
     for label, codec in CHARSETS.items():
         try:
             octets = text.encode(codec)
@@ -67,7 +67,8 @@ def kind(language: str, written: str, label: str, same: bool) -> str:
 
 
 def main() -> None:
-    """Print the share of texts that came back, by kind of label and length; with --misses also which did not."""
+    """Print the share of texts decoded correctly, by kind of label and length; with --misses also those that were
+    not."""
     right: dict[tuple[str, int], int] = defaultdict(int)
     all_: dict[tuple[str, int], int] = defaultdict(int)
     misses: dict[tuple[str, str, str, int], int] = defaultdict(int)

@@ -1,10 +1,11 @@
-"""Two versions beside each other: the CPU time of one delivery in another version and in this one.
+"""Compare two versions: the CPU time of one delivery in another version and in this one.
 
     bench/run compare ENVIRONMENT [--rounds 30]
 
-ENVIRONMENT is a virtual environment in which the other version is installed, such as that of a release. Each version has a
-database, a configuration and a service of its own on one server. In each round both deliver each kind of message, cold and
-to a resident worker, by turns first; a ratio is that of one round, so what else the machine does counts for both.
+ENVIRONMENT is a virtual environment in which the other version is installed, such as that of a release. Each version
+has a database, a configuration and a service of its own on one server. In each round both deliver each kind of message,
+cold and to a resident worker, and take turns at being first. A ratio compares figures of one round, so other load on
+the machine affects both alike.
 """
 
 import signal
@@ -27,7 +28,7 @@ from process import Starter
 from report import Aim, Report, Table
 from setting import Setting
 
-_BATCH = 10  # messages to a worker in each round: one alone takes little more than the clock's noise
+_BATCH = 10  # messages to a worker in each round: a single one takes little more than the noise of the clock
 _SIZE = 12_000
 KINDS: dict[str, Callable[[int], bytes]] = {
     "text": lambda number: text(number, _SIZE),
@@ -38,7 +39,7 @@ KINDS: dict[str, Callable[[int], bytes]] = {
 
 
 class Version(NamedTuple):
-    """One of the two: its commands, and the processes that serve it."""
+    """One of the two versions: its commands, and the processes that serve it."""
 
     cold: list[str]
     resident: list[str]
@@ -46,7 +47,7 @@ class Version(NamedTuple):
 
 
 def measure(setting: Setting, environment: Path, *, rounds: int = 30) -> Report:
-    """Measure both; raises where a message was not stored."""
+    """Measure both; raises if a message was not stored."""
     found: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
     with ExitStack() as stack:
         starter = stack.enter_context(Starter(setting.new_folder()))

@@ -1,7 +1,8 @@
-"""What processes cost: CPU time, exact and with all that have ended, and memory.
+"""What processes cost: exact CPU time, including processes that have ended, and memory.
 
-CPU time comes from control groups (cgroups(7)): whoever is started inside a group stays in it with all its children, however
-short they live, and the kernel adds their time up to the microsecond. Where no group can be made, the figures are missing.
+CPU time comes from control groups (cgroups(7)): a process that is started inside a group stays in it with all its
+children, however short-lived, and the kernel sums their time to the microsecond. Where no group can be created, the
+figures are missing.
 """
 
 import os
@@ -27,14 +28,15 @@ class Group:
                 folder.mkdir()
                 self._folder = folder
                 self.seconds()
-                with self.inside():  # whether we may
+                with self.inside():  # whether this process may create groups
                     return
             self.close()
             self._folder = None
 
     @contextmanager
     def inside(self) -> Iterator[None]:
-        """What is started in this context belongs to the group; this process itself does so only meanwhile."""
+        """Processes started in this context belong to the group; this process itself only for as long as the context
+        lasts."""
         if not (self._folder and self._home):
             yield
             return
@@ -45,17 +47,17 @@ class Group:
             (self._home / "cgroup.procs").write_text(str(os.getpid()))
 
     def seconds(self) -> float:
-        """The CPU time of all processes of the group so far, those that have ended included."""
+        """The CPU time of all processes of the group so far, including those that have ended."""
         if not self._folder:
             return MISSING
         return int((self._folder / "cpu.stat").read_text().split()[1]) / 1e6
 
     def processes(self) -> list[int]:
-        """Who is in it now."""
+        """The processes that are in it now."""
         return [int(pid) for pid in (self._folder / "cgroup.procs").read_text().split()] if self._folder else []
 
     def close(self) -> None:
-        """Remove the group when its last process is gone."""
+        """Remove the group once its last process has ended."""
         until = time.monotonic() + 10
         while self._folder and self._folder.exists() and time.monotonic() < until:
             with suppress(OSError):
@@ -80,7 +82,7 @@ def cpu(pid: int) -> float:
 
 
 def peak(pid: int) -> int:
-    """The most octets that a process has had resident since `forget_peak`."""
+    """The peak resident memory of a process since `forget_peak`, in octets."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
@@ -88,14 +90,15 @@ def peak(pid: int) -> int:
 
 
 def forget_peak(pid: int) -> None:
-    """Let the peak of a process begin anew (proc(5), clear_refs)."""
+    """Reset the peak of a process (proc(5), clear_refs)."""
     Path(f"/proc/{pid}/clear_refs").write_text("5")
 
 
 class Memory:
-    """The most octets of memory that the processes of some groups had together; a context manager, which looks twice a second.
+    """The peak memory of the processes of some groups together, in octets: a context manager that samples twice a
+    second.
 
-    What processes share is counted once (proc(5), Pss).
+    Shared memory is counted once (proc(5), Pss).
     """
 
     def __init__(self, groups: Iterable[Group]) -> None:

@@ -32,7 +32,7 @@ SELECT {_ROWS} AS rows, (SELECT sum(pg_total_relation_size(relid)) FROM pg_stat_
 
 
 def measure(setting: Setting, *, messages: int = 500) -> Report:
-    """Count what one message is for the database, each kind in a database of its own."""
+    """Count what one message costs the database, each kind in a separate database."""
     letters = [newsletter(number) for number in range(messages)]
     what, mixed = mix(messages)
     kinds = {
@@ -79,7 +79,7 @@ def measure(setting: Setting, *, messages: int = 500) -> Report:
 def _measure(
     setting: Setting, messages: Sequence[bytes], first: Sequence[bytes] = (), again: bool = False
 ) -> list[float]:
-    """Deliver `messages`; before that `first`, to another recipient or, `again`, to the same."""
+    """Deliver `messages`; before that `first`, to another recipient or, with `again`, to the same one."""
     with Database.fresh(setting.server) as database:
         handler = setting.handler(database, serve={"workers": 1, "max_messages": 1_000_000})
 
@@ -103,7 +103,7 @@ def _measure(
 
 
 def _round_trips(setting: Setting, notify: bool, count: int = 5) -> dict[str, float]:
-    """How often it is the server's turn to speak, for a message of each way, with or without the announcement."""
+    """The round trips of a message in each mode, with and without the NOTIFY."""
     found: dict[str, float] = {}
     with Database.fresh(setting.server) as database, proxy(setting.server.port) as wire:
         handler = setting.handler(database)
@@ -126,5 +126,5 @@ def _round_trips(setting: Setting, notify: bool, count: int = 5) -> dict[str, fl
 
 
 def _turns(kinds: Sequence[str]) -> int:
-    """How often an answer of the server follows something of the client's."""
+    """How often a message from the server follows one from the client."""
     return sum(a[0] == FRONTEND and b[0] == BACKEND for a, b in pairwise(kinds))

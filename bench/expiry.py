@@ -1,11 +1,11 @@
-"""The space that is left behind: tables after many short-lived messages, beside a fresh copy of what lives in them.
+"""The space left behind: tables after many short-lived messages, compared with a fresh copy of their live rows.
 
     bench/run expiry [--messages 1000000] [--live 50000] [--rate 1500]
 
-The messages are put into the tables directly (through ingest it would take hours), 100 in a transaction; and as many as are more than
-`live` are removed, the oldest first, by pipehandler.expire. Autovacuum looks each second instead of each minute, and does not pause: so
-a second of this is what a minute of a real host is, with a sixtieth of the rate. Once with what sql/ sets for autovacuum, and
-once as PostgreSQL does it by itself. Takes half a gigabyte.
+The messages are inserted into the tables directly (through ingest it would take hours), 100 per transaction. Those in
+excess of `live` are removed, the oldest first, by pipehandler.expire. Autovacuum wakes up every second instead of every
+minute, and does not pause: one second here corresponds to a minute of a real host with a sixtieth of the rate. It runs
+once with the autovacuum settings of sql/, and once with PostgreSQL's defaults. Takes half a gigabyte.
 """
 
 import time
@@ -64,7 +64,7 @@ SELECT {", ".join(f"pg_total_relation_size('pipehandler.{table}') AS {table}" fo
 
 
 def measure(setting: Setting, *, messages: int = 1_000_000, live: int = 50_000, rate: int = 1_500) -> Report:
-    """Store and expire, both ways; raises where more or less than `live` messages are left."""
+    """Store and expire, with both settings; raises unless exactly `live` messages are left."""
     rows: list[list[object]] = []
     growth: list[list[object]] = []
     ratios = []
@@ -102,7 +102,8 @@ def measure(setting: Setting, *, messages: int = 1_000_000, live: int = 50_000, 
 
 
 def _turn_over(database: Database, messages: int, live: int, rate: int) -> tuple[float, list[int]]:
-    """Let them come and go, `rate` in a second at the most; returns the seconds, and the octets of all tables after some tenths of them."""
+    """Store and remove messages, at most `rate` per second; returns the seconds, and the octets of all tables after
+    some tenths of the messages."""
     seen = []
     started = time.monotonic()
     with psycopg.connect(database.admin, autocommit=True) as connection:
@@ -130,7 +131,7 @@ def _turn_over(database: Database, messages: int, live: int, rate: int) -> tuple
 
 
 def _reset(database: Database) -> None:
-    """Take away what sql/ sets for autovacuum."""
+    """Remove the autovacuum settings of sql/."""
     for row in database.rows(
         "SELECT c.oid::regclass::text AS name, string_agg(split_part(o, '=', 1), ', ') AS settings"
         "  FROM (SELECT oid, unnest(reloptions) AS o FROM pg_class"

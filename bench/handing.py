@@ -1,4 +1,4 @@
-"""Messages handed to the resident workers directly, by the protocol of the entrypoint but without starting one.
+"""Messages handed to the resident workers directly, with the protocol of the entrypoint but without starting one.
 
 So the time from the hand-over to the answer is that of the service and the database alone.
 """
@@ -13,7 +13,7 @@ from pipehandler.handover import deliver_packet
 
 
 def hand_over(handler: Handler, message: bytes, *recipients: str) -> float:
-    """Let a worker store `message`; returns the seconds until it said so."""
+    """Let a worker store `message`; returns the seconds until its answer."""
     argv = handler.command(*recipients)[len(entrypoint()) :]
     with (
         open(os.memfd_create("message"), "w+b", buffering=0) as file,

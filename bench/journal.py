@@ -3,7 +3,7 @@
     bench/run journal [--rounds 100] [--records 100000]
 
 A cold delivery loads SQLite, opens the file, and writes begin and end; a resident worker has the file open. The file
-holds `records` before: as many as are kept at the most.
+already holds `records` records: the most that are kept.
 """
 
 import json
@@ -22,7 +22,7 @@ from pipehandler.record.journal import Journal
 SMALL = {"rounds": 3, "records": 1_000}
 PHASES = {"start": 0.1, "read": 0.001, "parse": 0.01, "store": 0.01}
 
-# What a delivery loads in any case is loaded before; the time of each step in seconds goes to stdout.
+# What every delivery loads is loaded first; the time of each step in seconds is printed on stdout.
 COLD = """
 import bisect, collections.abc, contextlib, datetime, functools, json, os, sys, time, typing
 from pipehandler.mail.outcome import DELIVERED, Result
@@ -40,7 +40,7 @@ os._exit(0)
 
 
 def measure(setting: Setting, *, rounds: int = 100, records: int = 100_000) -> Report:
-    """Measure; raises where an attempt was not written down."""
+    """Measure; raises if an attempt was not recorded."""
     folder = str(setting.new_folder())
     journal = Journal(folder)
     written = [_write(journal) for _ in range(records)]

@@ -1,4 +1,4 @@
-"""The messages that are sent: newsletters of any size, each unlike any other, and a mix of real mail."""
+"""The messages that are sent: distinct newsletters of any size, and a mix of real mail."""
 
 import base64
 import random
@@ -90,11 +90,11 @@ _WORDS = [
     "selten",
 ]
 WITH_ATTACHMENT = 100_000
-_RECEIVED_MOST = 40  # Postfix takes a message with more than 50 (hopcount_limit) for one that loops
+_RECEIVED_MOST = 40  # Postfix treats a message with more than 50 (hopcount_limit) as a loop
 
 
 def newsletter(number: int, octets: int = 12_000) -> bytes:
-    """A newsletter of about `octets`, text and HTML, unlike any other."""
+    """A distinct newsletter of about `octets`, text and HTML."""
     half = (octets - 1000) // 2
     text = _text(number, half)
     html = "".join(f"<p style='margin:0'>{line}</p>\n" for line in _text(-number - 1, half * 4 // 5).splitlines())
@@ -114,7 +114,7 @@ def text(number: int, octets: int) -> bytes:
 
 
 def html(number: int, octets: int) -> bytes:
-    """A message of about `octets` that has HTML alone."""
+    """A message of about `octets` that has only HTML."""
     lines = _text(number, octets * 4 // 5 - 700).splitlines()
     body = "".join(f"<p style='margin:0'>{line}</p>\n" for line in lines)
     return (_fields(number) + f"Content-Type: text/html; charset=utf-8\n\n<html><body>{body}</body></html>\n").encode()
@@ -143,7 +143,7 @@ def legacy(number: int, octets: int) -> bytes:
 
 
 def message(number: int, octets: int) -> bytes:
-    """A message of about `octets`: a newsletter; from WITH_ATTACHMENT on with one, as large mail has it."""
+    """A message of about `octets`: a newsletter; from WITH_ATTACHMENT on it has an attachment, as large mail does."""
     if octets < 2000:
         return text(number, octets)
     if octets < WITH_ATTACHMENT:
@@ -158,9 +158,10 @@ def message(number: int, octets: int) -> bytes:
 
 
 def mix(count: int) -> tuple[str, list[bytes]]:
-    """A mix of `count` messages with LF line ends, and what it is: of each size as many as the corpus of real mail has.
+    """A mix of `count` messages with LF line ends, and its description: sizes are distributed as in the corpus of real
+    mail.
 
-    Without the corpus: newsletters with the sizes that it had.
+    Without the corpus: newsletters with the sizes of its messages.
     """
     if (FOLDER / "MANIFEST.tsv").is_file():
         found = [each for each in (read(name).replace(b"\r\n", b"\n") for name in names()) if _travels(each)]
@@ -180,7 +181,8 @@ _SIZES = (
 
 
 def _travels(raw: bytes) -> bool:
-    """Whether SMTP can carry it as it is: with a header that Postfix does not take for a loop, without NUL and bare CR."""
+    """Whether SMTP can carry it unchanged: its header does not look like a loop to Postfix, and it has no NUL or bare
+    CR."""
     return bool(raw.strip()) and raw.lower().count(b"\nreceived:") <= _RECEIVED_MOST and not {0, 13} & set(raw)
 
 
@@ -195,7 +197,7 @@ def _fields(number: int) -> str:
 
 
 def _text(seed: int, octets: int) -> str:
-    """Lines of words, about so many octets: real text does not repeat itself, and so compresses less well."""
+    """Lines of words, about `octets` long: real text does not repeat itself, and so compresses less well."""
     chance = random.Random(seed)
     lines = []
     while octets > 0:

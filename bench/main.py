@@ -1,4 +1,4 @@
-"""The benchmarks: each by its name with its options, or all of them into one file. Run by bench/run.
+"""Run the benchmarks: one by its name with its options, or all of them into one file. Started by bench/run.
 
 bench/run [--small] [--results FILE]     all; --small: tiny numbers, to see that everything works
 bench/run NAME [--OPTION NUMBER]...      one of them
@@ -30,7 +30,7 @@ PARTS = {
 
 
 def main() -> None:
-    """Measure, print, and keep what was found."""
+    """Measure, print, and keep the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--small", action="store_true")
     parser.add_argument(
@@ -75,7 +75,7 @@ def main() -> None:
             aims += found.aims
             print("\n".join(pages[-1 - len(found.tables) :]), flush=True)
             last = report.aims(aims).markdown()
-            if results:  # now, so that what was found is not lost with what fails later
+            if results:  # now, so that a later failure does not lose the results so far
                 results.write_text("\n".join([*pages, last]), "utf-8")
     print(last)
 

@@ -1,9 +1,9 @@
-"""One delivery at a time: what a 12 KB newsletter costs beside the bare interpreter and the usual script.
+"""One delivery at a time: what a 12 KB newsletter costs, compared with the bare interpreter and the usual script.
 
     bench/run one [--rounds 150]
 
-Each round starts all of them in turn, each on a message of its own, as pipe(8) would; those that are slow in every tenth
-round. The figures are medians of whole processes.
+Each round starts all of them in turn, each with a separate message, as pipe(8) would; the slow ones only in every tenth
+round. The figures are medians over whole processes.
 """
 
 import os
@@ -39,7 +39,7 @@ _EVERY = 10
 
 
 def measure(setting: Setting, *, rounds: int = 150) -> Report:
-    """Measure and compare; raises where a message was not stored."""
+    """Measure and compare; raises if a message was not stored."""
     with Database.fresh(setting.server) as database:
         database.execute(USUAL_TABLE)
         serve: dict[str, object] = {"workers": 1, "max_messages": 1_000_000}
@@ -129,18 +129,18 @@ def _report(ended: dict[str, list[Ended]], spent: dict[str, float], flushed: flo
 
 
 def usual_script(folder: Path) -> Path:
-    """The usual script, where the account may read it."""
+    """The usual script, in a place where the account may read it."""
     return Path(shutil.copy(Path(__file__).with_name("usual.py"), folder))
 
 
 def percentile(figures: list[float], of_hundred: int) -> float:
-    """The smallest of the figures that so many of a hundred do not exceed."""
+    """A percentile: the smallest of the figures that so many of a hundred do not exceed."""
     return sorted(figures)[max(0, -(-len(figures) * of_hundred // 100) - 1)]
 
 
 @contextmanager
 def _answering_at_once(path: Path) -> Iterator[None]:
-    """A service that takes no message and says so at once."""
+    """A service that refuses every message at once."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
         listener.bind(str(path))
         path.chmod(0o666)
@@ -164,7 +164,7 @@ def _answering_at_once(path: Path) -> Iterator[None]:
 
 
 def _flush(folder: Path) -> float:
-    """How long it takes to write 16 KB to a file that is there, and flush it: what a commit cannot go below."""
+    """How long it takes to write 16 KB to an existing file and flush it: the lower bound of a commit."""
     file = os.open(folder / "flushed", os.O_RDWR | os.O_CREAT)
     try:
         if not os.fstat(file).st_size:

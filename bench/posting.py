@@ -1,4 +1,4 @@
-"""Mail sent with smtp-source, and what Postfix's log tells of its delivery."""
+"""Send mail with smtp-source, and read from Postfix's log how it was delivered."""
 
 import re
 import subprocess
@@ -16,10 +16,10 @@ _ATTEMPT = re.compile(
 )
 _PATIENCE = 300  # seconds without any delivery
 _SESSIONS = 8
-_OTHERS = "example.org"  # the senders': what bounces goes nowhere
+_OTHERS = "example.org"  # the senders' domain: bounces are discarded
 
 DISCARDED = f"inline:{{{_OTHERS}=discard:}}"
-"""A table for transport_maps, so that bounces are not sent anywhere."""
+"""A table for transport_maps that discards bounces."""
 
 
 class Attempt(NamedTuple):
@@ -30,7 +30,7 @@ class Attempt(NamedTuple):
 
 
 class Log:
-    """What a Postfix tells from now on of its deliveries to one domain."""
+    """What a Postfix logs from now on about its deliveries to one domain."""
 
     def __init__(self, host: MailHost, domain: str) -> None:
         self.attempts: list[Attempt] = []
@@ -41,12 +41,12 @@ class Log:
 
     @property
     def ended(self) -> int:
-        """How many recipients Postfix is done with."""
+        """How many recipients Postfix has finished with."""
         return sum(each.status in ("sent", "bounced") for each in self.attempts)
 
     @property
     def statuses(self) -> Counter[str]:
-        """How often each status was told."""
+        """How often each status was logged."""
         return Counter(each.status for each in self.attempts)
 
     def wait(self, count: int, *statuses: str) -> None:
@@ -66,7 +66,7 @@ class Log:
             time.sleep(0.02)
 
     def close(self) -> None:
-        """Read no more."""
+        """Stop reading."""
         self._file.close()
 
     def _read(self) -> list[Attempt]:
@@ -84,10 +84,10 @@ def send(
     recipients: int = 1,
     sessions: int = _SESSIONS,
 ) -> None:
-    """Send each file so many times with smtp-source, all over so many sessions at once.
+    """Send each file so many times with smtp-source, over so many concurrent sessions.
 
-    Each copy goes to recipients of its own, whose names contain `name`; and each is a message of its own, because Postfix puts
-    a Received field with another queue id above it.
+    Each copy has its own recipients, whose names contain `name`. Each is a distinct message, because Postfix prepends a
+    Received field with another queue id.
     """
 
     def one(number: int) -> None:

@@ -1,4 +1,4 @@
-"""Single processes, started as pipe(8) starts them, and what each of them cost."""
+"""Start single processes as pipe(8) does, and measure what each of them costs."""
 
 import json
 import shutil
@@ -14,7 +14,7 @@ _PROGRAM = Path(__file__).with_name("starter.py")
 
 
 class Ended(NamedTuple):
-    """How a process ended: status and output; seconds of CPU and of wall time; the most octets it had resident."""
+    """How a process ended: status and output; seconds of CPU and of wall time; peak resident memory in octets."""
 
     status: int
     output: str
@@ -24,7 +24,7 @@ class Ended(NamedTuple):
 
 
 class Starter:
-    """A small process of the handler's account that starts others; a context manager."""
+    """A small process under the handler's account that starts others; a context manager."""
 
     def __init__(self, folder: Path) -> None:
         program = folder / "starter.py"  # the checkout may be closed to the account
@@ -45,7 +45,7 @@ class Starter:
         self._process.communicate()
 
     def run(self, command: list[str], message: bytes, *expected: int) -> Ended:
-        """Run `command` with `message` on its stdin. Raises where it leaves with another status than is expected."""
+        """Run `command` with `message` on its stdin. Raises if its exit status is not the expected one."""
         assert self._process.stdin
         assert self._process.stdout
         self._message.write_bytes(message)

@@ -1,4 +1,4 @@
-"""The growth with the recipients of a message, through Postfix to resident workers.
+"""How cost grows with the recipients of a message, through Postfix to resident workers.
 
     bench/run recipients [--deliveries 1000]
 
@@ -21,7 +21,7 @@ SELECT count(*) AS deliveries, count(DISTINCT message) AS messages FROM pipehand
 
 
 def measure(setting: Setting, *, deliveries: int = 1000, most: int = _RECIPIENTS[-1]) -> Report:
-    """Measure each number of recipients with about as many deliveries; raises where one was not stored."""
+    """Measure each number of recipients with about as many deliveries; raises if one was not stored."""
     rows: list[list[object]] = []
     with Database.fresh(setting.server) as database, setting.mail_host(database) as host, setting.service(host.handler):
         (file,) = keep([newsletter(1)], setting.new_folder())

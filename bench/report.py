@@ -1,4 +1,4 @@
-"""What a benchmark says: tables, aims, and the machine that it ran on."""
+"""The report of a benchmark: tables, aims, and the machine that it ran on."""
 
 import inspect
 import math
@@ -16,7 +16,7 @@ from harness.postgresql import PostgreSQL
 
 
 class Table(NamedTuple):
-    """A table; what is no text is a figure and stands to the right. note: what one has to know to read it."""
+    """A table; values that are not text are figures and are aligned right. note: what a reader needs to know."""
 
     title: str
     head: Sequence[str]
@@ -39,7 +39,7 @@ class Table(NamedTuple):
 
 
 class Aim(NamedTuple):
-    """What a figure should be: at most `limit`, or at least."""
+    """The aim for a figure: at most `limit`, or at least `limit`."""
 
     text: str
     figure: float
@@ -49,7 +49,7 @@ class Aim(NamedTuple):
 
     @property
     def reached(self) -> bool | None:
-        """Whether it is; None where the figure is missing."""
+        """Whether the aim is met; None if the figure is missing."""
         if math.isnan(self.figure):
             return None
         return self.figure >= self.limit if self.at_least else self.figure <= self.limit
@@ -57,7 +57,7 @@ class Aim(NamedTuple):
 
 @dataclass
 class Report:
-    """What one benchmark found."""
+    """The results of one benchmark."""
 
     tables: list[Table] = field(default_factory=list)
     aims: list[Aim] = field(default_factory=list)

@@ -1,9 +1,9 @@
-"""The growth with what is there already: the cost of one message among so many rows.
+"""How cost grows with the rows already stored: the cost of one message among so many rows.
 
     bench/run rows [--rows 5000000] [--rounds 500]
 
-Three databases on one server, filled with 1,000 messages, 50 times fewer than `rows`, and `rows`; each message goes to all three in turn,
-handed to a worker directly. Takes 1.4 GB for a million rows.
+Three databases on one server, filled with 1,000 messages, 50 times fewer than `rows`, and `rows`; each message goes to
+all three in turn, handed to a worker directly. Takes 1.4 GB for a million rows.
 """
 
 import statistics
@@ -22,8 +22,8 @@ _FEW = 1000
 _BETWEEN = 50  # times fewer
 _TABLES = ("message", "raw_message", "delivery")
 
-# Ids, Message-IDs and fingerprints are spread as hashes are, addresses repeat. The bodies are left out: nobody reads an old row when
-# a new one is written, only the indexes grow with what is there.
+# Ids, Message-IDs and fingerprints are spread as hashes are, addresses repeat. The bodies are left out: writing a new
+# row reads no old one, and only the indexes grow with the number of rows.
 _FILL = (
     """
     INSERT INTO pipehandler.message (id, received_at, message_id, date, subject, from_name, from_address, from_list, to_list,
@@ -54,7 +54,7 @@ _FILL = (
 
 
 def measure(setting: Setting, *, rows: int = 5_000_000, rounds: int = 500) -> Report:
-    """Fill, deliver, compare; raises where a message was not stored."""
+    """Fill, deliver, compare; raises if a message was not stored."""
     counts = sorted({min(_FEW, rows), max(1, rows // _BETWEEN), rows})
     with ExitStack() as stack:
         databases = [stack.enter_context(Database.fresh(setting.server)) for _ in counts]
@@ -110,7 +110,7 @@ def measure(setting: Setting, *, rows: int = 5_000_000, rounds: int = 500) -> Re
 
 
 def _fill(setting: Setting, database: Database, rows: int) -> None:
-    """Put the rows in; without fsync, foreign keys and indexes meanwhile, which are made afterwards as they were."""
+    """Insert the rows without fsync, foreign keys and indexes, and restore these afterwards."""
     _fsync(setting, "off")
     with psycopg.connect(database.admin, autocommit=True) as connection:
         connection.execute("SET session_replication_role = replica; SET maintenance_work_mem = '1GB'")
@@ -127,6 +127,6 @@ def _fill(setting: Setting, database: Database, rows: int) -> None:
 def _fsync(setting: Setting, value: str) -> None:
     setting.server.psql("postgres", f"ALTER SYSTEM SET fsync = {value}")
     setting.server.reload()
-    if value == "on":  # what was written without it has to be on the disk before time is taken
+    if value == "on":  # flush what was written without fsync before the measurement starts
         setting.server.psql("postgres", "CHECKPOINT")
         setting.sync()

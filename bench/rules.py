@@ -1,11 +1,12 @@
-"""Rules of retention: what applying changed rules to stored mail takes, and what long addresses cost a delivery.
+"""Retention rules: how long it takes to apply changed rules to stored mail, and what long addresses cost a delivery.
 
     bench/run rules [--messages 1000000] [--rules 1000] [--octets 1000000]
 
-The messages are put into the tables directly, as in `expiry`. Every rule has a pattern for the sender that no message matches, so all
-of them are tried. The rules are applied as `pipehandler expire` does it, in batches of its size, each of which is a transaction.
-Meanwhile another session stores one message after the other, and a third one counts the locks of the first. Then one message is
-stored whose addresses, texts and List-Id all have so many octets, of what costs folding most.
+The messages are inserted into the tables directly, as in `expiry`. Every rule has a pattern for the sender that no
+message matches, so all of them are tried. The rules are applied as `pipehandler expire` does it, in batches of its
+size, each of which is a transaction. Meanwhile a second session stores one message after another, and a third counts
+the locks of the first. Then one message is stored whose addresses, texts and List-Id all have `octets` octets, of the
+characters that are slowest to fold.
 """
 
 import json
@@ -34,7 +35,7 @@ _ALPHABETS = {"letters after xn--": "xn--a9", "combining marks": "\u0301\u0323",
 
 
 def measure(setting: Setting, *, messages: int = 1_000_000, rules: int = 1_000, octets: int = 1_000_000) -> Report:
-    """Apply rules to stored mail, then store mail with long values; raises where a delivery was left out."""
+    """Apply rules to stored mail, then store mail with long values; raises if a delivery was left out."""
     with Database.fresh(setting.server) as database:
         with psycopg.connect(database.admin, autocommit=True) as connection:
             connection.execute("SET synchronous_commit = off")
@@ -87,7 +88,8 @@ def measure(setting: Setting, *, messages: int = 1_000_000, rules: int = 1_000, 
 
 @dataclass
 class _Others:
-    """What other sessions saw: the seconds of each delivery, the most locks, and the most of them that somebody waited for."""
+    """What other sessions saw: the seconds of each delivery, the most locks, and the most locks that a session waited
+    for."""
 
     seconds: list[float] = field(default_factory=list)
     locks: int = 0
@@ -133,7 +135,8 @@ def _others(database: Database) -> Iterator[_Others]:
 
 
 def _apply(database: Database, rules: tuple[Rule, ...], messages: int) -> list[float]:
-    """Bring rules to the database, and apply them; the seconds of each batch. Raises where a delivery was left out."""
+    """Load rules into the database and apply them; returns the seconds of each batch. Raises if a delivery was left
+    out."""
     batches, applied = [], 0
     with closing(Store(database.admin, statement_timeout=600)) as store:
         before = time.monotonic()
@@ -147,7 +150,7 @@ def _apply(database: Database, rules: tuple[Rule, ...], messages: int) -> list[f
 
 
 def _long(database: Database, alphabet: str, octets: int) -> tuple[str, float]:
-    """Store one message; what its values are made of, and the milliseconds."""
+    """Store one message; returns what its values are made of, and the milliseconds."""
     letters = _ALPHABETS[alphabet]
     text = "a@" + letters * (octets // len(letters.encode()))
     envelope, parsed, *rest = submission(alphabet.encode()).arguments()

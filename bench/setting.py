@@ -20,35 +20,36 @@ _names = iter(range(1, 1_000_000))
 
 
 class Setting:
-    """The server, and the groups in which the processes of Postfix (the entrypoint included), of `pipehandler serve` and of
-    PostgreSQL run."""
+    """The server, and the groups in which the processes of Postfix (including the entrypoint), of `pipehandler serve`
+    and of PostgreSQL run."""
 
     def __init__(self, folder: Path) -> None:
         self.postfix, self.workers, self.postgresql = Group("postfix"), Group("workers"), Group("postgresql")
         self._folder = folder
-        # Debian's, as a host has it: the wheel's is built without lz4. On Debian 12 that is 15.
+        # Debian's, as on a mail host: the wheel's is built without lz4. On Debian 12 that is 15.
         own = [int(each.name) for each in _DEBIAN.glob("*") if each.name.isdigit() and int(each.name) in binaries()]
         self.server = PostgreSQL(folder / "pg", max(own, default=16))
         self.start_server()
 
     @property
     def groups(self) -> tuple[Group, ...]:
-        """All of them."""
+        """All groups."""
         return self.postfix, self.workers, self.postgresql
 
     def start_server(self) -> None:
-        """Start PostgreSQL; initdb leaves to the kernel what should be on the disk before time is taken."""
+        """Start PostgreSQL, and sync: initdb leaves dirty pages, which must be on the disk before anything is
+        measured."""
         self.sync()
         with self.postgresql.inside():
             self.server.start()
 
     @staticmethod
     def sync() -> None:
-        """Let everything be written that waits for it."""
+        """Flush all dirty pages to the disk."""
         os.sync()
 
     def new_folder(self) -> Path:
-        """A folder that nobody has used."""
+        """A new folder."""
         folder = self._folder / str(next(_names))
         folder.mkdir()
         folder.chmod(0o755)
@@ -70,7 +71,7 @@ class Setting:
     def mail_host(self, database: Database, *settings: str) -> Iterator[MailHost]:
         """A running Postfix that delivers to pipehandler, with these settings in main.cf."""
         host = MailHost(self.new_folder(), database.conninfo)
-        # How long a command ran is logged with two significant digits, however short that was.
+        # The run time of a command is logged with two significant digits, however short it is.
         host.postconf("-e", "delay_logging_resolution_limit=6", *settings)
         with self.postfix.inside():
             host.start()
@@ -80,7 +81,7 @@ class Setting:
             host.abort()
 
     def watch(self) -> "Watch":
-        """A watch that runs from now on."""
+        """A stopwatch that is running."""
         return Watch(self.groups)
 
     def close(self) -> None:
@@ -92,7 +93,7 @@ class Setting:
 
 @contextmanager
 def setting() -> Iterator[Setting]:
-    """One for a whole run."""
+    """The environment of a whole run."""
     with account.folder("pipehandler-bench-") as folder:
         made = Setting(folder)
         try:
@@ -110,18 +111,18 @@ def backends(database: Database) -> list[int]:
 
 
 class Spent(NamedTuple):
-    """Seconds that went by, and the CPU time of each group in them."""
+    """Elapsed seconds, and the CPU time of each group meanwhile."""
 
     seconds: float
     cpu: list[float]
 
     def each(self, count: int) -> list[float]:
-        """CPU in ms for each of `count`: of all groups together, then of each."""
+        """CPU time in ms per item of `count`: for all groups together, then for each."""
         return [1000 * seconds / count for seconds in (sum(self.cpu), *self.cpu)]
 
 
 class Watch:
-    """Takes time, and the CPU time of groups."""
+    """Measures elapsed time and the CPU time of groups."""
 
     HEAD = ("CPU ms", "Postfix, entrypoint", "workers", "PostgreSQL")
     """The columns of Spent.each."""
@@ -132,7 +133,7 @@ class Watch:
         self._started = time.monotonic()
 
     def read(self) -> Spent:
-        """What was spent so far."""
+        """The time spent so far."""
         seconds = time.monotonic() - self._started
         return Spent(
             seconds, [each.seconds() - before for each, before in zip(self._groups, self._before, strict=True)]
@@ -140,14 +141,14 @@ class Watch:
 
 
 class Clock:
-    """The CPU time that some processes take from now on."""
+    """The CPU time that some processes use from now on."""
 
     def __init__(self, *pids: int) -> None:
         self._pids = pids
         self._before = self._sum()
 
     def seconds(self) -> float:
-        """So far."""
+        """Their CPU time so far."""
         return self._sum() - self._before
 
     def _sum(self) -> float:

@@ -1,4 +1,4 @@
-"""The growth with the size of a message, from 1 KB to 50 MB: time, CPU and memory, cold and resident.
+"""How cost grows with the size of a message, from 1 KB to 50 MB: time, CPU and memory, cold and resident.
 
 bench/run sizes [--rounds 7]
 """
@@ -23,7 +23,7 @@ _MB = 2**20
 
 
 def measure(setting: Setting, *, rounds: int = 7, largest: int = _SIZES[-1]) -> Report:
-    """Measure each size, then what a limit on memory does to the largest; raises where a message was not stored."""
+    """Measure each size, then the effect of a memory limit on the largest; raises if a message was not stored."""
     sizes = [size for size in _SIZES if size <= largest]
     kinds: list[tuple[int, Callable[[int, int], bytes]]] = [*((size, message) for size in sizes), (sizes[-1], text)]
     with Database.fresh(setting.server) as database, Starter(setting.new_folder()) as starter:

@@ -1,6 +1,6 @@
-"""Starts commands as pipe(8) does, and says what each cost: a program for process.py.
+"""Start commands as pipe(8) does, and report what each cost: a program for process.py.
 
-It is as small as pipe(8), for two reasons: what a process had resident is at least what its parent had when it forked
+It is as small as pipe(8), for two reasons: the peak memory of a process is at least that of its parent at the fork
 (getrusage(2): ru_maxrss survives exec), and a large parent forks slowly.
 
 Each line on stdin is one order, {"command": [...], "environment": {...}, "message": FILE}; each answer is one line.
@@ -15,7 +15,7 @@ _PIPE = 65536
 
 
 def start(command: list[str], environment: dict[str, str], message: str) -> dict[str, object]:
-    """Run `command` with the octets of a file on a pipe as its stdin; both outputs are one pipe."""
+    """Run `command` with the octets of a file on a pipe as its stdin; stdout and stderr are one pipe."""
     with open(message, "rb", buffering=0) as file:
         stdin, feed = os.pipe()
         output, out = os.pipe()
@@ -37,7 +37,7 @@ def start(command: list[str], environment: dict[str, str], message: str) -> dict
             while first:
                 os.write(feed, first)
                 first = file.read(_PIPE)
-        except BrokenPipeError:  # it may leave before it has read
+        except BrokenPipeError:  # it may exit before it has read everything
             pass
         os.close(feed)
         text = b""
@@ -56,7 +56,7 @@ def start(command: list[str], environment: dict[str, str], message: str) -> dict
 
 
 def main() -> None:
-    """Obey until stdin ends."""
+    """Carry out orders until stdin ends."""
     os.chdir("/")
     for line in sys.stdin:
         order = json.loads(line)

@@ -1,9 +1,10 @@
-"""Through a real Postfix: the same mail four ways, as fast as it goes.
+"""Through a real Postfix: the same mail delivered in four ways, as fast as possible.
 
     bench/run through [--messages 2000] [--rounds 2]
 
-The floor is a pipe to `cat >/dev/null`; then the usual script; then pipehandler, first cold, then with resident workers. One
-Postfix has a transport for each; smtp-source sends the same messages to all, to the slow ways fewer copies of them.
+The floor is a pipe to `cat >/dev/null`; then the usual script; then pipehandler, first cold, then with resident
+workers. One Postfix has a transport for each; smtp-source sends the same messages to all, but fewer copies to the slow
+ones.
 """
 
 import statistics
@@ -37,7 +38,7 @@ _TRANSPORT = """
 
 
 class Run(NamedTuple):
-    """One load on one way. spent: from the first connection to the last delivery."""
+    """One load on one transport. spent: from the first connection to the last delivery."""
 
     sent: int
     delivered: int
@@ -47,7 +48,7 @@ class Run(NamedTuple):
 
 
 def measure(setting: Setting, *, messages: int = 2000, rounds: int = 2, files: int = 100) -> Report:
-    """Measure two loads: the mix of real mail, of which the aims speak, and newsletters of 12 KB."""
+    """Measure two loads: the mix of real mail, to which the aims refer, and newsletters of 12 KB."""
     what, mixed = mix(files)
     letters = [newsletter(number) for number in range(files)]
     loads = {"real mail": (what, mixed), "newsletters": (f"newsletters of {len(letters[0]):,} octets", letters)}
@@ -56,7 +57,7 @@ def measure(setting: Setting, *, messages: int = 2000, rounds: int = 2, files: i
         database.execute(USUAL_TABLE)
         _add_transports(host, database, usual_script(setting.new_folder()))
         warm = keep(letters[:1], setting.new_folder())
-        for way in WAYS:  # what the first of each has to load is in the caches then
+        for way in WAYS:  # afterwards the caches hold what the first delivery of each has to load
             _run(setting, host, database, way, warm, 1, "warm")
         for name, (note, mail) in loads.items():
             paths = keep(mail, setting.new_folder())
@@ -96,7 +97,7 @@ def _add_transports(host: MailHost, database: Database, usual: Path) -> None:
 def _run(
     setting: Setting, host: MailHost, database: Database, way: str, files: list[Path], copies: int, name: str
 ) -> Run:
-    """Send everything and wait until Postfix is done with it; raises where pipehandler did not store it."""
+    """Send everything and wait until Postfix has finished; raises if pipehandler did not store it all."""
     domain, sent, name = _DOMAINS.get(way, DOMAIN), len(files) * copies, f"{name}way{WAYS.index(way)}"
     with setting.service(host.handler) if way == RESIDENT else nullcontext():
         log = Log(host, domain)

@@ -1,6 +1,6 @@
-"""The usual script: what people write when they pipe mail into a database. The measure for everything here.
+"""The usual script: what people write when they pipe mail into a database. All benchmarks are compared with it.
 
-It imports at the top, parses, connects, inserts, commits. bench/one.py makes its table.
+It imports at the top, parses, connects, inserts, commits. bench/one.py creates its table.
 """
 
 import sys
