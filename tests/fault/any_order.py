@@ -1,7 +1,9 @@
-"""A mail host's life in any order: a Hypothesis state machine over all that can happen to a message, against a model.
+"""Events on a mail host in any order: a Hypothesis state machine of all that can happen to a message, checked against a
+model.
 
-The model knows which recipient must have which bytes, and what Postfix still has in its queue. It has its own, plain
-notion of when two messages are the same; after each step the store is compared with it, octet by octet.
+The model records which bytes each recipient must have, and what Postfix still has in its queue. It has a simple
+definition of when two messages are the same, independent of the handler's. After each step the store is compared with
+it, octet by octet.
 """
 
 import hashlib
@@ -37,14 +39,15 @@ _RECEIVED = (b"", b"Received: from a by mx1\n\tid 1; now\n", b"Received: from a 
 _PREPENDED = (b"", b"Return-Path: <a@example.org>\nX-Original-To: b\nDelivered-To: b\n", b"Delivered-To: c\n\tc\n")
 
 RECIPIENTS = st.lists(st.sampled_from([f"{name}@example.com" for name in "abcd"]), min_size=1, max_size=3, unique=True)
-# A number instead of a choice: how much there is to choose from depends on when a handler died, and Hypothesis
-# wants to draw the same each time.
+# A number instead of a choice: the number of candidates depends on when a handler died, and Hypothesis needs to draw
+# the same each time.
 CHOICES = st.integers(0, 1_000)
 
 
 @st.composite
 def messages(draw: st.DrawFn) -> bytes:
-    """One of a few messages, so that it comes again; perhaps by another way, with other line ends or prepended fields."""
+    """One of a few messages, so that messages repeat; perhaps in another mode, with other line ends or prepended
+    fields."""
     raw = draw(st.sampled_from(_RECEIVED)) + draw(st.sampled_from(_BODIES))
     raw = draw(st.sampled_from(_PREPENDED)) + raw
     return raw.replace(b"\n", b"\r\n") if draw(st.booleans()) else raw
@@ -56,8 +59,8 @@ def content(raw: bytes) -> bytes:
 
 
 def meaning(raw: bytes) -> bytes:
-    """What two copies of the same message have in common: the fields that name it and its body; or all of it, where it
-    has not exactly one Message-ID. Good for the messages above and what is left of them when they are cut."""
+    """What two copies of the same message have in common: the identifying fields and the body; or, without exactly one
+    Message-ID, all of it. Sufficient for the messages above and for their truncated forms."""
     lines = content(raw).replace(b"\r\n", b"\n").rstrip(b"\n").split(b"\n")
     header = list(takewhile(lambda line: re.match(rb"[!-9;-~]+:|[ \t]", line), lines))
     named = [line for line in header if re.match(rb"(?i)(message-id|date|from|to|cc|subject):", line)]
@@ -67,12 +70,12 @@ def meaning(raw: bytes) -> bytes:
 
 
 def told_size(raw: bytes) -> int:
-    """${size} of pipe(8): the queue file has a record of two octets more than the line for each of these short lines, and
-    not yet what is prepended."""
+    """${size} of pipe(8): for each of these short lines the queue file has a record two octets longer than the line;
+    prepended fields are not counted."""
     return len(content(raw)) + content(raw).count(b"\n")
 
 
-# pipe(8) that dies while it writes: it has all that it will write, starts the handler, writes, and is killed.
+# A pipe(8) that dies while writing: it holds all that it will write, starts the handler, writes, and is killed.
 _DYING_PIPE = """
 import os, signal, sys
 message = sys.stdin.buffer.read()
@@ -87,21 +90,21 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 class World:
-    """What all examples share: the servers, and where the results go. Messages are delivered by the core in this process, those
-    that are killed or cut by the cold entrypoint."""
+    """What all examples share: the servers, and the row for the results. Messages are delivered by the core in this
+    process; killed or truncated ones by the cold entrypoint."""
 
     def __init__(self, handler: Handler, database: Database, row: Row, inside: core.Core | None = None) -> None:
         self.handler, self.database, self.row = handler, database, row
         self._core = inside
 
     def deliver(self, raw: bytes, recipients: list[str], short: bool) -> tuple[int, str]:
-        """Deliver one message, of which Postfix told a greater size if it is `short`; returns its status and line."""
+        """Deliver one message; if `short`, Postfix declared a greater size. Returns its status and line."""
         assert self._core
         how, message, *_ = self._core.deliver(raw, *recipients, smaller=short)
         return how.status, how.line(message)
 
     def busy(self) -> bool:
-        """Whether something is still at work for a handler that died: a server process goes on for a moment."""
+        """Whether a server process still works for a handler that died: it continues for a moment."""
         busy = (
             "SELECT count(*) FROM pg_stat_activity"
             " WHERE datname = current_database() AND application_name = 'pipehandler'"
@@ -110,7 +113,7 @@ class World:
 
 
 class ResidentWorld(World):
-    """Everything goes through the service."""
+    """All messages are delivered by the service."""
 
     def __init__(self, handler: Handler, database: Database, row: Row, service: Service) -> None:
         super().__init__(handler, database, row)
@@ -187,7 +190,7 @@ def machine(world: World) -> type[RuleBasedStateMachine]:
 
         @rule(raw=messages(), recipients=RECIPIENTS, missing=st.integers(1, 100_000))
         def cut(self, raw: bytes, recipients: list[str], missing: int) -> None:
-            """pipe(8) dies while it writes: nobody will know the status, and Postfix has the message."""
+            """pipe(8) dies while it writes: no process receives the status, and Postfix still has the message."""
             self._step(f"cut by {missing}", raw, recipients)
             command = world.handler.command(*recipients, size=told_size(raw))
             running = world.handler.start([sys.executable, "-I", "-S", "-c", _DYING_PIPE, *command])
@@ -197,7 +200,8 @@ def machine(world: World) -> type[RuleBasedStateMachine]:
 
         @rule(raw=messages(), recipients=RECIPIENTS, octets=st.integers(1, 500))
         def shorten(self, raw: bytes, recipients: list[str], octets: int) -> None:
-            """A message shorter than Postfix told, and pipe(8) is alive: a Milter did it; it is a message of its own."""
+            """A message shorter than declared, and pipe(8) is alive: a Milter shortened it; it is a separate
+            message."""
             self._deliver(raw[:octets], recipients, short=True)
 
         @rule(which=CHOICES)
@@ -231,8 +235,8 @@ def machine(world: World) -> type[RuleBasedStateMachine]:
             self.history.append(f"{what}: {hashlib.sha256(raw).hexdigest()[:8]} to {' '.join(recipients)}")
 
         def _require(self, holds: bool, otherwise: str) -> None:
-            """Where it does not hold, the finding is written down at once: when a handler dies is not in our hand, so
-            Hypothesis may not see the same again."""
+            """If the invariant does not hold, the finding is recorded at once: the moment of a handler's death is not
+            reproducible, so Hypothesis may not see the same again."""
             if not holds:
                 world.row.note(f"in any order: {otherwise}, after {'; '.join(self.history)}")
                 raise AssertionError(otherwise)
@@ -251,7 +255,7 @@ def machine(world: World) -> type[RuleBasedStateMachine]:
                 self.expected.setdefault((recipient, meaning(raw)), raw)
 
         def _wait_until_idle(self) -> None:
-            """Wait until nobody works for a handler that was killed."""
+            """Wait until no server process works for a handler that was killed."""
             until = time.monotonic() + 30
             while world.busy():
                 self._require(time.monotonic() < until, "somebody works for a dead handler")

@@ -38,7 +38,7 @@ _MODELESS = {"files", "filter", "planted", "reload", "rows", "stream"}
 
 
 def runs(kinds: Iterable[str] = KINDS, modes: Iterable[Mode] = Mode) -> list[tuple[str, Mode]]:
-    """Each of the kinds, in each of the ways."""
+    """Each of the kinds, in each of the modes."""
     return [(kind, mode) for mode in modes for kind in kinds if mode is Mode.COLD or kind not in _MODELESS]
 
 
@@ -49,7 +49,7 @@ def line(row: Row) -> str:
 
 
 def main() -> int:
-    """Run the kinds that the arguments name, or all; the status is 0 when the promise held everywhere."""
+    """Run the kinds named in the arguments, or all; the status is 0 if the promise held everywhere."""
     options = argparse.ArgumentParser(description="the fault campaign: nothing lost, nothing twice, nothing bounced")
     options.add_argument("kinds", nargs="*", metavar="KIND", help=f"of {', '.join(KINDS)}; all when none is given")
     how_much = options.add_mutually_exclusive_group()
@@ -67,7 +67,7 @@ def main() -> int:
     if unknown := set(chosen.kinds) - set(KINDS):
         options.error(f"no such kind: {', '.join(sorted(unknown))}; there are {', '.join(KINDS)}")
 
-    logging.getLogger("pipehandler").addHandler(logging.NullHandler())  # that the database was away is no news here
+    logging.getLogger("pipehandler").addHandler(logging.NullHandler())  # an unreachable database is expected here
     scale = Scale.SHORT if chosen.short else Scale.THIN if chosen.thin else Scale.FULL
     rows = []
     today = datetime.now().astimezone().date()

@@ -1,9 +1,11 @@
-"""Clocks: a mail host whose clock is of another year, and clocks that jump, in both directions, in every pause of a delivery.
+"""Clocks: a mail host whose clock shows another year, and clocks that jump, in both directions, in every pause of a
+delivery.
 
-libfaketime gives the entrypoint, the service or a command its own wall clock, which follows a file, so that it jumps when the
-file is written; the monotonic clock and the times of files stay those of the kernel. The database keeps its own.
+libfaketime gives the entrypoint, the service or a command its own wall clock, which follows a file and jumps when the
+file is written; the monotonic clock and the times of files stay those of the kernel. The database keeps its own clock.
 
-Nothing may be deferred longer than by the right clock, nothing may expire early, and a lease lasts as long as it was asked for.
+No message may be deferred longer than with the right clock, nothing may expire early, and a lease lasts as long as
+requested.
 """
 
 import time
@@ -31,18 +33,19 @@ _JUMPS = (-30 * 365 * _DAY, -91 * _DAY, -_DAY, -_HOUR, -10, -1, 1, 10, _HOUR, _D
 """Seconds by which a clock is wrong, or jumps."""
 
 _TIMES = (0, 1, 946_684_799, 2**31 - 1, 2**31, 2**32, 4_107_542_400, 8_277_292_035)
-"""Times since 1970 that a clock may show: both ends of 32 bits, a year that is no leap year, and in 2232 the last second to which
-Linux lets a clock be set (TIME_SETTOD_SEC_MAX)."""
+"""Times since 1970 that a clock may show: both ends of 32 bits, a year that is not a leap year, and in 2232 the last
+second to which Linux lets a clock be set (TIME_SETTOD_SEC_MAX)."""
 
 _BEYOND = (253_370_764_799, 253_402_300_799, 253_402_300_800)
-"""The ends of 9998 and 9999, and 10000, which neither Linux nor Python can tell: mail waits for another clock."""
+"""The ends of 9998 and 9999, and 10000, which neither Linux nor Python can represent: mail is deferred until the clock
+is right."""
 
 _COMMANDS = ("expire", "list", "status", "metrics")
 _RULES = "[[retention]]\nkeep = '1h'\nraw = '30m'\nattachments = '20m'\n"
 
 
 class Clock:
-    """A wall clock of its own for what is run under it, fast by so many seconds, and changed by `jump`."""
+    """A separate wall clock for the programs run under it, fast by so many seconds, and changed by `jump`."""
 
     def __init__(self, folder: Path, seconds: int = 0) -> None:
         libraries = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
@@ -60,7 +63,7 @@ class Clock:
         ]
 
     def jump(self, seconds: int) -> None:
-        """From now on it is fast by so many seconds."""
+        """Make the clock fast by so many seconds from now on."""
         new = self._file.with_suffix(".new")
         new.write_text(f"{seconds:+d}\n")
         new.chmod(0o644)
@@ -75,7 +78,7 @@ class Clock:
 
 
 class _Host(NamedTuple):
-    """A handler whose processes are under a clock; in the resident mode there is a service as well."""
+    """A handler whose processes run under a clock; in the resident mode it has a service as well."""
 
     handler: Handler
     clock: Clock
@@ -88,12 +91,12 @@ class _Host(NamedTuple):
         return self.handler.run([*self.clock.under, *sent.command(self.handler)], sent.raw)
 
     def stored(self, sent: Letter, where: str, tries: int = 1) -> None:
-        """Deliver until it is stored."""
+        """Deliver until the message is stored."""
         stored(self.run, sent, where, self.row, self.ledger, tries)
 
 
 def _before_a_delivery(host: _Host, sent: Letter, seconds: int, where: str) -> None:
-    """It jumps between two deliveries, and back."""
+    """The clock jumps between two deliveries, and back."""
     host.stored(sent._replace(recipients=(f"before-{sent.name}@example.com",)), where)
     host.clock.jump(seconds)
     host.stored(sent, where)
@@ -102,7 +105,7 @@ def _before_a_delivery(host: _Host, sent: Letter, seconds: int, where: str) -> N
 
 
 def _waiting_for_a_lock(host: _Host, sent: Letter, seconds: int, where: str) -> None:
-    """It jumps while the delivery waits for the database."""
+    """The clock jumps while the delivery waits for the database."""
     with psycopg.connect(host.database.admin) as other:
         other.execute("LOCK TABLE pipehandler.delivery")
         running = host.handler.start([*host.clock.under, *sent.command(host.handler)])
@@ -120,7 +123,8 @@ def _waiting_for_a_lock(host: _Host, sent: Letter, seconds: int, where: str) -> 
 
 
 def _open_breaker(host: _Host, sent: Letter, seconds: int, where: str) -> None:
-    """It jumps while the circuit breaker is open; the database is back at once, and the pause is no longer than ever."""
+    """The clock jumps while the circuit breaker is open; the database is back at once, and the pause is no longer than
+    usual."""
     limit = "ALTER ROLE pipehandler CONNECTION LIMIT"
     host.database.execute(f"{limit} 0")
     host.database.execute("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = 'pipehandler'")
@@ -133,7 +137,7 @@ def _open_breaker(host: _Host, sent: Letter, seconds: int, where: str) -> None:
 
 
 def _dead_parser(host: _Host, sent: Letter, seconds: int, where: str) -> None:
-    """It jumps between the death of a parser, which leaves a mark, and the next delivery."""
+    """The clock jumps between the death of a parser, which leaves a mark, and the next delivery."""
     mark = host.handler.state / f"parsing-{identify(sent.raw).id}"
     mark.write_bytes(b"parsing\n")
     account.give(mark)
@@ -144,7 +148,7 @@ def _dead_parser(host: _Host, sent: Letter, seconds: int, where: str) -> None:
 
 
 def _beyond(host: _Host, sent: Letter, seconds: int, where: str) -> None:
-    """A time that Python cannot tell: the message waits, or is stored."""
+    """A time that Python cannot represent: the message waits, or is stored."""
     host.clock.jump(seconds)
     count(host.run(sent), where, host.row)
     host.clock.jump(0)
@@ -156,7 +160,7 @@ _MOMENTS: tuple[_Moment, ...] = (_before_a_delivery, _waiting_for_a_lock, _open_
 
 
 def run(scale: Scale, mode: Mode) -> Row:
-    """Every clock in every moment, and the commands under every clock; or a sample."""
+    """Every clock at every moment, and the commands under every clock; or a sample."""
     row, ledger = mode.row("clocks"), Ledger()
     wrong = [*_JUMPS, *(then - int(time.time()) for then in _TIMES)]
     with fresh_database() as database, account.folder("pipehandler-") as folder:
@@ -211,7 +215,7 @@ def _started_under(host: _Host, wrong: list[int]) -> None:
 
 
 def _commands(host: _Host, console: Console, wrong: list[int], commands: tuple[str, ...]) -> None:
-    """What an operator runs under each clock: nothing is removed, and a lease has its hour."""
+    """The operator's commands under each clock: nothing is removed, and a lease lasts its hour."""
     before = host.database.value("SELECT count(*) FROM pipehandler.inbox")
     for number, seconds in enumerate(wrong):
         host.clock.jump(seconds)

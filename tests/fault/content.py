@@ -1,11 +1,11 @@
-"""The content: a corpus of real mail, and every kind of message that is made to hurt.
+"""Content: a corpus of real mail, and every kind of hostile message.
 
-Whatever a message says, the status is 0, its bytes are stored exactly, and its time and memory are bounded. A hostile
-message may end in quarantine (stored, not parsed); a real one may not. What was quarantined, what took longest and what
-needed most memory is told on stderr.
+Whatever a message contains, the status is 0, its bytes are stored exactly, and its time and memory are bounded. A
+hostile message may end in quarantine (stored, not parsed); a real one may not. The quarantined messages, and those that
+took the most time and memory, are listed on stderr.
 
-In the resident way it is the worker's time and memory. Who kills its worker is deferred once, and quarantined at the second
-attempt; after each message the service delivers another.
+In the resident mode the time and memory are the worker's. A message that kills its worker is deferred once, and
+quarantined at the second attempt; after each message the service delivers another.
 """
 
 import re
@@ -37,20 +37,20 @@ LEAST_MEMORY = 268_435_456
 """The least that limits.memory may be."""
 
 START, RATE = 5.0, 5_000_000
-"""What a delivery may take beside limits.parse_timeout: seconds to start, and octets in a second to read and store."""
+"""What a delivery may take besides limits.parse_timeout: seconds to start, and octets per second to read and store."""
 
 
 _AT_ONCE = 2
 
-# Nothing in it kills; but guessing the charset of so many parts takes longer than a limit on CPU time.
+# It is not fatal, but guessing the charset of so many parts exceeds a limit on CPU time.
 _PART = b"--b\nContent-Type: text/plain\n\n" + "봄이 왔습니다\n".encode("euc-kr") * 3200
 _DEADLY = b"Message-ID: <deadly@example.org>\nContent-Type: multipart/mixed; boundary=b\n\n" + _PART * 990 + b"--b--\n"
 _HARMLESS = b"From: a@example.org\nMessage-ID: <harmless@example.org>\nSubject: harmless\n\nhello\n"
 
 
 class Case(NamedTuple):
-    """One hostile message: its kind, the function that makes it, its size, and whether the handler has no more memory
-    than the configuration allows for such a message."""
+    """One hostile message: its kind, the function that makes it, its size, and whether the handler's memory is limited
+    to what the configuration allows for such a message."""
 
     kind: str
     make: hostile.Kind
@@ -62,8 +62,9 @@ class Case(NamedTuple):
 
 
 class Done(NamedTuple):
-    """What became of one case, what the log says of the reason, and of an attempt before that killed the worker; `after`: the
-    status of a harmless message after it; `deferred`: why an attempt before was deferred, which Postfix repeats."""
+    """The result of one case: the reason in the log, and that of an earlier attempt that killed the worker; `after`:
+    the status of a harmless message after it; `deferred`: why an earlier attempt, which Postfix repeats, was
+    deferred."""
 
     case: Case
     ended: measured.Measured
@@ -82,7 +83,7 @@ def run(scale: Scale, mode: Mode) -> Row:
             with pool(mode, row, _AT_ONCE) as handlers:
                 with Database.fresh(server) as database:
                     _real_mail(scale, database, handlers, folder, row)
-                # A message that is there already is not written again; so each case has bytes, or a database, of its own.
+                # A stored message is not written again; so each case has distinct bytes, or a separate database.
                 for tight in (False, True):
                     with Database.fresh(server) as database:
                         cases = [case for case in _cases(scale) if case.tight is tight]
@@ -96,7 +97,7 @@ def run(scale: Scale, mode: Mode) -> Row:
 
 
 def _real_mail(scale: Scale, database: Database, handlers: Pool, folder: Path, row: Row) -> None:
-    """Each message of the corpus, in this process or by workers; none of them may be quarantined."""
+    """Deliver each message of the corpus, in this process or by workers; none of them may be quarantined."""
     if not (messages.FOLDER / "MANIFEST.tsv").is_file():
         row.kind += " (no corpus of real mail here)"
         return
@@ -109,7 +110,7 @@ def _real_mail(scale: Scale, database: Database, handlers: Pool, folder: Path, r
         for number, name in enumerate(names):
             raw = messages.read(name)
             if not raw:
-                continue  # Postfix has no empty message
+                continue  # Postfix never delivers an empty message
             recipient = f"corpus{number}@example.com"
             ledger.send(raw, recipient)
             ended = deliver(raw, recipient)
@@ -123,7 +124,7 @@ def _real_mail(scale: Scale, database: Database, handlers: Pool, folder: Path, r
 
 @contextmanager
 def _deliverer(database: Database, handlers: Pool, folder: Path) -> Iterator[Callable[[bytes, str], Ended]]:
-    """What delivers real mail: the core in this process, or a worker."""
+    """Deliver real mail, with the core in this process or with a worker."""
     if handlers.mode is Mode.RESIDENT:
         with handlers.handler(database.conninfo) as handler:
             yield handler.deliver
@@ -156,7 +157,7 @@ def _cases(scale: Scale) -> Iterator[Case]:
 
 
 def _hostile_mail(cases: list[Case], database: Database, handlers: Pool, row: Row) -> None:
-    """Each case through the entrypoint, some at a time."""
+    """Deliver each case through the entrypoint, a few at a time."""
     ledger = Ledger()
     done: list[Done] = []
     with ThreadPoolExecutor(_AT_ONCE) as threads:
@@ -170,7 +171,7 @@ def _hostile_mail(cases: list[Case], database: Database, handlers: Pool, row: Ro
 
 
 def _deliver(number: int, case: Case, database: Database, handlers: Pool, ledger: Ledger) -> Done:
-    """One case, with a configuration and a recipient of its own."""
+    """Deliver one case, with a separate configuration and recipient."""
     raw = case.make(case.size)
     limits: dict[str, object] = {"message_size": MESSAGE_SIZE}
     if case.tight:
@@ -197,7 +198,7 @@ def _deliver(number: int, case: Case, database: Database, handlers: Pool, ledger
 
 
 def _deadly_mail(database: Database, folder: Path, row: Row) -> None:
-    """A message that takes its worker's life, as a limit on CPU time has it: deferred, then stored without being parsed."""
+    """A message that gets its worker killed, here by a limit on CPU time: deferred, then stored unparsed."""
     folder.mkdir()
     handler = Handler(folder, database.conninfo, serve={"workers": 1})
     ledger = Ledger()
@@ -242,7 +243,7 @@ def _judge(done: Done, row: Row) -> None:
 
 
 def _tell(done: list[Done]) -> None:
-    """Who was quarantined and why, and the most costly."""
+    """Print the quarantined messages with their reasons, and the most costly ones."""
     lines = [f"quarantined: {each.case}: {each.reason}" for each in done if "not parsed" in each.ended.output]
     lines += [f"killed its worker: {each.case}: {each.killed}" for each in done if each.killed]
     for each in sorted(done, key=lambda each: -each.ended.seconds)[:5]:

@@ -20,7 +20,7 @@ from pipehandler.store.connection import Store
 
 
 class Core:
-    """deliver() for many messages, one after the other, in the main thread (its deadline is kept by a signal)."""
+    """deliver() for many messages, one after the other, in the main thread (its deadline is a signal)."""
 
     def __init__(self, store: Store, folder: Path) -> None:
         self._store = store
@@ -38,7 +38,7 @@ class Core:
         except Exception as error:  # noqa: BLE001 # the outcome table decides what it means
             return outcome_of(error)
         finally:
-            # What is left of the deadline would end this process.
+            # A deadline still running would end this process.
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
 

@@ -1,7 +1,7 @@
-"""Expiry: a delivery is removed, and with its last delivery the message; at the very moment of its redelivery, too.
+"""Expiry: a delivery is removed, and the message with its last delivery; even at the very moment of its redelivery.
 
-The time of a delivery is made to have come, and then what `pipehandler expire` does is done, with no more rights than the role
-pipehandler_maintenance has (sql/code/90_grants.sql).
+A delivery's expiry time is set to the past. Then the steps of `pipehandler expire` are run, with only the rights of the
+role pipehandler_maintenance (sql/code/90_grants.sql).
 """
 
 import random
@@ -50,18 +50,18 @@ def _upkeep(database: Database) -> Store:
 
 
 class _Rush:
-    """Four who deliver and two who expire, all at the same few messages."""
+    """Four threads that deliver and two that expire, all working on the same few messages."""
 
     def __init__(self, rounds: int, database: Database, row: Row) -> None:
         self.rounds, self.database, self.row = rounds, database, row
         self.lock = threading.Lock()
-        self.stored: Counter[int] = Counter()  # deliveries that a handler was told it has stored, by id
-        self.due: set[int] = set()  # deliveries whose time was made to have come
+        self.stored: Counter[int] = Counter()  # deliveries that were reported to a handler as stored, by id
+        self.due: set[int] = set()  # deliveries that were made to expire
         self.removed = 0
         self.over = threading.Event()
 
     def run(self) -> None:
-        """Let them run, and then deliver everything once more, in peace."""
+        """Run the threads, and then deliver everything once more, undisturbed."""
         deliverers = [threading.Thread(target=self._guard, args=(self._deliver, number)) for number in range(4)]
         expirers = [threading.Thread(target=self._guard, args=(self._expire, number)) for number in range(2)]
         for thread in (*deliverers, *expirers):
@@ -76,7 +76,7 @@ class _Rush:
                 self.removed += counts["deliveries"]
 
     def _guard(self, work: Any, number: int) -> None:
-        """Nothing may end a thread unseen."""
+        """Record whatever ends a thread."""
         try:
             work(number)
         except Exception as error:  # noqa: BLE001 # a failure in a thread is noted, whatever it is
@@ -124,7 +124,7 @@ class _Rush:
 
 
 def run(rounds: int, database: Database, row: Row) -> None:
-    """Each of four deliverers delivers `rounds` times, while others expire what is there."""
+    """Four threads deliver `rounds` times each, while others expire what is stored."""
     clear(database)
     rush = _Rush(rounds, database, row)
     rush.run()
@@ -136,7 +136,7 @@ def run(rounds: int, database: Database, row: Row) -> None:
     if not rush.removed:
         row.note("expiry: nothing expired while deliveries came")
 
-    # In peace: everything is there once, whatever happened before.
+    # Undisturbed: everything is stored once, whatever happened before.
     store = Store(database.conninfo)
     for raw in MESSAGES:
         store.ingest(submission(raw, *RECIPIENTS))

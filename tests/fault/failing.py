@@ -1,14 +1,15 @@
-"""Every call fails: each system call of the entrypoint is refused with the errors that calls can give; in the resident way also
-those of the worker, from the moment it receives a message to when it is free again, and of the supervisor meanwhile.
+"""Every system call fails: each call of the entrypoint fails with the errors that it can return. In the resident mode
+this includes the calls of the worker, from the moment it receives a message until it is free again, and those of the
+supervisor meanwhile.
 
-Each point has a message of its own, and one fault in its delivery: one call that fails, or from that call on all of its name. The
-status must be 0, or one that defers: 71, 75, death by a signal. After 0 nobody delivers again, so the message must be
-there; after the others it is delivered again without a fault, and must then be there once, and parsed. A service has to deliver
-again after each fault.
+Each point has a distinct message, and one fault in its delivery: one call that fails, or that call and all later ones
+of the same name. The status must be 0, or one that defers: 71, 75, death by a signal. After 0 Postfix does not deliver
+again, so the message must be stored. After the others it is delivered again without a fault, and must then be stored
+once, and parsed. A service has to deliver again after each fault.
 
-The faults begin where the text after -c runs, which is when the package is looked for. Before that, while the interpreter itself
-starts, there is no code of ours that could choose a status, and Python's are 1 and 127: this is what pipe_delivery_status_filter
-is for (postfix/pipehandler_status_filter.example, and the tests of it in tests/postfix).
+The faults begin where the text after -c runs, which is when the package is looked for. Before that, while the
+interpreter itself starts, there is no code of ours that could choose a status, and Python's are 1 and 127: this is what
+pipe_delivery_status_filter is for (postfix/pipehandler_status_filter.example, and the tests of it in tests/postfix).
 """
 
 import re
@@ -27,21 +28,22 @@ from .ledger import Ledger, Mode, Row, Scale
 
 _ERRORS = ("EIO", "ENOMEM", "EACCES", "EMFILE", "EINTR", "ENOSPC", "EPIPE", "ECONNRESET", "EAGAIN")
 _OF_FILES = _ERRORS[:5]
-"""What the calls of an import may give; they get one of these in turn, all others every error."""
+"""Errors that the calls of an import may return; each of these calls gets one of them in turn, all others get every
+error."""
 
 _OF_MEMORY = frozenset({"mmap", "mprotect", "mremap", "munmap"})
 _NEVER = frozenset(
     {
         *("alarm", "exit_group", "rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "setitimer", "umask", "uname"),
         *("getegid", "geteuid", "getgid", "getpid", "getppid", "gettid", "getuid"),
-        "futex",  # one thread alone only wakes nobody up
-        "brk",  # says no by a smaller value, not by an error; mmap is what fails then, too
+        "futex",  # with a single thread it has nothing to wake
+        "brk",  # reports failure by a smaller value, not by an error; mmap then fails as well
     }
 )
-"""Calls that cannot fail, or not for any of these reasons: glibc takes an impossible error for a success, or aborts."""
+"""Calls that cannot fail, or not for any of these reasons: glibc treats an impossible error as success, or aborts."""
 
 _NEVER_IN_IMPORTS = frozenset({"ioctl", "lseek"})
-"""isatty and tell of a plain file: the kernel does not ask its disk."""
+"""isatty and tell of a plain file: the kernel does not access the disk."""
 
 _FOR_EVER = {
     "openat": ("EMFILE", "EACCES", "EIO"),
@@ -53,13 +55,14 @@ _FOR_EVER = {
     "sendto": ("EPIPE",),
     "recvfrom": ("ECONNRESET",),
 }
-"""What does not pass by: with these, all later calls fail, too."""
+"""Lasting errors: with these, all later calls fail as well."""
 
 _SAMPLE = {Mode.COLD: 6, Mode.RESIDENT: 4}
-"""So many calls of each process are a sample."""
+"""The number of calls of each process in a sample."""
 
 _HASTY: dict[str, dict[str, object]] = {"limits": {"deadline": 5, "parse_timeout": 4}}
-"""libpq waits for a server that never got the query, when the sending failed and the connection lives: until the deadline."""
+"""When sending fails and the connection stays open, libpq waits for a server that never received the query, until the
+deadline."""
 
 
 class _Point(NamedTuple):
@@ -76,7 +79,7 @@ class _Point(NamedTuple):
 
 
 class _Made(NamedTuple):
-    """What became of a point: whether there was a fault, how its delivery ended, and the next one, if there was one."""
+    """The result of a point: whether there was a fault, how its delivery ended, and the next one, if there was one."""
 
     point: _Point
     happened: bool
@@ -85,7 +88,7 @@ class _Made(NamedTuple):
 
 
 class _Fault(NamedTuple):
-    """A fault that is not yet one of a letter."""
+    """A fault that is not yet assigned to a letter."""
 
     call: Call
     fault: str
@@ -96,7 +99,7 @@ _Learn = Callable[[Host, Ledger, Scale], list[_Point]]
 
 
 def run(scale: Scale, mode: Mode) -> Row:
-    """Let calls fail, all of them or a sample."""
+    """Make calls fail, all of them or a sample."""
     row, ledger = mode.row("failing"), Ledger()
     with fresh_database() as database, account.folder("pipehandler-") as folder:
         taken: set[str] = set()
@@ -116,7 +119,8 @@ def run(scale: Scale, mode: Mode) -> Row:
 
 
 def _all(hosts: Crew, learn: _Learn, ledger: Ledger, row: Row, scale: Scale, taken: set[str]) -> int:
-    """All points that `learn` finds; returns how many. `taken`: whose message got status 0 in spite of a fault."""
+    """Run all points that `learn` finds; returns how many. `taken`: the points whose message got status 0 in spite of a
+    fault."""
     with hosts.member() as host:
         points = learn(host, ledger, scale)
     for point in points:
@@ -149,7 +153,7 @@ def _connection(host: Host, ledger: Ledger, scale: Scale) -> list[_Point]:
 
 
 def _probe(host: Host, ledger: Ledger, scale: Scale) -> list[_Point]:
-    """The calls while a message is parsed whose first delivery was killed there."""
+    """The calls during the parsing of a message whose first delivery was killed there."""
     sent = letter("probe")
     (parsed,) = (
         each
@@ -172,7 +176,7 @@ def _points(kind: str, faults: Iterable[_Fault], before: Call | None = None) -> 
 
 
 def _faults(calls: list[Call], scale: Scale) -> Iterator[_Fault]:
-    """What may happen at these calls; a sample has one error for each."""
+    """The faults for these calls; a sample has one error for each."""
     for turn, call in enumerate(calls):
         if call.name in _NEVER or (call.imports and call.name in _NEVER_IN_IMPORTS):
             continue
@@ -192,7 +196,7 @@ def _faults(calls: list[Call], scale: Scale) -> Iterator[_Fault]:
 
 
 def _made(host: Host, point: _Point) -> _Made:
-    """The delivery with the fault and, where it was not delivered, another without. A service always has to deliver another."""
+    """The delivery with the fault and, if it failed, another without. A service always has to deliver another."""
     if point.before:
         host.kill(point.sent, point.before)
     ended, said = host.fail(point.sent, point.call, point.fault, point.ever)
@@ -201,7 +205,7 @@ def _made(host: Host, point: _Point) -> _Made:
 
 
 def _judge(made: _Made, row: Row) -> None:
-    """Count what happened at one point."""
+    """Count the result of one point."""
     row.points += made.happened
     _count(made.ended, str(made.point), row)
     if made.again:
@@ -213,17 +217,17 @@ def _judge(made: _Made, row: Row) -> None:
 
 
 def _count(ended: Ended, where: str, row: Row) -> None:
-    """Count a status; what pipe(8) would bounce is one too many."""
+    """Count a status; one that pipe(8) would bounce is a finding."""
     row.statuses[ended.status] += 1
-    # An enhanced code that begins the output wins over the status.
+    # An enhanced code at the start of the output takes precedence over the status.
     if ended.status > 0 and (ended.status not in (71, 75) or re.match(r"5\.\d+\.\d+", ended.output)):
         row.bounced += 1
         row.note(f"{ended} after {where}")
 
 
 def _cut(host: Host, ledger: Ledger, row: Row, scale: Scale) -> None:
-    """Each read of stdin finds its end, while pipe(8) lives and told the size: what came is stored with a defect, or
-    deferred where nothing came; the whole message is another one."""
+    """Each read of stdin returns end of file, while pipe(8) is alive and declared the size: the part received is stored
+    with a defect, or deferred if nothing was received. The whole message is a different one."""
     reads = [each for each in _trace(host, _long("whole"), ledger, host.deliverer) if each.name == "read"]
     stdin = since(reads, lambda each: '"Received:' in each.said)[0].said.partition(",")[0]
     calls = [each for each in reads if each.said.startswith(f"{stdin},")]
@@ -246,13 +250,13 @@ def _cut(host: Host, ledger: Ledger, row: Row, scale: Scale) -> None:
 
 
 def _long(name: str) -> Letter:
-    """A letter that does not fit into a pipe, and so needs several reads."""
+    """A letter larger than a pipe's buffer, which needs several reads."""
     return letter(name, more="--=\nContent-Type: text/plain\n\n" + "=\n" * 200_000)
 
 
 def _check_states(database: Database, taken: set[str], row: Row) -> None:
-    """A fault in the parsing may leave a message unparsed; one that was deferred and came again has no excuse. What was cut
-    says so."""
+    """A fault during parsing may leave a message unparsed, but a message that was deferred and redelivered must be
+    parsed. A truncated message is marked."""
     for recipient, state, error, size, short in database.rows(
         'SELECT d.recipient, m.state, m.error, m.size, m.defects @> \'[{"code": "smaller-than-declared"}]\' AS short'
         "  FROM pipehandler.delivery d JOIN pipehandler.message m ON m.id = d.message"

@@ -1,8 +1,9 @@
-"""Every file that a delivery reads before its commit is truncated, missing or unreadable: after a full disk, a power failure, a
-failing disk or a copy with wrong rights. The interpreter's own files and the libraries count as well as ours.
+"""Every file that a delivery reads before its commit is truncated, missing or unreadable, as after a full disk, a power
+failure, a failing disk or a copy with wrong permissions. This includes the files of the interpreter and the libraries.
 
-Each point has a message of its own. Status 0 lets Postfix delete the message, so it must be stored then. Any other status is right
-as long as the status filter defers it, with one exception: where our own code runs, it chooses 71 or 75 itself.
+Each point has a distinct message. Status 0 lets Postfix delete the message, so it must be stored then. Any other status
+is right as long as the status filter defers it, with one exception: once our own code runs, it must choose 71 or 75
+itself.
 """
 
 import importlib.util
@@ -23,7 +24,7 @@ from .ledger import Ledger, Mode, Row, Scale
 
 _AT_ONCE = 2
 _SAMPLE = 24
-"""So many of the points are a sample, beside those of the files that begin a delivery."""
+"""The number of points in a sample, besides those of the first files of a delivery."""
 
 _ERRORS = {
     "openat": (
@@ -46,9 +47,9 @@ _ERRORS = {
     "newfstatat": ("EACCES", "EIO", "ELOOP", "ENOENT", "ENOMEM", "ENOTDIR", "EOVERFLOW", "ESTALE"),
     "mmap": ("EACCES", "EAGAIN", "ENODEV", "ENOMEM", "EPERM"),
 }
-"""What open(2), read(2), stat(2) and mmap(2) give; only a library is mapped. EINTR comes once, all others for as long as it takes."""
+"""Errors of open(2), read(2), stat(2) and mmap(2); only a library is mapped. EINTR occurs once, all others persist."""
 _FIRST = ("__init__.py", "fence.py", "handover.py", "__main__.py", "pipe.py")
-"""The files of ours that begin a delivery, of which a sample has more points."""
+"""Our own files that a delivery reads first, for which a sample has more points."""
 
 
 class _Point(NamedTuple):
@@ -75,13 +76,13 @@ class _Host(NamedTuple):
     installation: Installation
 
     def deliver(self, point: _Point, sent: Letter) -> Ended:
-        """Deliver a letter with the fault of one file."""
+        """Deliver a letter with a fault in one file."""
         command = self.installation.command(sent.command(self.handler))
         file = self.installation.folder / point.file
         if point.call:
             when = (
                 ":when=1" if point.error == "EINTR" else ""
-            )  # Python makes the call again, as long as it is interrupted
+            )  # Python repeats the call as long as it is interrupted
             inject = f"inject={point.call}:error={point.error}{when}"
             chosen = ["-P", str(file), "-e", f"trace={point.call}", "-e", inject]
             return self.handler.run(["strace", "-f", "-qq", "-o", "/dev/null", *chosen, *command], sent.raw)
@@ -91,7 +92,7 @@ class _Host(NamedTuple):
 
 
 def run(scale: Scale, mode: Mode) -> Row:
-    """Spoil the files one after the other, all of them or a sample."""
+    """Damage the files one after the other, all of them or a sample."""
     row, ledger = mode.row("files"), Ledger()
     hosts: SimpleQueue[_Host] = SimpleQueue()
     with fresh_database() as database, account.folder("pipehandler-") as folder:
@@ -145,8 +146,8 @@ def _read(host: _Host, sent: Letter) -> list[Path]:
 
 
 def _faults(folder: Path, file: Path, by_line: bool) -> Iterator[_Point]:
-    """What happens to one file: truncated after each line, and amid those of the first files, or at seven places; missing, closed,
-    and every error of every call."""
+    """The faults of one file: truncated after each line, and within the lines of the first files, or at seven places;
+    missing, unreadable, and every error of every call."""
     content = (folder / file).read_bytes()
     size = len(content)
     if by_line and file.suffix == ".py":

@@ -1,4 +1,5 @@
-"""Every exit status and signal with twenty outputs, through a real Postfix: the status filter lets none of them return mail."""
+"""Every exit status and signal with twenty outputs, through a real Postfix: with the status filter, none of them
+bounces mail."""
 
 from harness import account
 from harness.exits import OUTPUTS, SIGNALS, End, Exits
@@ -9,7 +10,7 @@ _SECONDS = 3600
 
 
 def run(scale: Scale, mode: Mode) -> Row:
-    """Let a program end in all ways, or in a sample of them."""
+    """Let a program end with every status and signal, or a sample of them."""
     row = mode.row("filter")
     hows = [*map(str, range(1, 256)), *(f"s{number}" for number in SIGNALS)]
     if scale.short:

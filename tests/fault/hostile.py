@@ -1,8 +1,8 @@
-"""Messages made to hurt: each kind is a function from a size in octets to a message of about that size.
+"""Hostile messages: each kind is a function from a size in octets to a message of about that size.
 
 Postfix lets most of this through: its own limits are 10 MB for a message, 100 KB for a field and a nesting of 100, and
-the first two are often raised. Where a kind needs no size, such as a chain of 90 attached messages, the size goes into its
-content. All are deterministic.
+the first two are often raised. Where a kind needs no size, such as a chain of 90 attached messages, the size goes into
+its content. All are deterministic.
 """
 
 import base64
@@ -17,12 +17,12 @@ LONGEST_FIELD = 98_000
 """Octets of one field: nearly Postfix's header_size_limit."""
 
 TRUSTED = "mx.example.com"
-"""The authserv-id under which the hostile fields of authentication are sent; the handler is told to trust it."""
+"""The authserv-id of the hostile authentication fields; the handler is configured to trust it."""
 
 _HEAD = b"From: a@example.org\nTo: b@example.com\nMessage-ID: <hostile@example.org>\nMIME-Version: 1.0\n"
 _MIXED = _HEAD + b"Content-Type: multipart/mixed; boundary=b\n\n"
 
-# Field floods: every field below, full of one piece, after one of these beginnings and before its end.
+# Field floods: every field below, filled with one piece, after one of these beginnings and before its end.
 _FIELDS = (
     b"From", b"Sender", b"Reply-To", b"To", b"Cc", b"Bcc", b"Subject", b"Date", b"Message-ID", b"In-Reply-To",
     b"References", b"List-Id", b"Content-Type", b"Content-Disposition", b"Content-Transfer-Encoding", b"Content-ID",
@@ -40,7 +40,7 @@ _PIECES = (
     b"\xc3\xa9", b"\xed\xa0\x80", b"\x1b$B", b"\x01", b"\r", b"/",
 )  # fmt: skip
 
-# What authentication.py reads, in the fields of a host that is trusted.
+# What authentication.py reads, in the fields of a trusted host.
 _VERDICTS = (
     b"Authentication-Results: %s; " % TRUSTED.encode(), b"Received-SPF: pass receiver=%s " % TRUSTED.encode(),
     b"X-Spam-Checker-Version: a on %s\nX-Spam-Status: " % TRUSTED.encode(), b"X-Spam-Checker-Version: on ",
@@ -51,7 +51,7 @@ _VERDICT_PIECES = (
     b"score=", b"[ ", b"/", b"spf/1 = ", b"(a)", b"\0",
 )  # fmt: skip
 
-# Codecs of Python, most of them charsets and some not, and names that are no codec at all.
+# Python codecs, most of them charsets, and names that are not codecs.
 _CHARSETS = (
     *sorted({name.encode() for name in aliases.values()}), b"punycode", b"idna", b"unicode_escape", b"raw_unicode_escape",
     b"undefined", b"oem", b"mbcs", b"utf-8-sig", b"cp65001", b"x-mac-japanese", b"palmos", b"charmap", b"string_escape",
@@ -89,7 +89,7 @@ def _single(fields: bytes, body: bytes) -> bytes:
 
 
 def _repeat(make: Callable[[int], bytes], size: int) -> bytes:
-    """What `make` says of 0, 1, 2, ... until there is enough of it."""
+    """The results of `make` for 0, 1, 2, ... until the size is reached."""
     pieces: list[bytes] = []
     total = 0
     for number in count():
@@ -120,7 +120,7 @@ def _verdicts(piece: bytes) -> Kind:
 
 
 def _repeated_field(name: bytes, body: bytes) -> Kind:
-    """One field in its greatest length, again and again."""
+    """One field of the greatest length, repeated."""
     return lambda size: (
         _HEAD + _fill(b"%s: %s\n" % (name, _fill(body, min(size // 2, LONGEST_FIELD))), size) + b"\nbody\n"
     )
@@ -145,7 +145,7 @@ def _subject_in(charset: bytes) -> Kind:
 
 
 def _nested(size: int) -> bytes:
-    """Multiparts in one another, each with a boundary of its own: 10,000 levels in 0.5 MB."""
+    """Nested multiparts, each with its own boundary: 10,000 levels in 0.5 MB."""
     opening = _repeat(lambda level: b"Content-Type: multipart/mixed; boundary=b%d\n\n--b%d\n" % (level, level), size)
     return _HEAD + opening + b"\ntext\n"
 
@@ -167,7 +167,7 @@ def _attached_90(size: int) -> bytes:
 
 
 def _attached_in_base64(size: int) -> bytes:
-    """Each attached message encoded once more: it grows by a third each time."""
+    """Each attached message is encoded once more, and grows by a third each time."""
     raw = b"Subject: the innermost\n\n" + b"a" * min(size // 8, 100_000) + b"\n"
     while len(raw) < size:
         raw = b"Content-Type: message/rfc822\nContent-Transfer-Encoding: base64\n\n" + base64.encodebytes(raw)
@@ -175,7 +175,7 @@ def _attached_in_base64(size: int) -> bytes:
 
 
 def _parts(part: bytes) -> Kind:
-    """As many parts as there is room for, all alike."""
+    """As many identical parts as fit."""
     return lambda size: _MIXED + _fill(b"--b\n" + part, size) + b"--b--\n"
 
 
@@ -194,7 +194,7 @@ def _boundary_prefixes(size: int) -> bytes:
 
 
 def _boundary(boundary: bytes, line: bytes) -> Kind:
-    """A boundary, and lines that are it, or nearly."""
+    """A boundary, and lines that equal it or nearly do."""
     return lambda size: _HEAD + b"Content-Type: multipart/mixed; boundary=%s\n\n%s" % (boundary, _fill(line, size))
 
 
@@ -215,12 +215,12 @@ def _parameters(make: Callable[[int], bytes]) -> Kind:
 
 
 def _body(fields: bytes, body: bytes) -> Kind:
-    """One body, full of one piece."""
+    """One body, filled with one piece."""
     return lambda size: _single(fields, _fill(body, size))
 
 
 def _text_in(charset: bytes) -> Kind:
-    """A part for each way to fill a text, all in one charset."""
+    """One part for each filling of a text, all in one charset."""
     part = b"--b\nContent-Type: text/plain; charset=%s\nContent-Transfer-Encoding: 8bit\n\n%s\n"
     return lambda size: (
         _MIXED + b"".join(part % (charset, _fill(text, size // len(_TEXTS))) for text in _TEXTS) + b"--b--\n"
@@ -250,12 +250,13 @@ def _attached(encoding: bytes, piece: bytes) -> Kind:
 
 
 def _good_attachment(size: int) -> bytes:
-    """Nothing hostile about it but its size, which is that of the content: the message has a third more."""
+    """Hostile only by its size, which is that of the content: the message is larger by a third."""
     return _attachment(b"base64", base64.encodebytes(_noise(size)))
 
 
 def _one_emoji(size: int) -> bytes:
-    """A long text of one octet for a character, but for one that makes Python keep four for each."""
+    """A long text with one octet per character, except for one character that makes Python store four octets for
+    each."""
     fields = b"Content-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: 8bit"
     return _single(fields, _fill(b"all work and no play makes a dull message\n", size) + "\N{PILE OF POO}\n".encode())
 
@@ -398,7 +399,7 @@ def _large() -> Iterator[tuple[str, Kind]]:
 
 
 LARGE: dict[str, Kind] = dict(_large())
-"""Kinds that a sender of large files makes without bad intent: they are tried with 50 MB, too."""
+"""Kinds that a sender of large files may produce without bad intent: they are also tried with 50 MB."""
 
 KINDS: dict[str, Kind] = {**dict(_structure()), **dict(_headers()), **dict(_bodies()), **LARGE}
 """All kinds that grow with their size."""
@@ -407,4 +408,4 @@ FLOODS: dict[str, Kind] = {
     f"every field {before!r} {piece!r} {after!r}": _every_field(before, piece, after)
     for (before, after), piece in product(_AROUND, _PIECES)
 }
-"""Every field there is, full of one piece: what a parser of fields does, it does here in its worst length."""
+"""Every field there is, filled with one piece: the worst length for each field parser."""

@@ -1,8 +1,8 @@
-"""Mail hosts without a mail server: handlers with a configuration and a state directory for each, that deliver letters while
-their system calls are killed or fail; cold, or with a service of one worker beside them.
+"""Mail hosts without a mail server: handlers, each with a configuration and a state directory, that deliver letters
+while they are killed at a system call or a call fails; cold, or with a service of one worker.
 
-After a fault in the resident way a redelivery has to be resident, too: a service that works no more is a finding, though
-everything is delivered cold. Who restarts a supervisor that died is systemd; here we are.
+After a fault in the resident mode a redelivery has to be resident as well: a service that no longer works is a finding,
+though everything is delivered cold. A supervisor that died is restarted by systemd; here by this module.
 """
 
 import os
@@ -33,17 +33,17 @@ _Point = TypeVar("_Point")
 _Result = TypeVar("_Result")
 
 _PATIENCE = 15.0
-"""Seconds in which a service has to be well again."""
+"""Seconds within which a service has to recover."""
 
 _MOMENT = 0.5
-"""Seconds that a worker stands still, so that others wait for it."""
+"""Seconds for which a worker is stopped, so that others wait for it."""
 
 _AT_ONCE = {(Mode.RESIDENT, False): 5}
-"""Hosts at work at the same time, if not two; those with a service wait most of the time."""
+"""The number of hosts that work at the same time, if not two; those with a service mostly wait."""
 
 
 class Host:
-    """A handler that delivers cold. deliverer: who reads, parses and stores."""
+    """A handler that delivers cold. deliverer: the process that reads, parses and stores."""
 
     mode = Mode.COLD
     makers: tuple[Maker, ...] = (Maker.ENTRYPOINT,)
@@ -57,20 +57,20 @@ class Host:
         return call.name == "read" and call.said.startswith("0,")
 
     def trace(self, sent: Letter, maker: Maker = Maker.ENTRYPOINT) -> list[Call]:
-        """Deliver a letter, and tell the calls of one process."""
+        """Deliver a letter; returns the calls of one process."""
         return injection.trace(self.handler, sent.command(self.handler), sent.raw)[1]
 
     def kill(self, sent: Letter, call: Call) -> tuple[Ended, bool]:
-        """Deliver a letter, and kill the process that makes `call`, which is not made any more; whether that happened."""
+        """Deliver a letter, and kill the process before it executes `call`; returns whether that happened."""
         ended = injection.kill(self.handler, sent.command(self.handler), sent.raw, call)
         return ended, ended.status == -9
 
     def fail(self, sent: Letter, call: Call, fault: str, ever: bool = False) -> tuple[Ended, str]:
-        """Deliver a letter, and let `call` have a fault (see injection.fail)."""
+        """Deliver a letter, and inject a fault at `call` (see injection.fail)."""
         return injection.fail(self.handler, sent.command(self.handler), sent.raw, call, fault, ever)
 
     def redeliver(self, sent: Letter) -> Ended:
-        """Deliver once more, as Postfix does after some minutes: an outage that was seen is older than that."""
+        """Deliver once more, as Postfix does after some minutes, when a recorded outage has aged."""
         self._forget_outage()
         return self.handler.run(sent.command(self.handler), sent.raw)
 
@@ -84,8 +84,9 @@ class Host:
 
 
 class ResidentHost(Host):
-    """A handler with a service of one worker. first: what a new worker delivers before anything else, so that it has everything
-    loaded. new_connection: called before each message; the server ends the worker's connection, so that it needs another."""
+    """A handler with a service of one worker. first: what a new worker delivers first, so that it has everything
+    loaded. new_connection: called before each message; the server ends the worker's connection, so that it needs a new
+    one."""
 
     mode = Mode.RESIDENT
     makers = tuple(Maker)
@@ -138,7 +139,7 @@ class ResidentHost(Host):
         return ended, self._file.read_text("ascii", "replace")
 
     def redeliver(self, sent: Letter) -> Ended:
-        """Deliver once more, by the service."""
+        """Deliver once more, through the service."""
         until = time.monotonic() + _PATIENCE
         while True:
             self._ready(Maker.SUPERVISOR)
@@ -157,7 +158,7 @@ class ResidentHost(Host):
             self.service.stop()
 
     def _times_delivered(self, sent: Letter) -> int:
-        """How often the service has delivered it, as the log says."""
+        """How often the service has delivered it, according to the log."""
         pattern = rf"status=0 .*queue_id={sent.queue_id} .*mode=resident "
         return sum(bool(re.search(pattern, line)) for line in self.handler.log_lines())
 
@@ -182,7 +183,7 @@ class ResidentHost(Host):
 
     @contextmanager
     def _occupied(self, maker: Maker) -> Iterator[None]:
-        """The worker has another message, and stands still for a moment, if the entrypoint is to wait."""
+        """Give the worker another message, and stop it for a moment, if the entrypoint is to wait."""
         if maker is not Maker.WAITING:
             yield
             return
@@ -199,7 +200,7 @@ class ResidentHost(Host):
             other.join()
 
     def _well(self) -> bool:
-        """Whether the service has its worker, and nothing to do. A supervisor that died is started again, as systemd does."""
+        """Whether the service has its worker and is idle. A supervisor that died is started again, as systemd does."""
         if not stat(self.service.pid):
             self.service.wait()
             self.service = Service(self.handler).start()
@@ -211,7 +212,7 @@ class ResidentHost(Host):
 
 
 def _comes(it: Callable[[], bool], seconds: float) -> bool:
-    """Whether something becomes so in that time."""
+    """Whether the condition becomes true within that time."""
     until = time.monotonic() + seconds
     while not (so := it()) and time.monotonic() < until:
         time.sleep(0.01)
@@ -219,7 +220,7 @@ def _comes(it: Callable[[], bool], seconds: float) -> bool:
 
 
 class Crew:
-    """Some hosts that work through many letters at the same time."""
+    """Some hosts that deliver many letters concurrently."""
 
     def __init__(self, hosts: Iterable[Host]) -> None:
         self._hosts = list(hosts)
@@ -229,7 +230,7 @@ class Crew:
 
     @contextmanager
     def member(self) -> Iterator[Host]:
-        """One of them that is free; wait for it."""
+        """Wait for a free host."""
         host = self._free.get()
         try:
             yield host
@@ -271,7 +272,7 @@ def crew(
             ledger.send(first.raw, *first.recipients)
             if mode is Mode.COLD:
                 handler = Handler(own, conninfo, **(sections or {}))
-                handler.run(first.command(handler), first.raw)  # the journal is there: all others make the same calls
+                handler.run(first.command(handler), first.raw)  # the journal now exists, so all later calls are alike
                 hosts.append(Host(handler))
                 continue
             handler = Handler(own, f"{conninfo} application_name={name}", serve={"workers": 1}, **(sections or {}))

@@ -1,10 +1,11 @@
-"""Faults at system calls: strace(1) tells which calls a delivery makes, and kills the entrypoint or lets it fail at one.
+"""Faults at system calls: strace(1) lists the calls that a delivery makes, and kills the entrypoint or makes a call
+fail.
 
-A call is known by its name and its number: it is the so-manieth of that name since the program was started, which is how
-strace counts (`when=`). Two deliveries of like messages make the same calls, but for a few; so what is learned from one
-delivery says where to make the faults in others, and whether a fault was really made is looked at each time. strace runs as the
-handler's account, and is its parent, as pipe(8) would be. To a process that runs already, a resident worker or its supervisor, it
-is attached for one message; it counts from there.
+A call is identified by its name and its number: its ordinal among the calls of that name since the program was started,
+which is how strace counts (`when=`). Two deliveries of similar messages make the same calls, with few exceptions. So
+the calls of one delivery determine where to inject the faults in others, and each time it is checked whether the fault
+occurred. strace runs as the handler's account, and is its parent, as pipe(8) would be. To a running process, a resident
+worker or its supervisor, it is attached for one message, and counts from there.
 """
 
 import itertools
@@ -40,8 +41,8 @@ class Maker(Enum):
 
 
 class Call(NamedTuple):
-    """One system call of a delivery: its name, its number from 1 among those of its name, what strace says of it, the
-    file that it is about, if it is one, and which process makes it."""
+    """One system call of a delivery: its name, its number from 1 among those of its name, strace's output for it, the
+    file that it refers to, if any, and the process that makes it."""
 
     name: str
     number: int
@@ -51,7 +52,7 @@ class Call(NamedTuple):
 
     @property
     def imports(self) -> bool:
-        """Whether it is about a file of the interpreter or its libraries."""
+        """Whether it refers to a file of the interpreter or its libraries."""
         return self.file.startswith((sys.prefix, sys.base_prefix, "/lib"))
 
     def __str__(self) -> str:
@@ -59,7 +60,7 @@ class Call(NamedTuple):
 
 
 class Letter(NamedTuple):
-    """The message of one point, like no other, and its recipients."""
+    """The distinct message of one point, and its recipients."""
 
     name: str
     raw: bytes
@@ -67,11 +68,11 @@ class Letter(NamedTuple):
 
     @property
     def queue_id(self) -> str:
-        """What Postfix would call it."""
+        """The queue id that Postfix would give it."""
         return f"4c{self.name}"
 
     def command(self, handler: Handler) -> list[str]:
-        """How pipe(8) would deliver it; each time the same."""
+        """The arguments with which pipe(8) would deliver it, the same each time."""
         size = len(self.raw) + self.raw.count(b"\n")
         return handler.command(*self.recipients, queue_id=self.queue_id, size=size)
 
@@ -104,7 +105,7 @@ JVBERi0xLjQKJcOkw7zDtsOfCg==
 
 
 def letter(name: str, *recipients: str, more: str = "") -> Letter:
-    """A letter with an attachment and `more` parts. Without recipients it goes to one of its own."""
+    """A letter with an attachment and `more` parts. By default it has one recipient, used by no other letter."""
     return Letter(name, _LETTER.format(name=name, more=more).encode(), recipients or (f"{name}@example.com",))
 
 
@@ -121,14 +122,14 @@ def fresh_database() -> Iterator[Database]:
 
 
 def trace(handler: Handler, command: list[str], message: bytes) -> tuple[Ended, list[Call]]:
-    """Run `command` and write down its calls, without those of children."""
+    """Run `command` and record its calls, without those of its children."""
     file = handler.folder / "trace"
     ended = handler.run(["strace", "-qq", "-o", str(file), *command], message)
     return ended, calls(file)
 
 
 def kill(handler: Handler, command: list[str], message: bytes, call: Call) -> Ended:
-    """Run `command`, killed at `call`, which is not made any more. Not killed (the status tells) if there was no such call."""
+    """Run `command`, killed before `call` is executed. Without such a call it is not killed, which the status shows."""
     # Not with --seccomp-bpf: there strace cannot send signals.
     chosen = ["-e", f"trace={call.name}", "-e", f"inject={call.name}:signal=SIGKILL:when={call.number}"]
     return handler.run(["strace", "-qq", "-o", "/dev/null", *chosen, *command], message)
@@ -137,8 +138,9 @@ def kill(handler: Handler, command: list[str], message: bytes, call: Call) -> En
 def fail(
     handler: Handler, command: list[str], message: bytes, call: Call, fault: str, ever: bool = False
 ) -> tuple[Ended, str]:
-    """Run `command`, and instead of making `call` let it have `fault`: error=ENOSPC, retval=0, ...; with `ever` all later calls
-    of that name as well. Returns what strace says of the calls of that name, with "(INJECTED)" where a fault was made."""
+    """Run `command` with `fault` injected in place of `call`: error=ENOSPC, retval=0, ...; with `ever` all later calls
+    of that name as well. Returns strace's output for the calls of that name, with "(INJECTED)" where a fault was
+    injected."""
     file = handler.folder / "trace"
     when = f"{call.number}+" if ever else call.number
     # With --seccomp-bpf, which needs -f, only the calls of that name are slow.
@@ -149,11 +151,11 @@ def fail(
 
 @contextmanager
 def attached(pid: int, file: Path, call: Call | None = None, fault: str = "") -> Iterator[None]:
-    """strace(1) at a process that waits for something to do, until it waits again or is gone: it writes to `file` all calls,
-    or those of the name of `call`, with its fault: inject=... of strace, without the name."""
+    """Attach strace(1) to an idle process, until it is idle again or has ended. strace writes to `file` all calls, or
+    those of the name of `call`, with its fault: inject=... of strace, without the name."""
     rest(pid)
     file.unlink(missing_ok=True)
-    # The call in which it waits is made again when strace is there, and so tells that it is.
+    # The call in which it waits is restarted when strace is attached, and so shows that it is.
     chosen = ["-e", f"trace={call.name},pselect6,epoll_wait", "-e", f"inject={call.name}:{fault}"] if call else []
     tracer = subprocess.Popen(["strace", "-qq", "-p", str(pid), "-o", str(file), *chosen])
     try:
@@ -167,7 +169,7 @@ def attached(pid: int, file: Path, call: Call | None = None, fault: str = "") ->
 
 
 def rest(pid: int, seconds: float = 0.06) -> None:
-    """Wait until a process has done nothing for so long, or is gone."""
+    """Wait until a process has been idle for so long, or has ended."""
     seen, since = "", time.monotonic()
     while time.monotonic() - since < seconds:
         try:
@@ -180,12 +182,12 @@ def rest(pid: int, seconds: float = 0.06) -> None:
 
 
 def since(calls: list[Call], wanted: Callable[[Call], bool]) -> list[Call]:
-    """The calls from the first one that is wanted."""
+    """The calls from the first one that is selected."""
     return list(itertools.dropwhile(lambda each: not wanted(each), calls))
 
 
 def sample(calls: list[Call], count: int) -> list[Call]:
-    """So many of the calls, a half of them among those that do not import."""
+    """So many of the calls, half of them from those that are not part of an import."""
     chosen = []
     for some in ([each for each in calls if not each.imports], [each for each in calls if each.imports]):
         chosen += some[:: max(1, 2 * len(some) // count)]

@@ -1,10 +1,11 @@
-"""Killed anywhere: SIGKILL at every system call of the entrypoint, from its first read of stdin to its exit; in the resident way
-from its first word to the service, and at every call of the worker and of the supervisor around one message.
+"""Killed anywhere: SIGKILL at every system call of the entrypoint, from its first read of stdin to its exit; in the
+resident mode from its first message to the service, and at every call of the worker and of the supervisor around one
+message.
 
-Each point has a message of its own: its delivery is killed as it is about to make that call, and it is delivered again as Postfix
-would, by the same command. Then it must be there once for each recipient (every third has two), byte for byte, and parsed:
-a kill while the message is parsed leaves a mark, and the probe that follows must find the message innocent. In some
-points the second delivery is killed as well, while its probe runs.
+Each point has a distinct message: its delivery is killed just before that call, and it is delivered again as Postfix
+would, by the same command. Then it must be stored once for each recipient (every third message has two), byte for byte,
+and parsed: a kill during parsing leaves a mark, and the probe that follows must clear the message. At some points the
+second delivery is killed as well, while its probe runs.
 """
 
 from typing import NamedTuple
@@ -17,14 +18,14 @@ from .injection import Call, Letter, Maker, fresh_database, letter, sample, sinc
 from .ledger import Ledger, Mode, Row, Scale
 
 _SAMPLE = {Mode.COLD: 18, Mode.RESIDENT: 4}
-"""Points of the short form, for each process: half of them in what is not importing."""
+"""Points of the short form, for each process: half of them outside imports."""
 
 _ENDS = {Maker.ENTRYPOINT: (0, -9), Maker.WAITING: (0, -9), Maker.WORKER: (0, 75), Maker.SUPERVISOR: (0, 75)}
-"""How an entrypoint may end, by who was killed."""
+"""How an entrypoint may end, by the process that was killed."""
 
 
 class _Point(NamedTuple):
-    """A letter, and the call at which each of its deliveries but the last is killed."""
+    """A letter, and for each of its deliveries but the last the call at which it is killed."""
 
     sent: Letter
     calls: tuple[Call, ...]
@@ -42,7 +43,7 @@ def run(scale: Scale, mode: Mode) -> Row:
     row, ledger = mode.row("killed"), Ledger()
     with fresh_database() as database, account.folder("pipehandler-") as folder:
         planned = 0
-        # A worker that has lost its connection gets another one for the message.
+        # A worker that has lost its connection opens a new one for the message.
         for new_connection in (False, True) if mode is Mode.RESIDENT and not scale.short else (False,):
             with crew(
                 mode, scale, folder / f"{new_connection}", database, row, ledger, new_connection=new_connection
@@ -73,7 +74,7 @@ def _all(hosts: Crew, ledger: Ledger, row: Row, scale: Scale, start: int) -> int
 
 
 def _delivery(host: Host, ledger: Ledger, scale: Scale, name: str) -> list[tuple[Call, ...]]:
-    """Each call of a delivery, from where it begins: before that there is nothing to lose."""
+    """Each call of a delivery, from its first read: before that there is nothing to lose."""
     found: list[tuple[Call, ...]] = []
     for maker in host.makers:
         sent = letter(f"{maker.value}-{name}")
@@ -84,7 +85,8 @@ def _delivery(host: Host, ledger: Ledger, scale: Scale, name: str) -> list[tuple
 
 
 def _probe(host: Host, ledger: Ledger, scale: Scale) -> list[tuple[Call, ...]]:
-    """A call while the message is parsed, and then each call of the next delivery while its probe runs and it parses itself."""
+    """A call during parsing, and then each call of the next delivery while its probe runs and while it parses
+    itself."""
     sent = _slow("probe")
     ledger.send(sent.raw, *sent.recipients)
     (parsed,) = (
@@ -99,7 +101,7 @@ def _probe(host: Host, ledger: Ledger, scale: Scale) -> list[tuple[Call, ...]]:
 
 
 def _slow(name: str, *recipients: str) -> Letter:
-    """A letter that takes some time to parse: long enough to kill whoever waits for that."""
+    """A letter that takes some time to parse: long enough to kill a process that waits for the result."""
     return letter(name, *recipients, more="--=\nContent-Type: text/plain\n\n=\n" * 900)
 
 
@@ -115,7 +117,7 @@ def _attempts(host: Host, point: _Point) -> list[_Attempt]:
 
 
 def _judge(point: _Point, attempts: list[_Attempt], row: Row) -> None:
-    """Count what happened at one point."""
+    """Count the result of one point."""
     where = ", ".join(map(str, point.calls))
     ends = [each.ended for each in attempts]
     row.statuses.update(each.status for each in ends)

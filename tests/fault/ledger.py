@@ -1,4 +1,4 @@
-"""What was sent, and what became of it: nothing lost, nothing twice, nothing bounced."""
+"""The record of what was sent and what was stored: nothing lost, nothing duplicated, nothing bounced."""
 
 import hashlib
 from collections import Counter
@@ -14,7 +14,7 @@ _STEPS = (1, 7, 11, 17, 29, 37, 43, 59, 71, 101)
 
 
 class Scale(Enum):
-    """How much of a campaign is run: a sample for `script/test`, all kinds in about an hour, or all points."""
+    """The scale of a campaign: a sample for `script/test`, all kinds in about an hour, or all points."""
 
     SHORT = "short"
     THIN = "thin"
@@ -26,8 +26,8 @@ class Scale(Enum):
         return self is Scale.SHORT
 
     def thin(self, points: Sequence[_T], most: int) -> Sequence[_T]:
-        """All points; for THIN, about `most` of them, evenly. The step is a prime number, because the errors, places and
-        sizes that take turns in them come in other numbers."""
+        """All points; for THIN, about `most` of them, evenly spaced. The step is a prime number, so that it does not
+        coincide with the periods of the errors, places and sizes."""
         if self is not Scale.THIN:
             return points
         return points[:: next((step for step in _STEPS if len(points) <= step * most), _STEPS[-1])]
@@ -46,8 +46,8 @@ class Mode(Enum):
 
 @dataclass
 class Row:
-    """One line of the campaign's table. `points`: places or ways in which a fault was made. `statuses`: how often each
-    exit status was seen (negative: killed by that signal). The three that must stay 0 are counts of deliveries."""
+    """One line of the campaign's table. `points`: places or ways in which a fault was injected. `statuses`: how often
+    each exit status was seen (negative: killed by that signal). The three that must stay 0 count deliveries."""
 
     kind: str
     points: int = 0
@@ -64,7 +64,7 @@ class Row:
         return not (self.lost or self.doubled or self.bounced or self.findings)
 
     def note(self, finding: str) -> None:
-        """Something that should not have happened; it fails the campaign."""
+        """Record something that should not have happened; it fails the campaign."""
         self.findings.append(finding)
 
 
@@ -75,12 +75,12 @@ class Ledger:
         self._sent: dict[str, list[bytes]] = {}
 
     def send(self, raw: bytes, *recipients: str) -> None:
-        """Write down that `raw` was sent to `recipients`."""
+        """Record that `raw` was sent to `recipients`."""
         for recipient in recipients:
             self._sent.setdefault(recipient, []).append(hashlib.sha256(raw).digest())
 
     def check(self, database: Database, row: Row) -> None:
-        """Compare with what is stored, byte for byte, and add up what is lost and what is there too often."""
+        """Compare with what is stored, byte for byte, and count lost and duplicate deliveries."""
         stored: dict[str, Counter[bytes]] = {}
         for recipient, digest in self.digests(database, row):
             stored.setdefault(recipient, Counter())[digest] += 1

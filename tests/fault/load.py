@@ -1,8 +1,8 @@
-"""A load on a mail host: distinct messages over SMTP, as fast as it takes them, each sent until it was accepted.
+"""A load on a mail host: distinct messages over SMTP, as fast as it accepts them, each sent until it is accepted.
 
 A client that is cut off before its 250 does not know whether the message was accepted, and sends it again, as any mail
 host does. Both copies are then the same message, though their Received fields differ; so every message has all the
-fields by which it is recognised.
+fields that identify it.
 """
 
 import hashlib
@@ -24,11 +24,11 @@ from .ledger import Ledger, Mode, Row
 
 _RECEIVED = re.compile(rb"\AReceived: from [^\n]*\n(?:[ \t][^\n]*\n)+")
 _LARGE_EVERY = 25
-_PATIENCE = 120  # seconds that a client goes on trying
+_PATIENCE = 120  # seconds for which a client keeps trying
 
 
 class Posted(Ledger):
-    """What was sent over SMTP: compared behind the one Received field that Postfix put on top."""
+    """A record of what was sent over SMTP: compared after the one Received field that Postfix prepended."""
 
     def digests(self, database: Database, row: Row) -> Iterator[tuple[str, bytes]]:
         for recipient, raw in database.rows(
@@ -39,7 +39,7 @@ class Posted(Ledger):
 
 
 def message(number: int) -> bytes:
-    """A message like no other: most of a few kilobytes, some of hundreds; with dots, 8-bit text and long lines."""
+    """A distinct message: most have a few kilobytes, some hundreds; with dots, 8-bit text and long lines."""
     chance = random.Random(number)
     lines = 4000 if number % _LARGE_EVERY == 0 else chance.randrange(2, 60)
     body = "".join(
@@ -52,8 +52,8 @@ def message(number: int) -> bytes:
 
 
 class Load:
-    """`count` messages on their way into `host`, sent by some clients at once; most for one recipient, some for two. `pause`:
-    seconds of rest for a client before each."""
+    """Send `count` messages to `host` by several concurrent clients; most for one recipient, some for two. `pause`:
+    seconds that a client waits before each."""
 
     def __init__(self, host: MailHost, count: int, clients: int = 4, pause: float = 0) -> None:
         self.ledger = Posted()
@@ -78,7 +78,7 @@ class Load:
 
     @property
     def going_on(self) -> bool:
-        """Whether there is something left to send."""
+        """Whether messages are left to send."""
         return any(each.is_alive() for each in self._clients)
 
     def finish(self) -> None:
@@ -118,7 +118,8 @@ class Load:
 
 @contextmanager
 def mail_host(row: Row, conninfo: str = "", *settings: str) -> Iterator[MailHost]:
-    """A running mail host with these settings (name=value) in main.cf; what its logs tell is added to `row` in the end."""
+    """A running mail host with these settings (name=value) in main.cf; the results in its logs are added to `row` at
+    the end."""
     with account.folder("pipehandler-mx-") as folder:
         host = MailHost(folder, conninfo)
         if settings:
@@ -133,7 +134,7 @@ def mail_host(row: Row, conninfo: str = "", *settings: str) -> Iterator[MailHost
 
 @contextmanager
 def service(host: MailHost, mode: Mode, program: Path | None = None) -> Iterator[Service | None]:
-    """The resident workers beside a mail host, where that is the way; `program`: that of another release."""
+    """The resident workers of a mail host, if that is the mode; `program`: that of another release."""
     if mode is Mode.COLD:
         yield None
         return
@@ -142,7 +143,7 @@ def service(host: MailHost, mode: Mode, program: Path | None = None) -> Iterator
 
 
 def add_up(host: MailHost, row: Row) -> None:
-    """Add the statuses that the logs tell, and the bounces."""
+    """Add the statuses and the bounces that the logs show."""
     for line in host.handler.log_lines():
         if found := re.search(r" status=(\d+)", line):
             row.statuses[int(found[1])] += 1
@@ -155,8 +156,8 @@ def add_up(host: MailHost, row: Row) -> None:
 
 
 def drain(host: MailHost, seconds: float = 300) -> None:
-    """Wait until the queue is empty. A message that was still being delivered when Postfix was started or reloaded is left
-    alone for a minute; a flush does not wait for that."""
+    """Wait until the queue is empty. A message that was still being delivered when Postfix was started or reloaded is
+    not retried for a minute; a flush skips that delay."""
     until = time.monotonic() + seconds
     while host.queue() and time.monotonic() < until:
         host.flush()

@@ -1,7 +1,7 @@
-"""Blocked logs: all that a delivery writes to after its commit stands still, is full or is gone, alone and together: the log file,
-syslog, the journal, pipe(8)'s end of the answer, and Sentry.
+"""Blocked logs: everything that a delivery writes to after its commit blocks, is full or is missing, singly and in
+combination: the log file, syslog, the journal, pipe(8)'s end of the output, and Sentry.
 
-None of it changes the status or kills the delivery; the message is there, once.
+None of it changes the status or kills the delivery; the message is stored once.
 """
 
 import itertools
@@ -39,7 +39,7 @@ _CLOSED = ["bash", "-c", 'exec "$@" >&- 2>&-', "-"]
 
 
 class _Point(NamedTuple):
-    """How each of them is; `open`: as it should be."""
+    """The state of each of them; `open`: normal."""
 
     file: str
     journal: str
@@ -51,10 +51,10 @@ class _Point(NamedTuple):
 
 
 def run(scale: Scale, mode: Mode) -> Row:
-    """Each in each state with all others, or a sample; and Sentry. The service cannot be given another /dev/log."""
+    """Every combination of states, or a sample; and Sentry. The service cannot be given another /dev/log."""
     row, ledger = mode.row("logs"), Ledger()
     cold = mode is Mode.COLD
-    # A worker has the journal open, so that no other process can have it alone.
+    # A worker has the journal open, so no other process can lock it exclusively.
     journals = [each for each in _JOURNALS if cold or each != "locked for all"]
     points = [
         _Point(*each) for each in itertools.product(_FILES, journals, _ANSWERS, _SYSLOGS if cold else _SYSLOGS[:1])
@@ -78,7 +78,7 @@ def run(scale: Scale, mode: Mode) -> Row:
 
 
 def _blocked(point: _Point, sent: Letter, handler: Handler, mode: Mode, row: Row, ledger: Ledger) -> None:
-    """One delivery with everything as the point says, and others that find what it stored."""
+    """One delivery in the states of the point, and others that find the stored message."""
     paths = {"open": handler.log, "none": "", "full disk": "/dev/full", "no such folder": "/nonexistent/log"}
     handler.configure(
         handler.conninfo,
@@ -112,7 +112,7 @@ def _blocked(point: _Point, sent: Letter, handler: Handler, mode: Mode, row: Row
 
 @contextmanager
 def _small_disk(folder: Path) -> Iterator[None]:
-    """A file system of its own, with little room."""
+    """A separate file system, with little room."""
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k,mode=0700", "tmpfs", folder], check=True)
     account.give(folder)
     try:
@@ -152,7 +152,8 @@ def _spoil_journal(point: _Point, handler: Handler, stack: ExitStack) -> None:
 
 
 def _answered(point: _Point, sent: Letter, handler: Handler, syslog: DevLog | None) -> Ended:
-    """Deliver with pipe(8)'s end of the answer as the point says. Of what was written there the beginning is known if it is open."""
+    """Deliver with pipe(8)'s end of the output in the state of the point. The start of the output is returned if it is
+    open."""
     command = sent.command(handler)
     if point.answer == "closed":
         command = [*_CLOSED, *command]
@@ -165,7 +166,7 @@ def _answered(point: _Point, sent: Letter, handler: Handler, syslog: DevLog | No
             os.set_blocking(writing, True)
         elif point.answer == "without a reader":
             reader.close()
-        identity = {} if syslog else account.identity()  # it changes the account itself
+        identity = {} if syslog else account.identity()  # it switches to the account itself
         running = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=writer, stderr=writer, env=ENVIRONMENT, cwd="/", **identity
         )
@@ -175,7 +176,7 @@ def _answered(point: _Point, sent: Letter, handler: Handler, syslog: DevLog | No
 
 
 def _fill(descriptor: int) -> None:
-    """Write into a pipe until nothing more goes in."""
+    """Write into a pipe until it is full."""
     try:
         while True:
             os.write(descriptor, bytes(4096))
@@ -184,7 +185,7 @@ def _fill(descriptor: int) -> None:
 
 
 def _reported(sentry: str, handler: Handler, row: Row, ledger: Ledger) -> None:
-    """A message that kills its parser is stored without being parsed, and that is reported to a Sentry that does not answer."""
+    """A message that kills its parser is stored unparsed, and reported to a Sentry server that does not answer."""
     raw = POISON.replace(b"<poison@", b"<%s@" % sentry.replace(" ", "-").encode())
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1] if sentry == "silence" else account.free_port()

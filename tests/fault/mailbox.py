@@ -1,4 +1,4 @@
-"""What the store holds, to the octet, for comparison with a model."""
+"""The content of the store, to the octet, for comparison with a model."""
 
 from collections import Counter
 

@@ -1,8 +1,9 @@
-"""The mail host: Postfix is stopped at once in the middle of a load, its pipe(8) and the handler are killed at random; and the
-resident workers and their supervisor.
+"""The mail host: Postfix is aborted in the middle of a load; its pipe(8), the handler, the resident workers and their
+supervisor are killed at random.
 
-Whatever Postfix accepted must be stored once for each recipient, byte for byte, when the queue is empty; and nothing may
-bounce. A message of which the handler saw only the beginning, because pipe(8) died, must not be stored for the whole.
+Whatever Postfix accepted must be stored once for each recipient, byte for byte, when the queue is empty; and nothing
+may bounce. A message of which the handler saw only the beginning, because pipe(8) died, must not be stored for the
+whole.
 """
 
 import random
@@ -21,8 +22,8 @@ from .load import Load, drain, mail_host, message, service
 from .mishaps import Mishaps
 from .pool import only_resident
 
-# A private Postfix that comes back at once: by default it leaves a service alone for a minute after it died. The time
-# limit is far above what a delivery takes, and below our patience.
+# A private Postfix that restarts a service at once: by default it waits for a minute after the service died. The time
+# limit is far above the time of a delivery, and short enough to wait for.
 _MAIN = ("service_throttle_time=1s", "transport_retry_time=1s", "qmgr_ipc_timeout=5s", "pipehandler_time_limit=6s")
 
 _LOAD = {
@@ -33,10 +34,12 @@ _LOAD = {
     (Mode.RESIDENT, Scale.THIN): (300, 0.2),
     (Mode.RESIDENT, Scale.SHORT): (60, 0.2),
 }
-"""How many messages, and how many seconds a client pauses before each: workers are fast, and it shall last a while."""
+"""The number of messages, and the seconds that a client pauses before each: workers are fast, and the load should last
+a while."""
 
 _SHARE = {True: 0.1, False: 0.3}
-"""How much of it workers have to deliver: the service is often away, and in the short form it has hardly come back."""
+"""The share that workers have to deliver: the service is often down, and in the short form it is hardly up again before
+the end."""
 
 
 _LIMIT = "the time limit was hit"
@@ -47,14 +50,14 @@ _TRACES = {
     "Postfix was reloaded": r"reload -- version",
     "Postfix was started again": r"(?s)daemon started.*daemon started",
 }
-"""What the mail log must tell of the troubles, or they were none."""
+"""What the mail log must contain if the faults had an effect."""
 
 
 def run(scale: Scale, mode: Mode) -> Row:
     """The campaign of the mail host."""
     row = mode.row("mailhost")
     full = not scale.short
-    limited = full or mode is Mode.COLD  # the time limit is worth waiting for
+    limited = full or mode is Mode.COLD  # whether it is worth waiting for the time limit
     with (
         account.folder("pipehandler-pg-") as folder,
         PostgreSQL(folder / "16", 16, FAST).start() as server,
@@ -75,7 +78,7 @@ def run(scale: Scale, mode: Mode) -> Row:
                 for make in once:
                     make()
                     row.points += 1
-                if limited:  # before another trouble strikes the same pipe(8)
+                if limited:  # before another fault hits the same pipe(8)
                     wait_until(lambda: "Command time limit exceeded" in host.log())
                 while full and (load.going_on or len(host.queue()) > 20):
                     random.choice(often)()
@@ -95,7 +98,7 @@ def run(scale: Scale, mode: Mode) -> Row:
 
 
 def _cut(mishaps: Mishaps, load: Load, row: Row, count: int) -> None:
-    """Large messages, each cut off in the middle of its way from pipe(8) to the handler."""
+    """Large messages, each truncated on its way from pipe(8) to the handler."""
     drain(mishaps.host)
     cuts = 0
     for number in range(10_001, 10_001 + count):

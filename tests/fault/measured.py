@@ -1,4 +1,4 @@
-"""A delivery with what it cost: its time, and the most memory that the entrypoint, or the worker, had resident."""
+"""A delivery with its cost: its time, and the peak resident memory of the entrypoint or the worker."""
 
 import re
 import sys
@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from harness.handler import Handler
 
-# ru_maxrss of a new process is at least what its parent had resident (getrusage(2): it is kept through exec), and the
-# campaign holds large messages. So a parent as small as pipe(8) stands between; it is what the handler sees as its parent.
+# ru_maxrss of a new process is at least its parent's resident memory (getrusage(2): it survives exec), and the campaign
+# holds large messages. So a process as small as pipe(8) is started in between, and is the handler's parent.
 _PARENT = """
 import os, sys, time
 started = time.monotonic()
@@ -23,7 +23,7 @@ print(f"\\n{os.waitstatus_to_exitcode(status)} {seconds} {1024 * usage.ru_maxrss
 
 
 class Measured(NamedTuple):
-    """How the entrypoint ended and what it wrote; how many seconds it took, and how many octets of memory."""
+    """How the entrypoint ended and what it wrote; its seconds, and its peak memory in octets."""
 
     status: int
     output: str
@@ -32,7 +32,7 @@ class Measured(NamedTuple):
 
 
 def deliver_to_worker(handler: Handler, worker: int, message: bytes, *recipients: str) -> Measured:
-    """Deliver one message by this worker, and measure it."""
+    """Deliver one message with this worker, and measure it."""
     most = [0]
     over = threading.Event()
 
@@ -51,7 +51,7 @@ def deliver_to_worker(handler: Handler, worker: int, message: bytes, *recipients
 
 
 def _most_memory(pid: int) -> int:
-    """VmHWM of a process (proc(5)); 0 when it is gone."""
+    """VmHWM of a process (proc(5)); 0 if it has ended."""
     try:
         found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
     except OSError:

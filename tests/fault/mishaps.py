@@ -1,4 +1,4 @@
-"""What happens to a mail host: to Postfix, its pipe(8), the handlers, and the service of resident workers beside it."""
+"""Faults of a mail host: of Postfix, its pipe(8), the handlers, and the service of resident workers."""
 
 import os
 import random
@@ -16,8 +16,8 @@ PATIENCE = 30  # seconds
 
 
 class Mishaps:
-    """What can happen to a running mail host. It touches no process but those below this host's own master, handlers with this
-    host's configuration in their command line, and those of the service."""
+    """Faults of a running mail host. It touches only processes below this host's master, handlers with this host's
+    configuration in their command line, and those of the service."""
 
     def __init__(self, host: MailHost, service: Service | None = None) -> None:
         self.host = host
@@ -25,14 +25,14 @@ class Mishaps:
         self._frozen: list[int] = []
 
     def abort(self) -> None:
-        """postfix abort, and a start."""
+        """postfix abort, then a start."""
         master = self._master()
         self.host.abort()
         wait_until(lambda: not name(master))
         self._start()
 
     def crash(self) -> None:
-        """Everything dies at once, the master, its daemons, the handlers and the service; and a start."""
+        """Everything dies at once: the master, its daemons, the handlers and the service; then a start."""
         master = self._master()
         daemons = children(master)
         handlers = [child for daemon in daemons for child in children(daemon)]
@@ -46,8 +46,8 @@ class Mishaps:
             self.service.start()
 
     def _start(self) -> None:
-        """Start it. Its integrity check fails where files still vanish under its hands, and a start that has just begun
-        is in the way of another."""
+        """Start it. Its integrity check fails if files vanish while it runs, and a start fails while another has just
+        begun."""
         for _ in range(5):
             try:
                 self.host.start()
@@ -68,18 +68,18 @@ class Mishaps:
         wait_until(lambda: not stat(pid))
 
     def kill_agent(self) -> None:
-        """One pipe(8) dies; its handler goes on alone."""
+        """One pipe(8) dies; its handler continues without it."""
         agents = self._some(lambda: [pid for pid in self._agents() if children(pid)])
         agent = random.choice(agents)
         send(agent, signal.SIGKILL)
         wait_until(lambda: not stat(agent))
 
     def freeze_handler(self) -> None:
-        """One handler stands still, until Postfix kills it at the time limit."""
+        """One handler is stopped, until Postfix kills it at the time limit."""
         self._frozen.append(self._stopped_handler())
 
     def _stopped_handler(self) -> int:
-        """A handler that stands still."""
+        """A handler that is stopped."""
         while True:
             if _stopped(pid := random.choice(self._some(self._handlers))):
                 return pid
@@ -89,14 +89,14 @@ class Mishaps:
         send(random.choice(self._workers()), signal.SIGKILL)
 
     def freeze_worker(self) -> None:
-        """A resident worker stands still, for a moment or until Postfix has given up."""
+        """A resident worker is stopped, for a moment or until Postfix has given up."""
         worker = random.choice(self._workers())
         send(worker, signal.SIGSTOP)
         time.sleep(random.choice((0.2, 7)))
         send(worker, signal.SIGCONT)
 
     def kill_supervisor(self) -> None:
-        """The supervisor dies; its workers finish what they have. It is started again, as systemd does."""
+        """The supervisor dies; its workers finish their messages. It is started again, as systemd does."""
         assert self.service
         self.service.signal(signal.SIGKILL)
         self.service.wait()
@@ -109,7 +109,7 @@ class Mishaps:
         self.service.signal(signal.SIGHUP)
 
     def restart_service(self) -> None:
-        """systemctl stop, and after a while start."""
+        """systemctl stop, then start after a while."""
         assert self.service
         self.service.stop()
         time.sleep(random.uniform(0, 1))
@@ -120,14 +120,14 @@ class Mishaps:
         return self._some(self.service.workers)
 
     def thaw(self) -> None:
-        """Let go on what still stands still because its pipe(8) died."""
+        """Continue processes that are still stopped because their pipe(8) died."""
         for pid in self._frozen:
             if self._is_handler(pid):
                 send(pid, signal.SIGCONT)
 
     def cut(self, raw: bytes, recipient: str) -> bool:
-        """Send a large message, and kill pipe(8) while it writes it to who is slow to read, a handler or a worker. Returns
-        whether it came to that: the reader may have been faster."""
+        """Send a large message, and kill pipe(8) while it writes it to a slow reader, a handler or a worker. Returns
+        whether that succeeded: the reader may have been faster."""
         known = set(self._handlers())
         slow = self.service.workers() if self.service and random.choice((True, False)) else []
         for pid in slow:
@@ -147,7 +147,7 @@ class Mishaps:
         for pid in slow:
             send(pid, signal.SIGCONT)
         wait_until(lambda: not stat(handler))
-        if self.service:  # a worker writes its log when the handler has its answer
+        if self.service:  # a worker writes its log after it has answered the handler
             service = self.service
             wait_until(lambda: not service.status()["busy"])
         return self._cuts() > before
@@ -167,8 +167,8 @@ class Mishaps:
         return [child for agent in self._agents() for child in children(agent) if self._is_handler(child)]
 
     def _is_handler(self, pid: int) -> bool:
-        """A child that pipe(8) has just forked is not it yet: it has pipe(8)'s command line, with all that master.cf says, and
-        the lock of the queue file, which it would hold for as long as it stood still."""
+        """A child that pipe(8) has just forked is not yet the handler: it has pipe(8)'s command line, with everything
+        in master.cf, and the lock of the queue file, which it would hold for as long as it is stopped."""
         try:
             return name(pid) != "pipe" and os.fsencode(f"--config={self.host.handler.config}") in Path(
                 f"/proc/{pid}/cmdline"
@@ -177,7 +177,7 @@ class Mishaps:
             return False
 
     def _some(self, find: Callable[[], list[int]]) -> list[int]:
-        """What `find` finds, as soon as it finds something."""
+        """The result of `find`, once it is not empty."""
         until = time.monotonic() + PATIENCE
         while not (found := find()):
             if time.monotonic() > until:
@@ -187,7 +187,7 @@ class Mishaps:
 
 
 def _stopped(pid: int) -> bool:
-    """Let it stand still; False where it ended before."""
+    """Stop it; False if it ended before."""
     send(pid, signal.SIGSTOP)
     wait_until(lambda: stat(pid)[:1] in ([], ["T"]))
     return bool(stat(pid))

@@ -1,8 +1,10 @@
-"""Planted objects: functions, operators, casts, types, tables and views that look like ours or like PostgreSQL's, made by the
-handler's role where it may create: in the schema public, and in one with the name of each stronger role, which "$user" finds.
+"""Planted objects: functions, operators, casts, types, tables and views that look like ours or like PostgreSQL's, made
+by the handler's role where it may create: in the schema public, and in one with the name of each stronger role, which
+"$user" finds.
 
-Each stronger role has a search path that prefers them to pg_catalog. Then every command runs, as the superuser and as the roles of
-docs/security.md, and mail is delivered. Nothing planted is executed by any of them, and the handler's role has gained nothing.
+Each stronger role has a search path that puts them before pg_catalog. Then every command runs, as the superuser and as
+the roles of docs/security.md, and mail is delivered. None of them executes anything planted, and the handler's role
+gains no rights.
 """
 
 import re
@@ -35,7 +37,7 @@ BEGIN
 END
 $$
 """
-"""It leaves a trace, and raises the rights of the handler if whoever executes it may do that."""
+"""It leaves a trace, and raises the handler's rights if the role that executes it may do that."""
 
 _OVERLOADS = """
 SELECT DISTINCT p.proname, ARRAY(SELECT format_type(t, NULL) FROM unnest(p.proargtypes::oid[]) t) AS arguments,
@@ -57,7 +59,7 @@ _NARROWER = {
     "regclass": "oid",
     "interval": "time",
 }
-"""Types that are a better match for some call than those of the genuine function."""
+"""Types that match some call better than those of the genuine function."""
 
 _OPERATORS = """
 SELECT o.oprname, format_type(o.oprleft, NULL) AS l, format_type(o.oprright, NULL) AS r,
@@ -101,7 +103,7 @@ _COMMANDS: dict[str, tuple[str, ...]] = {
     "upkeep": ("expire --dry-run", "expire", "reparse --all --verbose", "quarantine list --reasons", "list"),
     "lessor": ("address add other@example.com", "address new --domain example.com --label own"),
 }
-"""What each role runs, in this order. After them all migrate begins with nothing, as the superuser."""
+"""What each role runs, in this order. Finally migrate starts from an empty database, as the superuser."""
 
 
 _OWN_TYPES = (
@@ -138,7 +140,7 @@ _NAMES_OF_A_SAMPLE = [
 
 
 def run(scale: Scale, mode: Mode) -> Row:
-    """Plant everything, then run everything, or a part of it."""
+    """Plant everything, then run everything, or a sample."""
     row, ledger = mode.row("planted"), Ledger()
     with fresh_database() as database, account.folder("pipehandler-") as folder:
         handler = Handler(folder / "handler", database.conninfo)
@@ -158,7 +160,8 @@ def run(scale: Scale, mode: Mode) -> Row:
         with psycopg.connect(database.conninfo, autocommit=True, options="-csearch_path=pg_catalog") as connection:
             planted = sum(_plant(connection, schema, scale) for schema in (_SCHEMAS[:1] if scale.short else _SCHEMAS))
         sys.stderr.write(f"    {planted} objects are planted\n")
-        # Our own questions come from here on with no search path; those of the commands with that of their roles.
+        # From here on our own queries use an empty search path; those of the commands use the search path of their
+        # roles.
         database.admin += " options='-csearch_path=pg_catalog'"
         _prove(database, row)
         _deliver(handler, letter("beside"), "a delivery", row, ledger)
@@ -175,7 +178,7 @@ def run(scale: Scale, mode: Mode) -> Row:
                     ledger.send(sent.raw, "imported@example.com")
                 _command(console, words.replace("FOLDER", str(folder)).replace("QUARANTINED", str(number)), row)
                 _judge(database, f"{words} as {role}", row)
-        if scale.short:  # the command that drops it is not part of the sample
+        if scale.short:  # the sample does not include the command that drops it
             ledger.send(quarantined.raw, *quarantined.recipients)
         ledger.check(database, row)
         _from_nothing(handler, folder, database, row)
@@ -187,7 +190,7 @@ def _deliver(handler: Handler, sent: Letter, where: str, row: Row, ledger: Ledge
 
 
 def _open_doors(database: Database) -> None:
-    """What an older PostgreSQL allows everyone, and search paths that prefer it to pg_catalog."""
+    """Grant what an older PostgreSQL allows everyone, and set search paths that put it before pg_catalog."""
     database.execute("GRANT CREATE ON SCHEMA public TO PUBLIC; CREATE TABLE public.trace (who text, what text)")
     database.execute(f"GRANT CREATE ON DATABASE {database.name} TO pipehandler; GRANT INSERT ON public.trace TO PUBLIC")
     for role in _ROLES:
@@ -195,7 +198,7 @@ def _open_doors(database: Database) -> None:
 
 
 def _plant(handler: "psycopg.Connection[Any]", schema: str, scale: Scale) -> int:
-    """All that can be planted in one schema, as the handler's role; returns how many objects."""
+    """Plant all that can be planted in one schema, as the handler's role; returns how many objects."""
     if schema != "public":
         handler.execute(f"CREATE SCHEMA {schema}")
         handler.execute(f"GRANT USAGE ON SCHEMA {schema} TO PUBLIC")
@@ -257,7 +260,7 @@ def _names() -> list[str]:
 
 
 def _prove(database: Database, row: Row) -> None:
-    """A statement that names what it uses without its schema does execute what is planted."""
+    """Control: a statement without schema-qualified names does execute what is planted."""
     with psycopg.connect(database.server.conninfo(database.name, user="upkeep"), autocommit=True) as careless:
         careless.execute("SELECT lower('X'::text), 'a'::text = 'b'::text")
     executed = {found.what for found in database.rows("DELETE FROM public.trace RETURNING what")}
@@ -266,7 +269,7 @@ def _prove(database: Database, row: Row) -> None:
 
 
 def _judge(database: Database, what: str, row: Row) -> None:
-    """Whether something planted was executed since the last look."""
+    """Whether something planted was executed since the last check."""
     row.points += 1
     for found in database.rows("DELETE FROM public.trace RETURNING who, what"):
         row.note(f"{what}: {found.what} was executed as {found.who}")
@@ -275,7 +278,7 @@ def _judge(database: Database, what: str, row: Row) -> None:
 
 
 def _command(console: Console, words: str, row: Row) -> None:
-    """A command does its work beside the plants."""
+    """A command does its work despite the planted objects."""
     arguments = words.split()
     if arguments[0] == "follow":
         running = console.start("follow", "--from-start")
@@ -296,7 +299,7 @@ def _command(console: Console, words: str, row: Row) -> None:
 
 
 def _from_nothing(handler: Handler, folder: Path, database: Database, row: Row) -> None:
-    """migrate makes the whole schema beside the plants, and mail is delivered into it."""
+    """migrate creates the whole schema despite the planted objects, and mail is delivered into it."""
     database.execute("DROP SCHEMA pipehandler CASCADE")
     console = Console(folder, database)
     console.configure("postgres")

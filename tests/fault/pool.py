@@ -1,5 +1,5 @@
-"""Handlers that are taken for one message or a few, each time with another configuration; cold, or with a service each, that
-reads the configuration again and so has a new worker."""
+"""Handlers that are used for one message or a few, each time with another configuration; cold, or each with a service
+that reloads the configuration and so has a new worker."""
 
 import signal
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from .ledger import Mode, Row
 
 
 class Pool:
-    """Cold handlers, new ones each time: one that knows of an outage would not even try."""
+    """Cold handlers, new ones each time: one that has recorded an outage would not even try."""
 
     mode = Mode.COLD
 
@@ -26,16 +26,16 @@ class Pool:
             yield Handler(folder, conninfo, **sections)
 
     def worker(self, handler: Handler) -> int:
-        """The process id of the worker behind a handler; 0 where there is none."""
+        """The process id of a handler's worker; 0 without one."""
         return 0
 
     def last_log_line(self, handler: Handler) -> str:
-        """What the log says of the last message."""
+        """The log entry of the last message."""
         return (handler.log_lines() or [""])[-1]
 
 
 class ResidentPool(Pool):
-    """Handlers with a service of one worker each. Nobody may deliver cold."""
+    """Handlers with a service of one worker each. None may deliver cold."""
 
     mode = Mode.RESIDENT
 
@@ -51,7 +51,7 @@ class ResidentPool(Pool):
 
     @contextmanager
     def handler(self, conninfo: str, **sections: dict[str, object]) -> Iterator[Handler]:
-        """A handler with this configuration, and behind it a worker that has delivered nothing yet."""
+        """A handler with this configuration, and a worker that has delivered nothing yet."""
         service = self._free.get()
         try:
             reload(service, conninfo, **sections)
@@ -60,19 +60,19 @@ class ResidentPool(Pool):
             self._free.put(service)
 
     def worker(self, handler: Handler) -> int:
-        """The process id of the worker behind a handler."""
+        """The process id of a handler's worker."""
         service = self._all[handler]
         wait_until(lambda: ready(service), "the end of its work")
         (pid,) = service.workers()
         return pid
 
     def last_log_line(self, handler: Handler) -> str:
-        """What the log says of the last message; a worker writes it when the entrypoint has its answer."""
+        """The log entry of the last message; a worker writes it after it has answered the entrypoint."""
         self.worker(handler)
         return [line for line in handler.log_lines() if not line.startswith("outcome=serve ")][-1]
 
     def stop(self, row: Row) -> None:
-        """The end; `row` is told what was not resident."""
+        """Stop the services; record in `row` what was not resident."""
         for each in self._all.values():
             each.stop()
         only_resident(row, *self._all)
@@ -80,7 +80,7 @@ class ResidentPool(Pool):
 
 @contextmanager
 def pool(mode: Mode, row: Row, count: int) -> Iterator[Pool]:
-    """Handlers for as many messages at once as `count`."""
+    """Handlers for `count` messages at once."""
     if mode is Mode.COLD:
         yield Pool()
         return
@@ -93,7 +93,7 @@ def pool(mode: Mode, row: Row, count: int) -> Iterator[Pool]:
 
 
 def reload(service: Service, conninfo: str, **sections: dict[str, object]) -> None:
-    """Give a service of one worker another configuration; what its old worker knew is forgotten."""
+    """Give a service of one worker another configuration; the state of its old worker is lost."""
     before = service.workers()
     service.handler.configure(conninfo, serve={"workers": 1}, **sections)
     service.signal(signal.SIGHUP)
@@ -102,18 +102,19 @@ def reload(service: Service, conninfo: str, **sections: dict[str, object]) -> No
 
 
 def ready(service: Service) -> bool:
-    """Whether its one worker can be given a message, and is alone."""
+    """Whether its only worker is ready for a message."""
     told = service.status()
     return (told["workers"], told["free"], len(service.workers())) == (1, 1, 1)
 
 
 def forget_outage(handler: Handler) -> None:
-    """As if the last outage that was seen were long ago."""
+    """Remove the recorded outage, as if it were long ago."""
     (handler.state / "outage").unlink(missing_ok=True)
 
 
 def only_resident(row: Row, *handlers: Handler, share: float = 1) -> None:
-    """A campaign of the resident way that was cold shows nothing: at least this share of what was stored came from workers."""
+    """A resident campaign that delivered cold shows nothing: at least this share of what was stored came from
+    workers."""
     stored = [line for each in handlers for line in each.log_lines() if " status=0 " in line]
     resident = sum(" mode=resident " in line for line in stored)
     if not stored or resident < share * len(stored):

@@ -15,7 +15,7 @@ def children(pid: int) -> list[int]:
 
 
 def stat(pid: int) -> list[str]:
-    """proc(5): the state, the parent and so on; nothing for a process that is gone, be it a zombie."""
+    """proc(5): the state, the parent and so on; empty for a process that has ended, even if it is a zombie."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -24,12 +24,12 @@ def stat(pid: int) -> list[str]:
 
 
 def parent(pid: int) -> int:
-    """Its parent; 0 when it is gone."""
+    """Its parent; 0 if it has ended."""
     return int((stat(pid) or ["", "0"])[1])
 
 
 def name(pid: int) -> str:
-    """The name of a process; "" when it is gone."""
+    """The name of a process; "" if it has ended."""
     try:
         return Path(f"/proc/{pid}/comm").read_text().strip() if stat(pid) else ""
     except OSError:
@@ -37,6 +37,6 @@ def name(pid: int) -> str:
 
 
 def send(pid: int, number: signal.Signals) -> None:
-    """Send a signal to a process that may be gone."""
+    """Send a signal to a process that may have ended."""
     with suppress(ProcessLookupError):
         os.kill(pid, number)

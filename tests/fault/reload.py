@@ -1,5 +1,5 @@
-"""The supervisor is killed at a system call of a reload: afterwards the service answers, or it is gone and is started again, as systemd
-does; then a message is delivered by a worker."""
+"""The supervisor is killed at a system call of a reload: afterwards the service answers, or it has ended and is started
+again, as systemd does; then a worker delivers a message."""
 
 import signal
 from contextlib import suppress
@@ -63,7 +63,7 @@ def _killed(service: Service, handler: Handler, call: Call, trace: Path, row: Ro
 
 
 def _answers(service: Service) -> bool:
-    """Whether its workers can be given a message; it may end while it is asked."""
+    """Whether its workers are ready for a message; it may end during the query."""
     try:
         return service.ready()
     except ServeError:

@@ -1,4 +1,4 @@
-"""A letter delivered as Postfix does it: again until its status is 0, and then nothing is left to do but to look what is stored."""
+"""Deliver a letter as Postfix does: again until its status is 0; then only the stored mail is compared."""
 
 import time
 from collections.abc import Callable
@@ -12,7 +12,7 @@ ALLOWED = frozenset({0, 71, 75})
 """The statuses of the outcome table that return no mail; death by a signal defers, too."""
 
 REPORTS = {"status": (0, 1, 3), "check": (0, 1, 3)}
-"""The exit statuses of commands that report a problem, or that something is unknown, by theirs; all others end with 0."""
+"""The exit statuses of commands whose status reports a problem or an unknown state; all others end with 0."""
 
 _PATIENCE = 15.0
 """Seconds for a circuit breaker's pauses."""
@@ -21,7 +21,7 @@ Run = Callable[[Letter], Ended]
 
 
 def count(ended: Ended, where: str, row: Row) -> None:
-    """Count how one delivery ended; what pipe(8) would bounce is one too many."""
+    """Count how one delivery ended; one that pipe(8) would bounce is a finding."""
     row.statuses[ended.status] += 1
     if ended.status > 0 and (ended.status not in ALLOWED or ended.output.startswith("5.")):
         row.bounced += 1
@@ -34,8 +34,8 @@ def deliver(handler: Handler, sent: Letter) -> Ended:
 
 
 def stored(run: Run, sent: Letter, where: str, row: Row, ledger: Ledger, tries: int = 1) -> None:
-    """Deliver `sent` by `run` until it is stored, and once more: that must find it. tries: after so many it must be stored; with
-    more than one, those before the last are repeated for as long as the breaker pauses."""
+    """Deliver `sent` by `run` until it is stored, and once more, which must find it stored. tries: after so many it
+    must be stored; with more than one, those before the last are repeated for as long as the breaker pauses."""
     ledger.send(sent.raw, *sent.recipients)
     until = time.monotonic() + _PATIENCE
     while True:

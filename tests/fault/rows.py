@@ -1,8 +1,8 @@
-"""Poisoned rows: every argument of pipehandler.ingest with every extreme and every wrong shape, by the handler's role; and every column
-of every table, by someone who may do anything, without constraints.
+"""Poisoned rows: every argument of pipehandler.ingest with every extreme and every wrong shape, by the handler's role;
+and every column of every table, by a superuser, without constraints.
 
-What the handler's role can store every reader can read. What a superuser damages stops no reader and no command: the row is
-left out and named, and the genuine mail around it is shown.
+Every reader can read whatever the handler's role can store. A row damaged by a superuser stops no reader and no
+command: the row is left out and named, and the genuine mail around it is shown.
 """
 
 import json
@@ -63,7 +63,7 @@ _JSON: tuple[Any, ...] = (
     *([{"ordinal": 1}], {"spf": [[[[1]]]]}, "infinity", "200000-01-01T00:00:00Z", "9999-12-31T23:59:59-01:00"),
 )
 _DEEP = ("[" * 2_000 + "]" * 2_000, "9" * 5_000, "[1e400]", '{"a": ' * 500 + "1" + "}" * 500)
-"""JSON that Python does not write, but PostgreSQL reads."""
+"""JSON that PostgreSQL reads, but Python does not write."""
 
 _ARRAYS = ("{}", "{NULL}", "{{a},{b}}", "[5:6]={a,b}", "{" + ",".join("x" * 20_000) + "}")
 _OCTETS = (b"", b"\0", b"\xff" * 100, b"x" * 1_000_000)
@@ -81,7 +81,7 @@ _VALUES: dict[str, tuple[Any, ...]] = {
     "uuid": ("00000000-0000-0000-0000-000000000000", "ffffffff-ffff-ffff-ffff-ffffffffffff"),
     **dict.fromkeys(("smallint", "integer", "bigint"), _NUMBERS),
 }
-"""The extremes of each type of PostgreSQL; NULL comes to each."""
+"""The extremes of each type of PostgreSQL; NULL is added to each."""
 
 _COMMANDS = (
     *("list", "list --json", "show 1", "raw 1", "quarantine list", "quarantine list --json", "address list"),
@@ -130,7 +130,7 @@ def run(scale: Scale, mode: Mode) -> Row:
 
 
 def _request(number: int) -> list[Any]:
-    """The arguments of a genuine call, for a message like no other."""
+    """The arguments of a genuine call, for a distinct message."""
     raw = MESSAGE.replace(b"<1@", b"<%d@" % number)
     return list(submission(raw, f"user{number}@example.com").arguments())
 
@@ -143,7 +143,7 @@ def _calls() -> Iterator[_Call]:
 
 
 def _claimed(calls: Sequence[_Call], console: Console, row: Row) -> None:
-    """Call ingest as the handler's role: a value is refused as the fault of its message, or every reader can read it."""
+    """Call ingest as the handler's role: a value is refused as an error in the message, or every reader can read it."""
     stored: list[int] = []
     with closing(Store(console.database.conninfo)) as handler, closing(Store(console.database.admin)) as reader:
         for number, call in enumerate(calls):
@@ -183,7 +183,7 @@ def _console(folder: Path, database: Database) -> Console:
 
 
 def _streamed(console: Console, last: int) -> set[int]:
-    """The deliveries that `follow` shows, through that one."""
+    """The deliveries that `follow` shows, up to and including that one."""
     seen: set[int] = set()
     running = console.start("follow", "--from-start", "--json")
     with bounded(running):
@@ -198,7 +198,7 @@ def _streamed(console: Console, last: int) -> set[int]:
 
 
 def _columns(database: Database) -> list[_Column]:
-    """The columns that hold data of their own: none that is computed, or by which rows find each other."""
+    """The columns that hold data: no computed columns, and no keys."""
     found = database.rows(
         "SELECT table_name, column_name, data_type FROM information_schema.columns"
         " WHERE table_schema = 'pipehandler' AND table_name = ANY (%s) AND is_generated = 'NEVER'"
@@ -209,13 +209,13 @@ def _columns(database: Database) -> list[_Column]:
 
 
 def _damaged(column: _Column, server: PostgreSQL, folder: Path, scale: Scale, row: Row) -> None:
-    """One column with all values, each in the row of another message, between two genuine messages."""
+    """Write all values into one column, each in the row of another message, between two genuine messages."""
     values = (None, *_VALUES[column.type])
     with Database.fresh(server) as database:
         _fill(database, len(values) + 2)
         _without_constraints(database)
         for number, value in enumerate(values, 2):
-            with suppress(psycopg.Error):  # no such value of this type, or two rows have it
+            with suppress(psycopg.Error):  # not a value of this type, or a duplicate key
                 _spoil(database, column, number, value)
                 row.points += 1
         console = _console(folder, database)
@@ -225,7 +225,8 @@ def _damaged(column: _Column, server: PostgreSQL, folder: Path, scale: Scale, ro
 
 
 def _fill(database: Database, count: int) -> None:
-    """So many genuine messages with an attachment and leases for their addresses; every third is in quarantine."""
+    """Store so many genuine messages with an attachment and leases for their addresses; every third is in
+    quarantine."""
     attached = b"MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=b\n\n--b\nContent-Type: a/b\n\nx\n--b--\n"
     with closing(Store(database.conninfo)) as store:
         for number in range(1, count + 1):
@@ -238,7 +239,7 @@ def _fill(database: Database, count: int) -> None:
 
 
 def _without_constraints(database: Database) -> None:
-    """Anything may be written from now on."""
+    """Allow anything to be written from now on."""
     for each in database.rows(
         "SELECT conrelid::regclass::text AS name, conname FROM pg_constraint"
         " WHERE connamespace = 'pipehandler'::regnamespace AND contype = 'c' AND conrelid <> 0"
@@ -287,7 +288,7 @@ def _read(column: _Column, console: Console, last: int, row: Row) -> None:
 
 
 def _run(column: _Column, console: Console, words: str, row: Row) -> None:
-    """A command ends, and without a traceback."""
+    """Assert that a command ends without a traceback."""
     try:
         done = subprocess.run(
             console.command(*words.split()), capture_output=True, text=True, env=ENVIRONMENT, cwd="/", timeout=120

@@ -1,8 +1,8 @@
 """The server: PostgreSQL is killed, full, locked, under repair, replaced by its standby, while mail comes in over SMTP.
 
-Each trouble is made on a real server and lasts a moment. A delivery started inside it must be deferred, and the same
-message delivered again afterwards must be stored; the load from Postfix goes on all the time, and is checked at the end.
-A worker has its connection before the trouble; afterwards it has to deliver again.
+Each fault is made on a real server and lasts a moment. A delivery started during it must be deferred, and the same
+message delivered again afterwards must be stored; the load from Postfix continues all the time, and is checked at the
+end. A worker has its connection before the fault; afterwards it has to deliver again.
 """
 
 import random
@@ -30,17 +30,17 @@ _HASTY: dict[str, dict[str, object]] = {
 }
 _SETTINGS = {**FAST, "max_connections": "30", "min_wal_size": "32MB", "max_wal_size": "64MB", "shared_buffers": "16MB"}
 _LOAD = {Scale.SHORT: 12, Scale.THIN: 100, Scale.FULL: 2_000}
-"""Messages that come in during the troubles."""
+"""Messages that come in during the faults."""
 
 _FAIL_OVERS = {Scale.SHORT: 1, Scale.THIN: 1, Scale.FULL: 8}
 
 _BACK = 30.0
-"""Seconds after a trouble in which a worker has to deliver again."""
+"""Seconds after a fault within which a worker has to deliver again."""
 
 
 @contextmanager
 def _small_disk(folder: Path) -> Iterator[None]:
-    """A file system of its own at `folder`, which can be filled."""
+    """A separate file system at `folder`, which can be filled."""
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK}m,mode=0755", "tmpfs", folder], check=True)
     try:
         yield
@@ -49,14 +49,15 @@ def _small_disk(folder: Path) -> Iterator[None]:
 
 
 class _Witness:
-    """Deliveries inside each trouble, seen from near: they must be deferred, and stored when the trouble is over."""
+    """Direct deliveries during each fault: they must be deferred, and stored when the fault is over."""
 
     def __init__(self, database: Database, handlers: Pool, row: Row, ledger: Ledger) -> None:
         self.database, self.handlers, self.row, self.ledger = database, handlers, row, ledger
         self._sent = 0
 
     def see(self, trouble: Trouble) -> None:
-        """Make the trouble, and deliver a message in it and after it; and another one by a worker that had a connection."""
+        """Make the fault, and deliver a message during and after it; and another one by a worker that had a
+        connection."""
         self.row.points += 1
         conninfo = _conninfo(self.database, self.handlers.mode)
         with ExitStack() as stack:
@@ -97,12 +98,12 @@ class _Witness:
 
 
 def _conninfo(database: Database, mode: Mode) -> str:
-    """Connections that are kept have another name than those that are about to end."""
+    """Kept connections have another name than those that are about to end."""
     return with_password(database) + (" application_name=worker" if mode is Mode.RESIDENT else "")
 
 
 def _troubles(row: Row, host: MailHost, folder: Path, scale: Scale, mode: Mode) -> None:
-    """Every trouble while mail comes in; at full scale again and again, with a crash after each."""
+    """Every fault while mail comes in; at full scale repeatedly, with a crash after each."""
     with PostgreSQL(folder / "server", 16, _SETTINGS).start() as server, Database.fresh(server) as database:
         database.execute("ALTER ROLE pipehandler PASSWORD 'secret'")
         hba = server.data / "pg_hba.conf"
@@ -125,7 +126,7 @@ def _troubles(row: Row, host: MailHost, folder: Path, scale: Scale, mode: Mode) 
                 for trouble in TROUBLES:
                     for each in (trouble, killed):
                         witness.see(each)
-                        time.sleep(random.uniform(2, 4))  # Postfix tries again, and deliveries are under way
+                        time.sleep(random.uniform(2, 4))  # Postfix retries, and deliveries are in progress
             load.finish()
             host.drain(300)
         load.ledger.check(database, row)
@@ -173,6 +174,7 @@ def run(scale: Scale, mode: Mode) -> Row:
 
 
 def _check_mode(row: Row, host: MailHost, mode: Mode) -> None:
-    """Postfix's messages went that way; the exceptions are those that a busy machine did not look at within a second."""
+    """Check that Postfix's messages were delivered in that mode; the exceptions are those that a busy machine did not
+    accept within a second."""
     if mode is Mode.RESIDENT:
         only_resident(row, host.handler, share=0.9)

@@ -1,8 +1,9 @@
-"""Tampered state: whoever owns the handler's account puts something else in the place of the circuit breaker's file, of the journal,
-of the socket, of a parser's mark or of the whole state directory.
+"""Tampered state: a process of the handler's account replaces the circuit breaker's file, the journal, the socket, a
+parser's mark or the whole state directory with something else.
 
-Each message is stored all the same, cold or by a worker that runs meanwhile. Root's commands end, and write into no file that a
-link names. Only a program that takes a message from the entrypoint and does not answer may defer it, for as long as it is there.
+Each message is stored all the same, cold or by a running worker. Root's commands end, and write to no file that a link
+points to. Only a program that accepts a message from the entrypoint and does not answer may defer it, for as long as it
+runs.
 """
 
 import fcntl
@@ -41,7 +42,7 @@ _Plant = Callable[[Path, ExitStack], object]
 
 
 def _file(content: bytes = b"", mode: int = 0o666, then: float | None = None) -> _Plant:
-    """A file with this content and mode; the account's, unless it may not read it; with this time."""
+    """Create a file with this content, mode and time; it belongs to the account, unless the account may not read it."""
 
     def make(path: Path, _: ExitStack) -> None:
         path.write_bytes(content)
@@ -66,7 +67,7 @@ def _directory(path: Path, _: ExitStack) -> None:
 
 
 def _locked(path: Path, stack: ExitStack) -> None:
-    """Another process holds its lock, and lets it go no more."""
+    """Another process holds its lock, and never releases it."""
     _file(then=1_000_000_000)(path, stack)
     descriptor = os.open(path, os.O_RDWR)
     stack.callback(os.close, descriptor)
@@ -74,7 +75,8 @@ def _locked(path: Path, stack: ExitStack) -> None:
 
 
 def _listener(kind: int, *answers: bytes) -> _Plant:
-    """A program that takes every connection, reads one packet and gives these answers; without any, it says nothing."""
+    """A program that accepts every connection, reads one packet and sends these answers; without any, it stays
+    silent."""
 
     def make(path: Path, stack: ExitStack) -> None:
         listening = socket.socket(socket.AF_UNIX, kind)
@@ -140,7 +142,7 @@ _PLANTS: dict[str, _Plant] = {
 
 
 class _Point(NamedTuple):
-    """What is put where."""
+    """The planted objects, by place."""
 
     place: str
     plant: str
@@ -150,7 +152,7 @@ class _Point(NamedTuple):
 
 
 def run(scale: Scale, mode: Mode) -> Row:
-    """Every plant in every place, or a sample."""
+    """Every planted object in every place, or a sample."""
     row, ledger = mode.row("state"), Ledger()
     points = [_Point(place, plant) for place in _PLACES for plant in _PLANTS]
     chosen = points[5 :: 47 if mode is Mode.COLD else 91] if scale.short else scale.thin(points, 17)
@@ -170,7 +172,7 @@ def run(scale: Scale, mode: Mode) -> Row:
 def _tampered(
     point: _Point, sent: Letter, folder: Path, database: Database, scale: Scale, mode: Mode, row: Row, ledger: Ledger
 ) -> None:
-    """One point, with a handler of its own, and a service in the resident mode."""
+    """One point, with a separate handler, and a service in the resident mode."""
     handler = Handler(folder, database.conninfo, serve={"workers": 1})
     with Service(handler) if mode is Mode.RESIDENT else nullcontext() as service:
         first = sent._replace(recipients=(f"first-{sent.name}@example.com",))
@@ -196,7 +198,7 @@ def _tampered(
 
 @contextmanager
 def _planted(point: _Point, sent: Letter, handler: Handler) -> Iterator[Path]:
-    """The plant is there; yields the file of root's that links name, which is in the same folder."""
+    """Plant it; yields root's file that the links point to, which is in the same folder."""
     paths = {
         _MARK: handler.state / f"parsing-{identify(sent.raw).id}",
         _DIRECTORY: handler.state,
@@ -218,7 +220,7 @@ def _planted(point: _Point, sent: Letter, handler: Handler) -> Iterator[Path]:
 
 
 def _command(point: _Point, handler: Handler, arguments: tuple[str, ...], row: Row) -> None:
-    """A command of root's ends, without a traceback."""
+    """Assert that a command of root ends without a traceback."""
     command = [PROGRAM, "--config", str(handler.config), *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, cwd="/", timeout=50)

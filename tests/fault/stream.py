@@ -1,8 +1,9 @@
-"""The stream under stress: a hundred writers whose transactions overlap, wait, are rolled back and lose their connection, and ten
-followers that are slow, are killed, lose their connection, and go on from the last cursor that they had; two more see a part.
+"""The stream under stress: a hundred writers whose transactions overlap, wait, are rolled back and lose their
+connection, and ten followers that are slow, are killed, lose their connection, and continue from their last cursor; two
+more see only a part.
 
-Each follower has to see every delivery that was committed, once, in the same order as all others: that of (xid, id). No message
-is delivered by the handler here, so this kind knows no way.
+Each follower has to see every delivery that was committed, once, in the same order as all others: that of (xid, id). No
+message is delivered by the handler here, so this kind has no mode.
 """
 
 import json
@@ -37,8 +38,8 @@ _PATIENCE = 60.0  # seconds for a follower to see the last one
 
 
 class _Size(NamedTuple):
-    """messages: of each writer; processes: followers that are processes of their own, the other ones are threads; life: how many
-    deliveries such a process sees at the most before it is killed."""
+    """messages: of each writer; processes: followers that are separate processes, the others are threads; life: the
+    most deliveries that such a process sees before it is killed."""
 
     messages: int
     processes: int
@@ -49,7 +50,8 @@ _SIZES = {Scale.SHORT: _Size(6, 3, 400), Scale.THIN: _Size(60, 4, 1000), Scale.F
 
 
 class _Follower(threading.Thread):
-    """Sees a stream; `seen` are the ids of the deliveries, `ends` how often it was stopped and began again where it was."""
+    """A follower of a stream; `seen` are the ids of the deliveries, `ends` counts how often it was stopped and
+    resumed."""
 
     recipient: str | None = None
     lease: int | None = None
@@ -65,20 +67,20 @@ class _Follower(threading.Thread):
         self._last = identify(numbered(_LAST)).id
 
     def note(self, delivery: int, message: str, cursor: str) -> bool:
-        """It saw a delivery; whether that was the last one."""
+        """Record a delivery; returns whether it was the last one."""
         self.seen.append(delivery)
         self.cursor = cursor
         self._missing -= message == self._last
         return self._missing == 0
 
     def only(self, recipient: str | None = None, lease: int | None = None) -> "_Follower":
-        """It sees only a part."""
+        """Whether it sees only a part."""
         self.recipient, self.lease, self._missing = recipient, lease, 1
         return self
 
 
 class _Application(_Follower):
-    """`pipehandler.follow` in a thread, which now and then is slow, or drops the stream and begins again."""
+    """`pipehandler.follow` in a thread, which is slow now and then, or drops the stream and resumes."""
 
     def __init__(self, number: int, conninfo: str) -> None:
         super().__init__(number)
@@ -102,7 +104,7 @@ class _Application(_Follower):
 
 
 class _Process(_Follower):
-    """`pipehandler follow --json`, killed again and again, and started with the last cursor that it printed whole."""
+    """`pipehandler follow --json`, killed repeatedly, and restarted with the last cursor that it printed completely."""
 
     def __init__(self, number: int, console: Console, life: int, statuses: list[int]) -> None:
         super().__init__(number)
@@ -113,7 +115,7 @@ class _Process(_Follower):
             self.ends += 1
 
     def _follow(self) -> bool:
-        """One process, to its end; whether it saw the last delivery."""
+        """Run one process to its end; returns whether it saw the last delivery."""
         left = self._random.randrange(20, self._life)
         done = False
         with subprocess.Popen(
@@ -135,7 +137,7 @@ class _Process(_Follower):
 
 
 class _Writer:
-    """Stores messages, each in a transaction that takes its time; some end otherwise than by COMMIT."""
+    """Stores messages, each in a slow transaction; some do not end with COMMIT."""
 
     def __init__(self, database: Database, number: int, messages: int) -> None:
         self._conninfo = f"{database.conninfo} application_name=victim"
@@ -144,7 +146,7 @@ class _Writer:
         self.committed = self.faults = 0
 
     def run(self) -> None:
-        """All its messages."""
+        """Store all its messages."""
         connection = None
         for number in self._numbers:
             self._pause()
@@ -159,7 +161,7 @@ class _Writer:
 
     def _store(self, connection: "psycopg.Connection[tuple[object, ...]]", number: int) -> None:
         if self._random.random() < 0.3:
-            connection.execute("SELECT pg_current_xact_id()")  # so early in the order, and so late in the sequence
+            connection.execute("SELECT pg_current_xact_id()")  # early in the order, late in the sequence
             self._pause()
         ingest(connection, number, self._random.choice(_RECIPIENTS))
         self._pause()
@@ -169,7 +171,7 @@ class _Writer:
             return
         connection.commit()
         self.committed += 1
-        if self._random.random() < 0.9:  # a hint may get lost
+        if self._random.random() < 0.9:  # a notification may get lost
             connection.execute("SELECT pg_notify('pipehandler', '')")
             connection.commit()
 
@@ -178,7 +180,7 @@ class _Writer:
 
 
 def run(scale: Scale, mode: Mode) -> Row:
-    """Write and follow, and compare what was seen with what is there."""
+    """Write and follow, and compare what was seen with what is stored."""
     row, size = mode.row("stream"), _SIZES[scale]
     with account.folder("pipehandler-stream-") as folder:
         server = PostgreSQL(folder / "16", 16, {**FAST, "max_connections": "200"}).start()

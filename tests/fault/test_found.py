@@ -1,4 +1,4 @@
-"""What the fault campaign found, one test for each, so that it is not found again."""
+"""Regression tests: one for each bug that the fault campaign found."""
 
 import signal
 from encodings import koi8_r
@@ -18,7 +18,7 @@ def test_a_mark_that_cannot_be_closed_does_not_cost_the_parsing(handler: Handler
 
     It was stored as `failed`, without its text: the error came out of the context manager around the parsing.
     """
-    assert handler.deliver(letter("first").raw).status == 0  # and there is a journal
+    assert handler.deliver(letter("first").raw).status == 0  # and the journal exists
     _, calls = trace(handler, letter("before").command(handler), letter("before").raw)
     (closing,) = (each for each in calls if each.name == "close" and Path(each.file).name.startswith("parsing-"))
     sent = letter("mark")
@@ -29,10 +29,10 @@ def test_a_mark_that_cannot_be_closed_does_not_cost_the_parsing(handler: Handler
 
 
 def test_a_duplicate_waits_for_the_standby_too(folder: Path) -> None:
-    """A row that only the primary has is not confirmed as a duplicate: the mail would be lost with the primary.
+    """A row that exists only on the primary is not confirmed as a duplicate: the mail would be lost with the primary.
 
-    The standby is away, so a delivery is deferred with its row committed on the primary; after a crash the primary shows
-    that row. The redeliveries were answered with 0: a transaction that writes nothing to the WAL does not wait.
+    The standby is away, so a delivery is deferred with its row committed on the primary; after a crash the primary
+    shows that row. The redeliveries were answered with 0: a transaction that writes nothing to the WAL does not wait.
     """
     hasty: dict[str, dict[str, object]] = {
         "database": {"connect_timeout": 2, "statement_timeout": 1},
@@ -62,7 +62,8 @@ def test_a_duplicate_waits_for_the_standby_too(folder: Path) -> None:
 
 
 def test_a_codec_that_cannot_be_loaded_defers(handler: Handler, database: Database) -> None:
-    """The file of a charset's codec cannot be read for a moment: the message waits, and is parsed when it comes again.
+    """The file of a charset's codec is unreadable for a moment: the message is deferred, and parsed when it is
+    redelivered.
 
     It was stored as `failed`, though nothing was wrong with it.
     """
@@ -88,8 +89,8 @@ def test_a_codec_that_cannot_be_loaded_defers(handler: Handler, database: Databa
 def test_a_worker_that_cannot_be_given_a_message_is_replaced(handler: Handler, database: Database) -> None:
     """sendmsg(2) to a worker gives ENOMEM: the message goes to another worker, and there are as many as before.
 
-    The worker was taken for a dying one, and never given a message again; when that had happened to all of them, every
-    message was deferred, until the service was started again.
+    The worker was considered dead, and never given a message again. When that had happened to all workers, every
+    message was deferred until the service was restarted.
     """
     handler.configure(database.conninfo, serve={"workers": 1, "queue_timeout": 5})
     sent = letter("given")

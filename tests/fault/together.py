@@ -1,7 +1,7 @@
-"""At the same time, and in any order: the same message by twenty handlers at once; deliveries, kills, cuts and expiry as
-Hypothesis puts them together, against a model; and expiry at the very moment of a delivery.
+"""Concurrent events, in any order: the same message by twenty handlers at once; deliveries, kills, truncations and
+expiry in orders chosen by Hypothesis, checked against a model; and expiry at the very moment of a delivery.
 
-Each whole message is there exactly once for each recipient that it was delivered to, and nothing else is there.
+Each whole message is stored exactly once for each recipient that it was delivered to, and nothing else is stored.
 """
 
 import time
@@ -35,7 +35,7 @@ LARGE = MESSAGE + b"a line of seventy-six octets, as many messages have them in 
 
 
 class Meeting(NamedTuple):
-    """What twenty handlers deliver at once: `delivery` tells the message and the recipients of each."""
+    """What twenty handlers deliver at once: `delivery` returns the message and the recipients of each."""
 
     name: str
     delivery: Callable[[int], tuple[bytes, tuple[str, ...]]]
@@ -47,7 +47,7 @@ def _rotated(number: int) -> tuple[str, ...]:
 
 
 def _transmitted(number: int) -> bytes:
-    """The sending host transmitted it twice: our own Received field differs."""
+    """The sending host transmitted it twice: the Received field of our host differs."""
     return b"Received: by mx%d.example.com\n" % (number // 2 % 2) + MESSAGE
 
 
@@ -69,11 +69,11 @@ MEETINGS = (
 _ROUNDS = {Scale.SHORT: (1, MEETINGS[:1]), Scale.THIN: (1, MEETINGS), Scale.FULL: (6, MEETINGS)}
 _EXPIRIES = {Scale.SHORT: 20, Scale.THIN: 200, Scale.FULL: 1_000}
 _EXAMPLES = {Scale.SHORT: (3, 25), Scale.THIN: (10, 50), Scale.FULL: (60, 50)}
-"""How many examples of the state machine, and the most steps of each."""
+"""The number of examples of the state machine, and the most steps of each."""
 
 
 def run(scale: Scale, mode: Mode) -> Row:
-    """All three, one after the other; expiry knows no way."""
+    """Run all three, one after the other; expiry has no mode."""
     row = mode.row("together")
     with account.folder("pipehandler-together-") as folder:
         server = PostgreSQL(folder / "16", 16, FAST).start()
@@ -97,7 +97,7 @@ def run(scale: Scale, mode: Mode) -> Row:
 
 
 def _meet(meeting: Meeting, handler: Handler, service: Service | None, database: Database, row: Row) -> None:
-    """Twenty handlers, held back until all of them stand before the table, or behind the workers that do."""
+    """Twenty handlers, held back until all of them wait for the table, or for the workers that do."""
     allowed: dict[str, set[bytes]] = {}
     deliveries = [meeting.delivery(number) for number in range(HANDLERS)]
     for raw, recipients in deliveries:
@@ -151,7 +151,7 @@ def _wait_for_handlers(database: Database, service: Service | None, seconds: flo
 def _in_any_order(
     scale: Scale, handler: Handler, service: Service | None, database: Database, folder: Path, row: Row
 ) -> None:
-    """The state machine: always the same steps in the short form, other ones each time in the full form."""
+    """Run the state machine: always the same steps in the short form, different ones each time in the full form."""
     examples, steps = _EXAMPLES[scale]
     with core.core(database, folder) as inside:
         world = ResidentWorld(handler, database, row, service) if service else World(handler, database, row, inside)

@@ -1,4 +1,4 @@
-"""What happens to a PostgreSQL server: each trouble is a context manager, and is over at its end."""
+"""Faults of a PostgreSQL server: each is a context manager, and the fault is over at its exit."""
 
 import signal
 import time
@@ -33,7 +33,7 @@ def shut_down(database: Database) -> Iterator[None]:
 
 @contextmanager
 def frozen(database: Database) -> Iterator[None]:
-    """It takes connections, and says nothing."""
+    """It accepts connections, and stays silent."""
     database.server.freeze()
     yield
     database.server.thaw()
@@ -62,7 +62,8 @@ def role_limit(database: Database) -> AbstractContextManager[None]:
 
 @contextmanager
 def out_of_connections(database: Database) -> Iterator[None]:
-    """53300: every connection that a role without privileges may have is taken, those of handlers and workers as well."""
+    """53300: all connections that a role without privileges may have are taken, including those of handlers and
+    workers."""
     missing = """SELECT sum(CASE name WHEN 'max_connections' THEN setting::int ELSE -setting::int END)
                       - (SELECT count(*) FROM pg_stat_activity WHERE application_name = 'taken') FROM pg_settings
                   WHERE name IN ('max_connections', 'superuser_reserved_connections', 'reserved_connections')"""
@@ -87,7 +88,7 @@ def with_password(database: Database) -> str:
 
 @contextmanager
 def disk_full(database: Database) -> Iterator[None]:
-    """53100: not one octet is left in the server's file system."""
+    """53100: the server's file system is completely full."""
     ballast = database.server.folder / "ballast"
     with ballast.open("wb", buffering=0) as file:
         for piece in (1 << 20, 1 << 12):
@@ -122,7 +123,7 @@ def _held(database: Database, statement: LiteralString) -> Iterator[None]:
 
 
 def locked(database: Database) -> AbstractContextManager[None]:
-    """55P03: somebody holds the table longer than statement_timeout."""
+    """55P03: a session holds a lock on the table longer than statement_timeout."""
     return _held(database, "LOCK TABLE pipehandler.delivery")
 
 
@@ -132,12 +133,12 @@ def migrating(database: Database) -> AbstractContextManager[None]:
 
 
 def schema_renamed(database: Database) -> AbstractContextManager[None]:
-    """3F000: the schema is somewhere else for the moment."""
+    """3F000: the schema has another name for the moment."""
     return _changed(database, "ALTER SCHEMA pipehandler RENAME TO parked", "ALTER SCHEMA parked RENAME TO pipehandler")
 
 
 def function_dropped(database: Database) -> AbstractContextManager[None]:
-    """42883: a migration that is no transaction has dropped the function, and has not made the next one yet."""
+    """42883: a migration outside a transaction has dropped the function, and has not created the new one yet."""
     function = database.value("SELECT pg_get_functiondef('pipehandler.ingest'::regproc)")
     grants = (
         "REVOKE ALL ON FUNCTION pipehandler.ingest FROM PUBLIC;"
@@ -173,7 +174,7 @@ def database_gone(database: Database) -> Iterator[None]:
 
 @contextmanager
 def not_migrated(database: Database) -> Iterator[None]:
-    """3F000: the database is new, and nobody has migrated it yet."""
+    """3F000: the database is new, and not migrated yet."""
     with database_gone(database):
         database.server.psql("postgres", f"CREATE DATABASE {database.name}")
         yield
@@ -214,4 +215,4 @@ TROUBLES: tuple[Trouble, ...] = (
 )
 
 ONLY_NEW: tuple[Trouble, ...] = (role_limit, role_gone, wrong_password)
-"""What is none for a connection that is there already."""
+"""Faults that do not affect an existing connection."""

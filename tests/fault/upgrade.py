@@ -1,8 +1,8 @@
 """The upgrade under load: a database of the previous release is migrated while mail comes in through a real Postfix.
 
-In the order of docs/upgrade.md the new handler is there first, and meets the old schema. With an environment of the previous release
-(`--previous`) it is the other order: its handler delivers before, during and after the migration, and then the new one takes over by
-new lines in master.cf. In both nothing is lost, doubled or bounced.
+In the order of docs/upgrade.md the new handler is installed first, and meets the old schema. With an environment of the
+previous release (`--previous`) the order is reversed: its handler delivers before, during and after the migration, and
+then the new one takes over through new lines in master.cf. In both orders nothing is lost, duplicated or bounced.
 """
 
 import subprocess
@@ -23,10 +23,11 @@ from .ledger import Mode, Row, Scale
 from .load import Load, add_up, drain, service
 
 _LOAD = {Scale.SHORT: 10, Scale.THIN: 200, Scale.FULL: 1_000}
-"""How many messages."""
+"""The number of messages."""
 
 _PAUSE = 0.4
-"""Seconds for which each of four clients rests before a message, so that they come in before, during and after the migration."""
+"""Seconds for which each of four clients pauses before a message, so that messages come in before, during and after the
+migration."""
 
 
 def run(scale: Scale, mode: Mode, previous: Path | None = None) -> Row:
@@ -63,7 +64,7 @@ class PreviousHost(MailHost):
         return self._previous[name]
 
     def take_over(self) -> None:
-        """Write the new lines in the place of the former ones."""
+        """Replace the former lines with the new ones."""
         for name, former in self._previous.items():
             file = self.config / name
             text = file.read_text()
@@ -75,7 +76,7 @@ class PreviousHost(MailHost):
 
 @contextmanager
 def _migrated_by(previous: Path, server: PostgreSQL) -> Iterator[Database]:
-    """A database that the previous release has made, and the login role of its handler."""
+    """A database created by the previous release, and the login role of its handler."""
     database = Database(server, "mail")
     server.psql("postgres", "CREATE DATABASE mail")
     command = [str(previous / "bin" / "pipehandler"), "--conninfo", database.admin, "migrate"]
@@ -86,7 +87,7 @@ def _migrated_by(previous: Path, server: PostgreSQL) -> Iterator[Database]:
 
 
 def _migrate(database: Database, load: Load, row: Row) -> None:
-    """The new release migrates, twice: the second time there is nothing to do."""
+    """Migrate with the new release, twice: the second time there is nothing to do."""
     began, accepted = time.monotonic(), load.accepted
     for attempt in ("first", "second"):
         done = subprocess.run([PROGRAM, "--conninfo", database.admin, "migrate"], capture_output=True, text=True)
@@ -99,7 +100,7 @@ def _migrate(database: Database, load: Load, row: Row) -> None:
 
 
 def _database_first(host: PreviousHost, database: Database, count: int, mode: Mode, row: Row) -> None:
-    """The previous handler delivers before, during and after the migration; then the new one does."""
+    """The previous handler delivers before, during and after the migration; then the new one takes over."""
     former = database.value("SELECT max(version) FROM pipehandler.migration")
     host.start()
     try:
@@ -131,7 +132,7 @@ def _database_first(host: PreviousHost, database: Database, count: int, mode: Mo
 
 
 def _program_first(host: MailHost, database: Database, count: int, mode: Mode, row: Row) -> None:
-    """The new handler is there before the migration; its mail is stored in the old schema, or waits."""
+    """The new handler is installed before the migration; its mail is stored in the old schema, or deferred."""
     host.start()
     try:
         with Load(host, count) as load, service(host, mode):

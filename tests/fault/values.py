@@ -1,7 +1,9 @@
-"""Hostile values: each field of a message and of its envelope, of five sizes, made of what is worst for some function that reads it.
+"""Hostile values: each field of a message and of its envelope, in five sizes, filled with the worst case for some
+function that reads it.
 
-The fields of messages go through the core in this process, those of the envelope through the entrypoint and its argv, or a worker.
-Each message is stored at once, parsed, to the octet, and comes again as a duplicate: no statement timeout, no deferral.
+The fields of messages go through the core in this process, those of the envelope through the entrypoint and its argv,
+or a worker. Each message is stored at the first attempt, parsed and exact to the octet, and its redelivery is a
+duplicate: no statement timeout, no deferral.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -51,7 +53,7 @@ _ALPHABETS = {
     "folds": ("", " \n\t", "@example.com"),
     "zeros": ("", "\0", "@example.com"),
 }
-"""What a value begins with, what it is full of, and what it ends with. \\udc80 to \\udcff stand for octets (PEP 383)."""
+"""The beginning of a value, its filling, and its end. \\udc80 to \\udcff stand for octets (PEP 383)."""
 
 _FIELDS = (
     *("From", "Sender", "Reply-To", "To", "Cc", "Bcc", "Subject", "Date", "In-Reply-To", "References", "List-Id"),
@@ -67,7 +69,7 @@ _NUMBERS = ("size", "client_port")
 
 
 class _Point(NamedTuple):
-    """Which field has which value."""
+    """A field and its value."""
 
     field: str
     alphabet: str
@@ -75,7 +77,7 @@ class _Point(NamedTuple):
 
     @property
     def value(self) -> bytes:
-        """So many octets, at most by a few more."""
+        """About so many octets, with at most a few more."""
         first, middle, last = (each.encode("utf-8", "surrogateescape") for each in _ALPHABETS[self.alphabet])
         return first + middle * max(1, (self.size - len(first + last)) // len(middle)) + last
 
@@ -108,14 +110,14 @@ def _product(fields: tuple[str, ...]) -> Iterator[tuple[str, str, int]]:
 
 
 def _possible(point: _Point) -> bool:
-    """Whether pipe(8) could pass it: no NUL, not more than an argument holds, and a number where one belongs."""
+    """Whether pipe(8) could pass it: no NUL, no longer than an argument may be, and a number where one is required."""
     if point.field in _NUMBERS:
         return point.alphabet == "digits" and point.size <= 100_000
     return point.size <= 100_000 and point.alphabet != "zeros" and len(point.value) < _LONGEST_ARGUMENT
 
 
 def _message(point: _Point, number: int) -> bytes:
-    """A message with this value, like no other."""
+    """A distinct message with this value."""
     value = point.value
     own = b"Message-ID: <%d@example.org>\nFrom: a@example.org\nSubject: %d\n" % (number, number)
     match point.field:
@@ -171,7 +173,7 @@ def _through_the_entrypoint(
 
 
 def _recipient(database: Database, raw: bytes) -> str:
-    """For whom a message is stored; "" if it is not."""
+    """The recipient for whom a message is stored; "" if it is not stored."""
     statement = (
         "SELECT d.recipient FROM pipehandler.delivery d JOIN pipehandler.raw_message r ON r.message = d.message"
         " WHERE r.raw = %s"
@@ -180,7 +182,7 @@ def _recipient(database: Database, raw: bytes) -> str:
 
 
 def _twice(point: _Point, deliver: Callable[[], Ended], row: Row) -> None:
-    """Deliver, and deliver again."""
+    """Deliver twice."""
     row.points += 1
     first, again = deliver(), deliver()
     for ended in (first, again):

@@ -1,9 +1,9 @@
 """The wire: the connection to PostgreSQL is cut, reset or falls silent at each protocol message of a delivery.
 
 In autocommit mode the server commits between CommandComplete and ReadyForQuery, so a connection that ends there is an
-uncertain commit. The rule: the status is 0 only where ReadyForQuery came, else one that defers; and when the message is
-delivered again, as Postfix would, it is there once. A worker may say a statement a second time, on a new connection, when the
-one that it kept was lost; and it goes on afterwards.
+uncertain commit. The rule: the status is 0 only if ReadyForQuery was received, otherwise one that defers; and when the
+message is delivered again, as Postfix would, it is stored once. A worker may repeat a statement on a new connection if
+the kept one was lost; and it continues afterwards.
 """
 
 import itertools
@@ -42,17 +42,17 @@ _HASTY: dict[str, dict[str, object]] = {
     "database": {"connect_timeout": 2, "statement_timeout": 1},
     "limits": {"deadline": 5, "parse_timeout": 4},
 }
-"""The shortest times that the configuration allows: so long lasts a stall."""
+"""The shortest timeouts that the configuration allows: a stall lasts that long."""
 
-_TRIES = 5  # a handler on a busy machine may be out of these times before it comes to the message that is wanted
-_STALLS = 8  # at once; they wait, and need no processor
-_SAMPLE = 149  # in the short form every so many of the points beside the commit's
+_TRIES = 5  # a handler on a busy machine may exceed these timeouts before it reaches the selected message
+_STALLS = 8  # concurrent; they wait, and need no CPU
+_SAMPLE = 149  # in the short form every nth point, besides those of the commit
 _COMMIT = ((FRONTEND, "S", 1), (BACKEND, "C", 1), (BACKEND, "Z", 2))
 """Sync, CommandComplete and the second ReadyForQuery: the commit comes between the last two."""
 
 
 class _Kind(NamedTuple):
-    """A kind of delivery: the octets of its body, its recipients, and whether it was delivered before."""
+    """A kind of delivery: the size of its body in octets, its recipients, and whether it was delivered before."""
 
     octets: int
     recipients: int = 1
@@ -64,8 +64,8 @@ _KINDS = (_SMALL, _Kind(2_000_000, recipients=2), _Kind(300, before=True))
 
 
 class _Point(NamedTuple):
-    """One fault: in which kind of delivery, at which message of the conversation, where and how. `kept`: the connection is
-    there before the message."""
+    """One fault: in which kind of delivery, at which protocol message, where and how. `kept`: the connection exists
+    before the mail message."""
 
     kind: _Kind
     message: Message
@@ -75,7 +75,7 @@ class _Point(NamedTuple):
 
     @property
     def name(self) -> str:
-        """For a finding."""
+        """The text for a finding."""
         where = f"{self.message.sender}{self.message.kind} {self.message.number}{' of a kept connection' * self.kept}"
         return f"{self.how} {self.place} {where}, {self.kind}"
 
@@ -86,24 +86,24 @@ class _Point(NamedTuple):
         return at_commit and self.kind == _SMALL and isinstance(self.place, str)
 
     def strikes(self, each: Message) -> bool:
-        """Whether this message of another conversation is the one."""
+        """Whether this message of another conversation is the selected one."""
         return (each.sender, each.number) == (self.message.sender, self.message.number)
 
 
 def _wait_for(done: Callable[[], object], seconds: float = 2) -> None:
-    """Wait until something is so, but not longer than that."""
+    """Wait until the condition is true, but no longer than that."""
     until = time.monotonic() + seconds
     while not done() and time.monotonic() < until:
         time.sleep(0.01)
 
 
 def _await_hit(wire: Proxy) -> None:
-    """Wait for the fault at the end of a conversation, which may come when the handler has already left."""
+    """Wait for the fault at the end of a conversation, which may occur after the handler has exited."""
     _wait_for(lambda: wire.hits)
 
 
 def _confirmed(wire: Proxy, start: int = 0, patience: float = 0) -> bool:
-    """Whether the commit's answer was passed on, since there were `start` messages; the proxy notes it a moment later."""
+    """Whether the commit's answer was passed on after the first `start` messages; the proxy notes it a moment later."""
 
     def there() -> bool:
         return any((each.sender, each.kind, each.nth) == (BACKEND, "Z", 2) for each in wire.passed[start:])
@@ -113,7 +113,7 @@ def _confirmed(wire: Proxy, start: int = 0, patience: float = 0) -> bool:
 
 
 class _Campaign:
-    """What is the same for all points: the database, handlers, and the books."""
+    """What all points share: the database, the handlers, and the ledger."""
 
     def __init__(self, database: Database, handlers: Pool, row: Row) -> None:
         self.database, self.handlers, self.row = database, handlers, row
@@ -146,14 +146,14 @@ class _Campaign:
             status = handler.deliver(raw, *recipients).status
             if self.handlers.mode is Mode.COLD:
                 wire.wait_for()
-            self.handlers.worker(handler)  # it announces the message when the entrypoint has its answer
+            self.handlers.worker(handler)  # it sends NOTIFY after it has answered the entrypoint
             if status != 0 or not _confirmed(wire, patience=1):
                 self.row.note(f"without a fault the status is {status}, {kind}")
             return wire.messages[before:]
 
     @contextmanager
     def _wire(self, kept: bool, **sections: dict[str, object]) -> Iterator[tuple[Proxy, Handler]]:
-        """A wire, and a handler that uses it. A worker that is to have no connection has lost its first one."""
+        """A wire, and a handler that uses it. A worker that should have no connection has lost its first one."""
         with proxy(self.database.server.port) as wire:
             if self.handlers.mode is Mode.RESIDENT and not kept:
                 wire.fault = Fault(message(FRONTEND, ""), BEFORE, CUT)
@@ -162,7 +162,7 @@ class _Campaign:
                 yield wire, handler
 
     def _message(self, kind: _Kind) -> tuple[bytes, list[str]]:
-        """A message that was never sent before, and its recipients; it is in the books."""
+        """A new message and its recipients, recorded in the ledger."""
         number = next(self._numbers)
         raw = (
             b"Message-ID: <%d@example.org>\nDate: Mon, 02 Mar 2026 07:30:00 +0900\nFrom: a@example.org\n"
@@ -173,13 +173,14 @@ class _Campaign:
         return raw, recipients
 
     def _beforehand(self, kind: _Kind, raw: bytes, recipients: list[str]) -> None:
-        """Deliver a message that is to be there before."""
+        """Deliver a message that should be stored beforehand."""
         if kind.before:
             with self.handlers.handler(self.conninfo) as handler:
                 self._redeliver(handler, raw, recipients, f"before {kind}")
 
     def strike(self, point: _Point) -> None:
-        """One delivery with the fault, and another without it; a worker that had the fault has to make that, too."""
+        """One delivery with the fault, and another without it; a worker that had the fault has to make the second one
+        as well."""
         raw, recipients = self._message(point.kind)
         self._beforehand(point.kind, raw, recipients)
         times = _HASTY if point.how == STALL else {}
@@ -212,7 +213,7 @@ class _Campaign:
                 self._redeliver(handler, raw, recipients, f"after {point.name}")
 
     def refuse(self, name: str, conninfo: str) -> None:
-        """One delivery to a server that cannot be spoken with, and another to the real one."""
+        """One delivery to a server that does not speak the protocol, and another to the real one."""
         raw, recipients = self._message(_SMALL)
         with self.handlers.handler(conninfo, **_HASTY) as handler:
             status = handler.deliver(raw, *recipients).status
@@ -246,7 +247,7 @@ class _Campaign:
 
 
 def _refusals(campaign: _Campaign) -> None:
-    """Nobody there; somebody who is silent, who hangs up, or who speaks another protocol."""
+    """Servers that are absent, silent, close the connection, or speak another protocol."""
     campaign.refuse("nobody listens", f"host=127.0.0.1 port={account.free_port()} dbname=x user=x")
     campaign.refuse("no such host", "host=nobody.invalid dbname=x user=x")
     with socket.create_server(("127.0.0.1", 0)) as silent:
