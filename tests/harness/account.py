@@ -12,7 +12,7 @@ from typing import Any
 
 IS_ROOT = os.geteuid() == 0
 FOLDERS = "PIPEHANDLER_FOLDERS"
-"""The environment variable that says where folders are made, if not in /tmp."""
+"""The environment variable that names the parent of the folders, if not /tmp."""
 
 NAME = "nobody" if IS_ROOT else pwd.getpwuid(os.geteuid()).pw_name
 
@@ -23,7 +23,7 @@ def identity() -> dict[str, Any]:
 
 
 def give(path: Path) -> None:
-    """Hand a file or folder to the account."""
+    """Give a file or folder to the account."""
     if IS_ROOT:
         shutil.chown(path, NAME)
 
@@ -40,7 +40,7 @@ def folder(prefix: str) -> Iterator[Path]:
 
 
 def free_port() -> int:
-    """A TCP port on loopback that nobody listens on now."""
+    """A TCP port on loopback that is free now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

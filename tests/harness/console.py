@@ -22,13 +22,13 @@ class Done(NamedTuple):
 
     @property
     def text(self) -> str:
-        """The output, of a command that did what it was told."""
+        """The output of a command that succeeded."""
         assert (self.status, self.errors) == (0, ""), self
         return self.output.decode()
 
 
 class Console:
-    """Commands with a configuration file of their own in `folder`, as a role of `database` (default: upkeep)."""
+    """Commands with their own configuration file in `folder`, as a role of `database` (default: upkeep)."""
 
     def __init__(self, folder: Path, database: Database) -> None:
         self.folder = folder
@@ -53,7 +53,7 @@ class Console:
         return self._run(self.command(*arguments), stdin)
 
     def run_under(self, prefix: Sequence[str], *arguments: object) -> Done:
-        """Run a command that another one starts; `prefix`: that one with its own arguments."""
+        """Run a command through another one; `prefix`: that one with its arguments."""
         return self._run([*prefix, *self.command(*arguments)], b"")
 
     def _run(self, command: list[str], stdin: bytes) -> Done:
@@ -61,7 +61,7 @@ class Console:
         return Done(done.returncode, done.stdout, done.stderr.decode())
 
     def on_a_terminal(self, *arguments: object) -> bytes:
-        """What a command, which does what it was told, shows on a terminal (script(1))."""
+        """What a command that succeeds prints on a terminal (script(1))."""
         done = subprocess.run(
             ["script", "-qec", shlex.join(self.command(*arguments)), "/dev/null"],
             capture_output=True,

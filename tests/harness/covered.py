@@ -1,4 +1,5 @@
-"""Stands for the text after -c while script/coverage measures: starts coverage, then runs it, as -S keeps coverage out."""
+"""Replaces the text after -c while script/coverage measures: it starts coverage, because -S keeps coverage from
+starting, and then runs the text."""
 
 import sys
 
@@ -14,7 +15,7 @@ import posix  # noqa: E402
 import coverage  # noqa: E402
 
 coverage.process_startup()
-posix._exit = os._exit  # coverage has put its own in the place of the latter
+posix._exit = os._exit  # coverage has replaced the latter with its own
 from pipehandler.postfix.templates import CODE  # noqa: E402
 
 for name in [name for name in sys.modules if name.partition(".")[0] == "pipehandler"]:

@@ -1,4 +1,5 @@
-"""CPU time as a multiple of what a fixed piece of work costs on the same machine, so that no processor fails a test."""
+"""CPU time as a multiple of the cost of a fixed piece of work on the same machine, so that a slow processor does not
+fail a test."""
 
 import functools
 import time

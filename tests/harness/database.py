@@ -25,7 +25,7 @@ class Database:
         self.move(server)
 
     def move(self, server: PostgreSQL) -> None:
-        """The database is on this server from now on: the other one died, and its standby was promoted."""
+        """Switch to this server: the other one died, and its standby was promoted."""
         self.server = server
         self.admin = server.conninfo(self.name)
         self.conninfo = server.conninfo(self.name, user="pipehandler")
@@ -33,12 +33,13 @@ class Database:
     @classmethod
     @contextmanager
     def fresh(cls, server: PostgreSQL, logins: bool = True) -> Iterator["Database"]:
-        """A new migrated database, dropped at the end. logins: make the login roles that the tests use, if it is the
-        first one on its server."""
+        """A new migrated database, dropped at the end. logins: create the login roles that the tests use, if it is the
+        first database on its server."""
         database = cls(server, f"mail{next(_numbers)}")
         name = sql.Identifier(database.name)
         with psycopg.connect(server.conninfo(), autocommit=True) as maintenance:
-            # The migrated template is made once for each server; after that a database is a copy of files (quicker than WAL).
+            # The migrated template is created once per server; then each database is a copy of its files (faster than
+            # WAL).
             if not maintenance.execute("SELECT 1 FROM pg_database WHERE datname = 'migrated'").fetchone():
                 maintenance.execute("CREATE DATABASE migrated")
                 store = Store(server.conninfo("migrated"), statement_timeout=100)

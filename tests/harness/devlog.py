@@ -1,4 +1,5 @@
-"""A /dev/log of a test's own: programs see it in a mount namespace that they enter (unshare(1)), so the host's is left alone."""
+"""A private /dev/log for a test: programs see it in a mount namespace that they enter (unshare(1)), so the host's is
+not touched."""
 
 import os
 import socket
@@ -25,7 +26,7 @@ exec setpriv --reuid="$1" --regid=nogroup --clear-groups -- "${@:2}"
 
 
 class DevLog:
-    """A datagram socket that stands for /dev/log. `read` false: nothing is ever read from it."""
+    """A datagram socket in place of /dev/log. `read` false: nothing is ever read from it."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -35,11 +36,11 @@ class DevLog:
         self.socket.setblocking(False)
 
     def command(self, command: list[str]) -> list[str]:
-        """`command`, started by root, run by the handler's account where this is /dev/log."""
+        """`command`, started by root, run by the handler's account with this socket as /dev/log."""
         return ["unshare", "-m", "bash", "-c", _ENTER, str(self._folder), account.NAME, *command]
 
     def fill(self) -> None:
-        """Send until no datagram has room any more."""
+        """Send until the socket has no room for another datagram."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client:
             client.setblocking(False)
             client.connect(str(self._folder / "log"))
@@ -50,7 +51,7 @@ class DevLog:
                 pass
 
     def lines(self) -> list[str]:
-        """What has come."""
+        """The datagrams received so far."""
         found = []
         try:
             while True:

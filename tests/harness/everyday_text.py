@@ -1,4 +1,4 @@
-"""Sentences as they stand in everyday mail, written for this project, in 25 languages, and the charsets of each."""
+"""Sentences of everyday mail in 25 languages, written for this project, and the charsets of each language."""
 
 TEXTS: dict[str, tuple[str, ...]] = {
     "Arabic": (
@@ -180,7 +180,7 @@ TEXTS: dict[str, tuple[str, ...]] = {
     ),
 }
 
-# The charsets, beside UTF-8, that mail in a language is written in: labels as in RFC 2978.
+# The charsets, besides UTF-8, used for mail in a language: labels as in RFC 2978.
 USUAL: dict[str, tuple[str, ...]] = {
     "Arabic": ("windows-1256", "iso-8859-6"),
     "Bulgarian": ("windows-1251", "koi8-r", "iso-8859-5"),

@@ -1,4 +1,4 @@
-"""What a program that pipe(8) runs may leave behind: its exit status or signal, and its output. A transport of its own on a private
+"""How a program that pipe(8) runs may end: its exit status or signal, and its output. A separate transport on a private
 Postfix, with the status filter of the example."""
 
 import time
@@ -36,7 +36,7 @@ OUTPUTS = (
     "9.9.9 nothing",
     "x" * 1000,
 )
-"""Twenty outputs, none of which is one of ours that bounces."""
+"""Twenty outputs, none of which is a bounce line of pipehandler."""
 
 _PROGRAM = """#!/bin/sh
 cat > /dev/null

@@ -20,7 +20,7 @@ class Line(NamedTuple):
 
     @property
     def json(self) -> dict[str, Any]:
-        """What it says, with --json."""
+        """The parsed line, with --json."""
         said: dict[str, Any] = json.loads(self.text)
         return said
 
@@ -44,7 +44,7 @@ class Following:
         return self._lines.get(timeout=60)
 
     def end(self, how: signal.Signals = signal.SIGINT) -> tuple[int, str]:
-        """End it; returns its status, and what it said on stderr."""
+        """End it; returns its status, and its stderr."""
         self.running.send_signal(how)
         status = self.running.wait(60)
         self._thread.join(60)
@@ -56,7 +56,7 @@ class Following:
 
 @contextmanager
 def following(console: Console, *arguments: str) -> Iterator[Following]:
-    """One that has seen everything there is, and waits."""
+    """A follower that has printed everything stored, and waits."""
     before = waiting(console.database)
     one = Following(console, *arguments)
     try:
@@ -68,7 +68,7 @@ def following(console: Console, *arguments: str) -> Iterator[Following]:
 
 
 def waiting(database: Database) -> int:
-    """How many streams have asked, and wait now."""
+    """The number of streams that have queried, and now wait."""
     return int(
         database.value(
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state = 'idle'"

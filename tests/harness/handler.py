@@ -42,7 +42,7 @@ def old_entrypoint() -> list[str]:
 
 
 class Handler:
-    """The entrypoint with a configuration file of its own in `folder`; `log` is where its log lines are."""
+    """The entrypoint with its own configuration file in `folder`; `log` is its log file."""
 
     def __init__(self, folder: Path, conninfo: str, **sections: dict[str, object]) -> None:
         self.folder = folder
@@ -61,12 +61,12 @@ class Handler:
         return str(tomllib.loads(self.config.read_text())["database"]["conninfo"])
 
     def end_hold(self) -> None:
-        """Let the time pass in which the circuit breaker refuses every delivery."""
+        """Wait for as long as the circuit breaker refuses every delivery."""
         past = time.time() - 60
         os.utime(self.state / "outage", (past, past))
 
     def configure(self, conninfo: str, **sections: dict[str, object]) -> None:
-        """Write the configuration: the conninfo, a log file, and what else is given by section."""
+        """Write the configuration: the conninfo, a log file, and further settings by section."""
         values: dict[str, dict[str, object]] = {
             "database": {"conninfo": conninfo},
             "state": {"directory": str(self.state)},

@@ -22,14 +22,14 @@ print(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 
 
 def cost(raw: bytes) -> tuple[float, float]:
-    """What parsing `raw` costs in a process of its own: seconds of CPU, and MB beside `raw`."""
+    """The cost of parsing `raw` in a separate process: seconds of CPU, and MB in addition to `raw`."""
     done = subprocess.run([sys.executable, "-c", MEASURE], input=raw, capture_output=True, check=True)
     seconds, kilobytes = done.stdout.split()
     return float(seconds), int(kilobytes) / 1_000
 
 
 def nested(count: int, lines: bytes, kind: bytes = b"mixed") -> bytes:
-    """`count` multiparts in one another, and `lines` in the innermost."""
+    """`count` nested multiparts, and `lines` in the innermost."""
     levels = (b"Content-Type: multipart/%b; boundary=b%d\n\n--b%d\n" % (kind, n, n) for n in range(count))
     return HEADER + b"".join(levels) + b"Content-Type: text/plain\n\n" + lines
 

@@ -1,6 +1,7 @@
-"""An installation that a test may damage: the interpreter, its library and the virtual environment, as links into the real ones.
+"""An installation that a test may damage: the interpreter, its library and the virtual environment, as links into the
+real ones.
 
-Only the folders on the way to a file that is damaged are made real, so it costs a few links.
+Only the folders on the path of a damaged file are real, so it costs only a few links.
 """
 
 import os
@@ -64,7 +65,7 @@ class Installation:
 
     @contextmanager
     def damaged(self, file: Path, content: bytes | None, mode: int = 0o644) -> Iterator[None]:
-        """`file` has other content meanwhile, or is missing (None), or has another mode."""
+        """For the duration of the context, `file` has other content, is missing (None), or has another mode."""
         for folder in reversed(file.relative_to(self.folder).parents):
             self._make_real(self.folder / folder)
         original = file.with_name(f"{file.name}.original")

@@ -1,4 +1,5 @@
-"""The journal as release 0.1.0 created and wrote it: its SQL, frozen, so that a test sees when the two releases no longer agree."""
+"""The journal as release 0.1.0 created and wrote it: its SQL, frozen, so that a test fails when the two releases no
+longer agree."""
 
 SCHEMA = """
 PRAGMA journal_mode = WAL;

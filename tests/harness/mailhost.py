@@ -1,4 +1,5 @@
-"""A mail host: a private Postfix that delivers to pipehandler by the very lines that `pipehandler postfix` prints."""
+"""A mail host: a private Postfix that delivers to pipehandler, with exactly the lines that `pipehandler postfix`
+prints."""
 
 import subprocess
 import sys
@@ -49,6 +50,6 @@ class MailHost(Postfix):
         )
 
     def ask_the_pool(self) -> None:
-        """Refuse at RCPT TO whoever is not in the pool of addresses."""
+        """Reject recipients that are not issued addresses at RCPT TO."""
         self.add("pgsql-recipients.cf", self.lines("pgsql-recipients.cf"))
         self.postconf("-e", f"virtual_mailbox_maps=proxy:pgsql:{self.config}/pgsql-recipients.cf")

@@ -13,7 +13,7 @@ _ACCEPT = b"a"
 
 
 class Stream(Protocol):
-    """What a connection is read from and written to."""
+    """The file objects of a connection."""
 
     def read(self, size: int, /) -> bytes: ...
     def write(self, octets: bytes, /) -> object: ...
@@ -42,7 +42,7 @@ class Milter:
     def _serve(self, connection: socket.socket) -> None:
         with contextlib.suppress(OSError, struct.error), connection, connection.makefile("rwb") as stream:
             while (command := self._receive(stream)) != b"Q":
-                if command == b"O":  # negotiation: what it may do, and which events it need not see
+                if command == b"O":  # negotiation: its actions, and the events that it skips
                     self._send(stream, b"O" + struct.pack("!III", _VERSION, _ADD_HEADERS, 0))
                 elif command == b"E":  # the end of the message
                     self._send(stream, self._insertion)

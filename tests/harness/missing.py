@@ -1,4 +1,4 @@
-"""What a test does when a service is not there."""
+"""How a test handles a missing service."""
 
 import os
 
@@ -6,7 +6,7 @@ import pytest
 
 
 def missing(what: str) -> None:
-    """Say that something is missing: an error in CI, where everything must be there, else a skip."""
+    """Report a missing service: an error in CI, where everything must be present, otherwise a skip."""
     if os.environ.get("CI") == "true":
         pytest.fail(f"{what} is missing here, and in CI everything must be there")
     pytest.skip(f"{what} is missing here")

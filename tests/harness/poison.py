@@ -1,7 +1,7 @@
-"""A message whose parsing can be made fatal, or too slow, from outside, whatever the processor.
+"""A message whose parsing can be made fatal, or too slow, from outside, on any processor.
 
-Its charset is one that no other message of the tests has, so that the parser loads the charset's codec while it parses
-this message and at no other time. strace(1) sends a signal to the process that opens the codec's file, or delays it there.
+No other message in the tests has its charset, so the parser loads the charset's codec only while it parses this
+message. strace(1) sends a signal to the process that opens the codec's file, or delays it there.
 """
 
 import encodings.cp1125
@@ -12,7 +12,7 @@ POISON = (
     b"Content-Type: text/plain; charset=cp1125\nContent-Transfer-Encoding: 8bit\n\n"
     b"\x8f\xe0\xa8\xa2\xa5\xe2\n"
 )
-"""Parsed as any other message, unless the command runs under `lethal` or `slow`."""
+"""Parsed like any other message, unless the command runs under `lethal` or `slow`."""
 
 _SOURCE = encodings.cp1125.__file__
 _FILES = [_SOURCE, importlib.util.cache_from_source(_SOURCE)]
@@ -29,6 +29,6 @@ def slow(seconds: float) -> list[str]:
 
 
 def _strace(fault: str) -> list[str]:
-    # -D: the command stays the child of the test. -f: its own children are traced as well.
+    # -D: the command remains the child of the test. -f: its children are traced as well.
     paths = [word for file in _FILES for word in ("-P", file)]
     return ["strace", "-D", "-f", "-q", "-o", "/dev/null", *paths, "-e", f"inject=open,openat:{fault}"]

@@ -1,6 +1,6 @@
-"""A private Postfix beside any other: its own configuration, queue and data directories, one loopback port.
+"""A private Postfix, independent of any other: its own configuration, queue and data directories, one loopback port.
 
-What makes it deliver to pipehandler are the very files in postfix/, as `pipehandler postfix` fills them in.
+It delivers to pipehandler with the files in postfix/, as `pipehandler postfix` fills them in.
 """
 
 import json
@@ -39,8 +39,9 @@ minimal_backoff_time = 1s
 maximal_backoff_time = 2s
 """
 
-# Debian's master.cf without chroot, without what sends mail away, and with one smtpd on the private port. The queue manager
-# looks into the incoming queue every 2 s, not 300: what a crash left there would wait so long.
+# Debian's master.cf without chroot, without the services that send mail elsewhere, and with one smtpd on the private
+# port. The queue manager scans the incoming queue every 2 s, not 300, because mail left there by a crash waits for the
+# scan.
 _MASTER = """
 127.0.0.1:{port} inet n - n - - smtpd
 pickup    unix  n       -       n       60      1       pickup
@@ -64,7 +65,7 @@ postlog   unix-dgram n  -       n       -       1       postlogd
 
 
 class Postfix:
-    """One Postfix instance in one folder; the folder must be reachable for everybody."""
+    """One Postfix instance in one folder, which every account must be able to enter."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -82,17 +83,18 @@ class Postfix:
         (self.config / "master.cf").write_text(_MASTER.format(port=self.port))
 
     def add(self, name: str, text: str) -> None:
-        """Append to main.cf or master.cf, or make another file beside them."""
+        """Append to main.cf or master.cf, or create another file next to them."""
         with (self.config / name).open("a") as file:
             file.write(text)
 
     def settle(self) -> None:
-        """Let the configuration look old: Postfix waits for up to two seconds with a file that was just changed."""
+        """Make the configuration look old: Postfix waits up to two seconds before it reads a file that was just
+        changed."""
         for file in self.config.iterdir():
             os.utime(file, (1, 1))
 
     def postconf(self, *arguments: str) -> str:
-        """What postconf prints; it complains on stderr, which is part of the answer."""
+        """The output of postconf, including stderr, where it complains."""
         self.settle()
         done = subprocess.run(["postconf", "-c", self.config, *arguments], capture_output=True, text=True)
         return done.stdout + done.stderr
@@ -104,7 +106,7 @@ class Postfix:
             raise RuntimeError(f"postfix {command} failed: {done.stdout}{done.stderr}{self.log()[-2000:]}")
 
     def start(self) -> "Postfix":
-        """Start it, and wait until it greets."""
+        """Start it, and wait for its SMTP greeting."""
         self._postfix("start")
         until = time.monotonic() + 20
         while True:
@@ -122,7 +124,7 @@ class Postfix:
         self._postfix("stop")
 
     def abort(self) -> None:
-        """Stop it at once, whatever it is doing."""
+        """Stop it at once, even during deliveries."""
         self._postfix("abort")
 
     def reload(self) -> None:
@@ -130,7 +132,7 @@ class Postfix:
         self._postfix("reload")
 
     def flush(self) -> None:
-        """Try to deliver whatever is deferred now."""
+        """Try to deliver all deferred mail now."""
         subprocess.run(["postqueue", "-c", self.config, "-f"], check=True)
 
     def send(self, message: bytes, sender: str, *recipients: str, options: tuple[str, ...] = ()) -> None:
@@ -140,12 +142,13 @@ class Postfix:
             client.sendmail(sender, recipients, message.replace(b"\n", b"\r\n"), mail_options=options)
 
     def queue(self) -> list[dict[str, object]]:
-        """What is in the queue, one dict for each message (postqueue -j)."""
+        """The queue, one dict for each message (postqueue -j)."""
         done = subprocess.run(["postqueue", "-c", self.config, "-j"], capture_output=True, text=True, check=True)
         return [json.loads(line) for line in done.stdout.splitlines()]
 
     def drain(self, seconds: float = 60) -> None:
-        """Wait until the queue is empty. Looked at twice: a message that moves from one queue to another meanwhile is in neither."""
+        """Wait until the queue is empty. It is listed twice: a message that moves between queues during a listing may
+        be in neither."""
         until = time.monotonic() + seconds
         while queue := self.queue() or self.queue():
             if time.monotonic() > until:
@@ -157,7 +160,7 @@ class Postfix:
         return self.maillog.read_text("utf-8", "replace") if self.maillog.exists() else ""
 
     def deliveries(self, recipient: str = "") -> list[dict[str, str]]:
-        """Each attempt that the log tells of: queue_id, to, dsn, status and text, oldest first."""
+        """Each delivery attempt in the log: queue_id, to, dsn, status and text, oldest first."""
         pattern = re.compile(
             r"postfix/pipe\[\d+\]: (?P<queue_id>\w+): to=<(?P<to>[^>]*)>.*? dsn=(?P<dsn>[\d.]+), status=(?P<status>\w+) \((?P<text>.*)\)$",
             re.MULTILINE,

@@ -1,4 +1,4 @@
-"""A private PostgreSQL server: one folder, one loopback port, one Unix socket; and its standby, where one is wanted."""
+"""A private PostgreSQL server: one folder, one loopback port, one Unix socket; and optionally its standby."""
 
 import atexit
 import functools
@@ -29,12 +29,12 @@ _MORE = Path(os.environ.get("PIPEHANDLER_SERVERS", "/nonexistent"))
 
 
 KEPT = "PIPEHANDLER_KEPT_SERVER"
-"""The environment variable that names the folder of a running server of the major version VERSION, if there is one:
+"""The environment variable that names the folder of a running server of the major version VERSION, if any:
 script/mutation runs the tests many times."""
 
 
 def binaries() -> dict[int, Path]:
-    """The servers that this machine has: major version -> folder of their programs."""
+    """The installed servers: major version -> folder of their programs."""
     found = {
         int(path.parent.name): path for path in Path("/usr/lib/postgresql").glob("*/bin") if (path / "initdb").exists()
     }
@@ -48,7 +48,7 @@ def binaries() -> dict[int, Path]:
 
 
 def _program(programs: Path, name: str) -> str:
-    """The path of a program; where a package has only the server, the newest client, which works with all servers."""
+    """The path of a program; if a package contains only the server, the newest client, which works with all servers."""
     found = [folder / name for folder in (programs, *reversed(binaries().values())) if (folder / name).exists()]
     return str(found[0])
 
@@ -65,7 +65,8 @@ def _run(programs: Path, program: str, *arguments: str) -> str:
 
 @functools.cache
 def _new_data(programs: Path) -> Path:
-    """The data of a new server, made once in this process and kept to its end: a copy is quicker than initdb."""
+    """The data directory of a new server, created once per process and kept to its end: copying is faster than
+    initdb."""
     stack = ExitStack()
     atexit.register(stack.close)
     folder = stack.enter_context(account.folder("pipehandler-initdb-"))
@@ -76,7 +77,7 @@ def _new_data(programs: Path) -> Path:
 
 
 def _runs(pid: int) -> bool:
-    """Whether a process is there and is no zombie: who reaps orphans may take its time."""
+    """Whether a process exists and is not a zombie: orphans may be reaped late."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:
@@ -136,11 +137,12 @@ class PostgreSQL:
 
     @property
     def copying(self) -> str:
-        """The clause of CREATE DATABASE that copies the template's files, which is quicker than WAL; before 15 it always did."""
+        """The clause of CREATE DATABASE that copies the template's files, which is faster than WAL; before 15 it always
+        did so."""
         return "STRATEGY file_copy" if self.version >= 15 else ""
 
     def configure(self, settings: dict[str, str]) -> None:
-        """Append to postgresql.conf; what came last counts, from the next start or reload."""
+        """Append to postgresql.conf; the last value counts, from the next start or reload."""
         with (self.data / "postgresql.conf").open("a") as file:
             file.writelines(f"{name} = '{value}'\n" for name, value in settings.items())
 
@@ -165,7 +167,7 @@ class PostgreSQL:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop it at once, in whatever state a test left it."""
+        """Stop it at once, whatever state a test left it in."""
         if self._server is not None and self._server.poll() is None:
             self.thaw()
             self.stop(signal.SIGQUIT)
@@ -184,8 +186,8 @@ class PostgreSQL:
         if self._server is None:
             return
         if how == signal.SIGKILL:
-            # The postmaster's children notice; but not all of them at once, and they hold the shared memory. A postmaster
-            # that is stopped starts no more of them.
+            # The postmaster's children notice its death, but not all at once, and they hold the shared memory. A
+            # stopped postmaster starts no new ones.
             self._server.send_signal(signal.SIGSTOP)
             children = self._children()
             for pid in [self._server.pid, *children]:
@@ -207,21 +209,21 @@ class PostgreSQL:
         return [int(pid) for pid in found.stdout.split()]
 
     def freeze(self) -> None:
-        """Let the server and its sessions stand still, as a host does that thrashes; `thaw` ends it."""
+        """Stop the server and its sessions with SIGSTOP, like a host that thrashes; `thaw` ends it."""
         assert self._server is not None
         for pid in [self._server.pid, *self._children()]:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Go on after `freeze`."""
+        """Continue after `freeze`."""
         assert self._server is not None
         for pid in [*self._children(), self._server.pid]:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
 
     def revive(self) -> None:
-        """Wait for a server that may have crashed; start it where it gave up."""
+        """Wait for a server that may have crashed; start it if it gave up."""
         try:
             self.wait()
         except RuntimeError:
@@ -233,12 +235,12 @@ class PostgreSQL:
         return PostgreSQL(folder, self.version, primary=self).start()
 
     def synchronous(self) -> None:
-        """From now on a commit returns only when the standby has flushed it, too."""
+        """From now on a commit returns only after the standby has flushed it as well."""
         self.psql("postgres", "ALTER SYSTEM SET synchronous_standby_names = '*'")
         self.reload()
 
     def promote(self) -> None:
-        """Make a primary of this standby."""
+        """Promote this standby to primary."""
         self.psql("postgres", "SELECT pg_promote()")
 
     def reload(self) -> None:

@@ -1,7 +1,9 @@
-"""Databases of the previous release: its files of sql/schema, applied as it applied them, and what its programs send.
+"""Databases of the previous release: its files of sql/schema, applied as it applied them, and the statements of its
+programs.
 
-tests/previous_release has the latter, recorded with harness/recorded.py: fill.jsonl stores mail of every kind, use.jsonl is
-every command once. Before a release both are recorded again with the program that is about to be the previous one.
+tests/previous_release has the latter, recorded with harness/recorded.py: fill.jsonl stores mail of every kind,
+use.jsonl is every command once. Before a release both are recorded again with the version that is about to become the
+previous one.
 """
 
 from collections.abc import Iterator
@@ -16,7 +18,7 @@ from .postgresql import PostgreSQL
 from .recorded import replay
 
 FILES = 11
-"""How many files of sql/schema it had."""
+"""The number of its files in sql/schema."""
 
 _ROOT = Path(__file__).parent.parent.parent
 _RECORDED = _ROOT / "tests" / "previous_release"
@@ -68,7 +70,8 @@ def database(server: PostgreSQL, name: str, files: int = FILES) -> Iterator[Data
 
 
 def send(database: Database, recording: str) -> list[str]:
-    """Send a recording ("fill" or "use") to a database; what came back in another shape than from the previous release."""
+    """Send a recording ("fill" or "use") to a database; returns the answers whose shape differs from the previous
+    release's."""
     differences = []
     for sent, columns, rows in replay(
         _RECORDED / f"{recording}.jsonl", lambda user: database.server.conninfo(database.name, user=user)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 FRONTEND, BACKEND = "F", "B"
-"""Who sent a message, as PostgreSQL's documentation marks them: the handler, the server."""
+"""The sender of a message, as PostgreSQL's documentation marks them: the handler, the server."""
 
 BEFORE, INSIDE, AFTER = "before", "inside", "after"
 CUT, RESET, STALL = "cut", "reset", "stall"
@@ -30,8 +30,8 @@ class Message(NamedTuple):
 
 
 class Fault(NamedTuple):
-    """What goes wrong: `how` (cut: the connection ends; reset: with RST; stall: silence), and `where` of the messages
-    that `wanted` picks. A number for `where` says after how many octets of the message; a negative one counts from its end.
+    """A fault: `how` (cut: the connection ends; reset: with RST; stall: silence), and `where` in the messages that
+    `wanted` selects. A number for `where` is an offset in the message, in octets; a negative one counts from its end.
     `always`: for each of these messages, not only for the first."""
 
     wanted: Callable[[Message], bool]
@@ -40,14 +40,15 @@ class Fault(NamedTuple):
     always: bool = False
 
     def passed(self, octets: bytes) -> bytes:
-        """What still gets through of the message with these octets."""
+        """The part of the message that still gets through."""
         if isinstance(self.where, int):
             return octets[: self.where]
         return octets[: {BEFORE: 0, INSIDE: len(octets) // 2, AFTER: len(octets)}[self.where]]
 
 
 def message(sender: str, kind: str, nth: int = 1) -> Callable[[Message], bool]:
-    """Picks the nth message with this sender and type octet, for example (BACKEND, "Z", 2) for the second ReadyForQuery."""
+    """Select the nth message with this sender and type octet, for example (BACKEND, "Z", 2) for the second
+    ReadyForQuery."""
     return lambda each: (each.sender, each.kind, each.nth) == (sender, kind, nth)
 
 
@@ -105,13 +106,13 @@ class _Connection:
         raise _End
 
     def end(self, reset: bool = False) -> None:
-        """Close both sides; what was sent before still arrives, unless it is a reset."""
+        """Close both sides; data sent before still arrives, unless it is a reset."""
         for each in self.sockets.values():
             try:
                 if reset:
                     each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                # The thread that reads here must wake up and let go of the socket, or it would stay open. Shutting down
-                # the reading side alone sends nothing, so that a reset comes first.
+                # The thread that reads here must wake up and release the socket, or it would stay open. Shutting down
+                # only the reading side sends nothing, so that a reset comes first.
                 each.shutdown(socket.SHUT_RD if reset else socket.SHUT_RDWR)
                 each.close()
             except OSError:
@@ -119,8 +120,9 @@ class _Connection:
 
 
 class Proxy:
-    """A proxy for the server at `port` of loopback. `fault` may be set at any time, counts for all connections, and happens once;
-    `messages` is all that came, in order, and `passed` what was sent on whole; `hits` counts the faults that happened."""
+    """A proxy for the server at `port` of loopback. `fault` may be set at any time, applies to all connections, and
+    happens once unless it is `always`. `messages` are all messages received, in order, and `passed` those forwarded
+    whole; `hits` counts the faults that happened."""
 
     def __init__(self, port: int) -> None:
         self.server_port = port
@@ -154,16 +156,16 @@ class Proxy:
                 thread.start()
 
     def conninfo(self, conninfo: str) -> str:
-        """`conninfo` through the proxy; what comes last counts (libpq)."""
+        """`conninfo` through the proxy; the last value counts (libpq)."""
         return f"{conninfo} host=127.0.0.1 port={self.port} sslmode=disable gssencmode=disable"
 
     def kinds(self) -> list[str]:
-        """What was said, for people and comparisons: "F" or "B" with the type octet, such as "FP" for Parse."""
+        """The messages in short, for people and comparisons: "F" or "B" with the type octet, such as "FP" for Parse."""
         with self.lock:
             return [each.sender + each.kind for each in self.messages]
 
     def wait_for(self, connections: int = 1, seconds: float = 10) -> None:
-        """Wait until so many connections have come and gone; then `messages` is complete."""
+        """Wait until so many connections have opened and closed; then `messages` is complete."""
         for connection in self._connections[:connections]:
             for thread in connection.threads:
                 thread.join(seconds)

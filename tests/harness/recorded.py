@@ -1,6 +1,6 @@
-"""Statements as a program sends them, with the columns and the number of rows that came back: recorded, and sent again.
+"""Statements as a program sends them, with the columns and the number of rows returned: recorded, and replayed.
 
-So the tests have what the previous release does to a database, without its code.
+So the tests can replay what the previous release does to a database, without its code.
 """
 
 import base64
@@ -15,8 +15,8 @@ import psycopg
 
 
 class Sent(NamedTuple):
-    """One statement: as which login role, with which parameters, whether the answer was wanted binary; the columns of the
-    answer (None: it has none) and the number of its rows."""
+    """One statement: its login role, its parameters, whether a binary result was requested; the columns of the result
+    (None: it has none) and the number of its rows."""
 
     user: str
     statement: str
@@ -28,7 +28,7 @@ class Sent(NamedTuple):
 
 @contextmanager
 def recording(path: Path) -> Iterator[None]:
-    """Write everything to `path` that this process sends to databases."""
+    """Record in `path` everything that this process sends to databases."""
     execute = psycopg.Cursor.execute
 
     def recorded(cursor: psycopg.Cursor[Any], query: Any, params: Any = None, **options: Any) -> psycopg.Cursor[Any]:
@@ -48,7 +48,8 @@ def recording(path: Path) -> Iterator[None]:
 
 
 def replay(path: Path, conninfo: Callable[[str], str]) -> Iterator[tuple[Sent, list[str] | None, int]]:
-    """Send the statements again, each login role (-> conninfo) over one connection; each with its columns and rows now."""
+    """Send the statements again, each login role (-> conninfo) over one connection; yields each with its current
+    columns and rows."""
     with ExitStack() as stack:
         connections: dict[str, psycopg.Connection[Any]] = {}
         for line in path.read_text("utf-8").splitlines():

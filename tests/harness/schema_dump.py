@@ -1,4 +1,4 @@
-"""The schema of a database as text: what pg_dump writes, without what differs from run to run."""
+"""The schema of a database as text: the output of pg_dump, without what differs from run to run."""
 
 import re
 
@@ -23,8 +23,8 @@ def dump(server: PostgreSQL, name: str, *options: str) -> str:
 
 
 def schema_text(server: PostgreSQL, name: str) -> str:
-    """What sql/schema.sql should have, given a migrated database: without owners, settings of the session, and headings
-    of what belongs to the object before it."""
+    """What sql/schema.sql should contain, given a migrated database: without owners, session settings, and headings of
+    entries that belong to the previous object."""
     text = dump(server, name, "--no-owner", "--schema", "pipehandler")
     text = re.sub(r"^(SET|SELECT pg_catalog.set_config\().*;\n", "", text, flags=re.MULTILINE)
     text = re.sub(r"--\n-- Name: .*; Type: (COMMENT|ACL|SEQUENCE OWNED BY); .*\n--\n\n", "", text)

@@ -23,7 +23,7 @@ PATIENCE = 60  # seconds
 
 
 def wait_until(done: Callable[[], object], what: str = "it") -> None:
-    """Wait until something is so."""
+    """Wait until the condition is true."""
     until = time.monotonic() + PATIENCE
     while not done():
         if time.monotonic() > until:
@@ -33,7 +33,7 @@ def wait_until(done: Callable[[], object], what: str = "it") -> None:
 
 @contextmanager
 def bounded(running: "subprocess.Popen[Any]") -> Iterator[None]:
-    """Kill `running` after a while, so that reading its output has an end."""
+    """Kill `running` after a while, so that reading its output ends."""
     timer = threading.Timer(PATIENCE, running.kill)
     timer.start()
     try:
@@ -93,12 +93,12 @@ class Service:
         return self
 
     def has_ended(self) -> bool:
-        """Whether the supervisor is gone."""
+        """Whether the supervisor has ended."""
         assert self._running
         return self._running.poll() is not None
 
     def answers(self) -> bool:
-        """Whether it does."""
+        """Whether it answers."""
         try:
             self.status()
         except ServeError:
@@ -106,11 +106,11 @@ class Service:
         return True
 
     def ready(self) -> bool:
-        """Whether it answers, and all workers can be given a message."""
+        """Whether it answers, and all workers are ready for a message."""
         return self.answers() and self.status()["free"] == self.status()["workers"] > 0
 
     def status(self) -> dict[str, int]:
-        """What it says of itself."""
+        """Its answer to a status request."""
         return ask(str(self.handler.socket))
 
     def workers(self) -> list[int]:
@@ -138,14 +138,14 @@ class Service:
             self._running.stderr.close()
 
     def events(self) -> list[str]:
-        """What it logged about itself."""
+        """Its own log lines."""
         return [
             line for line in Handler.log_lines(self.handler) if line.startswith(("outcome=serve ", "outcome=worker "))
         ]
 
 
 class ResidentHandler(Handler):
-    """A handler whose messages go through the service, which is started at the first of them, and again when the
+    """A handler whose messages go through the service, which is started at the first message, and restarted when the
     configuration has changed."""
 
     service: Service | None = None
@@ -154,12 +154,12 @@ class ResidentHandler(Handler):
     def start(
         self, command: list[str], stdin: int | IO[bytes] = subprocess.PIPE, output: int = subprocess.PIPE
     ) -> subprocess.Popen[bytes]:
-        """Start `command` beside the service."""
+        """Start `command` while the service runs."""
         wanted = self.config.read_text()
         if wanted != self._served:
             self.stop()
             self.service, self._served = Service(self), wanted
-            with suppress(RuntimeError):  # a configuration that is wrong
+            with suppress(RuntimeError):  # an invalid configuration
                 self.service.start()
         return super().start(command, stdin, output)
 
@@ -169,14 +169,14 @@ class ResidentHandler(Handler):
             self.service.__exit__()
 
     def log_lines(self) -> list[str]:
-        """The log of the messages. A worker writes it when the entrypoint has its answer."""
+        """The log lines of the messages. A worker writes them after it has answered the entrypoint."""
         if self.service and self.service.answers():
             wait_until(lambda: not self.service or not self.service.status()["busy"], "the end of the work")
         return [line for line in super().log_lines() if not line.startswith(("outcome=serve ", "outcome=worker "))]
 
 
 def configure(handler: Handler, deadline: int = 10, **serve: object) -> None:
-    """One worker, unless something else is said, and short times."""
+    """Settings with one worker by default, and short timeouts."""
     handler.configure(
         handler.conninfo,
         serve={"workers": 1, "queue_timeout": 2, **serve},
@@ -186,7 +186,7 @@ def configure(handler: Handler, deadline: int = 10, **serve: object) -> None:
 
 @contextmanager
 def held(database: Database) -> Iterator[None]:
-    """Nothing can be stored meanwhile; whoever tries, waits."""
+    """Block all storing meanwhile: a session that tries has to wait."""
     with psycopg.connect(database.admin) as other:
         other.execute("LOCK TABLE pipehandler.delivery")
         yield
@@ -210,6 +210,6 @@ def stuck(database: Database) -> None:
 
 
 def ended(running: subprocess.Popen[bytes]) -> Ended:
-    """How it ended."""
+    """Wait for its end; returns how it ended."""
     output, _ = running.communicate(timeout=60)
     return Ended(running.returncode, output.decode())

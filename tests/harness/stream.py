@@ -1,4 +1,4 @@
-"""Deliveries that wait for the end of their transaction, and what the stream shows of them."""
+"""Deliveries in open transactions, and what the stream shows of them."""
 
 import itertools
 import threading
@@ -23,7 +23,7 @@ SELECT delivery FROM pipehandler.ingest(%s::jsonb, %s::jsonb, %s::text, %s::text
 
 
 def numbered(number: int) -> bytes:
-    """A message that is no other one."""
+    """A distinct message."""
     return MESSAGE.replace(b"<1@", b"<%d@" % number)
 
 
@@ -36,7 +36,7 @@ def ingest(connection: "psycopg.Connection[Any]", number: int, *recipients: str)
 
 @contextmanager
 def writing(database: Database) -> Iterator["psycopg.Connection[Any]"]:
-    """A transaction that may store, and is rolled back unless it is committed."""
+    """A transaction that may store messages, and is rolled back unless it is committed."""
     with psycopg.connect(database.conninfo) as connection:
         yield connection
         connection.rollback()
@@ -51,14 +51,14 @@ def stored(database: Database, number: int, *recipients: str) -> int:
 
 
 def announce(database: Database) -> None:
-    """Tell all who listen that there is something new, as the handler does after its answer."""
+    """Send NOTIFY to all listeners, as the handler does after its answer."""
     with closing(Store(database.conninfo)) as store:
         store.connect()
         store.announce()
 
 
 class Coming:
-    """The next `count` deliveries of a stream, read by a thread of its own; then the stream is closed."""
+    """The next `count` deliveries of a stream, read in a separate thread; then the stream is closed."""
 
     def __init__(self, stream: Generator[Delivery, None, None], count: int = 1) -> None:
         self._stream, self._count = stream, count
@@ -75,11 +75,11 @@ class Coming:
 
     @property
     def there(self) -> int:
-        """How many have come and were not asked for."""
+        """How many have arrived and were not fetched."""
         return self._seen.qsize()
 
     def next(self, seconds: float = 60) -> int:
-        """The id of the next one; wait for it so long. Raises queue.Empty, and what the stream raised."""
+        """The id of the next delivery; wait for it so long. Raises queue.Empty, and what the stream raised."""
         seen = self._seen.get(timeout=seconds)
         if isinstance(seen, StoreError):
             raise seen

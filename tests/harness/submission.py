@@ -1,4 +1,4 @@
-"""Messages on their way into the store, made as the core makes them."""
+"""Messages to be stored, built as the core builds them."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ INGEST = """
 SELECT recipient, delivery, message::text, duplicate
   FROM pipehandler.ingest(%s::jsonb, %s::jsonb, %s::text, %s::text, %b::bytea, %b::bytea, %b::bytea[])
 """
-"""The call with all of its arguments as they are, for what no handler of ours sends."""
+"""Call ingest with arbitrary arguments, for values that our handler never sends."""
 
 MESSAGE = b"From: A <a@example.org>\nMessage-ID: <1@example.org>\nSubject: one\n\nbody\n"
 

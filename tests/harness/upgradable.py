@@ -1,4 +1,4 @@
-"""An environment that can be exchanged, with a package of its own."""
+"""An environment that can be replaced, with its own package."""
 
 import os
 import shutil
@@ -22,7 +22,7 @@ class Upgradable:
         self.link.symlink_to("environment-1")
 
     def new(self, name: str) -> Path:
-        """Create an environment with a package of its own; everything else is linked. Returns its package."""
+        """Create an environment with its own package; everything else is linked. Returns its package."""
         there = self.folder / name
         packages = there / "lib" / self.version / "site-packages"
         packages.mkdir(parents=True)
@@ -39,7 +39,7 @@ class Upgradable:
         return packages / "pipehandler"
 
     def exchange(self, name: str) -> None:
-        """Let the link lead to another environment, in one step."""
+        """Point the link to another environment, atomically."""
         (self.folder / "new").symlink_to(name)
         os.replace(self.folder / "new", self.link)
 
