@@ -1,6 +1,6 @@
 """What all tests share: real servers, fresh databases, and the handler started as pipe(8) starts it.
 
-A service that is not there skips a test at a desk, and is an error in CI.
+A missing service skips a test on a developer's machine, and is an error in CI.
 """
 
 import os
@@ -20,27 +20,27 @@ from harness.missing import missing
 from harness.postgresql import FAST, KEPT, VERSION, VERSIONS, PostgreSQL, binaries
 from harness.service import ResidentHandler
 
-# Who starts tests in the background of a shell lets them ignore Ctrl-C, and with them every program that they start.
+# Tests started in the background of a shell ignore SIGINT, and so does every program that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _MEMORY = Path("/dev/shm")
 
 
 def _roomy(folder: Path) -> bool:
-    """Whether there are 4 GiB of room in a folder, in which programs may be run."""
+    """Whether a folder has 4 GiB free and allows programs to be executed."""
     found = os.statvfs(folder) if folder.is_dir() else None
     return bool(found and found.f_bavail * found.f_frsize > 4 << 30 and not found.f_flag & os.ST_NOEXEC)
 
 
 if _roomy(_MEMORY):
-    # Each database is hundreds of files, which cost a disk ten times as much. On a disk stay what bench/run measures, and the
-    # campaign at full scale.
+    # Each database is hundreds of files, which are ten times slower on a disk. bench/run and the full campaign stay on
+    # the disk.
     os.environ.setdefault(account.FOLDERS, str(_MEMORY))
 
 
 @pytest.fixture(scope="session")
 def servers() -> Iterator[Callable[[int], PostgreSQL]]:
-    """A running server of the wanted major version; each is started when it is first asked for."""
+    """A running server of the requested major version; each is started at its first use."""
     kept = os.environ.get(KEPT)
     running = {VERSION: PostgreSQL.kept(Path(kept))} if kept else {}
     with account.folder("pipehandler-pg-") as folder:
@@ -59,7 +59,7 @@ def servers() -> Iterator[Callable[[int], PostgreSQL]]:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[PostgreSQL]:
-    """A server as it should be: with fsync, unlike the other tests' servers."""
+    """A server in its production setup: with fsync, unlike the other tests' servers."""
     with account.folder("pipehandler-pg-") as folder, PostgreSQL(folder / "server", VERSION) as server:
         yield server.start()
 
@@ -119,7 +119,7 @@ def either(request: pytest.FixtureRequest, database: Database) -> Iterator[Handl
 
 @pytest.fixture(scope="session")
 def _postfix() -> None:
-    """Postfix, which only root can run."""
+    """Skip or fail where Postfix cannot run; only root can run it."""
     if not account.IS_ROOT:
         missing("root, which Postfix needs,")
     if shutil.which("postfix") is None:
@@ -135,7 +135,7 @@ def stored(servers: Callable[[int], PostgreSQL]) -> Iterator[Database]:
 
 @pytest.fixture(scope="session")
 def mail(_postfix: None, stored: Database) -> Iterator[MailHost]:
-    """One running mail host for all tests that leave it as it was."""
+    """One running mail host for all tests that leave it unchanged."""
     with account.folder("pipehandler-mx-") as folder:
         host = MailHost(folder, stored.conninfo)
         host.start()
@@ -154,7 +154,7 @@ def own(_postfix: None, database: Database) -> Iterator[MailHost]:
 
 @pytest.fixture
 def load() -> Callable[[MailHost, bytes, int, str], None]:
-    """Send `count` times the same message with smtp-source, each to a recipient of its own: 1load@..., 2load@..."""
+    """Send the same message `count` times with smtp-source, each copy to another recipient: 1load@..., 2load@..."""
 
     def send(host: MailHost, message: bytes, count: int, recipient: str) -> None:
         file = host.folder / "message"
@@ -174,17 +174,17 @@ def load() -> Callable[[MailHost, bytes, int, str], None]:
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A folder that every account may enter; pytest's own is closed to the pipe user."""
+    """A folder that every account may enter; pytest's tmp_path is closed to the pipe user."""
     with account.folder("pipehandler-") as path:
         yield path
 
 
 @pytest.fixture
 def console(folder: Path, database: Database) -> Console:
-    """The commands, as upkeep."""
+    """The commands, under the maintenance role."""
     return Console(folder, database)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """How many messages the test of many at once sends."""
+    """The number of messages that the load test sends."""
     parser.addoption("--messages", type=int, default=40, help="messages that smtp-source sends (default: 40)")

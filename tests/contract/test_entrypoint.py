@@ -1,4 +1,5 @@
-"""The entrypoint as pipe(8) starts it, in both ways: whatever happens, one line, and a status of the outcome table."""
+"""The entrypoint as pipe(8) starts it, in both modes: whatever happens, it writes one line and exits with a status of
+the outcome table."""
 
 import os
 import re
@@ -22,19 +23,19 @@ from pipehandler.postfix.templates import PACKAGES
 
 MESSAGE = b"From: a@example.org\nMessage-ID: <1@example.org>\nSubject: one\n\nbody\n"
 COLD = pytest.mark.parametrize("either", ["cold"], indirect=True)
-"""For what only the entrypoint itself can meet."""
+"""For conditions that only the entrypoint itself can meet."""
 
 EVERY_OCTET = b"Subject: octets\n\n" + bytes(range(256)) * 3
 
 
 @pytest.fixture
 def handler(either: Handler) -> Handler:
-    """Here the handler is one in each of the two ways."""
+    """Run each test with a handler in each of the two modes."""
     return either
 
 
 def assert_ended(ended: Ended, how: Outcome) -> str:
-    """The status is that of `how`, and all that was written its line; returns the id in it."""
+    """Assert the status of `how`, and that its line is all that was written; returns the id in it."""
     assert ended.status == how.status, ended.output
     found = re.fullmatch(re.escape(how.line()) + r"(?: ([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}))?\n", ended.output)
     assert found, ended.output
@@ -53,7 +54,7 @@ def stored(database: Database) -> list[bytes]:
     ]
 
 
-# The good ends.
+# Success.
 
 
 def test_delivered_then_duplicate(handler: Handler, database: Database) -> None:
@@ -83,13 +84,13 @@ def test_delivered_then_duplicate(handler: Handler, database: Database) -> None:
     ids=["every octet", "NUL", "line end", "8-bit", "no header", "CRLF", "prepended"],
 )
 def test_bytes_are_kept(handler: Handler, database: Database, message: bytes) -> None:
-    """What was read is stored byte for byte."""
+    """The input is stored byte for byte."""
     assert_ended(handler.deliver(message), outcome.DELIVERED)
     assert stored(database) == [message]
 
 
 def test_configuration_of_the_previous_release(handler: Handler, database: Database) -> None:
-    """A file with the old names of keys, which the previous release reads as well, delivers without a word about it."""
+    """A file with the old names of keys, which the previous release also reads, delivers without a warning."""
     handler.configure(
         database.conninfo,
         limits={"parse_timeout": 9},
@@ -103,7 +104,7 @@ def test_configuration_of_the_previous_release(handler: Handler, database: Datab
 
 
 def test_all_recipients(handler: Handler, database: Database) -> None:
-    """Several recipients of one call are one message and a delivery for each, in their order."""
+    """Several recipients of one call produce one message and one delivery for each, in their order."""
     assert_ended(handler.deliver(MESSAGE, "b@example.com", "a@EXAMPLE.com"), outcome.DELIVERED)
     assert_ended(handler.deliver(MESSAGE, "a@example.com", "c@example.com"), outcome.DELIVERED)
     assert_ended(handler.deliver(MESSAGE, "c@example.com", "b@example.com"), outcome.DUPLICATE)
@@ -136,7 +137,7 @@ def test_sender_is_kept(handler: Handler, database: Database, sender: str) -> No
 
 
 def test_octets_of_argv_are_kept_apart(handler: Handler, database: Database) -> None:
-    """Recipients that differ in octets which are no UTF-8 are different recipients."""
+    """Recipients that differ in octets that are not UTF-8 are different recipients."""
     recipients = [os.fsdecode(octet + b"@example.com") for octet in (b"\xe4", b"\xf6")]
     assert_ended(handler.deliver(MESSAGE, *recipients, sender=os.fsdecode(b"\xff")), outcome.DELIVERED)
     rows = database.rows("SELECT recipient, sender FROM pipehandler.delivery ORDER BY recipient")
@@ -144,7 +145,8 @@ def test_octets_of_argv_are_kept_apart(handler: Handler, database: Database) -> 
 
 
 def test_no_octet_of_argv_ends_a_delivery(handler: Handler, database: Database) -> None:
-    """Octets that are no UTF-8 and controls are stored or left out, in whatever option they stand; numbers are refused."""
+    """Octets that are not UTF-8 and control characters are stored or left out, whatever option contains them; bad
+    numbers are refused."""
     value = os.fsdecode(b"a\xff\x1b\n\xc2\x85@example.com")
     for number, name in enumerate(set(OPTIONS) - {"config", "socket", "size", "client-port"}):
         message = MESSAGE + b"%d" % number
@@ -153,7 +155,7 @@ def test_no_octet_of_argv_ends_a_delivery(handler: Handler, database: Database) 
     assert all(line.isprintable() for line in handler.log_lines())
 
 
-# The wrong call and the wrong configuration.
+# Wrong arguments and wrong configuration.
 
 
 @pytest.mark.parametrize(
@@ -189,7 +191,7 @@ def test_wrong_arguments(handler: Handler, arguments: list[str]) -> None:
     ],
 )
 def test_wrong_configuration(handler: Handler, text: str | None, told: str | None) -> None:
-    """A configuration that is wrong or may not be read defers."""
+    """A configuration that is invalid or unreadable defers."""
     handler.config.write_text(text or "")
     handler.config.chmod(0o644 if text else 0)
     assert_ended(handler.deliver(MESSAGE), outcome.MISCONFIGURED)
@@ -197,7 +199,7 @@ def test_wrong_configuration(handler: Handler, text: str | None, told: str | Non
 
 @pytest.mark.parametrize("path", ["none/at/all.toml", "", "."])
 def test_missing_configuration(handler: Handler, path: str) -> None:
-    """A configuration that is not there defers."""
+    """A missing configuration defers."""
     assert_ended(handler.deliver(MESSAGE, config=handler.folder / path), outcome.MISCONFIGURED)
 
 
@@ -206,7 +208,7 @@ def test_missing_configuration(handler: Handler, path: str) -> None:
 
 @COLD
 def test_package_is_missing(handler: Handler) -> None:
-    """Without the package (a virtual environment that was removed half) the message is deferred."""
+    """Without the package (a half-removed virtual environment) the message is deferred."""
     python = str(Path(sys.base_prefix, "bin", "python3"))
     command = [str(handler.folder) if word == PACKAGES else word for word in handler.command()]
     assert_ended(handler.run([python, *command[1:]], MESSAGE), outcome.FAULT)
@@ -256,14 +258,14 @@ def test_broken_library(handler: Handler, module: str, source: str, how: Outcome
     [("lxml", b"Content-Type: text/html\n\n<p>no text\n"), ("chardet", "\n\nБез метки\n".encode("koi8-r"))],
 )
 def test_broken_library_of_few_messages(handler: Handler, database: Database, module: str, message: bytes) -> None:
-    """So does one that only some messages need: such a message is not stored without being parsed."""
+    """So does a library that only some messages need: such a message is not stored unparsed."""
     python = broken_environment(handler, module, "this is no Python")
     assert_ended(handler.run([python, *handler.command()[1:]], MESSAGE), outcome.DELIVERED)
     assert_ended(handler.run([python, *handler.command()[1:]], message), outcome.FAULT)
     assert stored(database) == [MESSAGE]
 
 
-# The store that is not there.
+# The store is unavailable.
 
 
 @pytest.fixture
@@ -276,7 +278,7 @@ def deaf(handler: Handler) -> Iterator[socket.socket]:
 
 @pytest.mark.usefixtures("deaf")
 def test_deaf_database(handler: Handler) -> None:
-    """A server that accepts and is silent defers within connect_timeout."""
+    """A server that accepts a connection and stays silent defers within connect_timeout."""
     assert_ended(handler.deliver(MESSAGE), outcome.STORE_UNAVAILABLE)
     assert "timeout expired" in handler.log_lines()[-1]
 
@@ -295,7 +297,7 @@ def test_deaf_database(handler: Handler) -> None:
     ids=["refused", "no socket", "no host", "no database", "no schema", "no right", "no role"],
 )
 def test_store_is_not_there(handler: Handler, change: dict[str, object], sqlstate: str | None) -> None:
-    """A database that cannot be reached or used defers, and the log says why; the line says nothing of it."""
+    """A database that cannot be reached or used defers, and the log contains the reason; the output line does not."""
     handler.configure(handler.conninfo + "".join(f" {key}={value}" for key, value in change.items()))
     assert_ended(handler.deliver(MESSAGE), outcome.STORE_UNAVAILABLE)
     (line,) = handler.log_lines()
@@ -308,7 +310,7 @@ def test_store_is_not_there(handler: Handler, change: dict[str, object], sqlstat
 
 
 def test_largest_message(handler: Handler, database: Database) -> None:
-    """A message of exactly message_size is stored; one octet more bounces, as the operator configured."""
+    """A message of exactly message_size is stored; one octet more bounces, as configured."""
     handler.configure(database.conninfo, limits={"message_size": 100_000})
     largest = MESSAGE + b"x" * (100_000 - len(MESSAGE))
     assert_ended(handler.deliver(largest), outcome.DELIVERED)
@@ -345,7 +347,7 @@ def test_sixty_megabytes(handler: Handler, database: Database) -> None:
     "parent", [[], ["/usr/bin/env", "--block-signal=ALRM"], ["/usr/bin/env", "--ignore-signal=ALRM"]]
 )
 def test_message_that_never_ends(handler: Handler, parent: list[str]) -> None:
-    """A message that does not come to its end within the deadline is deferred, whatever signals the parent had blocked."""
+    """A message whose end does not arrive within the deadline is deferred, whatever signals the parent had blocked."""
     handler.configure("", limits={"deadline": 5, "parse_timeout": 1})
     with handler.start([*parent, *handler.command()]) as running:
         assert running.stdin
@@ -360,7 +362,8 @@ def test_message_that_never_ends(handler: Handler, parent: list[str]) -> None:
     "limit", [*(f"--nofile={number}" for number in range(4, 12)), "--as=40000000", "--as=60000000"]
 )
 def test_starved_handler(handler: Handler, database: Database, limit: str) -> None:
-    """Without descriptors or memory the message is deferred as EX_OSERR: this host lacks something, the program has no fault."""
+    """Without descriptors or memory the message is deferred with EX_OSERR: the host lacks a resource, the program is
+    not at fault."""
     ended = handler.run(["prlimit", limit, *handler.command()], MESSAGE)
     if ended.status == 0:
         assert_ended(ended, outcome.DELIVERED)
@@ -371,7 +374,7 @@ def test_starved_handler(handler: Handler, database: Database, limit: str) -> No
 
 
 def test_log_does_not_decide(handler: Handler, database: Database) -> None:
-    """What is committed is delivered, whether or not the log file can be written."""
+    """A committed message is delivered, whether or not the log file can be written."""
     handler.log.mkdir()
     assert_ended(handler.deliver(MESSAGE), outcome.DELIVERED)
     handler.log.rmdir()
@@ -379,17 +382,17 @@ def test_log_does_not_decide(handler: Handler, database: Database) -> None:
     assert stored(database) == [MESSAGE]
 
 
-# The message that is cut short.
+# Truncated messages.
 
 
 def test_empty_stdin(handler: Handler, database: Database) -> None:
-    """Nothing at all is no message: pipe(8) never sends that, unless it died."""
+    """Empty input is not a message: pipe(8) never sends that, unless it died."""
     assert_ended(handler.deliver(b""), outcome.TRUNCATED)
     assert stored(database) == []
 
 
 def test_shorter_than_told(handler: Handler, database: Database) -> None:
-    """While pipe(8) lives, a message that is shorter than it told is stored, and marked."""
+    """While pipe(8) is alive, a message shorter than its declared size is stored and marked."""
     size = len(MESSAGE.replace(b"\n", b"\r\n"))
     assert_ended(handler.deliver(MESSAGE, size=size), outcome.DELIVERED)
     assert_ended(handler.deliver(MESSAGE, "other@example.com", size=size + 1), outcome.DELIVERED)
@@ -401,7 +404,8 @@ def test_shorter_than_told(handler: Handler, database: Database) -> None:
     assert codes == [[], ["smaller-than-declared"]]
 
 
-# Starts the handler as the child of a process that writes a part of the message and is killed; leaves with its status.
+# Starts the handler as the child of a process that writes a part of the message and is killed; exits with the handler's
+# status.
 ORPHAN = """
 import array, ctypes, fcntl, os, sys, termios, time
 ctypes.CDLL(None).prctl(36, 1)  # PR_SET_CHILD_SUBREAPER: the orphan becomes ours, so that its status can be had
@@ -427,7 +431,7 @@ sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
 
 
 def test_killed_agent(handler: Handler, database: Database) -> None:
-    """Where pipe(8) was killed while it wrote, the cut message is not stored: Postfix still has the whole one."""
+    """If pipe(8) was killed while writing, the truncated message is not stored: Postfix still has the whole one."""
     size = len(MESSAGE.replace(b"\n", b"\r\n"))
     ended = handler.run([sys.executable, "-c", ORPHAN, *handler.command(size=size)], MESSAGE[:-3])
     assert_ended(ended, outcome.TRUNCATED)
@@ -435,7 +439,8 @@ def test_killed_agent(handler: Handler, database: Database) -> None:
 
 
 def test_fields_of_one_delivery_are_not_the_message(handler: Handler, database: Database) -> None:
-    """What Postfix prepends for one recipient is not shown to the others, who share the message: it is in delivery alone."""
+    """What Postfix prepends for one recipient is not visible to the others, who share the message: it is only in
+    delivery."""
     for name in ("ann", "ben"):
         prepended = f"Return-Path: <a@example.org>\nX-Original-To: {name}\nDelivered-To: {name}@example.com\n".encode()
         assert handler.deliver(prepended + MESSAGE, f"{name}@example.com").status == 0
@@ -445,7 +450,7 @@ def test_fields_of_one_delivery_are_not_the_message(handler: Handler, database: 
 
 
 def test_killed_agent_with_prepended_fields(handler: Handler, database: Database) -> None:
-    """What pipe(8) prepends (its flags D, O and R) is not in ${size}, and does not hide that the end is missing."""
+    """What pipe(8) prepends (its flags D, O and R) is not counted in ${size}, and does not hide a missing end."""
     size = len(MESSAGE.replace(b"\n", b"\r\n"))
     above = b"Return-Path: <sender@example.org>\nX-Original-To: user@example.com\nDelivered-To: user@example.com\n"
     ended = handler.run([sys.executable, "-c", ORPHAN, *handler.command(size=size)], above + MESSAGE[:-3])
@@ -454,7 +459,7 @@ def test_killed_agent_with_prepended_fields(handler: Handler, database: Database
 
 
 def test_killed_agent_after_the_last_octet(handler: Handler, database: Database) -> None:
-    """Where pipe(8) was killed after it had written everything, storing is right: the redelivery is a duplicate."""
+    """If pipe(8) was killed after it had written everything, the message is stored: the redelivery is a duplicate."""
     size = len(MESSAGE.replace(b"\n", b"\r\n"))
     ended = handler.run([sys.executable, "-c", ORPHAN, *handler.command(size=size)], MESSAGE)
     assert_ended(ended, outcome.DELIVERED)
@@ -467,8 +472,8 @@ def test_killed_agent_after_the_last_octet(handler: Handler, database: Database)
 @COLD
 @pytest.mark.parametrize("closed", [each for each in product([False, True], repeat=3) if any(each)])
 def test_closed_descriptors(handler: Handler, database: Database, closed: tuple[bool, bool, bool]) -> None:
-    """With any of the standard descriptors closed nothing goes astray: the message is stored whole where it can be read, the
-    line is written nowhere but to stdout."""
+    """With any of the standard descriptors closed, nothing is misdirected: the message is stored whole if it can be
+    read, and the line is written only to stdout."""
     close = " ".join(text for text, wanted in zip(("<&-", ">&-", "2>&-"), closed, strict=True) if wanted)
     ended = handler.run(["sh", "-c", f'exec "$@" {close}', "sh", *handler.command()], MESSAGE)
     how = outcome.TRUNCATED if closed[0] else outcome.DELIVERED
@@ -482,12 +487,12 @@ def test_closed_descriptors(handler: Handler, database: Database, closed: tuple[
 
 @pytest.mark.parametrize("kind", ["full", "nobody reads"])
 def test_line_that_nobody_takes(handler: Handler, database: Database, kind: str) -> None:
-    """A pipe that is full, or that nobody reads, does not change the status."""
+    """A pipe that is full, or without a reader, does not change the status."""
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     if kind == "full":
         while os.write(writing, b"x" * (1 << 20)) == 1 << 20:
-            pass  # at last only a part of it has room
+            pass  # at the end only a part of it fits
     else:
         os.close(reading)
     with handler.start(handler.command(), output=writing) as running:
@@ -501,8 +506,8 @@ def test_line_that_nobody_takes(handler: Handler, database: Database, kind: str)
 
 @COLD
 def test_descriptors_are_its_own(handler: Handler, deaf: socket.socket) -> None:
-    """While it waits for the store, stdout and stderr are /dev/null and whatever else it opened is closed on exec: no child
-    could keep Postfix's pipe open or write into it."""
+    """While it waits for the store, stdout and stderr are /dev/null and all other descriptors are close-on-exec: no
+    child could keep Postfix's pipe open or write into it."""
     with handler.start(handler.command()) as running:
         assert running.stdin
         running.stdin.write(MESSAGE)
