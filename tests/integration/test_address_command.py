@@ -1,4 +1,4 @@
-"""`pipehandler address`: addresses are given out, listed, extended, ended and removed by a person or a program."""
+"""`pipehandler address`: addresses are issued, listed, extended, ended and removed by a person or a program."""
 
 import json
 import re
@@ -16,7 +16,7 @@ from pipehandler.cli import cli
 from pipehandler.mail.sysexits import EX_CANTCREAT, EX_DATAERR, EX_NOINPUT, EX_UNAVAILABLE
 from pipehandler.store.connection import Store
 
-USAGE = 2  # click's status for a wrong call
+USAGE = 2  # click's status for a usage error
 
 
 class Commands(Console):
@@ -36,12 +36,12 @@ def console(folder: Path, database: Database) -> Console:
 
 
 def left(lease: dict[str, Any]) -> timedelta:
-    """How long a lease still lasts."""
+    """The remaining time of a lease."""
     return datetime.fromisoformat(lease["expires_at"]) - datetime.now(UTC)
 
 
 def test_new(console: Console) -> None:
-    """`new` prints a random address of the domain that is given or configured, and nothing else, for scripts; or the lease, for programs."""
+    """`new` prints only a random address of the given or configured domain, for scripts; or the lease, for programs."""
     assert re.fullmatch(r"[a-z.]{19}@example\.com\n", console.run("address", "new", "--domain", "Example.com").text)
     unnamed = console.run("address", "new")
     assert unnamed.status == USAGE
@@ -56,8 +56,8 @@ def test_new(console: Console) -> None:
 
 
 def test_the_life_of_a_lease(console: Console, database: Database) -> None:
-    """An address is added, gets mail, is listed, extended, ended, brought back, given out again, and removed with its mail; named by its
-    address in any spelling, or by the number of the lease."""
+    """An address is added, gets mail, is listed, extended, ended, reactivated, issued again, and removed with its mail;
+    selected by its address in any spelling, or by the number of the lease."""
     assert (
         console.run("address", "add", "User@Example.com", "--ttl", "1h", "--label", "mine").text == "user@example.com\n"
     )
@@ -107,7 +107,8 @@ def test_the_life_of_a_lease(console: Console, database: Database) -> None:
 
 
 def test_list(console: Console, database: Database) -> None:
-    """A table for people, the newest first; by label, by domain in every spelling, no more than wanted."""
+    """A table for people, the newest first; filtered by label and by domain in every spelling, with at most the
+    requested rows."""
     database.execute(
         "SELECT pipehandler.lease_address('u' || n || '@example.com', '1 h', 'even' || n % 2) FROM generate_series(1, 4) AS n"
     )
@@ -145,7 +146,7 @@ WRONG = {
 
 @pytest.mark.parametrize("how", WRONG)
 def test_errors(console: Console, database: Database, how: str) -> None:
-    """What is wrong is said in a line, with a status of its own."""
+    """An error is reported in one line, with its own status."""
     for address, ttl in (("a@example.com", None), ("b@example.com", "1 us"), ("b@example.com", None)):
         database.execute("SELECT pipehandler.lease_address(%s, %s)", address, ttl)
     arguments, status, text = WRONG[how]
@@ -155,7 +156,8 @@ def test_errors(console: Console, database: Database, how: str) -> None:
 
 
 def test_as_another_role(console: Console) -> None:
-    """A role of an application that gives addresses out may do that; who may only read is told which role it takes."""
+    """The role of an application that issues addresses may do that; for a role that may only read, the error names the
+    role required."""
     console.configure(role="lessor")
     assert console.run("address", "add", "a@example.com").text == "a@example.com\n"
     console.configure(role="reader")

@@ -1,4 +1,4 @@
-"""The pool of addresses in SQL: whose mail a recipient is, in every spelling, and for how long."""
+"""Addresses and leases in SQL: which lease owns a recipient's mail, in every spelling, and for how long."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -61,7 +61,7 @@ def test_u_labels_of_the_rfc(untouched: Database) -> None:
 
 
 def u_label(connection: Connection, label: str) -> str:
-    """What the server makes of a label."""
+    """The label as the server decodes it."""
     ((found,),) = connection.execute("SELECT pipehandler.u_label(%s)", [label]).fetchall()
     return str(found)
 
@@ -72,7 +72,8 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789-"
 # One connection for all examples: the function changes nothing.
 @given(st.text(st.characters(min_codepoint=0x80, exclude_categories=["Cs"]) | st.sampled_from(LETTERS), max_size=50))
 def test_what_is_encoded_is_decoded(connection: Connection, text: str) -> None:
-    """RFC 3492: whatever can be encoded comes back; what is longer than a label (RFC 1035) stays as it is."""
+    """RFC 3492: every encoded label decodes to the original; one longer than a label may be (RFC 1035) is left
+    unchanged."""
     assume(not text.isascii())
     label = f"xn--{text.encode('punycode').decode()}"
     assert u_label(connection, label) == (text if len(label) <= 63 else label)
@@ -80,7 +81,7 @@ def test_what_is_encoded_is_decoded(connection: Connection, text: str) -> None:
 
 @given(st.text(LETTERS, max_size=30))
 def test_what_is_no_a_label_stays(connection: Connection, text: str) -> None:
-    """Any label is decoded as by another decoder, or comes back as it is where that one refuses it."""
+    """Any label is decoded as by another decoder, or left unchanged if that one refuses it."""
     label = f"xn--{text}"
     try:
         expected = text.encode().decode("punycode")
@@ -88,13 +89,13 @@ def test_what_is_no_a_label_stays(connection: Connection, text: str) -> None:
     except UnicodeError:
         expected = label
     if text.endswith("-") or not text:
-        expected = label  # nothing in it but ASCII
+        expected = label  # only ASCII
     assert u_label(connection, label) == expected
 
 
 def test_case_is_folded_as_postfix_folds_it(untouched: Database) -> None:
-    """What Postfix asks for has its case folded (Unicode, full case folding), and what it delivers has not: the form for comparison is
-    the same for both, for each letter there is."""
+    """Postfix folds the case of addresses in lookups (Unicode, full case folding), but not in deliveries: the form for
+    comparison is the same for both, for every letter."""
     letters = [
         chr(code) for code in range(0x80, 0x110000) if not 0xD800 <= code < 0xE000 and chr(code).casefold() != chr(code)
     ]
@@ -188,7 +189,8 @@ WHOSE: dict[tuple[str, str], tuple[str | None, str | None]] = {
 
 @pytest.mark.parametrize(("recipient", "delimiter"), WHOSE)
 def test_whose_mail_it_is(connection: Connection, recipient: str, delimiter: str) -> None:
-    """The whole address, then without its extension, then @domain, as virtual(5) has it; what has expired only where nothing lives."""
+    """The whole address, then without its extension, then @domain, as in virtual(5); an expired lease only if none is
+    alive."""
     ((lease, extension),) = connection.execute(
         "SELECT lease, extension FROM pipehandler.lease_of(%s, %s)", [recipient, delimiter]
     ).fetchall()
@@ -197,7 +199,7 @@ def test_whose_mail_it_is(connection: Connection, recipient: str, delimiter: str
 
 
 def test_lookup(connection: Connection) -> None:
-    """Postfix is told OK where a lease lives, and nothing, not even a null, where none does."""
+    """Postfix gets OK for a live lease, and no row, not even a null, without one."""
     asked = [
         "user@example.com",
         "user+x@example.com",
@@ -213,7 +215,8 @@ def test_lookup(connection: Connection) -> None:
 
 
 def test_lookup_in_latin_1(database: Database) -> None:
-    """Postfix before 3.8 says LATIN1 and sends UTF-8; what is no UTF-8 is nobody's, and no error, which would defer the mail."""
+    """Postfix before 3.8 declares LATIN1 and sends UTF-8. A value that is not UTF-8 matches no lease, without an error,
+    which would defer the mail."""
     database.execute("SELECT pipehandler.lease_address('grüße@bücher.example')")
     with psycopg.connect(database.admin, autocommit=True, client_encoding="LATIN1") as connection:
         for said, found in (("grüße@bücher.example", [("OK",)]), ("nobody-ü@bücher.example", [])):
@@ -226,7 +229,8 @@ LIFE = "SELECT * FROM pipehandler."
 
 
 def test_a_lease_from_its_beginning_to_its_end(every_database: Database) -> None:
-    """A lease is given out, extended and never shortened, ended, brought back, and superseded when its address is given out again."""
+    """A lease is issued, extended and never shortened, ended, reactivated, and superseded when its address is issued
+    again."""
     rows = every_database.rows
     (lease,) = rows(LIFE + "lease_address('A@Example.com', '10 minutes', 'mine')")
     assert (lease.address, lease.label, lease.expires_at - lease.created_at) == (
@@ -283,7 +287,7 @@ def test_a_lease_from_its_beginning_to_its_end(every_database: Database) -> None
     ],
 )
 def test_no_address_and_no_time(connection: Connection, call: str) -> None:
-    """What is no address, and a time that is none, is refused with a sentence."""
+    """An invalid address or time is refused with a clear message."""
     with pytest.raises(RaiseException, match=r"(?s)^(invalid (address|domain) .*: expected|ttl must be positive)"):
         connection.execute("SELECT pipehandler." + call)
 
@@ -309,7 +313,7 @@ def test_random_addresses(database: Database) -> None:
     ],
 )
 def test_leases_are_durable(database: Database, call: str) -> None:
-    """What is acknowledged of a lease is committed like a message, whatever the role or the session sets."""
+    """An acknowledged change of a lease is as durable as a message, whatever the role or the session sets."""
     database.execute("SELECT pipehandler.lease_address('a@example.com', '1 minute')")
     with psycopg.connect(database.server.conninfo(database.name, user="lessor")) as connection:
         for before, after in (("off", "on"), ("local", "on"), ("remote_apply", "remote_apply")):
@@ -320,7 +324,7 @@ def test_leases_are_durable(database: Database, call: str) -> None:
 
 
 def test_an_older_transaction_may_end_a_lease(database: Database) -> None:
-    """A transaction that began before the lease did can end it."""
+    """A transaction that began before the lease can end it."""
     with psycopg.connect(database.admin) as connection:
         connection.execute("SELECT now()")
         lease = database.value("SELECT lease FROM pipehandler.lease_address('a@example.com')")
@@ -329,8 +333,8 @@ def test_an_older_transaction_may_end_a_lease(database: Database) -> None:
 
 
 def race(database: Database, statement: str, count: int = 6) -> list[Any]:
-    """Run a statement in several sessions at once; what each returned, or its error. Whoever gets through commits when all
-    others wait for a lock or have ended."""
+    """Run a statement in several sessions at once; returns the result of each, or its error. A session that gets
+    through commits once all others wait for a lock or have ended."""
     results: list[Any] = []
     barrier = threading.Barrier(count)
 
@@ -356,7 +360,8 @@ def race(database: Database, statement: str, count: int = 6) -> list[Any]:
 
 @pytest.mark.parametrize("before", [None, "1 us"], ids=["new", "expired"])
 def test_one_address_is_given_out_once(database: Database, before: str | None) -> None:
-    """Of those who take one address at the same moment, also one whose lease has just ended, one gets it and the others are told."""
+    """Of several sessions that request one address at the same moment, even one whose lease has just ended, one gets it
+    and the others get an error."""
     if before:
         database.execute("SELECT pipehandler.lease_address('a@example.com', %s)", before)
     results = race(database, "SELECT lease FROM pipehandler.lease_address('a@example.com')")
@@ -367,7 +372,7 @@ def test_one_address_is_given_out_once(database: Database, before: str | None) -
 
 @pytest.mark.parametrize("first", ["lease", "extend"])
 def test_extended_or_given_out_again(database: Database, first: str) -> None:
-    """An expired lease is either extended by its holder or its address given out again, whoever comes first."""
+    """An expired lease is either extended by its holder or its address is issued again, whichever comes first."""
     lease = database.value("SELECT lease FROM pipehandler.lease_address('a@example.com', '1 us')")
     statements = {
         "extend": f"SELECT lease FROM pipehandler.extend_lease({lease}, '1 h')",
@@ -394,7 +399,7 @@ def test_extended_or_given_out_again(database: Database, first: str) -> None:
 
 
 def test_a_large_pool_is_not_read(database: Database) -> None:
-    """However many addresses there are, each call reads a few of them."""
+    """However many addresses exist, each call reads only a few of them."""
     database.execute(
         "INSERT INTO pipehandler.address (address, superseded) SELECT n || '@example.com', n % 2 = 0 FROM generate_series(1, 20000) AS n"
     )

@@ -21,7 +21,7 @@ from pipehandler.store.connection import Store
 from pipehandler.store.ids import NoSuchMessage
 from pipehandler.store.messages import attachment
 
-USAGE = 2  # click's status for a wrong call
+USAGE = 2  # click's status for a usage error
 
 FILE = bytes(range(256))
 LETTER = (
@@ -64,7 +64,7 @@ class Mailbox:
         return pipehandler("--conninfo", self.conninfo, *arguments)
 
     def list(self, *arguments: str) -> list[dict[str, Any]]:
-        """What `list --json` gives."""
+        """The output of `list --json`."""
         rows = json.loads(self.run("list", "--json", *arguments).text)
         assert isinstance(rows, list)
         return rows
@@ -131,14 +131,14 @@ def test_list_is_newest_first(mailbox: Mailbox) -> None:
     ids=lambda value: " ".join(value) if value and value[0].startswith("--") else "",
 )
 def test_filters(mailbox: Mailbox, arguments: list[str], recipients: list[str]) -> None:
-    """Each filter narrows the list; * stands for anything, and % and _ for themselves; --since is inclusive, --until is not.
-    A whole address means that address, another text without * a part."""
+    """Each filter narrows the list; * matches anything, % and _ only themselves; --since is inclusive, --until is not.
+    A whole address matches exactly, any other text without * matches a part."""
     found = [row["recipient"].removesuffix("example.com") for row in mailbox.list(*arguments)]
     assert sorted(found) == recipients
 
 
 def test_nothing_found(mailbox: Mailbox) -> None:
-    """An empty list says so to people, and is an empty array for programs."""
+    """An empty list is a message for people, and an empty array for programs."""
     assert mailbox.run("list", "--subject", "none").text == "nothing found\n"
     assert mailbox.list("--subject", "none") == []
 
@@ -160,7 +160,7 @@ def test_show(mailbox: Mailbox) -> None:
 
 
 def test_json_is_complete(mailbox: Mailbox) -> None:
-    """The JSON of a message has every column of its tables, but for the bytes and what is derived or internal."""
+    """The JSON of a message has every column of its tables, except the bytes and derived or internal columns."""
     shown = json.loads(mailbox.run("show", "--json", mailbox.letter.message).text)
     left_out = {"from_name", "from_address", "fingerprint", "fingerprint_version", "prepended", "xid", "content"}
     rows = {"message": shown, "delivery": shown["deliveries"][0], "attachment": shown["attachments"][0]}
@@ -176,13 +176,14 @@ def test_json_is_complete(mailbox: Mailbox) -> None:
 
 
 def test_raw(mailbox: Mailbox) -> None:
-    """The bytes of a delivery are exactly those that were read, those of a message without what was prepended for one."""
+    """The bytes of a delivery are exactly those that were read; the bytes of a message lack the fields prepended for
+    one recipient."""
     assert mailbox.run("raw", str(mailbox.letter.delivery)) == (0, LETTER, "")
     assert mailbox.run("raw", mailbox.letter.message) == (0, LETTER.partition(b"\n")[2], "")
 
 
 def test_attachment(mailbox: Mailbox) -> None:
-    """The content of an attachment comes byte for byte."""
+    """The content of an attachment is returned byte for byte."""
     assert mailbox.run("attachment", mailbox.letter.message, "1") == (0, FILE, "")
 
 
@@ -200,7 +201,7 @@ def test_attachment(mailbox: Mailbox) -> None:
     ],
 )
 def test_unknown_id(mailbox: Mailbox, arguments: list[str], told: str) -> None:
-    """An id that names nothing ends with EX_NOINPUT and a line that says what to do; nothing goes to stdout."""
+    """An unknown id ends with EX_NOINPUT and a line that explains what to do; stdout stays empty."""
     done = mailbox.run(*arguments)
     assert (done.status, done.output) == (EX_NOINPUT, b"")
     assert done.errors.startswith(f"Error: {told}")
@@ -208,7 +209,7 @@ def test_unknown_id(mailbox: Mailbox, arguments: list[str], told: str) -> None:
 
 
 def test_bytes_that_are_not_stored(mailbox: Mailbox) -> None:
-    """What retention or the configuration left out is said to be missing, not shown as empty."""
+    """Content that retention or the configuration left out is shown as missing, not as empty."""
     mailbox.database.execute("UPDATE pipehandler.attachment SET content = NULL")
     mailbox.database.execute("DELETE FROM pipehandler.raw_message")
     assert "the raw bytes of 1 are not stored any more" in mailbox.run("raw", "1").errors
@@ -222,7 +223,8 @@ def test_bytes_that_are_not_stored(mailbox: Mailbox) -> None:
     "arguments", [["list"], ["show", "1"], ["show", "--header", "1"], ["list", "--json"], ["show", "--json", "1"]]
 )
 def test_escape_sequences_stop_here(database: Database, arguments: list[str]) -> None:
-    """Nothing that a sender wrote is obeyed by the terminal: no control character and no change of direction goes out."""
+    """The terminal interprets nothing that a sender wrote: no control character and no change of direction is
+    printed."""
     store = Store(database.conninfo)
     store.ingest(submission(HOSTILE))
     store.close()
@@ -239,7 +241,7 @@ def test_escape_sequences_stop_here(database: Database, arguments: list[str]) ->
 
 
 def test_migrate(database: Database) -> None:
-    """`migrate` says what it did, and when there is nothing to do; --dry-run prints a script, or a comment."""
+    """`migrate` reports what it did, or that there is nothing to do; --dry-run prints a script, or a comment."""
     database.execute("DROP SCHEMA pipehandler CASCADE")
     options = ["--conninfo", database.admin, "migrate"]
     script = pipehandler(*options, "--dry-run").text
@@ -259,7 +261,7 @@ def config(folder: Path, database: Database) -> Iterator[Path]:
 
 
 def test_configured_database(config: Path) -> None:
-    """Commands connect as the configuration says, with admin_conninfo where there is one."""
+    """Commands connect as configured, with admin_conninfo if it is set."""
     assert pipehandler("--config", str(config), "list").text == "nothing found\n"
 
 
@@ -267,7 +269,7 @@ def test_configured_database(config: Path) -> None:
     ("text", "told"), [("limits.deadline = 1", "limits.deadline = 1; allowed: "), (None, "No such file or directory")]
 )
 def test_wrong_configuration(folder: Path, text: str | None, told: str) -> None:
-    """A configuration that is wrong or missing is EX_CONFIG, with the key or the file named."""
+    """An invalid or missing configuration is EX_CONFIG, and the message names the key or the file."""
     path = folder / "pipehandler.toml"
     if text is not None:
         path.write_text(text)
@@ -279,14 +281,14 @@ def test_wrong_configuration(folder: Path, text: str | None, told: str) -> None:
 
 @pytest.mark.parametrize("command", [["list"], ["show", "1"], ["raw", "1"], ["attachment", "1", "1"], ["migrate"]])
 def test_database_is_down(command: list[str]) -> None:
-    """A database that does not answer is EX_UNAVAILABLE, with the reason in one line."""
+    """An unreachable database is EX_UNAVAILABLE, with the reason in one line."""
     done = pipehandler("--conninfo", "host=127.0.0.1 port=1", *command)
     assert (done.status, done.output) == (EX_UNAVAILABLE, b"")
     assert re.fullmatch(r"Error: database: .*Connection refused.*\n", done.errors)
 
 
 def test_changed_migration(database: Database) -> None:
-    """A schema that these files did not make is EX_CONFIG."""
+    """A schema that was not created by these files is EX_CONFIG."""
     database.execute("UPDATE pipehandler.migration SET checksum = 'x'")
     done = pipehandler("--conninfo", database.admin, "migrate")
     assert (done.status, done.output) == (EX_CONFIG, b"")
@@ -317,7 +319,7 @@ def test_postfix_lines() -> None:
 
 
 def test_deliver_behind_an_option() -> None:
-    """`deliver` goes through the fence wherever it stands: a configuration that is missing defers."""
+    """`deliver` goes through the fence wherever it is on the command line: a missing configuration defers."""
     done = pipehandler("--config", "/none", "deliver", "--sender=", "--", "a@example.com")
     assert (done.status, done.output) == (75, b"4.3.5 mail system incorrectly configured\n")
 
@@ -326,19 +328,19 @@ def test_deliver_behind_an_option() -> None:
     "arguments", [["none"], ["list", "--limit", "0"], ["list", "--since", "x"], ["attachment", "1", "0"]]
 )
 def test_usage(arguments: list[str]) -> None:
-    """A wrong call says what is wrong."""
+    """A usage error names the mistake."""
     done = pipehandler(*arguments)
     assert (done.status, done.output) == (USAGE, b"")
     assert "Usage: pipehandler" in done.errors
 
 
 def test_version() -> None:
-    """`--version` names the version."""
+    """`--version` prints the version."""
     assert __version__ in pipehandler("--version").text
 
 
 def test_help_names_every_command() -> None:
-    """`--help` shows each command with what it is for."""
+    """`--help` shows each command with its purpose."""
     text = pipehandler("--help").text
     for command in ("attachment", "deliver", "list", "migrate", "postfix", "raw", "show"):
         assert re.search(rf"^  {command} +\w", text, re.MULTILINE)

@@ -1,4 +1,5 @@
-"""`pipehandler restored`: after a restore, what an application keeps never means something else."""
+"""`pipehandler restored`: after a restore, the numbers and cursors that an application keeps never refer to something
+else."""
 
 import json
 from collections.abc import Iterator
@@ -72,7 +73,7 @@ def dump(database: Database, file: Path) -> Path:
 
 
 def restore(database: Database, file: Path) -> None:
-    """Restore it, over what is there; errors about roles that are missing do not stop it."""
+    """Restore it over the existing content; errors about missing roles do not stop it."""
     database.execute("DROP SCHEMA IF EXISTS pipehandler CASCADE")
     database.server.run("psql", *where(database), "-q", "-f", str(file))
 
@@ -90,7 +91,7 @@ def of_handler(database: Database) -> settings.Config:
 
 
 def findings(database: Database) -> list[str]:
-    """What `check` says of the restore."""
+    """The findings of `check` about the restore."""
     return [each.fix for each in check_database(of_handler(database), "x.toml", 1) if each.code == "restored"]
 
 
@@ -110,8 +111,8 @@ def elsewhere(console: Console) -> Iterator[Console]:
 
 
 def test_numbers_never_come_again(console: Console, database: Database, folder: Path) -> None:
-    """No number of a lease or of a delivery that was given out before a restore is given out after it, also when one dump
-    is restored twice; in the same cluster a cursor goes on."""
+    """No number of a lease or of a delivery that was assigned before a restore is assigned after it, even if one dump
+    is restored twice; in the same cluster a cursor remains valid."""
     given = {lease(database, "ann@example.com")}, {deliver(database, 1, "ann@example.com")}
     file = dump(database, folder / "dump")
     assert findings(database) == []
@@ -182,7 +183,7 @@ CHANGES = {
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_nothing_lost(console: Console, database: Database, change: str) -> None:
-    """After a fail-over or an upgrade that lost nothing, it is only recorded: numbers and cursors go on."""
+    """After a fail-over or an upgrade that lost nothing, it is only recorded: numbers and cursors continue."""
     number = deliver(database, 1, "ann@example.com")
     kept = cursors(database)[number]
     database.execute(CHANGES[change])
@@ -196,7 +197,7 @@ def test_nothing_lost(console: Console, database: Database, change: str) -> None
 
 @pytest.mark.parametrize(("change", "refused"), [("cluster", True), ("timeline", True), ("dump", False)])
 def test_cursors(console: Console, database: Database, change: str, refused: bool) -> None:
-    """Cursors from before are refused where transactions are numbered anew, and stay elsewhere."""
+    """Earlier cursors are refused in a cluster with new transaction numbers, and remain valid elsewhere."""
     number = deliver(database, 1, "ann@example.com")
     kept = cursors(database)
     database.execute(CHANGES[change])
@@ -210,7 +211,7 @@ def test_cursors(console: Console, database: Database, change: str, refused: boo
 
 
 def test_a_clock_that_is_wrong(console: Console, database: Database) -> None:
-    """Where numbers are above the time already, they still go far ahead."""
+    """Numbers that are already above the time still jump far ahead."""
     database.execute("ALTER SEQUENCE pipehandler.delivery_id_seq RESTART 5000000000000")
     before = deliver(database, 1, "ann@example.com")
     restored(console)
@@ -218,7 +219,7 @@ def test_a_clock_that_is_wrong(console: Console, database: Database) -> None:
 
 
 def test_text(console: Console, database: Database) -> None:
-    """What a person reads."""
+    """The text output."""
     said = console.run("--conninfo", database.admin, "restored").text
     assert "pipehandler.address_lease_seq: " in said
     assert "pipehandler.delivery_id_seq: " in said
@@ -226,7 +227,7 @@ def test_text(console: Console, database: Database) -> None:
 
 
 def test_rights(console: Console) -> None:
-    """Nobody but the owner may run it."""
+    """Only the owner may run it."""
     done = console.run("restored")
     assert done.status != 0
     assert "permission denied" in done.errors or "must be owner" in done.errors

@@ -1,4 +1,5 @@
-"""Nothing that follows the commit blocks a delivery or changes its status: a log, a reader of the answer, a database that stand still."""
+"""Nothing after the commit blocks a delivery or changes its status: a log, a reader of the output, or a database that
+hangs."""
 
 import os
 import subprocess
@@ -14,11 +15,11 @@ from pipehandler.monitor.journal_totals import totals
 
 MESSAGE = b"From: a@example.org\nMessage-ID: <1@example.org>\n\nbody\n"
 LIMIT = 10
-"""Seconds: below the deadline of 60 s after which an alarm would kill a delivery that stands still."""
+"""Seconds: below the deadline of 60 s, after which an alarm would kill a delivery that hangs."""
 
 
 def dropped(handler: Handler) -> dict[str, int]:
-    """The lines that were dropped, by destination."""
+    """The number of dropped lines, by destination."""
     return {name: count for name, (count, _) in totals(str(handler.state)).dropped.items()}
 
 
@@ -36,7 +37,8 @@ def test_syslog_takes_a_line(handler: Handler) -> None:
 
 
 def test_syslog_stands_still(handler: Handler, database: Database) -> None:
-    """With a daemon that reads nothing a message is stored and reported as stored; the dropped lines are counted."""
+    """With a syslog daemon that reads nothing, a message is stored and reported as stored; the dropped lines are
+    counted."""
     handler.configure(handler.conninfo, log={"syslog": True, "file": ""})
     with dev_log() as log:
         log.fill()
@@ -50,7 +52,7 @@ def test_syslog_stands_still(handler: Handler, database: Database) -> None:
 
 @pytest.mark.parametrize("kind", ["fifo without a reader", "fifo that is full", "full disk", "folder"])
 def test_file_that_takes_no_line(either: Handler, database: Database, kind: str) -> None:
-    """A log file that takes nothing costs a line, and no message; both modes count it."""
+    """A log file that cannot be written loses a line, but no message; both modes count it."""
     path = either.folder / "odd"
     reader = -1
     if kind == "full disk":
@@ -79,7 +81,7 @@ def test_file_that_takes_no_line(either: Handler, database: Database, kind: str)
 
 
 def test_log_above_a_gibibyte(handler: Handler) -> None:
-    """A log may grow without a limit of ours: the next line is whole."""
+    """Our limits do not apply to the log's size: the next line is complete."""
     with handler.log.open("wb") as file:
         file.truncate((1 << 30) - 40)
     handler.log.chmod(0o666)
@@ -93,7 +95,7 @@ def test_log_above_a_gibibyte(handler: Handler) -> None:
 
 
 def test_answer_that_is_never_read(handler: Handler, database: Database) -> None:
-    """A pipe that is full and blocks takes no line; the process ends with its status all the same."""
+    """A full, blocking pipe accepts no line; the process still ends with its status."""
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     try:
@@ -110,7 +112,7 @@ def test_answer_that_is_never_read(handler: Handler, database: Database) -> None
 
 
 def test_journal_that_is_locked(handler: Handler, database: Database) -> None:
-    """A process that stands still with the journal locked costs a record, and no message."""
+    """A process that hangs with the journal locked costs a record, but no message."""
     assert handler.deliver(MESSAGE).status == 0
     program = (
         "import sqlite3, sys, time; base = sqlite3.connect(sys.argv[1]); base.execute('BEGIN IMMEDIATE');"
@@ -140,7 +142,8 @@ def test_state_directory_is_emptied(handler: Handler) -> None:
 
 
 def test_leftovers(handler: Handler) -> None:
-    """What dead processes left in the state directory is removed by the next delivery; what may still be needed stays."""
+    """Files that dead processes left in the state directory are removed by the next delivery; files that may still be
+    needed are kept."""
     uuid = "00000000-0000-0000-0000-000000000000"
     dead = subprocess.Popen(["true"])
     dead.wait()

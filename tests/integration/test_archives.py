@@ -1,4 +1,4 @@
-"""Archives as they are: with times of their own, in folders, compressed, and with files among them that are no messages."""
+"""Real archives: with their own times, in folders, compressed, and with files that are not messages."""
 
 import gzip
 import json
@@ -52,8 +52,8 @@ def objects(output: bytes) -> list[dict[str, Any]]:
 
 
 def test_times(console: Console, database: Database, folder: Path) -> None:
-    """The newest Received field says when a message was received, else its mbox line, else its file; a time that cannot be is
-    passed over; retention counts from the database's clock all the same."""
+    """The time of receipt comes from the newest Received field, else the mbox line, else the file; an impossible time
+    is skipped; retention still counts from the database's clock."""
     soon = (datetime.now(UTC) + timedelta(days=30)).strftime("%a, %d %b %Y %H:%M:%S +0000").encode()
     newest = b"Mon, 7 Sep 2015 10:00:00 +0900\nReceived: by c; Sun, 6 Sep 2015 10:00:00 +0900"
     cases = {
@@ -102,7 +102,7 @@ def test_times(console: Console, database: Database, folder: Path) -> None:
 
 
 def test_maildir_folders(console: Console, database: Database, folder: Path) -> None:
-    """The folders of a Maildir belong to it, however deep, as Maildir++ has them and as folders in folders."""
+    """The folders of a Maildir belong to it, however deep, in Maildir++ form and as nested folders."""
     box = mailbox.Maildir(folder / "Maildir")
     box.add(letter(1))
     for number, name in enumerate(("Work", "Work.2016", "Sent"), 2):
@@ -121,7 +121,7 @@ def test_maildir_folders(console: Console, database: Database, folder: Path) -> 
 
 
 def gzipped(raw: bytes) -> bytes:
-    """In two members, as a log that was appended to."""
+    """In two gzip members, like a log that was appended to."""
     half = len(raw) // 2
     return gzip.compress(raw[:half]) + gzip.compress(raw[half:])
 
@@ -134,7 +134,7 @@ def zstd(raw: bytes) -> bytes:
 
 @pytest.mark.parametrize("compress", [gzipped, zstd])
 def test_compressed(console: Console, database: Database, folder: Path, compress: Any) -> None:
-    """A compressed file is known by its content, so a Maildir may have some, too; one that is damaged is refused."""
+    """A compressed file is recognised by its content, so a Maildir may contain some; a damaged one is refused."""
     box = b"".join(b"From ann@example.org Mon Sep  8 10:00:00 2014\n%s\n" % letter(number) for number in (1, 2))
     write(folder / "archive.mbox.x", compress(box))
     write(folder / "one.eml.gz", compress(letter(3)))
@@ -174,7 +174,7 @@ NO_MESSAGES = {
 
 @pytest.mark.parametrize("name", NO_MESSAGES)
 def test_no_message(console: Console, database: Database, folder: Path, name: str) -> None:
-    """What has no field of a message is refused with its name and a way out, which works."""
+    """A file without any message field is refused with its name and a hint, which works."""
     (folder / "it").write_bytes(NO_MESSAGES[name])
     write(folder / "letter.eml", letter(1))
     done = console.run("import", "--recipient", "user@example.com", folder / "it", folder / "letter.eml")
@@ -204,8 +204,8 @@ def test_before_the_lease(console: Console, database: Database, folder: Path) ->
 
 
 def test_dry_run(console: Console, database: Database, folder: Path) -> None:
-    """What would be stored, what is stored, and what would be refused is said, and nothing is changed; so for a role that may
-    only store, which cannot know what is there."""
+    """A dry run reports what would be stored, what is already stored and what would be refused, and changes nothing;
+    also for a role that may only store, which cannot see what is stored."""
     for number in (1, 2):
         write(folder / f"{number}.eml", letter(number))
     console.run("import", folder / "1.eml")
@@ -227,7 +227,7 @@ def test_dry_run(console: Console, database: Database, folder: Path) -> None:
 
 
 def test_quiet(console: Console, folder: Path) -> None:
-    """With --quiet there are lines only for what needs attention, and the summary."""
+    """With --quiet only problems and the summary are printed."""
     write(folder / "1.eml", letter(1))
     (folder / "2.eml").write_bytes(b"x\n")
     done = console.run("import", "--quiet", folder)
@@ -239,7 +239,7 @@ def test_quiet(console: Console, folder: Path) -> None:
 
 
 def test_progress(console: Console, folder: Path) -> None:
-    """On a terminal there is a bar that moves within one file, too; not in a pipe."""
+    """On a terminal there is a progress bar that also moves within one file; in a pipe there is none."""
     box = b"".join(b"From ann@example.org Mon Sep  8 10:00:00 2014\n%s\n" % letter(number) for number in range(20))
     write(folder / "box", box)
     assert console.run("import", "--quiet", folder / "box").errors == ""

@@ -1,5 +1,5 @@
-"""`pipehandler check --part handler`: the configuration, the state directory and the database are broken one at a time, found, fixed
-by the command as printed, and not found again."""
+"""`pipehandler check --part handler`: the configuration, the state directory and the database are broken one at a time;
+each problem is found, fixed by the printed command, and not found again."""
 
 import json
 import os
@@ -44,7 +44,7 @@ def own_handler(folder: Path, migrated: Database) -> Handler:
 
 
 class Checked:
-    """One run of the command, in this process where that does, by the account where it matters."""
+    """One run of the command, in this process if possible, by the account if necessary."""
 
     def __init__(self, handler: Handler, *arguments: str) -> None:
         self.command = ["--config", str(handler.config), "check", "--part", "handler", *arguments]
@@ -59,7 +59,7 @@ class Checked:
         return found
 
     def by_account(self) -> list[dict[str, str]]:
-        """What the account finds that the handler runs as."""
+        """The findings under the handler's account."""
         done = subprocess.run(
             [PROGRAM, *self.command, "--json"], capture_output=True, text=True, cwd="/", **account.identity()
         )
@@ -75,7 +75,7 @@ def codes(found: list[dict[str, str]]) -> list[str]:
 
 
 def apply_fixes(database: Database, found: list[dict[str, str]]) -> None:
-    """Do what the findings say: a line that ends in a semicolon is for psql, another for a shell."""
+    """Run the fixes of the findings: a line that ends in a semicolon in psql, any other in a shell."""
     loaded = "SELECT pg_conf_load_time()"
     before = database.value(loaded)
     for finding in found:
@@ -121,7 +121,7 @@ RIGHTS = {
 
 
 def test_nothing_to_find(own_handler: Handler) -> None:
-    """A sound set-up has no finding, and the command says what it looked at."""
+    """A sound setup has no findings, and the command lists what it checked."""
     done = subprocess.run([PROGRAM, *Checked(own_handler).command], capture_output=True, text=True, cwd="/")
     assert (done.returncode, done.stderr) == (0, "")
     assert re.fullmatch(r"everything is as it should be \(checked: the handler's part as \w+\)\n", done.stdout)
@@ -129,7 +129,7 @@ def test_nothing_to_find(own_handler: Handler) -> None:
 
 
 def test_every_version(folder: Path, every_database: Database) -> None:
-    """The questions are understood by every version of PostgreSQL. (These servers are set for tests: without fsync.)"""
+    """The queries work on every version of PostgreSQL. (These servers are configured for tests: without fsync.)"""
     checked = Checked(Handler(folder, every_database.conninfo))
     assert sorted(codes(checked.found())) == ["fsync", "full-page-writes"]
     every_database.execute("GRANT SELECT, TRIGGER ON pipehandler.message TO pipehandler")
@@ -138,12 +138,12 @@ def test_every_version(folder: Path, every_database: Database) -> None:
 
 @pytest.mark.parametrize("what", RIGHTS)
 def test_too_many_rights(own_handler: Handler, migrated: Database, what: str) -> None:
-    """A right that the handler's role does not need is found, and taken away by the line as printed."""
+    """A privilege that the handler's role does not need is found, and revoked by the printed line."""
     for statement in RIGHTS[what]:
         migrated.execute(statement.replace("{database}", migrated.name))
     checked = Checked(own_handler)
     found = checked.found()
-    # A function that is not ours is found as such, too.
+    # A function that is not ours is also found.
     assert codes(found) == ["rights-too-many", *["schema-unknown"] * ("function" in what)]
     apply_fixes(migrated, found)
     assert checked.found() == []
@@ -172,7 +172,7 @@ LACKING = {
 
 @pytest.mark.parametrize("what", LACKING)
 def test_too_little(own_handler: Handler, migrated: Database, what: str) -> None:
-    """What the handler's role lacks is found, and given by the line as printed."""
+    """A privilege that the handler's role lacks is found, and granted by the printed line."""
     statements, expected = LACKING[what]
     for statement in statements:
         migrated.execute(statement.replace("{database}", migrated.name))
@@ -185,7 +185,7 @@ def test_too_little(own_handler: Handler, migrated: Database, what: str) -> None
 
 @pytest.mark.parametrize("name", ["fsync", "full_page_writes", "synchronous_commit"])
 def test_settings_of_the_server(own_handler: Handler, migrated: Database, name: str) -> None:
-    """A server on which a commit is none."""
+    """A server on which commits are not durable."""
     migrated.server.configure({name: "off"})
     migrated.server.reload()
     found = Checked(own_handler).found()
@@ -196,7 +196,7 @@ def test_settings_of_the_server(own_handler: Handler, migrated: Database, name: 
 
 
 def test_options_of_the_client(own_handler: Handler, migrated: Database) -> None:
-    """A setting that stands in conninfo is for a person to take out."""
+    """A setting in conninfo has to be removed by a person."""
     own_handler.configure(f"{migrated.conninfo} options='-c synchronous_commit=off'")
     (found,) = Checked(own_handler).found()
     assert found["code"] == "synchronous-commit"
@@ -204,8 +204,8 @@ def test_options_of_the_client(own_handler: Handler, migrated: Database) -> None
 
 
 def test_connections(own_handler: Handler, migrated: Database) -> None:
-    """max_connections has to be enough for the transport and for the workers, of which there may be twice as many."""
-    free = 100 - 3  # max_connections, and those for superusers
+    """max_connections has to suffice for the transport and for twice the number of workers."""
+    free = 100 - 3  # max_connections, and those reserved for superusers
     assert Checked(own_handler, "--maxproc", str(free - 8)).found() == []
     (found,) = Checked(own_handler, "--maxproc", str(free - 7)).found()
     assert found["code"] == "connections"
@@ -213,7 +213,7 @@ def test_connections(own_handler: Handler, migrated: Database) -> None:
 
 
 def test_no_connection_left(own_handler: Handler, migrated: Database) -> None:
-    """All connections are taken."""
+    """All connections are in use."""
     taken = []
     try:
         with suppress(psycopg.OperationalError):
@@ -254,7 +254,7 @@ def test_unreachable(own_handler: Handler, migrated: Database, what: str) -> Non
 
 
 def test_deaf_server(own_handler: Handler) -> None:
-    """A server that does not answer is given up after database.connect_timeout."""
+    """The check gives up on a silent server after database.connect_timeout."""
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         conninfo = f"host=127.0.0.1 port={deaf.getsockname()[1]} dbname=x user=x"
         own_handler.configure(conninfo, database={"conninfo": conninfo, "connect_timeout": 2})
@@ -263,7 +263,7 @@ def test_deaf_server(own_handler: Handler) -> None:
 
 @pytest.mark.parametrize("rule", ["scram-sha-256", "peer", "reject"])
 def test_authentication(own_handler: Handler, migrated: Database, rule: str) -> None:
-    """A role that is refused gets the line that pg_hba.conf needs."""
+    """For a refused role, the finding has the line that pg_hba.conf needs."""
     hba = migrated.server.data / "pg_hba.conf"
     before = hba.read_text()
     hba.write_text(f"local all pipehandler {rule}\n{before}")
@@ -278,7 +278,7 @@ def test_authentication(own_handler: Handler, migrated: Database, rule: str) -> 
 
 
 def test_standby(folder: Path, own_handler: Handler, migrated: Database) -> None:
-    """A standby takes no mail."""
+    """A standby cannot store mail."""
     standby = migrated.server.standby(folder / "standby")
     try:
         own_handler.configure(standby.conninfo(migrated.name, user="pipehandler"))
@@ -318,7 +318,7 @@ SCHEMAS: dict[str, tuple[str, str]] = {
 
 @pytest.mark.parametrize("what", SCHEMAS)
 def test_schema(folder: Path, server: PostgreSQL, what: str) -> None:
-    """The schema has to be that of this program; where `migrate` helps, the line is for it."""
+    """The schema has to match this program; if `migrate` helps, the fix runs it."""
     statement, expected = SCHEMAS[what]
     with Database.fresh(server) as database:
         handler = Handler(folder, database.conninfo)
@@ -326,7 +326,7 @@ def test_schema(folder: Path, server: PostgreSQL, what: str) -> None:
         found = Checked(handler).found()
         assert codes(found) == [expected]
         if what == "missing":
-            # The server is not the machine's, so whoever runs this is its superuser.
+            # The server is not the machine's, so the account that runs this is its superuser.
             apply_fixes(database, [{**found[0], "fix": re.sub("^runuser -u postgres -- ", "", found[0]["fix"])}])
             assert Checked(handler).found() == []
         elif expected == "schema-unknown":
@@ -344,7 +344,7 @@ COLLATIONS = {
 
 @pytest.mark.parametrize("what", COLLATIONS)
 def test_collation(folder: Path, what: str) -> None:
-    """Where the server orders text by other rules than when an index was made, that is found, and the fix fixes it."""
+    """An index created under another text order than the server's current one is found, and the fix works."""
     statement, kind = COLLATIONS[what]
     # Debian's server has ICU; its database as operators make them, with a locale that has versions.
     with account.folder("pipehandler-pg-") as place, PostgreSQL(place / "15", 15).start() as server:
@@ -390,7 +390,7 @@ def test_no_password_in_the_line(folder: Path, server: PostgreSQL) -> None:
 
 
 def file_for_state(handler: Handler) -> None:
-    """There is a file where the state directory should be."""
+    """A file is in the place of the state directory."""
     handler.state.rmdir()
     handler.state.touch()
 
@@ -411,7 +411,7 @@ FILES: dict[str, tuple[Callable[[Handler], Any], list[str], bool]] = {
 @pytest.mark.skipif(not account.IS_ROOT, reason="only root can take files away from the account")
 @pytest.mark.parametrize("what", FILES)
 def test_files(own_handler: Handler, migrated: Database, what: str) -> None:
-    """What the account may not read or write, or others may."""
+    """Files that the account may not read or write, or that others may."""
     spoil, expected, fixable = FILES[what]
     spoil(own_handler)
     checked = Checked(own_handler)
@@ -427,7 +427,7 @@ def test_files(own_handler: Handler, migrated: Database, what: str) -> None:
 @pytest.mark.skipif(not account.IS_ROOT, reason="only root mounts")
 @pytest.mark.parametrize("options", ["size=1m", "size=100m,nr_inodes=100"])
 def test_full(own_handler: Handler, options: str) -> None:
-    """No room for the state directory: of octets, or of inodes."""
+    """No free space or inodes for the state directory."""
     where = str(own_handler.state)
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"mode=700,uid={_uid()},{options}", "tmpfs", where], check=True)
     try:
@@ -484,7 +484,7 @@ def test_both_names_of_a_key(own_handler: Handler, migrated: Database) -> None:
 
 
 def test_no_configuration(own_handler: Handler, migrated: Database) -> None:
-    """Where there is none, the line makes one that can be loaded."""
+    """Without a configuration, the fix creates one that can be loaded."""
     own_handler.config.unlink()
     found = Checked(own_handler).found()
     assert codes(found) == ["configuration"]
@@ -493,7 +493,7 @@ def test_no_configuration(own_handler: Handler, migrated: Database) -> None:
 
 
 def test_password(own_handler: Handler, migrated: Database) -> None:
-    """A password in a file that everybody may read."""
+    """A password in a world-readable file."""
     own_handler.configure(f"{migrated.conninfo} password=secret")
     found = Checked(own_handler).by_account()
     assert codes(found) == ["password-exposed"]
@@ -517,12 +517,12 @@ def test_clock(own_handler: Handler, migrated: Database) -> None:
 
 @pytest.mark.parametrize(("server_time", "count"), [(94.0, 1), (95.5, 0), (100.0, 0), (106.0, 0), (107.5, 1)])
 def test_clock_is_compared(server_time: float, count: int) -> None:
-    """Five seconds are allowed, beside the time that the question took."""
+    """Five seconds are allowed, in addition to the time of the query."""
     assert len(list(check_clock(server_time, 100.0, 102.0))) == count
 
 
 def test_what_is_missing_and_what_is_doubled(own_handler: Handler, migrated: Database) -> None:
-    """Deliveries without bytes that should have them are counted, and so is what was doubled; what retention removed is not."""
+    """Deliveries that lack their bytes are counted, and so are duplicates; bytes that retention removed are not."""
     assert [own_handler.deliver(b"Subject: %d\n\n" % number).status for number in range(3)] == [0, 0, 0]
     checked = Checked(own_handler)
     assert checked.found() == []
@@ -541,7 +541,8 @@ def test_what_is_missing_and_what_is_doubled(own_handler: Handler, migrated: Dat
 
 
 def test_messages_in_the_log(own_handler: Handler, migrated: Database) -> None:
-    """A server that logs parameters writes messages into its log; after the line as printed none of their words is there."""
+    """A server that logs parameters writes messages into its log; after the printed fix its log contains none of their
+    text."""
     log = migrated.server.log
     migrated.execute(f"ALTER DATABASE {migrated.name} SET log_min_duration_statement = 0")
     try:
@@ -568,7 +569,7 @@ def test_messages_in_the_log(own_handler: Handler, migrated: Database) -> None:
 
 @pytest.mark.parametrize("dsn", ["nonsense", "https://sentry.example.org/1", "https://key@sentry.example.org/project"])
 def test_sentry_dsn(own_handler: Handler, migrated: Database, dsn: str) -> None:
-    """A DSN that sentry-sdk refuses reports nothing, ever."""
+    """With a DSN that sentry-sdk refuses, nothing would ever be reported."""
     own_handler.configure(migrated.conninfo, sentry={"dsn": dsn})
     (found,) = Checked(own_handler).found()
     assert found["code"] == "sentry-dsn"
@@ -577,7 +578,7 @@ def test_sentry_dsn(own_handler: Handler, migrated: Database, dsn: str) -> None:
 
 
 def test_name_of_the_database(own_handler: Handler, migrated: Database) -> None:
-    """A database that does not exist comes with the names of those that do, and a slip of the pen with the right one."""
+    """For a missing database the finding lists the existing ones, and for a typo it suggests the right one."""
     server = migrated.conninfo.partition(" dbname")[0]
     own_handler.configure(f"{server} dbname={migrated.name}l user=pipehandler")
     (found,) = Checked(own_handler).found()
@@ -607,7 +608,7 @@ def test_role_of_another_account(own_handler: Handler, migrated: Database) -> No
 
 
 def missing_passfile(file: Path) -> None:
-    """There is none."""
+    """The file is missing."""
     file.unlink()
 
 
@@ -618,7 +619,7 @@ def passfile_of_another(file: Path) -> None:
 
 
 def folder_for_passfile(file: Path) -> None:
-    """There is a folder of that name."""
+    """A directory has that name."""
     file.unlink()
     file.mkdir()
 
@@ -635,7 +636,7 @@ PASSFILES: dict[str, tuple[Callable[[Path], Any], str]] = {
 @pytest.mark.skipif(not account.IS_ROOT, reason="only root can take files away from the account")
 @pytest.mark.parametrize("what", PASSFILES)
 def test_passfile(own_handler: Handler, migrated: Database, what: str) -> None:
-    """A passfile that libpq does not use is named with the reason; a command that can fix it does."""
+    """A passfile that libpq ignores is reported with the reason, and with a command if one can fix it."""
     spoil, expected = PASSFILES[what]
     hba = migrated.server.data / "pg_hba.conf"
     before = hba.read_text()
@@ -664,7 +665,7 @@ def test_passfile(own_handler: Handler, migrated: Database, what: str) -> None:
 
 
 def test_tls(folder: Path) -> None:
-    """Each way in which TLS fails has its name; nothing is said of a server that is down."""
+    """Each TLS failure has its own code; a server that is down is not reported as one."""
     for name in ("server", "other"):
         subject = ["-subj", f"/CN={name}.example", "-addext", f"subjectAltName=DNS:{name}.example"]
         files = ["-keyout", str(folder / f"{name}.key"), "-out", str(folder / f"{name}.crt")]
@@ -699,7 +700,8 @@ def test_tls(folder: Path) -> None:
 
 
 def test_workers_of_before(folder: Path, own_handler: Handler, migrated: Database) -> None:
-    """A service that runs other code than is installed is found; one that only has to read its configuration again does so."""
+    """A service that runs other code than the installed one is found; one that only has to reload its configuration
+    does so."""
     with Service(own_handler):
         own_handler.configure(migrated.conninfo, limits={"deadline": 33})
         assert Checked(own_handler).found() == []

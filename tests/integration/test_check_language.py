@@ -21,7 +21,7 @@ from pipehandler.cli import cli
 
 VERSION = 15  # Debian's, which has the translations
 LANGUAGES = {"C": "C", "de_DE": "existiert nicht", "ja_JP": "存在しません"}
-"""Each locale, and how the server says in it that a role does not exist; C: in English."""
+"""Each locale, and the server's message in it that a role does not exist; C: in English."""
 
 
 @pytest.fixture(scope="module", params=LANGUAGES)
@@ -96,7 +96,7 @@ def taken(server: PostgreSQL) -> Iterator[None]:
 
 @contextmanager
 def stopping(server: PostgreSQL) -> Iterator[None]:
-    """The server waits for its last session before it stops, and takes no new ones."""
+    """The server waits for its last session before it stops, and accepts no new ones."""
     with psycopg.connect(server.conninfo("mail", user="handler")) as last:
         assert server._server is not None
         server._server.send_signal(signal.SIGTERM)
@@ -147,7 +147,7 @@ REFUSALS: dict[str, tuple[str, str, str, str, Callable[[PostgreSQL], object]]] =
 
 @pytest.mark.parametrize("what", REFUSALS)
 def test_refusal(folder: Path, server: PostgreSQL, what: str) -> None:
-    """A refusal is recognised by what does not depend on the language, and its fix names the role or the database."""
+    """A refusal is recognised independently of the language, and its fix names the role or the database."""
     database, user, code, fix, prepared = REFUSALS[what]
     name, _, more = user.partition(" password=")
     quoted = name.replace("'", "\\'")
@@ -167,7 +167,8 @@ def test_refusal(folder: Path, server: PostgreSQL, what: str) -> None:
 
 
 def test_peer(folder: Path, server: PostgreSQL) -> None:
-    """Where the server asks who connects, it is not told apart whether the role is missing or may not log in; one line fits both."""
+    """If the server authenticates the client, a missing role and one that may not log in look the same; one line fixes
+    both."""
     hba = server.data / "pg_hba.conf"
     before = hba.read_text()
     who = "root" if os.geteuid() == 0 else account.NAME

@@ -1,4 +1,4 @@
-"""The outage breaker: a database that is down is found out once, not by every delivery; and its return at once."""
+"""The circuit breaker: an outage is detected once, not by every delivery; and its end at once."""
 
 import os
 import signal
@@ -24,7 +24,7 @@ KNOWN = "known to be down"
 
 @pytest.fixture
 def down(handler: Handler) -> Handler:
-    """A handler whose database is down, and which has found it out."""
+    """A handler whose database is down, and which has detected that."""
     handler.configure(f"host=127.0.0.1 port={account.free_port()} dbname=mail user=pipehandler")
     assert handler.deliver(MESSAGE).status == 75
     assert KNOWN not in handler.log_lines()[-1]
@@ -39,11 +39,11 @@ def test_refused_while_known_to_be_down(down: Handler) -> None:
         assert (ended.status, ended.output) == (75, "4.3.0 message store unavailable\n")
         return KNOWN in down.log_lines()[-1]
 
-    wait_until(refused)  # on a loaded host the breaker may have let a delivery try before the next one came
+    wait_until(refused)  # on a loaded host the breaker may have let a delivery probe before the next one started
 
 
 def test_back_after_the_outage(down: Handler, database: Database) -> None:
-    """When the time is over the next delivery tries, and its success lets everybody in."""
+    """After the pause the next delivery probes, and its success closes the breaker for all."""
     down.configure(database.conninfo)
     down.end_hold()
     assert down.deliver(MESSAGE).status == 0
@@ -52,7 +52,7 @@ def test_back_after_the_outage(down: Handler, database: Database) -> None:
 
 
 def test_one_at_a_time_tries(down: Handler, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of many deliveries that come when the time is over, one tries, and the others are refused."""
+    """Of many deliveries that start after the pause, one probes, and the others are refused."""
     down.end_hold()
     monkeypatch.setattr(circuit_breaker, "HOLD", 50)
     directory = str(down.state)
@@ -64,7 +64,7 @@ def test_one_at_a_time_tries(down: Handler, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_the_others_wait_for_the_one_that_tries(down: Handler, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Deliveries that come while one tries go in with it when it succeeds, all at once, and are refused when it fails."""
+    """Deliveries that start during a probe all proceed when it succeeds, and are refused when it fails."""
     monkeypatch.setattr(circuit_breaker, "HOLD", 50)
     monkeypatch.setattr(circuit_breaker, "_PROBE_SECONDS", 600)
     for success in (True, False):
@@ -81,7 +81,7 @@ def test_the_others_wait_for_the_one_that_tries(down: Handler, monkeypatch: pyte
 
 
 def refused(handler: Handler) -> bool:
-    """Whether a delivery that comes now is refused."""
+    """Whether a delivery that starts now is refused."""
     try:
         with CircuitBreaker(str(handler.state)):
             return False
@@ -90,13 +90,13 @@ def refused(handler: Handler) -> bool:
 
 
 def opened(path: Path) -> int:
-    """How many descriptors of this process are open on a file."""
+    """The number of descriptors that this process has open on a file."""
     links = [link for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
     return sum(os.path.exists(link) and os.path.samefile(link, path) for link in links)
 
 
 def test_a_killed_probe_blocks_nobody(down: Handler) -> None:
-    """The one that tries may die: the next one tries instead."""
+    """The probing delivery may die: the next one probes instead."""
     down.end_hold()
     if (child := os.fork()) == 0:
         os._exit(CircuitBreaker(str(down.state)).refuses())
@@ -105,7 +105,7 @@ def test_a_killed_probe_blocks_nobody(down: Handler) -> None:
 
 
 def test_a_stopped_probe_blocks_nobody(down: Handler, database: Database) -> None:
-    """The one that tries may stand still, with its lock: another one tries a few seconds later, and mail flows."""
+    """The probing delivery may hang with its lock: another one probes a few seconds later, and mail flows."""
     down.end_hold()
     if (child := os.fork()) == 0:
         CircuitBreaker(str(down.state)).refuses()
@@ -127,7 +127,7 @@ def test_a_stopped_probe_blocks_nobody(down: Handler, database: Database) -> Non
 
 
 def test_one_at_a_time_replaces_a_stopped_probe(down: Handler) -> None:
-    """Whoever takes the place of a probe that stands still is the one that tries; the others are refused again."""
+    """The delivery that replaces a hanging probe is the only one that probes; the others are refused again."""
     directory = str(down.state)
     down.end_hold()
     stopped, second = CircuitBreaker(directory), CircuitBreaker(directory)
@@ -141,7 +141,7 @@ def test_one_at_a_time_replaces_a_stopped_probe(down: Handler) -> None:
 
 @pytest.mark.parametrize("jump", [-1e9, -3600, 3600, 1e9])
 def test_the_clock_jumps(down: Handler, database: Database, jump: float) -> None:
-    """A clock that was set back or forward, during the pause or while one tries, ends the pause and keeps nobody out."""
+    """A clock that is set back or forward, during the pause or a probe, ends the pause and blocks no delivery."""
     down.configure(database.conninfo)
     then = time.time() - jump
     os.utime(down.state / "outage", (then, then))
@@ -153,7 +153,7 @@ def test_the_clock_jumps(down: Handler, database: Database, jump: float) -> None
 
 
 def test_locks_are_no_outage(handler: Handler, database: Database) -> None:
-    """A delivery that waited in vain for a lock says nothing about the database, and shuts out nobody."""
+    """A lock timeout is not evidence of an outage, and does not open the breaker."""
     import psycopg
 
     handler.configure(database.conninfo, database={"statement_timeout": 1})
@@ -166,7 +166,7 @@ def test_locks_are_no_outage(handler: Handler, database: Database) -> None:
 
 @pytest.mark.parametrize("state", ["missing", "closed"])
 def test_without_a_state_directory(handler: Handler, database: Database, state: str) -> None:
-    """A state directory that cannot be used costs the breaker, and no delivery."""
+    """An unusable state directory disables the breaker, but defers no delivery."""
     directory = handler.folder / "nowhere" if state == "missing" else handler.state
     handler.configure(database.conninfo, state={"directory": str(directory)})
     handler.state.chmod(0o000)
@@ -178,7 +178,7 @@ def test_without_a_state_directory(handler: Handler, database: Database, state: 
 
 
 def test_what_postgresql_refuses_is_no_outage(handler: Handler, database: Database) -> None:
-    """A recipient that PostgreSQL refuses defers its own message, and keeps nobody else's out."""
+    """A recipient that PostgreSQL refuses defers its own message, and no other."""
     database.execute("ALTER TABLE pipehandler.delivery ADD CHECK (recipient NOT LIKE 'odd%%')")
     assert handler.deliver(MESSAGE, "odd@example.com").status == 75
     assert not (handler.state / "outage").exists()

@@ -1,4 +1,4 @@
-"""No clock of a mail host shortens or lengthens how long mail is kept: the database counts from when it stored it."""
+"""No clock of a mail host changes how long mail is kept: the database counts from the time when it stored it."""
 
 from contextlib import closing
 from datetime import timedelta
@@ -30,7 +30,7 @@ CLOCKS = {
     "-infinity": False,
     "": False,
 }
-"""What a mail host may call the time, and whether it is kept as information (in whatever year it is then)."""
+"""Times that a mail host may report, and whether they are kept as information (whatever the current year)."""
 
 
 def run(database: Database, *rules: Rule) -> dict[str, int]:
@@ -43,7 +43,8 @@ def run(database: Database, *rules: Rule) -> dict[str, int]:
 
 
 def test_retention_counts_from_the_database(every_database: Database) -> None:
-    """Whatever time a mail host has, its mail is stored, is visible, keeps its time, and none is removed early."""
+    """Whatever the clock of a mail host shows, its mail is stored and visible, keeps its time, and is not removed
+    early."""
     database = every_database
     assert run(database, RULE) == {}
     with closing(Store(database.conninfo)) as store:
@@ -61,14 +62,14 @@ def test_retention_counts_from_the_database(every_database: Database) -> None:
     assert all(row.received_at.year in range(1969, 10000) for row in rows)
     assert run(database, RULE) == {}
     assert database.value("SELECT count(*) FROM pipehandler.inbox") == len(CLOCKS)
-    # The time does come.
+    # It does expire in the end.
     database.execute("UPDATE pipehandler.delivery SET expires_at = now()")
     assert run(database, RULE)["deliveries"] == len(CLOCKS)
 
 
 @pytest.mark.parametrize("clock", ["1970-01-01T00:00:00+00:00", "9998-01-01T00:00:00+00:00"])
 def test_new_rules_count_from_the_database(database: Database, clock: str) -> None:
-    """Rules that come later mean the same times for what is stored already."""
+    """Later rules give stored mail the same times."""
     with closing(Store(database.conninfo)) as store:
         store.ingest(submission(received_at=clock))
     assert run(database, RULE) == {"applied": 1, "changed": 1}
@@ -80,7 +81,7 @@ def test_new_rules_count_from_the_database(database: Database, clock: str) -> No
 
 
 def test_the_order_of_the_stream(database: Database) -> None:
-    """The stream has the order in which deliveries were stored, whatever the clocks of the mail hosts said."""
+    """The stream has the order in which deliveries were stored, whatever the clocks of the mail hosts showed."""
     clocks = ["9000-01-01T00:00:00Z", "1970-01-01T00:00:00Z", "2026-01-01T00:00:00Z"]
     with closing(Store(database.conninfo)) as store:
         numbers = [

@@ -1,5 +1,5 @@
-"""Which addresses are the same never depends on the collation of the operating system, and what a change of it doubled before
-is reported and kept."""
+"""The equality of addresses never depends on the collation of the operating system, and duplicates from an earlier
+change of it are reported and kept."""
 
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -16,7 +16,7 @@ from pipehandler.store.connection import Store
 from pipehandler.store.errors import StoreError
 from pipehandler.store.migrate import migrate
 
-# Order by another rule of ICU: punctuation is ignored, and upper case comes first.
+# Another ICU order: punctuation is ignored, and upper case sorts first.
 _CHANGED = "en-US-u-ka-shifted-kf-upper"
 
 ADDRESSES = sorted(
@@ -49,7 +49,7 @@ SELECT c.relname AS index, a.attname AS column
 
 @pytest.fixture
 def cluster() -> Iterator[PostgreSQL]:
-    """A server whose databases may be spoilt."""
+    """A server whose databases may be damaged."""
     with account.folder("pipehandler-pg-") as folder, PostgreSQL(folder / "15", 15, FAST).start() as server:
         yield server
 
@@ -65,7 +65,7 @@ def icu(server: PostgreSQL, name: str) -> None:
 
 
 def change(server: PostgreSQL, name: str) -> None:
-    """The library behind the collation is another one from now on."""
+    """Replace the library behind the collation."""
     with psycopg.connect(server.conninfo(), autocommit=True) as connection:
         connection.execute("UPDATE pg_database SET daticulocale = %s WHERE datname = %s", [_CHANGED, name])
     server.stop()
@@ -93,7 +93,7 @@ def fill(database: Database, lease: bool = True) -> list[bool]:
 
 
 def test_after_the_change_of_a_collation(cluster: PostgreSQL) -> None:
-    """After a change of the library no message is stored twice, each address is found, and the stream has all of it."""
+    """After a change of the library no message is stored twice, each address is found, and the stream is complete."""
     icu(cluster, "mail")
     database = migrated(cluster, "mail")
     assert fill(database) == [False] * len(ADDRESSES)
@@ -108,8 +108,8 @@ def test_after_the_change_of_a_collation(cluster: PostgreSQL) -> None:
 
 
 def test_what_was_doubled_before(cluster: PostgreSQL) -> None:
-    """A database of the previous release, whose collation changed and doubled mail and leases, is migrated: everything is
-    kept, everything doubled is noted, and from then on nothing is."""
+    """A database of the previous release, whose collation changed and led to duplicate mail and leases, is migrated:
+    everything is kept, all duplicates are recorded, and no new ones arise."""
     complete = False
     # The server is restarted below, which ends the connection that would drop the database.
     with suppress(psycopg.errors.AdminShutdown), previous_release.database(cluster, "mail") as database:

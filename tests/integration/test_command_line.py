@@ -1,4 +1,5 @@
-"""The habits of the command line: short options, options anywhere, hints, JSON, width, pager, colour, and the end by SIGPIPE."""
+"""The conventions of the command line: short options, options anywhere, hints, JSON, width, pager, colour, and
+SIGPIPE."""
 
 import json
 import os
@@ -32,7 +33,7 @@ def console(folder: Path, database: Database) -> Console:
 
 
 def help_of(*words: str) -> str:
-    """What `-h` prints."""
+    """The output of `-h`."""
     done = CliRunner().invoke(cli, [*words, "-h"])
     assert done.exit_code == 0, done.output
     return done.output
@@ -40,7 +41,7 @@ def help_of(*words: str) -> str:
 
 @pytest.mark.parametrize("name", [command.name for command in commands()])
 def test_help_everywhere(name: str) -> None:
-    """-h prints the help of every command, and no sentence of a list of commands is cut."""
+    """-h prints the help of every command, and no sentence in a list of commands is truncated."""
     text = help_of(*name.split()[1:])
     assert text.startswith("Usage: ")
     assert "..." not in text.partition("Commands:")[2]
@@ -48,7 +49,7 @@ def test_help_everywhere(name: str) -> None:
 
 @pytest.mark.parametrize("option", ["-h", "--help"])
 def test_help_of_deliver(handler: Handler, option: str) -> None:
-    """Asking for the help of `deliver` is no delivery: it prints it, and leaves no record."""
+    """The help of `deliver` is not a delivery: it is printed, and leaves no record."""
     command = [PROGRAM, "deliver", option]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=ENVIRONMENT)
     assert (done.returncode, done.stderr) == (0, "")
@@ -57,7 +58,7 @@ def test_help_of_deliver(handler: Handler, option: str) -> None:
 
 
 def test_options_of_the_program_after_the_command(console: Console) -> None:
-    """--config, -c and --conninfo work before and after a command; after -- a word is what it is."""
+    """--config, -c and --conninfo work before and after a command; after -- every word is an argument."""
     config = str(console.config)
     for words in (["-c", config, "list"], ["list", "-c", config], ["list", f"--config={config}", "-n", "3"]):
         done = subprocess.run([PROGRAM, *words], capture_output=True, text=True)
@@ -78,7 +79,7 @@ def test_options_of_the_program_after_the_command(console: Console) -> None:
     [(["lst"], "list"), (["sttus"], "status"), (["address", "lisst"], "list"), (["quarantine", "expart"], "export")],
 )
 def test_did_you_mean(words: list[str], meant: str) -> None:
-    """A command that does not exist is refused with the one that was meant."""
+    """An unknown command is refused with a suggestion."""
     done = CliRunner().invoke(cli, words)
     assert done.exit_code == 2
     assert re.search(rf"No such command '{words[-1]}'\. Did you mean .*\b{meant}\b.*\?", done.output)
@@ -94,7 +95,7 @@ def test_every_command_can_print_json() -> None:
 
 
 def test_json_of_what_was_done(console: Console, handler: Handler) -> None:
-    """migrate, expire and quarantine export say in JSON what they did."""
+    """migrate, expire and quarantine export report in JSON what they did."""
     owner = ["--conninfo", console.database.admin]
     assert json.loads(console.run("migrate", "--json", *owner).text) == {"applied": []}
     counts = json.loads(console.run("expire", "--json").text)
@@ -112,7 +113,7 @@ def test_json_of_what_was_done(console: Console, handler: Handler) -> None:
 
 
 def test_the_reader_leaves(console: Console, handler: Handler) -> None:
-    """`list | true` ends as other programs do: by SIGPIPE, without a word."""
+    """`list | true` ends as other programs do: silently, by SIGPIPE."""
     for number in range(3):
         assert handler.deliver(MESSAGE % (number, b"x")).status == 0
     read, write = os.pipe()
@@ -123,7 +124,7 @@ def test_the_reader_leaves(console: Console, handler: Handler) -> None:
 
 
 def test_output_to_a_file(console: Console, handler: Handler) -> None:
-    """raw and attachment write to a file that appears when it is complete, and to stdout without one."""
+    """raw and attachment write to a file that appears once it is complete, and to stdout without one."""
     message = MESSAGE % (1, b"x")
     assert handler.deliver(message).status == 0
     file = console.folder / "one.eml"
@@ -134,7 +135,7 @@ def test_output_to_a_file(console: Console, handler: Handler) -> None:
 
 
 def on_a_terminal(console: Console, columns: int, *arguments: str, **environment: str) -> str:
-    """What a command shows on a terminal of so many columns."""
+    """The output of a command on a terminal of so many columns."""
     command = f"stty cols {columns} rows 50; {shlex.join(console.command(*arguments))}"
     env = {**ENVIRONMENT, "TERM": "xterm", "PATH": os.environ["PATH"], "LANG": "C.UTF-8", **environment}
     done = subprocess.run(
@@ -145,7 +146,7 @@ def on_a_terminal(console: Console, columns: int, *arguments: str, **environment
 
 
 def test_width_of_the_terminal(console: Console, handler: Handler) -> None:
-    """The list fits into the terminal, however narrow; into a pipe it goes whole."""
+    """The list fits the terminal, however narrow; in a pipe it is not shortened."""
     assert (
         handler.deliver(MESSAGE % (1, b"a subject that is rather long, so that it is cut in the middle of it")).status
         == 0
@@ -158,7 +159,7 @@ def test_width_of_the_terminal(console: Console, handler: Handler) -> None:
 
 
 def test_pager(console: Console, handler: Handler) -> None:
-    """show uses the pager of the person on a terminal, and none elsewhere."""
+    """show uses the user's pager on a terminal, and none elsewhere."""
     assert handler.deliver(MESSAGE % (1, b"x")).status == 0
     assert on_a_terminal(console, 100, "show", "1", PAGER="sed s/^/paged:/").startswith("paged:Message:")
     assert console.run("show", "1").text.startswith("Message:")
@@ -178,7 +179,7 @@ def test_colour(handler: Handler) -> None:
 
 
 def test_sizes() -> None:
-    """Sizes have a unit that a person reads, and three or four digits."""
+    """Sizes have a readable unit, and three or four digits."""
     sizes = {
         0: "0 B",
         831: "831 B",
@@ -192,7 +193,8 @@ def test_sizes() -> None:
 
 
 def test_a_table_that_has_to_fit() -> None:
-    """Texts give way, the widest first, down to eight columns; numbers never do; the result is never wider than it was."""
+    """Texts are shortened, the widest first, down to eight columns; numbers never are; the result is never wider than
+    before."""
     rows = [[1234567, "x" * 40, "y" * 20, human_size(5_000)]]
     for columns in range(20, 100):
         lines = table(["N", "LONG", "SHORT", "SIZE"], rows, columns=columns)
@@ -230,7 +232,8 @@ def test_domains() -> None:
 
 
 def test_lines_of_the_log(handler: Handler) -> None:
-    """Before each line of log.file stand the time (RFC 3339), the host and the process, and the file can be moved away."""
+    """Each line of log.file begins with the time (RFC 3339), the host and the process, and the file can be moved
+    away."""
     assert handler.deliver(MESSAGE % (1, b"x")).status == 0
     pattern = rf"\d{{4}}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{{6}}Z {re.escape(os.uname().nodename)} pipehandler\[\d+\]: outcome=delivered .*"
     assert re.fullmatch(pattern, handler.log.read_text().rstrip("\n"))

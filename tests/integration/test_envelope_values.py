@@ -1,4 +1,4 @@
-"""No message is deferred for ever because of its envelope, or of what pipe(8) made its stdin."""
+"""No message is deferred forever because of its envelope, or of the kind of its stdin."""
 
 import socket
 
@@ -36,7 +36,8 @@ OCTETS = (
 def test_odd_values(
     handler: Handler, database: Database, options: dict[str, object], recipient: str, names: list[str]
 ) -> None:
-    """A value that cannot be stored is left out, with a defect; the message is stored, and comes again as a duplicate."""
+    """A value that cannot be stored is left out, with a defect; the message is stored, and its redelivery is a
+    duplicate."""
     ended = handler.deliver(MESSAGE, recipient, **options)
     assert (ended.status, ended.output[:13]) == (0, "2.0.0 stored "), handler.log_lines()[-1]
     assert handler.deliver(MESSAGE, recipient, **options).output.startswith("2.0.0 stored before")
@@ -46,7 +47,7 @@ def test_odd_values(
 
 
 def test_stdin_is_a_socket(either: Handler, database: Database) -> None:
-    """A message that comes through a socket is a message."""
+    """A message on a socket is stored."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         ours.sendall(MESSAGE)
@@ -58,7 +59,7 @@ def test_stdin_is_a_socket(either: Handler, database: Database) -> None:
 
 
 def test_stdin_that_cannot_be_read(handler: Handler) -> None:
-    """A descriptor that gives an error instead of a message ends with a status of the outcome table that defers."""
+    """A descriptor that returns an error instead of a message ends with a deferring status of the outcome table."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen()

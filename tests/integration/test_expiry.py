@@ -1,4 +1,4 @@
-"""Expiry: what has outlived its time is gone from sight at once, and from the tables when `pipehandler expire` has been there;
+"""Expiry: expired mail is invisible at once, and removed from the tables by the next run of `pipehandler expire`;
 nothing else ever is."""
 
 import json
@@ -42,7 +42,8 @@ INTERRUPTED = 130
 
 
 def store(database: Database, raw: bytes, *recipients: str, **changes: Any) -> list[Stored]:
-    """Store a message; what happened, in the order of the deliveries. received_at: when it was stored, too."""
+    """Store a message; returns the results, in the order of the deliveries. received_at: also the time when it was
+    stored."""
     since = changes.setdefault("received_at", datetime.now(UTC).isoformat())
     with closing(Store(database.conninfo)) as opened:
         rows = sorted(opened.ingest(submission(raw, *recipients, **changes)), key=lambda row: row.delivery)
@@ -54,7 +55,7 @@ def store(database: Database, raw: bytes, *recipients: str, **changes: Any) -> l
 
 
 def age(database: Database, *recipients: str, column: str = "expires_at") -> None:
-    """The time of these deliveries has come."""
+    """Make these deliveries expire."""
     database.execute(
         f"UPDATE pipehandler.delivery SET {column} = now() - interval '1 s' WHERE recipient = ANY (%s)",
         list(recipients),
@@ -62,7 +63,7 @@ def age(database: Database, *recipients: str, column: str = "expires_at") -> Non
 
 
 def lease(database: Database, address: str, over: bool = False) -> int:
-    """Give an address out; over: its time has come already."""
+    """Issue an address; over: its lease has already ended."""
     number = database.value("SELECT (pipehandler.lease_address(%s)).lease", address)
     if over:
         end(database, number)
@@ -70,7 +71,7 @@ def lease(database: Database, address: str, over: bool = False) -> int:
 
 
 def end(database: Database, number: int, ago: str = "1 s") -> None:
-    """A lease has ended, so long ago."""
+    """Make a lease end so long ago."""
     database.execute(
         "UPDATE pipehandler.address SET created_at = now() - interval '1 year', expires_at = now() - %s::interval"
         " WHERE lease = %s",
@@ -79,7 +80,7 @@ def end(database: Database, number: int, ago: str = "1 s") -> None:
 
 
 def run(database: Database, *rules: Rule, batch: int = 500) -> dict[str, int]:
-    """One whole run, as upkeep; what it did."""
+    """One whole run, under the maintenance role; returns what it did."""
     total: expiry.Counts = expiry.Counts()
     with upkeep(database) as opened:
         for counts in expiry.expire(opened, rules, batch):
@@ -89,24 +90,24 @@ def run(database: Database, *rules: Rule, batch: int = 500) -> dict[str, int]:
 
 @contextmanager
 def upkeep(database: Database) -> Iterator[Store]:
-    """A store for upkeep."""
+    """A store for the maintenance role."""
     with closing(Store(database.server.conninfo(database.name, user="upkeep"))) as opened:
         yield opened
 
 
 def recipients(database: Database) -> list[str]:
-    """Who has deliveries in the table."""
+    """The recipients that have deliveries in the table."""
     return [row.recipient for row in database.rows("SELECT recipient FROM pipehandler.delivery ORDER BY recipient")]
 
 
 def count(database: Database, table: str, where: str = "true") -> int:
-    """How many rows there are."""
+    """The number of rows."""
     return int(database.value(f"SELECT count(*) FROM pipehandler.{table} WHERE {where}"))
 
 
 @pytest.mark.parametrize("argument", ["recipient", "sender", "from_address", "list_id"])
 def test_longest_value_that_a_pattern_matches(untouched: Database, argument: str) -> None:
-    """998 octets are compared, in whatever characters; a value of more matches no pattern."""
+    """Values of up to 998 octets are compared, in any characters; a longer value matches no pattern."""
     column = "sender" if argument == "from_address" else argument
     others = ", ".join(
         f"{name} => 'x'" for name in ("recipient", "sender", "from_address", "list_id") if name != argument
@@ -141,12 +142,12 @@ def test_pages_of_leases(database: Database) -> None:
     assert count(database, "address") == 0
 
 
-# What goes, and what stays.
+# What is removed, and what is kept.
 
 
 def test_what_goes(every_database: Database) -> None:
-    """A delivery goes at its time or with its lease, a message with its last delivery, and a lease that is empty when no mail can
-    be on its way any more; nothing else."""
+    """A delivery is removed at its time or with its lease, a message with its last delivery, and an empty lease once no
+    more mail can arrive for it; nothing else is removed."""
     database = every_database
     leases = {name: lease(database, f"{name}@example.com") for name in ("over", "alive", "old")}
     store(database, MESSAGE, "own@example.com", "over@example.com", "alive@example.com", "none@example.com")
@@ -165,8 +166,8 @@ def test_what_goes(every_database: Database) -> None:
 
 
 def test_mail_that_was_on_its_way(every_database: Database) -> None:
-    """A message that comes after the end of its lease, because it waited in a queue, is stored out of sight, and the next run
-    removes it; the lease is known for so long."""
+    """A message that arrives after the end of its lease, because it waited in a queue, is stored but invisible, and the
+    next run removes it; the lease is kept until then."""
     over = lease(every_database, "over@example.com", over=True)
     assert run(every_database) == {}
     store(every_database, MESSAGE, "over@example.com")
@@ -176,8 +177,8 @@ def test_mail_that_was_on_its_way(every_database: Database) -> None:
 
 
 def test_bytes_and_attachments_go_earlier(every_database: Database) -> None:
-    """Bytes and contents go when no delivery wants them any more, be it that its time came or that it went itself; a later
-    delivery brings them back."""
+    """Bytes and contents are removed once no delivery needs them any more, because their time is over or the delivery
+    itself is removed; a later delivery restores them."""
     database = every_database
     store(database, PICTURE, "a@example.com", "b@example.com")
     for column in ("raw_until", "attachments_until"):
@@ -196,7 +197,8 @@ def test_bytes_and_attachments_go_earlier(every_database: Database) -> None:
 
 @pytest.mark.parametrize("batch", [1, 3])
 def test_batches(database: Database, batch: int) -> None:
-    """However small the batches, everything goes, also what has one and the same time, and each is a transaction of its own."""
+    """However small the batches, everything due is removed, even rows with identical times, and each batch is a
+    separate transaction."""
     over = lease(database, "@lease.example")
     for number in range(4):
         store(
@@ -220,7 +222,8 @@ def test_batches(database: Database, batch: int) -> None:
 
 
 def test_removing_a_lease(every_database: Database) -> None:
-    """Whoever gives addresses out can remove a lease with all its mail at once; messages that others have stay with them."""
+    """A role that issues addresses can remove a lease with all its mail at once; messages that others also received
+    stay with them."""
     database = every_database
     gone = lease(database, "gone@example.com")
     store(database, MESSAGE, "gone@example.com", "other@example.com")
@@ -235,7 +238,7 @@ def test_removing_a_lease(every_database: Database) -> None:
 
 
 def test_a_lease_that_is_extended_meanwhile(database: Database) -> None:
-    """Mail of a lease that is extended while a run waits for its message stays."""
+    """Mail of a lease that is extended while a run waits for its message is kept."""
     over = lease(database, "over@example.com")
     store(database, MESSAGE, "over@example.com")
     end(database, over)
@@ -252,7 +255,7 @@ def test_a_lease_that_is_extended_meanwhile(database: Database) -> None:
 
 
 def test_bytes_that_somebody_begins_to_want(database: Database) -> None:
-    """Bytes and contents whose time has come stay when, at that moment, a delivery of the message comes in that wants them."""
+    """Expired bytes and contents are kept if a delivery that needs them arrives at that moment."""
     store(database, PICTURE, "a@example.com")
     for column in ("raw_until", "attachments_until"):
         age(database, "a@example.com", column=column)
@@ -269,7 +272,7 @@ def test_bytes_that_somebody_begins_to_want(database: Database) -> None:
 
 
 def test_a_lease_that_gets_mail_while_it_is_removed(database: Database) -> None:
-    """A lease to which a delivery comes at this moment is left to a later run, which does not wait for it."""
+    """A lease that receives a delivery at this moment is left to a later run; the present run does not wait for it."""
     over = lease(database, "over@example.com")
     end(database, over, "10 days")
     with psycopg.connect(database.conninfo) as handler:
@@ -279,7 +282,7 @@ def test_a_lease_that_gets_mail_while_it_is_removed(database: Database) -> None:
 
 
 def waiting(database: Database) -> int:
-    """How many sessions wait for a lock."""
+    """The number of sessions that wait for a lock."""
     return int(
         database.value(
             "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
@@ -287,11 +290,12 @@ def waiting(database: Database) -> int:
     )
 
 
-# Out of sight.
+# Visibility.
 
 
 def test_nobody_sees_what_has_expired(console: Console, database: Database) -> None:
-    """Before a run has been there, what has expired is in no view and in no answer; only who still has the message sees it."""
+    """Before the first run, expired mail is in no view and in no result; only recipients that still have the message
+    see it."""
     failed = ParsedMessage(error="it failed")
     (shared, mine), (own,), (quarantined,) = (
         store(database, PICTURE, "a@example.com", "b@example.com"),
@@ -320,7 +324,8 @@ def test_nobody_sees_what_has_expired(console: Console, database: Database) -> N
 
 
 def test_content_that_is_gone(console: Console, database: Database) -> None:
-    """For an attachment whose content has gone it is said why it may have, and reading the message again does not bring it back."""
+    """For an attachment whose content was removed, a possible reason is shown, and parsing the message again does not
+    restore it."""
     ((stored),) = store(database, PICTURE, "a@example.com", parser="0")
     age(database, "a@example.com", column="attachments_until")
     run(database)
@@ -362,8 +367,8 @@ keep = "4h"
 
 @pytest.mark.parametrize("order", ["before", "after"])
 def test_rules(console: Console, database: Database, order: str) -> None:
-    """The first rule that matches decides, in any spelling of an address, with * as the only wildcard; for what comes after it, and for
-    what was there before."""
+    """The first matching rule decides, in any spelling of an address, with * as the only wildcard; for later mail and
+    for mail already stored."""
     console.configure(more=RULES)
     if order == "before":
         assert console.run("expire").text == "removed nothing\n"
@@ -400,8 +405,8 @@ def test_rules(console: Console, database: Database, order: str) -> None:
 
 
 def test_delivered_with_rules(either: Handler, database: Database) -> None:
-    """The handler takes a configuration with rules, and its deliveries follow those that `pipehandler expire` has brought to the
-    database with it: the other mail is kept."""
+    """The handler accepts a configuration with rules, and its deliveries follow the rules that `pipehandler expire` has
+    loaded into the database: other mail is kept."""
     with either.config.open("a") as file:
         file.write("[[retention]]\nlist_id = '*'\nkeep = '90d'\nraw = '7d'\n")
     subprocess.run([PROGRAM, "--config", either.config, "--conninfo", database.admin, "expire"], check=True)
@@ -414,7 +419,8 @@ def test_delivered_with_rules(either: Handler, database: Database) -> None:
 
 
 def test_a_change_goes_on(database: Database) -> None:
-    """A run that ends while it applies a change is no loss: the next one goes on where it was, and bytes that are gone stay gone."""
+    """A run that ends while it applies a change does no harm: the next one resumes there, and removed bytes stay
+    removed."""
     numbers = [store(database, MESSAGE + b"%d" % number, "a@example.com")[0].delivery for number in range(5)]
     database.execute("UPDATE pipehandler.delivery SET raw_until = 'epoch' WHERE id = %s", numbers[0])
     rules = (Rule(keep=timedelta(days=1), raw=timedelta(hours=1)),)
@@ -430,8 +436,8 @@ def test_a_change_goes_on(database: Database) -> None:
 
 @pytest.mark.parametrize("when", ["before", "meanwhile"])
 def test_a_delivery_that_read_the_old_rules(database: Database, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
-    """A delivery that read the old rules, before they changed or while the change was not committed, and is committed after it, follows
-    the new ones, too."""
+    """A delivery that read the old rules, before the change or before its commit, and commits after it, still follows
+    the new ones."""
     monkeypatch.setattr(expiry, "_PATIENCE", 0.1)
     rules = (Rule(keep=timedelta(days=1)),)
     arguments = submission(MESSAGE, "slow@example.com").arguments()
@@ -445,7 +451,7 @@ def test_a_delivery_that_read_the_old_rules(database: Database, monkeypatch: pyt
         store(database, PICTURE, "quick@example.com")
         assert run(database, *rules) == {"waiting": 1}
         assert run(database, *rules) == {"waiting": 1}
-    # What it is kept for ended months ago, so it goes in the same run.
+    # Its retention ended months ago, so it is removed in the same run.
     database.execute("UPDATE pipehandler.delivery SET stored_at = received_at WHERE recipient = 'slow@example.com'")
     assert run(database, *rules) == {"applied": 2, "changed": 1, "deliveries": 1, "messages": 1}
     assert recipients(database) == ["quick@example.com"]
@@ -481,7 +487,8 @@ REMOVED = "4 deliveries, 1 message, 1 message's bytes, 1 attachment's content, 1
 
 
 def test_dry_run(console: Console, database: Database) -> None:
-    """What would go is counted, also by rules that are not in force yet, and nothing is changed; then just that goes."""
+    """A dry run counts what would be removed, including by rules not yet in force, and changes nothing; then exactly
+    that is removed."""
     prepared(database)
     console.configure(more=DUE)
     before = [everything(database), everything(database, "address", "retention", "retention_change")]
@@ -495,8 +502,8 @@ def test_dry_run(console: Console, database: Database) -> None:
 
 
 def test_again_and_again(folder: Path, own_database: Database) -> None:
-    """With --every it removes what comes due, says what fails, survives a restart of the database and a broken configuration, and ends
-    at once when it is told to."""
+    """With --every it removes what comes due, reports failures, survives a restart of the database and a broken
+    configuration, and ends at once on a signal."""
     database = own_database
     console = Console(folder, database)
     with console.start("expire", "--every", "1") as running:
@@ -524,7 +531,7 @@ def test_again_and_again(folder: Path, own_database: Database) -> None:
 
 
 def test_interrupted(console: Console, database: Database) -> None:
-    """Ctrl-C ends a run that waits for somebody; its batch is undone, and nothing is lost."""
+    """Ctrl-C ends a run that waits for a lock; its batch is rolled back, and nothing is lost."""
     store(database, MESSAGE, "a@example.com")
     age(database, "a@example.com")
     with psycopg.connect(database.admin) as other:
@@ -541,7 +548,7 @@ def test_interrupted(console: Console, database: Database) -> None:
 
 
 def test_on_a_terminal(console: Console, database: Database) -> None:
-    """A bar for people, to its end, and then what was removed."""
+    """A progress bar for people, to its end, and then what was removed."""
     for recipient in ("a@example.com", "b@example.com"):
         store(database, MESSAGE, recipient)
         age(database, recipient)
@@ -551,7 +558,8 @@ def test_on_a_terminal(console: Console, database: Database) -> None:
 
 
 def test_refused(console: Console, database: Database) -> None:
-    """Who may not remove anything is told which role may; a wrong rule is said with its number."""
+    """A role without the right to remove gets an error that names the role with it; an invalid rule is reported with
+    its number."""
     console.configure("reader", "[[retention]]\nkeep = '1d'")
     for arguments in ([], ["--dry-run"]):
         done = console.run("expire", *arguments)
@@ -565,7 +573,7 @@ def test_refused(console: Console, database: Database) -> None:
         assert "[[retention]], rule 2: kept is not a key" in done.errors
 
 
-# At the same time.
+# Concurrency.
 
 RACE = (
     Rule(recipient="short@*", keep=timedelta(seconds=1)),
@@ -588,16 +596,17 @@ END
 $$;
 CREATE TRIGGER past BEFORE INSERT ON pipehandler.delivery FOR EACH ROW EXECUTE FUNCTION past();
 """
-"""An hour passes at once: what the rules give a second is due when it is stored."""
+"""An hour passes at once: what the rules keep for a second is due when it is stored."""
 WHOLE: tuple[list[tuple[bool, bool]], ...] = ([(True, True)], [], [(False, False)])
-"""To whom three deliver one message at the same time, for three messages in turn, and what is left of each: (bytes, contents). What
-is stored an hour ago is due at once: all that short gets, and the bytes that text gets. over is a lease that ends and is given
-out again, kept is somebody who keeps it."""
+"""The recipients of one message that three threads deliver at the same time, for three messages in turn, and what is
+left of each: (bytes, contents). Mail stored an hour ago is due at once: all mail for short, and the bytes for text.
+over is a lease that ends and is issued again, kept is a recipient that keeps its mail."""
 
 
 def test_against_deliveries(database: Database) -> None:
-    """While the same few messages are delivered, expire, lose and regain their bytes, and their leases end and are removed: nothing is
-    lost that was answered as stored and is not due, no message is left without delivery, and whoever wants bytes has them."""
+    """While the same few messages are delivered, expire, lose and regain their bytes, and their leases end and are
+    removed: nothing is lost that was reported as stored and is not due, no message is left without a delivery, and
+    every delivery that needs bytes has them."""
     over = threading.Event()
     failures: list[str] = []
     answered: set[int] = set()
@@ -611,7 +620,7 @@ def test_against_deliveries(database: Database) -> None:
         def guard() -> None:
             try:
                 work(number)
-            except Exception as error:  # noqa: BLE001 # nothing may end a thread unseen
+            except Exception as error:  # noqa: BLE001 # record whatever ends a thread
                 failures.append(f"{work.__name__}: {type(error).__name__}: {error}")
 
         return threading.Thread(target=guard)
@@ -699,12 +708,13 @@ CREATE FUNCTION spoil() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEP
 CREATE TRIGGER spoil BEFORE UPDATE OR DELETE ON pipehandler.delivery FOR EACH ROW WHEN (OLD.recipient = 'bad@example.com')
 EXECUTE FUNCTION spoil();
 """
-"""Rows that can neither be changed nor removed, as on a disk that damaged them."""
+"""Rows that can neither be changed nor removed, as on a damaged disk."""
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3, 100])
 def test_a_bad_row_stops_nothing(database: Database, batch: int) -> None:
-    """A row that fails is skipped and reported once; new rules reach all others, all others are removed, and the run ends."""
+    """A row that fails is skipped and reported once; new rules are applied to all others, all others are removed, and
+    the run ends."""
     bad = []
     for number in range(7):
         (row,) = store(database, MESSAGE + b"%d" % number, f"{'bad' if number in (0, 3, 4) else 'good'}@example.com")
@@ -717,7 +727,7 @@ def test_a_bad_row_stops_nothing(database: Database, batch: int) -> None:
             counts.update(each)
     assert (counts["applied"], counts["changed"], counts["skipped"], sorted(skipped)) == (7, 4, 3, bad)
     assert count(database, "retention_change") == 0
-    # All come due at one moment.
+    # All come due at the same moment.
     database.execute(
         "ALTER TABLE pipehandler.delivery DISABLE TRIGGER spoil; UPDATE pipehandler.delivery SET expires_at = now();"
         " ALTER TABLE pipehandler.delivery ENABLE TRIGGER spoil"
@@ -734,7 +744,7 @@ def test_a_bad_row_stops_nothing(database: Database, batch: int) -> None:
 
 
 def test_the_command_reports_a_bad_row(console: Console, database: Database) -> None:
-    """What was skipped is on standard error, and counted in the summary."""
+    """Skipped rows are named on standard error, and counted in the summary."""
     (row,) = store(database, MESSAGE, "bad@example.com")
     store(database, MESSAGE, "good@example.com")
     age(database, "bad@example.com", "good@example.com")

@@ -1,4 +1,4 @@
-"""From version 1 of the fingerprint to version 2: what was stored before is recognised, and a forgery is not."""
+"""From version 1 of the fingerprint to version 2: mail stored before is recognised, and a forgery is not."""
 
 import json
 import threading
@@ -58,7 +58,7 @@ def versions(database: Database) -> list[int]:
 
 
 def redelivered(database: Database) -> list[Stored]:
-    """Deliver everything that is stored once more, with a Received field of its own; the results."""
+    """Deliver everything that is stored once more, with another Received field; returns the results."""
     rows = database.rows(
         "SELECT d.recipient, d.prepended, r.raw FROM pipehandler.delivery d"
         "  JOIN pipehandler.raw_message r ON r.message = d.message"
@@ -72,14 +72,14 @@ def redelivered(database: Database) -> list[Stored]:
 
 
 def renew(database: Database, folder: Path) -> int:
-    """Run `pipehandler reparse --fingerprints`; how many it has renewed."""
+    """Run `pipehandler reparse --fingerprints`; returns how many it has renewed."""
     done = Console(folder, database).run("reparse", "--fingerprints", "--json")
     return int(json.loads(done.text)["summary"]["renewed"])
 
 
 def test_redelivered_after_the_upgrade(server: PostgreSQL, folder: Path) -> None:
-    """What the previous release has stored is a duplicate for this one, before and after its fingerprints are renewed; and
-    its handler has computed what we compute as its fingerprint."""
+    """Mail stored by the previous release is a duplicate for this one, before and after its fingerprints are renewed;
+    and its handler computed the same version 1 as we do."""
     with previous_release.database(server, "fingerprints") as database:
         previous_release.send(database, "fill")
         store = Store(database.admin, statement_timeout=60)
@@ -100,7 +100,7 @@ def test_redelivered_after_the_upgrade(server: PostgreSQL, folder: Path) -> None
 
 
 def test_the_genuine_message_after_a_forged_one(database: Database, store: Store) -> None:
-    """It is stored, and then it is a duplicate; the order makes no difference."""
+    """The message is stored, and then it is a duplicate; the order makes no difference."""
     assert not store.ingest(submission(FORGED))[0].duplicate
     assert not store.ingest(submission(GENUINE))[0].duplicate
     assert store.ingest(submission(AGAIN))[0].duplicate
@@ -109,7 +109,7 @@ def test_the_genuine_message_after_a_forged_one(database: Database, store: Store
 
 
 def test_a_forged_one_from_before_the_upgrade(database: Database, store: Store, folder: Path) -> None:
-    """It hides the genuine message until its fingerprint is renewed (docs/limits.md)."""
+    """The forgery hides the genuine message until its fingerprint is renewed (docs/limits.md)."""
     by_previous_release(database, FORGED)
     assert store.ingest(submission(GENUINE))[0].duplicate
     assert renew(database, folder) == 1
@@ -119,7 +119,7 @@ def test_a_forged_one_from_before_the_upgrade(database: Database, store: Store, 
 
 
 def test_without_bytes_a_fingerprint_stays(database: Database, store: Store, folder: Path) -> None:
-    """There is nothing to compute it from; the delivery is still recognised."""
+    """The fingerprint cannot be computed; the delivery is still recognised."""
     by_previous_release(database, GENUINE)
     database.execute("UPDATE pipehandler.delivery SET raw_until = 'epoch'; DELETE FROM pipehandler.raw_message")
     assert renew(database, folder) == 0
@@ -128,8 +128,8 @@ def test_without_bytes_a_fingerprint_stays(database: Database, store: Store, fol
 
 
 def test_two_programs_at_a_time(database: Database, store: Store, folder: Path) -> None:
-    """Mail hosts are upgraded one after the other. The program of this release recognises what either has stored. The previous
-    one recognises only its own, so it stores one more copy at worst; renewing leaves that one as it is."""
+    """Mail hosts are upgraded one after the other. The program of this release recognises what either has stored. The
+    previous one recognises only its own, so at worst it stores one more copy; renewing leaves that copy unchanged."""
     recipients = ("a@example.com", "b@example.com")
     assert not any(stored.duplicate for stored in by_previous_release(database, GENUINE, *recipients))
     assert all(stored.duplicate for stored in by_previous_release(database, AGAIN, *recipients))
@@ -147,7 +147,7 @@ def test_two_programs_at_a_time(database: Database, store: Store, folder: Path) 
 
 
 def test_rejected_only_if_it_was_not_stored(database: Database, store: Store) -> None:
-    """Mail that the previous release has stored is not rejected when it comes again."""
+    """Mail that the previous release has stored is not rejected when it is redelivered."""
     by_previous_release(database, GENUINE)
     request = submission(AGAIN)
     known = submission(AGAIN, recipients=request.recipients.__class__(policy="known"))
@@ -157,7 +157,7 @@ def test_rejected_only_if_it_was_not_stored(database: Database, store: Store) ->
 
 @pytest.mark.parametrize("end", ["ROLLBACK", "COMMIT"])
 def test_redelivered_while_it_is_renewed(database: Database, store: Store, end: str) -> None:
-    """The delivery waits for the transaction, and is a duplicate whether that is committed or not."""
+    """The delivery waits for the transaction, and is a duplicate whether that commits or not."""
     by_previous_release(database, GENUINE)
     done: list[Stored] = []
     identity = identify(GENUINE)

@@ -1,4 +1,5 @@
-"""`pipehandler.follow`, the stream in Python: woken by what is stored, for as long as it takes, through a restart of the server."""
+"""`pipehandler.follow`, the stream in Python: woken when mail is stored, for as long as needed, across a restart of the
+server."""
 
 import logging
 import signal
@@ -15,7 +16,7 @@ import pipehandler
 from pipehandler.store.errors import StoreError
 
 LONG = 600.0
-"""Seconds between two polls: what comes before that was woken."""
+"""Seconds between two polls: a delivery seen earlier was woken."""
 
 
 def reader(database: Database) -> str:
@@ -24,7 +25,7 @@ def reader(database: Database) -> str:
 
 
 def test_five_lines(database: Database) -> None:
-    """An application needs five lines, and goes on where its saved cursor is."""
+    """An application needs five lines, and resumes at its saved cursor."""
     wanted = [stored(database, number) for number in range(3)]
     seen, saved = [], ""
     for delivery in pipehandler.follow(reader(database), cursor=saved):
@@ -49,7 +50,7 @@ def test_the_connection_ends_with_the_stream(database: Database) -> None:
 
 
 def test_woken(database: Database) -> None:
-    """What is announced is seen at once, though the next poll is far away."""
+    """A delivery with a notification is seen at once, though the next poll is far away."""
     coming = Coming(pipehandler.follow(reader(database), "now", poll=LONG))
     wait_until(lambda: waiting(database))
     wanted = stored(database, 1)
@@ -58,7 +59,7 @@ def test_woken(database: Database) -> None:
 
 
 def test_polls_where_nobody_tells(database: Database) -> None:
-    """Without a word of anybody the next poll finds it."""
+    """Without a notification the next poll finds it."""
     coming = Coming(pipehandler.follow(reader(database), "now", poll=0.3))
     wait_until(lambda: waiting(database))
     wanted = stored(database, 1)
@@ -66,7 +67,8 @@ def test_polls_where_nobody_tells(database: Database) -> None:
 
 
 def test_what_waits_for_an_older_transaction(database: Database) -> None:
-    """What may not come yet comes a moment after the older transaction has ended, though nobody tells of that."""
+    """A delivery that must wait for an older transaction is seen a moment after that has ended, though nothing notifies
+    of its end."""
     with writing(database) as older:
         older.execute("SELECT pg_current_xact_id()")
         wanted = stored(database, 1)
@@ -78,7 +80,7 @@ def test_what_waits_for_an_older_transaction(database: Database) -> None:
 
 
 def test_many_at_once(database: Database) -> None:
-    """More than are fetched at once come in their order, each once."""
+    """More deliveries than one fetch returns come in order, each once."""
     with writing(database) as connection:
         for number in range(3):
             ingest(connection, number, *(f"{each}@example.com" for each in range(83)))
@@ -89,7 +91,7 @@ def test_many_at_once(database: Database) -> None:
 
 
 def test_filters(database: Database) -> None:
-    """A recipient, in any case, or a lease chooses what comes."""
+    """A recipient, in upper or lower case, or a lease selects the deliveries."""
     lease = database.value("SELECT lease FROM pipehandler.lease_address('a@example.com')")
     stored(database, 1, "b@example.com")
     wanted = stored(database, 2, "a+x@example.com")
@@ -100,7 +102,7 @@ def test_filters(database: Database) -> None:
 
 
 def test_a_restart(own_database: Database, caplog: pytest.LogCaptureFixture) -> None:
-    """Through a restart of the server, and a crash, the stream goes on where it was; that the database was away is logged once."""
+    """The stream resumes where it was after a restart of the server, and after a crash; the outage is logged once."""
     caplog.set_level(logging.WARNING, "pipehandler.store.stream")
     coming = Coming(pipehandler.follow(reader(own_database), poll=LONG), 3)
     for number, how in enumerate((signal.SIGINT, signal.SIGKILL, None)):
@@ -116,7 +118,8 @@ def test_a_restart(own_database: Database, caplog: pytest.LogCaptureFixture) -> 
 
 
 def test_a_standby(own_database: Database) -> None:
-    """A standby cannot listen, and is polled; a cursor of its primary, which is ahead of it, is no error there."""
+    """LISTEN is impossible on a standby, so it is polled; a cursor from its primary, which is ahead of it, is not an
+    error there."""
     server = own_database.server
     with server.standby(server.folder.parent / "standby") as standby:
         conninfo = standby.conninfo(own_database.name, user="reader")
@@ -140,14 +143,14 @@ def test_a_standby(own_database: Database) -> None:
     ],
 )
 def test_wrong_from_the_start(database: Database, conninfo: str, cursor: str, told: str) -> None:
-    """What cannot become better by waiting is raised at once, and says what it is."""
+    """An error that waiting cannot fix is raised at once, and names its cause."""
     known = {"handler": database.conninfo, "reader": reader(database), "empty": database.server.conninfo()}
     with pytest.raises(StoreError, match=told):
         next(pipehandler.follow(conninfo.format(**known), cursor))
 
 
 def test_a_right_that_is_taken_away(database: Database) -> None:
-    """A stream that may not read any more ends with the reason."""
+    """A stream that has lost its right to read ends with the reason."""
     stored(database, 1)
     stream = pipehandler.follow(reader(database), poll=0.1)
     next(stream)
@@ -157,7 +160,7 @@ def test_a_right_that_is_taken_away(database: Database) -> None:
 
 
 def test_what_the_package_offers() -> None:
-    """The package has what it says, and nothing else under a wrong name."""
+    """The package exports what it lists, and raises for any other name."""
     assert all(getattr(pipehandler, name) for name in pipehandler.__all__)
     assert set(pipehandler.__all__) <= set(dir(pipehandler))
     with pytest.raises(pipehandler.StoreError):

@@ -1,4 +1,4 @@
-"""`pipehandler follow`, the stream on a terminal and for programs; and who tells it that something has arrived."""
+"""`pipehandler follow`, the stream on a terminal and for programs; and what wakes it."""
 
 import subprocess
 from contextlib import nullcontext
@@ -29,7 +29,7 @@ def console(tmp_path: Path, database: Database) -> Console:
 
 @pytest.mark.parametrize("way", ["cold", "resident"])
 def test_woken_by_the_handler(console: Console, handler: Handler, database: Database, way: str) -> None:
-    """What the handler has stored, cold or by a worker, is seen though the next poll is far away."""
+    """What the handler stores, cold or by a worker, is seen though the next poll is far away."""
     reader = database.server.conninfo(database.name, user="reader")
     with Service(handler) if way == "resident" else nullcontext():
         coming = Coming(pipehandler.follow(reader, "now", poll=600), 5)
@@ -50,7 +50,8 @@ def test_woken_by_an_import(console: Console, database: Database) -> None:
 
 
 def test_what_is_told(handler: Handler, database: Database) -> None:
-    """Who listens is told that there is something new, and nothing about it; not of a duplicate; with store.notify = false of nothing."""
+    """Listeners are notified that there is something new, without its content; not for a duplicate, and never with
+    store.notify = false."""
     with psycopg.connect(database.admin, autocommit=True) as listener:
         listener.execute("LISTEN pipehandler")
         assert handler.deliver(numbered(1)).status == 0
@@ -63,7 +64,7 @@ def test_what_is_told(handler: Handler, database: Database) -> None:
 
 @pytest.mark.parametrize("way", ["cold", "resident"])
 def test_the_answer_comes_first(handler: Handler, database: Database, way: str) -> None:
-    """A server that stays silent when it should notify others holds up no process forever, and changes no status."""
+    """A server that stays silent when it should notify others blocks no process forever, and changes no status."""
     with proxy(database.server.port) as wire:
         handler.configure(wire.conninfo(database.conninfo), serve={"workers": 1})
         wire.fault = Fault(message(FRONTEND, "Q"), BEFORE, STALL)
@@ -84,11 +85,12 @@ def test_the_answer_comes_first(handler: Handler, database: Database, way: str) 
 
 
 def test_lines_for_people(console: Console, database: Database) -> None:
-    """A line for each delivery: when, for whom, from whom, what; nothing in it that a terminal would obey. Ctrl-C ends it."""
+    """A line for each delivery: time, recipient, sender, subject; nothing in it that a terminal would interpret. Ctrl-C
+    ends it."""
     store = Store(database.conninfo)
     store.ingest(submission(numbered(1).replace(b"Subject: one", b"Subject: =?utf-8?q?one=1B[2J_two?=")))
     store.close()
-    database.execute("UPDATE pipehandler.message SET subject = E'one\\x1b[2J\\ntwo'")  # the parser stores none of that
+    database.execute("UPDATE pipehandler.message SET subject = E'one\\x1b[2J\\ntwo'")  # the parser stores no such value
     with following(console, "--from-start") as follower:
         line = follower.line()
         assert follower.end() == (130, "")
@@ -96,7 +98,7 @@ def test_lines_for_people(console: Console, database: Database) -> None:
 
 
 def test_where_it_begins(console: Console, database: Database) -> None:
-    """It begins now; with --from-start with the first delivery, with --cursor after the one that had it."""
+    """It starts now; with --from-start at the first delivery, with --cursor after the delivery with that cursor."""
     first = stored(database, 1)
     second = stored(database, 2)
     with following(console, "--json") as now, following(console, "--json", "--from-start") as start:
@@ -112,7 +114,7 @@ def test_where_it_begins(console: Console, database: Database) -> None:
 
 
 def test_database_away_and_back(tmp_path: Path, own_database: Database) -> None:
-    """What becomes of the database is told on stderr, and the stream goes on."""
+    """An outage of the database is reported on stderr, and the stream continues."""
     console = Console(tmp_path, own_database)
     with following(console, "--json") as follower:
         own_database.server.stop()
@@ -128,7 +130,8 @@ def test_database_away_and_back(tmp_path: Path, own_database: Database) -> None:
 
 
 def test_a_closed_pipe(console: Console, database: Database) -> None:
-    """Whoever reads only the first lines ends it, though nothing more arrives; and nothing is said about that."""
+    """A reader that closes the pipe after the first lines ends it, though nothing more arrives, and without a
+    message."""
     for number in range(2):
         stored(database, number)
     command = " ".join(f"'{word}'" for word in console.command("follow", "--from-start"))
@@ -147,7 +150,7 @@ def test_a_closed_pipe(console: Console, database: Database) -> None:
     ],
 )
 def test_what_is_wrong(console: Console, role: str, arguments: list[str], status: int, told: str) -> None:
-    """What is wrong is said in a line."""
+    """An error is reported in one line."""
     console.configure(role)
     done = console.run("follow", *arguments)
     assert done.status == status

@@ -1,4 +1,4 @@
-"""What the parser finds, PostgreSQL takes: no value of a message can make it refuse the row."""
+"""PostgreSQL accepts whatever the parser returns: no value of a message can make it refuse the row."""
 
 from datetime import UTC
 
@@ -45,7 +45,7 @@ EXTREMES = {
 
 
 def test_every_message_is_stored_as_parsed(every_database: Database) -> None:
-    """Each is stored, as parsed, with the instant of its date, on every version of PostgreSQL."""
+    """Each message is stored as parsed, with the instant of its date, on every version of PostgreSQL."""
     database = every_database
     store, wrong = Store(database.conninfo), {}
     try:

@@ -1,4 +1,4 @@
-"""The guard on `expire`: rules that would remove too much wait for a person, and nothing else waits with them."""
+"""The guard on `expire`: rules that would remove too much wait for confirmation, and nothing else waits with them."""
 
 import json
 from contextlib import closing
@@ -42,8 +42,8 @@ def run(database: Database, *rules: Rule, percent: int = 20) -> Counts:
 
 
 def test_too_much(every_database: Database) -> None:
-    """Rules that would remove more than the share change nothing, for stored and for new mail; so in each run, until they are
-    confirmed, or taken back."""
+    """Rules that would remove more than the share change nothing, for stored and for new mail, in every run until they
+    are confirmed or reverted."""
     database = every_database
     fill(database, [10, 9, 8, 7, 1])
     before = everything(database)
@@ -57,7 +57,7 @@ def test_too_much(every_database: Database) -> None:
         state = health(store)
     assert (state.held_deliveries, state.held_stored) == (5, 5)
     assert state.held_since
-    assert run(database) == {}  # taken back
+    assert run(database) == {}  # reverted
     with closing(Store(database.conninfo)) as store:
         assert health(store).held_since is None
     assert run(database, Rule(keep=timedelta(days=8, hours=12))) == {
@@ -72,7 +72,7 @@ def test_too_much(every_database: Database) -> None:
 
 @pytest.mark.parametrize(("percent", "held"), [(0, True), (19, True), (20, False), (100, False)])
 def test_the_share(database: Database, percent: int, held: bool) -> None:
-    """The share is of the stored deliveries: as much is allowed, more is not."""
+    """The share is of the stored deliveries: exactly that many are allowed, more are not."""
     fill(database, [10, 1, 1, 1, 1])
     counts = run(database, Rule(keep=timedelta(days=5)), percent=percent)
     assert bool(counts[HELD]) == held
@@ -80,7 +80,7 @@ def test_the_share(database: Database, percent: int, held: bool) -> None:
 
 
 def test_many_deliveries(every_database: Database) -> None:
-    """Of many deliveries a sample is counted, which is as good; if nothing may go, all of them are."""
+    """Of many deliveries a sample is counted, which is accurate enough; if none may be removed, all are counted."""
     database = every_database
     fill(database, [10])
     database.execute(
@@ -97,7 +97,7 @@ def test_many_deliveries(every_database: Database) -> None:
 
 
 def test_another_share_later(database: Database) -> None:
-    """A larger share lets rules pass that wait already."""
+    """A larger share lets waiting rules pass."""
     fill(database, [10, 10, 1])
     rule = Rule(keep=timedelta(days=5))
     assert run(database, rule)[HELD] == 2
@@ -106,7 +106,7 @@ def test_another_share_later(database: Database) -> None:
 
 
 def test_time_and_leases_go_on(database: Database) -> None:
-    """What the present rules, or a lease, make due is removed while other rules wait, however much it is."""
+    """Mail that is due by the present rules or a lease is removed while other rules wait, however much it is."""
     database.execute("SELECT pipehandler.lease_address('shop@example.com')")
     fill(database, [6] * 3, "shop@example.com")
     fill(database, [6] * 3)
@@ -118,7 +118,7 @@ def test_time_and_leases_go_on(database: Database) -> None:
 
 
 def test_what_goes_anyway_does_not_count(database: Database) -> None:
-    """Mail of a lease that ends within a day, and mail that expires within a day, is no reason to wait."""
+    """Mail of a lease that ends within a day, and mail that expires within a day, is not a reason to wait."""
     database.execute("SELECT pipehandler.lease_address('shop@example.com', '1 hour')")
     fill(database, [0.1] * 5, "shop@example.com")
     fill(database, [0.1] * 5)
@@ -137,7 +137,7 @@ def test_bytes_and_attachments(database: Database, lost: str) -> None:
 
 
 def test_rows_out_of_range(database: Database) -> None:
-    """A time at the end of the calendar cannot stop the count."""
+    """A time at the end of the calendar does not stop the count."""
     fill(database, [10, 10, 0])
     database.execute(
         "ALTER TABLE pipehandler.delivery DROP CONSTRAINT delivery_times"
@@ -149,7 +149,8 @@ def test_rows_out_of_range(database: Database) -> None:
 
 
 def test_the_commands(console: Console, database: Database) -> None:
-    """The command says what waits, with 75; the status, its JSON and the metrics say so; --confirm lets the rules apply."""
+    """The command reports what waits, with status 75; `status`, its JSON and the metrics report it as well; --confirm
+    applies the rules."""
     fill(database, [10, 10, 10, 1])
     database.execute("UPDATE pipehandler.delivery SET expires_at = now() WHERE id = 1")
     console.configure(more='[[retention]]\nkeep = "1s"')

@@ -1,5 +1,5 @@
-"""What a message alone does to its own delivery: it is stored or quarantined at the first or second attempt, and no other
-message notices."""
+"""Failures caused by a message alone: it is stored or quarantined at the first or second attempt, and no other message
+is affected."""
 
 import json
 import signal
@@ -23,7 +23,7 @@ OTHER = b"Message-ID: <2@example.org>\nSubject: two\n\nanother\n"
 
 
 def wide_header(octets: int) -> bytes:
-    """A header of control characters, each field as long as Postfix lets it be."""
+    """A header of control characters, each field as long as Postfix allows."""
     line = (CONTROLS * 4000)[:90_000]
     return b"".join(b"X-%d: %s\n" % (number, line) for number in range(octets // 90_000)) + b"\nbody\n"
 
@@ -49,7 +49,7 @@ def states(database: Database) -> list[tuple[str, str | None]]:
 
 @pytest.mark.parametrize("raw", [wide_header(2_000_000), wide_names(60)], ids=["header", "names"])
 def test_wide_message(database: Database, raw: bytes) -> None:
-    """What travels as arrays is the same row as what travels as JSON."""
+    """Values sent as arrays give the same row as values sent as JSON."""
     parsed = parse(raw)
     with closing(Store(database.conninfo)) as store:
         store.ingest(submission(raw))
@@ -72,7 +72,7 @@ def test_wide_message_is_not_larger_than_itself(database: Database) -> None:
 
 
 def test_largest_header(handler: Handler, database: Database) -> None:
-    """36 MB of control characters are stored as what they are, within the memory and the time of one delivery."""
+    """36 MB of control characters are stored unchanged, within the memory and the time of one delivery."""
     raw = wide_header(36_000_000)
     ended = handler.deliver(raw)
     assert (ended.status, ended.output[:13]) == (0, "2.0.0 stored "), ended
@@ -81,7 +81,7 @@ def test_largest_header(handler: Handler, database: Database) -> None:
 
 
 def test_libpq_out_of_memory(handler: Handler, database: Database) -> None:
-    """A message that libpq has no memory for is stored without what was parsed."""
+    """A message for which libpq has not enough memory is stored unparsed."""
     raw = b"Content-Type: text/plain; charset=koi8-r\n\n" + bytes(range(0xC0, 0x100)) * 700_000
     handler.configure(database.conninfo, limits={"memory": 310_144_000, "message_size": 8_000_000})
     for attempt in range(3):
@@ -101,7 +101,7 @@ def test_libpq_out_of_memory(handler: Handler, database: Database) -> None:
     ids=["slow", "internal", "memory", "raise"],
 )
 def test_a_message_that_the_database_fails_at(handler: Handler, database: Database, body: str) -> None:
-    """Deferred once, then stored without what was parsed, whatever it does; nothing else is deferred meanwhile."""
+    """Deferred once, then stored unparsed, whatever it does; nothing else is deferred meanwhile."""
     database.execute(
         "CREATE FUNCTION public.fail() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS"
         f" $$ BEGIN IF NEW.subject = 'one' THEN {body}; END IF; RETURN NEW; END $$"
@@ -124,7 +124,8 @@ def test_a_message_that_the_database_fails_at(handler: Handler, database: Databa
 
 @pytest.mark.parametrize("subject", ["lock", "cancel"])
 def test_what_never_counts(handler: Handler, database: Database, subject: str) -> None:
-    """A lock that is not released, and an administrator's cancel, say nothing about the message, however often."""
+    """A lock that is not released, or an administrator's cancel, is not evidence against the message, however often it
+    happens."""
     handler.configure(database.conninfo, database={"statement_timeout": 2})
     for _ in range(3):
         with psycopg.connect(database.admin) as other:
@@ -145,7 +146,7 @@ def test_what_never_counts(handler: Handler, database: Database, subject: str) -
 
 
 def test_connection_that_ends_once(handler: Handler, database: Database) -> None:
-    """A session that ends while the database answers costs a second try, and no deferral."""
+    """A session that ends while the database is up costs a retry, but no deferral."""
     with proxy(database.server.port) as wire:
         handler.configure(wire.conninfo(database.conninfo))
         wire.fault = Fault(lambda each: each.sender == FRONTEND and each.kind == "E", how=CUT)
@@ -155,7 +156,8 @@ def test_connection_that_ends_once(handler: Handler, database: Database) -> None
 
 
 def test_connection_that_ends_of_this_message(handler: Handler, database: Database) -> None:
-    """A message at which every connection ends, without a word of the server, is quarantined at the second attempt."""
+    """A message at which every connection ends, without an error from the server, is quarantined at the second
+    attempt."""
     with proxy(database.server.port) as wire:
         handler.configure(wire.conninfo(database.conninfo))
         wire.fault = Fault(lambda each: b'"subject": "one"' in each.octets, always=True)
@@ -166,7 +168,7 @@ def test_connection_that_ends_of_this_message(handler: Handler, database: Databa
 
 
 def test_database_that_is_gone_opens_the_breaker(handler: Handler, own_database: Database) -> None:
-    """When nothing answers the breaker opens, and no message is suspected."""
+    """When no server answers, the breaker opens, and no message is suspected."""
     handler.configure(own_database.conninfo)
     own_database.execute(
         "CREATE FUNCTION public.wait() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(60); RETURN NEW; END $$;"
@@ -186,7 +188,7 @@ def test_database_that_is_gone_opens_the_breaker(handler: Handler, own_database:
 
 @pytest.mark.parametrize("directory", ["missing", "closed"])
 def test_without_a_state_directory(handler: Handler, database: Database, directory: str) -> None:
-    """Where the first failure cannot be counted, it decides: no message is deferred for ever."""
+    """If the first failure cannot be counted, it decides: no message is deferred forever."""
     database.execute(
         "CREATE FUNCTION public.fail() RETURNS trigger LANGUAGE plpgsql AS"
         " $$ BEGIN IF NEW.subject = 'one' THEN RAISE 'no' USING ERRCODE = 'XX000'; END IF; RETURN NEW; END $$;"
@@ -199,7 +201,7 @@ def test_without_a_state_directory(handler: Handler, database: Database, directo
 
 
 def test_host_without_descriptors(handler: Handler) -> None:
-    """Where libpq finds no descriptor or no memory, this host lacks something (71), and the database is not down."""
+    """If libpq gets no descriptor or no memory, the host lacks a resource (71), and the database is not down."""
     program = (
         "import os, resource, sys\n"
         "from pipehandler.store.connection import Store\n"

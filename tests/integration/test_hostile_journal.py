@@ -1,4 +1,5 @@
-"""A journal, and a status socket, that somebody made who took over the handler's account: they cost their own figures and nothing else."""
+"""A journal and a status socket forged by an attacker who took over the handler's account: they cost their own figures
+and nothing else."""
 
 import json
 import os
@@ -65,7 +66,7 @@ COLUMNS = {
 
 
 def statements() -> Iterator[str]:
-    """Updates that put a value of the wrong kind, or out of every range, into one column."""
+    """Updates that put a value of the wrong type, or out of range, into one column."""
     for table, columns in COLUMNS.items():
         for column in columns.split():
             yield from (f"UPDATE {table} SET {column} = {value}" for value in VALUES)
@@ -91,7 +92,7 @@ def test_any_value_in_any_column(folder: Path) -> None:
 
 
 def schema(text: str) -> Callable[[Path], object]:
-    """A journal whose tables are others; text: statements after the tables of that name are gone."""
+    """A journal with other tables; text: statements to run after the tables of that name are dropped."""
 
     def make(path: Path) -> None:
         written(path.parent)
@@ -117,7 +118,7 @@ def instead(make: Callable[[Path], object]) -> Callable[[Path], object]:
 
 
 def beside(suffix: str) -> Callable[[Path], object]:
-    """A FIFO beside a whole journal, under the name of a file of SQLite's."""
+    """A FIFO next to an intact journal, under the name of one of SQLite's files."""
 
     def put(path: Path) -> None:
         written(path.parent)
@@ -129,7 +130,7 @@ def beside(suffix: str) -> Callable[[Path], object]:
 
 
 def endless(path: Path) -> None:
-    """A database of four terabytes, nearly all of it a hole."""
+    """A database file of four terabytes, nearly all of it sparse."""
     path.write_bytes(b"SQLite format 3\0")
     os.truncate(path, 1 << 42)
 
@@ -173,7 +174,7 @@ HOSTILE: dict[str, Callable[[Path], object]] = {
 
 
 def program(handler: Handler, *arguments: str) -> str:
-    """What a command prints as root, which must end well."""
+    """The output of a command as root, which must succeed."""
     done = subprocess.run(
         [PROGRAM, "--config", str(handler.config), *arguments],
         capture_output=True,
@@ -189,7 +190,7 @@ def program(handler: Handler, *arguments: str) -> str:
 
 @pytest.mark.parametrize("how", HOSTILE)
 def test_root_reads_it(handler: Handler, how: str) -> None:
-    """`status` says in one line what is wrong, and shows the rest; `metrics` says journal_up 0, and has the rest."""
+    """`status` reports the problem in one line, and shows the rest; `metrics` has journal_up 0, and the rest."""
     handler.deliver(MESSAGE)
     HOSTILE[how](handler.state / NAME)
     text = program(handler, "status")
@@ -212,14 +213,15 @@ def test_a_delivery_writes_it(either: Handler, how: str) -> None:
     for number in range(3):
         assert either.deliver(MESSAGE, f"a{number}@example.com").status == 0
     assert [line for line in either.log_lines() if "outcome=delivered" not in line] == []
-    if how.startswith(("trigger", "view", "attempts")):  # put aside, and begun again
+    if how.startswith(("trigger", "view", "attempts")):  # set aside, and a new one started
         if isinstance(either, ResidentHandler):
             wait_until((either.state / f"{NAME}.broken").exists, "the journal is put aside")
         assert (either.state / f"{NAME}.broken").exists()
 
 
 def test_changed_while_it_is_read(folder: Path) -> None:
-    """Deliveries that write, and move the log into the file, at every moment of reading: no reader sees half of it."""
+    """Deliveries write, and checkpoint the log into the file, at every moment of a read: no reader sees a partial
+    state."""
     stop = threading.Event()
     failures: list[Exception] = []
 
@@ -256,7 +258,7 @@ def test_changed_while_it_is_read(folder: Path) -> None:
 
 @contextmanager
 def answering(path: Path, answer: bytes, kind: int = socket.SOCK_SEQPACKET) -> Iterator[None]:
-    """A program that gives this answer to everything on the socket `path`."""
+    """A program that sends this answer to every request on the socket `path`."""
     with socket.socket(socket.AF_UNIX, kind) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
         listener.bind(str(path))
@@ -310,7 +312,7 @@ ANSWERS = {
 
 @pytest.mark.parametrize("how", ANSWERS)
 def test_answer_of_another_program(handler: Handler, how: str) -> None:
-    """An answer that no service gives is said in one line; `status` and `metrics` show the rest."""
+    """An answer that no service would send is reported in one line; `status` and `metrics` show the rest."""
     with answering(handler.socket, ANSWERS[how]):
         with pytest.raises(ServeError, match="socket: the reply"):
             ask(str(handler.socket))
@@ -324,14 +326,14 @@ def test_answer_of_another_program(handler: Handler, how: str) -> None:
 
 
 def test_good_answer(folder: Path) -> None:
-    """The answer of a service is returned, with what a newer one adds."""
+    """The answer of a service is returned, including the keys that a newer one adds."""
     with answering(folder / "socket", json.dumps({**GOOD, "newer": 2}).encode()):
         assert ask(str(folder / "socket")) == {**GOOD, "newer": 2}
 
 
 @pytest.mark.parametrize("kind", ["a FIFO", "a file", "a link", "a stream socket", "silence"])
 def test_no_service_there(folder: Path, kind: str) -> None:
-    """Something else under the socket's name, or a program that says nothing, ends within the two seconds."""
+    """With something else under the socket's name, or a silent program, the query ends within the two seconds."""
     path = folder / "socket"
     with socket.socket(
         socket.AF_UNIX, socket.SOCK_STREAM if kind == "a stream socket" else socket.SOCK_SEQPACKET
@@ -349,12 +351,13 @@ def test_no_service_there(folder: Path, kind: str) -> None:
             ask(str(path))
 
 
-# Marks of the parser, which `reparse` and `import` leave as well, run by root.
+# Marks of the parser, which `reparse` and `import`, run by root, also leave.
 
 
 @pytest.mark.parametrize("how", ["a symbolic link", "a hard link", "a FIFO", "a directory"])
 def test_a_mark_goes_into_no_other_file(folder: Path, how: str) -> None:
-    """Whoever owns the state directory does not choose which file of root's is overwritten; the message is parsed all the same."""
+    """The owner of the state directory cannot choose a file of root's to be overwritten; the message is parsed all the
+    same."""
     target = folder / "target"
     target.write_text("root's")
     state = folder / "state"

@@ -1,4 +1,5 @@
-"""The operator's commands over a database, a journal and files in which every value is hostile: nothing of it is obeyed or believed."""
+"""The operator's commands over a database, a journal and files in which every value is hostile: no value is interpreted
+or trusted."""
 
 import json
 import sqlite3
@@ -136,7 +137,8 @@ COMMANDS: list[tuple[str, ...]] = [
 
 @pytest.mark.parametrize("arguments", COMMANDS, ids=lambda arguments: ascii(" ".join(arguments))[:40])
 def test_nothing_hostile_goes_out(hostile: Console, arguments: tuple[str, ...]) -> None:
-    """Whatever a command shows, no character of these categories leaves it, no foreign value begins a line, and it does not fail."""
+    """Whatever a command shows, it prints no character of these categories, no foreign value begins a line, and it does
+    not fail."""
     words = [word.replace("FOLDER", str(hostile.folder)) for word in arguments]
     if "import" in words:
         Path(words[-1]).write_bytes(LETTER)

@@ -1,4 +1,5 @@
-"""Importing: messages from files come in by the same core as those from pipe(8), with the envelope that the file tells."""
+"""Importing: messages from files are stored by the same core as those from pipe(8), with the envelope found in the
+file."""
 
 import mailbox
 import os
@@ -63,7 +64,7 @@ def test_one_message(console: Console, database: Database, folder: Path) -> None
 
 
 def test_envelope_of_the_caller(console: Console, database: Database, folder: Path) -> None:
-    """What is given comes before what the file tells; without either there is no recipient, and the way out is told."""
+    """Options take precedence over the file; without either there is no recipient, and the error has a hint."""
     path = folder / "letter"
     path.write_bytes(LETTER)
     done = console.run("import", path)
@@ -109,7 +110,7 @@ def test_mbox(console: Console, database: Database, folder: Path) -> None:
 
 
 def test_mbox_and_message_with_an_mbox_line(console: Console, database: Database, folder: Path) -> None:
-    """A file *.eml is one message, even if it begins as an mbox does; any other is divided."""
+    """A file *.eml is one message, even if it begins like an mbox; any other file is split."""
     raw = b"From x Mon\n" + HEAD + b"Subject: s\n\nbody\n\nFrom here on\nit goes on\n\nFrom y Mon\nTo: y\n\n"
     for name in ("one.EML", "two"):
         (folder / name).write_bytes(raw)
@@ -124,7 +125,7 @@ def test_mbox_and_message_with_an_mbox_line(console: Console, database: Database
 
 @pytest.mark.parametrize("name", ["from-after-blank-line", "from-in-paragraph"])
 def test_mbox_with_from_in_text(console: Console, database: Database, folder: Path, name: str) -> None:
-    """A line of text that begins with "From " neither divides a message nor is lost."""
+    """A text line that begins with "From " neither splits a message nor is lost."""
     body = {
         "from-after-blank-line": b"Dear all,\n\nFrom next Monday on we open at ten.\n\nAnn\n",
         "from-in-paragraph": b"We move house.\nFrom here it is an hour by train.\nAnn\n",
@@ -148,14 +149,14 @@ def test_mbox_of_mail_that_is_stored(console: Console, database: Database, folde
     assert console.run("import", folder / "box").text.endswith("\n1 duplicate\n")
     assert everything(database) == before
     assert console.run("import", "--recipient", "other@x", folder / "box").text.endswith("\n1 delivered\n")
-    # Who may only store mail gets the likeliest reading.
+    # A role that may only store mail gets the most likely reading.
     console.configure("pipehandler")
     assert console.run("import", folder / "box").text.count("\n1 ") == 1
     assert len(everything(database)["message"]) == (1 if stored == b"From a\n>From b\n" else 2)
 
 
 def test_mbox_and_database_away(own_database: Database, folder: Path) -> None:
-    """Whether another reading is stored cannot be found out without a database, so nothing is stored."""
+    """Without a database it is unknown whether another reading is stored, so nothing is stored."""
     console = Console(folder, own_database)
     (folder / "box").write_bytes(b"From - Thu Nov 26 09:00:00 2026\n" + HEAD + b"Subject: x\n\n>From a\n")
     own_database.server.stop()
@@ -166,14 +167,14 @@ def test_mbox_and_database_away(own_database: Database, folder: Path) -> None:
 
 
 def test_header_that_begins_with_from(console: Console, database: Database, folder: Path) -> None:
-    """An old form of the field From is no mbox line."""
+    """An old form of the field From is not an mbox line."""
     (folder / "old").write_bytes(b"From : a@example.org\n\nbody\n")
     assert "1 delivered" in console.run("import", folder / "old", "--recipient", "a@x").text
     assert raws(database) == [b"From : a@example.org\n\nbody\n"]
 
 
 def test_maildir(console: Console, database: Database, folder: Path) -> None:
-    """What is in new and cur, and not what is still being written."""
+    """The messages in new and cur, but not those still being written."""
     box = mailbox.Maildir(folder / "Maildir")
     keys = [box.add(HEAD + letter(number)) for number in range(3)]
     moved = box.get_message(keys[0])
@@ -186,7 +187,8 @@ def test_maildir(console: Console, database: Database, folder: Path) -> None:
 
 
 def test_folder(console: Console, database: Database, folder: Path) -> None:
-    """All *.eml below a folder, in order; links in it are not followed: they may lead to what its owner may not read."""
+    """All *.eml below a folder, in order; links in it are not followed: they may lead to files that the folder's owner
+    may not read."""
     inside = folder / "mail" / "b"
     inside.mkdir(parents=True)
     for name, number in (("mail/b/2.eml", 2), ("mail/a.EML", 1), ("mail/c.txt", 3), ("secret", 4)):
@@ -214,7 +216,7 @@ def test_stdin(console: Console, database: Database, raw: bytes) -> None:
 
 
 def test_what_cannot_be_read(console: Console, database: Database, folder: Path) -> None:
-    """Each path that is none, and each file that is no message, is named with the reason; the others are stored."""
+    """Each invalid path, and each file that is not a message, is named with the reason; the others are stored."""
     console.configure(more="limits.message_size = 2000")
     os.mkfifo(folder / "fifo.eml")
     (folder / "empty").touch()
@@ -256,7 +258,7 @@ def quarantined(database: Database, raw: bytes) -> str:
 
 
 def test_export_and_import(console: Console, database: Database, folder: Path) -> None:
-    """What was exported and is imported unchanged is stored already, for each of its recipients."""
+    """A message that is exported and imported unchanged is a duplicate for each of its recipients."""
     for raw in (LETTER, LETTER.replace(b"<1@", b"<2@").replace(b"\n", b"\r\n"), b"no header", b"\nbody only\n"):
         quarantined(database, raw)
     console.run("quarantine", "export", "--all", "--to", folder / "out")
@@ -268,8 +270,8 @@ def test_export_and_import(console: Console, database: Database, folder: Path) -
 
 
 def test_export_and_import_of_everything(console: Console, database: Database, folder: Path) -> None:
-    """Whatever the bytes and the addresses are: what was exported and is imported again changes nothing, but for what the later
-    copy names."""
+    """Whatever the bytes and the addresses: importing an export again changes nothing, except what the later copy
+    names."""
     raws = {path.name: path.read_bytes() for path in GOLDEN.glob("*.eml")}
     raws |= {f"crlf {name}": raw.replace(b"\n", b"\r\n") for name, raw in raws.items()}
     raws |= {"prepended": HEAD + LETTER, "mbox line": b"From x Mon\n" + LETTER, "nothing else": HEAD}
@@ -340,10 +342,10 @@ ODD = [
     ),
     *("x" * 5_000 + "@x", "\u00e4 " * 2_000 + "@x", "a@" + "x" * 3_000),
 ]
-"""Addresses of every kind that a delivery can have, each in its internal form."""
+"""Addresses of every kind in a delivery, each in its internal form."""
 
 WITH_LINE_END = ["a\nb@x", "a\r\nTo: c@x", "\n@x", "a@x\n"]
-"""Those that no field can have."""
+"""Addresses that no field can represent."""
 
 
 def rows(database: Database) -> list[tuple[str, str]]:
@@ -355,7 +357,8 @@ def rows(database: Database) -> list[tuple[str, str]]:
 
 
 def test_export_and_import_of_every_address(console: Console, database: Database, folder: Path) -> None:
-    """Sender and recipient come back as they were, also into an empty database; what no field can say, export says."""
+    """Sender and recipient are preserved, even in an empty database; export reports those that no field can
+    represent."""
     random = Random(1)
     made = [
         "".join(random.choices(SPECIAL, k=random.randint(1, 12))) + random.choice(["", "@x", "@X.y"]) for _ in range(60)
@@ -403,7 +406,7 @@ def test_raw_and_import(console: Console, database: Database) -> None:
 
 
 def test_into_quarantine(console: Console, database: Database, folder: Path) -> None:
-    """What cannot be parsed is stored, as at every ingress, and it is told why."""
+    """A message that cannot be parsed is stored, as at every ingress, and the reason is reported."""
     console.configure(more="limits.parse_timeout = 1")
     (folder / "poison.eml").write_bytes(HEAD + POISON)
     said = console.run_under(slow(1.5), "import", folder / "poison.eml").text
@@ -414,7 +417,8 @@ def test_into_quarantine(console: Console, database: Database, folder: Path) -> 
 
 
 def test_edit_and_import(console: Console, database: Database, folder: Path) -> None:
-    """An edit that leaves the fingerprint as it is is a duplicate until the other is dropped, which import says; then it is stored."""
+    """An edit that does not change the fingerprint is a duplicate until the original is dropped, which import reports;
+    then it is stored."""
     found = quarantined(database, LETTER)
     console.run("quarantine", "export", found, "--to", folder / "out")
     for path in (folder / "out").iterdir():
@@ -433,7 +437,7 @@ def test_edit_and_import(console: Console, database: Database, folder: Path) -> 
 
 
 def test_edit_of_the_body(console: Console, database: Database, folder: Path) -> None:
-    """An edit of the body makes another message."""
+    """An edit of the body makes a different message."""
     found = quarantined(database, LETTER)
     console.run("quarantine", "export", found, "--to", folder / "out")
     for path in (folder / "out").iterdir():
@@ -442,7 +446,7 @@ def test_edit_of_the_body(console: Console, database: Database, folder: Path) ->
 
 
 def test_interrupted(console: Console, database: Database, folder: Path) -> None:
-    """Ctrl-C and kill -9 leave whole messages only, and the next run stores the rest once."""
+    """Ctrl-C and kill -9 leave only whole messages, and the next run stores the rest once."""
     for number in range(300):
         (folder / f"{number}.eml").write_bytes(HEAD + letter(number))
     for how, status in ((signal.SIGINT, EX_INTERRUPTED), (signal.SIGKILL, -signal.SIGKILL)):
@@ -463,7 +467,7 @@ def test_interrupted(console: Console, database: Database, folder: Path) -> None
 
 
 def test_database_is_away(own_database: Database, folder: Path) -> None:
-    """Without a database it stops at once with EX_TEMPFAIL, and says that another run goes on."""
+    """Without a database it stops at once with EX_TEMPFAIL, and reports that another run will continue."""
     console = Console(folder, own_database)
     for number in range(3):
         (folder / f"{number}.eml").write_bytes(HEAD + letter(number))
@@ -476,7 +480,7 @@ def test_database_is_away(own_database: Database, folder: Path) -> None:
 
 
 def test_database_is_not_ready(console: Console, database: Database, folder: Path) -> None:
-    """A fault that stays until somebody acts ends it with EX_UNAVAILABLE, and says what to do."""
+    """A fault that persists until an operator acts ends it with EX_UNAVAILABLE and a hint."""
     (folder / "one.eml").write_bytes(HEAD + LETTER)
     database.execute("DROP SCHEMA pipehandler CASCADE")
     done = console.run("import", folder / "one.eml")
@@ -485,7 +489,7 @@ def test_database_is_not_ready(console: Console, database: Database, folder: Pat
 
 
 def test_envelope_that_the_database_cannot_take(console: Console, database: Database, folder: Path) -> None:
-    """A file with a recipient that cannot be stored is refused alone; one that is too long is shortened."""
+    """Only the file whose recipient cannot be stored is refused; a recipient that is too long is shortened."""
     (folder / "1.eml").write_bytes(b"Delivered-To: a\0b@example.com\n" + letter(1))
     (folder / "2.eml").write_bytes(b"Delivered-To: " + os.urandom(4000).hex().encode() + b"@example.com\n" + letter(2))
     (folder / "3.eml").write_bytes(HEAD + letter(3))
@@ -497,7 +501,8 @@ def test_envelope_that_the_database_cannot_take(console: Console, database: Data
 
 
 def test_roles(console: Console, database: Database, folder: Path) -> None:
-    """Upkeep may import (above), a reader may not and is told so; the handler's role may, but is not told of the quarantine."""
+    """The maintenance role may import (above); a reader may not, and gets an error; the handler's role may, but learns
+    nothing of the quarantine."""
     (folder / "one.eml").write_bytes(HEAD + LETTER)
     console.configure("reader")
     done = console.run("import", folder / "one.eml")
@@ -511,7 +516,7 @@ def test_roles(console: Console, database: Database, folder: Path) -> None:
 
 
 def test_usage(console: Console) -> None:
-    """A recipient that is no address is a wrong call."""
+    """A recipient that is not an address is a usage error."""
     for recipient in ("", "bogus", "ann example.com"):
         done = console.run("import", "x", "--recipient", recipient)
         assert done.status == 2

@@ -1,4 +1,4 @@
-"""Ingest with a real server: what is stored is what was read, once, or nothing and a temporary outcome."""
+"""Ingest with a real server: exactly what was read is stored, once; or nothing is, and the outcome is temporary."""
 
 import itertools
 import threading
@@ -31,7 +31,7 @@ NUMBERS = itertools.count()
 
 @contextmanager
 def open_store(conninfo: str, statement_timeout: int = 20, remaining: float = float("inf")) -> Iterator[Store]:
-    """A store for a while."""
+    """A store, closed at the end."""
     store = Store(conninfo, 5, statement_timeout)
     store.remaining = lambda: remaining
     try:
@@ -55,13 +55,13 @@ def refused(store: Store, raw: bytes = MESSAGE) -> StoreError:
 
 
 def deliveries(database: Database) -> int:
-    """How many deliveries are stored."""
+    """The number of stored deliveries."""
     return int(database.value("SELECT count(*) FROM pipehandler.delivery"))
 
 
 @contextmanager
 def session(database: Database) -> Iterator[psycopg.Connection[tuple[object, ...]]]:
-    """A transaction of somebody else, which ends without a trace."""
+    """A transaction of another session, which is rolled back at the end."""
     with psycopg.connect(database.admin) as connection:
         yield connection
         connection.rollback()
@@ -75,8 +75,8 @@ def session(database: Database) -> Iterator[psycopg.Connection[tuple[object, ...
     raw=st.binary(max_size=300), above=st.sampled_from([b"", b"Return-Path: <x>\n", b"From x\nDelivered-To: y\n z\n"])
 )
 def test_stored_is_what_was_read(every_database: Database, raw: bytes, above: bytes) -> None:
-    """Whatever the bytes are: those of a delivery are exactly what was read, those of the message what was read without the
-    fields that Postfix prepended."""
+    """Whatever the bytes: those of a delivery are exactly what was read, those of the message lack the fields that
+    Postfix prepended."""
     with open_store(every_database.conninfo) as store, open_store(every_database.admin) as reader:
         wanted = submission(above + raw, f"{next(NUMBERS)}@example.com")
         (stored,) = store.ingest(wanted)
@@ -89,7 +89,7 @@ TEXT = "Ünï 한 \U0001f600 \\ ' \" \t \u2028 \uffff"
 
 
 def test_every_column(every_database: Database) -> None:
-    """Each thing that parsing finds stands in the column of its name, as it was."""
+    """Each parsed value is stored unchanged in the column of its name."""
     raw = (
         "Auto-Submitted: auto-generated\nPrecedence: Bulk\nList-Unsubscribe: <https://x.example/u>\n"
         "List-Unsubscribe-Post: List-Unsubscribe=One-Click\n"
@@ -147,7 +147,7 @@ def test_every_column(every_database: Database) -> None:
 
 
 def test_every_column_of_the_envelope(store: Store, database: Database) -> None:
-    """Each thing that pipe(8) says of a message stands in the column of its name."""
+    """Each value that pipe(8) passes for a message is stored in the column of its name."""
     said: dict[str, Any] = {
         "sender": "a@example.org",
         "queue_id": "4Xyz",
@@ -171,7 +171,7 @@ def test_every_column_of_the_envelope(store: Store, database: Database) -> None:
 
 
 def test_what_is_not_known_is_null(store: Store, database: Database) -> None:
-    """What pipe(8) did not say of a message is null, and not a word."""
+    """A value that pipe(8) did not pass is null, not a string."""
     store.ingest(submission())
     columns = "original_recipient queue_id client_address client_hostname client_helo client_port client_protocol"
     (row,) = database.rows(
@@ -193,7 +193,7 @@ def test_what_is_not_known_is_null(store: Store, database: Database) -> None:
     ],
 )
 def test_automatic(untouched: Database, argument: str, value: str, automatic: bool) -> None:
-    """Each sign of a program suffices (RFC 3834 2); a message of a person has none of them."""
+    """Each sign of an automatic message suffices (RFC 3834 2); a message from a person has none of them."""
     person = {"sender": "a@example.org", "auto_submitted": None, "precedence": None, "list_id": None, "report": None}
     call = "SELECT pipehandler.is_automatic(%s, %s, %s, %s, %s::jsonb)"
     assert untouched.value(call, *person.values()) is False
@@ -201,7 +201,7 @@ def test_automatic(untouched: Database, argument: str, value: str, automatic: bo
 
 
 def test_hostile_text(every_database: Database) -> None:
-    """Text that means something to SQL, JSON or COPY is stored as it is."""
+    """Text with a meaning in SQL, JSON or COPY is stored unchanged."""
     parsed = ParsedMessage(
         subject=TEXT,
         text=TEXT,
@@ -254,7 +254,8 @@ def test_sender_chosen_values_are_not_too_long_for_an_index(store: Store, databa
 
 
 def test_one_message_for_all_copies(store: Store, database: Database) -> None:
-    """The same bytes for another recipient are a delivery more, not a message more; sent again they are a duplicate."""
+    """The same bytes for another recipient are another delivery, not another message; sent again they are a
+    duplicate."""
     first = store.ingest(submission(MESSAGE, "a@example.com"))
     both = store.ingest(submission(MESSAGE, "a@example.com", "b@example.com"))
     assert [each.duplicate for each in sorted(both)] == [True, False]
@@ -265,7 +266,7 @@ def test_one_message_for_all_copies(store: Store, database: Database) -> None:
 
 
 def test_retransmission_is_a_duplicate_of_the_first_copy(store: Store, database: Database) -> None:
-    """A second transmission with another Received field stores nothing, and is told the message that is there."""
+    """A second transmission with another Received field stores nothing, and returns the stored message."""
     (first,) = store.ingest(submission(b"Received: one\n" + MESSAGE))
     (second,) = store.ingest(submission(b"Received: two\n" + MESSAGE))
     assert second == Stored(first.recipient, first.delivery, first.message, duplicate=True)
@@ -273,13 +274,13 @@ def test_retransmission_is_a_duplicate_of_the_first_copy(store: Store, database:
 
 
 def test_recipient_that_is_named_twice(store: Store, database: Database) -> None:
-    """A recipient that stands twice in one call gets one delivery."""
+    """A recipient that is listed twice in one call gets one delivery."""
     assert len({each.delivery for each in store.ingest(submission(MESSAGE, "a@example.com", "a@example.com"))}) == 1
     assert deliveries(database) == 1
 
 
 def later(database: Database) -> list[tuple[str, list[str], list[str]]]:
-    """What the view inbox shows of all copies, by recipient."""
+    """All copies in the view inbox, by recipient."""
     rows = database.rows("SELECT recipient, original_recipients, list_ids FROM pipehandler.inbox ORDER BY recipient")
     return [tuple(row) for row in rows]
 
@@ -314,7 +315,8 @@ def test_every_original_recipient_is_kept(every_database: Database) -> None:
 
 
 def test_list_of_a_later_copy_is_kept(every_database: Database) -> None:
-    """The direct copy comes first, then that through the list: the list is known, and the message stays as it was."""
+    """The direct copy arrives first, then the one through the list: the list is recorded, and the message is
+    unchanged."""
     with open_store(every_database.conninfo) as store:
         (first,) = store.ingest(submission(MESSAGE))
         for name in (b"l.x", b"l.x", b"m.x"):
@@ -328,7 +330,7 @@ def test_list_of_a_later_copy_is_kept(every_database: Database) -> None:
 
 
 def test_later_copies_are_bounded(store: Store, database: Database) -> None:
-    """A sender who repeats a message with other lists and aliases without end makes no row grow without end."""
+    """A sender who repeats a message endlessly with other lists and aliases does not make a row grow endlessly."""
     store.ingest(submission(MESSAGE))
     for number in range(105):
         store.ingest(aliased(b"List-Id: <%d.x>\n" % number + MESSAGE, ("user@example.com", f"{number}@x")))
@@ -339,8 +341,8 @@ def test_later_copies_are_bounded(store: Store, database: Database) -> None:
 
 
 def test_later_copies_at_once(every_database: Database) -> None:
-    """Handlers that bring the same message through different aliases, recipients in opposite orders: nothing is lost, and
-    none waits for another in a circle."""
+    """Handlers store the same message through different aliases, with recipients in opposite orders: nothing is lost,
+    and they do not deadlock."""
     recipients = [f"{number}@example.com" for number in range(10)]
     log = every_database.server.log
     before = log.stat().st_size
@@ -362,7 +364,7 @@ def test_later_copies_at_once(every_database: Database) -> None:
 
 
 def together(count: int, work: Callable[[int], object]) -> list[object]:
-    """What `count` threads return that begin at the same moment."""
+    """The results of `count` threads that start at the same moment."""
     start = threading.Barrier(count)
 
     def one(number: int) -> object:
@@ -374,7 +376,7 @@ def together(count: int, work: Callable[[int], object]) -> list[object]:
 
 
 def test_twenty_at_once(every_database: Database) -> None:
-    """Twenty handlers with the same message store it once; one of them did it, the others are duplicates."""
+    """Twenty handlers with the same message store it once; one reports it as new, the others as a duplicate."""
 
     def work(number: int) -> bool:
         with open_store(every_database.conninfo) as store:
@@ -388,7 +390,7 @@ def test_twenty_at_once(every_database: Database) -> None:
 
 
 def test_recipients_in_opposite_orders(every_database: Database) -> None:
-    """Handlers with the same recipients in opposite orders never wait for each other in a circle."""
+    """Handlers with the same recipients in opposite orders never deadlock."""
     recipients = [f"{number}@example.com" for number in range(30)]
     log = every_database.server.log
     before = log.stat().st_size
@@ -404,11 +406,11 @@ def test_recipients_in_opposite_orders(every_database: Database) -> None:
     assert b"deadlock detected" not in log.read_bytes()[before:]
 
 
-# Tried again.
+# Retries.
 
 
 def test_serialization_failure_is_tried_again(store: Store, database: Database) -> None:
-    """A message that is removed while another recipient's copy comes (40001) is stored again, whole."""
+    """A message that is removed while another recipient's copy arrives (40001) is stored again, whole."""
     store.ingest(submission(MESSAGE, "a@example.com"))
     with session(database) as other:
         other.execute("DELETE FROM pipehandler.delivery")
@@ -425,7 +427,7 @@ def test_serialization_failure_is_tried_again(store: Store, database: Database) 
 
 
 def test_deadlock_is_tried_again(database: Database) -> None:
-    """As the victim of a deadlock (40P01) the handler tries again, and stores the message."""
+    """As the victim of a deadlock (40P01) the handler retries, and stores the message."""
     conninfo = f"{database.admin} options='-c deadlock_timeout=50ms'"
     with session(database) as other, open_store(conninfo) as store:
         other.execute("SET deadlock_timeout = '20s'")
@@ -439,7 +441,7 @@ def test_deadlock_is_tried_again(database: Database) -> None:
 
 
 def test_lock_timeout_is_tried_again(database: Database) -> None:
-    """A lock that is not available for half of the statement timeout (55P03) is tried for again."""
+    """A lock that is not available for half of the statement timeout (55P03) is requested again."""
     with session(database) as other, open_store(database.conninfo, statement_timeout=1) as store:
         other.execute("LOCK pipehandler.delivery")
         with ThreadPoolExecutor(1) as pool:
@@ -458,7 +460,7 @@ def wait_until_blocked(database: Database) -> None:
 
 
 def test_locked_tables_defer(database: Database) -> None:
-    """Where the lock does not come (a migration under way), the message is deferred: 55P03."""
+    """If the lock is not granted (a migration is in progress), the message is deferred: 55P03."""
     with session(database) as other, open_store(database.conninfo, statement_timeout=1) as store:
         other.execute("LOCK pipehandler.delivery")
         error = refused(store)
@@ -475,11 +477,11 @@ def test_slow_server_defers(database: Database) -> None:
     assert deliveries(database) == 0
 
 
-# Refused.
+# Refusals.
 
 
 def trigger(database: Database, statement: str, deferred: bool = False) -> None:
-    """Let `statement` (PL/pgSQL) run for each delivery: while it is written, or at the commit."""
+    """Run `statement` (PL/pgSQL) for each delivery: while it is written, or at the commit."""
     database.execute(
         f"CREATE FUNCTION fault() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {statement}; RETURN NEW; END $$"
     )
@@ -509,7 +511,7 @@ def trigger(database: Database, statement: str, deferred: bool = False) -> None:
 def test_error_is_temporary(
     store: Store, database: Database, sqlstate: str, how: outcome.Outcome, deferred: bool
 ) -> None:
-    """What the server refuses for reasons of its own, while it writes or when it commits, is temporary, and leaves nothing."""
+    """A refusal for the server's own reasons, during the write or at the commit, is temporary, and leaves nothing."""
     trigger(database, f"RAISE EXCEPTION 'fault' USING ERRCODE = '{sqlstate}', DETAIL = 'secret'", deferred)
     error = refused(store)
     assert (error.outcome, error.sqlstate, str(error)) == (how, sqlstate, "fault")
@@ -519,7 +521,7 @@ def test_error_is_temporary(
 
 @pytest.mark.parametrize("sqlstate", ["22021", "22P05", "54000", "0A000", "23502", "23514"])
 def test_error_of_the_data(store: Store, database: Database, sqlstate: str) -> None:
-    """What the server refuses because of the data is told apart, without a word of the data."""
+    """A refusal because of the data is distinguished, and the error quotes none of the data."""
     trigger(database, f"RAISE EXCEPTION 'secret' USING ERRCODE = '{sqlstate}'")
     error = refused(store)
     assert isinstance(error, DataRefused)
@@ -527,7 +529,7 @@ def test_error_of_the_data(store: Store, database: Database, sqlstate: str) -> N
 
 
 def test_no_partition_is_no_error_of_the_data(store: Store, database: Database) -> None:
-    """A partition that the operator has not made yet (23514) is temporary."""
+    """A missing partition that the operator has not created yet (23514) is temporary."""
     trigger(database, "RAISE EXCEPTION 'no partition of relation \"x\" found for row' USING ERRCODE = '23514'")
     assert not isinstance(refused(store), DataRefused)
 
@@ -552,7 +554,8 @@ def test_no_partition_is_no_error_of_the_data(store: Store, database: Database) 
     ],
 )
 def test_text_that_cannot_be_stored(store: Store, database: Database, parsed: ParsedMessage) -> None:
-    """Text that slipped through the parser and cannot be stored refuses the data, not the message, and not the next one."""
+    """Unstorable text that slipped through the parser makes the server refuse the data, not the message, and not the
+    next one."""
     with pytest.raises(DataRefused):
         store.ingest(submission(parsed=parsed))
     store.ingest(submission(parsed=ParsedMessage(error="refused")))
@@ -560,8 +563,8 @@ def test_text_that_cannot_be_stored(store: Store, database: Database, parsed: Pa
 
 
 def test_more_than_the_protocol_takes(store: Store, database: Database) -> None:
-    """A decoded view that does not fit into one message of the protocol (1 GB, for which the server would end the session
-    each time) refuses the data before it is sent."""
+    """Parsed data that does not fit into one protocol message (1 GB, at which the server would end the session each
+    time) is refused before it is sent."""
     with pytest.raises(DataRefused) as error:
         store.ingest(submission(parsed=ParsedMessage(text="x" * 300_000_000)))
     assert error.value.sqlstate == "54000"
@@ -569,7 +572,8 @@ def test_more_than_the_protocol_takes(store: Store, database: Database) -> None:
 
 
 def test_refused_data_is_quarantined(handler: Handler, database: Database) -> None:
-    """A message whose decoded view is refused is delivered all the same: its bytes are stored, and why the rest is not."""
+    """A message whose parsed data is refused is delivered all the same: its bytes are stored, with the reason why the
+    rest is not."""
     database.execute("ALTER TABLE pipehandler.message ADD CHECK (subject <> 'one')")
     ended = handler.deliver(MESSAGE)
     assert (ended.status, ended.output[:26]) == (0, "2.0.0 stored, not parsed " + submission().identity.id[:1])
@@ -591,7 +595,7 @@ def test_read_only_server_defers(store: Store, database: Database) -> None:
 
 
 def test_too_many_connections_defer(store: Store, database: Database) -> None:
-    """A server without a free connection (53300) is temporary."""
+    """A server without free connections (53300) is temporary."""
     database.execute(f"ALTER DATABASE {database.name} CONNECTION LIMIT 0")
     error = refused(store)
     assert error.outcome == outcome.STORE_UNAVAILABLE
@@ -599,7 +603,7 @@ def test_too_many_connections_defer(store: Store, database: Database) -> None:
 
 
 def test_lost_connection_is_opened_again(store: Store, database: Database) -> None:
-    """After the server ended the session, the next message gets a new one, and does not notice."""
+    """After the server has ended the session, the next message uses a new one without a failure."""
     store.ingest(submission(MESSAGE))
     database.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'pipehandler'")
     store.ingest(submission(OTHER))
@@ -634,12 +638,12 @@ NOT_COMMITTED = [
         (
             Fault(message(BACKEND, "Z"), AFTER),
             None,
-        ),  # the end of the start-up: the statement may be quicker than the cut
+        ),  # the end of the start-up: the statement may be faster than the cut
     ],
 )
 def test_connection_is_lost(wire: Proxy, database: Database, fault: Fault, committed: bool | None, how: str) -> None:
-    """A connection that ends before the server said that it is ready again is never a success, whatever it had said; the
-    redelivery is a duplicate or the first copy, and there is one."""
+    """A connection that ends before ReadyForQuery is never a success, whatever the server sent before; the redelivery
+    is a duplicate or the first copy, and one copy is stored."""
     wire.fault = fault._replace(how=how)
     with open_store(wire.conninfo(database.conninfo)) as store:
         assert refused(store).outcome == outcome.STORE_UNAVAILABLE
@@ -653,14 +657,14 @@ def test_connection_is_lost(wire: Proxy, database: Database, fault: Fault, commi
 
 
 def wait_until_alone(database: Database) -> None:
-    """Wait until the server has noticed that the handler is gone."""
+    """Wait until the server has noticed that the handler has disconnected."""
     sessions = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'pipehandler'"
     wait_until(lambda: not database.value(sessions), "the end of the session")
 
 
 def test_silence_instead_of_the_commit(handler: Handler, wire: Proxy, database: Database) -> None:
-    """A server that says everything but that it is ready again is waited for until the deadline, then the message is
-    deferred; the redelivery is a duplicate."""
+    """For a server that sends everything except ReadyForQuery, the handler waits until the deadline and defers the
+    message; the redelivery is a duplicate."""
     wire.fault = Fault(READY, BEFORE, STALL)
     handler.configure(wire.conninfo(database.conninfo), limits={"deadline": 5, "parse_timeout": 1})
     assert handler.deliver(MESSAGE) == (outcome.DEADLINE.status, outcome.DEADLINE.line() + "\n")

@@ -1,4 +1,4 @@
-"""The journal: every attempt, whatever its end, leaves one record on the mail host, and none depends on it."""
+"""The journal: every attempt, however it ends, leaves one record on the mail host, and none depends on it."""
 
 import os
 import signal
@@ -29,12 +29,12 @@ DAY = 86_400.0
 
 
 def mode(handler: Handler) -> str:
-    """How its messages are delivered."""
+    """The mode of its deliveries."""
     return "resident" if isinstance(handler, ResidentHandler) else "cold"
 
 
 def written(handler: Handler, count: int = 1) -> list[Record]:
-    """The records, when there are `count` of them; a worker writes when the entrypoint has its answer already."""
+    """The records, once there are `count` of them; a worker writes after it has answered the entrypoint."""
     found: list[Record] = []
 
     def there() -> bool:
@@ -48,13 +48,13 @@ def written(handler: Handler, count: int = 1) -> list[Record]:
 
 
 def query(handler: Handler, statement: str) -> list[tuple[object, ...]]:
-    """Rows of the file itself."""
+    """Rows read directly from the file."""
     with closing(sqlite3.connect(handler.state / NAME)) as database:
         return database.execute(statement).fetchall()
 
 
 def test_delivered(either: Handler) -> None:
-    """A delivery leaves when, how, how long and which, and the log line has the same."""
+    """A delivery records its time, outcome, duration and ids, and the log line has the same."""
     before = time.time()
     done = either.deliver(MESSAGE, queue_id="4jX0XQ66FjzJ9Ll")
     (record,) = written(either)
@@ -68,7 +68,7 @@ def test_delivered(either: Handler) -> None:
 
 
 def test_every_end(either: Handler, database: Database) -> None:
-    """Each kind of outcome is told apart, with its SQLSTATE and its reason, and how far it came."""
+    """Each kind of outcome is distinguished, with its SQLSTATE, its reason and the phase that it reached."""
     either.deliver(MESSAGE)
     either.deliver(MESSAGE)
     either.run(either.command(size="many"), MESSAGE)
@@ -85,7 +85,7 @@ def test_every_end(either: Handler, database: Database) -> None:
         return written(either, count)[-1].outcome == "outage"
 
     either.deliver(MESSAGE)
-    wait_until(refused)  # on a loaded host the breaker may have let a delivery try before the next one came
+    wait_until(refused)  # on a loaded host the breaker may have let a delivery probe before the next one started
     found = [(record.outcome, record.status, record.sqlstate, len(record.seconds)) for record in written(either, count)]
     assert [row for row, _ in groupby(found)] == [
         ("delivered", 0, None, 4),
@@ -101,7 +101,8 @@ def test_every_end(either: Handler, database: Database) -> None:
 
 
 def test_wrong_configuration_is_written_down_where_the_default_is(folder: Path) -> None:
-    """While the configuration cannot be read its state directory is not known: the journal of the default one is used."""
+    """While the configuration cannot be read, its state directory is unknown: the journal in the default one is
+    used."""
     script = """
 mkdir -p "$1/upper" "$1/work"
 mount -t overlay overlay -o "lowerdir=/var/lib,upperdir=$1/upper,workdir=$1/work" /var/lib
@@ -124,7 +125,7 @@ exec "$@"
 
 
 def test_wrong_configuration(handler: Handler) -> None:
-    """A configuration that is wrong in another place still says where its journal and its log are."""
+    """A configuration with an error elsewhere still determines where its journal and its log are."""
     with handler.config.open("a") as file:
         file.write("[limits]\ndeadline = 1\n")
     assert handler.deliver(MESSAGE, queue_id="1").status == 75
@@ -134,7 +135,7 @@ def test_wrong_configuration(handler: Handler) -> None:
 
 
 def test_nothing_of_the_message(either: Handler, database: Database) -> None:
-    """No address and no content comes into the file, also not where an error would quote them."""
+    """No address and no content is written to the file, even where an error would quote them."""
     either.deliver(
         MESSAGE, "secret-recipient@example.com", sender="secret-sender@example.org", client_helo="secret-helo"
     )
@@ -153,7 +154,7 @@ def test_nothing_of_the_message(either: Handler, database: Database) -> None:
 
 @pytest.mark.parametrize("moment", ["read", "store"])
 def test_killed(handler: Handler, database: Database, moment: str) -> None:
-    """A delivery that is killed has left a record that it began; while it is alive it is under way."""
+    """A killed delivery leaves a record that it began; while it is alive it is shown as running."""
     with held(database):
         running = handler.start(handler.command(queue_id="1"))
         assert running.stdin
@@ -175,7 +176,7 @@ def test_killed(handler: Handler, database: Database, moment: str) -> None:
 
 
 def test_worker_killed(handler: Handler, database: Database) -> None:
-    """A message whose worker died is one attempt, which ended as Postfix was told: a fault, with the signal."""
+    """A message whose worker died is one attempt, with the outcome that Postfix received: a fault, with the signal."""
     configure(handler)
     with Service(handler) as service, held(database):
         running = begin(handler, service, MESSAGE)
@@ -188,7 +189,7 @@ def test_worker_killed(handler: Handler, database: Database) -> None:
 
 
 def test_congested(handler: Handler, database: Database) -> None:
-    """A message for which no worker was free is an attempt, too, though no worker saw it."""
+    """A message for which no worker was free is an attempt as well, though no worker saw it."""
     configure(handler, queue_timeout=1)
     with Service(handler) as service:
         with held(database):
@@ -201,7 +202,7 @@ def test_congested(handler: Handler, database: Database) -> None:
 
 
 def test_a_number_that_was_given_out_again(folder: Path) -> None:
-    """An attempt is under way only if its process is the one that began it, and has not begun another since."""
+    """An attempt is running only if its process is the one that began it, and has not begun another since."""
     journal = Journal(str(folder))
     journal.begin("pipe", "cold", "1", time.monotonic())
     journal.begin("pipe", "cold", "2", time.monotonic())
@@ -218,7 +219,7 @@ def test_a_number_that_was_given_out_again(folder: Path) -> None:
 
 
 def test_an_end_while_it_is_looked_at(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An attempt that ends between the look into the journal and the look at its process was not killed."""
+    """An attempt that ends between the read of the journal and the check of its process is not counted as killed."""
     journal = Journal(str(folder))
     entry = journal.begin("pipe", "cold", "1", time.monotonic())
 
@@ -233,7 +234,7 @@ def test_an_end_while_it_is_looked_at(folder: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_values_that_no_journal_holds(folder: Path) -> None:
-    """Text that is not Unicode and a number that is too large cost a record, and nothing else: the next attempt is recorded."""
+    """Text that is not Unicode or a number that is too large costs only that record: the next attempt is recorded."""
     journal = Journal(str(folder))
     for queue_id in ("\udcff", "\ud800"):
         assert journal.begin("pipe", "cold", queue_id, time.monotonic()) is None
@@ -255,7 +256,7 @@ def test_values_that_no_journal_holds(folder: Path) -> None:
 
 
 def test_many_at_once(handler: Handler) -> None:
-    """Whoever comes at the same time, to a journal that is not there yet, is written down."""
+    """Concurrent attempts are all recorded in a journal that does not exist yet."""
     with ThreadPoolExecutor(16) as pool:
         done = list(pool.map(lambda number: handler.deliver(MESSAGE, f"a{number}@example.com"), range(20)))
     assert {each.status for each in done} == {0}
@@ -271,7 +272,7 @@ def whole(path: Path) -> None:
 
 
 def cut(path: Path) -> None:
-    """A journal of which the end is missing."""
+    """A truncated journal."""
     whole(path)
     os.truncate(path, 5_000)
 
@@ -286,7 +287,8 @@ SPOILED: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("how", SPOILED)
 def test_spoiled(either: Handler, how: str) -> None:
-    """A file that is no journal is put aside by the first attempt that meets it, and the next one begins a new one."""
+    """A file that is not a journal is set aside by the first attempt that meets it, and the next one starts a new
+    one."""
     SPOILED[how](either.state / NAME)
     for path in either.state.iterdir():
         account.give(path)
@@ -297,7 +299,7 @@ def test_spoiled(either: Handler, how: str) -> None:
 
 
 def read_only(path: Path) -> None:
-    """A journal that nobody but root may write."""
+    """A journal that only root may write."""
     whole(path)
     path.chmod(0o444)
 
@@ -312,7 +314,7 @@ UNUSABLE: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("how", UNUSABLE)
 def test_unusable(either: Handler, how: str) -> None:
-    """A journal that cannot be written changes no delivery, and who reads it is told why there is nothing."""
+    """A journal that cannot be written changes no delivery, and readers get the reason why it is empty."""
     if not account.IS_ROOT:
         pytest.skip("only root can close its files to the handler's account")
     UNUSABLE[how](either.state / NAME)
@@ -324,7 +326,8 @@ def test_unusable(either: Handler, how: str) -> None:
 
 
 def test_full_disk(either: Handler) -> None:
-    """A full disk under the state directory changes no delivery; when there is room again, attempts are written down again."""
+    """A full disk under the state directory changes no delivery; once there is room again, attempts are recorded
+    again."""
     if not account.IS_ROOT:
         pytest.skip("only root can mount")
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k,mode=777", "tmpfs", either.state], check=True)
@@ -335,7 +338,7 @@ def test_full_disk(either: Handler) -> None:
         with filler.open("wb", buffering=0) as file, suppress(OSError):
             while True:
                 file.write(b"x" * 100)
-        for number in range(60):  # what room its own files have left is used up
+        for number in range(60):  # the room left in its own files is used up
             assert either.deliver(MESSAGE, f"{number}@example.com", queue_id="4" * 2_000).status == 0
             if len(records(str(either.state), 1_000)) < number:
                 break
@@ -363,7 +366,7 @@ def test_somebody_else_writes_for_long(either: Handler) -> None:
 
 
 def test_closed(folder: Path) -> None:
-    """A journal that is closed keeps no file open, and opens it again when it has something to write."""
+    """A closed journal keeps no file open, and opens it again for the next write."""
 
     def descriptors() -> int:
         opened = (os.path.realpath(each) for each in Path("/proc/self/fd").iterdir())
@@ -379,7 +382,7 @@ def test_closed(folder: Path) -> None:
 
 
 def test_end_without_a_beginning(folder: Path) -> None:
-    """An attempt whose beginning could not be recorded, because another process was writing, counts all the same."""
+    """An attempt whose beginning could not be recorded because another process was writing is counted all the same."""
     book = Journal(str(folder))
     book.end(None, "pipe", "cold", Result(DELIVERED), 10, {"start": 0.2})
     book.close()
@@ -388,7 +391,7 @@ def test_end_without_a_beginning(folder: Path) -> None:
 
 
 def test_recent_records_stay(folder: Path) -> None:
-    """Whatever is removed now and then, the attempts of the last days are kept."""
+    """Trimming always keeps the attempts of the last days."""
     book = Journal(str(folder))
     for queue_id in ("old", "new", "last"):
         entry = book.begin("pipe", "cold", queue_id, time.monotonic())
@@ -405,7 +408,7 @@ def test_recent_records_stay(folder: Path) -> None:
 
 
 def test_old_records_go_and_totals_stay(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Records are kept for some days and up to a number; what they add up to stays, those that were killed included."""
+    """Records are kept for some days and up to a limit; the totals remain, including killed attempts."""
     monkeypatch.setattr(journal, "_RECORDS", 500)
     book = Journal(str(folder))
     for number in range(1, 1_001):
@@ -436,7 +439,8 @@ def test_old_records_go_and_totals_stay(folder: Path, monkeypatch: pytest.Monkey
 
 
 def test_journal_of_the_previous_release(folder: Path) -> None:
-    """A journal that 0.1.0 wrote goes on: counters continue, `cut` is counted as `truncated`, reports stay within their interval."""
+    """A journal that 0.1.0 wrote stays in use: counters continue, `cut` is counted as `truncated`, reports stay within
+    their interval."""
     now = time.time()
     with closing(sqlite3.connect(folder / NAME)) as database, database:
         database.executescript(journal_0_1_0.SCHEMA)
@@ -484,7 +488,8 @@ def test_journal_of_the_previous_release(folder: Path) -> None:
 
 
 def test_previous_release_writes_to_our_journal(folder: Path) -> None:
-    """After a rollback, 0.1.0 goes on with a journal of ours: each of its statements works, and its counts add up with ours."""
+    """After a rollback, 0.1.0 continues a journal of this release: each of its statements works, and its counts add up
+    with ours."""
     book = Journal(str(folder))
     for outcome in (TRUNCATED, DELIVERED):
         entry = book.begin("pipe", "cold", "ours", time.monotonic())
@@ -529,7 +534,7 @@ def test_what_nobody_else_may_read(either: Handler) -> None:
 
 
 def test_reading_changes_nothing(handler: Handler) -> None:
-    """Whoever reads it, root included, leaves the handler's account able to write it."""
+    """After any account has read it, including root, the handler's account can still write it."""
     handler.deliver(MESSAGE)
     for path in handler.state.glob(f"{NAME}-*"):
         path.unlink()

@@ -1,4 +1,4 @@
-"""Deliveries to addresses that have a lifetime: what is stored, what is rejected, and what the log says. Cold and resident."""
+"""Deliveries to addresses with a lifetime: what is stored, rejected and logged. Cold and resident."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -19,7 +19,7 @@ REJECTED = Ended(EX_NOUSER, "5.1.1 recipient unknown\n")
 
 
 def lease(database: Database, address: str, ttl: str | None = None) -> int:
-    """Give an address out."""
+    """Issue an address."""
     return int(database.value("SELECT lease FROM pipehandler.lease_address(%s, %s)", address, ttl))
 
 
@@ -30,14 +30,15 @@ def stored(database: Database) -> list[tuple[str, int | None, str | None]]:
 
 
 def line(ended: Ended) -> str:
-    """What was said of a stored message, without its id."""
+    """The output line of a stored message, without its id."""
     assert ended.status == EX_OK
     return ended.output.rpartition(" ")[0]
 
 
 def test_known_and_reject(either: Handler, database: Database) -> None:
-    """Where only leases that live are known: those recipients are stored whose lease lives, status 67 only if there is none. What was stored
-    before is a duplicate, also when the lease has expired since: its sender is never told that it was not delivered."""
+    """If only live leases are accepted, the message is stored for the recipients with a live lease; the status is 67
+    only if there is none. A message stored before is a duplicate, even if the lease has expired since: its sender never
+    gets a bounce."""
     either.configure(database.conninfo, recipients={"policy": "known", "expired": "reject"})
     user, gone = lease(database, "user@example.com"), lease(database, "gone@example.com", "1 us")
     catch = lease(database, "@catch.example")
@@ -63,8 +64,8 @@ def test_known_and_reject(either: Handler, database: Database) -> None:
 
 
 def test_given_out_again(either: Handler, database: Database) -> None:
-    """The same message for an address that was given out again is a delivery of the new holder, who sees nothing of the old one's; and what
-    cannot be parsed is his as well."""
+    """The same message for an address that was issued again is a delivery of the new holder, who sees nothing of the
+    old one's; a message that cannot be parsed is also the new holder's."""
     either.configure(database.conninfo, recipients={"policy": "known", "expired": "store"})
     old = lease(database, "user@example.com")
     assert line(either.deliver(MESSAGE % b"1")) == "2.0.0 stored"
@@ -88,7 +89,7 @@ def test_the_moment_of_its_end(database: Database) -> None:
     """At the very moment at which a lease ends it has ended: for Postfix, for a delivery, for readers and for its address."""
     recipients = Recipients(policy="known", expired="reject")
     first, second = submission(recipients=recipients), submission(MESSAGE % b"2", recipients=recipients)
-    with psycopg.connect(database.admin) as connection:  # one transaction, so one time
+    with psycopg.connect(database.admin) as connection:  # one transaction, so a single timestamp
         cursor = connection.cursor()
         number = cursor.execute("SELECT lease FROM pipehandler.lease_address('user@example.com')").fetchone()
         assert cursor.execute(first.statement().encode(), first.arguments()).fetchall()[0][3] is False
@@ -101,7 +102,7 @@ def test_the_moment_of_its_end(database: Database) -> None:
         assert cursor.execute("SELECT count(*) FROM pipehandler.current_delivery").fetchall() == [(0,)]
         assert cursor.execute("SELECT oldest_expired = now() FROM pipehandler.health()").fetchall() == [(True,)]
         assert cursor.execute("SELECT deliveries, messages FROM pipehandler.expire()").fetchall() == [(1, 1)]
-        # A lease may stay for a while; only mail that stays is overdue.
+        # A lease may be kept for a while; only remaining mail is overdue.
         assert cursor.execute("SELECT oldest_expired FROM pipehandler.health()").fetchall() == [(None,)]
         assert cursor.execute("SELECT leases FROM pipehandler.remove_leases(grace => '0')").fetchall() == [(1,)]
         assert cursor.execute(
@@ -110,7 +111,8 @@ def test_the_moment_of_its_end(database: Database) -> None:
 
 
 def test_any(handler: Handler, database: Database) -> None:
-    """Without a policy everything is stored, and what has a lease has it; another delimiter is one."""
+    """Without a policy everything is stored, with its lease if there is one; another recipient delimiter works as
+    well."""
     user, gone = lease(database, "user@example.com"), lease(database, "gone@example.com", "1 us")
     recipients = ("user@example.com", "user+x@example.com", "nobody@example.com", "gone@example.com")
     assert line(handler.deliver(MESSAGE % b"1", *recipients)) == "2.0.0 stored"
@@ -127,7 +129,7 @@ def test_any(handler: Handler, database: Database) -> None:
 
 @pytest.mark.parametrize("policy", ["any", "known"])
 def test_removed_at_this_very_moment(database: Database, policy: str) -> None:
-    """A lease that is removed while a delivery to it is under way: the delivery is made again, and finds what is so now."""
+    """A lease that is removed during a delivery to it: the delivery is retried, and sees the present state."""
     number = lease(database, "user@example.com")
     store = Store(database.conninfo)
     with psycopg.connect(database.admin) as remover, ThreadPoolExecutor() as executor:
@@ -142,7 +144,8 @@ def test_removed_at_this_very_moment(database: Database, policy: str) -> None:
 
 @pytest.mark.parametrize("expired", ["store", "reject"])
 def test_import_stores_what_it_is_given(console: Console, database: Database, expired: str) -> None:
-    """Who imports has decided: whatever the policy for deliveries is, it is stored, with the lease that its recipient has."""
+    """An import is the operator's decision: whatever the policy for deliveries, the message is stored, with the lease
+    of its recipient."""
     console.configure(more=f"recipients.policy = 'known'\nrecipients.expired = '{expired}'")
     gone = lease(database, "gone@example.com", "1 us")
     arguments = ("import", "--recipient", "nobody@example.com", "--recipient", "gone@example.com", "-")

@@ -1,6 +1,7 @@
-"""What a sender chooses costs the database time in proportion to its length, whatever it is made of, with and without rules.
+"""Values that a sender chooses cost the database time in proportion to their length, whatever they consist of, with and
+without rules.
 
-The limit is generous, because others may keep the machine busy; what is not linear takes minutes at a million octets.
+The limit is generous, because the machine may be busy; anything not linear takes minutes at a million octets.
 `bench/run rules` prints the times.
 """
 
@@ -14,7 +15,7 @@ from harness.submission import INGEST, submission
 
 from pipehandler.store.connection import Store
 
-SECONDS = 60  # what takes quadratic time takes days
+SECONDS = 60  # quadratic time would take days
 SIZES = (64, 1_000, 10_000, 100_000, 1_000_000)
 
 ALPHABETS = {
@@ -38,7 +39,7 @@ TEXTS = ("sender", "queue_id", "client_hostname", "client_helo", "client_protoco
 
 
 def value(alphabet: str, size: int) -> str:
-    """So many octets of an alphabet, with the ends of an address."""
+    """So many octets of an alphabet, in the form of an address."""
     first, middle, last = ALPHABETS[alphabet]
     return first + middle * max(1, (size - len(first + last)) // len(middle.encode())) + last
 
@@ -64,7 +65,7 @@ def arguments(alphabet: str, size: int) -> list[Any]:
 @pytest.mark.parametrize("rules", [0, len(RULES)])
 @pytest.mark.parametrize("alphabet", ALPHABETS)
 def test_ingest_is_linear(database: Database, alphabet: str, rules: int) -> None:
-    """No text of a message or an envelope makes a delivery slow, and later rules are applied to it as quickly."""
+    """No text in a message or an envelope makes a delivery slow, and later rules are applied to it just as quickly."""
     text = json.dumps([rule | {"keep": 86_400} for rule in RULES[:rules]])
     database.execute("SELECT pipehandler.set_retention(%s)", text)
     with closing(Store(database.conninfo, statement_timeout=SECONDS)) as store:
@@ -80,7 +81,7 @@ def test_ingest_is_linear(database: Database, alphabet: str, rules: int) -> None
 
 
 def test_a_rule_still_matches(database: Database) -> None:
-    """An address as long as RFC 5321 allows is matched in any case, and a longer one as it is."""
+    """An address as long as RFC 5321 allows is matched regardless of case, and a longer one exactly."""
     database.execute("""SELECT pipehandler.set_retention('[{"sender": "%@example.com", "keep": 3600}]')""")
     with closing(Store(database.conninfo)) as store:
         for sender in ("X" * 200 + "@EXAMPLE.com", "X" * 600 + "@example.com", "X" * 600 + "@EXAMPLE.com"):

@@ -1,4 +1,4 @@
-"""`pipehandler metrics` beside real deliveries: what it counts, and how it hands the numbers over."""
+"""`pipehandler metrics` during real deliveries: what it counts, and how it exports the numbers."""
 
 import http.client
 import os
@@ -34,11 +34,11 @@ from pipehandler.monitor.http_endpoint import Endpoint as HttpEndpoint
 from pipehandler.monitor.snapshot import take_snapshot
 from pipehandler.settings.config import load
 
-USAGE = 2  # click's status for a wrong call
+USAGE = 2  # click's status for a usage error
 SCRAPE_TIMEOUT = 10  # seconds, Prometheus' default
 MESSAGE = b"From: a@example.org\nDate: Mon, 7 Sep 2026 10:00:00 +0900\nMessage-ID: <1@example.org>\n\nhello\n"
 LAST = f'version="{__version__}"}} 1.0\n'
-"""How a whole text ends."""
+"""The end of a complete output."""
 
 
 def command(handler: Handler, *arguments: object) -> list[str]:
@@ -69,21 +69,21 @@ def start(
 
 
 def run(handler: Handler, *arguments: object, **options: Any) -> tuple[int, str, str]:
-    """Run it; returns the status, what it prints, and what it says of errors."""
+    """Run it; returns the status, stdout and stderr."""
     running = start(handler, *arguments, **options)
     output, errors = running.communicate(timeout=60)
     return running.returncode, output, errors
 
 
 def metrics(handler: Handler) -> str:
-    """What it prints where nothing is wrong with it."""
+    """Its output, when it succeeds without errors."""
     status, output, errors = run(handler)
     assert (status, errors) == (0, "")
     return output
 
 
 def number(text: str, metric: str, /, **labels: str) -> float | None:
-    """The sum of the series with this name and these labels; None where there is none."""
+    """The sum of the series with this name and these labels; None without one."""
     found = [
         sample.value
         for family in text_string_to_metric_families(text)
@@ -94,7 +94,7 @@ def number(text: str, metric: str, /, **labels: str) -> float | None:
 
 
 def exits(text: str, outcome: str, mode: str = "cold") -> float | None:
-    """How many attempts ended so."""
+    """The number of attempts with this outcome."""
     return number(text, "pipehandler_exits_total", outcome=outcome, mode=mode)
 
 
@@ -102,7 +102,7 @@ def exits(text: str, outcome: str, mode: str = "cold") -> float | None:
 
 
 def test_deliveries(handler: Handler, database: Database) -> None:
-    """Each attempt is counted once, by how it ended; none is counted before it has ended."""
+    """Each attempt is counted once, by its outcome; none is counted before it has ended."""
     before = metrics(handler)
     assert exits(before, "delivered") == 0
     assert number(before, "pipehandler_last_success_timestamp_seconds") is None
@@ -157,7 +157,8 @@ def test_quarantine(handler: Handler, database: Database) -> None:
 
 
 def test_expired(handler: Handler, database: Database) -> None:
-    """The handler's role sees since when something should be gone: a delivery by itself or with its lease, or a lease."""
+    """The handler's role sees how long removals are overdue: of a delivery by itself or with its lease, or of a
+    lease."""
     name = "pipehandler_expired_oldest_timestamp_seconds"
     database.execute("SELECT pipehandler.lease_address('@example.com', '1 hour')")
     assert handler.deliver(MESSAGE).status == 0
@@ -176,10 +177,11 @@ def test_expired(handler: Handler, database: Database) -> None:
 
 
 def test_resident_workers(handler: Handler, database: Database) -> None:
-    """The service is asked as well: free, busy, waiting, gone; and what went through it has its own label."""
+    """The service is queried as well: free, busy, waiting, down; and messages that went through it have their own
+    label."""
     configure(
         handler, deadline=40, queue_timeout=6
-    )  # so long the second message waits, and a busy machine needs to look
+    )  # the second message waits that long, and a busy machine needs time to look
     assert number(metrics(handler), "pipehandler_service_up") == 0
     with Service(handler) as service:
         with held(database):
@@ -206,14 +208,14 @@ def test_resident_workers(handler: Handler, database: Database) -> None:
 
 
 def test_another_connection_string(handler: Handler, database: Database) -> None:
-    """Who cannot log in as the handler (root, with peer authentication) asks as the one of admin_conninfo."""
+    """An account that cannot log in as the handler (root, with peer authentication) queries with admin_conninfo."""
     reader = database.server.conninfo(database.name, user="reader")
     handler.configure(f"{database.conninfo} user=nobody_at_all", database={"admin_conninfo": reader})
     assert number(metrics(handler), "pipehandler_database_up") == 1
 
 
 def test_old_schema(handler: Handler, database: Database) -> None:
-    """A schema that is older than the question is no answer, and the reason says what to do."""
+    """A schema older than the query gives no figures, and the reason includes a fix."""
     database.execute("DROP FUNCTION pipehandler.health()")
     text = metrics(handler)
     assert number(text, "pipehandler_database_up") == 0
@@ -223,7 +225,7 @@ def test_old_schema(handler: Handler, database: Database) -> None:
 
 
 def test_whoever_does_not_answer(handler: Handler, database: Database) -> None:
-    """A pooler that takes the question and never answers costs the figures of the database alone; all others are there."""
+    """A pooler that accepts the query and never answers costs only the figures of the database."""
     assert handler.deliver(MESSAGE).status == 0
     with proxy(database.server.port) as stalled:
         stalled.fault = Fault(lambda said: said.sender == FRONTEND and said.kind in ("P", "Q"), how=STALL)
@@ -235,7 +237,8 @@ def test_whoever_does_not_answer(handler: Handler, database: Database) -> None:
 
 @pytest.mark.skipif(not account.IS_ROOT, reason="only root is another account that may read the journal")
 def test_root_changes_nothing(handler: Handler) -> None:
-    """Root's look, from a cron job, leaves nothing behind that would keep the account of the transport from its journal."""
+    """A run by root, from a cron job, leaves nothing behind that would lock the transport's account out of its
+    journal."""
     for delivered in range(1, 3):
         assert handler.deliver(MESSAGE).status == 0
         status, text, _ = run(handler, root=True)
@@ -257,7 +260,7 @@ def test_unreadable_journal(handler: Handler) -> None:
 
 
 def test_output(handler: Handler) -> None:
-    """The file is readable for node_exporter whatever the umask, is replaced as a whole, and there is nothing beside it."""
+    """The file is readable for node_exporter whatever the umask, is replaced as a whole, and leaves no other file."""
     file = handler.folder / "out" / "pipehandler.prom"
     file.parent.mkdir()
     account.give(file.parent)
@@ -269,7 +272,7 @@ def test_output(handler: Handler) -> None:
 
 
 def test_output_that_cannot_be(handler: Handler) -> None:
-    """Where the file cannot be made the status is 73 and the words name the path."""
+    """If the file cannot be created, the status is 73 and the message names the path."""
     file = handler.folder / "none" / "pipehandler.prom"
     status, _, errors = run(handler, "--output", file)
     assert status == EX_CANTCREAT
@@ -284,7 +287,7 @@ FULL = 'mount -t tmpfs -o size=8k,mode=777 tmpfs "$1" && echo before > "$1/x.pro
 
 
 def test_full_disk(handler: Handler) -> None:
-    """On a full disk the old file stays, and what was begun is removed."""
+    """On a full disk the old file stays, and the partial one is removed."""
     if not account.IS_ROOT:
         missing("root, who can mount a small disk,")
     folder = handler.folder / "full"
@@ -297,7 +300,7 @@ def test_full_disk(handler: Handler) -> None:
 
 @pytest.mark.parametrize("call", ["fchmod", "fsync", "rename,?renameat,?renameat2"])
 def test_output_of_one_who_is_killed(handler: Handler, call: str) -> None:
-    """Killed at any moment it leaves the old file or the new one, each whole."""
+    """Killed at any moment, it leaves either the old file or the new one, complete."""
     if shutil.which("strace") is None:
         missing("strace")
     file = handler.folder / "out" / "pipehandler.prom"
@@ -324,7 +327,7 @@ class Endpoint:
         wait_until(lambda: self.running.poll() is not None or self.greets(), "that it listens")
 
     def greets(self) -> bool:
-        """Whether it takes connections."""
+        """Whether it accepts connections."""
         try:
             self.get("/favicon.ico")
         except urllib.error.HTTPError:
@@ -334,13 +337,13 @@ class Endpoint:
         return True
 
     def get(self, path: str = "/metrics") -> str:
-        """What a scrape gets."""
+        """The response to a scrape."""
         with urllib.request.urlopen(f"http://{self.address}{path}", timeout=SCRAPE_TIMEOUT) as answer:
             assert answer.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
             return str(answer.read().decode())
 
     def status(self, path: str = "/metrics") -> int:
-        """The status of HTTP."""
+        """The HTTP status."""
         try:
             self.get(path)
         except urllib.error.HTTPError as error:
@@ -369,7 +372,7 @@ def listening(handler: Handler, host: str = "127.0.0.1") -> Iterator[Endpoint]:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_scrapes(handler: Handler, number: signal.Signals) -> None:
-    """Each scrape sees what has happened since the last one; SIGTERM and SIGINT end it well."""
+    """Each scrape sees what has happened since the last one; SIGTERM and SIGINT end it cleanly."""
     with listening(handler) as endpoint:
         assert exits(endpoint.get(), "delivered") == 0
         assert handler.deliver(MESSAGE).status == 0
@@ -384,7 +387,7 @@ def test_scrapes(handler: Handler, number: signal.Signals) -> None:
 
 
 def test_ipv6(handler: Handler) -> None:
-    """An IPv6 address stands in brackets."""
+    """An IPv6 address is written in brackets."""
     if not Path("/proc/net/if_inet6").exists() or not Path("/proc/net/if_inet6").read_text():
         missing("IPv6")
     with listening(handler, "[::1]") as endpoint:
@@ -392,7 +395,8 @@ def test_ipv6(handler: Handler) -> None:
 
 
 def test_scrapes_at_once(handler: Handler, database: Database) -> None:
-    """Several scrapes at once are answered; more than a few are told to come again, and none waits for a silent visitor."""
+    """Several concurrent scrapes are answered; beyond a few they are asked to retry, and none waits for a silent
+    client."""
     with listening(handler) as endpoint, socket.create_connection(("127.0.0.1", endpoint.port)):
         with ThreadPoolExecutor(2) as pool:
             assert set(pool.map(lambda _: endpoint.status(), range(8))) == {200}
@@ -406,7 +410,7 @@ def test_scrapes_at_once(handler: Handler, database: Database) -> None:
 
 
 def test_systemd_is_told(handler: Handler) -> None:
-    """systemd hears that the endpoint is ready when it listens, not before."""
+    """systemd is notified when the endpoint listens, not before."""
     address = handler.folder / "notify"
     port = account.free_port()
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
@@ -422,7 +426,7 @@ def test_systemd_is_told(handler: Handler) -> None:
 
 
 def test_wrong_configuration_of_the_endpoint(handler: Handler, database: Database) -> None:
-    """While the configuration is wrong, the metric and the log say so, and the rest is answered."""
+    """While the configuration is invalid, the metric and the log show it, and the rest is answered."""
     good = handler.config.read_text()
     with listening(handler) as endpoint:
         handler.config.write_text(f"{good}\n[nothing]\n")
@@ -437,7 +441,8 @@ def test_wrong_configuration_of_the_endpoint(handler: Handler, database: Databas
 
 
 def test_other_paths(handler: Handler) -> None:
-    """A page on / leads to the metrics; HEAD is answered without them; nothing else is there. A line says when it listens."""
+    """A page on / links to the metrics; HEAD is answered without a body; there are no other pages. A log line reports
+    that it listens."""
     with listening(handler) as endpoint:
         port = endpoint.port
         for path, expected in (("/", 200), ("/metrics", 200), ("/other", 404)):
@@ -476,21 +481,21 @@ def test_failing_scrapes() -> None:
 
 
 def test_scrape_of_a_silent_database(handler: Handler) -> None:
-    """While the database's host says nothing, a scrape has its answer before Prometheus gives up."""
+    """While the database's host is silent, a scrape is answered before Prometheus gives up."""
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         conninfo = f"host=127.0.0.1 port={deaf.getsockname()[1]} dbname=x user=x"
         handler.configure(conninfo, database={"admin_conninfo": conninfo})
         with listening(handler) as endpoint:
             text = endpoint.get()
             threading.Timer(0.5, endpoint.running.terminate).start()
-            assert endpoint.get().endswith(LAST)  # what is under way is answered
+            assert endpoint.get().endswith(LAST)  # the running scrape is answered
             _, log = endpoint.running.communicate(timeout=SCRAPE_TIMEOUT)
     assert (endpoint.running.returncode, "Traceback" in log) == (0, False), log
     assert number(text, "pipehandler_database_up") == 0
 
 
 def test_port_in_use(handler: Handler) -> None:
-    """A port that is taken is a line and a status."""
+    """A port in use is reported with one line and a status."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         status, _, errors = run(handler, "--listen", port)
@@ -507,7 +512,7 @@ def test_port_in_use(handler: Handler) -> None:
     ids=" ".join,
 )
 def test_wrong_calls(handler: Handler, arguments: list[str]) -> None:
-    """A wrong call says what is wrong, before anything else."""
+    """A usage error is reported before anything else."""
     status, output, errors = run(handler, *arguments)
     assert (status, output) == (USAGE, "")
     assert "Usage: pipehandler metrics" in errors
@@ -518,7 +523,7 @@ def test_wrong_calls(handler: Handler, arguments: list[str]) -> None:
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd here")
 def test_unit(folder: Path) -> None:
-    """systemd finds nothing to say about the unit."""
+    """systemd-analyze reports nothing about the unit."""
     unit = folder / "pipehandler-metrics.service"
     unit.write_text(pipehandler("postfix", unit.name, "--user", "mail", "--config-directory", "/etc/postfix-in"))
     done = subprocess.run(["systemd-analyze", "verify", "--recursive-errors=no", unit], capture_output=True, text=True)

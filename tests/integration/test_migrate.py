@@ -1,4 +1,4 @@
-"""Migrations: each file once, all or nothing, however and by whomever they are applied."""
+"""Migrations: each file once, all or nothing, however they are applied and by whichever role."""
 
 import itertools
 import threading
@@ -29,7 +29,7 @@ ALL = [*migrations(), code()]
 
 @contextmanager
 def empty_database(server: PostgreSQL) -> Iterator[Database]:
-    """A database with nothing in it, not even the schema."""
+    """An empty database, without even the schema."""
     database = Database(server, f"empty{next(_numbers)}")
     with psycopg.connect(server.conninfo(), autocommit=True) as maintenance:
         maintenance.execute(f"CREATE DATABASE {database.name} TEMPLATE template0 {server.copying}")
@@ -39,7 +39,8 @@ def empty_database(server: PostgreSQL) -> Iterator[Database]:
 
 @pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII", "EUC_JP"])
 def test_encoding(servers: Callable[[int], PostgreSQL], encoding: str) -> None:
-    """A database that cannot hold all mail is refused, with its encoding and the way out, before anything is made in it."""
+    """A database that cannot hold all mail is refused, with its encoding and a hint, before anything is created in
+    it."""
     server = servers(postgresql.VERSION)
     server.psql(
         "postgres", f"CREATE DATABASE other ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0 {server.copying}"
@@ -58,13 +59,13 @@ def test_encoding(servers: Callable[[int], PostgreSQL], encoding: str) -> None:
 
 @pytest.fixture(params=VERSIONS, ids=lambda version: f"pg{version}")
 def empty(request: pytest.FixtureRequest, servers: Callable[[int], PostgreSQL]) -> Iterator[Database]:
-    """A database with nothing in it, once for each version of PostgreSQL."""
+    """An empty database, once for each version of PostgreSQL."""
     with empty_database(servers(request.param)) as database:
         yield database
 
 
 def migrated(database: Database, conninfo: str = "") -> list[Step]:
-    """Migrate, with a connection of its own; returns what was applied."""
+    """Migrate, over a separate connection; returns what was applied."""
     store = Store(conninfo or database.admin, statement_timeout=60)
     try:
         return migrate(store)
@@ -78,7 +79,7 @@ def schema(database: Database) -> str:
 
 
 def test_twice(empty: Database) -> None:
-    """The first run applies every file in order, the second one nothing."""
+    """The first run applies every file in order, the second none."""
     assert migrated(empty) == ALL
     before = schema(empty)
     assert migrated(empty) == []
@@ -88,7 +89,7 @@ def test_twice(empty: Database) -> None:
 
 
 def test_at_once(empty: Database) -> None:
-    """Of many hosts that migrate at the same moment one does it all, the others wait and find nothing to do."""
+    """Of many hosts that migrate at the same moment, one does it all; the others wait and find nothing to do."""
     with ThreadPoolExecutor(6) as pool:
         done = list(pool.map(lambda _: migrated(empty), range(6)))
     assert sorted(map(len, done)) == [0] * 5 + [len(ALL)]
@@ -102,7 +103,7 @@ def test_several_databases_at_once(servers: Callable[[int], PostgreSQL]) -> None
 
 
 def test_owner_of_the_database_is_enough(servers: Callable[[int], PostgreSQL]) -> None:
-    """Where the roles are there already, the owner of a database needs no right beyond it."""
+    """If the roles already exist, the owner of a database needs no rights outside it."""
     with Database.fresh(servers(postgresql.VERSION)), empty_database(servers(postgresql.VERSION)) as database:
         database.execute("CREATE ROLE landlord LOGIN")
         database.execute(f"ALTER DATABASE {database.name} OWNER TO landlord")
@@ -115,7 +116,8 @@ def test_owner_of_the_database_is_enough(servers: Callable[[int], PostgreSQL]) -
 
 
 def test_plan_is_the_same(empty: Database, folder: Path) -> None:
-    """What --dry-run prints, given to psql, leaves the same schema and the same records; then there is nothing to do."""
+    """The output of --dry-run, run in psql, produces the same schema and the same records; then there is nothing to
+    do."""
     store = Store(empty.admin)
     script = folder / "plan.sql"
     script.write_text(plan(store), "utf-8")
@@ -130,7 +132,7 @@ def test_plan_is_the_same(empty: Database, folder: Path) -> None:
 
 
 def test_plan_changes_nothing(empty: Database) -> None:
-    """A dry run only looks."""
+    """A dry run changes nothing."""
     store = Store(empty.admin)
     assert plan(store)
     assert pending(store) == ALL
@@ -158,7 +160,7 @@ def test_plan_changes_nothing(empty: Database) -> None:
     ids=["changed", "newer", "newer functions", "other functions"],
 )
 def test_refusal(database: Database, change: str, told: str) -> None:
-    """A file that was changed after it was applied, and a database newer than this program, are refused with the way out."""
+    """A file that was changed after it was applied, and a database newer than this program, are refused with a hint."""
     database.execute(change)
     before = schema(database)
     with pytest.raises(MigrationError, match=told):
@@ -183,7 +185,7 @@ def test_interrupted(empty: Database, fault: str) -> None:
 
 
 def test_schema_for_reading(servers: Callable[[int], PostgreSQL]) -> None:
-    """sql/schema.sql is what a database has after all steps; script/schema writes it again."""
+    """sql/schema.sql equals the schema of a database after all steps; script/schema regenerates it."""
     with Database.fresh(servers(VERSION)) as database:
         written = (Path(__file__).parents[2] / "sql" / "schema.sql").read_text("utf-8")
         assert schema_text(database.server, database.name) == written, "run script/schema"
@@ -205,7 +207,7 @@ DAMAGE = {
 
 @pytest.mark.parametrize("what", DAMAGE)
 def test_repair(database: Database, what: str) -> None:
-    """Functions and views that are missing, or not as they were installed, are installed again, with their rights."""
+    """Functions and views that are missing or changed are installed again, with their privileges."""
     before = schema(database)
     database.execute(DAMAGE[what])
     assert migrated(database) == [code()]
@@ -225,7 +227,7 @@ def test_repair(database: Database, what: str) -> None:
     ids=["function", "view"],
 )
 def test_damage_of_another_shape(database: Database, statements: str) -> None:
-    """What cannot be replaced is named as a thing to drop, and nothing is changed."""
+    """An object that cannot be replaced is named as one to drop, and nothing is changed."""
     database.execute(statements)
     before = schema(database)
     with pytest.raises(MigrationError, match="drop it first"):
@@ -248,8 +250,8 @@ SELECT EXISTS (SELECT FROM pg_locks WHERE relation = 'pipehandler.delivery'::reg
 
 
 def test_deliveries_go_on_while_it_waits(servers: Callable[[int], PostgreSQL]) -> None:
-    """A session that holds a table holds up the migration, and is named; a delivery that queues behind the migration gets
-    its turn when that gives its locks up, long before its own time is over."""
+    """A session that holds a table holds up the migration, and is named; a delivery that queues behind the migration
+    proceeds when that releases its locks, long before its own deadline."""
     server = servers(postgresql.VERSION)
     with Database.fresh(server), previous_release.database(server, "busy", files=6) as database:
         database.execute("CREATE TABLE seen (tag text, lock_timeout text)")
@@ -287,7 +289,7 @@ def test_deliveries_go_on_while_it_waits(servers: Callable[[int], PostgreSQL]) -
 
 
 def test_gives_up(database: Database) -> None:
-    """Where a lock is not free in any attempt, the one that holds it is named, and nothing is changed."""
+    """If a lock is not free in any attempt, its holder is named, and nothing is changed."""
     database.execute("UPDATE pipehandler.code SET version = 0")
     with psycopg.connect(database.admin) as reader:
         reader.execute("SELECT count(*) FROM pipehandler.inbox")
@@ -322,7 +324,8 @@ SELECT c.relname AS name
 
 
 def test_resumed(servers: Callable[[int], PostgreSQL]) -> None:
-    """A migration that ends while it builds an index in the background is continued by the next run; mail goes on between."""
+    """A migration that ends while it builds an index in the background is continued by the next run; mail is delivered
+    in between."""
     server = servers(16)
     with Database.fresh(server), previous_release.database(server, "resumed", files=6) as database:
         migration = Store(database.admin, statement_timeout=600)

@@ -16,8 +16,8 @@ from pipehandler.store.connection import Store
 from pipehandler.store.migrate import MigrationError, migrate, pending, plan
 from pipehandler.store.sql_files import code
 
-# Each function of pg_catalog that a statement of ours may name, with arguments that would be a better match, or the same:
-# it raises the rights of the handler if it runs as someone who may do that, and leaves a trace if not.
+# Each function of pg_catalog that a statement of ours may name, with arguments that would be a better match, or the
+# same: it raises the handler's rights if it runs under a role that may do that, and leaves a trace if not.
 FUNCTIONS = {
     "pg_advisory_xact_lock(integer)": "void",
     "pg_advisory_lock(integer)": "void",
@@ -69,7 +69,7 @@ $$
 
 @pytest.fixture
 def planted(own_database: Database) -> Database:
-    """A database in which the handler's role has planted what an unqualified name could find."""
+    """A database in which the handler's role has planted objects that an unqualified name could resolve to."""
     database = own_database
     database.execute("GRANT CREATE ON SCHEMA public TO PUBLIC; CREATE TABLE trace (who text)")
     database.execute("GRANT INSERT ON trace TO PUBLIC")
@@ -96,7 +96,7 @@ def planted(own_database: Database) -> Database:
 
 
 def untouched(database: Database) -> bool:
-    """Whether nothing planted was executed, and the handler has gained nothing."""
+    """Whether nothing planted was executed, and the handler has gained no rights."""
     with psycopg.connect(database.admin, options="-c search_path=pg_catalog") as connection:
         traces = connection.execute("SELECT DISTINCT who FROM public.trace").fetchall()
         (handler,) = connection.execute("SELECT rolsuper FROM pg_roles WHERE rolname = 'pipehandler'").fetchall()
@@ -104,7 +104,8 @@ def untouched(database: Database) -> bool:
 
 
 def test_migrate_executes_nothing_planted(planted: Database) -> None:
-    """A migration by a superuser, in parts or whole, first or again, as a command or as its script, uses only what is ours."""
+    """A migration by a superuser, in parts or whole, first or repeated, as a command or as its script, uses only our
+    own objects."""
     with closing(Store(planted.admin, statement_timeout=100)) as store:
         assert migrate(store) == []
         with psycopg.connect(planted.admin, options="-c search_path=pg_catalog", autocommit=True) as owner:
@@ -118,7 +119,7 @@ def test_migrate_executes_nothing_planted(planted: Database) -> None:
 
 
 def test_a_delivery_executes_nothing_planted(planted: Database) -> None:
-    """Ingest, the readers' functions and the removal of mail run with their own names only."""
+    """Ingest, the readers' functions and the removal of mail resolve only their own objects."""
     with closing(Store(f"{planted.conninfo} options='-csearch_path=pg_catalog'")) as store:
         store.ingest(submission())
     for role, statement in (
@@ -149,7 +150,7 @@ COMMANDS = [
 
 
 def test_commands_execute_nothing_planted(planted: Database, folder: Path) -> None:
-    """A superuser who runs the commands runs nothing of the handler's."""
+    """A superuser who runs the commands executes nothing that the handler's role owns."""
     with closing(Store(planted.conninfo)) as store:
         store.ingest(submission())
     console = Console(folder, planted)
@@ -162,8 +163,8 @@ def test_commands_execute_nothing_planted(planted: Database, folder: Path) -> No
 
 
 def test_migrate_refuses_the_schema_of_a_stranger(servers: Callable[[int], PostgreSQL]) -> None:
-    """A schema that another role made first, with a trigger on what `migrate` writes to, is refused; its owner may migrate,
-    and so may the owner of the database and a superuser in what is theirs."""
+    """A schema that another role made first, with a trigger on what `migrate` writes to, is refused; its owner may
+    migrate, and so may the owner of the database and a superuser in a schema of their own."""
     server = servers(VERSION)
     for statement in (
         "CREATE ROLE stranger LOGIN",

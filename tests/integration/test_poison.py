@@ -16,19 +16,20 @@ HARMLESS = b"Message-ID: <harmless@example.org>\nSubject: x\n\nhello\n"
 
 
 def mark(handler: Handler, message: bytes) -> None:
-    """What an attempt leaves behind that died while it parsed `message`."""
+    """The mark of an attempt that died while it parsed `message`."""
     file = handler.state / f"parsing-{identify(message).id}"
     file.write_bytes(b"parsing\n")
     file.chmod(0o666)
 
 
 def marks(handler: Handler) -> list[str]:
-    """The marks that are there."""
+    """The existing marks."""
     return [path.name for path in handler.state.iterdir() if path.name.startswith("parsing-")]
 
 
 def test_killed_while_parsing(handler: Handler, database: Database) -> None:
-    """The first attempt dies by a signal, which defers; the second stores the bytes, and why they were not parsed."""
+    """The first attempt dies by a signal, which defers; the second stores the bytes, with the reason why they were not
+    parsed."""
     command = [*lethal(), *handler.command()]
     assert handler.run(command, POISON).status == -signal.SIGKILL
     assert len(marks(handler)) == 1
@@ -47,7 +48,7 @@ def test_killed_while_parsing(handler: Handler, database: Database) -> None:
 
 
 def test_killed_for_another_reason(handler: Handler, database: Database) -> None:
-    """A message whose first attempt was killed by something else is parsed as always."""
+    """A message whose first attempt was killed for another reason is parsed as usual."""
     mark(handler, HARMLESS)
     assert handler.deliver(HARMLESS).status == 0
     assert database.value("SELECT state FROM pipehandler.message") == "parsed"
@@ -63,7 +64,7 @@ def test_no_mark_stays(handler: Handler) -> None:
 
 
 def test_the_child_keeps_no_pipe(handler: Handler) -> None:
-    """While the child tries, only the handler holds Postfix's pipe: when the handler dies, the pipe is closed."""
+    """While the child probes, only the handler holds Postfix's pipe: when the handler dies, the pipe is closed."""
     mark(handler, POISON)
     with handler.start([*slow(60), *handler.command()]) as running:
         assert running.stdin is not None
@@ -80,7 +81,7 @@ def test_the_child_keeps_no_pipe(handler: Handler) -> None:
 
 
 def _open_files(pid: int | str) -> list[str]:
-    """What the descriptors of a process lead to."""
+    """The files that a process has open."""
     return [os.readlink(each) for each in Path(f"/proc/{pid}/fd").iterdir()]
 
 
@@ -91,7 +92,7 @@ def _children(pid: int) -> list[str]:
 
 
 def test_no_child_can_be_had(handler: Handler, database: Database) -> None:
-    """Where the account may have no further process, the message is stored without being parsed, and the row says why."""
+    """If the account may not fork, the message is stored unparsed, and the row has the reason."""
     mark(handler, HARMLESS)
     command = ["prlimit", "--nproc=0", *handler.command()]
     assert "stored, not parsed" in handler.run(command, HARMLESS).output
@@ -99,9 +100,10 @@ def test_no_child_can_be_had(handler: Handler, database: Database) -> None:
 
 
 def test_a_host_without_time(handler: Handler, database: Database) -> None:
-    """A process that gets no time while it parses (a host that thrashes, a virtual machine that is moved) parses again."""
+    """A process that gets no CPU time while it parses (a thrashing host, a virtual machine that is migrated) parses
+    again."""
     handler.configure(database.conninfo, limits={"parse_timeout": 5})
-    # Nothing in it takes long, but it is much: guessing the charset of so many parts takes a good second.
+    # No part takes long, but there are many: guessing the charset of all of them takes more than a second.
     part = b"--b\nContent-Type: text/plain\n\n" + "봄이 왔습니다\n".encode("euc-kr") * 3200
     message = b"Content-Type: multipart/mixed; boundary=b\n\n" + part * 100 + b"--b--\n"
     with handler.start(handler.command()) as running:
@@ -118,7 +120,8 @@ def test_a_host_without_time(handler: Handler, database: Database) -> None:
 
 
 def test_another_recipient_repairs(handler: Handler, database: Database) -> None:
-    """What one delivery could not parse on a host without resources, the delivery of another recipient does."""
+    """A message that one delivery could not parse on a host without resources is parsed by the delivery to another
+    recipient."""
     message = HARMLESS.replace(b"hello", b"--b\nContent-Type: image/gif\n\nGIF\n--b--").replace(
         b"\n\n", b"\nContent-Type: multipart/mixed; boundary=b\n\n", 1
     )

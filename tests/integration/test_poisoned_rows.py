@@ -1,4 +1,5 @@
-"""Rows that no pipehandler writes, as a superuser leaves them, or a role that may store mail: every reader gets past them."""
+"""Rows that pipehandler never writes, left by a superuser or a role that may store mail: every reader gets past
+them."""
 
 import json
 import subprocess
@@ -81,7 +82,7 @@ FUNCTIONS = (
     "SELECT * FROM pipehandler.expire()",
     "SELECT * FROM pipehandler.remove_leases()",
 )
-"""All that read stored mail, beside those that are called with a message."""
+"""All functions that read stored mail, besides those that are called with a message."""
 REPORTS = (
     '{"type": 1}',
     '{"type": "x", "recipients": "x"}',
@@ -151,7 +152,7 @@ WITH_ATTACHMENT = (
 
 @pytest.mark.parametrize("column", [*JSON_COLUMNS, "parameters"])
 def test_every_function_with_every_shape(poisoned: Database, column: str) -> None:
-    """No function of the schema ends at JSON of another shape in a column; to read the bytes again repairs it."""
+    """No function of the schema fails on JSON of another shape in a column; parsing the bytes again repairs it."""
     request = submission(WITH_ATTACHMENT, "c@example.com")
     again = submission(WITH_ATTACHMENT, "d@example.com")
     with closing(Store(poisoned.admin)) as store:
@@ -180,7 +181,7 @@ def test_every_function_with_every_shape(poisoned: Database, column: str) -> Non
 
 @pytest.mark.parametrize("report", REPORTS)
 def test_a_report_of_another_shape_is_refused(poisoned: Database, report: str) -> None:
-    """What `show` does not find in the form that it prints is named, and not met while it prints."""
+    """A value without the form that `show` prints is named in an error, before anything is printed."""
     spoil(poisoned, "message", "report", report)
     with closing(Store(poisoned.admin)) as store, pytest.raises(UnreadableMessage, match="report"):
         messages.message(store, "2")
@@ -200,7 +201,7 @@ def test_every_time(poisoned: Database, table: str, column: str) -> None:
 
 
 def test_others(poisoned: Database) -> None:
-    """NULL where there is none, offsets of weeks, arrays of other forms."""
+    """NULL in columns that are never NULL, offsets of weeks, arrays of other shapes."""
     for column in ("sender", "mail_host", "ingress", "received_at"):
         spoil(poisoned, "delivery", column, None)
         read_everything(poisoned, "2")
@@ -289,7 +290,7 @@ def test_commands(console: Console, arguments: list[str]) -> None:
 
 @pytest.mark.parametrize("arguments", [[], ["--json"]], ids=["text", "json"])
 def test_follow_gets_past(console: Console, arguments: list[str]) -> None:
-    """The stream names the row that it leaves out, once, and goes on."""
+    """The stream names the row that it leaves out, once, and continues."""
     running = console.start("follow", "--from-start", *arguments)
     assert running.stdout is not None
     lines = [running.stdout.readline().decode() for _ in range(2)]
@@ -301,7 +302,7 @@ def test_follow_gets_past(console: Console, arguments: list[str]) -> None:
 
 
 def test_reparse_repairs(console: Console) -> None:
-    """What is read from the bytes is written again, so the message can be read."""
+    """The columns parsed from the bytes are written again, so the message can be read."""
     assert console.run("reparse", "2").status == 0
     console.database.execute("UPDATE pipehandler.message SET received_at = now()")
     with closing(Store(console.database.admin)) as store:

@@ -34,7 +34,7 @@ CURRENT = ["pipehandler_address_admin", "pipehandler_maintenance"]
 
 @pytest.fixture(params=VERSIONS, ids=lambda version: f"pg{version}")
 def cluster(request: pytest.FixtureRequest) -> Iterator[PostgreSQL]:
-    """A cluster that has never had a role of ours."""
+    """A cluster that has never had our roles."""
     with account.folder("pipehandler-pg-") as folder, PostgreSQL(folder / "pg", request.param, FAST).start() as server:
         yield server
 
@@ -63,17 +63,17 @@ def columns(database: Database) -> dict[str, list[str]]:
 
 
 def roles(database: Database) -> list[str]:
-    """Those of the renamed group roles that the cluster has, by either name."""
+    """The renamed group roles that exist in the cluster, by either name."""
     rows = database.rows("SELECT rolname FROM pg_roles WHERE rolname = ANY (%s) ORDER BY 1", FORMER + CURRENT)
     return [row.rolname for row in rows]
 
 
 def test_nothing_is_lost(cluster: PostgreSQL) -> None:
-    """A database full of mail is the same after the migration, row by row, and numbers go on where they were."""
+    """A database full of mail is the same after the migration, row by row, and numbers continue where they were."""
     with previous_release.database(cluster, "mail") as database:
         assert previous_release.send(database, "fill") == []
         former = columns(database)
-        # Retention counts from stored_at now, and what was kept for too short a time is kept longer: see below.
+        # Retention now counts from stored_at, and mail that was kept for too short a time is kept longer: see below.
         database.execute("UPDATE pipehandler.delivery SET received_at = stored_at")
         before = everything(database, former)
         assert all(before.values())
@@ -95,8 +95,8 @@ NEWSLETTER = (
 
 
 def test_stored_mail_gets_the_new_reading(cluster: PostgreSQL, folder: Path) -> None:
-    """`reparse --older` brings what the previous release stored to what this one reads, new columns included; --dry-run shows
-    it first, and changes nothing."""
+    """`reparse --older` updates what the previous release stored to the parser of this one, including new columns;
+    --dry-run shows it first, and changes nothing."""
     with previous_release.database(cluster, "mail") as database:
         assert previous_release.send(database, "fill") == []
         store = Store(database.conninfo)
@@ -131,7 +131,7 @@ def test_stored_mail_gets_the_new_reading(cluster: PostgreSQL, folder: Path) -> 
 
 
 def test_a_clock_that_was_slow(cluster: PostgreSQL) -> None:
-    """What a mail host with a slow clock stored for too short a time is kept for the whole of it."""
+    """Mail that a mail host with a slow clock stored for too short a time is kept for the full time."""
     with previous_release.database(cluster, "mail") as database:
         assert previous_release.send(database, "fill") == []
         database.execute(
@@ -147,12 +147,12 @@ def test_a_clock_that_was_slow(cluster: PostgreSQL) -> None:
 
 
 def test_the_previous_program_goes_on(cluster: PostgreSQL) -> None:
-    """What the previous release sends, its handler and all of its commands, gets answers of the same shape."""
+    """The statements of the previous release, of its handler and all of its commands, get results of the same shape."""
     with previous_release.database(cluster, "mail") as database:
         assert previous_release.send(database, "fill") == []
         upgrade(database)
-        # Two answers are longer on purpose: retention no longer counts from the clock of a mail host, so what was recorded
-        # with an old time is still there; and the defect shorter-than-told has its present code now.
+        # Two results are longer on purpose: retention no longer counts from the clock of a mail host, so mail recorded
+        # with an old time is still stored; and the defect shorter-than-told now has its present code.
         stream, difference = previous_release.send(database, "use")
         assert "pipehandler.deliveries_after" in stream
         assert "pipehandler.reparse" in difference
@@ -160,7 +160,7 @@ def test_the_previous_program_goes_on(cluster: PostgreSQL) -> None:
 
 
 def test_the_same_schema_as_from_nothing(cluster: PostgreSQL) -> None:
-    """An upgraded database has the same schema as one that begins with this release."""
+    """An upgraded database has the same schema as one created by this release."""
     with previous_release.database(cluster, "upgraded") as upgraded:
         upgrade(upgraded)
         with Database.fresh(cluster, logins=False) as fresh:
@@ -181,7 +181,8 @@ def test_roles_are_renamed(cluster: PostgreSQL) -> None:
 
 
 def test_roles_that_an_older_program_created_again(cluster: PostgreSQL) -> None:
-    """Where a role exists by both names, its members and grants move; the former one goes with its last database."""
+    """If a role exists under both names, its members and grants move; the former role is dropped with its last
+    database."""
     with Database.fresh(cluster, logins=False), previous_release.database(cluster, "first") as first:
         assert set(roles(first)) == {*FORMER, *CURRENT}
         first.execute(
@@ -215,7 +216,7 @@ def test_roles_that_an_older_program_created_again(cluster: PostgreSQL) -> None:
 
 
 def test_without_the_right_to_change_roles(cluster: PostgreSQL) -> None:
-    """The owner of the database may not rename a role; the error has the statement for one who may."""
+    """The owner of the database may not rename a role; the error has the statement for a role that may."""
     with previous_release.database(cluster, "mail") as database:
         database.execute("CREATE ROLE landlord LOGIN; ALTER DATABASE mail OWNER TO landlord")
         database.execute("GRANT pipehandler_reader TO landlord; ALTER SCHEMA pipehandler OWNER TO landlord")

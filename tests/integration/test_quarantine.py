@@ -1,4 +1,5 @@
-"""The quarantine: what could not be parsed is shown, taken out as a file, and dropped; nothing else is touched."""
+"""The quarantine: messages that could not be parsed are shown, exported as files, and dropped; nothing else is
+touched."""
 
 import json
 import re
@@ -39,7 +40,7 @@ def store(
 
 
 def test_list(console: Console, database: Database) -> None:
-    """The newest first, with recipients and reason; what was parsed is not there."""
+    """The newest first, with recipients and reason; parsed messages are not listed."""
     assert console.run("quarantine", "list").text == "the quarantine is empty\n"
     assert json.loads(console.run("quarantine", "list", "--json").text) == []
     store(database, b"fine", error=None)
@@ -58,7 +59,7 @@ def test_list(console: Console, database: Database) -> None:
 
 
 def test_reasons(console: Console, database: Database) -> None:
-    """How many for each reason, the most frequent first."""
+    """The counts by reason, the most frequent first."""
     for number, error in enumerate(["seldom", "often", "often"]):
         store(database, b"%d" % number, error=error)
     rows = json.loads(console.run("quarantine", "list", "--reasons", "--json").text)
@@ -67,7 +68,7 @@ def test_reasons(console: Console, database: Database) -> None:
 
 
 def test_show(console: Console, database: Database) -> None:
-    """The reason, the deliveries, the defects and the begin of the header, none of which a terminal obeys."""
+    """The reason, the deliveries, the defects and the start of the header, none of which a terminal interprets."""
     stored = store(database, HOSTILE, "a@example.com", "\x1b[31m@example.com")
     for name in (stored.message, str(stored.delivery)):
         text = console.run("quarantine", "show", name).text
@@ -86,7 +87,7 @@ def test_show(console: Console, database: Database) -> None:
 
 @pytest.mark.parametrize("command", [["show"], ["drop", "--yes"], ["export", "--to", "/nonexistent/x"]])
 def test_only_what_is_in_quarantine(console: Console, database: Database, command: list[str]) -> None:
-    """A message that was parsed, and an id that names nothing, are refused, and nothing is done to the others."""
+    """A parsed message and an unknown id are refused, and the others are left unchanged."""
     parsed = store(database, b"fine", error=None)
     failed = store(database, BROKEN)
     before = everything(database)
@@ -99,12 +100,13 @@ def test_only_what_is_in_quarantine(console: Console, database: Database, comman
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """What is in a folder, hidden files too."""
+    """The content of a folder, including hidden files."""
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def test_export(console: Console, database: Database, folder: Path) -> None:
-    """A file for each delivery: its envelope on top, below it the exact bytes; closed to others, and the second time it is there."""
+    """A file for each delivery: its envelope on top, then the exact bytes; closed to others, and reported as existing
+    the second time."""
     stored = store(database, BROKEN, "a@example.com", "b@example.com", sender="")
     other = store(database, HOSTILE, "we ird@example.com", sender="x@example.org")
     to = folder / "new" / "out"
@@ -123,7 +125,7 @@ def test_export(console: Console, database: Database, folder: Path) -> None:
 
 
 def test_export_overwrites_nothing(console: Console, database: Database, folder: Path) -> None:
-    """A file that is there and differs, and a link, stay as they are."""
+    """An existing file that differs, and a link, are left unchanged."""
     stored = store(database, BROKEN)
     path = folder / f"{stored.delivery}-{stored.message}.eml"
     target = folder / "target"
@@ -138,7 +140,7 @@ def test_export_overwrites_nothing(console: Console, database: Database, folder:
 
 
 def test_export_where_nothing_can_be_written(console: Console, database: Database, folder: Path) -> None:
-    """The reason is told in one line."""
+    """The reason is reported in one line."""
     stored = store(database, BROKEN)
     done = console.run("quarantine", "export", stored.message, "--to", "/proc/none")
     assert (done.status, done.errors) == (EX_CANTCREAT, "Error: /proc/none: No such file or directory\n")
@@ -146,7 +148,8 @@ def test_export_where_nothing_can_be_written(console: Console, database: Databas
 
 
 def test_export_keeps_what_was_prepended(console: Console, database: Database, folder: Path) -> None:
-    """Fields that a delivery has already are not doubled; an mbox line would make an mbox of the file, and is left out."""
+    """Fields that a delivery already has are not repeated; an mbox line would turn the file into an mbox, and is left
+    out."""
     head = b"Return-Path: <a@example.org>\nDelivered-To: user@example.com\n"
     stored = store(database, b"From a@example.org Mon\n" + head + BROKEN)
     console.run("quarantine", "export", stored.message, "--to", folder / "out")
@@ -154,7 +157,7 @@ def test_export_keeps_what_was_prepended(console: Console, database: Database, f
 
 
 def test_export_without_fields(console: Console, database: Database, folder: Path) -> None:
-    """Where no field can stand above the bytes, they are written as they are, and it is said."""
+    """If no field can precede the bytes, they are written unchanged, and that is reported."""
     stored = store(database, b" begins with a blank\n")
     said = console.run("quarantine", "export", stored.message, "--to", folder / "out").text
     assert "import it with --recipient and --sender" in said
@@ -162,7 +165,7 @@ def test_export_without_fields(console: Console, database: Database, folder: Pat
 
 
 def test_export_where_bytes_are_gone(console: Console, database: Database, folder: Path) -> None:
-    """What retention took is told; the others are written."""
+    """Messages whose bytes retention removed are reported; the others are written."""
     gone, other = store(database, BROKEN), store(database, HOSTILE)
     database.execute("DELETE FROM pipehandler.raw_message WHERE message = %s", gone.message)
     done = console.run("quarantine", "export", "--all", "--to", folder / "out")
@@ -173,7 +176,7 @@ def test_export_where_bytes_are_gone(console: Console, database: Database, folde
 
 
 def test_drop(console: Console, database: Database) -> None:
-    """The message, its bytes and its deliveries are gone, after a question; the others are left."""
+    """The message, its bytes and its deliveries are removed after confirmation; the others are left."""
     stored = store(database, BROKEN, "a@example.com", "b@example.com")
     other = store(database, HOSTILE)
     before = everything(database)
@@ -196,7 +199,7 @@ def test_drop(console: Console, database: Database) -> None:
 
 
 def test_drop_while_it_is_delivered_again(database: Database) -> None:
-    """A delivery for another recipient that comes in at that moment is dropped as well, or stays with its message."""
+    """A delivery for another recipient that arrives at that moment is dropped as well, or kept with its message."""
     stored = store(database, BROKEN)
     with psycopg.connect(database.admin) as other:
         # What ingest does for a second recipient, not yet committed.
@@ -219,7 +222,7 @@ def test_drop_while_it_is_delivered_again(database: Database) -> None:
 
 
 def test_drop_of_what_was_parsed_meanwhile(database: Database) -> None:
-    """It stays, and it is said."""
+    """The message is kept, and that is reported."""
     stored = store(database, b"fine", error=None)
     opened = Store(database.admin)
     with pytest.raises(NoSuchMessage, match="not in quarantine any more"):
@@ -229,7 +232,7 @@ def test_drop_of_what_was_parsed_meanwhile(database: Database) -> None:
 
 
 def test_roles(console: Console, database: Database, folder: Path) -> None:
-    """A reader may look and export; only upkeep may drop, and the reader is told so."""
+    """A reader may list and export; only the maintenance role may drop, and a reader gets an error."""
     stored = store(database, BROKEN)
     console.configure("reader")
     assert stored.message in console.run("quarantine", "list").text

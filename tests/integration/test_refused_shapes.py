@@ -39,10 +39,10 @@ for _ in range(30):
     DEEP = {"a": [DEEP]}
 
 TOO_MUCH: list[Any] = [DEEP, {"a": {"b": DEEP}}, {"a": 10**400}, {"a": [{"b": -(10**400)}]}]
-"""Objects deeper than readers follow them, and numbers that no float holds."""
+"""Objects nested deeper than readers can follow, and numbers that no float can hold."""
 
 REPORTED: list[Any] = ["x", [1], ["x"], [None], [[]], [{"action": 1}], [{"x": []}]]
-"""What is not a list of recipients of a report."""
+"""Values that are not a list of recipients of a report."""
 
 PARSED: dict[str, list[Any]] = {
     "header": [[["Subject"]], [["a", "b", "c"]], [["a", 1]], [["a", None]], [{}], ["ab"], [["a", "b"], "ab"]],
@@ -79,7 +79,7 @@ PARSED: dict[str, list[Any]] = {
     ],
     "parser": [],
 }
-"""More wrong values of each column that has a shape, beside SHAPES."""
+"""More wrong values of each column that has a shape, in addition to SHAPES."""
 
 RIGHT: dict[str, Any] = {
     "header": [[]],
@@ -87,7 +87,7 @@ RIGHT: dict[str, Any] = {
     "report": [None],
     "parser": ["", "x"],
 } | {name: [[]] for name in PARSED if name not in ("header", "authentication", "report", "parser")}
-"""Those of SHAPES that are right."""
+"""The valid values of SHAPES."""
 RIGHT["in_reply_to"] = RIGHT["reference_ids"] = [[], ["x"]]
 
 TIMES = [
@@ -133,7 +133,7 @@ def wrong() -> list[tuple[str, str, Any]]:
 
 
 def test_wrong_values_are_refused(every_database: Database) -> None:
-    """Each wrong value of each member is refused as the fault of this message, and leaves no row."""
+    """Each wrong value of each member is refused as an error in this message, and leaves no row."""
     envelope, parsed, *rest = submission().arguments()
     arguments = {"envelope": json.loads(envelope), "parsed": json.loads(parsed)}
     accepted = []
@@ -195,7 +195,8 @@ def test_every_reader_reads_the_extremes(database: Database, date: str, offset: 
     "port", ["65536", "99999999999", "2147483648", "-1", "x", "", "1.5", None, [], {}, True, 1e300]
 )
 def test_a_port_that_is_none(database: Database, port: Any) -> None:
-    """What is no port is not known, and the message is stored: no later attempt would have another port."""
+    """A value that is not a port is stored as unknown, and the message is stored: no later attempt would have another
+    port."""
     envelope, parsed, *rest = submission().arguments()
     ingest(database, json.dumps(json.loads(envelope) | {"client_port": port}), parsed, *rest)
     assert database.value("SELECT client_port FROM pipehandler.delivery") is None
@@ -219,7 +220,7 @@ LONG = {
 
 @pytest.mark.parametrize("name", LONG)
 def test_long_recipients(every_database: Database, name: str) -> None:
-    """A recipient of any length is stored, once; another one that differs at its end is another recipient."""
+    """A recipient of any length is stored once; one that differs only at its end is another recipient."""
     one, other = LONG[name], LONG[name] + "m"
     with closing(Store(every_database.conninfo)) as store:
         for duplicate in (False, True):
@@ -237,7 +238,7 @@ def test_long_recipients(every_database: Database, name: str) -> None:
 
 @pytest.mark.parametrize("character", ["x", "ä", "ΰ", "\ufdfa", "\U0001d15f", "\u3300", "\u1e9e"])
 def test_recipients_about_the_limit(database: Database, character: str) -> None:
-    """998 octets stay as they are, with no defect, and one more is too many; both fit into every index."""
+    """998 octets are kept unchanged, without a defect, and one more is too many; both fit into every index."""
     end = "@example.com"
     fits = character * ((998 - len(end)) // len(character.encode()))
     fits = "y" * (998 - len((fits + end).encode())) + fits + end
@@ -258,7 +259,7 @@ def test_recipients_about_the_limit(database: Database, character: str) -> None:
     [("off", "on"), ("local", "on"), ("remote_write", "on"), ("on", "on"), ("remote_apply", "remote_apply")],
 )
 def test_a_commit_is_never_weaker(database: Database, before: str, after: str) -> None:
-    """What a role sets for itself does not make the commit of a message weaker, and what is stronger stays."""
+    """Settings of a role do not weaken the commit of a message, and stronger ones are kept."""
     database.execute(f"ALTER ROLE pipehandler SET synchronous_commit = {before}")
     try:
         with psycopg.connect(database.conninfo) as connection:

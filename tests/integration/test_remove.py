@@ -1,4 +1,5 @@
-"""`pipehandler remove`, and the SQL function behind it: mail is gone with all that belongs to it, and nothing else is."""
+"""`pipehandler remove`, and the SQL function behind it: mail is removed with all that belongs to it, and nothing else
+is."""
 
 import json
 import re
@@ -33,7 +34,7 @@ def deliver(database: Database, number: int, *recipients: str, **changes: Any) -
 
 
 def left(database: Database) -> dict[str, int]:
-    """How many rows each table has."""
+    """The number of rows in each table."""
     return {table: len(rows) for table, rows in everything(database).items()}
 
 
@@ -45,7 +46,8 @@ def upkeep(database: Database) -> Iterator[Store]:
 
 
 def test_by_id(console: Console, database: Database) -> None:
-    """A number is one delivery, a UUID all of a message; the message, its bytes and its attachments go with the last one."""
+    """A number selects one delivery, a UUID all deliveries of a message; the message, its bytes and its attachments are
+    removed with the last one."""
     one, two = deliver(database, 1, "a@example.com", "b@example.com")
     (other,) = deliver(database, 2, "a@example.com")
     (kept,) = deliver(database, 3, "a@example.com")
@@ -63,7 +65,7 @@ def test_by_id(console: Console, database: Database) -> None:
 
 
 def test_the_question(console: Console, database: Database) -> None:
-    """It says how much it would remove and whose, and anything but a yes removes nothing; so does --dry-run."""
+    """It reports how much it would remove and whose, and any answer but yes removes nothing; so does --dry-run."""
     deliver(database, 1, *(f"{letter}@example.com" for letter in "abcdefghijkl"))
     (last,) = deliver(database, 2, "l@example.com")
     before = everything(database)
@@ -106,7 +108,7 @@ def test_the_question(console: Console, database: Database) -> None:
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_selections(console: Console, database: Database, options: list[str], subjects: str) -> None:
-    """Each option narrows what is removed; a whole address is that address and no longer one that ends so."""
+    """Each option narrows what is removed; a whole address matches exactly, and not a longer one that ends with it."""
     database.execute("SELECT pipehandler.lease_address('ben@example.com')")
     deliver(database, 1, "ann@example.com", received_at="2026-08-01T00:00:00Z")
     deliver(database, 2, "joann@example.com", ingress="import")
@@ -119,7 +121,7 @@ def test_selections(console: Console, database: Database, options: list[str], su
 
 
 def test_expired_mail(console: Console, database: Database) -> None:
-    """What has expired is invisible, and can be removed: by its number, with its message, and by a filter."""
+    """Expired mail is invisible, and can be removed: by its number, with its message, and by a filter."""
     (one,) = deliver(database, 1)
     (two,) = deliver(database, 2)
     deliver(database, 3)
@@ -130,14 +132,14 @@ def test_expired_mail(console: Console, database: Database) -> None:
 
 
 def test_removed_mail_that_comes_again(console: Console, database: Database) -> None:
-    """A message that was removed and arrives again is stored again: nothing is kept of it."""
+    """A message that was removed and arrives again is stored again: no trace of it was kept."""
     deliver(database, 1)
     console.run("remove", "--yes", "--recipient", "user@example.com")
     assert [row.duplicate for row in deliver(database, 1)] == [False]
 
 
 def test_nothing_that_came_later(database: Database, upkeep: Store) -> None:
-    """Mail that arrives between the count and the removal stays, as it was not counted."""
+    """Mail that arrives between the count and the removal is kept, because it was not counted."""
     deliver(database, 1)
     filters = Filters(sender="news")
     found = removal.selection(upkeep, filters)
@@ -159,7 +161,7 @@ def test_many(database: Database, upkeep: Store) -> None:
 
 
 def test_while_it_is_delivered_again(database: Database, upkeep: Store) -> None:
-    """A delivery for another recipient that comes in at that moment keeps the message."""
+    """A delivery for another recipient that arrives at that moment keeps the message."""
     (stored,) = deliver(database, 1)
     request = submission(PICTURE % (1, 1), "late@example.com")
     with psycopg.connect(database.conninfo) as connection:
@@ -179,7 +181,7 @@ def test_while_it_is_delivered_again(database: Database, upkeep: Store) -> None:
 
 
 def test_rights(console: Console, database: Database) -> None:
-    """A reader may count, and is asked for the role that may remove; the handler may not even call the function."""
+    """A reader may count, and the error names the role that may remove; the handler may not even call the function."""
     (stored,) = deliver(database, 1)
     console.configure("reader")
     assert "would remove 1 delivery" in console.run("remove", "--dry-run", stored.delivery).text
@@ -204,7 +206,7 @@ def test_by_an_application(database: Database) -> None:
 
 @pytest.mark.parametrize("arguments", [[], ["1", "--recipient", "a@example.com"]], ids=["neither", "both"])
 def test_wrong_use(console: Console, arguments: list[str]) -> None:
-    """Ids or options, one of them."""
+    """Either ids or options are required."""
     done = console.run("remove", *arguments)
     assert done.status == 2
     assert "give the ids of mail, or options that select it" in done.errors

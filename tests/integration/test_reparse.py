@@ -1,4 +1,4 @@
-"""Parsing again: what is stored becomes what ingest would have stored, message by message, and the bytes stay."""
+"""Reparsing: stored values become what ingest would store now, message by message, and the bytes stay unchanged."""
 
 import json
 import re
@@ -31,7 +31,7 @@ EX_INTERRUPTED = 130
 USAGE = 2
 BOUNDED = b"From: a@example.org\nContent-Type: multipart/mixed; boundary=b\n\n--b\n\ntext\n--b\nContent-Type: image/gif\n\nGIF\n--b--\n"
 
-# Nothing here is what the parser would say.
+# The parser would return none of these values.
 GARBAGE = ParsedMessage(
     message_id="x" * 2000,
     in_reply_to=["garbage"],
@@ -76,7 +76,7 @@ GARBAGE = ParsedMessage(
 
 
 def store(database: Database, *submissions: IngestRequest) -> list[str]:
-    """Store messages; returns their UUIDs in the order in which they are worked on."""
+    """Store messages; returns their UUIDs in the order in which they are processed."""
     opened = Store(database.conninfo)
     try:
         return sorted(opened.ingest(each)[0].message for each in submissions)
@@ -99,12 +99,12 @@ def untouched(database: Database) -> list[Any]:
 
 
 def states(database: Database) -> set[str]:
-    """The states that there are."""
+    """The states in the database."""
     return {row.state for row in database.rows("SELECT DISTINCT state FROM pipehandler.message")}
 
 
 def test_failed_ones_are_parsed(console: Console, database: Database) -> None:
-    """Without a choice the messages in quarantine are parsed; the others are left alone, and the bytes too."""
+    """By default the messages in quarantine are parsed; the others are left unchanged, and so are the bytes."""
     store(database, failed(1), submission(b"Subject: other\n\n", parser="0"), submission(BOUNDED, parsed=FAILED))
     before = untouched(database)
     assert console.run("reparse").text == "2 tried, 2 changed, 2 parsed now\n"
@@ -120,7 +120,7 @@ def test_failed_ones_are_parsed(console: Console, database: Database) -> None:
 
 @pytest.mark.parametrize("parsed", [GARBAGE, FAILED], ids=["garbage", "failed"])
 def test_equals_what_ingest_stores(every_database: Database, folder: Path, parsed: ParsedMessage) -> None:
-    """Whatever stood in the derived columns, afterwards each row of each golden message is as ingest stores it today."""
+    """Whatever was in the derived columns, afterwards each row of each golden message is as ingest stores it now."""
     database = every_database
     raws = list({identify(path.read_bytes()).id: path.read_bytes() for path in SOME}.values())
     assert len(raws) >= 12
@@ -142,7 +142,7 @@ def test_equals_what_ingest_stores(every_database: Database, folder: Path, parse
 
 
 def test_every_derived_column_is_replaced(untouched_columns: set[str], database: Database, console: Console) -> None:
-    """No column of message keeps its garbage but those that the parser does not give."""
+    """No column of message keeps its garbage, except those that do not come from the parser."""
     (found,) = store(database, submission(MESSAGE, parsed=GARBAGE, parser="0"))
     assert console.run("reparse", found).status == 0
     rows = database.rows("SELECT to_jsonb(m) AS row FROM pipehandler.message m")
@@ -156,7 +156,7 @@ def test_every_derived_column_is_replaced(untouched_columns: set[str], database:
 
 @pytest.fixture
 def untouched_columns() -> set[str]:
-    """What a message keeps."""
+    """The values that a message keeps."""
     return {"id", "received_at", "size", "sha256"}
 
 
@@ -197,7 +197,7 @@ def test_dry_run(console: Console, database: Database) -> None:
 
 
 def test_choice(console: Console, database: Database) -> None:
-    """--older takes those of another version, --all all, ids those; --after goes on behind a message."""
+    """--older takes those of another version, --all all, ids those; --after continues after a message."""
     ids = store(database, failed(1), submission(b"older", parser="0"), submission(b"new"))
     assert console.run("reparse", "--older", "--dry-run").text.endswith("1 tried, 0 would change, 1 parsed again\n")
     assert "3 tried" in console.run("reparse", "--all", "--dry-run").text
@@ -211,15 +211,15 @@ def test_choice(console: Console, database: Database) -> None:
 
 
 def test_batches(console: Console, database: Database) -> None:
-    """More messages than one batch has, each in a transaction of its own."""
+    """More messages than one batch holds, each in a separate transaction."""
     store(database, *(failed(number) for number in range(230)))
     assert console.run("reparse").text == "230 tried, 230 changed, 230 parsed now\n"
     assert database.value("SELECT count(DISTINCT xmin::text) FROM pipehandler.message") == 230
 
 
 def test_still_failing(console: Console, database: Database) -> None:
-    """What fails again stays in quarantine with the new reason, and is counted by it; the next run tries again. What was parsed
-    before stays as it is."""
+    """A message that fails again stays in quarantine with the new reason, and is counted by it; the next run tries
+    again. A message parsed before is left unchanged."""
     store(database, submission(POISON, parsed=replace(FAILED, defects=[])), failed(1))
     said = console.run_under(lethal(), "reparse").text
     assert "2 tried, " in said
@@ -242,7 +242,7 @@ def test_still_failing(console: Console, database: Database) -> None:
 
 
 def test_message_that_kills(console: Console, database: Database) -> None:
-    """A message that kills its parser ends a run once, where marks can be left; after that it is left as it was."""
+    """A message that kills its parser ends a run once, if marks can be written; after that it is left unchanged."""
     (console.folder / "nowhere").mkdir()
     store(database, submission(POISON, parsed=parse(MESSAGE)), submission(MESSAGE, parsed=GARBAGE))
     marks = console.folder / "nowhere"
@@ -255,7 +255,7 @@ def test_message_that_kills(console: Console, database: Database) -> None:
 
 
 def test_without_bytes(console: Console, database: Database) -> None:
-    """A message whose bytes were dropped is counted and left as it is."""
+    """A message whose bytes were dropped is counted and left unchanged."""
     store(database, failed(1))
     database.execute("DELETE FROM pipehandler.raw_message")
     before = everything(database)
@@ -265,7 +265,8 @@ def test_without_bytes(console: Console, database: Database) -> None:
 
 @pytest.mark.parametrize("code", ["smaller-than-declared", "shorter-than-told"])
 def test_defect_of_the_delivery_stays(console: Console, database: Database, code: str) -> None:
-    """That fewer octets came than declared is not known from the bytes, and is kept before what the parser finds."""
+    """The defect that fewer octets arrived than declared does not follow from the bytes, and is kept before the
+    parser's."""
     short = Defect(code)
     store(
         database,
@@ -278,7 +279,7 @@ def test_defect_of_the_delivery_stays(console: Console, database: Database, code
 
 
 def test_facts_of_the_delivery_stay_once(database: Database) -> None:
-    """A delivery that finds the same again, and reads what another could not, adds nothing."""
+    """A delivery that parses what another could not, with the same defects, adds nothing."""
     defects = [Defect("envelope-value", "client-port"), Defect("smaller-than-declared")]
     store(database, submission(parsed=replace(FAILED, defects=defects)))
     store(database, submission(MESSAGE, "b@example.com", parsed=replace(parse(MESSAGE), defects=defects)))
@@ -288,7 +289,7 @@ def test_facts_of_the_delivery_stay_once(database: Database) -> None:
 
 
 def call(database: Database, parsed: ParsedMessage, **changes: Any) -> dict[str, tuple[Any, Any]]:
-    """Call the SQL function for MESSAGE as upkeep."""
+    """Call the SQL function for MESSAGE under the maintenance role."""
     arguments = submission(parsed=parsed, **changes).arguments()
     with psycopg.connect(database.server.conninfo(database.name, user="upkeep"), autocommit=True) as connection:
         rows = connection.execute(
@@ -299,7 +300,7 @@ def call(database: Database, parsed: ParsedMessage, **changes: Any) -> dict[str,
 
 
 def test_function_goes_both_ways(every_database: Database) -> None:
-    """From parsed to failed and back, in one call each; it tells each column that changed, and nothing else."""
+    """From parsed to failed and back, in one call each; it returns each column that changed, and nothing else."""
     store(every_database, submission())
     before = everything(every_database)
     there = call(every_database, FAILED)
@@ -342,7 +343,7 @@ def test_function_is_complete(every_database: Database) -> None:
 
 
 def test_refused_by_the_server(console: Console, database: Database) -> None:
-    """A view that PostgreSQL refuses makes no run fail: the message stays in quarantine with that reason."""
+    """Parsed data that PostgreSQL refuses does not fail the run: the message stays in quarantine with that reason."""
     store(database, failed(1), failed(2))
     database.execute(
         "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
@@ -357,12 +358,12 @@ def test_refused_by_the_server(console: Console, database: Database) -> None:
     assert "SQLSTATE 22P05" in database.value("SELECT error FROM pipehandler.message WHERE state = 'failed'")
 
 
-# Interruptions and others at the same time.
+# Interruptions and concurrency.
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL, signal.SIGTERM])
 def test_interrupted(console: Console, database: Database, how: signal.Signals) -> None:
-    """Each message is as it was or as it shall be, and the next run does the rest; Ctrl-C tells how to go on."""
+    """Each message is either unchanged or done, and the next run does the rest; Ctrl-C prints how to continue."""
     store(database, *(failed(number) for number in range(400)))
     before = untouched(database)
     old = {row.id: row for row in database.rows("SELECT * FROM pipehandler.message")}
@@ -387,7 +388,7 @@ def test_interrupted(console: Console, database: Database, how: signal.Signals) 
             r"Error: interrupted; to continue: pipehandler reparse --all --after ([0-9a-f-]{36})\n", errors.decode()
         )
         assert last, errors
-        # What is behind it is all that is left, but perhaps for the message that was just done.
+        # The messages after it are all that is left, except perhaps the one that was just done.
         left = sorted(str(found) for found, row in half.items() if row.state == "failed")
         assert last[1] < left[0]
         assert b" tried, " in output
@@ -413,7 +414,7 @@ def test_two_runs_at_once(console: Console, database: Database) -> None:
 
 
 def test_while_it_is_delivered_again(console: Console, database: Database) -> None:
-    """Deliveries of the same message go on meanwhile, and nothing is lost or fails."""
+    """Deliveries of the same message continue meanwhile, and nothing is lost or fails."""
     store(database, failed(1))
     errors: list[BaseException] = []
 
@@ -437,13 +438,13 @@ def test_while_it_is_delivered_again(console: Console, database: Database) -> No
 
 
 def waiting(database: Database) -> int:
-    """How many sessions wait for a lock."""
+    """The number of sessions that wait for a lock."""
     waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
     return int(database.value(waits))
 
 
 def test_does_not_wait_for_a_delivery(database: Database, console: Console) -> None:
-    """A delivery of the message to somebody else that is not committed holds nothing up."""
+    """An uncommitted delivery of the message to another recipient blocks nothing."""
     store(database, failed(1))
     with psycopg.connect(database.conninfo) as other:
         second = failed(1)._replace(envelope=submission(b"", "second@x").envelope)
@@ -454,7 +455,7 @@ def test_does_not_wait_for_a_delivery(database: Database, console: Console) -> N
 
 
 def test_others_wait_for_one_message(database: Database, console: Console) -> None:
-    """While a message is being replaced, another run and a delivery of it wait, and find it as it is then."""
+    """While a message is being replaced, another run and a delivery of it wait, and then see the new values."""
     store(database, failed(1))
     with psycopg.connect(database.admin) as other:
         other.execute(
@@ -475,7 +476,7 @@ def test_others_wait_for_one_message(database: Database, console: Console) -> No
 
 
 def test_removed_meanwhile(database: Database, console: Console) -> None:
-    """A message that is dropped while reparse waits for it is no error."""
+    """A message that is dropped while reparse waits for it is not an error."""
     store(database, failed(1), failed(2))
     with psycopg.connect(database.admin) as other:
         other.execute("DELETE FROM pipehandler.delivery")
@@ -489,7 +490,7 @@ def test_removed_meanwhile(database: Database, console: Console) -> None:
 
 
 def test_database_goes_away(own_database: Database, folder: Path) -> None:
-    """It stops, tells how far it came and how to go on; nothing is half done."""
+    """It stops, and reports how far it got and how to continue; nothing is half done."""
     console = Console(folder, own_database)
     store(own_database, *(failed(number) for number in range(400)))
     running = console.start("reparse")
@@ -506,7 +507,8 @@ def test_database_goes_away(own_database: Database, folder: Path) -> None:
 
 
 def test_roles(console: Console, database: Database) -> None:
-    """Upkeep may (above); readers and the handler may not, and are told what to do; nobody else may call the function."""
+    """The maintenance role may (above); readers and the handler may not, and get a hint; no other role may call the
+    function."""
     store(database, failed(1))
     before = everything(database)
     for role in ("reader", "pipehandler"):
@@ -524,7 +526,7 @@ def test_roles(console: Console, database: Database) -> None:
 
 
 def test_on_a_terminal(console: Console, database: Database) -> None:
-    """A bar for people, and lines that do not run into it."""
+    """A progress bar for people, and lines that do not run into it."""
     store(database, *(failed(number) for number in range(3)))
     shown = console.on_a_terminal("reparse", "--verbose")
     assert b"100%" in shown

@@ -1,4 +1,5 @@
-"""Names that do not resolve: found out within connect_timeout, named as the reason, and nothing else waits for them."""
+"""Names that do not resolve: detected within connect_timeout, reported as the reason, and nothing else waits for
+them."""
 
 import os
 import socket
@@ -24,7 +25,7 @@ NAME = "database.example.net"
 
 @pytest.fixture
 def silent(folder: Path) -> Iterator[list[str]]:
-    """The beginning of a command line, whose program has one name server: one that takes questions, and never answers."""
+    """The start of a command line whose program has one name server, which accepts queries and never answers."""
     if not account.IS_ROOT:
         missing("root, which unshare(1) needs,")
     address = f"127.53.{os.getpid() // 250 % 250}.{1 + os.getpid() % 250}"  # tests run at the same time
@@ -38,7 +39,7 @@ def silent(folder: Path) -> Iterator[list[str]]:
 
 
 def run_silently(silent: list[str], command: list[str], message: bytes = b"") -> tuple[int, str, float]:
-    """Run a command there; its status, output and seconds."""
+    """Run a command there; returns its status, output and seconds."""
     as_account = ["setpriv", f"--reuid={account.NAME}", "--regid=nogroup", "--clear-groups"]
     before = time.monotonic()
     done = subprocess.run([*silent, *as_account, *command], input=message, capture_output=True, timeout=100, cwd="/")
@@ -46,18 +47,19 @@ def run_silently(silent: list[str], command: list[str], message: bytes = b"") ->
 
 
 def test_delivery(silent: list[str], handler: Handler) -> None:
-    """A delivery ends with connect_timeout, not with the resolver's; the log says what it is, and the breaker opens."""
+    """A delivery ends with connect_timeout, not with the resolver's timeout; the log has the reason, and the breaker
+    opens."""
     handler.configure(f"host={NAME} dbname=mail user=pipehandler", database={"connect_timeout": 2})
     status, output, seconds = run_silently(silent, handler.command(), MESSAGE)
     assert (status, output) == (75, "4.3.0 message store unavailable\n")
     assert f"name does not resolve: {NAME}" in handler.log_lines()[-1]
     assert (handler.state / "outage").exists()
-    # The resolver alone takes 10 s, twice 5 s for each question (resolv.conf(5)).
+    # The resolver alone takes 10 s, twice 5 s for each query (resolv.conf(5)).
     assert seconds < 8
 
 
 def test_service(silent: list[str], handler: Handler, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A name that stands in pg_service.conf is resolved within the same time."""
+    """A name in pg_service.conf is resolved within the same time."""
     file = handler.folder / "pg_service.conf"
     file.write_text(f"[mail]\nhost={NAME}\ndbname=mail\n")
     monkeypatch.setenv("PGSERVICEFILE", str(file))
@@ -69,7 +71,7 @@ def test_service(silent: list[str], handler: Handler, monkeypatch: pytest.Monkey
 
 
 def test_connects_by_service(database: Database, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A service whose host is a name is connected to, with what else it says."""
+    """A service whose host is a name can be connected to, with its other parameters."""
     file = folder / "pg_service.conf"
     file.write_text(f"[mail]\nhost=localhost\nport={database.server.port}\ndbname={database.name}\nuser=postgres\n")
     monkeypatch.setenv("PGSERVICEFILE", str(file))
@@ -80,7 +82,8 @@ def test_connects_by_service(database: Database, folder: Path, monkeypatch: pyte
 
 
 def test_metrics(silent: list[str], console: Console) -> None:
-    """The metrics of a host are there within the time that Prometheus waits, the database's reason among them."""
+    """The metrics of a host are returned within the time that Prometheus waits, including the reason for the
+    database."""
     console.config.write_text(f"database.conninfo = 'host={NAME}'\nstate.directory = '{console.folder}'\n")
     status, output, seconds = run_silently(silent, console.command("metrics"))
     assert status == 0

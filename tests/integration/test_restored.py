@@ -1,4 +1,4 @@
-"""After a restore that is not complete: what is missing is stored again when it comes again, and nothing waits for the
+"""After an incomplete restore: missing mail is stored again when it is redelivered, and nothing waits for the
 transactions of another cluster."""
 
 from contextlib import closing
@@ -51,7 +51,8 @@ def bytes_of(database: Database) -> list[tuple[bytes, bytes | None]]:
     ids=lambda value: value if isinstance(value, str) else "same bytes" if value == PICTURE else "other bytes",
 )
 def test_what_is_missing_is_stored_again(every_database: Database, loss: str, again: bytes) -> None:
-    """A delivery whose message or bytes are missing is not a duplicate, is still one delivery, and complete afterwards."""
+    """A delivery whose message or bytes are missing is not a duplicate, remains one delivery, and is complete
+    afterwards."""
     database = every_database
     (first,) = deliver(database)
     complete = bytes_of(database)
@@ -76,7 +77,7 @@ def test_what_is_missing_is_stored_again(every_database: Database, loss: str, ag
     ],
 )
 def test_what_the_bytes_have_comes_from_them(database: Database, loss: str, again: bytes) -> None:
-    """Where the bytes are there, another transmission does not take their place: reparse restores what it lost."""
+    """If the bytes exist, another transmission does not replace them: reparse restores the lost columns."""
     (first,) = deliver(database)
     complete = bytes_of(database)
     database.execute(loss)
@@ -88,7 +89,7 @@ def test_what_the_bytes_have_comes_from_them(database: Database, loss: str, agai
 
 
 def test_each_recipient_by_itself(database: Database) -> None:
-    """What is missing for one delivery is back for all of the message; a new recipient is stored as ever."""
+    """What one delivery restores is back for all deliveries of the message; a new recipient is stored as usual."""
     deliver(database, PICTURE, "a@example.com", "b@example.com")
     database.execute(LOSSES["raw"])
     found = {row.recipient: row.duplicate for row in deliver(database, PICTURE, "a@example.com", "c@example.com")}

@@ -1,4 +1,4 @@
-"""Least privilege: what each role may do is tried, and what it may not do fails."""
+"""Least privilege: each role can do what it may, and everything else fails."""
 
 import itertools
 import json
@@ -90,7 +90,7 @@ def test_tables(untouched: Database, role: str) -> None:
             except InsufficientPrivilege:
                 continue
             except NotNullViolation:
-                pass  # it had the right, and said nothing
+                pass  # the privilege was there, so no error
             done.setdefault(table, set()).add(action)
     assert done == ALLOWED[role]
 
@@ -112,7 +112,7 @@ def test_tables(untouched: Database, role: str) -> None:
     ],
 )
 def test_handler_gets_no_further(untouched: Database, statement: str) -> None:
-    """A handler that a hostile message has taken over can neither read mail in another way nor change the schema."""
+    """A handler taken over by a hostile message can neither read mail in another way nor change the schema."""
     if untouched.server.version < 15:
         untouched.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")  # as later versions have it from the start
     with pytest.raises(InsufficientPrivilege):
@@ -133,7 +133,8 @@ def test_the_handler_does_not_repair(untouched: Database) -> None:
 
 
 def test_upkeep_imports_and_repairs(untouched: Database) -> None:
-    """Upkeep may bring in messages and replace what was read from their bytes; as itself, so that it needs the rights for it."""
+    """The maintenance role may store messages and replace what was parsed from their bytes; with its own rights, so it
+    needs the privileges for it."""
     attempt(untouched, "upkeep", REPARSE)
     with pytest.raises(InvalidParameterValue, match="the envelope"):
         attempt(untouched, "upkeep", INGEST)
@@ -141,7 +142,8 @@ def test_upkeep_imports_and_repairs(untouched: Database) -> None:
 
 
 def test_shadow_objects_have_no_effect(every_database: Database) -> None:
-    """What a caller of ingest puts before the schema in its search path is not used by the function, which runs as its owner."""
+    """Objects that a caller of ingest puts before the schema in its search path are not used by the function, which
+    runs as its owner."""
     every_database.execute(f"GRANT TEMPORARY ON DATABASE {every_database.name} TO PUBLIC")
     store = Store(every_database.conninfo)
     connection = store.connect()
@@ -172,8 +174,8 @@ def test_shadow_objects_have_no_effect(every_database: Database) -> None:
 
 
 def test_functions_pin_search_path(untouched: Database) -> None:
-    """No object of a caller is mistaken for one of ours: in no function that another role than the owner may call. What has a
-    body in SQL resolved its names when it was created."""
+    """No object of a caller is mistaken for one of ours, in any function that a role other than the owner may call. A
+    function with an SQL body resolved its names when it was created."""
     rows = untouched.rows(
         "SELECT p.oid::regprocedure::text AS name, proconfig FROM pg_proc p"
         " WHERE p.pronamespace = 'pipehandler'::regnamespace AND p.prosqlbody IS NULL"
@@ -202,12 +204,13 @@ FUNCTIONS = {
     "postfix": {"lookup"},
     "lessor": {"expire_lease", "extend_lease", "lease_address", "lease_random_address", "remove_lease"},
 }
-"""The functions that those may call who may not read."""
+"""The functions that roles without the right to read may call."""
 
 
 @pytest.mark.parametrize("role", FUNCTIONS)
 def test_functions_of_a_role(untouched: Database, role: str) -> None:
-    """Who asks for Postfix whether there is a recipient may call one function, who gives addresses out those of the pool."""
+    """The role that looks up recipients for Postfix may call one function, the role that issues addresses those for
+    leases."""
     rows = untouched.rows(
         "SELECT proname FROM pg_proc WHERE pronamespace = 'pipehandler'::regnamespace"
         "   AND has_function_privilege(%s, oid, 'EXECUTE')",
@@ -217,7 +220,7 @@ def test_functions_of_a_role(untouched: Database, role: str) -> None:
 
 
 def test_addresses_are_given_out_and_found(untouched: Database) -> None:
-    """Those who may neither read nor change a table can do what they are for."""
+    """Roles that may neither read nor change a table can fulfil their purpose."""
     attempt(untouched, "postfix", "SELECT pipehandler.lookup('a@example.com', '+')")
     attempt(
         untouched,
@@ -229,12 +232,12 @@ def test_addresses_are_given_out_and_found(untouched: Database) -> None:
 
 
 def test_upkeep_leases_addresses(untouched: Database) -> None:
-    """Upkeep adds an address without knowing its number: identity columns need no right of their own."""
+    """Upkeep adds an address without knowing its number: identity columns need no separate privilege."""
     attempt(untouched, "upkeep", "INSERT INTO pipehandler.address (address) VALUES ('a@example.com')")
 
 
 def test_a_handler_cannot_hand_out_messages_of_others(database: Database) -> None:
-    """Whoever may call ingest cannot attach a stored message to another recipient by its id: the bytes decide."""
+    """A role that may call ingest cannot attach a stored message to another recipient by its id: the bytes decide."""
     store = Store(database.conninfo)
     (stored,) = store.ingest(submission())
     assert stored.message == identify(MESSAGE).id
@@ -258,7 +261,8 @@ def test_a_handler_cannot_hand_out_messages_of_others(database: Database) -> Non
 
 
 def test_a_handler_cannot_exchange_what_is_stored(database: Database) -> None:
-    """Whoever may call ingest, and knows the fingerprint of a stored message, changes neither its bytes nor its attachments."""
+    """A role that may call ingest, and knows the fingerprint of a stored message, can change neither its bytes nor its
+    attachments."""
     picture = b"Message-ID: <1@x>\nContent-Type: image/gif\n\nGIF"
     with closing(Store(database.conninfo)) as store:
         store.ingest(submission(MESSAGE))

@@ -17,15 +17,15 @@ LARGE = MESSAGE + b"x" * 3_000_000
     "recipients", [["a@example.com"], ["a@example.com", "b@example.com", "c@example.com"]], ids=len
 )
 def test_one_round_trip(handler: Handler, database: Database, raw: bytes, recipients: list[str]) -> None:
-    """After the start-up the handler sends one flight of messages with one Sync, and only then the server answers. After that
-    there is only what tells those who listen."""
+    """After the start-up the handler sends one flight of messages with one Sync, and only then the server answers.
+    After that only the NOTIFY follows."""
     with proxy(database.server.port) as wire:
         handler.configure(wire.conninfo(database.conninfo))
         assert handler.deliver(raw, *recipients).status == 0
         wire.wait_for()
         kinds = wire.kinds()
     # Parse, Bind, Describe, Execute, Sync; ParseComplete, BindComplete, RowDescription, DataRow, CommandComplete,
-    # ReadyForQuery; Query and its answer: the announcement; Terminate.
+    # ReadyForQuery; Query and its answer: the NOTIFY; Terminate.
     said = " ".join(kinds[kinds.index("BZ") + 1 :])
     assert said == f"FP FB FD FE FS B1 B2 BT {'BD ' * len(recipients)}BC BZ FQ BT BD BC BZ FX"
 
@@ -34,7 +34,7 @@ def commits(database: Database, count: int) -> int:
     """By how much pg_stat_database.xact_commit grew in a session that stored `count` messages."""
 
     def committed() -> int:
-        # Asked in another database, so that asking does not count; a session reports when it ends.
+        # Queried in another database, so that the query does not count; a session reports its statistics when it ends.
         statement = "SELECT sum(numbackends), sum(xact_commit) FROM pg_stat_database WHERE datname = '{}'"
         seen = ["", ""]
 
@@ -55,13 +55,13 @@ def commits(database: Database, count: int) -> int:
 
 
 def test_one_transaction(every_database: Database) -> None:
-    """Each message is one transaction, whatever the server needs for the session itself."""
+    """Each message is one transaction, not counting what the server needs for the session itself."""
     session = commits(every_database, 0)
     assert commits(every_database, 5) - session == 5
 
 
 def test_one_statement(handler: Handler, database: Database) -> None:
-    """The server's log knows one statement for a delivery, and one that announces it: no BEGIN, no SET, no second look."""
+    """The server's log has one statement for a delivery, and one NOTIFY: no BEGIN, no SET, no second query."""
     database.execute(f"ALTER DATABASE {database.name} SET log_statement = 'all'")
     log = database.server.log
     before = log.stat().st_size

@@ -1,4 +1,4 @@
-"""The schema explains itself and has what a PostgreSQL expert looks for first."""
+"""The schema is self-explanatory, and has what a PostgreSQL expert looks for first."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -49,14 +49,14 @@ SELECT c.functionid || ' line ' || c.lineno || ': ' || c.level || ': ' || c.mess
 
 
 def test_everything_has_a_comment(untouched: Database) -> None:
-    """\\d+ explains the data to a newcomer: each table, view, column, function and role says what it is."""
+    """\\d+ explains the data to a newcomer: each table, view, column, function and role has a comment."""
     rows = untouched.rows(COMMENTS)
     assert {row.what.partition(" ")[0] for row in rows} == {"schema", "relation", "column", "function", "role"}
     assert [row.what for row in rows if not row.comment] == []
 
 
 def test_documentation(untouched: Database) -> None:
-    """docs/schema.md is what every version of PostgreSQL says of the schema; otherwise run script/reference."""
+    """docs/schema.md matches the schema on every version of PostgreSQL; if not, run script/reference."""
     assert SCHEMA.read_text("utf-8") == schema.page(untouched)
 
 
@@ -71,8 +71,8 @@ def checker(servers: Callable[[int], PostgreSQL]) -> Iterator[Database]:
 
 
 def test_bodies_of_functions(checker: Database) -> None:
-    """PL/pgSQL is not checked when a function is created; plpgsql_check finds tables, columns, types and variables that
-    are not there, and variables that are not used."""
+    """PL/pgSQL is not checked when a function is created; plpgsql_check finds missing tables, columns, types and
+    variables, and unused variables."""
     rows = checker.rows(PROBLEMS)
     assert [row.problem for row in rows] == []
     checker.execute("ALTER TABLE pipehandler.message RENAME COLUMN sha256 TO digest")
@@ -80,14 +80,14 @@ def test_bodies_of_functions(checker: Database) -> None:
 
 
 def test_foreign_keys_have_indexes(untouched: Database) -> None:
-    """Each foreign key is the beginning of an index."""
+    """Each foreign key is the leading part of an index."""
     assert untouched.value("SELECT count(*) FROM pg_constraint WHERE contype = 'f'") >= 4
     assert untouched.rows(UNINDEXED) == []
 
 
 @pytest.mark.parametrize("column", ["raw_message.raw", "attachment.content", "message.text_body", "message.html_body"])
 def test_compression(untouched: Database, column: str) -> None:
-    """What is large is compressed with lz4 where the server has it, and with the server's default where it has not."""
+    """Large columns are compressed with lz4 if the server supports it, otherwise with the server's default."""
     table, _, name = column.partition(".")
     has_lz4 = untouched.value("SELECT 'lz4' = ANY (enumvals) FROM pg_settings WHERE name = 'default_toast_compression'")
     compression = untouched.value(

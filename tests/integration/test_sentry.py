@@ -1,4 +1,4 @@
-"""Being told: Sentry hears of what nobody foresaw, once in a while, and nothing of what a message says."""
+"""Error reporting: Sentry receives unforeseen faults, at a limited rate, and no content of messages."""
 
 import gzip
 import json
@@ -28,7 +28,8 @@ TO = "secret-recipient@example.com"
 
 
 class Collector:
-    """An HTTP server that takes what sentry-sdk sends; `events` are the events, `text` all that came, headers included."""
+    """An HTTP server that accepts what sentry-sdk sends; `events` are the events, `text` everything received, including
+    headers."""
 
     def __init__(self) -> None:
         self.events: list[dict[str, Any]] = []
@@ -77,18 +78,19 @@ def collector() -> Iterator[Collector]:
 
 
 def telling(handler: Handler, database: Database, dsn: str, **values: object) -> None:
-    """Configure the handler to tell."""
+    """Configure the handler to report to Sentry."""
     handler.configure(f"{database.conninfo} password={PASSWORD}", sentry={"dsn": dsn, **values})
 
 
 def fault(handler: Handler) -> Ended:
-    """A delivery with an internal fault: its stdin cannot be read (EBADF), which nobody foresaw."""
+    """A delivery with an internal fault: its stdin cannot be read (EBADF), which is unforeseen."""
     with open(os.devnull, "wb") as only_writable:
         return ended(handler.start(handler.command(TO, sender="secret-sender@example.org"), stdin=only_writable))
 
 
 def test_internal_fault(either: Handler, database: Database, collector: Collector) -> None:
-    """An internal fault is told with its stack, the outcome, versions; and without any value, address or credential."""
+    """An internal fault is reported with its stack, the outcome and versions, and without any value, address or
+    credential."""
     telling(either, database, collector.dsn)
     assert fault(either) == (75, "4.3.0 internal fault\n")
     event = collector.event()
@@ -107,7 +109,8 @@ def test_internal_fault(either: Handler, database: Database, collector: Collecto
 
 
 def test_once_in_a_while(either: Handler, database: Database, collector: Collector) -> None:
-    """The same fault is told once in `sentry.min_interval` seconds, whatever process meets it; then it is told again."""
+    """The same fault is reported once in `sentry.min_interval` seconds, whichever process meets it; then it is reported
+    again."""
     telling(either, database, collector.dsn, min_interval=3_600)
     assert {fault(either).status for _ in range(4)} == {75}
     collector.event()
@@ -120,7 +123,8 @@ def test_once_in_a_while(either: Handler, database: Database, collector: Collect
 
 
 def test_quarantined(either: Handler, database: Database, collector: Collector) -> None:
-    """A message that could not be parsed is told where that is wanted: the reason and the size, nothing of what it says."""
+    """A message that could not be parsed is reported if that is enabled: the reason and the size, none of its
+    content."""
     database.execute("ALTER TABLE pipehandler.message ADD CHECK (state = 'failed') NOT VALID")
     telling(either, database, collector.dsn)
     assert "not parsed" in either.deliver(MESSAGE, TO).output
@@ -135,7 +139,7 @@ def test_quarantined(either: Handler, database: Database, collector: Collector) 
 
 
 def test_worker_that_died(handler: Handler, database: Database, collector: Collector) -> None:
-    """A worker that dies with a message is told by its supervisor, which goes on at once."""
+    """A worker that dies with a message is reported by its supervisor, which continues at once."""
     configure(handler)
     with handler.config.open("a") as file:
         file.write(f'[sentry]\ndsn = "{collector.dsn}"\n')
@@ -149,7 +153,8 @@ def test_worker_that_died(handler: Handler, database: Database, collector: Colle
 
 
 def test_nothing_unforeseen(either: Handler, database: Database, collector: Collector) -> None:
-    """What is foreseen is not told, and sentry-sdk is not loaded for it: a delivery, a database that is down."""
+    """Foreseen outcomes are not reported, and sentry-sdk is not loaded for them: a delivery, a database that is
+    down."""
     telling(either, database, collector.dsn)
     assert either.deliver(MESSAGE, TO).status == 0
     either.configure("host=127.0.0.1 port=1", sentry={"dsn": collector.dsn})
@@ -160,7 +165,7 @@ def test_nothing_unforeseen(either: Handler, database: Database, collector: Coll
 
 @pytest.mark.parametrize("how", ["refused", "deaf", "no address", "no dsn"])
 def test_its_failure_changes_nothing(either: Handler, database: Database, how: str) -> None:
-    """A collector that does not answer, or none, changes neither the status nor the time of a delivery."""
+    """A silent or missing collector changes neither the status nor the time of a delivery."""
     with create_server(("127.0.0.1", 0)) as deaf:
         port = deaf.getsockname()[1] if how == "deaf" else account.free_port()
         dsn = {"no address": "http://key@nowhere.invalid/1", "no dsn": "rubbish"}.get(
@@ -169,14 +174,14 @@ def test_its_failure_changes_nothing(either: Handler, database: Database, how: s
         telling(either, database, dsn)
         assert either.deliver(MESSAGE, TO).status == 0
         assert fault(either) == (75, "4.3.0 internal fault\n")
-        if how == "deaf":  # the delivery has ended, and its report waits for an answer that does not come
+        if how == "deaf":  # the delivery has ended, and its report waits for an answer that never arrives
             deaf.settimeout(60)
             deaf.accept()[0].close()
         wait_until(lambda: not reporters(either), "the end of who tells")
 
 
 def read(path: Path) -> bytes:
-    """What is in a file, if it is still there."""
+    """The content of a file, if it still exists."""
     try:
         return path.read_bytes()
     except OSError:
@@ -184,7 +189,8 @@ def read(path: Path) -> bytes:
 
 
 def reporters(handler: Handler) -> list[Path]:
-    """The processes that report something for the handler: of entrypoints, and of workers, whose parent is not the supervisor."""
+    """The reporting processes of the handler: those of entrypoints and of workers, whose parent is not the
+    supervisor."""
     left = [path for path in Path("/proc").glob("[0-9]*/cmdline") if str(handler.folder).encode() in read(path)]
     service = handler.service if isinstance(handler, ResidentHandler) else None
     known = {service.pid, *service.workers()} if service and service.answers() else set()

@@ -1,4 +1,4 @@
-"""The resident workers: faster than a cold delivery where they are, and never worse where they are not."""
+"""The resident workers: faster than a cold delivery when they run, and never worse when they do not."""
 
 import os
 import signal
@@ -24,7 +24,7 @@ MESSAGE = b"From: a@example.org\nMessage-ID: <1@example.org>\nSubject: one\n\nbo
 
 
 def message(number: int) -> bytes:
-    """A message like no other."""
+    """A distinct message."""
     return MESSAGE.replace(b"<1@", b"<%d@" % number)
 
 
@@ -37,22 +37,22 @@ def service(handler: Handler) -> Iterator[Service]:
 
 
 def ways(handler: Handler) -> list[str]:
-    """How each message was delivered, oldest first; a worker writes that when its entrypoint has already left."""
+    """The mode of each delivery, oldest first; a worker writes it after its entrypoint has exited."""
     with suppress(ServeError):
         wait_until(lambda: not ask(str(handler.socket))["busy"], "the end of the work")
     return [line.partition(" mode=")[2].partition(" ")[0] for line in handler.log_lines() if " mode=" in line]
 
 
 def stored(database: Database) -> int:
-    """How many deliveries there are."""
+    """The number of deliveries."""
     return int(database.value("SELECT count(*) FROM pipehandler.delivery"))
 
 
-# What it is for.
+# Purpose.
 
 
 def test_a_worker_delivers(service: Service, handler: Handler, database: Database) -> None:
-    """The worker's answer is the entrypoint's: status, line, and a log line that tells the way."""
+    """The worker's answer is the entrypoint's: status, line, and a log line that includes the mode."""
     done = handler.deliver(MESSAGE, queue_id="4Xyz")
     assert done.status == 0
     assert done.output.startswith("2.0.0 stored ")
@@ -64,7 +64,7 @@ def test_a_worker_delivers(service: Service, handler: Handler, database: Databas
 
 
 def test_a_worker_keeps_its_connection(service: Service, handler: Handler, database: Database) -> None:
-    """All messages of a worker come through one session."""
+    """All messages of a worker are stored in one session."""
     sessions = "SELECT array_agg(pid) FROM pg_stat_activity WHERE usename = 'pipehandler'"
     before = database.value(sessions)
     assert len(before) == 1
@@ -93,14 +93,14 @@ def stale(handler: Handler) -> Iterator[None]:
 
 @contextmanager
 def another_file(handler: Handler) -> Iterator[None]:
-    """Something that is no socket."""
+    """A file that is not a socket."""
     handler.socket.write_text("")
     yield
 
 
 @contextmanager
 def listening(handler: Handler, backlog: int, kind: int = socket.SOCK_SEQPACKET) -> Iterator[socket.socket]:
-    """A server that accepts nobody by itself."""
+    """A server that listens but never accepts."""
     with socket.socket(socket.AF_UNIX, kind) as listener:
         listener.bind(str(handler.socket))
         listener.listen(backlog)
@@ -136,7 +136,7 @@ def full(handler: Handler) -> Iterator[None]:
 def test_cold_where_nobody_takes_it(
     handler: Handler, database: Database, make: Callable[[Handler], AbstractContextManager[object]]
 ) -> None:
-    """Where there is no service, or none that answers, the entrypoint delivers by itself."""
+    """Without a service, or one that answers, the entrypoint delivers by itself."""
     with make(handler):
         assert handler.deliver(MESSAGE).status == 0
     assert ways(handler) == ["cold"]
@@ -148,7 +148,7 @@ def test_cold_where_nobody_takes_it(
     [b"", b"cold", b"go", b"go soon", b"wait", b"wait x", b"\xff", b"end", b"end x y", b"end 0 2.0.0 stored", b"hello"],
 )
 def test_cold_after_a_strange_answer(handler: Handler, database: Database, answer: bytes) -> None:
-    """Before the descriptor is given away, nothing that a server says can keep the entrypoint from delivering."""
+    """Before the descriptor is passed, no answer of a server can keep the entrypoint from delivering."""
     with listening(handler, 1) as listener, handler.start(handler.command()) as running:
         client, _ = listener.accept()
         if answer:
@@ -162,7 +162,7 @@ def test_cold_after_a_strange_answer(handler: Handler, database: Database, answe
 
 @pytest.mark.parametrize("answer", [b"", b"cold", b"end", b"end x y", b"\xff"])
 def test_never_twice(handler: Handler, database: Database, answer: bytes) -> None:
-    """Once the descriptor is given away, the entrypoint delivers no more, whatever it hears: that is temporary trouble."""
+    """Once the descriptor is passed, the entrypoint no longer delivers, whatever it receives: an error is temporary."""
     with listening(handler, 1) as listener, handler.start(handler.command()) as running:
         client, _ = listener.accept()
         assert client.recv(100_000).startswith(b"deliver\0")
@@ -179,7 +179,7 @@ def test_never_twice(handler: Handler, database: Database, answer: bytes) -> Non
 
 
 def test_a_server_of_somebody_else(handler: Handler) -> None:
-    """Mail is given to root's socket (systemd made it) and to our own account's, and to nobody else's."""
+    """Mail is given only to sockets of root (created by systemd) and of our own account."""
     if not account.IS_ROOT:
         pytest.skip("another account is needed, and only root can be one")
     script = f"""
@@ -205,7 +205,7 @@ print(len(client.recv(100_000)), flush=True)
 
 
 def test_another_installation(service: Service, handler: Handler) -> None:
-    """After an upgrade the old workers get no new messages: an entrypoint of another installation delivers cold."""
+    """After an upgrade the old workers get no new messages: the entrypoint of another installation delivers cold."""
     upgraded = handler.folder / "upgraded"
     copytree(Path(PACKAGES, "pipehandler"), upgraded / "pipehandler")
     command = [str(upgraded) if word == PACKAGES else word for word in handler.command()]
@@ -216,7 +216,7 @@ def test_another_installation(service: Service, handler: Handler) -> None:
 
 
 def test_another_configuration(service: Service, handler: Handler) -> None:
-    """A worker delivers only by the configuration that the entrypoint was given."""
+    """A worker delivers only with the configuration that the entrypoint was given."""
     other = handler.folder / "other.toml"
     other.write_text(handler.config.read_text())
     assert handler.deliver(MESSAGE, config=other).status == 0
@@ -225,7 +225,7 @@ def test_another_configuration(service: Service, handler: Handler) -> None:
 
 
 def test_argv_that_is_too_long(service: Service, handler: Handler, database: Database) -> None:
-    """A call that does not fit into a packet is delivered cold."""
+    """A request that does not fit into a packet is delivered cold."""
     recipients = [f"{'x' * 50}{number}@example.com" for number in range(3_000)]
     assert handler.deliver(MESSAGE, *recipients).status == 0
     assert ways(handler) == ["cold"]
@@ -236,7 +236,7 @@ def test_argv_that_is_too_long(service: Service, handler: Handler, database: Dat
 
 
 def test_a_worker_dies(service: Service, handler: Handler, database: Database) -> None:
-    """It takes one attempt with it, which is deferred and told, and another takes its place."""
+    """Its death costs one attempt, which is deferred and reported, and another worker takes its place."""
     with held(database):
         running = begin(handler, service, MESSAGE)
         stuck(database)
@@ -251,7 +251,7 @@ def test_a_worker_dies(service: Service, handler: Handler, database: Database) -
 
 
 def test_an_idle_worker_dies(service: Service, handler: Handler) -> None:
-    """Nobody notices but the log."""
+    """Only the log shows it."""
     os.kill(service.workers()[0], signal.SIGSEGV)
     wait_until(lambda: service.status()["died"] == 1)
     assert handler.deliver(MESSAGE).status == 0
@@ -260,7 +260,8 @@ def test_an_idle_worker_dies(service: Service, handler: Handler) -> None:
 
 
 def test_the_supervisor_is_out_of_descriptors(service: Service, handler: Handler) -> None:
-    """It goes on with what it has: messages are delivered cold, and workers come back when there is room again."""
+    """It continues with the workers it has: messages are delivered cold, and workers are restarted once there is room
+    again."""
 
     def limit(number: int) -> None:
         command = ["prlimit", f"--pid={service.pid}", f"--nofile={number}:"]
@@ -278,8 +279,8 @@ def test_the_supervisor_is_out_of_descriptors(service: Service, handler: Handler
 
 
 def test_the_supervisor_dies(service: Service, handler: Handler, database: Database) -> None:
-    """What a worker has begun it finishes, and then it leaves; others are delivered cold; and the service can start again
-    where its socket was left."""
+    """A worker finishes its message, and then exits; others are delivered cold; and the service can start again despite
+    the leftover socket."""
     with held(database):
         running = begin(handler, service, MESSAGE)
         stuck(database)
@@ -296,7 +297,7 @@ def test_the_supervisor_dies(service: Service, handler: Handler, database: Datab
 
 
 def test_a_worker_stands_still(handler: Handler, database: Database) -> None:
-    """An entrypoint waits no longer than the deadline and a moment; the message is deferred, and there once in the end."""
+    """An entrypoint waits little longer than the deadline; the message is deferred, and in the end stored once."""
     configure(handler, deadline=5)
     with Service(handler) as service:
         (worker,) = service.workers()
@@ -312,7 +313,7 @@ def test_a_worker_stands_still(handler: Handler, database: Database) -> None:
 
 
 def test_a_worker_dies_at_the_moment_of_a_hand_over(service: Service, handler: Handler, database: Database) -> None:
-    """A message that is to go to a worker which has just died goes to the next one, or is delivered cold."""
+    """A message assigned to a worker that has just died is given to the next one, or delivered cold."""
     service.signal(signal.SIGSTOP)
     with handler.start(handler.command()) as running:
         os.kill(service.workers()[0], signal.SIGKILL)
@@ -325,7 +326,7 @@ def test_a_worker_dies_at_the_moment_of_a_hand_over(service: Service, handler: H
 
 
 def test_the_end_does_not_wait_forever(handler: Handler) -> None:
-    """A worker that stands still when the service ends is killed after the deadline, and that is logged."""
+    """A worker that hangs when the service ends is killed after the deadline, and that is logged."""
     configure(handler, deadline=5)
     with Service(handler) as service:
         (worker,) = service.workers()
@@ -336,7 +337,7 @@ def test_the_end_does_not_wait_forever(handler: Handler) -> None:
 
 
 def test_replaced_after_so_many_messages(handler: Handler) -> None:
-    """A worker leaves after serve.max_messages messages, and nothing is lost in between."""
+    """A worker exits after serve.max_messages messages, and nothing is lost in between."""
     configure(handler, max_messages=2)
     with Service(handler) as service:
         first = service.workers()
@@ -377,7 +378,7 @@ def test_limits_are_set_for_each_message(service: Service, handler: Handler) -> 
 
 
 def test_time_runs_from_the_start_of_the_entrypoint(handler: Handler, database: Database) -> None:
-    """The deadline is one for the whole delivery, and after it the worker is as good as before: no alarm is left."""
+    """One deadline covers the whole delivery, and afterwards the worker is unaffected: no alarm is left."""
     configure(handler, deadline=5)
     trace = handler.folder / "trace"
     trace.touch()
@@ -394,11 +395,11 @@ def test_time_runs_from_the_start_of_the_entrypoint(handler: Handler, database: 
     assert "it_value={tv_sec=0, tv_usec=0}" in last
 
 
-# The database comes and goes.
+# The database becomes unavailable and available.
 
 
 def test_a_connection_that_ended(service: Service, handler: Handler, database: Database) -> None:
-    """A session that the server ended is opened again, and no message notices."""
+    """A session that the server ended is opened again, and no message is affected."""
     assert handler.deliver(MESSAGE).status == 0
     (worker,) = service.workers()
 
@@ -408,7 +409,7 @@ def test_a_connection_that_ended(service: Service, handler: Handler, database: D
     wait_until(service.ready)
     before = sockets()
     database.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'pipehandler'")
-    # At once, not with the next message: the end of a connection would wake the worker again and again.
+    # At once, not with the next message: a closed connection would wake the worker repeatedly.
     wait_until(lambda: sockets() < before, "the end of the connection")
     assert handler.deliver(message(2)).status == 0
     assert service.status()["died"] == 0
@@ -416,7 +417,7 @@ def test_a_connection_that_ended(service: Service, handler: Handler, database: D
 
 
 def test_the_server_restarts(own_database: Database, folder: Path) -> None:
-    """While it is down messages are deferred, as in the cold way; when it is back the same worker stores them."""
+    """While it is down messages are deferred, as in the cold mode; when it is back the same worker stores them."""
     handler = Handler(folder / "handler", own_database.conninfo)
     configure(handler)
     with Service(handler) as service:
@@ -435,7 +436,7 @@ def test_the_server_restarts(own_database: Database, folder: Path) -> None:
 
 
 def test_started_before_the_database(own_database: Database, folder: Path) -> None:
-    """A service that finds no database defers what comes, and delivers as soon as there is one."""
+    """A service without a database defers messages, and delivers as soon as there is one."""
     handler = Handler(folder / "handler", own_database.conninfo)
     configure(handler)
     own_database.server.stop()

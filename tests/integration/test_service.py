@@ -1,4 +1,4 @@
-"""The service of the resident workers: who may use it, how it begins, ends and changes, and what it says of itself."""
+"""The service of the resident workers: access to it, its start, end and reload, and its status."""
 
 import json
 import os
@@ -46,20 +46,20 @@ def visit(handler: Handler, *packets: bytes) -> socket.socket:
 
 
 def entrypoint_packet(handler: Handler) -> bytes:
-    """What an entrypoint of this installation says first."""
+    """The first packet of an entrypoint of this installation."""
     return deliver_packet(handler.command()[len(entrypoint()) :], os.getpid(), time.monotonic())
 
 
-# Who may use it.
+# Access.
 
 
 def test_the_socket_is_closed_to_others(service: Service, handler: Handler) -> None:
-    """Its mode lets in nobody but its owner."""
+    """Its mode admits only its owner."""
     assert oct(handler.socket.stat().st_mode)[-3:] == "600"
 
 
 def test_the_kernel_is_asked(service: Service, handler: Handler) -> None:
-    """Another account is sent away without a word, even if the socket's mode lets it in."""
+    """Another account is disconnected without an answer, even if the socket's mode admits it."""
     if not account.IS_ROOT:
         pytest.skip("another account is needed, and only root can be one")
     handler.socket.chmod(0o666)
@@ -94,7 +94,7 @@ RUBBISH = {
 
 @pytest.mark.parametrize("packet", RUBBISH.values(), ids=RUBBISH)
 def test_rubbish_gets_nothing(service: Service, handler: Handler, packet: bytes) -> None:
-    """Who sends what no entrypoint sends gets no answer, and the service goes on."""
+    """A client that sends what no entrypoint would send gets no answer, and the service continues."""
     with visit(handler, packet) as client:
         assert client.recv(1000) == b""
     assert handler.deliver(MESSAGE).status == 0
@@ -102,7 +102,8 @@ def test_rubbish_gets_nothing(service: Service, handler: Handler, packet: bytes)
 
 
 def test_silence_blocks_nobody(service: Service, handler: Handler) -> None:
-    """However many connect and say nothing, messages are delivered meanwhile; and the silent ones are sent away."""
+    """However many silent clients connect, messages are delivered meanwhile; and the silent clients are
+    disconnected."""
     silent = [visit(handler) for _ in range(100)]
     assert handler.deliver(MESSAGE).status == 0
     wait_until(lambda: service.status()["delivered"] == 1)
@@ -112,7 +113,7 @@ def test_silence_blocks_nobody(service: Service, handler: Handler) -> None:
 
 
 def test_more_than_there_is_room_for(service: Service, handler: Handler) -> None:
-    """When there are too many, some are delivered cold, and none is lost."""
+    """With too many connections, some messages are delivered cold, and none is lost."""
     silent = [visit(handler) for _ in range(512)]
     assert handler.deliver(MESSAGE).status == 0
     for client in silent:
@@ -122,7 +123,7 @@ def test_more_than_there_is_room_for(service: Service, handler: Handler) -> None
 
 @pytest.mark.parametrize("packet", [b"fd", b""], ids=["no descriptor", "nothing"])
 def test_half_a_hand_over(service: Service, handler: Handler, packet: bytes) -> None:
-    """Who is told to go on, and does not give a descriptor, holds up a worker for two seconds at most."""
+    """A client that is assigned a worker, and does not pass a descriptor, blocks the worker for at most two seconds."""
     with visit(handler, entrypoint_packet(handler)) as client:
         assert client.recv(1000).startswith(b"go ")
         if packet:
@@ -133,7 +134,7 @@ def test_half_a_hand_over(service: Service, handler: Handler, packet: bytes) -> 
 
 
 def test_more_descriptors_than_wanted(service: Service, handler: Handler) -> None:
-    """Only one is taken, and none is left open in a worker."""
+    """Only one descriptor is accepted, and none is left open in a worker."""
     assert handler.deliver(MESSAGE).status == 0  # and the worker has the journal open
     wait_until(lambda: not service.status()["busy"])
     (worker,) = service.workers()
@@ -150,7 +151,7 @@ def test_more_descriptors_than_wanted(service: Service, handler: Handler) -> Non
 
 
 def test_waiting_has_an_end(service: Service, handler: Handler, database: Database) -> None:
-    """With all workers busy a message waits for serve.queue_timeout seconds, is seen to wait, and is deferred."""
+    """With all workers busy a message waits for serve.queue_timeout seconds, is shown as waiting, and is deferred."""
     with held(database):
         first = begin(handler, service, MESSAGE)
         with handler.start(handler.command(queue_id="4Wait")) as second:
@@ -188,11 +189,11 @@ def test_who_waits_may_leave(service: Service, handler: Handler, database: Datab
     assert ended(first).status == 0
 
 
-# Its life.
+# Lifecycle.
 
 
 def test_the_end_waits_for_what_is_begin(service: Service, handler: Handler, database: Database) -> None:
-    """SIGTERM: what a worker has begun is finished, who waits delivers cold, and then the service is gone."""
+    """SIGTERM: workers finish their messages, waiting entrypoints deliver cold, and then the service has ended."""
     with held(database):
         first = begin(handler, service, MESSAGE)
         second = handler.start(handler.command())
@@ -209,7 +210,7 @@ def test_the_end_waits_for_what_is_begin(service: Service, handler: Handler, dat
 
 
 def test_ctrl_c_ends_it(service: Service, handler: Handler) -> None:
-    """SIGINT to all of its processes, as a terminal sends it, is an end like any other."""
+    """SIGINT to all of its processes, as a terminal sends it, ends it like SIGTERM."""
     for worker in service.workers():
         os.kill(worker, signal.SIGINT)
     service.signal(signal.SIGINT)
@@ -218,7 +219,7 @@ def test_ctrl_c_ends_it(service: Service, handler: Handler) -> None:
 
 
 def test_a_new_configuration(service: Service, handler: Handler, database: Database) -> None:
-    """SIGHUP: new workers have the new configuration, and what was under way is finished with the old one."""
+    """SIGHUP: new workers have the new configuration, and deliveries in progress are finished with the old one."""
     with held(database):
         first = begin(handler, service, MESSAGE)
         handler.configure(database.conninfo, limits={"message_size": 1024}, serve={"workers": 2})
@@ -231,7 +232,7 @@ def test_a_new_configuration(service: Service, handler: Handler, database: Datab
 
 
 def test_a_wrong_configuration(service: Service, handler: Handler) -> None:
-    """SIGHUP with a configuration that is wrong: it is told, and the old one stays."""
+    """SIGHUP with an invalid configuration: that is reported, and the old one stays in use."""
     workers = service.workers()
     handler.config.write_text(handler.config.read_text() + "[nothing]\n")
     service.signal(signal.SIGHUP)
@@ -242,7 +243,8 @@ def test_a_wrong_configuration(service: Service, handler: Handler) -> None:
 
 
 def test_what_systemd_is_told(handler: Handler) -> None:
-    """sd_notify(3): readiness, reloading, the end, and between them how many are busy and wait."""
+    """sd_notify(3): readiness, reloading, the end, and between them the numbers of busy workers and waiting
+    messages."""
     name = handler.folder / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(name))
@@ -265,7 +267,7 @@ def test_what_systemd_is_told(handler: Handler) -> None:
 
 
 def test_a_socket_of_systemd(handler: Handler) -> None:
-    """sd_listen_fds(3): the socket that a socket unit made is used, and stays when the service ends."""
+    """sd_listen_fds(3): the socket of a socket unit is used, and stays when the service ends."""
     configure(handler)
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as made:
         made.bind(str(handler.socket))
@@ -275,7 +277,8 @@ def test_a_socket_of_systemd(handler: Handler) -> None:
         script = f'exec env LISTEN_PID=$$ LISTEN_FDS=1 "$@" 3<&{made.fileno()} {made.fileno()}<&-'
         command = ["bash", "-c", script, "bash", str(program), "--config", str(handler.config), "serve"]
         running = subprocess.Popen(command, env=ENVIRONMENT, cwd="/", pass_fds=[made.fileno()], **account.identity())
-        # It is still starting. The socket is there, so the first message waits for it, or is delivered cold where that takes long.
+        # It is still starting. The socket exists, so the first message waits for the service, or is delivered cold if
+        # that takes long.
         assert handler.deliver(MESSAGE).status == 0
         wait_until(Service(handler).ready, "the start of the service")
         assert handler.deliver(MESSAGE, "other@example.com").status == 0
@@ -287,7 +290,7 @@ def test_a_socket_of_systemd(handler: Handler) -> None:
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd here")
 def test_units(folder: Path) -> None:
-    """systemd finds nothing to say about the units."""
+    """systemd-analyze reports nothing about the units."""
     names = ("pipehandler.socket", "pipehandler.service", "pipehandler-expire.service", "pipehandler-expire.timer")
     for name in names:
         (folder / name).write_text(pipehandler("postfix", name, "--user", "mail"))
@@ -321,11 +324,11 @@ def test_account_and_directories(folder: Path) -> None:
     assert (settings.st_uid, stat.S_IMODE(settings.st_mode)) == (0, 0o755)
 
 
-# What it refuses, and what it says.
+# Refusals and reports.
 
 
 def refused(handler: Handler, **identity: object) -> tuple[int, str]:
-    """The status and the words of a service that cannot start."""
+    """The status and the output of a service that cannot start."""
     program = Path(sys.executable).with_name("pipehandler")
     command = [str(program), "--config", str(handler.config), "serve"]
     done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=60, **identity)  # type: ignore[call-overload]
@@ -334,7 +337,7 @@ def refused(handler: Handler, **identity: object) -> tuple[int, str]:
 
 @pytest.mark.skipif(not account.IS_ROOT, reason="only root can be refused as root")
 def test_not_as_root(handler: Handler) -> None:
-    """Root does not read mail."""
+    """The service refuses to run as root, which must not read mail."""
     status, told = refused(handler)
     assert status == 69
     assert "serve must not run as root" in told
@@ -350,7 +353,7 @@ def test_not_as_root(handler: Handler) -> None:
     ],
 )
 def test_a_socket_that_cannot_be_had(handler: Handler, name: str, told: str) -> None:
-    """The reason and the way out are told, and what was there stays."""
+    """The reason and a hint are printed, and what was there stays."""
     path = handler.folder / name
     configure(handler, socket=str(path))
     if name == "file":
@@ -367,7 +370,8 @@ def test_a_socket_that_cannot_be_had(handler: Handler, name: str, told: str) -> 
 
 
 def test_status(service: Service, handler: Handler) -> None:
-    """`serve --status` says how it goes, for people and for programs; without a service it says what that means."""
+    """`serve --status` prints the status, for people and for programs; without a service it explains what that
+    means."""
     assert handler.deliver(MESSAGE).status == 0
     wait_until(lambda: service.status()["busy"] == 0)
     told = pipehandler("--config", handler.config, "serve", "--status")

@@ -1,4 +1,5 @@
-"""What a session states: settings of the database and of the role change nothing, and a pooler that drops them is noticed."""
+"""The settings of a session: those of the database and of the role change nothing, and a pooler that drops ours is
+detected."""
 
 import itertools
 from collections.abc import Iterator
@@ -34,7 +35,7 @@ UNUSUAL = {
     "default_transaction_isolation": "serializable",
     "default_transaction_deferrable": "on",
     "idle_in_transaction_session_timeout": "1",
-    # Of these the functions, or the timeouts of each session, take care.
+    # These are handled by the functions, or by the timeouts of each session.
     "statement_timeout": "1",
     "lock_timeout": "1",
     "backslash_quote": "on",
@@ -76,14 +77,14 @@ def wire(database: Database) -> Iterator[Proxy]:
 
 
 def followed(database: Database, count: int) -> list[str]:
-    """The recipients of the first deliveries of the stream."""
+    """The recipients of the first deliveries in the stream."""
     with closing(follow(database.server.conninfo(database.name, user="reader"))) as stream:
         return [each.recipient for each in itertools.islice(stream, count)]
 
 
 @pytest.mark.parametrize("scope", ["database", "role"])
 def test_unusual_settings(database: Database, console: Console, handler: Handler, scope: str) -> None:
-    """With all of them at once, every command says what it said before, and mail is stored, and stored once."""
+    """With all of them at once, the output of every command is unchanged, and mail is stored exactly once."""
     console.run("--conninfo", database.admin, "address", "add", "user@example.com", "--ttl", "1d")
     handler.deliver(MESSAGE)
     (message,) = database.rows("SELECT message::text AS id FROM pipehandler.delivery")
@@ -112,7 +113,7 @@ def test_unusual_settings(database: Database, console: Console, handler: Handler
     spoil(database, UNUSUAL, scope)
     for one, other in zip(before, everything_said(), strict=True):
         assert (one.status, one.errors) == (0, "")
-        if b"# HELP" in one.output:  # sizes of tables and the time are not the settings' doing
+        if b"# HELP" in one.output:  # table sizes and times differ for other reasons
             assert b"pipehandler_database_up 1.0\n" in other.output
         else:
             assert other == one
@@ -124,7 +125,7 @@ def test_unusual_settings(database: Database, console: Console, handler: Handler
 
 @pytest.mark.parametrize("name", UNUSUAL)
 def test_one_unusual_setting(database: Database, name: str) -> None:
-    """Each of them alone, on the database and on the role: stored, read and followed as without it."""
+    """Each of them alone, on the database and on the role: mail is stored, read and followed as without it."""
     with closing(Store(database.conninfo)) as store:
         store.ingest(submission())
     spoil(database, {name: UNUSUAL[name]}, "database")
@@ -158,7 +159,7 @@ def test_transaction_timeout(every_database: Database) -> None:
 
 
 def shown(store: Store) -> dict[str, str]:
-    """What a session says of each setting."""
+    """The value of each setting in a session."""
     rows = store.rows(
         "SELECT name, pg_catalog.current_setting(name) AS value FROM unnest(%s::text[]) AS s (name)", [[*SETTINGS]]
     )
@@ -166,7 +167,7 @@ def shown(store: Store) -> dict[str, str]:
 
 
 def test_conninfo_does_not_contradict(database: Database) -> None:
-    """Options of database.conninfo stay, but for those that are stated."""
+    """Options of database.conninfo are kept, except those that the session sets."""
     conninfo = f"{database.conninfo} options='-c search_path=public -c work_mem=1MB -c DateStyle=German'"
     with closing(Store(conninfo)) as store:
         assert shown(store) == SETTINGS
@@ -174,7 +175,7 @@ def test_conninfo_does_not_contradict(database: Database) -> None:
 
 
 def test_ingest_leaves_no_setting(database: Database) -> None:
-    """What the function sets for its own commit ends with it."""
+    """The function's setting for its own commit ends with the commit."""
     spoil(database, {"synchronous_commit": "off", "client_min_messages": "error"}, "database")
     shown = (
         "SELECT name, setting FROM pg_settings WHERE name IN ('synchronous_commit', 'client_min_messages') ORDER BY 1"
@@ -191,7 +192,8 @@ def test_ingest_leaves_no_setting(database: Database) -> None:
 
 
 def test_no_setting_damages_a_function(database: Database) -> None:
-    """Which functions and views are damaged does not depend on how a session has definitions written."""
+    """The detection of damaged functions and views does not depend on session settings for the format of
+    definitions."""
     objects = "SELECT object, digest FROM pipehandler.code_objects() ORDER BY object"
     with psycopg.connect(database.admin, autocommit=True) as connection:
         before = connection.execute(objects).fetchall()
@@ -209,14 +211,14 @@ def test_no_setting_damages_a_function(database: Database) -> None:
 
 @pytest.mark.parametrize("encoding", ["UTF8", "latin1", "auto"])
 def test_conninfo_names_no_encoding(database: Database, encoding: str) -> None:
-    """The encoding of the client is not the operator's to choose: the values are UTF-8, whatever conninfo says."""
+    """The operator cannot choose the client encoding: values are UTF-8, whatever conninfo contains."""
     with closing(Store(f"{database.conninfo} client_encoding={encoding}")) as store:
         store.ingest(submission("Subject: Grüße 日本\n\nx".encode()))
     assert database.value("SELECT subject FROM pipehandler.message") == "Grüße 日本"
 
 
 def test_direct_connection_costs_no_round_trip(database: Database, wire: Proxy) -> None:
-    """All is said with the connection: the first statement is that of the caller."""
+    """All settings are sent with the connection: the first statement is the caller's."""
     with closing(Store(wire.conninfo(database.conninfo))) as store:
         store.connect()
     wire.wait_for()
@@ -225,7 +227,7 @@ def test_direct_connection_costs_no_round_trip(database: Database, wire: Proxy) 
 
 @pytest.mark.parametrize("ignored", ["", "options"], ids=["refused", "dropped"])
 def test_pooler(database: Database, folder: Path, ignored: str) -> None:
-    """PgBouncer refuses `options`, or drops them: the session has the settings and the timeouts all the same."""
+    """PgBouncer refuses `options`, or drops them: the session still has the settings and the timeouts."""
     spoil(database, UNUSUAL, "role")
     with (
         pgbouncer(folder, database, ignore_startup_parameters=ignored, pool_mode="session") as conninfo,

@@ -1,4 +1,5 @@
-"""The largest share that one message, one client or one recipient can take, where no other test has the figure."""
+"""The largest share of a resource that one message, client or recipient can take, for figures that no other test
+covers."""
 
 import re
 import shutil
@@ -22,7 +23,7 @@ DESCRIPTORS = 16
 
 
 def test_descriptors(handler: Handler, database: Database) -> None:
-    """A delivery needs no more descriptors than the page says."""
+    """A delivery needs no more descriptors than documented."""
     ended = handler.run(["prlimit", f"--nofile={DESCRIPTORS}", *handler.command()], MESSAGE)
     assert ended.output.startswith("2.0.0 stored ")
     assert f"| {DESCRIPTORS} " in PAGE.read_text()
@@ -42,7 +43,7 @@ def buffers(database: Database, number: int) -> int:
         raw = b"Message-ID: <new%d@example.org>\n\nbody\n" % number
         arguments = submission(raw, "busy@example.com").arguments()
         connection.execute("SET search_path = pg_catalog, pg_temp")
-        for _ in range(2):  # the second time all plans and caches are there
+        for _ in range(2):  # the second time all plans and caches exist
             (plan,) = (
                 connection.execute(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {INGEST}", arguments).fetchone() or ()
             )
@@ -51,7 +52,7 @@ def buffers(database: Database, number: int) -> int:
 
 
 def test_recipient_with_many_deliveries(database: Database) -> None:
-    """One message more for a recipient who has twenty thousand costs the server no more than for one who has none."""
+    """One more message for a recipient with twenty thousand costs the server no more than for one without any."""
     few = buffers(database, 1)
     database.execute(
         "INSERT INTO pipehandler.delivery (message, recipient, fingerprint, sender, mail_host, ingress, received_at)"
@@ -63,7 +64,7 @@ def test_recipient_with_many_deliveries(database: Database) -> None:
 
 
 def test_a_stopped_delivery_holds_no_lock(handler: Handler, database: Database) -> None:
-    """A process that stands still after it has sent its message keeps nobody waiting: the server ends the transaction."""
+    """A process that hangs after it has sent its message does not block others: the server ends the transaction."""
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'pipehandler' AND wait_event_type = 'Lock'"
     with psycopg.connect(database.admin) as gate, handler.start(handler.command()) as stopped:
         gate.execute("LOCK TABLE pipehandler.delivery")
@@ -81,17 +82,17 @@ def test_a_stopped_delivery_holds_no_lock(handler: Handler, database: Database) 
 
 
 def test_a_process_that_stands_still_in_a_transaction(database: Database) -> None:
-    """The server ends a session of ours that stands still inside a transaction, such as that of a stopped `migrate`."""
+    """The server ends a session of ours that hangs inside a transaction, such as that of a stopped `migrate`."""
     assert SETTINGS["idle_in_transaction_session_timeout"] == "1min"
     store = Store(database.admin)
     store.script("SET idle_in_transaction_session_timeout = 100; BEGIN; LOCK TABLE pipehandler.delivery")
-    with psycopg.connect(database.admin) as other:  # waits for the lock as long as the session stands still
+    with psycopg.connect(database.admin) as other:  # waits for the lock as long as the session hangs
         other.execute("SET lock_timeout = '30s'; LOCK TABLE pipehandler.delivery")
     store.close()
 
 
 def test_limits_of_postfix() -> None:
-    """The parameters of Postfix on the page have the defaults that Postfix says."""
+    """The Postfix parameters in the documentation have the defaults that Postfix reports."""
     if shutil.which("postconf") is None:
         missing("Postfix")
     lines = re.findall(r"^\| `(\w+)` \| (\S+) \|", PAGE.read_text(), re.MULTILINE)

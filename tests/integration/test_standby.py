@@ -1,4 +1,4 @@
-"""A synchronous standby that is away: what Postfix is allowed to forget is on both servers, whatever interrupts the wait."""
+"""A synchronous standby that is down: mail that Postfix may delete is on both servers, whatever interrupts the wait."""
 
 import os
 import signal
@@ -33,7 +33,7 @@ class Pair:
         return [row.pid for row in self.database.rows(WAITING)]
 
     def interrupted(self, how: str, message: bytes = MESSAGE) -> Ended:
-        """Deliver while the standby stands still, and call the function `how` for the session that waits for it."""
+        """Deliver while the standby is stopped, and call the function `how` for the session that waits for it."""
         with self.handler.start(self.handler.command()) as running:
             assert running.stdin is not None
             assert running.stdout is not None
@@ -47,7 +47,7 @@ class Pair:
             return Ended(running.returncode, running.stdout.read().decode())
 
     def fail_over(self) -> set[bytes]:
-        """Destroy the primary, promote the standby; the messages that are there."""
+        """Destroy the primary, promote the standby; returns the messages on it."""
         self.primary.stop(signal.SIGKILL)
         self.standby.promote()
         self.database.move(self.standby)
@@ -64,14 +64,14 @@ def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
             primary.synchronous()
             assert handler.deliver(b"Message-ID: <first@example.org>\n\nboth have it\n").status == 0
             yield Pair(primary, standby, database, handler)
-            # For the database to be dropped, on whichever of them has it now.
+            # So that the database is dropped on the server that has it now.
             database.server.psql("postgres", "ALTER SYSTEM RESET synchronous_standby_names")
             database.server.reload()
 
 
 @pytest.mark.parametrize("how", ["pg_cancel_backend", "pg_terminate_backend"])
 def test_interrupted_wait(pair: Pair, how: str) -> None:
-    """A wait that is cancelled or terminated is no success; when the standby is back, the message is a duplicate."""
+    """A wait that is cancelled or terminated is not a success; when the standby is back, the message is a duplicate."""
     pair.standby.freeze()
     ended = pair.interrupted(how)
     assert (ended.status, ended.output[:2]) == (75, "4."), ended
@@ -83,24 +83,25 @@ def test_interrupted_wait(pair: Pair, how: str) -> None:
 
 
 def test_deadline_leaves_no_session(pair: Pair) -> None:
-    """A delivery whose time is over takes its session with it: it would wait as long as the standby is away."""
+    """A delivery whose deadline has passed ends its session, which would otherwise wait as long as the standby is
+    down."""
     pair.standby.freeze()
     ended = pair.handler.deliver(MESSAGE)
     assert (ended.status, ended.output) == (75, "4.3.0 delivery took too long\n")
-    while pair.waiting():  # it ends a moment later, or this test does not
+    while pair.waiting():  # it ends a moment later, or this test hangs
         pass
     pair.standby.thaw()
     assert pair.handler.deliver(MESSAGE).status == 0
 
 
 def test_collation_warning_is_no_weak_commit(pair: Pair) -> None:
-    """A warning that comes with the connection says nothing about the commit."""
+    """A warning at connection time does not refer to the commit."""
     pair.database.execute("UPDATE pg_database SET datcollversion = '0' WHERE datname = current_database()")
     assert pair.handler.deliver(MESSAGE).status == 0
 
 
 def test_cancelled_at_any_moment(pair: Pair) -> None:
-    """While somebody cancels whatever waits and the standby stops and goes on, nothing that is acknowledged is lost."""
+    """While waiting sessions are cancelled and the standby stops and continues, no acknowledged message is lost."""
     acknowledged: list[bytes] = []
     done = threading.Event()
 
@@ -123,14 +124,14 @@ def test_cancelled_at_any_moment(pair: Pair) -> None:
         done.set()
         disturbance.result()
     assert acknowledged
-    pair.standby.freeze()  # nothing arrives there any more that has not arrived
+    pair.standby.freeze()  # from here on it receives nothing more
     pair.primary.stop(signal.SIGKILL)
     pair.standby.thaw()
     assert set(acknowledged) <= pair.fail_over()
 
 
 def test_error_is_named(pair: Pair) -> None:
-    """The store says what is missing, with the SQLSTATE of a warning, and keeps its connection."""
+    """The store reports what is missing, with the SQLSTATE of a warning, and keeps its connection."""
     pair.standby.freeze()
     store = Store(pair.database.conninfo)
     with ThreadPoolExecutor(1) as pool:

@@ -31,8 +31,8 @@ NOTHING = Snapshot(
 
 
 def run(handler: Handler, *arguments: str, status: int = 0, user: str | None = None) -> str:
-    """What `pipehandler status` prints; its status has to fit its first line."""
-    # A Postfix that does not exist: whether there is one on this machine does not matter.
+    """The output of `pipehandler status`; its exit status has to match its first line."""
+    # A Postfix that does not exist, so that one on this machine makes no difference.
     command = [PROGRAM, "--config", str(handler.config), "status", "--config-directory", "/nonexistent", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, user=user)
     assert (done.returncode, done.stderr) == (status, ""), done
@@ -48,7 +48,7 @@ def record(ago: float, outcome: str, status: int | None = 75, **values: str) -> 
 
 
 def test_everything_is_well(handler: Handler, database: Database) -> None:
-    """Deliveries are counted, the database is up, the quarantine is empty, the workers are there."""
+    """Deliveries are counted, the database is up, the quarantine is empty, the workers are running."""
     configure(handler, workers=2)
     with Service(handler) as service:
         handler.deliver(MESSAGE)
@@ -67,7 +67,7 @@ def test_everything_is_well(handler: Handler, database: Database) -> None:
 
 
 def test_what_went_wrong(handler: Handler, database: Database) -> None:
-    """A failure is shown with its reason, how often, its last queue id, and what to do; alike ones together."""
+    """A failure is shown with its reason, count, last queue id and a hint; similar ones are grouped."""
     handler.configure(f"host=127.0.0.1 port={account.free_port()} user=pipehandler dbname=mail")
     handler.deliver(MESSAGE, queue_id="first")
     handler.deliver(MESSAGE, queue_id="second")
@@ -91,7 +91,7 @@ def test_what_went_wrong(handler: Handler, database: Database) -> None:
 
 
 def test_no_journal(handler: Handler) -> None:
-    """Before the first attempt the status says so, and a journal that cannot be read is reported."""
+    """Before the first attempt the status reports that there was none; a journal that cannot be read is reported."""
     assert "no delivery attempts in the last day" in run(handler, status=3)  # without a queue
     (handler.state / "journal.sqlite").mkdir()
     text = run(handler, status=3)
@@ -111,7 +111,7 @@ def test_an_older_schema(handler: Handler, database: Database) -> None:
 
 
 def test_expired_mail_stays(handler: Handler, database: Database) -> None:
-    """What has expired should be gone soon; where it is not, the command that removes it is named."""
+    """Expired mail should be removed soon; if it is not, the command that removes it is named."""
     database.execute("SELECT pipehandler.lease_address('@example.com', '1 hour')")
     assert handler.deliver(MESSAGE).status == 0
     ended = "UPDATE pipehandler.address SET created_at = now() - interval '1 d', expires_at = now() - interval '{}'"
@@ -123,7 +123,8 @@ def test_expired_mail_stays(handler: Handler, database: Database) -> None:
 
 
 def test_wrong_configuration(handler: Handler) -> None:
-    """While the configuration cannot be loaded the status says why, at the top, and shows what the journal has."""
+    """While the configuration cannot be loaded, the status shows the reason at the top, and the figures of the
+    journal."""
     assert handler.deliver(MESSAGE).status == 0
     good = handler.config.read_text()
     handler.config.write_text(f"{good}\n[limits]\nmemory = 268435456\n")
@@ -143,7 +144,7 @@ def test_wrong_configuration(handler: Handler) -> None:
 
 @pytest.mark.skipif(not account.IS_ROOT, reason="only root becomes another account")
 def test_missing_rights(handler: Handler, database: Database) -> None:
-    """A server that does not let this account in is not down, and the status says what lets it in."""
+    """A server that refuses this account is not reported as down, and the status has a hint how to get access."""
     hba = database.server.data / "pg_hba.conf"
     before = hba.read_text()
     role = pwd.getpwuid(os.geteuid()).pw_name
@@ -170,7 +171,7 @@ def test_a_hint_is_given_once() -> None:
 
 
 def journal(last: float | None, **queue: Queued) -> Snapshot:
-    """What is known: when a delivery last succeeded, and what is in the queue."""
+    """The known facts: when a delivery last succeeded, and what is in the queue."""
     exits = [] if last is None else [Exits("pipe", "cold", 0, "delivered", 1, 1, last)]
     return NOTHING._replace(
         journal=JournalTotals(exits, [], 0),
@@ -206,7 +207,7 @@ VERDICTS: dict[str, tuple[list[Record], Snapshot, str]] = {
 
 @pytest.mark.parametrize("what", VERDICTS)
 def test_verdict(what: str) -> None:
-    """Whether mail is flowing is decided by what is certain."""
+    """The verdict whether mail is flowing depends only on certain facts."""
     records, snapshot, expected = VERDICTS[what]
     result = status(records, snapshot, NOW)
     assert result.verdict.state == expected
@@ -215,7 +216,7 @@ def test_verdict(what: str) -> None:
 
 
 def test_watch(handler: Handler) -> None:
-    """With --watch it is shown again and again until Ctrl-C, and ends without a stack."""
+    """With --watch it is shown repeatedly until Ctrl-C, and ends without a traceback."""
     command = [PROGRAM, "--config", str(handler.config), "status", "--watch"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
         assert running.stdout
@@ -242,7 +243,7 @@ def test_counts() -> None:
 
 
 def test_bars() -> None:
-    """The greatest count is the highest bar; one is visible beside a million; nothing is nothing."""
+    """The greatest count has the highest bar; one is visible next to a million; zero has no bar."""
     assert bars([0, 1, 4, 8]) == "·▁▄█"
     assert bars([1, 1_000_000]) == "▁█"
     assert bars([0, 0]) == "··"
@@ -251,7 +252,7 @@ def test_bars() -> None:
 
 @pytest.mark.parametrize("action", [*(row.name for row in TABLE if row.status), "quarantined", KILLED])
 def test_every_failure_has_a_hint(action: str) -> None:
-    """Every kind of failure is shown with what to do, as text and as JSON."""
+    """Every kind of failure is shown with a hint, as text and as JSON."""
     failure = record(1, action, reason="because\x1b[31m")
     result = status([failure], NOTHING, 1e6)
     shown = list(lines(result))

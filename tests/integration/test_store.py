@@ -30,7 +30,7 @@ def store(database: Database) -> Iterator[Store]:
 
 
 def test_rows(store: Store) -> None:
-    """Columns come by their names, whatever their order; a row without a class is a dict."""
+    """Columns are matched by name, whatever their order; a row without a class is a dict."""
     assert store.rows("SELECT 'a' AS text, 1 AS number", row=Pair) == [Pair(1, "a")]
     assert store.rows("SELECT 2 AS number", row=Pair) == [Pair(2)]
     assert store.rows("SELECT 1 AS number WHERE false", row=Pair) == []
@@ -44,7 +44,8 @@ def test_values(store: Store) -> None:
 
 
 def test_timeouts_follow_the_deadline(store: Store) -> None:
-    """An open connection gets the timeouts of each delivery: half of what is left of it, and half of that for a lock."""
+    """An open connection gets the timeouts of each delivery: half of its remaining time, and half of that for a
+    lock."""
     shown = "SELECT current_setting(name) FROM unnest(ARRAY['statement_timeout', 'lock_timeout']) AS s (name)"
     assert store.values(shown, of=str) == ["20s", "10s"]
     session = store.connect()
@@ -55,7 +56,8 @@ def test_timeouts_follow_the_deadline(store: Store) -> None:
 
 
 def test_parameters_of_the_connection(database: Database) -> None:
-    """The time for all hosts is that of the configuration, less what the names have taken; or what the delivery has left."""
+    """The time for all hosts is that of the configuration, less the time for resolving names; or the delivery's
+    remaining time."""
     for left, seconds in ((float("inf"), {"6", "7"}), (4.5, {"3", "4"}), (0.0, {"2"})):
         opened = Store(database.admin, connect_timeout=7)
         opened.remaining = lambda left=left: left  # type: ignore[misc]
@@ -70,7 +72,8 @@ def test_parameters_of_the_connection(database: Database) -> None:
 
 
 def test_wait(store: Store, database: Database) -> None:
-    """A notification is reported once: one that comes while it waits, and one that came with another statement."""
+    """A notification is reported once: one that arrives during the wait, and one that arrived with another
+    statement."""
     store.listen()
     assert not store.wait(0)
     database.execute("NOTIFY pipehandler")
@@ -86,7 +89,8 @@ def test_wait(store: Store, database: Database) -> None:
 
 
 def test_announcement_that_nobody_reads(own_database: Database) -> None:
-    """A server that stands still costs a second and the connection, and never an error; without one there is nothing to do."""
+    """A server that hangs costs a second and the connection, and never an error; without a connection there is nothing
+    to do."""
     with closing(Store(own_database.admin)) as store:
         store.announce()
         assert store.socket is None
@@ -111,7 +115,7 @@ def test_error_is_ours(store: Store) -> None:
 
 
 def replace_health(database: Database, columns: str, values: str) -> None:
-    """Let the database have another version of the function health."""
+    """Install another version of the function health in the database."""
     database.execute("DROP FUNCTION pipehandler.health()")
     database.execute(
         f"CREATE FUNCTION pipehandler.health({columns}) LANGUAGE sql STABLE SET search_path = pg_catalog AS"
@@ -131,7 +135,7 @@ def test_health_of_another_schema(store: Store, database: Database) -> None:
 
 @pytest.mark.parametrize("seconds", [-3600, -6, 6, 3600])
 def test_the_clock_of_this_host(store: Store, monkeypatch: pytest.MonkeyPatch, seconds: int) -> None:
-    """How far the clocks are apart is measured, in either direction; on one host they are not."""
+    """The difference of the clocks is measured, in either direction; on one host there is none."""
     assert health(store).clock_difference == 0
     right = time.time
     monkeypatch.setattr(time, "time", lambda: right() - seconds)

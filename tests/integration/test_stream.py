@@ -1,4 +1,4 @@
-"""The stream in SQL: each delivery once, in an order that never changes, none missed; and what a cursor may be."""
+"""The stream in SQL: each delivery once, in an order that never changes, none missed; and valid cursors."""
 
 import psycopg
 import pytest
@@ -11,14 +11,14 @@ from pipehandler.store.connection import Store
 
 
 def test_order_of_commit(every_database: Database) -> None:
-    """Two deliveries commit in the other order than that of their ids: neither is missed, whenever somebody looks."""
+    """Two deliveries commit in the reverse order of their ids: neither is missed, whenever the stream is read."""
     with writing(every_database) as first, writing(every_database) as second:
         older = ingest(first, 1)
         newer = ingest(second, 2)
         assert older < newer
         assert after(every_database, "") == []
         second.commit()
-        # It is there, but the older one could still come before it.
+        # It is committed, but the older one could still precede it.
         assert every_database.value("SELECT count(*) FROM pipehandler.inbox") == 1
         assert after(every_database, "") == []
         assert every_database.value("SELECT pipehandler.deliveries_waiting()")
@@ -40,7 +40,7 @@ def test_an_id_that_comes_late(database: Database) -> None:
 
 
 def test_rolled_back(database: Database) -> None:
-    """What is rolled back never comes, and holds nothing back."""
+    """A rolled-back delivery never appears, and delays no other."""
     with writing(database) as connection:
         ingest(connection, 1)
         kept = stored(database, 2)
@@ -48,7 +48,7 @@ def test_rolled_back(database: Database) -> None:
 
 
 def test_pages(database: Database) -> None:
-    """Page by page, with the cursor of the last one, each delivery comes once; also those of one transaction."""
+    """Page by page, with the cursor of the last one, each delivery is returned once; even those of one transaction."""
     wanted = [stored(database, number) for number in range(5)]
     with writing(database) as connection:
         ingest(connection, 10, "a@example.com", "b@example.com", "c@example.com")
@@ -66,7 +66,7 @@ def test_pages(database: Database) -> None:
 
 
 def test_columns(database: Database) -> None:
-    """A delivery has what the view inbox has of it, without the bodies; and everything has a comment."""
+    """A delivery has the columns of the view inbox, without the bodies; and every column has a comment."""
     raw = MESSAGE.replace(
         b"Subject: one",
         b"Subject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\nList-Id: <l.example.org>\nDate: Mon, 7 Sep 2026 10:00:00 +0900",
@@ -87,7 +87,7 @@ def test_columns(database: Database) -> None:
 
 
 def test_recipient(every_database: Database) -> None:
-    """The stream of one address has what was sent to it in any case, and to nobody else."""
+    """The stream of one address has what was sent to it in upper or lower case, and to no other address."""
     wanted = [stored(every_database, n, address) for n, address in enumerate(["a@example.com", "A@Example.com"])]
     stored(every_database, 2, "a+x@example.com")
     stored(every_database, 3, "b@example.com")
@@ -97,7 +97,8 @@ def test_recipient(every_database: Database) -> None:
 
 
 def test_lease(database: Database) -> None:
-    """The stream of a lease has what belongs to it, plus addresses too, and nothing of an earlier lease of its address."""
+    """The stream of a lease has what belongs to it, including plus addresses, and nothing of an earlier lease of its
+    address."""
     new = "SELECT lease FROM pipehandler.lease_address('a@example.com')"
     old = database.value(new)
     stored(database, 1, "a@example.com")
@@ -111,14 +112,15 @@ def test_lease(database: Database) -> None:
 
 
 def test_expired(database: Database) -> None:
-    """What has expired does not come any more, at once."""
+    """Expired deliveries disappear from the stream at once."""
     first, second = (stored(database, number) for number in (1, 2))
     database.execute("UPDATE pipehandler.delivery SET expires_at = now() WHERE id = %s", first)
     assert ids(after(database, "")) == [second]
 
 
 def test_begin_now(every_database: Database) -> None:
-    """From pipehandler.cursor_now() on comes what was not committed at that moment, though it had begun before, and nothing else."""
+    """After pipehandler.cursor_now() the stream has what was not committed at that moment, even if it had begun before,
+    and nothing else."""
     stored(every_database, 1)
     with writing(every_database) as connection:
         begun = ingest(connection, 2)
@@ -134,13 +136,13 @@ def test_begin_now(every_database: Database) -> None:
     ["x", "1", "1-", "-1", "1-2-3", " 1-2", "1-2\n", "1.0-2", "99999999999999999999-1", "1-9999999999999999999", "١-1"],
 )
 def test_no_cursor(untouched: Database, cursor: str) -> None:
-    """What is no cursor is refused, and it is said what is one."""
+    """An invalid cursor is refused, and the error describes a valid one."""
     with pytest.raises(RaiseException, match=r"(?s)invalid cursor .*: pass one that was returned with a delivery"):
         after(untouched, cursor)
 
 
 def test_cursor_of_another_cluster(untouched: Database) -> None:
-    """A cursor that this cluster cannot have given is refused, and the way out named."""
+    """A cursor that this cluster cannot have issued is refused, with a hint."""
     with pytest.raises(
         RaiseException, match=r"from another cluster.* begin with an empty cursor, or with pipehandler.cursor_now"
     ):
@@ -148,7 +150,7 @@ def test_cursor_of_another_cluster(untouched: Database) -> None:
 
 
 def test_restored_elsewhere(every_database: Database) -> None:
-    """Deliveries with the transactions of another cluster would never come: that is said, and what is said mends it."""
+    """Deliveries with transactions of another cluster would never appear: that is reported, and the hint fixes it."""
     first, second = (stored(every_database, number) for number in (1, 2))
     every_database.execute("UPDATE pipehandler.delivery SET xid = '999999999999' WHERE id = %s", second)
     (row,) = after(every_database, "")
@@ -161,7 +163,7 @@ def test_restored_elsewhere(every_database: Database) -> None:
 
 
 def test_in_the_transaction_that_stores(database: Database) -> None:
-    """Whoever stores and reads in one transaction sees a stream that ends before it, and no error."""
+    """A transaction that stores and reads sees a stream that ends before it, and no error."""
     with writing(database) as connection, psycopg.connect(database.admin) as owner:
         ingest(owner, 1)
         assert owner.execute("SELECT * FROM pipehandler.deliveries_after('')").fetchall() == []
@@ -170,7 +172,8 @@ def test_in_the_transaction_that_stores(database: Database) -> None:
 
 
 def test_rights(untouched: Database) -> None:
-    """Readers and upkeep may read the stream, the handler may not; nobody by more rights than his own."""
+    """Readers and the maintenance role may read the stream, the handler may not; and only with the caller's own
+    rights."""
     for role in ("reader", "upkeep"):
         assert after(untouched, "", role=role) == []
     for call in ("deliveries_after('')", "cursor_now()", "deliveries_waiting()"):
@@ -181,8 +184,8 @@ def test_rights(untouched: Database) -> None:
 
 
 def read(database: Database, *arguments: object) -> tuple[int, int]:
-    """Call deliveries_after with these arguments, on one connection for the second time; returns how many rows came, and how many
-    blocks it had to look at."""
+    """Call deliveries_after with these arguments, for the second time on one connection; returns the number of rows,
+    and of blocks read."""
     with psycopg.connect(database.server.conninfo(database.name, user="reader")) as connection:
         call = "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) SELECT * FROM pipehandler.deliveries_after(%s::text, %s::text, %s::bigint)"
         for _ in range(2):
@@ -192,14 +195,14 @@ def read(database: Database, *arguments: object) -> tuple[int, int]:
 
 
 def test_reads_no_more_than_it_returns(every_database: Database) -> None:
-    """With much mail behind the cursor, and much for others after it, a poll looks at a few blocks: through an index for each kind of
-    stream."""
+    """With much mail before the cursor, and much for others after it, a poll reads a few blocks: through an index for
+    each kind of stream."""
     every_database.execute(
         "INSERT INTO pipehandler.message (id, received_at, size, sha256, state, parser)"
         " SELECT md5('')::uuid, now(), 0, sha256(''), 'parsed', ''"
     )
     lease = every_database.value("SELECT lease FROM pipehandler.lease_address('busy@example.com')")
-    # One transaction for each in effect: their numbers are from the past.
+    # In effect one transaction for each: their numbers are from the past.
     every_database.execute(
         "INSERT INTO pipehandler.delivery (message, recipient, fingerprint, sender, mail_host, ingress, received_at, lease, xid)"
         " SELECT md5('')::uuid, CASE WHEN n <= 10000 THEN 'busy' ELSE 'other' END || '@example.com', sha256(n::text::bytea), '',"

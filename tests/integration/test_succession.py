@@ -1,4 +1,4 @@
-"""The service notices a new configuration and a new program by itself, and is replaced while messages go on."""
+"""The service notices a new configuration and a new program by itself, and is replaced while messages are delivered."""
 
 import os
 import re
@@ -18,7 +18,7 @@ MESSAGES = 150
 
 
 def message(number: int) -> bytes:
-    """A message like no other."""
+    """A distinct message."""
     return b"From: a@example.org\nMessage-ID: <%d@example.org>\nSubject: one\n\nbody\n" % number
 
 
@@ -48,7 +48,7 @@ def begin(command: list[str], handler: Handler, raw: bytes) -> subprocess.Popen[
 
 
 def test_nothing_is_lost_or_cold(upgradable: Upgradable, handler: Handler, database: Database) -> None:
-    """150 messages while the configuration is edited, the environment exchanged, and the package installed over itself:
+    """150 messages while the configuration is edited, the environment replaced, and the package installed over itself:
     all are stored by workers, and the service is the same process."""
     configure(handler, deadline=60, workers=2, queue_timeout=30)
     with Service(handler, program=upgradable.program) as service:
@@ -91,7 +91,8 @@ def test_nothing_is_lost_or_cold(upgradable: Upgradable, handler: Handler, datab
 
 
 def test_a_message_that_is_under_way(upgradable: Upgradable, handler: Handler, database: Database) -> None:
-    """A worker finishes its message for the new program; one that waits for a worker goes on waiting, and has its turn."""
+    """A worker finishes its message for the new program; one that waits for a worker keeps waiting, and gets its
+    turn."""
     configure(handler, deadline=120, queue_timeout=60)
     with Service(handler, program=upgradable.program) as service:
         code = service.status()["code"]
@@ -113,7 +114,8 @@ def test_a_message_that_is_under_way(upgradable: Upgradable, handler: Handler, d
 
 
 def test_a_program_that_cannot_start(upgradable: Upgradable, handler: Handler, database: Database) -> None:
-    """A program that fails its trial does not replace the service, and the log says why; a good one does later."""
+    """A program that fails its trial does not replace the service, and the log has the reason; a good one does
+    later."""
     configure(handler)
     with Service(handler, program=upgradable.program) as service:
         code = service.status()["code"]
@@ -134,7 +136,7 @@ def test_a_program_that_cannot_start(upgradable: Upgradable, handler: Handler, d
 
 
 def test_a_configuration_that_is_half_written(handler: Handler, database: Database) -> None:
-    """A wrong configuration changes nothing, once; the right one after it is used without a signal."""
+    """An invalid configuration changes nothing, and is reported once; a valid one after it is used without a signal."""
     configure(handler)
     with Service(handler) as service:
         before = service.status()["configuration"]

@@ -1,4 +1,5 @@
-"""What whoever starts a delivery or the service hands down: the locale, signals, namespaces, another Python."""
+"""What a delivery or the service inherits from the process that starts it: the locale, signals, namespaces, another
+Python."""
 
 import json
 import os
@@ -50,7 +51,8 @@ def locales() -> Iterator[Path]:
 @pytest.mark.parametrize("name", LOCALES)
 @pytest.mark.parametrize("start", [entrypoint, old_entrypoint])
 def test_locale(handler: Handler, database: Database, locales: Path, name: str, start: Callable[[], list[str]]) -> None:
-    """Arguments are octets, whatever the locale: an address in UTF-8 is stored as it is, by new and by old lines."""
+    """Arguments are octets, whatever the locale: an address in UTF-8 is stored unchanged, with new and old lines of
+    master.cf."""
     command = [*start(), *handler.command(ADDRESS)[len(entrypoint()) :]]
     environment = {**ENVIRONMENT, "LOCPATH": str(locales), "LC_ALL": name}
     done = subprocess.run(command, input=MESSAGE, capture_output=True, env=environment, cwd="/", **account.identity())
@@ -67,7 +69,7 @@ os.execv(sys.argv[1], sys.argv[1:])
 
 
 def test_signals(handler: Handler) -> None:
-    """With signals that were ignored or blocked by whoever started it, a dead worker is replaced, and reload and stop work."""
+    """With signals ignored or blocked by the parent process, a dead worker is replaced, and reload and stop work."""
     command = [sys.executable, "-c", _INHERITED, str(PROGRAM), "--config", str(handler.config), "serve"]
     running = subprocess.Popen(command, env=ENVIRONMENT, cwd="/", **account.identity())
     service = Service(handler)
@@ -97,7 +99,8 @@ def end(running: "subprocess.Popen[bytes]") -> None:
 
 @pytest.mark.parametrize("size", [None, 0, 40])
 def test_service_in_another_pid_namespace(handler: Handler, database: Database, size: int | None) -> None:
-    """A service that cannot see who brings a message sends it back: it is stored, cold, whatever its size was declared as."""
+    """A service that cannot see the process that sends a message returns it: it is stored, cold, whatever its declared
+    size."""
     if not account.IS_ROOT or os.system("unshare -pf --mount-proc true 2> /dev/null"):
         missing("root with PID namespaces")
     inside = ["setpriv", f"--reuid={account.NAME}", "--regid=nogroup", "--clear-groups", str(PROGRAM)]
@@ -133,8 +136,8 @@ def hiding() -> list[str]:
 
 @pytest.mark.parametrize("mode", ["cold", "resident"])
 def test_processes_are_hidden(handler: Handler, database: Database, hiding: list[str], mode: str) -> None:
-    """Where /proc hides pipe(8) from the handler (hidepid=2), a message is stored and not called truncated, without a size,
-    with the right one, and with that of before a Milter."""
+    """If /proc hides pipe(8) from the handler (hidepid=2), a message is stored and not marked as truncated, without a
+    size, with the right one, and with the size before a Milter."""
     right = len(MESSAGE) + MESSAGE.count(b"\n")
     service = Service(handler)
     if mode == "resident":
@@ -154,7 +157,8 @@ def test_processes_are_hidden(handler: Handler, database: Database, hiding: list
 
 
 def test_check_finds_the_other_namespace(handler: Handler, database: Database) -> None:
-    """A service that has sent messages back, because it could not see who brought them, is a finding; one that sees them is not."""
+    """A service that has returned messages because it could not see the sending process is a finding; one that sees it
+    is not."""
     if not account.IS_ROOT or os.system("unshare -pf --mount-proc true 2> /dev/null"):
         missing("root with PID namespaces")
 
@@ -178,7 +182,7 @@ def test_check_finds_the_other_namespace(handler: Handler, database: Database) -
 
 
 def test_another_python(handler: Handler) -> None:
-    """Where the libraries are those of another Python, messages are deferred as misconfigured, and the hint says what to do."""
+    """With the libraries of another Python, messages are deferred as misconfigured, and the hint names the fix."""
     with account.folder("pipehandler-python-") as folder:
         installation = Installation(folder)
         packages = installation.packages.parent.parent / "python3.10" / "site-packages"

@@ -28,7 +28,7 @@ def senders() -> Iterator[ThreadPoolExecutor]:
 
 
 def send(senders: ThreadPoolExecutor, handler: Handler, number: int, known: bool = True) -> "Future[Ended]":
-    """Deliver a large message of its own on one processor; `known`: Postfix passes the size."""
+    """Deliver a distinct large message on one processor; `known`: Postfix passes the size."""
     raw = BIG + b"%d\n" % number
     command = handler.command(size=len(raw) + raw.count(b"\n") if known else "")
     return senders.submit(handler.run, ["taskset", "--cpu-list", "0", *command], raw)
@@ -36,7 +36,7 @@ def send(senders: ThreadPoolExecutor, handler: Handler, number: int, known: bool
 
 @contextmanager
 def gate(database: Database) -> Iterator[psycopg.Connection]:
-    """Large messages wait inside the database until the connection lets them go."""
+    """Large messages wait inside the database until the connection releases them."""
     database.execute(
         "CREATE FUNCTION public.gate() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS"
         f" $$ BEGIN IF NEW.size >= {LARGE} THEN PERFORM pg_advisory_xact_lock_shared({GATE}); END IF; RETURN NEW; END $$;"
@@ -48,7 +48,7 @@ def gate(database: Database) -> Iterator[psycopg.Connection]:
 
 
 def in_database(database: Database) -> int:
-    """How many large messages wait there."""
+    """The number of large messages that wait there."""
     return int(database.value("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"))
 
 
@@ -78,7 +78,7 @@ def test_cold(handler: Handler, database: Database, senders: ThreadPoolExecutor,
 
 
 def test_resident(handler: Handler, database: Database, senders: ThreadPoolExecutor) -> None:
-    """Half of the workers deliver large messages; the others are there for small ones."""
+    """Half of the workers deliver large messages; the others are reserved for small ones."""
     configure(handler, database)
     with Service(handler) as service, gate(database) as keeper:
         sent = [send(senders, handler, number) for number in range(4)]
@@ -108,7 +108,7 @@ def test_no_turn_in_time(handler: Handler, database: Database, senders: ThreadPo
 def test_a_killed_delivery_gives_its_turn_back(
     handler: Handler, database: Database, senders: ThreadPoolExecutor
 ) -> None:
-    """The turn ends with the process, however that ends."""
+    """The turn ends with the process, however the process ends."""
     configure(handler, database)
     with gate(database):
         killed = [

@@ -1,4 +1,4 @@
-"""The wheel as it is released: built, installed alone into a new environment, and used from there."""
+"""The wheel as released: built, installed into a new environment, and used from there."""
 
 import json
 import os
@@ -47,7 +47,7 @@ class Environment:
         return subprocess.run(command, capture_output=True, text=True, cwd="/", env=env, timeout=120)
 
     def packages(self) -> dict[str, str]:
-        """What is installed: name -> version."""
+        """The installed packages: name -> version."""
         listed = subprocess.run([self.python, "-m", "pip", "list", "--format=json"], capture_output=True, check=True)
         return {each["name"].lower().replace("_", "-"): each["version"] for each in json.loads(listed.stdout)}
 
@@ -74,7 +74,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def alone(wheel: Path) -> Iterator[Environment]:
-    """The wheel with libpq, and without the extras that only a feature needs."""
+    """The wheel with libpq, and without the extras for single features."""
     with account.folder("pipehandler-wheel-") as folder:
         environment = Environment(folder)
         environment.install("-c", str(REPOSITORY / "script" / "constraints.txt"), f"{wheel}[binary]")
@@ -118,7 +118,7 @@ def floors() -> dict[str, str]:
 
 
 def test_delivers(environment: Environment, empty: Database) -> None:
-    """From an empty database to a stored message, with nothing but what the wheel brought."""
+    """From an empty database to a stored message, using only what the wheel contains."""
     migrated = environment.run("--conninfo", empty.admin, "migrate")
     assert migrated.returncode == 0, migrated.stderr
     assert "applied 0001" in migrated.stdout
@@ -135,7 +135,7 @@ def test_delivers(environment: Environment, empty: Database) -> None:
 
 
 def test_commands(environment: Environment) -> None:
-    """Every command can be loaded, and the examples are there."""
+    """Every command can be loaded, and the examples are installed."""
     listed = environment.run("--help")
     assert (listed.returncode, listed.stderr) == (0, "")
     assert environment.run("check", "--help").stdout.startswith("Usage: pipehandler check ")
@@ -170,7 +170,8 @@ def test_damaged_files(alone: Environment, handler: Handler) -> None:
 
 
 def test_replaced_by_a_link(alone: Environment) -> None:
-    """Through a link the examples name the link, so that they stay right when it is renamed to another environment."""
+    """Called through a link, the examples name the link, so that they stay right when it is switched to another
+    environment."""
     link = alone.folder.with_name(f"{alone.folder.name}-link")
     link.symlink_to(alone.folder)
     try:
@@ -193,7 +194,7 @@ def test_follow(environment: Environment, handler: Handler, database: Database) 
 
 
 def test_manual(environment: Environment) -> None:
-    """man(1) finds the manual pages beside the program."""
+    """man(1) finds the manual pages installed with the program."""
     for section in ("8", "5"):
         (page,) = (environment.folder / "share" / "man" / f"man{section}").iterdir()
         assert page.read_text("utf-8") == (REPOSITORY / "docs" / "man" / page.name).read_text("utf-8")
@@ -250,7 +251,7 @@ def test_sentry(lowest: Environment, handler: Handler, database: Database) -> No
 
 
 def test_without_libpq(alone: Environment, database: Database) -> None:
-    """Where psycopg finds no libpq, a command names the extra that brings it; there is no traceback."""
+    """If psycopg finds no libpq, a command names the extra that provides it; there is no traceback."""
     done = alone.run("--conninfo", database.admin, "list", PSYCOPG_IMPL="c")  # which is not installed
     assert (done.returncode, done.stdout) == (EX_UNAVAILABLE, "")
     assert done.stderr.startswith("Error: PostgreSQL's library libpq cannot be loaded: ")
@@ -264,7 +265,7 @@ def fault(handler: Handler, command: list[str]) -> tuple[int, str]:
 
 
 def findings(environment: Environment, handler: Handler) -> list[dict[str, str]]:
-    """What `check` finds for the handler."""
+    """The findings of `check` for the handler."""
     done = environment.run("--config", str(handler.config), "check", "--part", "handler", "--json")
     found: list[dict[str, str]] = json.loads(done.stdout)
     return found
