@@ -1,4 +1,4 @@
-"""The changelog: its table of changed names is that of the code."""
+"""The changelog: its table of changed names matches the code."""
 
 import re
 from pathlib import Path

@@ -12,7 +12,7 @@ WITHOUT_UTF_8 = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
 
 
 def use_utf8(program: str, **environment: str) -> str:
-    """What a program prints that calls _use_utf8 and then reports the encoding of its argv."""
+    """The output of a program that calls _use_utf8 and then reports the encoding of its argv."""
     text = f"import sys\nfrom pipehandler import fence\n{program}\nfence._use_utf8()\nprint(sys.getfilesystemencoding(), sys.argv[1])"
     command = [sys.executable, "-P", "-c", text, "é"]
     done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, timeout=60)
@@ -21,7 +21,7 @@ def use_utf8(program: str, **environment: str) -> str:
 
 
 def test_started_again() -> None:
-    """Where the locale has another encoding, the program is started again with UTF-8 and the same octets."""
+    """If the locale has another encoding, the program is started again with UTF-8 and the same octets."""
     assert use_utf8("") == "utf-8 é\n"
     assert use_utf8("", **WITHOUT_UTF_8) == "utf-8 é\n"
 
@@ -36,7 +36,7 @@ def test_started_again() -> None:
     ],
 )
 def test_not_started_again(broken: str) -> None:
-    """If that fails it goes on as it is: another status would bounce the message."""
+    """If that fails it continues unchanged: another status would bounce the message."""
     assert use_utf8(broken, **WITHOUT_UTF_8).startswith("ascii ")
 
 

@@ -1,4 +1,4 @@
-"""What the code asks ruff and mypy to overlook has a reason beside it."""
+"""Everything that ruff and mypy are told to ignore has a reason next to it."""
 
 import re
 from pathlib import Path

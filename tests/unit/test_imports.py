@@ -1,4 +1,4 @@
-"""What a delivery loads, and which layers there are.
+"""The modules that a delivery loads, and the layers of the package.
 
 Which module may import which is a contract in pyproject.toml, which lint-imports checks.
 """
@@ -15,10 +15,10 @@ from harness.service import Service
 REPOSITORY = Path(__file__).parents[2]
 
 LIBRARIES = "import site; site.main(); import psycopg, mailparser"
-"""What a cold delivery stands on. What these load by themselves differs between versions of Python."""
+"""The base of a cold delivery. The modules that these load themselves differ between versions of Python."""
 
 COLD = frozenset({"pipehandler", "mailparser", "psycopg", "gc", "pwd", "resource", "sqlite3", "syslog", "tomllib"})
-"""Where a cold delivery may load further modules from, by top-level name; each costs every message."""
+"""Further packages from which a cold delivery may load modules, by top-level name; each costs every message."""
 
 
 def test_architecture_quotes_the_layers() -> None:
@@ -30,7 +30,7 @@ def test_architecture_quotes_the_layers() -> None:
     assert [row.split(" | ")[0].strip("| `").replace("`, `", " | ") for row in table.strip().splitlines()[2:]] == layers
 
 
-# Runs the entrypoint as it is, and writes at its very end what was loaded; posix._exit is the only way out.
+# Runs the entrypoint unchanged, and writes at its very end what was loaded; posix._exit is the only exit.
 WATCHED = """
 import posix, sys
 listed, leave = posix.dup(2), posix._exit
@@ -49,7 +49,7 @@ MESSAGE = b"Content-Type: multipart/alternative; boundary=b\n\n--b\n\nGruesse\n-
 
 
 def loaded(handler: Handler, message: bytes = MESSAGE) -> set[str]:
-    """The modules that one delivery has loaded in the end, without those that every interpreter starts with."""
+    """The modules that one delivery has loaded at its end, without those that every interpreter starts with."""
     command = handler.command()
     command.insert(command.index("-c") + 1, WATCHED)
     done = subprocess.run(command, input=message, capture_output=True, env=ENVIRONMENT, **account.identity())
@@ -64,15 +64,15 @@ def loaded_by(program: str) -> set[str]:
 
 
 def test_cold_delivery_loads_only_what_it_needs(handler: Handler) -> None:
-    """Importing is the cost of a cold start: beside its libraries a delivery loads no module that is not listed here; not
-    click, not a charset detector for a message that needs none, no metrics and no tracing."""
+    """Importing is the cost of a cold start: besides its libraries a delivery loads no module that is not listed here;
+    not click, not a charset detector for a message that needs none, no metrics and no tracing."""
     names = {name.partition(".")[0] for name in loaded(handler) - loaded_by(LIBRARIES)}
     assert "pipehandler" in names
     assert {name for name in names if not name.startswith("_")} <= COLD
 
 
 def test_only_mail_without_text_loads_lxml(handler: Handler) -> None:
-    """Mail that has HTML alone is the price of its text: 20 ms for a cold delivery, nothing else is loaded."""
+    """Mail that has only HTML costs the extraction of its text: 20 ms for a cold delivery; nothing else is loaded."""
     names = {name.partition(".")[0] for name in loaded(handler, HTML) - loaded_by(LIBRARIES)}
     assert "lxml" in names
     assert {name for name in names if not name.startswith("_")} <= COLD | {"lxml", "gzip"}
@@ -93,8 +93,8 @@ print(*sorted(sys.modules.keys() - before))
 
 
 def test_service_has_loaded_what_messages_need() -> None:
-    """Parsing imports much only where a message needs it. Workers have all of it from the start, but for codecs, which are
-    small, and what reads the RTF of the few messages that have no other text."""
+    """Parsing imports much only where a message needs it. Workers have all of it from the start, except codecs, which
+    are small, and the reader of RTF for the few messages that have no other text."""
     command = [sys.executable, "-I", "-c", RESIDENT, str(REPOSITORY / "tests" / "golden")]
     names = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
     codecs = {name for name in names if name.startswith(("encodings.", "_codecs_", "_multibytecodec"))}
@@ -103,7 +103,7 @@ def test_service_has_loaded_what_messages_need() -> None:
 
 
 def test_handing_over_loads_next_to_nothing(handler: Handler) -> None:
-    """An entrypoint that hands its message over loads two modules of ours, and beside them what is built in."""
+    """An entrypoint that hands its message over loads two of our modules, and otherwise only built-in ones."""
     with Service(handler):
         names = loaded(handler)
     files = {name for name in names if name not in sys.builtin_module_names}

@@ -40,12 +40,12 @@ $$;
 
 
 def changes(mutants: list[Mutant]) -> set[tuple[str, str]]:
-    """The text that each replaces, and by what."""
+    """The text that each mutant replaces, and its replacement."""
     return {(mutant.text[mutant.start : mutant.end].strip(), mutant.replacement) for mutant in mutants}
 
 
 def test_python() -> None:
-    """Every kind of change, none of them in what is for people, and each of them is Python."""
+    """Every kind of change, none of them in text for people, and each is valid Python."""
     found = python_mutants("a.py", PYTHON)
     assert changes(found) == {
         ("5", "6"),
@@ -78,7 +78,7 @@ def test_python() -> None:
 
 
 def test_sql() -> None:
-    """Every kind of change; comments and strings stay."""
+    """Every kind of change; comments and strings are unchanged."""
     assert changes(sql_mutants("a.sql", SQL)) == {
         ("SECURITY DEFINER", ""),
         ("SET search_path = pg_catalog, pg_temp", ""),
@@ -96,7 +96,7 @@ def test_sql() -> None:
 
 
 def test_same_line_twice() -> None:
-    """Two changes of equal lines have keys of their own."""
+    """Two changes of equal lines have different keys."""
     keys = [mutant.key for mutant in python_mutants("a.py", "f(x=1)\nf(x=1)\n")]
     assert len(keys) == len(set(keys)) == 6
 

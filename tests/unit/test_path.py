@@ -9,7 +9,8 @@ MOST_LINES = 300
 
 
 def hops() -> list[tuple[str, Path]]:
-    """The functions of the table between <!-- path --> and <!-- /path -->, each with its file; a file's name stands for all of it."""
+    """The functions of the table between <!-- path --> and <!-- /path -->, each with its file; a file's name stands for
+    the whole file."""
     text = (REPOSITORY / "ARCHITECTURE.md").read_text("utf-8")
     table = text.partition("<!-- path -->")[2].partition("<!-- /path -->")[0]
     found = re.findall(r"^\| \d+ \| \[`([^`]+)`\]\(([^)]+)\) \|", table, re.MULTILINE)
@@ -17,7 +18,7 @@ def hops() -> list[tuple[str, Path]]:
 
 
 def lines(name: str, path: Path) -> int:
-    """The lines of one hop; raises where it is not there."""
+    """The lines of one hop; raises if it does not exist."""
     text = path.read_text("utf-8")
     if name == path.name:
         return len(text.splitlines())
@@ -29,7 +30,7 @@ def lines(name: str, path: Path) -> int:
 
 
 def test_path() -> None:
-    """Every hop is there, and a reader follows a message from master.cf to the status in less than 300 lines."""
+    """Every hop exists, and a reader can follow a message from master.cf to the status in less than 300 lines."""
     found = hops()
     assert len(found) >= 12
     assert {name for name, _ in found} >= {"run", "guarded_parse", "ingest", "after_reply"}

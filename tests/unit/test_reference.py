@@ -1,4 +1,4 @@
-"""The generated documents are those of this program; `script/reference` writes them."""
+"""The generated documents match this program; `script/reference` writes them."""
 
 import shutil
 import subprocess
@@ -18,12 +18,12 @@ PAGES = {
 
 @pytest.mark.parametrize("name", PAGES)
 def test_page(name: str) -> None:
-    """A page is what the program says now; otherwise run script/reference."""
+    """A page matches the present program; if not, run script/reference."""
     assert (DOCS / name).read_text("utf-8") == PAGES[name]()
 
 
 def test_every_option_is_explained() -> None:
-    """No option and no command is without a text."""
+    """Every option and every command has a text."""
     found = list(commands.commands())
     assert len(found) > 20
     assert [command.name for command in found if not command.description[0]] == []

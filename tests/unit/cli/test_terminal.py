@@ -1,4 +1,4 @@
-"""Text for a terminal: columns line up, and the terminal obeys nothing in a foreign value."""
+"""Text for a terminal: columns line up, and the terminal interprets nothing in a foreign value."""
 
 import ast
 import json
@@ -23,7 +23,7 @@ from pipehandler.cli.terminal import block, safe, say, say_json, shorten, table,
         ("e\u0301", 1),  # a combining accent
         ("한", 2),
         ("\u1112\u1161\u11ab", 2),  # the same, decomposed, as macOS names files
-        ("\u200bx\u200c\u034f", 1),  # what newsletters fill their previews with
+        ("\u200bx\u200c\u034f", 1),  # padding in the previews of newsletters
         ("❤\ufe0f", 1),
         ("a\u00adb", 3),
         ("", 0),
@@ -35,7 +35,7 @@ def test_width(text: str, columns: int) -> None:
 
 
 def test_columns_line_up() -> None:
-    """Under each head its column begins, or for numbers ends, at the same place, wide characters or not."""
+    """Each column begins, or for numbers ends, at the position of its head, with wide characters or without."""
     text = table(["ID", "SUBJECT", "SIZE"], [[1, "뉴스레터", 7], [20, "plain", 12345], [3, None, 0]])
     assert text == [
         "ID  SUBJECT    SIZE",
@@ -59,7 +59,7 @@ def test_control_characters_are_not_passed_on(control: str) -> None:
 
 @given(st.text(), st.integers(1, 30))
 def test_cut_keeps_its_columns(text: str, columns: int) -> None:
-    """A cell is one line and never wider than it may be; a short one is kept, but for its white space."""
+    """A cell is one line and never wider than allowed; a short one is kept, except for its white space."""
     cell = shorten(text, columns)
     assert len(cell.splitlines()) <= 1
     assert width(cell) <= columns
@@ -68,7 +68,7 @@ def test_cut_keeps_its_columns(text: str, columns: int) -> None:
 
 
 def test_cut_shows_that_something_is_missing() -> None:
-    """What was shortened ends in an ellipsis."""
+    """A shortened text ends in an ellipsis."""
     assert shorten("abcdefgh", 5) == "abcd…"
     assert shorten("뉴스레터", 5) == "뉴스…"
 
@@ -98,12 +98,13 @@ def test_no_character_of_these_categories_goes_out(capsys: pytest.CaptureFixture
     "hidden", ["\u034f", "\u115f", "\u3164", "\ufe00", "\U000e0041", "\U000e0100", "\U000e0fff"], ids=ascii
 )
 def test_hidden_text_is_shown(hidden: str) -> None:
-    """What takes no room, and so hides text or makes two addresses look alike, is replaced; one mark for a whole run."""
+    """Characters without width, which hide text or make two addresses look alike, are replaced; one mark for a whole
+    run."""
     assert safe(f"pay{hidden * 1_000}pal") == "pay\ufffdpal"
 
 
 def test_everyday_text_stays() -> None:
-    """Letters of any language, accents and emoji are no danger."""
+    """Letters of any language, accents and emoji are kept."""
     for text in ("뉴스레터 소식", "Zoë e\u0301", "שלום", "हिन्दी", "❤\ufe0f 100 %", "a\u00a0b"):
         assert safe(text) == text
 
@@ -122,7 +123,8 @@ def test_block_loses_nothing() -> None:
 
 
 def test_a_line_is_bounded(capsys: pytest.CaptureFixture[str]) -> None:
-    """A value of any length, of the widest or narrowest characters, is shortened in time that grows with the line alone."""
+    """A value of any length, of the widest or narrowest characters, is shortened in time that grows only with the
+    line."""
     for text in ("x" * 10_000_000, "뉴" * 1_000_000, "e" + "\u0301" * 1_000_000, "\x1b" * 1_000_000):
         say(text)
         line = written(capsys)
@@ -132,7 +134,7 @@ def test_a_line_is_bounded(capsys: pytest.CaptureFixture[str]) -> None:
 
 @given(st.text(st.characters()))
 def test_json_keeps_its_values(text: str) -> None:
-    """What a terminal would interpret is escaped in JSON, and reads back as it was."""
+    """What a terminal would interpret is escaped in JSON, and reads back unchanged."""
     printed: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("click.echo", printed.append)

@@ -13,7 +13,7 @@ NOW = datetime(2026, 3, 1, 12, 30, tzinfo=UTC)
 
 @pytest.fixture(autouse=True)
 def zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A zone of its own, whose clocks change in summer."""
+    """A test zone with summer time."""
 
     monkeypatch.setenv("TZ", "Europe/Berlin")
     time.tzset()
@@ -38,7 +38,7 @@ def zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     ],
 )
 def test_moment(text: str, expected: str) -> None:
-    """A date or a time is local unless it has a zone; a duration is so long ago; days begin at midnight."""
+    """A date or a time is local unless it has a zone; a duration counts back from now; days begin at midnight."""
     assert moment(text, NOW) == datetime.fromisoformat(expected)
 
 
@@ -53,5 +53,5 @@ def test_no_moment(text: str) -> None:
 
 
 def test_without_now() -> None:
-    """Without a clock of the test, it is that of the host."""
+    """Without a clock from the test, the host's clock is used."""
     assert abs(datetime.now(UTC) - moment("1h") - timedelta(hours=1)) < timedelta(minutes=1)

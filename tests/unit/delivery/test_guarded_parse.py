@@ -22,18 +22,18 @@ WRITTEN = b"parsing\n"
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Where the mark of MESSAGE is."""
+    """The path of the mark of MESSAGE."""
     return tmp_path / f"parsing-{MESSAGE}"
 
 
 def was_fatal(path: Path) -> bool:
-    """What a second attempt finds."""
+    """Whether a second attempt finds the mark of a dead one."""
     with PoisonMark(str(path.parent), MESSAGE) as mark:
         return mark.was_fatal
 
 
 def test_mark_while_it_is_parsed(path: Path) -> None:
-    """It is there while the message is parsed, and only then."""
+    """The mark exists only while the message is parsed."""
     with PoisonMark(str(path.parent), MESSAGE) as mark:
         assert not mark.was_fatal
         assert path.read_bytes() == WRITTEN
@@ -41,14 +41,14 @@ def test_mark_while_it_is_parsed(path: Path) -> None:
 
 
 def test_mark_of_a_dead_attempt(path: Path) -> None:
-    """What a dead attempt left is found, and removed by the next one that lives."""
+    """The mark of a dead attempt is found, and removed by the next one that survives."""
     path.write_bytes(WRITTEN)
     assert was_fatal(path)
     assert not path.exists()
 
 
 def test_mark_of_a_living_attempt(path: Path) -> None:
-    """Another recipient's copy that is being parsed at this moment is no dead attempt, and keeps its mark."""
+    """Another recipient's copy that is being parsed at this moment is not a dead attempt, and keeps its mark."""
     with PoisonMark(str(path.parent), MESSAGE):
         assert not was_fatal(path)
         assert path.read_bytes() == WRITTEN
@@ -56,7 +56,7 @@ def test_mark_of_a_living_attempt(path: Path) -> None:
 
 
 def test_mark_of_an_attempt_that_ends_now(path: Path) -> None:
-    """Whoever has opened the mark of an attempt that lives finds it empty when that has ended."""
+    """A process that has opened the mark of a live attempt finds it empty once that has ended."""
     with PoisonMark(str(path.parent), MESSAGE):
         opened = path.open("rb")
     with opened:
@@ -71,13 +71,13 @@ def test_mark_that_is_removed_meanwhile(path: Path) -> None:
 
 
 def test_no_directory(tmp_path: Path) -> None:
-    """Where there is no place for it, there is no mark and no suspicion."""
+    """If the mark cannot be written, there is no mark and no suspicion."""
     assert not was_fatal(tmp_path / "missing" / f"parsing-{MESSAGE}")
 
 
 @pytest.mark.parametrize("kind", ["symlink", "hard link", "fifo", "directory"])
 def test_planted_file(path: Path, kind: str) -> None:
-    """Whoever owns the directory does not choose which file is written, and nothing waits."""
+    """The owner of the directory cannot choose which file is written, and nothing blocks."""
     target = path.with_name("target")
     target.write_bytes(b"of another account")
     if kind == "symlink":
@@ -94,7 +94,7 @@ def test_planted_file(path: Path, kind: str) -> None:
 
 
 def test_lock_is_given_up(path: Path) -> None:
-    """A process that goes on does not keep the mark's file."""
+    """A process that continues does not keep the mark's file open."""
     path.write_bytes(WRITTEN)
     with path.open("rb") as opened:
         assert was_fatal(path)
@@ -131,7 +131,8 @@ def attempts(monkeypatch: pytest.MonkeyPatch) -> Iterator[Attempts]:
 @pytest.mark.parametrize("error", [MemoryError(), TimeUp()], ids=["memory", "time"])
 @pytest.mark.parametrize(("left", "again"), [(21, True), (19, False)])
 def test_a_second_chance(attempts: Attempts, error: BaseException, left: float, again: bool) -> None:
-    """A host that gave no memory, or no processor, may have it a moment later: once more, if there is time for two."""
+    """A host without free memory or CPU time may have it a moment later: parse once more, if there is time for two
+    attempts."""
     calls, message = attempts(error, left)
     assert calls == 1 + again
     assert message.subject == ("parsed" if again else None)
@@ -140,7 +141,7 @@ def test_a_second_chance(attempts: Attempts, error: BaseException, left: float, 
 
 
 def test_no_second_chance_for_a_fault(attempts: Attempts) -> None:
-    """What a parser raises it raises again."""
+    """An exception of the parser is raised again."""
     calls, message = attempts(ValueError("text of the message"), 100)
     assert calls == 1
     assert message.error is not None
@@ -149,7 +150,7 @@ def test_no_second_chance_for_a_fault(attempts: Attempts) -> None:
 
 
 def test_a_child_tries_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A message that may kill its parser, because it is in quarantine or its last attempt died, kills a child at most."""
+    """A message that may kill its parser, because it is in quarantine or its last attempt died, kills only a child."""
     monkeypatch.setattr(module, "parse", lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
     config = Config(state=State(directory=str(tmp_path)))
     try:

@@ -1,4 +1,4 @@
-"""Where the messages of an mbox begin and end, whatever its writer quoted, and which lines are reported."""
+"""The start and end of each message in an mbox, whatever its writer quoted, and the reported lines."""
 
 import resource
 import tempfile
@@ -25,7 +25,7 @@ def read(content: bytes, largest: int = 1 << 20) -> list[Entry]:
 
 
 def texts(content: bytes) -> list[bytes]:
-    """The likeliest readings of the messages."""
+    """The most likely readings of the messages."""
     return [entry.readings[0] for entry in read(content)]
 
 
@@ -35,7 +35,7 @@ def doubts(content: bytes) -> list[str]:
 
 
 def with_length(header: bytes, body: bytes, length: int | None = None) -> bytes:
-    """A message with Content-Length, as mboxcl2 has it."""
+    """A message with Content-Length, as in mboxcl2."""
     field = b"Content-Length: %d\n" % (len(body) if length is None else length)
     return header.replace(b"\n\n", b"\n" + field + b"\n") + body
 
@@ -54,7 +54,7 @@ TEXT = [
 @pytest.mark.parametrize("body", TEXT)
 @pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
 def test_text_stays_text(body: bytes, line_end: bytes) -> None:
-    """A line that only begins as a separator does is text: no octet of it is lost, nor of what is around it."""
+    """A line that only begins like a separator is text: no octet of it is lost, nor of the text around it."""
     content = SEPARATOR + HEADER + body + b"\n" + SEPARATOR + HEADER + b"second\n\n"
     first, second = texts(content.replace(b"\n", line_end))
     if body.endswith(b"\nFrom"):  # without an empty line between the two
@@ -109,7 +109,7 @@ def test_separators(separator: bytes) -> None:
     ],
 )
 def test_doubts(between: bytes, number: int, reported: str) -> None:
-    """Each line that could be read otherwise is reported with its number; a file of its form, without it, reports nothing."""
+    """Each ambiguous line is reported with its number; a file of the same form without it reports nothing."""
     content = SEPARATOR + HEADER + between
     assert len(texts(content)) == number
     assert doubts(content) == [reported]
@@ -124,14 +124,14 @@ def test_inside_a_header() -> None:
 
 
 def test_many_doubts() -> None:
-    """A file of nothing but doubts is read in bounded memory."""
+    """A file of ambiguous lines only is read in bounded memory."""
     (entry,) = read(SEPARATOR + HEADER + (b"\n" + SEPARATOR + b"no field\n") * 1000)
     assert len(entry.doubts) == 11
     assert entry.doubts[-1] == "and 990 more lines"
 
 
 def test_quoting_of_mboxrd() -> None:
-    """One > is removed; what mboxo would have meant, and the lines as they are, are further readings."""
+    """One > is removed; the mboxo reading, and the lines unchanged, are further readings."""
     body = b"\n>From a\n>>From b\n> From c\n>Fromage\n"
     (entry,) = read(SEPARATOR + HEADER + body)
     assert entry.readings == (
@@ -142,20 +142,21 @@ def test_quoting_of_mboxrd() -> None:
 
 
 def test_quoting_of_mboxo() -> None:
-    """Where only `>From ` occurs, mboxo and mboxrd are the same; it may be text as well."""
+    """If only `>From ` occurs, mboxo and mboxrd are the same; it may also be text."""
     (entry,) = read(SEPARATOR + HEADER + b">From a\n")
     assert entry.readings == (HEADER + b"From a\n", HEADER + b">From a\n")
 
 
 def test_no_quoting() -> None:
-    """Who left `From ` as it is did not write the > elsewhere in the same message either."""
+    """A writer that left `From ` unquoted did not add the > elsewhere in the same message either."""
     (entry,) = read(SEPARATOR + HEADER + b"From a\n>From b\n")
     assert entry.readings == (HEADER + b"From a\n>From b\n", HEADER + b"From a\nFrom b\n")
 
 
 @pytest.mark.parametrize("terminator", [b"", b"\n"])
 def test_mboxcl2(terminator: bytes) -> None:
-    """Content-Length that leads to a separator decides, even over a whole message in the text, and > stays in all the file."""
+    """A Content-Length that leads to a separator decides, even over a whole message in the text, and > is kept in the
+    whole file."""
     bodies = [b"\n" + SEPARATOR + HEADER + b"forwarded\n", b">From a\n", b"\n\n", b""]
     messages = [with_length(HEADER, body) for body in bodies]
     content = b"".join(SEPARATOR + message + terminator for message in messages)
@@ -165,14 +166,14 @@ def test_mboxcl2(terminator: bytes) -> None:
 
 @pytest.mark.parametrize("length", [0, 1, 5, 13, 999_999, 10**17])
 def test_content_length_that_is_wrong(length: int) -> None:
-    """Content-Length that leads nowhere is a field like any other."""
+    """A Content-Length that does not lead to a separator is a field like any other."""
     messages = [with_length(HEADER, body, length) for body in (b"first one\nFrom here\n", b"second one\n")]
     content = b"".join(SEPARATOR + message + b"\n" for message in messages)
     assert texts(content) == messages
 
 
 def test_without_time_stamps() -> None:
-    """Where the first line has none, those of its kind above a field separate as well, and are reported."""
+    """If the first line has no empty line before it, lines like it above a field also separate, and are reported."""
     content = b"From x\n" + HEADER + b"a\n\nFrom here on\nit goes on\n\nFrom y\n" + HEADER + b"b\n"
     assert texts(content) == [HEADER + b"a\n\nFrom here on\nit goes on\n", HEADER + b"b\n"]
     assert doubts(content) == ["line 10 has no address and time stamp, but is above a field: taken as a separator"]
@@ -200,12 +201,12 @@ def test_is_mbox(content: bytes, expected: bool, tmp_path: Path) -> None:
 
 
 def test_nothing_below() -> None:
-    """A separator with nothing below it is an entry without octets, also between others and at the end."""
+    """A separator with nothing below it is an empty entry, even between others and at the end."""
     assert [entry.size for entry in read(SEPARATOR + b"\n" + SEPARATOR + HEADER + b"x\n\n" + SEPARATOR)] == [0, 47, 0]
 
 
 def test_too_large() -> None:
-    """A message that is too large comes without its octets, and the others as they are."""
+    """A message that is too large is returned without its octets, and the others unchanged."""
     content = SEPARATOR + HEADER + b"x" * 3000 + b"\n\n" + SEPARATOR + HEADER + b"x"
     first, second = read(content, 2000)
     assert (first.size, first.readings) == (3046, ())
@@ -214,7 +215,7 @@ def test_too_large() -> None:
 
 @pytest.mark.parametrize("filler", [b"x" * (5 << 20) + b"\n", b"From x\n" * 300_000, b"\n" * (3 << 20)])
 def test_huge(filler: bytes) -> None:
-    """Lines and messages far longer than what is read at once; the separator behind them is at any place in it."""
+    """Lines and messages far longer than one read; the separator after them is at any position in it."""
     for shift in (0, 1, 3, 48):
         content = SEPARATOR + HEADER + b"y" * shift + filler + b"\n" + SEPARATOR + HEADER + b"second\n"
         first, second = read(content)

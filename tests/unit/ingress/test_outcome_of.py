@@ -48,11 +48,11 @@ STAGES: dict[str, tuple[object, str]] = {
     "parser": (deliver, "guarded_parse"),
     "store": (Store, "ingest"),
 }
-"""Each stage of a cold delivery, and what is made to raise there."""
+"""Each stage of a cold delivery, and the function that is made to raise there."""
 
 
 def subclasses(kind: type[BaseException]) -> Iterator[type[BaseException]]:
-    """`kind` and what the interpreter and psycopg derive from it."""
+    """`kind` and its subclasses in the interpreter and psycopg."""
     yield kind
     for inner in kind.__subclasses__():
         if inner.__module__ in ("builtins", "psycopg", "psycopg.errors"):
@@ -66,7 +66,7 @@ def raised() -> Iterator[tuple[BaseException, Outcome]]:
     for kind in {kind for kind in subclasses(BaseException) if not issubclass(kind, (OSError, ExceptionGroup))}:
         try:
             error = kind("text")
-        except TypeError:  # BaseExceptionGroup, the errors of Unicode: they want other arguments
+        except TypeError:  # BaseExceptionGroup, the errors of Unicode: they need other arguments
             continue
         missing = MISCONFIGURED if isinstance(error, ModuleNotFoundError) else FAULT
         yield error, EXHAUSTED if isinstance(error, MemoryError) else missing
@@ -116,7 +116,7 @@ def run(tmp_path: Path) -> Callable[[], pipe.Finished]:
 def test_every_exception_at_every_stage(
     monkeypatch: pytest.MonkeyPatch, run: Callable[[], pipe.Finished], stage: str
 ) -> None:
-    """Whatever is raised wherever, the result is that of outcome_of; it never bounces, and it can be recorded."""
+    """Whatever is raised at any stage, the result is that of outcome_of; it never bounces, and it can be recorded."""
     assert len(RAISED) > 200
     owner, name = STAGES[stage]
     for error, expected in RAISED:
@@ -132,7 +132,7 @@ def test_every_exception_at_every_stage(
 
 
 def test_the_fence_agrees() -> None:
-    """What the fence repeats of the table, for when nothing can be imported, equals the table."""
+    """The fence's copy of the table, used when nothing can be imported, equals the table."""
     assert (FAULT.status, FAULT.line()) == fence._FAULT
     assert (EXHAUSTED.status, EXHAUSTED.line()) == fence._EXHAUSTED
     assert (MISCONFIGURED.status, MISCONFIGURED.line()) == fence._MISCONFIGURED
@@ -140,10 +140,10 @@ def test_the_fence_agrees() -> None:
 
 
 def test_the_fence_means_the_same() -> None:
-    """An exception outside of `run` has the same status and line as inside, as far as the fence can know."""
+    """An exception outside `run` has the same status and line as inside, as far as the fence can determine."""
     compared = 0
     for error, expected in RAISED:
-        # The texts of libraries are told apart inside alone; these classes are raised inside alone.
+        # The texts of libraries are only distinguished inside; these classes are only raised inside.
         known_outside = not isinstance(error, (UsageError, ConfigError, StoreError, TimeUp))
         if known_outside and not (isinstance(error, ImportError) and expected == EXHAUSTED):
             assert fence._meaning(error) == (expected.status, expected.line()), error
@@ -152,7 +152,7 @@ def test_the_fence_means_the_same() -> None:
 
 
 def test_errors_of_psycopg_are_no_bounce() -> None:
-    """An error of psycopg that nobody translated is a fault, not a bounce."""
+    """An untranslated error of psycopg is a fault, not a bounce."""
     assert outcome_of(psycopg.OperationalError("x")).outcome == FAULT
 
 

@@ -1,4 +1,4 @@
-"""The envelope from argv, as postfix/master.cf.example has pipe(8) write it."""
+"""The envelope from argv, as pipe(8) writes it with postfix/master.cf.example."""
 
 import os
 
@@ -55,7 +55,7 @@ def test_only_what_is_needed() -> None:
     "sender", ["", "-f@example.org", "--", "--size=1", "we ird@example.org", "a=b@example.org", "=?"]
 )
 def test_sender_is_taken_as_it_is(sender: str) -> None:
-    """Whatever the reverse-path is, the null sender (RFC 5321 4.5.5) and one with a dash included, it stays that."""
+    """Any reverse-path is kept unchanged, including the null sender (RFC 5321 4.5.5) and one with a dash."""
     assert from_argv([f"--sender={sender}", "--", "b@example.com"]).sender == sender
 
 
@@ -63,7 +63,7 @@ def test_sender_is_taken_as_it_is(sender: str) -> None:
     "recipient", ["--", "-x@example.com", "--sender=b@example.com", "we ird@example.com", '"@example.com']
 )
 def test_recipient_is_taken_as_it_is(recipient: str) -> None:
-    """Everything behind the first bare -- is a recipient."""
+    """Everything after the first bare -- is a recipient."""
     assert envelope("--", recipient, recipient).recipients == (recipient, recipient)
 
 
@@ -77,12 +77,12 @@ def test_recipient_is_taken_as_it_is(recipient: str) -> None:
     ],
 )
 def test_domain_in_lower_case(recipient: str, kept: str) -> None:
-    """RFC 5321 2.4: the domain is compared without regard to case, the local part is its owner's."""
+    """RFC 5321 2.4: the domain is compared without regard to case; the local part is kept as it is."""
     assert envelope("--", recipient).recipients == (kept,)
 
 
 def test_octets_that_are_no_utf8_stay_distinct() -> None:
-    """Two recipients that differ in an octet which is no UTF-8 stay two, as text that PostgreSQL can store."""
+    """Two recipients that differ in an octet that is not UTF-8 remain different, as text that PostgreSQL can store."""
     recipients = [os.fsdecode(octet + b"@example.com") for octet in (b"\xe4", b"\xf6", b"\xc3\xa4")]
     assert envelope("--", *recipients).recipients == ("\\xe4@example.com", "\\xf6@example.com", "ä@example.com")
 
@@ -146,7 +146,7 @@ def test_number_out_of_range(option: str, value: str) -> None:
 
 @pytest.mark.parametrize("number", [0, 1, 65_535])
 def test_number_in_range(number: int) -> None:
-    """Each port there is, and a size of up to 63 bits."""
+    """Every valid port, and a size of up to 63 bits."""
     read = envelope(f"--client-port={number}", "--size=9223372036854775807", "--", "b")
     assert (read.client_port, read.size, read.left_out) == (number, 2**63 - 1, ())
 
@@ -178,7 +178,7 @@ def test_number_in_range(number: int) -> None:
     ],
 )
 def test_usage(argv: list[str], told: str) -> None:
-    """What master.cf should not have written is refused, and the text names it."""
+    """Arguments that master.cf should not contain are refused, and the error names them."""
     with pytest.raises(UsageError) as refused:
         from_argv(argv)
     assert told in str(refused.value)

@@ -1,4 +1,4 @@
-"""The envelope in a file: what is written as fields is read again, and is no part of the message."""
+"""The envelope in a file: written as fields, it is read back, and is not part of the message."""
 
 import pytest
 from hypothesis import example, given
@@ -46,7 +46,7 @@ def test_external_form(envelope: EnvelopeFields, head: bytes) -> None:
 @example("\x85", " a@x", "\\", RAW)
 @example("a@x ", "@", "a@ \t", RAW)
 def test_round_trip(sender: str, original: str | None, recipient: str, raw: bytes) -> None:
-    """Whatever the addresses are, the fields tell exactly them and leave the message the same."""
+    """Whatever the addresses, the fields contain exactly them and leave the message unchanged."""
     envelope = EnvelopeFields(sender, original, recipient)
     whole = with_fields(b"", raw, envelope)
     assert whole is not None
@@ -56,7 +56,7 @@ def test_round_trip(sender: str, original: str | None, recipient: str, raw: byte
 
 
 def test_what_is_there_stays() -> None:
-    """Fields that were prepended at the delivery are kept and not doubled; one that says something else goes below ours."""
+    """Fields prepended at the delivery are kept and not repeated; one with another value is placed below ours."""
     envelope = EnvelopeFields("a@example.org", None, "new@example.com")
     kept = b"Return-Path: <a@example.org>\nDelivered-To: new@example.com\n"
     assert with_fields(kept, RAW, envelope) == kept + RAW
@@ -67,7 +67,7 @@ def test_what_is_there_stays() -> None:
 
 
 def test_line_ends() -> None:
-    """The fields have the line ends of the message, so that an editor finds one kind."""
+    """The fields have the line ends of the message, so that the file has only one kind."""
     raw = RAW.replace(b"\n", b"\r\n")
     whole = with_fields(b"", raw, EnvelopeFields("a@example.org", None, "b@example.com"))
     assert whole is not None
@@ -84,7 +84,7 @@ def test_line_ends() -> None:
     ],
 )
 def test_what_fields_cannot_tell(raw: bytes, envelope: EnvelopeFields) -> None:
-    """A message that would become a part of the field above it, and an address with a line end, get no fields."""
+    """A message that would continue the field above it, and an address with a line end, get no fields."""
     assert with_fields(b"", raw, envelope) is None
 
 

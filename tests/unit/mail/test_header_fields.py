@@ -1,4 +1,4 @@
-"""Where a header ends and which fields it has, octet by octet: both the fingerprint and the parser depend on it."""
+"""The end of a header and its fields, octet by octet: both the fingerprint and the parser depend on it."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from pipehandler.mail.header_fields import BOM, Header, next_line, top, unfolded
 
 
 def read(raw: bytes) -> tuple[dict[bytes, bytes], bytes]:
-    """The fields, unfolded, and what comes below them."""
+    """The fields, unfolded, and the text below them."""
     header = Header(raw, top(raw), others=100)
     fields = {place.name: unfolded(raw[place.start : place.end]) for place in header}
     return fields, raw[header.end :]
@@ -32,7 +32,7 @@ def read(raw: bytes) -> tuple[dict[bytes, bytes], bytes]:
         (b"From a@b Thu Jan  1\n" + BOM + b"Subject: one\n\nbody", {b"Subject": b"one"}),
         (b"Received: x\n" + BOM + b"Subject: one\n\nbody", {b"Received": b"x", b"Subject": b"one"}),
         (b"Received: x\n y\n\n" + BOM + b"Subject: one\n\nbody", {b"Received": b"x y", b"Subject": b"one"}),
-        # A line that goes on with a field but does not begin with a blank.
+        # A line that continues a field but does not begin with a blank.
         (b"X: a;\nb=c\nTo: d\n\nbody", {b"X": b"a; b=c", b"To": b"d"}),
         (b"X: a; \t\r\nb=c\r\n\r\nbody", {b"X": b"a; \t b=c"}),
         (b"X: a;\nb;\nc\n\nbody", {b"X": b"a; b; c"}),
@@ -54,7 +54,7 @@ def test_fields(raw: bytes, fields: dict[bytes, bytes]) -> None:
         (b"Subject: one", {b"Subject": b"one"}, b""),
         (b"\nbody", {}, b"body"),
         (b"", {}, b""),
-        # Below a field that no mail host wrote, a byte order mark belongs to the body.
+        # Below a field that no mail host added, a byte order mark belongs to the body.
         (b"Subject: one\n\n" + BOM + b"To: a@b\n\n", {b"Subject": b"one"}, BOM + b"To: a@b\n\n"),
         (
             b"Received: x\nSubject: one\n\n" + BOM + b"To: a\n",
@@ -65,12 +65,12 @@ def test_fields(raw: bytes, fields: dict[bytes, bytes]) -> None:
     ],
 )
 def test_end(raw: bytes, fields: dict[bytes, bytes], below: bytes) -> None:
-    """A line that is no field belongs to the body already, an empty line does not."""
+    """A line that is not a field already belongs to the body, an empty line does not."""
     assert read(raw) == (fields, below)
 
 
 def test_fields_that_decide_come_first() -> None:
-    """A header with more fields than are wanted loses none of those that decide, and says that it is not complete."""
+    """A header with more fields than the limit loses none of the decisive ones, and is marked as incomplete."""
     header = Header(b"A: 1\nB: 2\nSubject: one\nC: 3\nTo: a\n\nbody", 0, others=1)
     assert [place.name for place in header] == [b"A", b"Subject", b"To"]
     assert not header.complete
@@ -93,10 +93,10 @@ def test_fields_that_decide_come_first() -> None:
     ],
 )
 def test_unfolded(body: bytes, line: bytes) -> None:
-    """A line end goes and the blank behind it stays; without one there is a blank all the same."""
+    """A line end is removed and the blank after it is kept; without one a blank is added."""
     assert unfolded(body) == line
 
 
 def test_next_line() -> None:
-    """Behind the line end, or at the end."""
+    """After the line end, or at the end."""
     assert [next_line(b"\na\nb", position) for position in range(4)] == [1, 3, 3, 4]

@@ -1,4 +1,4 @@
-"""Which octets are the same message. The digests are stored, so a change of the rules needs another version."""
+"""Which octets count as the same message. The digests are stored, so a change of the rules needs a new version."""
 
 import hashlib
 import itertools
@@ -22,14 +22,14 @@ CONTENT = b"From: a@example.org\nMessage-ID: <1@example.org>\nContent-Type: text
     ],
 )
 def test_prepended(above: bytes) -> None:
-    """What a delivery agent writes above the message is not part of it."""
+    """Fields that a delivery agent prepends are not part of the message."""
     assert prepended(above + CONTENT) == len(above)
     assert identify(above + CONTENT) == identify(CONTENT)._replace(prepended=len(above))
 
 
 @pytest.mark.parametrize("first", [b" a line\n", b"\ta line\n", b"Received: x\n", b"From : a@b\n", b"\n", b""])
 def test_not_prepended(first: bytes) -> None:
-    """Everything else is, above all a line that would go on with a field above it."""
+    """Everything else is, above all a line that would continue a field above it."""
     assert prepended(first + CONTENT) == 0
     assert prepended(b"From a@b Thu\n" + first + CONTENT) == 13
 
@@ -83,7 +83,7 @@ WHOLE = b"Return-Path: <a@example.org>\nX-Original-To: b\n\tc\nDelivered-To: b@e
 
 
 def test_a_field_without_its_end_is_content() -> None:
-    """Only whole fields are prepended: what is cut inside of one is a message of its own, like no other and not empty."""
+    """Only whole fields are prepended: a message truncated inside one is distinct and not empty."""
     cuts = [WHOLE[:length] for length in range(len(WHOLE)) if not WHOLE[:length].endswith(b"\n")]
     assert all(prepended(raw) < len(raw) for raw in cuts[1:])
     assert prepended(WHOLE) == len(WHOLE)
@@ -94,14 +94,14 @@ def test_a_field_without_its_end_is_content() -> None:
 
 
 def test_many_lines() -> None:
-    """Megabytes of folded lines without an end are looked through once."""
+    """Megabytes of folded lines without an end are scanned once."""
     raw = b"Delivered-To: b" + b"\n\tc" * 1_000_000
     assert prepended(raw) == 0
     assert prepended(raw + b"\n") == len(raw) + 1
 
 
 def test_many_line_feeds() -> None:
-    """Megabytes of line feeds at the end are passed quickly, and do not count, wherever they begin."""
+    """Megabytes of line feeds at the end are skipped quickly, and do not count, wherever they begin."""
     digest = identify(CONTENT).fingerprint
     for number in (1, 65_535, 65_536, 65_537 - len(CONTENT), 10_000_000):
         assert identify(CONTENT + b"\n" * number).fingerprint == digest

@@ -1,4 +1,4 @@
-"""The outcome table, walked whole: what pipe(8) makes of a line and a status must be what is meant."""
+"""The whole outcome table: pipe(8) must interpret each line and status as intended."""
 
 import re
 
@@ -42,13 +42,13 @@ def test_line_fits_what_postfix_logs(row: Outcome) -> None:
 
 @every_outcome
 def test_text_tells_nothing_about_the_inside(row: Outcome) -> None:
-    """Postfix shows the text to the outside sender: plain words, so no host name, path, address or SQL."""
+    """Postfix shows the text to the outside sender: plain words, without a host name, path, address or SQL."""
     assert re.fullmatch(r"[a-z]+(,? [a-z]+)*", row.text)
     assert not re.search(r"postgres|database|sql|python|pipehandler|table|select", row.text)
 
 
 def test_actions_are_distinct_words() -> None:
-    """Each outcome has an action word of its own, so that the log and the metrics tell them apart."""
+    """Each outcome has its own name, so that the log and the metrics distinguish them."""
     actions = [row.name for row in TABLE]
     assert len(set(actions)) == len(actions)
     assert all(re.fullmatch(r"[a-z]+(_[a-z]+)*", action) for action in actions)
@@ -61,7 +61,7 @@ def test_only_policy_bounces() -> None:
 
 
 def test_table_is_whole() -> None:
-    """Every outcome of the module stands in the table."""
+    """Every outcome of the module is in the table."""
     assert {each for each in vars(outcome).values() if isinstance(each, Outcome)} == set(TABLE)
 
 
@@ -78,7 +78,8 @@ def test_table_is_whole() -> None:
     ],
 )
 def test_one_status_for_all_recipients(outcomes: tuple[Outcome, ...], expected: Outcome) -> None:
-    """What is new counts most, what was refused least; the log gets both reasons, and the id of what was chosen."""
+    """A newly stored result takes precedence, a refused one comes last; the log gets both reasons, and the id of the
+    chosen one."""
     result = folded([Result(each, message=f"{number}", reason=each.name) for number, each in enumerate(outcomes)])
     assert result.outcome == expected
     assert result.message == str(outcomes.index(expected))

@@ -28,7 +28,7 @@ def test_every_metric_is_shown() -> None:
 
 
 def test_labels_exist() -> None:
-    """A query groups by labels that its metrics have, and a legend shows labels that its query leaves."""
+    """A query groups by labels that its metrics have, and a legend shows labels that remain in its query."""
     added = {"instance", "le"}  # by Prometheus, and by the buckets of a histogram
     for panel in PANELS:
         for target in panel["targets"]:
@@ -67,7 +67,7 @@ def test_prometheus_can_evaluate_it(tmp_path: Path) -> None:
 
 
 def test_panels_are_explained_and_do_not_overlap() -> None:
-    """Each panel has a title, a description and a unit, a number of its own, and a place that no other covers."""
+    """Each panel has a title, a description and a unit, a unique number, and a place that no other covers."""
     assert all(panel["title"] and panel["description"].endswith(".") for panel in PANELS)
     assert all(panel["fieldConfig"]["defaults"]["unit"] for panel in PANELS)
     numbers = [panel["id"] for panel in DASHBOARD["panels"]]

@@ -66,7 +66,7 @@ UNKNOWN = WHOLE._replace(
 
 
 def exported(snapshot: Snapshot) -> dict[str, Metric]:
-    """What a scrape of the text format gives, by the name that Prometheus knows."""
+    """The samples of a scrape in the text format, by their Prometheus names."""
     found = text_string_to_metric_families(exposition(lambda: snapshot).decode())
     return {f"{each.name}_total" if each.type == "counter" else each.name: each for each in found}
 
@@ -83,7 +83,7 @@ def value(snapshot: Snapshot, name: str) -> float | None:
     return values(snapshot, name).get("")
 
 
-# Names, after https://prometheus.io/docs/practices/naming/ and what `promtool check metrics` looks for.
+# Names, after https://prometheus.io/docs/practices/naming/ and the checks of `promtool check metrics`.
 
 BASE_UNITS = {"seconds", "bytes"}
 NO_UNITS = {"ms", "us", "ns", "s", "sec", "min", "m", "h", "d", "b", "kb", "mb", "milliseconds", "minutes", "octets", "kilobytes"}  # fmt: skip
@@ -93,7 +93,8 @@ OF_HISTOGRAMS = {"bucket", "count", "sum", "le", "quantile"}
 
 @pytest.mark.parametrize("name", METRICS)
 def test_names(name: str) -> None:
-    """Lower case, ours, base units last, _total for counters alone, nothing that another type reserves, and a help text."""
+    """Lower case, our prefix, base units last, _total only for counters, no suffix reserved for another type, and a
+    help text."""
     _, kind, labels, meaning = METRICS[name]
     words = name.split("_")
     assert re.fullmatch(r"pipehandler(_[a-z]+)+", name)
@@ -116,7 +117,7 @@ def test_ages_are_times() -> None:
 
 @pytest.mark.parametrize("snapshot", [WHOLE, EMPTY, UNKNOWN], ids=["whole", "empty", "unknown"])
 def test_promtool_finds_nothing(snapshot: Snapshot) -> None:
-    """Prometheus' own checker has nothing to say."""
+    """Prometheus' own checker reports nothing."""
     if shutil.which("promtool") is None:
         missing("promtool")
     done = subprocess.run(["promtool", "check", "metrics"], input=exposition(lambda: snapshot), capture_output=True)
@@ -138,7 +139,7 @@ def test_all_are_exported() -> None:
 
 
 def test_exits() -> None:
-    """Each way to end is a series of its own; what the journal does not know by name is there all the same."""
+    """Each outcome is a separate series; an outcome without a name in the journal is exported all the same."""
     found = values(WHOLE, "pipehandler_exits_total")
     assert {key: number for key, number in found.items() if number} == {
         "pipe cold 0 EX_OK delivered": 3,
@@ -152,7 +153,7 @@ def test_exits() -> None:
 
 
 def test_all_ways_to_end_are_there_from_the_start() -> None:
-    """A series that begins at 1 is no increase for Prometheus; so it begins at 0, before anything has happened."""
+    """A series that starts at 1 is not an increase for Prometheus; so it starts at 0, before anything has happened."""
     found = values(EMPTY, "pipehandler_exits_total")
     assert set(found.values()) == {0}
     assert len(found) == 2 * (len(TABLE) + 1)
@@ -167,7 +168,7 @@ def test_all_ways_to_end_are_there_from_the_start() -> None:
 
 
 def test_of_the_journal() -> None:
-    """Bytes by ingress and way, duplicates, refusals, what is under way, and the last success of all."""
+    """Bytes by ingress and mode, duplicates, refusals, running attempts, and the last success of all."""
     assert values(WHOLE, "pipehandler_received_bytes_total") == {
         "pipe cold": 1500,
         "pipe resident": 50,
@@ -197,7 +198,8 @@ def test_histogram() -> None:
 
 
 def test_of_the_database() -> None:
-    """The schema that is there and the one that should be, the quarantine with the time of its oldest message, and what should be gone."""
+    """The present and the expected schema version, the quarantine with the time of its oldest message, and overdue
+    removals."""
     assert value(WHOLE, "pipehandler_clock_difference_seconds") == -6.5
     assert value(EMPTY, "pipehandler_clock_difference_seconds") == 0
     assert value(WHOLE, "pipehandler_schema_version") == 5
@@ -210,7 +212,7 @@ def test_of_the_database() -> None:
 
 
 def test_of_the_workers() -> None:
-    """Free, busy, waiting, replaced, sent away."""
+    """Free, busy, waiting, replaced, turned away."""
     assert values(WHOLE, "pipehandler_workers") == {"free": 3, "busy": 2}
     assert value(WHOLE, "pipehandler_waiting_messages") == 9
     assert values(WHOLE, "pipehandler_workers_replaced_total") == {"spent": 12, "died": 13}
@@ -226,7 +228,7 @@ def test_of_the_queue() -> None:
 
 
 def test_what_is_not_known_is_not_zero() -> None:
-    """Without an answer there is no number but that there was none: a counter that fell to 0 would rise again."""
+    """Without an answer only its absence is exported: a counter that fell to 0 would rise again."""
     found = exported(UNKNOWN)
     assert {name: value(UNKNOWN, name) for name in found if name != "pipehandler_build_info"} == {
         "pipehandler_journal_up": 0,
@@ -241,7 +243,7 @@ def test_what_is_not_known_is_not_zero() -> None:
 
 
 def test_no_content() -> None:
-    """Labels are words of ours and versions: no address, no queue id, no reason."""
+    """Labels are fixed words and versions: no address, no queue id, no reason."""
     snapshot = WHOLE._replace(reasons={"database": "password of someone@example.com"})
     assert b"@" not in exposition(lambda: snapshot)
     assert len(list(families(snapshot))) == len(METRICS)

@@ -1,4 +1,5 @@
-"""The alert rules among the examples: Prometheus takes them, they speak of metrics that exist, and each fires when it should."""
+"""The alert rules among the examples: Prometheus accepts them, they use existing metrics, and each fires when it
+should."""
 
 import json
 import re
@@ -29,7 +30,7 @@ def promtool(*arguments: str) -> str:
 
 
 def test_prometheus_takes_them() -> None:
-    """Expressions and templates are right."""
+    """Expressions and templates are valid."""
     assert f"SUCCESS: {len(ALERTS)} rules found" in promtool("check", "rules", str(RULES))
 
 
@@ -57,7 +58,8 @@ def test_they_say_what_to_do(alert: str) -> None:
     assert commands <= set(cli.COMMANDS)
 
 
-# When they fire. Time begins at 0 and goes by minutes; a series is written as promtool has it: first+step x times.
+# When they fire. Time starts at 0 and advances by minutes; a series is written in promtool's notation: first+step x
+# times.
 
 MINUTES = 240
 NOW = "3h"
@@ -159,7 +161,7 @@ def with_host(series: str) -> str:
 
 
 def group(name: str, series: dict[str, str], fired: dict[str, set[str]]) -> dict[str, object]:
-    """A test for promtool: which alerts, and no others, fire at each time."""
+    """A test for promtool: exactly these alerts fire at each time."""
     return {
         "name": name,
         "interval": "1m",
@@ -176,7 +178,7 @@ def group(name: str, series: dict[str, str], fired: dict[str, set[str]]) -> dict
 
 
 def test_they_fire(tmp_path: Path) -> None:
-    """In each kind of trouble those alerts fire that should, and no others; mail on hold is no trouble before a day is over."""
+    """For each kind of problem exactly the right alerts fire; mail on hold is not a problem before a day has passed."""
     groups = [group(name, HEALTHY | overrides, {NOW: fired}) for name, (overrides, fired) in TROUBLE.items()]
     times = 60 * 26
     held = {name: re.sub(r"x\d+$", f"x{times}", each) for name, each in HEALTHY.items()} | {HELD: f"1x{times}"}
@@ -187,6 +189,6 @@ def test_they_fire(tmp_path: Path) -> None:
 
 
 def test_every_alert_was_seen() -> None:
-    """No rule is without a test."""
+    """Every rule has a test."""
     seen = {f"Pipehandler{name}" for _, fired in TROUBLE.values() for name in fired}
     assert seen | {"PipehandlerMailHeld"} == set(ALERTS)

@@ -1,4 +1,4 @@
-"""What an attachment says of itself beside its name and type."""
+"""The fields of an attachment besides its name and type."""
 
 import pytest
 
@@ -23,7 +23,7 @@ def test_parameters(fields: bytes, expected: dict[str, str]) -> None:
 
 
 def test_parameters_are_bounded() -> None:
-    """A defect says that the rest was left out."""
+    """A defect records that the rest was left out."""
     many = b"".join(b"; x%d=y" % number for number in range(100))
     parsed = parse(b"Content-Type: a/b" + many + b"\n\nx")
     assert len(parsed.attachments[0].parameters) == 30

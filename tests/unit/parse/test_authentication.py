@@ -1,4 +1,4 @@
-"""authentication: what a trusted host said counts, and nothing else."""
+"""authentication: only the results of a trusted host count."""
 
 import pytest
 
@@ -35,7 +35,7 @@ def test_nothing_without_trust() -> None:
 
 
 def test_topmost_counts() -> None:
-    """A host writes above what it received, so the first word on a method is the last one said."""
+    """A host prepends its results, so the first result for a method is the latest."""
     fields = [
         (RESULTS, "evil.example; dmarc=pass"),
         (RESULTS, "mx.example.org; spf=fail"),
@@ -55,7 +55,7 @@ def test_topmost_counts() -> None:
     ],
 )
 def test_received_spf(body: str, expected: dict[str, str]) -> None:
-    """RFC 7208 9.1: the receiver is the host that must be trusted."""
+    """RFC 7208 9.1: the receiver is the host that has to be trusted."""
     assert read([("Received-SPF", body)], MX) == expected
 
 

@@ -1,4 +1,5 @@
-"""The largest share that one message can take of what is parsed: counts, and octets to store for each octet that came."""
+"""The largest share that one message can take of what is parsed: counts, and octets to store for each octet
+received."""
 
 import base64
 from typing import Any
@@ -31,7 +32,7 @@ def multipart(part: bytes, count: int) -> bytes:
 
 
 def texts(octets: bytes, charset: bytes) -> dict[str, bytes]:
-    """A body as text, as HTML, and as text beside HTML, which is in both columns."""
+    """A body as text, as HTML, and as text with HTML, which fills both columns."""
     body = octets * (OCTETS // len(octets))
     plain, html = (b"Content-Type: text/%s; charset=%s\n\n" % (kind, charset) + body for kind in (b"plain", b"html"))
     beside = (

@@ -1,4 +1,4 @@
-"""What the header says of the program that sent a message."""
+"""What the header reveals about the program that sent a message."""
 
 import pytest
 

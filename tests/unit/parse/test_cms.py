@@ -13,7 +13,7 @@ DATA = bytes.fromhex("06092a864886f70d010701")
 
 
 def value(tag: int, content: bytes, definite: bool = True) -> bytes:
-    """One value, of definite length or with an end of its own (X.690 8.1.3)."""
+    """One value, of definite length or with an end marker (X.690 8.1.3)."""
     if not definite:
         return bytes((tag, 0x80)) + content + b"\0\0"
     length = len(content)
@@ -50,7 +50,7 @@ def test_no_content() -> None:
 
 @pytest.mark.parametrize("definite", [True, False])
 def test_a_cut_leaves_the_beginning(definite: bool) -> None:
-    """What a cut left is returned; before the content begins there is none."""
+    """The rest of a truncated signature is returned; before the content begins there is none."""
     whole = signed(value(0x04, CONTENT), definite)
     start = whole.index(CONTENT)
     for end in range(start, start + len(CONTENT)):
@@ -64,7 +64,7 @@ def test_a_cut_leaves_the_beginning(definite: bool) -> None:
     "octets", [b"", b"\x30", b"\x30\x80", b"no structure", b"\x30\x89" + b"\1" * 20, b"\x3f\x81\1", b"\0\0"]
 )
 def test_broken(octets: bytes) -> None:
-    """What is something else is said to be broken."""
+    """Anything else is reported as broken."""
     with pytest.raises(Broken):
         signed_content(octets)
 

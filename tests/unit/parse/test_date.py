@@ -1,4 +1,4 @@
-"""date: the instant that a Date field names, in whatever form, and nothing where it is in doubt."""
+"""date: the instant that a Date field names, in any form, and nothing if it is ambiguous."""
 
 import time
 from datetime import datetime
@@ -23,7 +23,7 @@ from pipehandler.parse import date
         ("Tue, 14 Mar 2023 09:26:53 A", "2023-03-14T09:26:53", None),
         ("Tue, 3 Mar 2026 10:00:00 UTC (x (y))", "2026-03-03T10:00:00", 0),
         ("Thu, 26 Nov 2026 09:00:00 (EDT) -0400", "2026-11-26T13:00:00", -240),
-        # Zones that RFC 5322 allows and no place has.
+        # Zones that RFC 5322 allows and no place uses.
         ("Tue, 03 Mar 2026 10:00:00 -1600", "2026-03-04T02:00:00", -960),
         ("Tue, 14 Mar 2023 09:26:53 +9900", "2023-03-10T06:26:53", 5940),
         ("Tue, 14 Mar 2023 09:26:53 -9959", "2023-03-18T13:25:53", -5999),
@@ -85,7 +85,7 @@ def test_read(body: str, instant: str, offset: int | None) -> None:
     ],
 )
 def test_exact(body: str, exact: bool) -> None:
-    """As RFC 5322 3.3 and 4.3 want it, and on the right day of the week."""
+    """As RFC 5322 3.3 and 4.3 require, and on the right day of the week."""
     found = date.read(body)
     assert found is not None
     assert found.exact is exact

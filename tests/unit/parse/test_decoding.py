@@ -1,4 +1,4 @@
-"""charset, decoding: every label that mail carries, and a guess where there is none."""
+"""charset, decoding: every label found in mail, and a guess without one."""
 
 import time
 from encodings.aliases import aliases
@@ -45,12 +45,12 @@ from pipehandler.parse.decoding import decode
     ],
 )
 def test_labels(label: str, name: str) -> None:
-    """A label leads to the codec that mail means by it."""
+    """A label maps to the codec that it means in mail."""
     assert codec(label) == name
 
 
 def test_names_that_python_knows() -> None:
-    """All of Python's names for a codec that we trust lead to one."""
+    """All of Python's names for a trusted codec map to the same one."""
     names = [alias for alias, name in aliases.items() if codec(name)]
     assert len(names) > 250
     assert [name for name in names if codec(name) is None] == []
@@ -62,12 +62,12 @@ def test_names_that_python_knows() -> None:
      None, "../../etc", "utf\0", "x" * 1000],
 )  # fmt: skip
 def test_labels_that_are_none(label: str | None) -> None:
-    """What Python knows and mail does not mean is never used."""
+    """Codecs of Python that are not charsets of mail are never used."""
     assert codec(label) in (None, "utf_8" if label == "utf\0" else None)
 
 
 def test_storable() -> None:
-    """NUL and lone surrogates become U+FFFD, all else stays."""
+    """NUL and lone surrogates become U+FFFD, all else is unchanged."""
     assert storable("a\0b\ud800c\N{GRINNING FACE}") == "a\ufffdb\ufffdc\N{GRINNING FACE}"
     assert storable("plain") == "plain"
 
@@ -88,7 +88,7 @@ def test_storable() -> None:
     ],
 )
 def test_charsets(label: str, text: str) -> None:
-    """What was encoded comes back, and nothing is guessed."""
+    """Encoded text is decoded exactly, without a guess."""
     decoded = decode(text.encode(label), label)
     assert (decoded.text, decoded.guessed, decoded.replaced) == (text, "", 0)
 
@@ -110,14 +110,14 @@ def test_charsets(label: str, text: str) -> None:
 )
 @pytest.mark.parametrize("label", [None, "us-ascii", "x-unknown"])
 def test_guesses(text: str, encoding: str, label: str | None) -> None:
-    """Without a label of use the charset is found, and the guess is told."""
+    """Without a usable label the charset is detected, and a defect records the guess."""
     decoded = decode(text.encode(encoding), label)
     assert decoded.text == text
     assert decoded.guessed
 
 
 def test_label_that_cannot_be() -> None:
-    """UTF-8 under a careless label is UTF-8; what is only cut keeps its label."""
+    """UTF-8 under a wrong label is UTF-8; text that is only truncated keeps its label."""
     assert decode("Grüße".encode(), "iso-8859-1").text == "Grüße"
     assert decode("这封邮件的编码其实是另一种".encode(), "gb2312").text == "这封邮件的编码其实是另一种"
     cut = decode("Привет, мир".encode()[:-1], "utf-8")
@@ -127,7 +127,7 @@ def test_label_that_cannot_be() -> None:
 @pytest.mark.parametrize(
     ("octets", "label", "text"),
     [
-        # A character that is cut, or a few octets that are not UTF-8
+        # A truncated character, or a few octets that are not UTF-8
         ("Grüße aus Kö".encode()[:-1], "utf-8", "Grüße aus K\ufffd"),
         ("김영수".encode()[:-1], "utf-8", "김영\ufffd"),
         ("ok 🎉".encode()[:-1], "utf-8", "ok \ufffd"),
@@ -139,7 +139,7 @@ def test_label_that_cannot_be() -> None:
         # Surrogates encoded one by one
         (b"\xed\xa0\xbd\xed\xb8\x80", "utf-8", "😀"),
         (b"\xc3\xa4 \xed\xa0\xbd", "utf-8", "ä \ufffd"),
-        # UTF-8 under another label, and what is valid UTF-8 by accident
+        # UTF-8 under another label, and text that is valid UTF-8 by accident
         ("Łódź".encode(), "windows-1250", "Łódź"),
         ("Москва".encode(), "gb2312", "Москва"),
         ("Köln".encode(), "gb2312", "Köln"),
@@ -151,12 +151,12 @@ def test_label_that_cannot_be() -> None:
         (b"Ihr Code.", "utf-16", "Ihr Code."),
         ("Ваш код".encode(), "utf-16", "Ваш код"),
         (b"Your code", "cp500", "Your code"),
-        # A label that cannot be, and one that only looks so
+        # A label that is impossible, and one that only looks so
         ("您好，您的订单已经发货".encode("gb2312"), "iso-8859-1", "您好，您的订单已经发货"),
         ("Здравствуйте, ваш заказ".encode("cp1251"), "windows-1252", "Здравствуйте, ваш заказ"),
         ("Zażółć gęślą jaźń".encode("iso8859-2"), "iso-8859-2", "Zażółć gęślą jaźń"),
         ("─┼─┼─ 5 │".encode("koi8-r"), "koi8-r", "─┼─┼─ 5 │"),
-        # UTF-16 that nothing announces
+        # UTF-16 without a label or mark
         ("Ваш код: 4821\n".encode("utf-16-be"), None, "Ваш код: 4821\n"),
         ("Ваш код: 4821\n".encode("utf-16-le"), "utf-16", "Ваш код: 4821\n"),
         ("Zażółć".encode("utf-16"), "iso-8859-2", "Zażółć"),
@@ -179,14 +179,14 @@ def test_the_label_is_weighed(octets: bytes, label: str | None, text: str) -> No
     ],
 )
 def test_a_name_with_a_rare_character_keeps_its_label(names: str, charset: str, label: str) -> None:
-    """Names contain ideographs that everyday text does not: of so few that is no reason to doubt the label."""
+    """Names contain ideographs that everyday text does not: a few of them are not a reason to doubt the label."""
     for name in names.split():
         for text in (name, f"{name} Ltd", f"[{name}]"):
             assert decode(text.encode(charset), label).text == text
 
 
 def test_few_octets_beside_letters_may_contradict_an_east_asian_label() -> None:
-    """What stands inside words of small letters are accents, whatever the label."""
+    """Characters inside lower-case words are accented letters, whatever the label."""
     for word in ("Grüße", "Müller", "François"):
         assert decode(word.encode("cp1252"), "gb2312").text == word
 
@@ -199,12 +199,13 @@ def test_few_octets_beside_letters_may_contradict_an_east_asian_label() -> None:
     ],
 )
 def test_euc_jp_of_microsoft(octets: bytes, text: str) -> None:
-    """EUC-JP with the characters of NEC and IBM, which Python's codec has not."""
+    """EUC-JP with the characters of NEC and IBM, which Python's codec lacks."""
     assert decode(octets, "euc-jp") == Decoded(text, "euc_jp")
 
 
 def test_an_accident_needs_a_reason() -> None:
-    """Octets that are valid UTF-8 and GB 2312 are UTF-8 unless the label or the rest of the message says otherwise."""
+    """Octets that are valid UTF-8 and GB 2312 are UTF-8 unless the label or the rest of the message indicates
+    otherwise."""
     octets = "谢谢".encode("gb2312")
     assert decode(octets).text == octets.decode()
     assert decode(octets, None, ("gb2312",)).text == "谢谢"
@@ -212,19 +213,19 @@ def test_an_accident_needs_a_reason() -> None:
 
 
 def test_hints() -> None:
-    """A charset that the message names elsewhere is taken before a detector's guess."""
+    """A charset that the message names elsewhere takes precedence over a detector's guess."""
     assert decode("é".encode("cp1252"), None, ("iso-8859-1",)).text == "é"
     assert decode("é".encode("cp850"), None, ("cp850",)).text == "é"
 
 
 def test_byte_order_mark() -> None:
-    """A byte order mark is no text, and says more than no label."""
+    """A byte order mark is not text, and is better evidence than no label."""
     assert decode(b"\xef\xbb\xbfabc", "utf-8").text == "abc"
     assert decode("añ".encode("utf-16")).text == "añ"
 
 
 def test_meta() -> None:
-    """HTML may say its own charset where the part does not."""
+    """HTML may declare its charset if the part does not."""
     html = '<meta charset="windows-1250"><p>Łódź</p>'
     assert decode(html.encode("cp1250"), None, (), html=True).text == html
 

@@ -1,4 +1,4 @@
-"""detection: the likeliest charset of octets without a label."""
+"""detection: the most likely charset of octets without a label."""
 
 import pytest
 from harness.everyday_text import TEXTS, USUAL
@@ -20,7 +20,7 @@ def test_a_text_is_found(language: str, label: str) -> None:
     """All sentences of a language in a charset that it is written in."""
     name = codec(label)
     assert name is not None
-    text = "\n".join(TEXTS[language]).translate(str.maketrans("șțȘȚ", "şţŞŢ"))  # the comma below is younger than these
+    text = "\n".join(TEXTS[language]).translate(str.maketrans("șțȘȚ", "şţŞŢ"))  # the comma below is newer than these
     octets = text.encode("cp1252" if name == "latin_1" else name)
     assert next(ranked(octets))[1] == text
 
@@ -32,7 +32,7 @@ def test_no_guess_is_ebcdic() -> None:
 
 
 def test_hints_count_most_where_little_is_known() -> None:
-    """Of three characters nothing can be known; of a long text a hint does not change the answer."""
+    """Three characters are too few for detection; for a long text a hint does not change the result."""
     assert next(ranked("電子報".encode("big5"), ["big5hkscs"]))[1] == "電子報"
     text = "\n".join(TEXTS["Russian"])
     assert next(ranked(text.encode("koi8-r"), ["cp1252"]))[1] == text
@@ -40,7 +40,7 @@ def test_hints_count_most_where_little_is_known() -> None:
 
 @pytest.mark.parametrize("codec_name", ["big5", "gb18030", "cp932", "cp949"])
 def test_no_character_is_cut(codec_name: str) -> None:
-    """The detector sees whole lines, and of an endless one the beginning: no character is shifted."""
+    """The detector gets whole lines, and the beginning of an endless one: no character is split."""
     character = {"big5": "您", "gb18030": "您", "cp932": "商", "cp949": "감"}[codec_name]
     text = "plain\n" * 3_000 + (character * 41 + "\n") * 400
     assert set(sample(text.encode(codec_name)).decode(codec_name)) == {character, "\n"}
@@ -48,7 +48,7 @@ def test_no_character_is_cut(codec_name: str) -> None:
 
 
 def test_guesses_are_bounded() -> None:
-    """One message cannot have the detector asked for thousands of words; what is left is taken for windows-1252."""
+    """One message cannot make the detector run for thousands of words; the rest is taken as windows-1252."""
     hints = Hints()
     octets = "Здравствуйте".encode("cp1251")
     texts = [decode(octets, None, hints).text for _ in range(Hints.detections + 1)]

@@ -1,4 +1,4 @@
-"""flowed: paragraphs come back from format=flowed (RFC 3676)."""
+"""flowed: paragraphs are restored from format=flowed (RFC 3676)."""
 
 import pytest
 
@@ -45,5 +45,5 @@ def test_unflow(text: str, expected: str) -> None:
     ],
 )
 def test_delsp(text: str, expected: str) -> None:
-    """DelSp=yes: the space before the break is none of the text."""
+    """DelSp=yes: the space before the break is not part of the text."""
     assert unflow(text, delete_space=True) == expected

@@ -1,4 +1,4 @@
-"""The golden pairs: one for each class of message that is known to be read wrongly by somebody."""
+"""The golden pairs: one for each class of message that some parser is known to read wrongly."""
 
 import json
 
@@ -16,6 +16,6 @@ def test_every_message_has_its_promise() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_golden(name: str) -> None:
-    """The message says what a person found in it, defects included."""
+    """The parser finds in the message what a person found, including defects."""
     promised = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
     assert json.loads(json.dumps(read(name))) == promised

@@ -1,4 +1,4 @@
-"""header, address, encoded_word: what fields mean."""
+"""header, address, encoded_word: the meaning of fields."""
 
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -96,7 +96,7 @@ def mailboxes(body: str) -> list[tuple[str, str, str]]:
     ],
 )
 def test_address_lists(body: str, expected: list[tuple[str, str, str]]) -> None:
-    """RFC 5322 3.4 as it is written, and as it comes."""
+    """RFC 5322 3.4 as written, and as found in mail."""
     assert mailboxes(body) == expected
 
 
@@ -106,7 +106,7 @@ def test_address_lists(body: str, expected: list[tuple[str, str, str]]) -> None:
      '"Q \\"q\\"" <q@b.example>', "A. B. <a@b.example>", "jürgen@exämple.example", '"a b"@c.example'],
 )  # fmt: skip
 def test_mail_parser_and_the_lenient_reading_agree(body: str) -> None:
-    """Where a list is as RFC 5322 wants it, it does not matter who read it."""
+    """If a list conforms to RFC 5322, both readings agree."""
     assert header(to=body)[0].addresses("to") == address.parse(body, 100).addresses
 
 
@@ -146,7 +146,7 @@ def test_sender_and_the_other_address_fields() -> None:
     ],
 )
 def test_dates(body: str, expected: datetime | None, offset: int | None, defects: list[str]) -> None:
-    """The moment, and the sender's zone; nothing where it is nonsense."""
+    """The instant, and the sender's zone; nothing if it is nonsense."""
     read, notebook = header(date=body)
     assert read.date() == (expected, offset)
     assert [defect.code for defect in notebook.close()] == defects
@@ -192,14 +192,14 @@ def test_date_keeps_the_zone() -> None:
     ],
 )
 def test_encoded_words(body: str, text: str, sound: bool) -> None:
-    """RFC 2047, also where it was not kept."""
+    """RFC 2047, even where it is violated."""
     decoded, wrong = decode_words(body)
     assert decoded == text
     assert bool(wrong) is not sound
 
 
 def test_raw_octets_do_not_vanish() -> None:
-    """8-bit octets in a header become text, and unless they are UTF-8 it is said how."""
+    """8-bit octets in a header become text, and unless they are UTF-8 a defect records how."""
     read, notebook = header(
         subject="Frösche und Kröten hüpfen".encode("cp1252"), to="Jörg <j@x.example>".encode("cp1252")
     )
@@ -211,7 +211,7 @@ def test_raw_octets_do_not_vanish() -> None:
 
 
 def test_broken_words_cost_no_other_field() -> None:
-    """mail-parser fails on such words; it does not get them, and the date is read strictly."""
+    """mail-parser fails on such words; they are not passed to it, and the date is read strictly."""
     for body in ("=?utf-8?B?A?= <a@x.example>", "=?utf-8?Q?=ZZ?= <a@x.example>", "=?x-none?B?w6Q?= <a@x.example>"):
         read, notebook = header(to=body, date="Tue, 14 Mar 2023 09:26:53 +0100")
         assert read.date() == (datetime(2023, 3, 14, 8, 26, 53, tzinfo=UTC), 60)
@@ -220,7 +220,7 @@ def test_broken_words_cost_no_other_field() -> None:
 
 
 def test_other_fields_survive_mail_parser(monkeypatch: pytest.MonkeyPatch) -> None:
-    """If mail-parser fails on one address field, that field is read leniently, and the others as ever."""
+    """If mail-parser fails on one address field, that field is read leniently, and the others as usual."""
 
     def fragile(body: str, **options: Any) -> Any:
         if body.startswith("a@"):
@@ -250,7 +250,7 @@ def test_subject_is_one_line(body: bytes, subject: str) -> None:
 
 
 def test_first_of_repeated_fields_counts() -> None:
-    """RFC 5322 3.6: a field that may stand once."""
+    """RFC 5322 3.6: a field that may occur once."""
     notebook = Notebook()
     read = Header([Field("Subject", b" 1"), Field("SUBJECT", b" 2")], Limits(), (), notebook)
     assert read.unstructured("subject") == "1"
@@ -270,13 +270,13 @@ def test_first_of_repeated_fields_counts() -> None:
     ],
 )
 def test_commas_in_the_name_of_one(body: str, expected: list[tuple[str, str]]) -> None:
-    """In From, Sender and Reply-To commas rather belong to a name than to a list."""
+    """In From, Sender and Reply-To a comma more likely belongs to a name than to a list."""
     read = header(From=body)[0]
     assert [(each.name, each.address) for each in read.addresses("from")] == expected
 
 
 def test_destinations_are_one_list() -> None:
-    """RFC 5322 4.5.3: To, Cc and Bcc may stand several times, and empty; of others the first with content counts."""
+    """RFC 5322 4.5.3: To, Cc and Bcc may occur several times, and empty; of others the first with content counts."""
     notebook = Notebook()
     fields = [("To", b""), ("To", b"A <a@x>"), ("to", b"b@x, c@x"), ("From", b" "), ("From", b"d@x"), ("From", b"e@x"),
               ("Subject", b""), ("Subject", b"real")]  # fmt: skip
@@ -302,7 +302,7 @@ def test_destinations_are_one_list() -> None:
     ],
 )
 def test_ids_and_phrases(body: str, expected: list[str]) -> None:
-    """RFC 5322 4.5.4: words that are no identifiers are no identifiers; encoded ones are decoded."""
+    """RFC 5322 4.5.4: words that are not identifiers are ignored; encoded ones are decoded."""
     assert header(references=body)[0].message_ids("references") == expected
 
 
@@ -340,7 +340,7 @@ def test_list_id() -> None:
      "=?u?q?" + "=3C" * 30_000 + "?=@x", "a@b " * 24_000, "(a@b) " * 16_000, "x (<a@b>)," * 9_000],
 )  # fmt: skip
 def test_no_field_is_costly(body: str) -> None:
-    """A field as long as Postfix lets through is read at little cost, whatever it is."""
+    """A field as long as Postfix lets through is read at little cost, whatever its content."""
 
     def read() -> None:
         fields, _ = header(subject=body, to=body, date=body, references=body, list_id=body)
@@ -351,7 +351,7 @@ def test_no_field_is_costly(body: str) -> None:
 
 
 def test_long_lists_are_cut() -> None:
-    """No more mailboxes than the limit, and it is said."""
+    """No more mailboxes than the limit, with a defect for the rest."""
     notebook = Notebook()
     read = Header([Field("To", b"a@b," * 50)], Limits(addresses=10), (), notebook)
     assert len(read.addresses("to")) == 10

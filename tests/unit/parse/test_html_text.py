@@ -23,7 +23,7 @@ NEWSLETTER = """<!DOCTYPE html><html><head><title>Title</title><style>p { color:
 
 
 def test_text_of_a_newsletter() -> None:
-    """Blocks become lines, paragraphs are set apart, what is not seen is left out."""
+    """Blocks become lines, paragraphs are separated, invisible content is left out."""
     assert to_text(NEWSLETTER).split("\n") == [
         "Hello Ann", "", "Your code is 4711, see here <https://x.example/c?a=1&b=2>.", "Next line", "",
         "Name Price", "Tea 3 €", "", "- one", "", "- two", "", "> quoted", ">", "> more", "",
@@ -58,12 +58,12 @@ def test_text_of_a_newsletter() -> None:
     ],
 )
 def test_text(html: str, text: str) -> None:
-    """One rule each."""
+    """One rule per case."""
     assert to_text(html) == text
 
 
 def test_preview_is_one_short_line() -> None:
-    """White space is folded; hidden text and padding are gone; no more than 200 characters, cut between words."""
+    """White space is folded; hidden text and padding are removed; no more than 200 characters, cut between words."""
     assert (
         preview(None, to_text(NEWSLETTER))
         == "Hello Ann Your code is 4711, see here. Next line Name Price Tea 3 € one two quoted more a b c Logo <b>"
@@ -90,7 +90,8 @@ def test_preview_is_one_short_line() -> None:
     ],
 )
 def test_preview(text: str | None, html: str | None, expected: str) -> None:
-    """The text counts before the HTML; invisible characters count only inside of words, where they say something."""
+    """The text takes precedence over the HTML; invisible characters are kept only inside words, where they have a
+    meaning."""
     assert preview(text, html and to_text(html)) == expected
 
 
@@ -116,7 +117,7 @@ HOSTILE: dict[str, Callable[[int], str]] = {
 
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_no_html_is_costly(kind: str) -> None:
-    """However large it is, HTML takes a second and is read no further than the limit."""
+    """However large, HTML takes at most a second and is read no further than the limit."""
     html = HOSTILE[kind](10_000_000)
     begin = time.process_time()
     text = to_text(html)

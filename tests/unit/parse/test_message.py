@@ -1,4 +1,4 @@
-"""message: the whole story, and what a hostile message may cost."""
+"""message: parsing as a whole, and the cost of a hostile message."""
 
 import base64
 import re
@@ -18,7 +18,7 @@ from pipehandler.parse.limits import Limits
 
 
 def test_defects_are_complete() -> None:
-    """Each code that is written somewhere in the package is explained, and each explanation is of use."""
+    """Each code used in the package is explained, and each explanation is used."""
     package = Path(pipehandler.__file__).parent
     source = "".join(path.read_text() for path in package.rglob("*.py") if path.name != "defect.py")
     used = set(re.findall(r'"([a-z0-9]+(?:-[a-z0-9]+)+)"', source)) & set(message.DEFECTS)
@@ -33,7 +33,7 @@ def test_unknown_defects_are_a_mistake() -> None:
 
 
 def test_defects_are_bounded() -> None:
-    """A message cannot have more defects than are of use; the rest is counted."""
+    """A message cannot have more defects than are useful; the rest are counted."""
     notebook = Notebook(size=3)
     for number in range(10):
         notebook.note("base64-broken", str(number), "x" * 1_000)
@@ -43,7 +43,7 @@ def test_defects_are_bounded() -> None:
 
 
 def test_parser_version_names_both() -> None:
-    """What made a stored parsed: our version of the rules, and the library's."""
+    """The version stored with a parsed message: that of our rules, and the library's."""
     assert re.fullmatch(r"\d+ mail-parser/\d+\.\d+\.\d+", message.PARSER_VERSION)
 
 
@@ -53,7 +53,7 @@ def test_nothing_at_all() -> None:
 
 
 def test_other_exceptions_pass_through(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is no Exception, such as the end of the time budget, is not swallowed."""
+    """A BaseException, such as the end of the time budget, is not swallowed."""
 
     class Deadline(BaseException):
         pass
@@ -67,7 +67,7 @@ def test_other_exceptions_pass_through(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_failing_library_costs_only_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    """If mail-parser fails, the lenient reading takes over, and it is said."""
+    """If mail-parser fails, the lenient reading takes over, and a defect records it."""
 
     def broken(*_: object, **_options: object) -> None:
         raise AttributeError
@@ -80,7 +80,7 @@ def test_failing_library_costs_only_itself(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_limits_leave_the_rest() -> None:
-    """Past a limit only the decoded view of the rest is lost."""
+    """Beyond a limit only the decoded content of the rest is lost."""
     parts = b"".join(b"--b\nContent-Type: application/x\n\n%d\n" % number for number in range(100))
     parsed = message.parse(MIXED + parts + b"--b--\n", Limits(parts=11, fields=2))
     assert len(parsed.header) == 2
@@ -96,7 +96,7 @@ def signed(entity: bytes) -> bytes:
 
 
 def test_signatures_in_one_another_are_opened_up_to_a_limit() -> None:
-    """Four are opened, the fifth is kept as it is; what is inside is numbered below what it was in."""
+    """Four are opened, the fifth is kept unopened; inner parts are numbered below their container."""
     entity = b"Content-Type: text/plain\n\ntext"
     for _ in range(4):
         entity = signed(entity)
@@ -108,7 +108,7 @@ def test_signatures_in_one_another_are_opened_up_to_a_limit() -> None:
 
 
 def test_containers_may_hold_twice_the_message() -> None:
-    """What is beyond is not opened, so that memory is bounded by the size of the message."""
+    """Anything beyond is not opened, so that memory is bounded by the size of the message."""
     entity = b"Content-Type: text/plain\n\n" + b"text\n" * 20_000
     for _ in range(3):
         entity = signed(entity)
@@ -118,7 +118,7 @@ def test_containers_may_hold_twice_the_message() -> None:
 
 
 def test_what_is_opened_counts_as_parts() -> None:
-    """The limit on parts is one for all."""
+    """The limit on parts applies to all of them together."""
     inner = (
         b"Content-Type: multipart/mixed; boundary=n\n\n" + b"--n\nContent-Type: application/x\n\nx\n" * 50 + b"--n--\n"
     )
@@ -128,7 +128,7 @@ def test_what_is_opened_counts_as_parts() -> None:
 
 
 def test_ordinary_messages_load_no_reader_of_containers() -> None:
-    """Libraries for RTF and HTML are loaded where they are needed, never by a delivery of mail that has text."""
+    """Libraries for RTF and HTML are loaded on demand, never by a delivery of mail that has text."""
     program = r"""
 import sys
 from pipehandler.parse.message import parse
@@ -148,7 +148,7 @@ def test_hostile_messages_are_cheap(kind: str) -> None:
 
 
 def test_large_attachment_is_copied_once() -> None:
-    """50 MB in base64 cost the content beside the wire, and little more."""
+    """50 MB in base64 cost the content in addition to the raw message, and little more."""
     raw = HEADER + b"Content-Type: application/x\nContent-Transfer-Encoding: base64\n\n"
     _, megabytes = cost(raw + base64.encodebytes(b"\x5a" * 50_000_000))
     assert megabytes < 50 + 60

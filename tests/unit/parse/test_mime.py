@@ -1,4 +1,4 @@
-"""mime: the structure of messages, and that no structure is costly."""
+"""mime: the structure of messages, and the bounded cost of any structure."""
 
 import pytest
 from harness.cpu import cost
@@ -38,14 +38,14 @@ def test_line_break_before_a_delimiter_belongs_to_it(newline: bytes) -> None:
 
 
 def test_parts_are_numbered_as_imap_numbers_them() -> None:
-    """RFC 3501 6.4.5: nested parts with points, a message without parts is part 1."""
+    """RFC 3501 6.4.5: nested parts with dots, a message without parts is part 1."""
     raw = HEADER + b"--b\nContent-Type: multipart/mixed; boundary=c\n\n--c\n\nx\n--c\n\ny\n--c--\n--b\n\nz\n--b--\n"
     assert bodies(raw) == {"1.1": b"x", "1.2": b"y", "2": b"z"}
     assert bodies(b"A: b\n\nbody") == {"1": b"body"}
 
 
 def test_outer_boundary_ends_inner_parts() -> None:
-    """RFC 2046 5.1.2: what is not closed ends with what is around it."""
+    """RFC 2046 5.1.2: an unclosed multipart ends with the enclosing one."""
     raw = HEADER + b"--b\nContent-Type: multipart/mixed; boundary=c\n\n--c\n\nx\n--b\n\nz\n--b--\n"
     assert bodies(raw) == {"1.1": b"x", "2": b"z"}
     assert scanned(raw)[1] == ["boundary-not-closed"]
@@ -58,7 +58,7 @@ def test_same_boundary_belongs_to_the_innermost() -> None:
 
 
 def test_boundary_that_begins_like_another() -> None:
-    """`b` does not end at a line that says `bc`."""
+    """The boundary `b` does not end at a line with `bc`."""
     raw = HEADER + b"--b\n\nx\n--bc\n--b--c\n--b--\n"
     assert bodies(raw) == {"1": b"x\n--bc\n--b--c"}
 
@@ -76,12 +76,12 @@ def test_header_of_a_part_ends_at_a_delimiter() -> None:
 
 
 def test_divided_only_at_whole_lines() -> None:
-    """A delimiter is at the begin of a line, and the boundary is not taken from inside of one."""
+    """A delimiter is at the beginning of a line, and the boundary is not taken from the middle of one."""
     assert bodies(HEADER + b"--b\n\nx --b\n--b--") == {"1": b"x --b"}
 
 
 def test_byte_order_marks() -> None:
-    """Before the first field, also below what mail hosts wrote; in a body it is text."""
+    """Before the first field, also below fields that mail hosts added; in a body it is text."""
     bom = b"\xef\xbb\xbf"
     for above in (b"", b"Received: x\n", b"Return-Path: <a>\nReceived: x\n\n", b"From a@b Tue Mar 14 09:26:53 2023\n"):
         root, defects = scanned(above + bom + b"A: b\n\nbody")
@@ -105,7 +105,7 @@ def test_byte_order_marks() -> None:
     ],
 )
 def test_junk_in_the_header_of_a_part(header: bytes, body: bytes) -> None:
-    """A line that is no field is passed where the header goes on behind it; where it can be the body, it is."""
+    """A line that is not a field is skipped if the header continues after it; if it can be the body, it is."""
     assert bodies(HEADER + b"--b\n" + header + b"\nx\n--b--\n") == {"1": body}
 
 
@@ -120,7 +120,7 @@ def test_junk_in_the_header_of_a_part(header: bytes, body: bytes) -> None:
     ],
 )
 def test_the_content_type_that_fits(types: list[bytes], expected: str) -> None:
-    """Of several fields the one counts that fits the body, else the first; in the message and in a part."""
+    """Of several fields the one that fits the body counts, else the first; in the message and in a part."""
     fields = b"".join(b"Content-Type: " + each + b"\n" for each in types)
     root = scanned(fields + b"\n--c\n\nx\n--c--\n")[0]
     part = scanned(HEADER + b"--b\n" + fields + b"\n--c\n\nx\n--c--\n--b--\n")[0].children[0]
@@ -128,7 +128,7 @@ def test_the_content_type_that_fits(types: list[bytes], expected: str) -> None:
 
 
 def test_too_deep() -> None:
-    """Beyond the limit a multipart is not looked into, and that is said."""
+    """Beyond the limit a multipart is not parsed, and a defect records it."""
     raw = b"".join(b"Content-Type: multipart/mixed; boundary=b%d\n\n--b%d\n" % (n, n) for n in range(30)) + b"\nx"
     root, defects = scanned(raw, Limits(depth=10))
     (leaf,) = root.leaves()
@@ -144,13 +144,13 @@ def test_too_many_parts() -> None:
 
 
 def test_too_many_fields() -> None:
-    """Beyond the limit fields are left out, and the body begins where it begins."""
+    """Beyond the limit fields are left out, and the start of the body is still found."""
     root, defects = scanned(b"A: b\n" * 30 + b"\nbody", Limits(fields=10))
     assert (len(root.fields), root.start, defects) == (10, 151, ["fields-left-out"])
 
 
 def test_too_long_field() -> None:
-    """Only the begin of a field beyond the limit is kept."""
+    """Only the beginning of a field beyond the limit is kept."""
     root, defects = scanned(b"A: " + b"b" * 100 + b"\nC: d\n\nbody", Limits(field_size=10))
     assert ([len(field.body) for field in root.fields], defects) == ([10, 1], ["field-too-long"])
 

@@ -1,4 +1,4 @@
-"""parameter: Content-Type and Content-Disposition as they come."""
+"""parameter: Content-Type and Content-Disposition as found in mail."""
 
 import pytest
 from harness.cpu import cost
@@ -61,7 +61,7 @@ def test_names(body: bytes, name: str | None) -> None:
 
 
 def test_guesses_are_told() -> None:
-    """A name in octets that are not UTF-8 is a guess; one in UTF-8 is none."""
+    """A name in octets that are not UTF-8 is guessed; one in UTF-8 is not."""
     assert parse("a; name=é".encode("cp1252")).text("name")[1]
     assert not parse("a; name=é".encode()).text("name")[1]
     assert parse(b'a; name="=?x-none?Q?=E9?="').text("name")[1]

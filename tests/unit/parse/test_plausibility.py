@@ -1,4 +1,4 @@
-"""plausibility: what a person wrote is never odd, what was read in a wrong charset mostly is."""
+"""plausibility: text that a person wrote is never implausible, text read in a wrong charset mostly is."""
 
 import pytest
 from harness.everyday_text import TEXTS
@@ -19,7 +19,7 @@ def test_everyday_text_is_not_odd(language: str) -> None:
      "\N{REPLACEMENT CHARACTER}"],
 )  # fmt: skip
 def test_marks_and_mixtures_are_not_odd(text: str) -> None:
-    """Symbols, emoji, loan words and names of products stand in ordinary text."""
+    """Symbols, emoji, loan words and product names are ordinary text."""
     assert oddness(text) == 0
 
 
@@ -38,5 +38,5 @@ def test_marks_and_mixtures_are_not_odd(text: str) -> None:
     ],
 )
 def test_mojibake_is_odd(text: str, written: str, read: str) -> None:
-    """The reading in a wrong charset shows itself."""
+    """A reading in a wrong charset is detected."""
     assert oddness(text.encode(written).decode(read, "ignore")) > 0.15

@@ -1,4 +1,4 @@
-"""Reports: what bounces, complaints and disposition notifications say, however they are written."""
+"""Reports: the content of bounces, complaints and disposition notifications, however they are written."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ def read(content: bytes, kind: str = STATUS, *others: tuple[str, bytes]) -> dict
 
 
 def test_delivery_status() -> None:
-    """RFC 3464: what it says of the message, and of each recipient."""
+    """RFC 3464: the fields of the message, and of each recipient."""
     content = (
         b"Reporting-MTA: dns; mx.example.org\r\nOriginal-Envelope-Id: QQ314159\r\n"
         b"Arrival-Date: Tue, 3 Mar 2026 10:00:00 +0900\r\nX-Postfix-Queue-ID: 1\r\n\r\n"
@@ -61,12 +61,12 @@ def test_delivery_status() -> None:
         (b"", []),
         (b"\n\n\n", []),
         (b"nonsense\n\nmore: nonsense\n", []),
-        # All in one block, and blank lines where none belong.
+        # All in one block, and misplaced blank lines.
         (b"Reporting-MTA: x\nFinal-Recipient: a\nAction: failed\nFinal-Recipient: b\nAction: relayed\n",
          [("a", "failed"), ("b", "relayed")]),
         (b"\n\nReporting-MTA: x\n\n\nFinal-Recipient: rfc822;a\nAction: failed\n\n \n\nFinal-Recipient: b\n",
          [("a", "failed"), ("b", None)]),
-        # RFC 6533 3: an address in UTF-8, as it is or escaped.
+        # RFC 6533 3: an address in UTF-8, raw or escaped.
         (b"A: b\n\nFinal-Recipient: utf-8; j\\x{F6}rg@example.org\n", [("jörg@example.org", None)]),
         ("A: b\n\nFinal-Recipient: utf-8; jörg@example.org\n".encode(), [("jörg@example.org", None)]),
         (b"A: b\n\nFinal-Recipient: utf-8; \\x{D800}\\x{110000}\\x{0}\n", [("\ufffd\\x{110000}\\x{0}", None)]),
@@ -74,14 +74,14 @@ def test_delivery_status() -> None:
     ],
 )  # fmt: skip
 def test_recipients(content: bytes, recipients: list[tuple[str, str | None]]) -> None:
-    """However they are set apart."""
+    """However the blocks are separated."""
     found = read(content)
     assert found
     assert [(each["final_recipient"], each.get("action")) for each in found["recipients"]] == recipients
 
 
 def test_complaint() -> None:
-    """RFC 5965: fields that stand once, and those that may stand again."""
+    """RFC 5965: fields that occur once, and those that may be repeated."""
     content = (
         b"Feedback-Type: Abuse\nUser-Agent: SomeGenerator/1.0\nVersion: 1\n"
         b"Original-Mail-From: <somespammer@example.net>\nOriginal-Rcpt-To: <user@example.com>\n"
@@ -123,20 +123,20 @@ def test_disposition() -> None:
 
 
 def test_no_report() -> None:
-    """Mail without such a part has none, whatever else it encloses."""
+    """Mail without such a part has no report, whatever else it encloses."""
     assert read(b"Final-Recipient: a\n", "text/x") is None
     assert parse(b"Content-Type: message/rfc822\n\n" + ORIGINAL).report is None
 
 
 def test_report_inside_of_an_enclosed_message() -> None:
-    """A bounce that somebody forwards as an attachment is theirs, not one of this message."""
+    """A bounce forwarded as an attachment is not a report of this message."""
     bounce = b"Content-Type: message/delivery-status\n\nA: b\n\nFinal-Recipient: a\n"
     assert parse(bounce).report
     assert parse(b"Content-Type: message/rfc822\n\n" + bounce).report is None
 
 
 def test_bounds() -> None:
-    """However much there is, what is kept is bounded, and a defect says that the rest was left out."""
+    """However large a report is, the stored part is bounded, and a defect records that the rest was left out."""
     many = b"A: b\n\n" + b"Final-Recipient: a\n\n" * 12_000
     long = b"Content-Type: message/delivery-status\n\nReporting-MTA: " + b"x" * 1_000_000
     several = b"Reported-URI: x:y\n" * 5_000

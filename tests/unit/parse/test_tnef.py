@@ -1,4 +1,4 @@
-"""tnef: what is inside of a winmail.dat, in each form that it takes, at a linear cost."""
+"""tnef: the content of a winmail.dat, in all of its forms, at a linear cost."""
 
 import contextlib
 import struct
@@ -21,7 +21,7 @@ def attribute(level: int, number: int, data: bytes) -> bytes:
 
 
 def prop(kind: int, number: int, *values: bytes, name: bytes = b"") -> bytes:
-    """MS-OXTNEF 2.1.3.4; of fixed size with one value as it is, else with counts."""
+    """MS-OXTNEF 2.1.3.4; a single value of fixed size without a count, all others with counts."""
     head = struct.pack("<HH", kind, number) + name
     if kind & 0x1000 or kind in (0x0D, 0x1E, 0x1F, 0x102):
         head += struct.pack("<I", len(values))
@@ -37,7 +37,7 @@ def properties(*each: bytes) -> bytes:
 
 
 def wide(text: str) -> bytes:
-    """As PT_UNICODE has it."""
+    """A PT_UNICODE value."""
     return (text + "\0").encode("utf-16-le")
 
 
@@ -51,7 +51,7 @@ FILE = (attribute(ATTACHMENT, REND, b"\1\0" + b"\0" * 12), attribute(ATTACHMENT,
 
 
 def test_files_with_short_and_long_names() -> None:
-    """The long name counts; type and Content-ID are taken where they are given."""
+    """The long name takes precedence; type and Content-ID are used if present."""
     named = properties(
         prop(0x03, 0x0E21, b"\1\0\0\0"), prop(0x0B, 0x7FFE, b"\1\0"), prop(0x1F, 0x3707, wide("Bericht für Köln.txt")),
         prop(0x1E, 0x370E, b"text/plain\0"), prop(0x1F, 0x3712, wide("<i@x.example>")),
@@ -71,7 +71,7 @@ def test_content_as_a_property() -> None:
 
 
 def test_properties_of_every_size_are_passed() -> None:
-    """Named ones, those with several values, of two, eight, sixteen octets: what follows is found."""
+    """Named properties, those with several values, of two, eight, sixteen octets: the next property is found."""
     guid = b"\1" * 16
     before = (
         prop(0x02, 0x6001, b"\1\0"), prop(0x1002, 0x6002, b"\1\0", b"\2\0", b"\3\0"), prop(0x1003, 0x6003, b"\1\0\0\0", b"\2\0\0\0", b"\3\0\0\0"),
@@ -103,7 +103,7 @@ def test_bodies(attributes: list[bytes], text: str | None, html: str | None) -> 
 
 
 def test_text_of_rtf() -> None:
-    """Compressed or not (MS-OXRTFCP); None where it is no RTF, or too much."""
+    """Compressed or not (MS-OXRTFCP); None if it is not RTF, or too large."""
     rtf = rb"{\rtf1\ansi\ansicpg1252{\fonttbl{\f0\fswiss Arial;}}\f0 Gr\'fc\'dfe,\par K\u246?ln}"
     for packed in (compressed_rtf.compress(rtf), compressed_rtf.compress(rtf, compressed=False)):
         contents = read(stream(attribute(MESSAGE, MAPI, properties(prop(0x102, 0x1009, packed)))), 10)
@@ -114,7 +114,7 @@ def test_text_of_rtf() -> None:
 
 
 def test_an_attached_message() -> None:
-    """Its content is another stream, behind the identifier of its interface."""
+    """Its content is another stream, after the identifier of its interface."""
     inner = stream(*FILE)
     held = properties(prop(0x0D, 0x3701, INTERFACE + inner), prop(0x1F, 0x3001, wide("Re: figures")))
     (file,) = read(stream(FILE[0], attribute(ATTACHMENT, ATTACH, held)), 10).files
@@ -122,7 +122,7 @@ def test_an_attached_message() -> None:
 
 
 def test_a_cut_leaves_what_was_before_it() -> None:
-    """The rest of a stream that ends early is missing, and it is said."""
+    """The rest of a stream that ends early is missing, and a defect records it."""
     whole = stream(attribute(MESSAGE, BODY, b"plain"), *FILE)
     for end in range(len(whole)):
         with contextlib.suppress(Broken):
@@ -142,7 +142,7 @@ def _wholes(whole: bytes) -> set[bytes]:
 
 
 def test_no_more_files_than_the_limit() -> None:
-    """And it is said."""
+    """With a defect."""
     contents = read(stream(*FILE * 5), 3)
     assert (len(contents.files), contents.complete) == (3, False)
 
@@ -179,7 +179,7 @@ def test_no_stream_is_costly(octets: bytes) -> None:
      b"{" * 290_000, b"\\'e4" * 70_000, b"\\u1?" * 60_000, b"{\\pict\\bin1" + b"1" * 200_000, b"a" * 290_000],
 )  # fmt: skip
 def test_no_rtf_is_costly(rtf: bytes) -> None:
-    """What its readers are slow at is kept from them."""
+    """Input on which the RTF readers are slow is not passed to them."""
     begin = time.process_time()
     text_of_rtf(compressed_rtf.compress(rtf, compressed=False))
     assert time.process_time() - begin < 2

@@ -1,4 +1,4 @@
-"""transfer_encoding: a part's octets, and as much as possible of broken ones."""
+"""transfer_encoding: the octets of a part, and as much as possible of a broken one."""
 
 import base64
 import quopri
@@ -10,7 +10,7 @@ from pipehandler.parse.transfer_encoding import decode
 
 
 def decoded(octets: bytes, encoding: str) -> tuple[bytes, list[str]]:
-    """The content and the codes of the defects; something stands before and after it in the message."""
+    """The content and the codes of the defects; the message has other text before and after it."""
     defects: list[str] = []
     raw = b"before" + octets + b"after="
     content = decode(raw, 6, 6 + len(octets), encoding, lambda code, detail: defects.append(code))
@@ -50,12 +50,12 @@ def test_base64(size: int) -> None:
     ],
 )
 def test_broken_base64(octets: bytes, content: bytes, defects: list[str]) -> None:
-    """As much as can be read is, and it is said what was wrong."""
+    """As much as possible is decoded, and the defects record what was wrong."""
     assert decoded(octets, "base64") == (content, defects)
 
 
 def test_quoted_printable() -> None:
-    """RFC 2045 6.7: what was encoded comes back."""
+    """RFC 2045 6.7: encoded text is decoded exactly."""
     content = "Grüße = \t\nlong line ".encode() * 20
     assert decoded(quopri.encodestring(content), "quoted-printable") == (content, [])
 
@@ -79,12 +79,12 @@ def test_quoted_printable() -> None:
     ],
 )
 def test_broken_quoted_printable(octets: bytes, content: bytes, defects: list[str]) -> None:
-    """What is no escape stays, and nothing is lost."""
+    """A sequence that is not an escape is kept, and nothing is lost."""
     assert decoded(octets, "quoted-printable") == (content, defects)
 
 
 def test_uuencode() -> None:
-    """The lines between begin and end; a broken one costs no other."""
+    """The lines between begin and end; a broken one does not affect the others."""
     octets = b"some text\nbegin 644 x\n%:&5L;&\\\n`\nend\nrest"
     assert decoded(octets, "x-uuencode") == (b"hello", [])
     assert decoded(b"begin 644 x\n%:&5L;&\\\n\xff\xff\n%:&5L;&\\\n", "x-uuencode") == (
@@ -103,6 +103,6 @@ def test_octets_as_they_are(encoding: str, defects: list[str]) -> None:
 @pytest.mark.parametrize("encoding", ["base64", "quoted-printable", "x-uuencode"])
 @pytest.mark.parametrize("piece", [b"=*A\n", b"*A\n", b"=G", b"=  ", b"=\r", b"begin \n", b"M\xff\n", b"!\n"])
 def test_rubbish_is_cheap(encoding: str, piece: bytes) -> None:
-    """A megabyte of rubbish costs no more than a few million steps of Python."""
+    """A megabyte of garbage costs no more than a few million steps of Python."""
     octets = b"begin 644 x\n" + piece * (1_000_000 // len(piece))
     assert cost(lambda: decoded(octets, encoding)) < 40

@@ -21,13 +21,13 @@ CONTENT = bytes(range(256)) * 3
 @pytest.mark.parametrize("zero", [b"`", b" "])
 @pytest.mark.parametrize("newline", [b"\n", b"\r\n"])
 def test_a_file_between_two_lines(zero: bytes, newline: bytes) -> None:
-    """Either way to write a zero, either line end; the text around it stays."""
+    """Both ways to write a zero, both line ends; the text around it is kept."""
     text = (b"before\n" + encoded(CONTENT, zero=zero) + b"after\n").replace(b"\n", newline)
     assert split(text, 10) == (b"before" + newline + b"after" + newline, [File(b"x.txt", CONTENT, True)])
 
 
 def test_several_files_with_any_name() -> None:
-    """Each is one; a name may have spaces; the rest beyond the limit stays text."""
+    """Each block is a file; a name may have spaces; those beyond the limit remain text."""
     text = encoded(b"1", b"a b.txt") + b"--\n" + encoded(b"", b"empty") + encoded(b"3", b"c")
     assert split(text, 10) == (
         b"--\n",
@@ -37,7 +37,7 @@ def test_several_files_with_any_name() -> None:
 
 
 def test_blanks_lost_at_line_ends_and_check_characters() -> None:
-    """What transport and other encoders do to lines."""
+    """Changes that transport and other encoders make to lines."""
     content = b"abc" + b"\0" * 42 + b"d" * 45
     lines = encoded(b"d" * 45 + content, zero=b" ").split(b"\n")
     stripped = b"\n".join(line.rstrip() for line in lines)
@@ -67,12 +67,12 @@ def test_base64_form() -> None:
     ],
 )
 def test_prose_stays(text: bytes) -> None:
-    """A file begins with a line that says so and one that can be nothing else."""
+    """A file starts with a begin line and a line that can only be encoded data."""
     assert split(text, 10) == (text, [])
 
 
 def test_a_cut_file_is_a_file_as_far_as_it_goes() -> None:
-    """After the first line a cut takes nothing but the end."""
+    """After the first line a truncation loses only the end."""
     whole = encoded(CONTENT)
     first_line = whole.index(b"\n", 20) + 1
     for end in range(first_line + 1, whole.index(b"`\nend")):
@@ -84,7 +84,7 @@ def test_a_cut_file_is_a_file_as_far_as_it_goes() -> None:
 
 
 def test_text_behind_broken_lines_stays() -> None:
-    """What is no line of the file is text."""
+    """A line that is not part of the file is text."""
     assert split(encoded(b"1").replace(b"`\nend\n", b"Regards\nend\n"), 1) == (
         b"Regards\nend\n",
         [File(b"x.txt", b"1", False)],
@@ -95,7 +95,7 @@ def test_text_behind_broken_lines_stays() -> None:
     "piece", [b"begin 644 x\n", b"begin 644 x\n\n", b"begin 644 x\n#0V%T\n", b"begin-base64 644 x\nQUJD\n", b"\n"]
 )
 def test_rubbish_is_cheap(piece: bytes) -> None:
-    """A megabyte of beginnings costs less than a second."""
+    """A megabyte of begin lines costs less than a second."""
     begin = time.process_time()
     split(piece * (1_000_000 // len(piece)), 1_000)
     assert time.process_time() - begin < 1

@@ -35,7 +35,8 @@ def table(config: Path, status: int = 0) -> dict[str, str]:
     ],
 )
 def test_database(tmp_path: Path, conninfo: str, uri: str, dbname: str) -> None:
-    """It asks the database of the handler, as a role of its own and without the handler's secrets; twice, for after a restart."""
+    """It queries the handler's database, under a separate role and without the handler's secrets; the server is listed
+    twice, for after a restart."""
     config = tmp_path / "pipehandler.toml"
     config.write_text(f"database.conninfo = '{conninfo}'\n")
     assert table(config) == {
@@ -53,7 +54,7 @@ def test_delimiter(tmp_path: Path) -> None:
 
 
 def test_without_a_configuration(tmp_path: Path) -> None:
-    """It can be printed before there is a configuration; one that is wrong is an error."""
+    """It can be printed before there is a configuration; an invalid one is an error."""
     config = tmp_path / "pipehandler.toml"
     assert table(config)["dbname"] == "mail"
     config.write_text("recipients.policy = 'some'\n")

@@ -20,7 +20,7 @@ USUAL = Installation(
 
 
 def usual(name: str) -> str:
-    """The file `name` with the values that an installation usually has."""
+    """The file `name` with the usual values of an installation."""
     return lines(
         name,
         user="pipehandler",
@@ -50,7 +50,7 @@ def test_nothing_else_is_in_the_folders() -> None:
 
 @pytest.mark.parametrize("name", FILES)
 def test_only_places_are_filled_in(name: str) -> None:
-    """Text that happens to equal a usual value stays, and so does what was filled in, whatever it looks like."""
+    """Text that happens to equal a usual value is kept, and so are filled-in values, whatever they look like."""
     template = (EXAMPLES / FILES[name] / name).read_text("utf-8")
     filled = lines(
         name,

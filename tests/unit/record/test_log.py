@@ -40,7 +40,7 @@ def test_one_line_of_ascii(value: str) -> None:
 
 @given(st.text(max_size=100))
 def test_no_value_makes_another_key(value: str) -> None:
-    """However a value is chosen, a reader that knows quotes sees the same keys."""
+    """However a value is chosen, a parser that handles quotes sees the same keys."""
     words = shlex.split(line("delivered", reason=value, status=75))
     assert [word.partition("=")[0] for word in words] == ["outcome", "reason", "status"]
     assert words[2] == "status=75"
@@ -48,12 +48,12 @@ def test_no_value_makes_another_key(value: str) -> None:
 
 @given(st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=100))
 def test_printable_ascii_is_kept(value: str) -> None:
-    """A value of printable ASCII reads back as it was."""
+    """A value of printable ASCII reads back unchanged."""
     assert shlex.split(line("a", reason=value))[1] == f"reason={value}"
 
 
 def test_plain_values_stand_without_quotes() -> None:
-    """grep finds queue_id=4Xyz and status=0 as they are; seconds have three digits, and what is not known is left out."""
+    """grep finds queue_id=4Xyz and status=0 literally; seconds have three digits, and unknown values are left out."""
     text = line("delivered", status=0, queue_id="4Xyz", seconds=0.12345, sqlstate=None)
     assert text == "outcome=delivered status=0 queue_id=4Xyz seconds=0.123"
 
@@ -64,14 +64,14 @@ def texts(file: Path) -> list[str]:
 
 
 def test_long_values_are_cut() -> None:
-    """A value of a megabyte makes no line of a megabyte."""
+    """A value of a megabyte does not make a line of a megabyte."""
     text = line("fault", reason="x" * 1_000_000, status=75)
     assert len(text) < 500
     assert text.endswith("... status=75")
 
 
 def test_file_is_appended(tmp_path: Path) -> None:
-    """Each line is added at the end of the file, whoever wrote the lines before; others may not read it."""
+    """Each line is appended, whichever process wrote the lines before; other accounts may not read the file."""
     settings = Log(syslog=False, file=str(tmp_path / "log"))
     for text in ("one", "two"):
         write(text, settings, failed=False)
@@ -81,7 +81,7 @@ def test_file_is_appended(tmp_path: Path) -> None:
 
 
 def test_lines_of_many_processes_do_not_mix(tmp_path: Path) -> None:
-    """Each line is one write: those of several handlers stand whole beside each other."""
+    """Each line is one write: lines of several handlers are not mixed."""
     program = (
         "import sys; from pipehandler.settings.config import Log; from pipehandler.record.log import write\n"
         f"for _ in range(300): write(sys.argv[1] * 900, Log(False, {str(tmp_path / 'log')!r}), False)"
@@ -92,7 +92,7 @@ def test_lines_of_many_processes_do_not_mix(tmp_path: Path) -> None:
 
 
 def test_refusing_destinations_are_returned(tmp_path: Path) -> None:
-    """What does not take the line is returned, and raises nothing; no descriptor stays open."""
+    """A destination that does not accept the line is returned, without an exception; no descriptor stays open."""
     before = len(os.listdir("/proc/self/fd"))
     os.mkfifo(tmp_path / "fifo")
     for path in (str(tmp_path), "/dev/full", str(tmp_path / "fifo"), str(tmp_path / "none" / "log")):
@@ -102,7 +102,7 @@ def test_refusing_destinations_are_returned(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("room", [0, 1, 10, 99])
 def test_line_is_whole_or_not_there(tmp_path: Path, room: int) -> None:
-    """Where only a part of a line fits, nothing of it stays in the file, and the lines before it do."""
+    """If only a part of a line fits, nothing of it stays in the file, and the lines before it do."""
     file = tmp_path / "log"
     file.write_bytes(b"before\n")
     program = (
@@ -115,7 +115,7 @@ def test_line_is_whole_or_not_there(tmp_path: Path, room: int) -> None:
 
 
 def test_fifo_that_stands_still(tmp_path: Path) -> None:
-    """A FIFO whose reader reads nothing takes whole lines until it is full, and then none."""
+    """A FIFO whose reader reads nothing accepts whole lines until it is full, and then none."""
     os.mkfifo(tmp_path / "fifo")
     reader = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
     settings = Log(syslog=False, file=str(tmp_path / "fifo"))

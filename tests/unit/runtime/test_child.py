@@ -1,4 +1,4 @@
-"""Work in a child process: nothing that happens to it, or to whoever waits, leaves anything behind."""
+"""Work in a child process: whatever happens to it, or to its parent, nothing is left behind."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ def children() -> list[str]:
 
 
 def fail() -> None:
-    """An exception, which is no death."""
+    """An exception, which is not a crash."""
     raise ValueError
 
 
@@ -33,20 +33,20 @@ def fail() -> None:
     ],
 )
 def test_survives(work: object, survived: bool) -> None:
-    """A child that dies is told from one that ends."""
+    """A child that crashes is distinguished from one that ends."""
     before = children()
     assert survives(work, 10) is survived  # type: ignore[arg-type]
     assert children() == before
 
 
 def test_too_long() -> None:
-    """A child that takes too long is ended."""
+    """A child that takes too long is killed."""
     before = children()
     assert not survives(lambda: time.sleep(3600), 0.1)
     assert children() == before
 
 
-# In a process of its own, with one thread as every delivery has: with more of them a signal comes to any.
+# In a separate process with one thread, like every delivery: with several threads any of them may receive the signal.
 INTERRUPTED = """
 import os, random, signal
 from pipehandler.runtime.child import survives
@@ -75,20 +75,21 @@ assert not signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 
 def test_no_signal_is_lost_around_a_fork() -> None:
-    """Whenever the time is up, it is seen, and no child is left: Python drops what is raised in what it calls around a fork."""
+    """Whenever the time is up, that is noticed, and no child is left: Python drops exceptions raised in its fork
+    hooks."""
     done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
 
 
 def late(file: Path) -> None:
-    """Work that has no end, after its process id is written."""
+    """Endless work, after its process id is written."""
     file.with_suffix(".new").write_text(str(os.getpid()))
     file.with_suffix(".new").rename(file)
     time.sleep(3600)
 
 
 def test_detached(tmp_path: Path) -> None:
-    """It is no child of ours that would have to be waited for, it does its work, and it is ended when its time is over."""
+    """It is not a child that this process has to wait for; it does its work, and is killed when its time is over."""
     before = children()
     detach(lambda: (tmp_path / "done").touch(), 60)
     detach(lambda: late(tmp_path / "pid"), 3)

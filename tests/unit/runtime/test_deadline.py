@@ -1,4 +1,4 @@
-"""The deadline: SIGALRM becomes TimeUp, and where that is lost, death by signal (which pipe(8) defers)."""
+"""The deadline: SIGALRM becomes TimeUp, and if that is lost, death by signal (which pipe(8) defers)."""
 
 import signal
 import subprocess
@@ -41,8 +41,8 @@ def run(program: str) -> tuple[int, str]:
 
 @pytest.mark.parametrize("work", ["swallow(3600)", "backtrack()", "time.sleep(3600)"])
 def test_time_up(work: str) -> None:
-    """When the budget is used up TimeUp is raised: in Python code behind `except Exception`, in a regular expression, in a
-    system call."""
+    """When the budget is used up TimeUp is raised: in Python code inside `except Exception`, in a regular expression,
+    in a system call."""
     assert run(f"""
         try:
             Deadline(0.2, start)
@@ -66,7 +66,7 @@ def test_lost_time_up_kills() -> None:
 
 
 def test_step_ends_before_the_budget() -> None:
-    """A step has its own, shorter time; after it the alarm is that of the budget again."""
+    """A step has its own, shorter time; after it the alarm is the budget's again."""
     assert run("""
         budget = Deadline(1000, start)
         try:
@@ -81,7 +81,7 @@ def test_step_ends_before_the_budget() -> None:
 
 
 def test_step_is_no_longer_than_the_budget() -> None:
-    """A step that may take longer than what is left ends with the budget."""
+    """A step that may take longer than the remaining time ends with the budget."""
     assert run("""
         budget = Deadline(0.2, start)
         try:
@@ -104,7 +104,7 @@ def test_budget_counts_from_the_start() -> None:
 
 
 def test_nothing_is_interrupted_after_the_commit_point() -> None:
-    """Disarmed, the deadline raises nothing any more; only the last alarm remains, and kills."""
+    """Once disarmed, the deadline raises nothing; only the last alarm remains, and kills."""
     assert run("""
         budget = Deadline(1000, start)
         budget.disarm()

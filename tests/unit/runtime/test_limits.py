@@ -11,7 +11,7 @@ KINDS = (resource.RLIMIT_AS, resource.RLIMIT_CPU, resource.RLIMIT_NPROC, resourc
 
 
 def test_temporarily() -> None:
-    """Memory and CPU time as configured, no further process and no core dump; afterwards everything is as it was."""
+    """Memory and CPU time as configured, no further process and no core dump; afterwards all limits are restored."""
     as_started = resource.getrlimit(resource.RLIMIT_CORE)
     resource.setrlimit(resource.RLIMIT_CORE, (as_started[1], as_started[1]))  # in a container it is 0 already
     before = {kind: resource.getrlimit(kind) for kind in KINDS}

@@ -1,4 +1,4 @@
-"""What the kernel reports of a process."""
+"""What the kernel reports about a process."""
 
 import os
 import subprocess
@@ -55,5 +55,5 @@ def test_zombie_and_nothing() -> None:
     ],
 )
 def test_ends(state: bytes, flags: int, ends: bool) -> None:
-    """The state or the flag says so; other flags say nothing."""
+    """The state or the flag shows it; other flags do not."""
     assert Process(state, 1, flags, 0).ends == ends

@@ -8,7 +8,7 @@ from pipehandler.runtime.stopwatch import PHASES, Stopwatch
 
 
 def test_phases_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each phase has its time, one that is entered again goes on, and stopping twice is stopping once."""
+    """Each phase has its time, a phase entered again continues, and stopping twice has no further effect."""
     now = 100.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
     stopwatch = Stopwatch(99.0)

@@ -1,4 +1,4 @@
-"""The configuration file: every key with its default, its type and its bounds; and what is said when it is wrong."""
+"""The configuration file: every key with its default, its type and its bounds; and the errors for invalid values."""
 
 import os
 from datetime import timedelta
@@ -56,7 +56,7 @@ BOUNDS = {
     "expire.max_change_percent": (0, 100),
 }
 CHOICES = {"recipients.policy": ("any", "known"), "recipients.expired": ("store", "reject")}
-# What must stand beside a bound so that the file as a whole makes sense.
+# Keys that must accompany a value at its bound, so that the file as a whole is consistent.
 BESIDE = {
     "limits.deadline = 5": "limits.parse_timeout = 1",
     "limits.message_size = 1000000000": f"limits.memory = {1 << 40}",
@@ -81,7 +81,7 @@ def read(folder: Path, text: str | bytes) -> Config:
 
 
 def refusal(folder: Path, text: str | bytes) -> str:
-    """What is said about a file with this text."""
+    """The error for a file with this text."""
     with pytest.raises(ConfigError) as refused:
         read(folder, text)
     told = str(refused.value)
@@ -96,12 +96,12 @@ def value(config: Config, key: str) -> Any:
 
 
 def keys() -> list[str]:
-    """All keys that the code knows."""
+    """All keys in the code."""
     return [f"{name}.{key}" for name, section in SECTIONS.items() for key in keys_of(section)]
 
 
 def test_defaults(tmp_path: Path) -> None:
-    """An empty file is the defaults, and there are no keys but these."""
+    """An empty file gives the defaults, and there are no other keys."""
     config = read(tmp_path, "")
     assert config == Config()
     assert {key: value(config, key) for key in keys()} == DEFAULTS
@@ -116,14 +116,14 @@ def test_value_is_taken(tmp_path: Path, key: str) -> None:
 
 @pytest.mark.parametrize(("key", "choice"), [(key, choice) for key, choices in CHOICES.items() for choice in choices])
 def test_choices(tmp_path: Path, key: str, choice: str) -> None:
-    """Where there is something to choose, each choice is taken, and nothing else."""
+    """For a key with choices, each choice is accepted, and nothing else."""
     assert value(read(tmp_path, f'{key} = "{choice}"'), key) == choice
     assert f'{key} = "{choice}!"'.replace('"', "'") in refusal(tmp_path, f'{key} = "{choice}!"')
 
 
 @pytest.mark.parametrize(("key", "bound"), [(key, bound) for key, bounds in BOUNDS.items() for bound in bounds])
 def test_bounds_are_allowed(tmp_path: Path, key: str, bound: int) -> None:
-    """The lowest and the highest value are allowed themselves."""
+    """The lowest and the highest value are allowed."""
     line = f"{key} = {bound}"
     assert value(read(tmp_path, f"{line}\n{BESIDE.get(line, '')}"), key) == bound
 
@@ -176,13 +176,14 @@ def test_wrong_type(tmp_path: Path, key: str, wrong: str) -> None:
     ],
 )
 def test_what_is_said(tmp_path: Path, text: str | bytes, told: str) -> None:
-    """A wrong file is refused, with what is wrong and what is there to choose from."""
+    """An invalid file is refused, with the mistake and the valid choices."""
     assert told in refusal(tmp_path, text)
 
 
 @pytest.mark.parametrize("old", RENAMED)
 def test_old_name_of_a_key(tmp_path: Path, old: str) -> None:
-    """A file for the previous release works: an old name means the new key, with its bounds; an error names it as written."""
+    """A file for the previous release works: an old name stands for the new key, with its bounds; an error names it as
+    written."""
     new = RENAMED[old]
     low, high = BOUNDS[new]
     line = f"{old} = {low}\n{BESIDE.get(f'{new} = {low}', '')}"
@@ -209,7 +210,7 @@ def test_renamed_keys_exist() -> None:
 
 
 def test_missing_file(tmp_path: Path) -> None:
-    """A missing file is refused, and the way out named."""
+    """A missing file is refused, with a hint."""
     with pytest.raises(ConfigError, match=r"^/.*/none\.toml: No such file or directory; create it, or .* --config$"):
         load(str(tmp_path / "none.toml"))
 
@@ -235,7 +236,7 @@ def test_unreadable_file(folder: Path) -> None:
 
 
 def test_frozen() -> None:
-    """Nobody changes the configuration after it was read."""
+    """The configuration cannot be changed after it was read."""
     config = Config()
     with pytest.raises(AttributeError):
         config.limits.deadline = 1  # type: ignore[misc]
@@ -244,7 +245,7 @@ def test_frozen() -> None:
 
 
 def test_every_key_says_what_it_means() -> None:
-    """Each key has its meaning for people; the papers are made from it."""
+    """Each key has a description for people; the docs are generated from it."""
     for section in SECTIONS.values():
         assert all(key.meaning for key in keys_of(section).values())
     assert all(key.meaning for key in KEYS.values())
@@ -252,7 +253,8 @@ def test_every_key_says_what_it_means() -> None:
 
 
 def test_retention(tmp_path: Path) -> None:
-    """The rules come in the order of the file; what a rule does not say is None: anybody's, for ever, as long as the mail."""
+    """The rules are in the order of the file; a key that a rule leaves out is None: any address, forever, as long as
+    the mail."""
     config = read(
         tmp_path,
         """
@@ -296,11 +298,11 @@ def test_retention(tmp_path: Path) -> None:
     ],
 )
 def test_wrong_rule(tmp_path: Path, text: str, told: str) -> None:
-    """A rule that is wrong is refused, with its number, the key, the value and what is allowed."""
+    """An invalid rule is refused, with its number, the key, the value and what is allowed."""
     assert told in refusal(tmp_path, f"[[retention]]\nkeep = '1d'\n[[retention]]\n{text}\n")
 
 
 @pytest.mark.parametrize("text", ["retention = 1", "[retention]\nkeep = '1d'", "retention = ['x']"])
 def test_no_rules(tmp_path: Path, text: str) -> None:
-    """What is no array of tables is refused, and it is said how one is written."""
+    """Anything but an array of tables is refused, with an example of one."""
     assert "allowed: tables, each under a line [[retention]]" in refusal(tmp_path, text)

@@ -11,7 +11,8 @@ PYPROJECT = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_te
 
 
 def test_requirements() -> None:
-    """What is named as missing is what the extra installs; the other extras choose how libpq is installed."""
+    """The packages named as missing are those that the extra installs; the other extras choose how libpq is
+    installed."""
     declared = PYPROJECT["project"]["optional-dependencies"]
     assert {name: [extra.requirement] for name, extra in EXTRAS.items()} == {
         name: requirements for name, requirements in declared.items() if name not in ("binary", "c")
@@ -28,7 +29,7 @@ def test_all_bounds_of_psycopg_are_one() -> None:
 
 @pytest.mark.parametrize("extra", EXTRAS)
 def test_installed(extra: str) -> None:
-    """The test environment has all extras; a feature whose package is there is not refused."""
+    """The test environment has all extras; a feature whose package is installed is not refused."""
     assert is_installed(extra)
     require(extra, "a feature")
 

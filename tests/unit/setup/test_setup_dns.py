@@ -14,14 +14,14 @@ from harness.missing import missing
 from pipehandler.setup import dns
 
 Answer = Callable[[str, int], tuple[int, list[bytes]] | None]
-"""What a name server answers for a name and a type: RCODE and data of the records (RFC 1035); None: nothing at all."""
+"""The answer of a name server for a name and a type: RCODE and data of the records (RFC 1035); None: no answer."""
 
 TXT, MX, A, SERVFAIL, NXDOMAIN = 16, 15, 1, 2, 3
 
 
 @contextmanager
 def server(answer: Answer) -> Iterator[list[str]]:
-    """A name server; the arguments with which dig asks it."""
+    """A name server; yields the arguments with which dig queries it."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
         udp.bind(("127.0.0.1", 0))
         threading.Thread(target=_serve, args=(udp, answer), daemon=True).start()
@@ -64,7 +64,7 @@ WANTED = dns.records("example.com", "mx.example.com", ["192.0.2.1"])
 
 
 def test_states() -> None:
-    """Each state: the record, another one, none, and an answer that says nothing about it."""
+    """Each state: the record, another one, none, and an inconclusive answer."""
 
     def answer(name: str, kind: int) -> tuple[int, list[bytes]] | None:
         return {
@@ -88,19 +88,19 @@ def test_states() -> None:
 
 
 def test_no_answer() -> None:
-    """A server that does not answer ends nothing but the lookups, which give up by themselves."""
+    """A server that does not answer only makes the lookups give up."""
     with server(lambda *_: None) as resolver:
         assert dns.states(WANTED, resolver) == ["not checked (no answer from DNS)"] * len(WANTED)
 
 
 def test_without_dig(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Without the program nothing is looked up, and the states name the package that has it."""
+    """Without dig nothing is looked up, and the states name its package."""
     monkeypatch.setenv("PATH", str(tmp_path))
     assert dns.states(WANTED) == ["not checked (apt-get install bind9-dnsutils)"] * len(WANTED)
 
 
 def test_host_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A host name that no MX record can have gets a proposal; a host that only listens to itself a warning."""
+    """A host name that no MX record can have gets a proposal; a host that only listens on loopback gets a warning."""
     monkeypatch.setenv("PATH", str(tmp_path))
     lines = dns.report(["example.com"], "vm", "loopback-only")
     assert lines[0] == "; myhostname is vm, which no MX record can name: postconf -e myhostname=mx.example.com"

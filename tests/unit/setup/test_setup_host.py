@@ -28,7 +28,7 @@ def test_domains(given: str, domains: tuple[str, ...]) -> None:
     ["", "localhost", "a,b.example", "a.example b.example", "@a.example", "-a.example", "a..b", "x" * 64 + ".org"],
 )
 def test_not_a_domain(given: str) -> None:
-    """What is not one domain is refused, by name."""
+    """A value that is not a single domain is refused, and named."""
     with pytest.raises(SetupError, match="is not a domain; give --domain once for each"):
         normalized(given)
 
@@ -41,7 +41,7 @@ def test_not_a_name(given: str) -> None:
 
 
 def test_configuration_decides(tmp_path: Path) -> None:
-    """What a configuration file says about the database counts, whatever the options say."""
+    """The database in a configuration file takes precedence over the options."""
     config = tmp_path / "pipehandler.toml"
     host = Host(config=str(config))
     assert host.with_settings() == host
@@ -59,7 +59,7 @@ def test_configuration_decides(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "nonsense", "[log]\n", "database.conninfo = 'nonsense'"])
 def test_unusable_configuration(tmp_path: Path, text: str) -> None:
-    """A configuration that cannot be used, or names no database, is reported and stays."""
+    """A configuration that cannot be used, or names no database, is reported and left unchanged."""
     config = tmp_path / "pipehandler.toml"
     config.write_text(text)
     with pytest.raises(SetupError):

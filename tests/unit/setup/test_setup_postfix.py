@@ -1,4 +1,4 @@
-"""What setup would do to the Postfix in a folder of its own: which is only read, so it does not have to run."""
+"""What setup would do to a Postfix in a separate folder, which is only read, so it does not have to run."""
 
 import os
 import shutil
@@ -55,14 +55,14 @@ def write(host: Host, *lines: str) -> None:
     ],
 )
 def test_nothing_is_taken_over(host: Host, line: str, reason: str) -> None:
-    """A domain whose mail goes elsewhere, or may, is refused; the text names the parameter."""
+    """A domain whose mail is or may be routed elsewhere is refused; the error names the parameter."""
     write(host, line)
     with pytest.raises(SetupError, match=reason.replace("[", r"\[")):
         routing(host, Record("/nonexistent"))
 
 
 def test_a_service_of_the_same_name(host: Host) -> None:
-    """A service that has our name and does something else is not replaced."""
+    """A service with our name and another purpose is not replaced."""
     with Path(host.file("master.cf")).open("a") as file:
         file.write("pipehandler unix - n n - - pipe user=nobody argv=/bin/true\n")
     with pytest.raises(SetupError, match="has a service pipehandler that does not run the handler"):
@@ -70,7 +70,7 @@ def test_a_service_of_the_same_name(host: Host) -> None:
 
 
 def test_fresh_host(host: Host) -> None:
-    """Where there is no other mail, virtual_transport is ours, and there is nothing to confirm."""
+    """Without other mail, virtual_transport is ours, and there is nothing to confirm."""
     step = routing(host, Record("/nonexistent"))
     assert step.differences == ()
     assert "'virtual_transport = pipehandler'" in step.commands[0]
@@ -78,7 +78,7 @@ def test_fresh_host(host: Host) -> None:
 
 
 def test_wildcard(host: Host) -> None:
-    """A route for all mail wins over virtual_transport, so our domain gets a route of its own."""
+    """A route for all mail takes precedence over virtual_transport, so our domain gets its own route."""
     write(host, "transport_maps = inline:{{ * = smtp:[192.0.2.1] }}")
     (command,) = routing(host, Record("/nonexistent")).commands
     assert f"}}}}, texthash:{host.file('pipehandler_transport')}" in command
@@ -100,7 +100,7 @@ def test_size(host: Host, line: str, size: int) -> None:
 
 
 def test_values_stay(host: Host) -> None:
-    """Values that a host has are extended or left alone, with a diff of what changes."""
+    """Existing values are extended or left unchanged, with a diff of the changes."""
     write(
         host,
         "virtual_mailbox_maps = inline:{ z=y }, inline:{ x=y }",
@@ -122,7 +122,7 @@ def test_values_stay(host: Host) -> None:
 
 
 def test_files_of_others_stay(host: Host) -> None:
-    """A table that is there and is not ours stays; one of ours that is out of date is written again."""
+    """An existing table that is not ours is kept; one of ours that is out of date is written again."""
     file = Path(host.file("pgsql-recipients.cf"))
     file.write_text("query = SELECT 1\n")
     (filter_only,) = [command for command in tables(host, Record("/nonexistent")).commands if ">" in command]
@@ -132,7 +132,7 @@ def test_files_of_others_stay(host: Host) -> None:
 
 
 def test_units(host: Host, tmp_path: Path) -> None:
-    """Where systemd runs, the units of the workers are written, started and recorded."""
+    """If systemd runs, the units of the workers are written, started and recorded."""
     host = Host(config=host.config, config_directory=host.config_directory, folder=str(tmp_path), systemd=True)
     step = units(host, Record("/nonexistent"))
     unit = tmp_path / "systemd/system/pipehandler.service"
@@ -174,14 +174,14 @@ def test_units(host: Host, tmp_path: Path) -> None:
     ],
 )
 def test_undo(host: Host, change: Change, line: str, commands: list[str]) -> None:
-    """What setup set is put back; what somebody else set since then stays."""
+    """Values that setup set are restored; values changed since then are kept."""
     write(host, line)
     directory = f"postconf -c {host.config_directory} "
     assert list(undo(host, change).commands) == [directory + command for command in commands]
 
 
 def test_changed_file_stays(host: Host) -> None:
-    """A file that somebody changed after setup is not removed."""
+    """A file that was changed after setup is not removed."""
     file = host.file("pipehandler_status_filter")
     Path(file).write_text("changed\n")
     assert undo(host, Change("file", file, after="other")).commands == ()

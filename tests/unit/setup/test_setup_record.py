@@ -1,4 +1,5 @@
-"""The record: what setup changed, with the values from before the first change, on the disk before the change is made."""
+"""The record: what setup changed, with the values from before the first change, written to the disk before the change
+is made."""
 
 import json
 import stat
@@ -11,7 +12,7 @@ from pipehandler.setup.step import Change, SetupError
 
 
 def test_round_trip(tmp_path: Path) -> None:
-    """What was saved is loaded; only root may write it; without changes there is no file."""
+    """A saved record is loaded; only root may write it; without changes there is no file."""
     path = tmp_path / "etc" / "setup.json"
     record = Record.load(str(path))
     record.add(Change("parameter", "virtual_transport", None, "pipehandler"))
@@ -28,7 +29,7 @@ def test_round_trip(tmp_path: Path) -> None:
 
 
 def test_value_from_before_the_first_change_stays(tmp_path: Path) -> None:
-    """A second run knows as "before" only what setup itself wrote."""
+    """For a second run, the value "before" is one that setup itself wrote."""
     record = Record(str(tmp_path / "setup.json"))
     record.add(Change("list", "virtual_mailbox_domains", "a.example", "b.example"))
     record.add(Change("list", "virtual_mailbox_domains", "a.example, b.example", "b.example, c.example"))

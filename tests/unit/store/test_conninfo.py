@@ -23,7 +23,7 @@ from pipehandler.store.errors import StoreError
     ],
 )
 def test_for_user(conninfo: str, expected: dict[str, str]) -> None:
-    """Another user's string keeps everything but the user and what proves who that is."""
+    """The string for another user keeps everything but the user and the credentials."""
     assert conninfo_to_dict(for_user(conninfo, "the owner")) == {**expected, "user": "the owner"}
 
 
@@ -45,7 +45,7 @@ def test_for_user(conninfo: str, expected: dict[str, str]) -> None:
     ],
 )
 def test_has_secret(conninfo: str, secret: bool) -> None:
-    """A password is found in whatever form libpq accepts, and nothing else is taken for one."""
+    """A password is found in any form that libpq accepts, and nothing else is mistaken for one."""
     assert has_secret(conninfo) == secret
 
 
@@ -78,7 +78,8 @@ def test_uri() -> None:
 
 
 def test_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a service says counts like the string itself, which comes first; its password is kept like another one."""
+    """The parameters of a service count like the string itself, which takes precedence; its password is kept secret
+    like any other."""
     file = tmp_path / "pg_service.conf"
     file.write_text(
         "[mail]\nhost=db.example.net\nport=5433\ndbname=post\nuser=a\npassword=secret\n[local]\ndbname=post\n"
@@ -107,7 +108,7 @@ def test_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("function", [uri, is_local, lambda conninfo: for_user(conninfo, "a")])
 def test_not_a_conninfo(function: object) -> None:
-    """What libpq cannot parse is a fault of the configuration, named with libpq's reason."""
+    """A string that libpq cannot parse is a configuration error, with libpq's reason."""
     assert callable(function)
     with pytest.raises(StoreError, match=r"not a libpq connection string: .*what") as raised:
         function("what")

@@ -1,4 +1,4 @@
-"""SQLSTATEs: named as PostgreSQL names them, in one module only; which are retried; what an operator is advised."""
+"""SQLSTATEs: named as in PostgreSQL, in one module only; which are retried; the hints for an operator."""
 
 import ast
 import errno
@@ -38,7 +38,7 @@ NAMED = {
 
 @pytest.mark.parametrize("name", NAMED)
 def test_named_as_in_postgresql(name: str) -> None:
-    """Each constant has the name of its condition in appendix A of PostgreSQL's documentation, as psycopg has it."""
+    """Each constant has the name of its condition in appendix A of PostgreSQL's documentation, as in psycopg."""
     words = re.findall("[A-Z][a-z]*", psycopg.errors.lookup(NAMED[name]).__name__)
     assert name == "_".join(words).upper()
 
@@ -57,7 +57,7 @@ def test_no_sqlstate_elsewhere() -> None:
 
 
 class Statement:
-    """Something that fails with each of these SQLSTATEs in turn, and then returns."""
+    """A function that fails with each of these SQLSTATEs in turn, and then returns."""
 
     def __init__(self, *sqlstates: str) -> None:
         self.left = list(sqlstates)
@@ -82,7 +82,7 @@ def test_retried_until_it_succeeds() -> None:
     [(("40001", "40001", "23503"), 3, "23503"), (("40001", "57014"), 2, "57014"), (("55P03",), 1, "55P03")],
 )
 def test_retried_no_longer(sqlstates: tuple[str, ...], calls: int, last: str) -> None:
-    """The last error is raised: after the last try, or if trying again is of no use."""
+    """The last error is raised: after the last try, or if a retry is useless."""
     statement = Statement(*sqlstates)
     with pytest.raises(StoreError) as raised:
         retried(statement, errors.CONFLICTS, 3, (0, 0))
@@ -90,7 +90,7 @@ def test_retried_no_longer(sqlstates: tuple[str, ...], calls: int, last: str) ->
 
 
 def test_no_pause_beyond_the_deadline() -> None:
-    """A pause that is longer than what is left of the delivery is not begun."""
+    """A pause longer than the remaining time of the delivery is not started."""
     statement = Statement("40001")
     with pytest.raises(StoreError):
         retried(statement, errors.CONFLICTS, 3, (60, 60), lambda: 1.0)
@@ -99,8 +99,8 @@ def test_no_pause_beyond_the_deadline() -> None:
 
 @pytest.mark.parametrize("sqlstate", sorted(CODES))
 def test_every_sqlstate(sqlstate: str) -> None:
-    """Whatever a server sends has one meaning: only data is refused, all else is temporary, and says nothing of the
-    row."""
+    """Whatever a server sends has one meaning: only data is refused, everything else is temporary, and not the fault of
+    the row."""
     error = psycopg.errors.lookup(sqlstate)("first line\nDETAIL: secret")
     with pytest.raises(StoreError) as raised, translated():
         raise error
@@ -125,8 +125,8 @@ def test_every_sqlstate(sqlstate: str) -> None:
     ],
 )
 def test_shortage_of_this_host(text: str) -> None:
-    """What libpq lacks is no fault of the database: without a SQLSTATE its words decide. The server's shortage has a
-    SQLSTATE, or (while it has no process to send one) says that it could not fork."""
+    """A resource that libpq lacks is not a fault of the database: without a SQLSTATE its message decides. A shortage on
+    the server has a SQLSTATE, or (while it has no process to send one) the message that it could not fork."""
     for error, outcome in (
         (psycopg.OperationalError(f"connection failed: {text}\n"), EXHAUSTED),
         (psycopg.OperationalError(f"could not fork new process for connection: {text}\n"), STORE_UNAVAILABLE),
@@ -151,7 +151,7 @@ def test_text_that_psycopg_refuses() -> None:
 
 
 def test_partition_is_missing() -> None:
-    """A row that no partition takes is no fault of the data: another message fails the same way."""
+    """A row without a partition is not an error in the data: another message fails the same way."""
     for text, refused in (("no partition of relation found for row", False), ("violates check constraint", True)):
         with pytest.raises(StoreError) as raised, translated():
             raise psycopg.errors.CheckViolation(text)
@@ -159,7 +159,7 @@ def test_partition_is_missing() -> None:
 
 
 def test_hints() -> None:
-    """A code's own hint wins over that of its class; the group that has the right is named."""
+    """A code's own hint takes precedence over that of its class; the group role that has the privilege is named."""
     assert hint("42501", "pipehandler_reader") == "the role lacks a right: it must be a member of pipehandler_reader"
     assert "older" in hint("42883")
     assert hint("42P01") == hint("42703") != ""

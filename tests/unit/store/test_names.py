@@ -1,4 +1,4 @@
-"""What an operator types to name rows: numbers, and patterns."""
+"""How an operator selects rows: numbers, and patterns."""
 
 import pytest
 
@@ -23,7 +23,7 @@ from pipehandler.store.like import escaped, like
     ],
 )
 def test_bigint(text: str, number: int | None) -> None:
-    """Digits that a bigint can hold are a number; everything else is not."""
+    """Digits that fit into a bigint are a number; everything else is not."""
     assert bigint(text) == number
 
 

@@ -29,7 +29,7 @@ FROZEN = {
 
 
 def test_released_files_are_frozen() -> None:
-    """Databases have the checksums of these files; a change belongs in a new file."""
+    """Databases store the checksums of these files; a change belongs in a new file."""
     digests = {path.name: sha256(path.read_bytes()).hexdigest() for path in (SQL / "schema").glob("*.sql")}
     assert {name: digests.get(name) for name in FROZEN} == FROZEN
 
@@ -41,7 +41,7 @@ def test_numbers() -> None:
 
 
 def test_versions_of_the_code() -> None:
-    """sql/code/versions has a line for each version, the last one for what is in the files: script/schema adds it."""
+    """sql/code/versions has a line for each version, the last one for the present files: script/schema adds it."""
     lines = [line.split() for line in (SQL / "code" / "versions").read_text("utf-8").splitlines()]
     assert [int(number) for number, _ in lines] == list(range(1, len(lines) + 1))
     assert len({checksum for _, checksum in lines}) == len(lines)
@@ -59,7 +59,7 @@ def test_what_is_installed() -> None:
 
 @pytest.mark.parametrize("name", [name for name, _ in code().files])
 def test_code(name: str) -> None:
-    """Files of sql/code can be read and run again: short lines, a heading, nothing that works only once."""
+    """Files of sql/code are readable and can be run again: short lines, a heading, nothing that works only once."""
     text = dict(code().files)[name]
     assert text.startswith("-- ")
     assert [line for line in text.split("\n") if len(line) > 120] == []
@@ -72,7 +72,7 @@ def test_code(name: str) -> None:
 
 
 def test_schema_never_calls_code() -> None:
-    """A file of sql/schema that called a function of sql/code would do something else on another day."""
+    """A file of sql/schema that called a function of sql/code would change its effect with that function."""
     ours = set(
         re.findall(r"CREATE OR REPLACE (?:FUNCTION|VIEW) pipehandler\.(\w+)", "".join(text for _, text in code().files))
     )
@@ -90,9 +90,9 @@ def hazards(*paths: Path) -> str:
     """What squawk finds in files of sql/schema: statements that lock a table for long, or rewrite it."""
     left_out = (
         "require-lock-timeout",  # `migrate` sets it
-        "require-statement-timeout",  # an operator decides
+        "require-statement-timeout",  # an operator's decision
         "renaming-object",  # of an index; a renamed column fails the tests of the previous release
-        "require-concurrent-index-deletion",  # cannot be in a transaction with what takes the place of the index
+        "require-concurrent-index-deletion",  # cannot be in a transaction with the replacement of the index
         "ban-drop-function",  # sql/code creates it again
     )
     found = ""
@@ -107,7 +107,7 @@ def hazards(*paths: Path) -> str:
 
 
 def test_locks(tmp_path: Path) -> None:
-    """No new file of sql/schema holds up deliveries by a lock that it keeps while it reads or writes a whole table."""
+    """No new file of sql/schema blocks deliveries with a lock that it holds while it reads or writes a whole table."""
     assert hazards(*(path for path in (SQL / "schema").glob("*.sql") if path.name not in FROZEN)) == ""
     slow = tmp_path / "9999_slow.sql"
     slow.write_text("ALTER TABLE pipehandler.delivery ALTER COLUMN recipient TYPE varchar(9);\n")

@@ -7,12 +7,12 @@ from pipehandler.store.standby import CommitWatch
 
 
 def warning(function: str | None) -> Any:
-    """A warning that this function of the server raised."""
+    """A warning raised by this function of the server."""
     return SimpleNamespace(source_function=function)
 
 
 def test_one_warning_among_others() -> None:
-    """The function that waits for the standby decides, whatever is reported before or after it."""
+    """A warning from the function that waits for the standby decides, whatever is reported before or after it."""
     watch = CommitWatch()
     watch(warning("CheckMyDatabase"))
     watch(warning(None))
