@@ -1,4 +1,4 @@
-"""What other projects' test suites expect of the messages in the corpus: (file, field, value), in our terms.
+"""What other projects' test suites expect for the messages in the corpus: (file, field, value), in our terms.
 
 Fields: subject, from, to, cc, reply-to (lists of (name, address)), date (ISO 8601, UTC), text, html, message_id, and
 attachments: a list of names, and contents as `content NUMBER`. Text is compared without the blanks at line ends and
@@ -107,7 +107,7 @@ def email2dict() -> Iterator[Expectation]:
 
 
 def _literal(node: ast.expr) -> Any:
-    """The value of a literal; None for what is none, such as a call."""
+    """The value of a literal; None for anything else, such as a call."""
     if isinstance(node, ast.Dict):
         return {_literal(key): _literal(value) for key, value in zip(node.keys, node.values, strict=True) if key}
     if isinstance(node, ast.List):

@@ -1,7 +1,8 @@
-"""Where the corpus of real mail is, and which of its files are messages.
+"""The location of the corpus of real mail, and the list of its messages.
 
-It is looked for beside the checkout, in ../shared/corpus, or where PIPEHANDLER_CORPUS says. MANIFEST.tsv there lists
-all files; what other projects expect of a message, and their licences, are tagged so, all other files are messages.
+It is expected in ../shared/corpus next to the checkout, or in the folder that PIPEHANDLER_CORPUS names. MANIFEST.tsv
+there lists all files; expectations of other projects, and their licences, are tagged as such, all other files are
+messages.
 """
 
 import csv
@@ -32,7 +33,7 @@ def read(name: str) -> bytes:
 
 
 def table(name: str) -> dict[tuple[str, ...], str]:
-    """A table beside this module: the last column by all others; lines that begin with # are comments."""
+    """A table in this folder: the last column by all others; lines that begin with # are comments."""
     lines = (Path(__file__).parent / name).read_text(encoding="utf-8").splitlines()
     rows = [tuple(line.split("\t")) for line in lines if line and not line.startswith("#")]
     assert len({row[:-1] for row in rows}) == len(rows), f"a line stands twice in {name}"

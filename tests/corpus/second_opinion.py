@@ -1,19 +1,18 @@
-"""Our reading of real mail beside that of independent parsers: `script/second-opinion`.
+"""Compare our reading of real mail with that of independent parsers: `script/second-opinion`.
 
 Each parser is a small program in the folder `parsers`, which reads file names and prints a line of JSON for each. The
 values are compared field by field. second_opinion.tsv has a row for each difference (file, field, parser, kind), and
-second_opinion_kinds.tsv says for each kind who is right and why. A difference without a row, or a row without a difference,
-is printed and makes the status 1.
+second_opinion_kinds.tsv records for each kind which parser is right and why. A difference without a row, or a row
+without a difference, is printed and makes the status 1.
 
 What counts as equal:
 
-    text, html, subject, names   runs of white space (also no-break spaces and line ends) are one space, and none at either
-                                 end; nothing and an empty value are the same
-    addresses                    the case of letters does not matter; the members of groups are part of the list
-    date                         the instant, in whole seconds; the zone does not matter
-    message_id                   without its angle brackets
-    attachments                  in any order; size and SHA-256 of the octets with LF and without line ends at the end; for
-                                 what a parser does not keep as octets (message/rfc822) the name alone
+text, html, subject, names   runs of white space (also no-break spaces and line ends) are one space, and none at either
+end; nothing and an empty value are the same addresses                    the case of letters does not matter; the
+members of groups are part of the list date                         the instant, in whole seconds; the zone does not
+matter message_id                   without its angle brackets attachments                  in any order; size and
+SHA-256 of the octets with LF and without line ends at the end; for what a parser does not keep as octets
+(message/rfc822) the name alone
 
 The names of charsets are never compared, only what was decoded.
 """
@@ -54,7 +53,7 @@ def commands(modules: str) -> dict[str, list[str]]:
 
 
 def missing(modules: str) -> str:
-    """What is not there that the comparison needs, or ""."""
+    """What the comparison needs and is missing, or ""."""
     if not (FOLDER / "MANIFEST.tsv").is_file():
         return f"no corpus of real mail in {FOLDER}"
     if sys.version_info[:2] != PYTHON:
@@ -68,7 +67,8 @@ def missing(modules: str) -> str:
 
 
 def opinions(command: list[str], files: list[str]) -> Iterator[dict[str, Any]]:
-    """What one parser reads in each file. Raises CalledProcessError if it does not get through all of them."""
+    """The values that one parser reads in each file. Raises CalledProcessError if it does not get through all of
+    them."""
     paths = "".join(f"{FOLDER / file}\n" for file in files)
     done = subprocess.run(command, input=paths.encode(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True)
     lines = done.stdout.splitlines()
@@ -77,7 +77,7 @@ def opinions(command: list[str], files: list[str]) -> Iterator[dict[str, Any]]:
 
 
 def ours(file: str) -> dict[str, Any]:
-    """What we read in a file, in the shape of the parsers' answers."""
+    """Our values for a file, in the shape of the parsers' output."""
     parsed = parse(read(file))
     return {
         "subject": parsed.subject,
@@ -107,7 +107,7 @@ def spaced(value: str | None) -> str:
 
 
 def normal(field: str, value: Any) -> Any:
-    """The value as it is compared; a text that begins with ! is the exception of a parser that failed, and stays."""
+    """The value as it is compared; a text that begins with ! is the exception of a parser that failed, and is kept."""
     if isinstance(value, str) and value.startswith("!"):
         return value
     if field in ("from", "to", "cc"):
@@ -123,7 +123,7 @@ def equal(field: str, left: Any, right: Any) -> bool:
     """Whether two normalised values are the same."""
     if field != "attachments" or isinstance(right, str) or left == right:
         return bool(left == right)
-    # What a parser does not keep as octets has a name only.
+    # Content that a parser does not keep as octets has only a name.
     rest = list(left)
     for name, size, digest in right:
         found = next((one for one in rest if one == [name, size, digest] or (size is None and one[0] == name)), None)

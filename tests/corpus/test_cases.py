@@ -1,6 +1,6 @@
-"""Small messages that were once read wrongly, each with the values that are right.
+"""Small messages that were once read wrongly, each with the right values.
 
-They are looked for in the folder `cases` beside the corpus of real mail. EXPECTED.md there has tables with a row for
+They are in the folder `cases` next to the corpus of real mail. EXPECTED.md there has tables with a row for
 each value (file, field, right, today); the tables in `more` are prose, so cases.tsv beside this module restates them.
 A row names one field and what it should be: a JSON value, perhaps with a note after it, or one of
 matches `expression` (on the whole value), contains "text", does not contain "text".
@@ -67,7 +67,7 @@ def cases() -> Iterator[Case]:
 
 
 def value(raw: bytes, field: str) -> Any:
-    """The field of EXPECTED.md in what the parser makes of `raw`."""
+    """The field of EXPECTED.md in the parsed `raw`."""
     parsed = parse(raw)
     if field.startswith("content of "):
         name = field.removeprefix("content of ")
@@ -93,7 +93,7 @@ def value(raw: bytes, field: str) -> Any:
 
 
 def is_right(found: Any, right: str) -> bool:
-    """Whether a value is as the row wants it; null and "" are equivalent."""
+    """Whether a value is as the row requires; null and "" are equivalent."""
     if right.startswith("matches "):
         expression = re.match(r"matches `(.+?)`", right)
         assert expression, right
@@ -119,7 +119,7 @@ def test_all_cases_are_read() -> None:
 @needs_cases
 @pytest.mark.parametrize("case", list(cases()), ids=lambda case: f"{case.file}-{case.field}")
 def test_case(case: Case) -> None:
-    """The value is what the table says."""
+    """The value matches the table."""
     found = value((CASES / case.file).read_bytes(), case.field)
     assert is_right(found, case.right), f"{found!r} is not {case.right}"
 

@@ -1,4 +1,4 @@
-"""Every real message is parsed, and it is known which are not understood in full."""
+"""Every real message is parsed, and those not fully understood are listed."""
 
 import json
 import time
@@ -13,7 +13,7 @@ from pipehandler.parse import address
 from pipehandler.parse.header import Header
 from pipehandler.parse.message import parse
 
-# Where the decoded view of a message lacks something that its octets hold.
+# Messages whose parsed form lacks something that their octets contain.
 LACKING = {
     "address-missing", "addresses-left-out", "base64-after-padding", "boundary-missing", "boundary-not-found",
     "charset-replaced", "date-invalid", "decoder-failed", "defects-left-out", "depth-left-out", "field-too-long",
@@ -24,7 +24,7 @@ LACKING = {
 
 @needs_corpus
 def test_real_messages() -> None:
-    """No exception, at a bounded cost, all text storable; and what is lacking is exactly what is listed."""
+    """No exception, at a bounded cost, all text storable; and exactly the listed content is missing."""
     lacking: dict[tuple[str, ...], str] = {}
     for name in names():
         begin = time.process_time()
@@ -39,7 +39,7 @@ def test_real_messages() -> None:
 
 @needs_corpus
 def test_who_reads_an_address_list_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where mail-parser's strict reading counts, the lenient one finds the same; and it counts for most of real mail."""
+    """If mail-parser's strict reading is used, the lenient one agrees; and it is used for most of real mail."""
     fields = strict = 0
     by_mail_parser = Header._strict_addresses
 

@@ -1,4 +1,4 @@
-"""Every real message goes through the whole core into PostgreSQL, and its bytes come out as they went in."""
+"""Every real message passes through the whole core into PostgreSQL, and its bytes come out unchanged."""
 
 import re
 import signal
@@ -28,7 +28,7 @@ def kibibytes(what: str) -> int:
 
 @needs_corpus
 def test_real_messages_are_stored(database: Database) -> None:
-    """Each is delivered within 300 MB, parsed, and byte-exact; and again it is a duplicate."""
+    """Each is delivered within 300 MB, parsed, and byte-exact; delivered again it is a duplicate."""
     Path("/proc/self/clear_refs").write_text("5")  # proc(5): reset the peak
     before = kibibytes("VmRSS")
     config = Config(state=State(directory="/nonexistent"))
@@ -37,7 +37,7 @@ def test_real_messages_are_stored(database: Database) -> None:
     try:
         for number, name in enumerate(names()):
             raw = read(name)
-            # A recipient of its own: some of the files are the same message.
+            # A distinct recipient: some of the files are the same message.
             envelope = Envelope("sender@example.org", (f"message{number}@example.com",))
             for expected in (DELIVERED, DUPLICATE):
                 started = time.monotonic()

@@ -1,7 +1,7 @@
-"""Our reading of real messages beside that of other projects' test suites.
+"""Our reading of real messages compared with that of other projects' test suites.
 
-Where they differ, justified.tsv says why ours is kept: file, field, reason. The list is exact: a difference that is
-gone is a failure too.
+Where they differ, justified.tsv records why ours is kept: file, field, reason. The list is exact: a difference that no
+longer exists is also a failure.
 """
 
 from collections.abc import Callable, Iterator
@@ -50,7 +50,7 @@ def ours(parsed: ParsedMessage, field: str, expected: Any) -> Any:
             else trimmed(attachment.content.decode("utf-8", "replace"))
         )
     if what == "sha256":
-        # Fetched over IMAP the lines end with CRLF, and that project cuts the blanks off at the end.
+        # Fetched over IMAP, the lines end with CRLF, and that project strips trailing blanks.
         fetched = attachment.content.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n").rstrip()
         return expected if expected in (digest(attachment.content), digest(fetched)) else digest(attachment.content)
     return {"name": attachment.file_name, "type": attachment.content_type}[what]
@@ -78,12 +78,12 @@ def leaves(raw: bytes) -> dict[str, bytes]:
 
 
 def differences(source: Callable[[], Iterator[Expectation]]) -> Iterator[tuple[tuple[str, str], str]]:
-    """What is not as expected: (file, field), and both values."""
+    """The differences: (file, field), and both values."""
     for file, field, expected in source():
         if field.startswith("leaf "):
             found: Any = leaves(read(file))
             number = field.removeprefix("leaf ")
-            # What is attached as a message stays whole: its parts are not ours.
+            # An attached message stays whole: its parts are not counted as ours.
             whole = any(found.get(number[:end]) == ABSENT.encode() for end in range(1, len(number) + 1))
             value = expected if whole else found.get(number, ABSENT.encode())
             expected, value = (each.replace(b"\r\n", b"\n").rstrip(b"\n") for each in (expected, value))
@@ -96,7 +96,7 @@ def differences(source: Callable[[], Iterator[Expectation]]) -> Iterator[tuple[t
 @needs_corpus
 @pytest.mark.parametrize("project", ["stalwart", "mime4j", "email2dict", "webklex"])
 def test_as_expected_or_justified(project: str) -> None:
-    """What another parser's test suite expects is what we find, or there is a reason why not."""
+    """We find what another parser's test suite expects, or there is a reason why not."""
     source = getattr(expectations, project)
     found = dict(differences(source))
     files = {expectation[0] for expectation in source()}

@@ -1,6 +1,6 @@
 """Where other parsers read real mail differently, the reason is known. It takes about a minute of CPU time.
 
-`script/second-opinion` installs the parsers and does the same; a run of all tests skips this where they are not there.
+`script/second-opinion` installs the parsers and does the same; a run of all tests skips this if they are not installed.
 """
 
 import os
@@ -16,7 +16,8 @@ MODULES = os.environ.get("PIPEHANDLER_NODE_MODULES") or str(Path(sys.prefix) / "
 
 
 def test_each_kind_has_a_reason() -> None:
-    """Each row has a kind that is described, each kind has a row, and it says who is right."""
+    """Each row has a kind that is described, each kind has a row, and the description names the parser that is
+    right."""
     kinds = table("second_opinion_kinds.tsv")
     assert {kind for kind, _ in kinds} == set(second_opinion.explained().values())
     assert {who for _, who in kinds} <= {"ours", "ambiguous"}, "what we read wrongly is to be repaired"

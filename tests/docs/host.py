@@ -1,7 +1,8 @@
-"""A host to run the commands of the pages on: real Postfix, real PostgreSQL, and copies of the folders that commands change.
+"""A host to run the commands of the pages on: real Postfix, real PostgreSQL, and copies of the folders that commands
+change.
 
-Commands run in namespaces that end with them, on overlays of /etc, /opt, /usr/local and /var, so this machine stays as it
-is. What one run changed can be kept, and is then what other runs start from.
+Commands run in namespaces that end with them, on overlays of /etc, /opt, /usr/local and /var, so this machine is not
+changed. The changes of one run can be kept, as the starting point of other runs.
 """
 
 import os
@@ -39,7 +40,7 @@ postconf -e maillog_file=/var/log/postfix.log
 _AGAIN = "postfix start"
 _QUIET = "for _ in $(seq 100); do postqueue -j | grep -q . || break; sleep 0.2; done"
 
-# systemd cannot run in there: this does with the unit that was installed what systemctl would do.
+# systemd cannot run in there: this acts on the installed unit as systemctl would.
 _SYSTEMCTL = """#!/bin/bash -eu
 value() { sed -n "s/^$1=//p" "/etc/systemd/system/${unit:-pipehandler.service}"; }
 case "$*" in
@@ -58,7 +59,7 @@ esac
 """
 
 
-# No name is looked up outside of this machine: the status of dig(1) for a server that does not answer.
+# No name is looked up outside this machine: the status of dig(1) for a server that does not answer.
 _DIG = "#!/bin/sh\nexit 9\n"
 
 # A program of the server, whose package looks for sockets elsewhere.
@@ -66,10 +67,10 @@ _CLIENT = '#!/bin/sh\nPGHOST=/run/postgresql exec {} "$@"\n'
 
 
 class Host:
-    """A host as it is at one moment; several threads may run commands on it, each on a host of its own that begins so.
+    """A snapshot of a host; several threads may run commands on it, each on a separate host that starts from it.
 
-    folder: where it keeps its state. lower: what lies over the folders of this machine. cluster: the data of its database.
-    Without both nothing of ours is installed.
+    folder: where it keeps its state. lower: the overlays of this machine's folders. cluster: the data of its database.
+    Without both, nothing of ours is installed.
     """
 
     def __init__(self, folder: Path, lower: Path | None = None, cluster: Path | None = None) -> None:
@@ -89,7 +90,7 @@ class Host:
         return self._run(upper, commands), Host(self._folder, upper, upper / "pg" / "data")
 
     def only(self, name: str) -> "Host":
-        """A new host, but for one of the folders, which is as it is here."""
+        """A new host, except for one of the folders, which is as in this one."""
         assert self._lower
         lower = self._new_folder()
         (lower / name).symlink_to(self._lower / name)
@@ -102,7 +103,7 @@ class Host:
 
     def _run(self, upper: Path, commands: tuple[Block | str, ...]) -> subprocess.CompletedProcess[str]:
         script = [_SANDBOX, _AGAIN if self._cluster else _FIRST, *map(_command, commands), _QUIET]
-        # With fsync, which `check` wants.
+        # With fsync, which `check` requires.
         settings = {"listen_addresses": "", "port": "5432"}
         with PostgreSQL(upper / "pg", 16, settings, data=self._cluster) as server:
             server.port = 5432

@@ -56,10 +56,10 @@ PAGES = (
 )
 
 GENERATED = ("docs/cli.md", "docs/schema.md")
-"""Those that script/reference writes: their lines are as long as what they quote."""
+"""Pages that script/reference writes: their lines are as long as the quoted text."""
 
 LANGUAGES = ("sh", "sql", "python", "text", "mermaid")
-"""Those of fenced blocks: the first three are executed, the others are only shown."""
+"""The languages of fenced blocks: the first three are executed, the others are only shown."""
 
 
 _FENCE = re.compile(r"^(?P<indent> *)```(?P<language>\w*)\n(?P<text>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL)
@@ -100,12 +100,12 @@ def all_blocks(language: str) -> list[Block]:
 
 
 def prose(page: str) -> str:
-    """A page with its fenced blocks emptied; the numbers of the lines stay."""
+    """A page with its fenced blocks emptied; line numbers are unchanged."""
     return _FENCE.sub(lambda block: "\n" * block[0].count("\n"), read(page))
 
 
 def marked(page: str, name: str) -> str:
-    """What stands between <!-- name --> and <!-- /name -->, without the fence of a block."""
+    """The text between <!-- name --> and <!-- /name -->, without the fence of a block."""
     found = re.search(rf"^<!-- {name} -->\n(?:```\w*\n)?(.*?)(?:^```\n)?^<!-- /", read(page), re.MULTILINE | re.DOTALL)
     assert found, f"{page} has no <!-- {name} -->"
     return found[1]

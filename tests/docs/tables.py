@@ -18,7 +18,7 @@ _STATUSES = {0: "EX_OK", 65: "EX_DATAERR", 67: "EX_NOUSER", 71: "EX_OSERR", 75: 
 
 
 def outcomes() -> Rows:
-    """How a delivery can end: outcome, line, status, and what Postfix does."""
+    """The ends of a delivery: outcome, line, status, and what Postfix does."""
     head = ["outcome", "line", "status", "Postfix"]
     return [head] + [
         [
@@ -63,7 +63,7 @@ def _allowed(default: Any, key: config.Key) -> str:
 
 
 def rules() -> Rows:
-    """Every key of a rule of retention, and what it means to leave it out."""
+    """Every key of a retention rule, and what it means to leave it out."""
     head = ["key of a rule", "without it", "allowed", "meaning"]
     return [head] + [[f"`{name}`", key.missing, key.allowed, key.meaning] for name, key in KEYS.items()]
 

@@ -1,4 +1,4 @@
-"""The commands of the pages are run as they stand there, page by page, and what the pages show of their output is what comes."""
+"""The commands of the pages are run as written, page by page, and their output matches what the pages show."""
 
 import re
 import subprocess
@@ -34,7 +34,7 @@ def commands(page: str) -> list[Block]:
 
 @pytest.mark.usefixtures("_postfix")
 def test_pages(subtests: pytest.Subtests) -> None:
-    """Every command of every page works, and what the pages show of `check` and `status` is what comes.
+    """Every command of every page works, and the output of `check` and `status` matches the pages.
 
     One test, because setting up the host of docs/install.md takes longer than any page that starts from it.
     """
@@ -59,7 +59,7 @@ def done_well(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def run_page(host: Host, page: str) -> None:
-    """A page after the pages that it names, on a host that was set up as docs/install.md says."""
+    """Run a page after the pages that it names, on a host that was set up as in docs/install.md."""
     earlier = [block for other in before(page) if other != INSTALL for block in commands(other)]
     output = done_well(host.run(*earlier, *commands(page)))
     own = output.partition(f"==> {commands(page)[0].place}")[2]
@@ -67,21 +67,23 @@ def run_page(host: Host, page: str) -> None:
 
 
 def run_readme(host: Host) -> None:
-    """The set-up of README.md on a new host, which has only the libraries: a message that comes in is listed."""
+    """The setup of README.md on a new host, which has only the libraries: an incoming message is listed."""
     send = "printf 'Subject: first\\n\\nHello.\\n' | sendmail -f me@example.org user@example.com"
     wait = "until pipehandler list | grep first; do sleep 0.2; done"
     done_well(host.run(*commands("README.md"), send, wait))
 
 
 def run_check(host: Host) -> None:
-    """What docs/install.md shows of `check` is what it prints on that host when the handler's role has too many rights."""
+    """The output of `check` in docs/install.md is what it prints on that host when the handler's role has too many
+    privileges."""
     grant = "runuser -u postgres -- psql -q -d mail -c 'GRANT pipehandler_reader TO pipehandler'"
     output = done_well(host.run(grant, "echo ---; pipehandler check || [ $? = 1 ]"))
     assert output.partition("---\n")[2] == marked(INSTALL, "check")
 
 
 def run_status(host: Host) -> None:
-    """Every line that docs/troubleshooting.md shows of `status` is printed there, but for numbers, when the database is down."""
+    """Every line of `status` in docs/troubleshooting.md is printed there, except for numbers, when the database is
+    down."""
     down = "umount /run/postgresql"
     send = "sendmail -f me@example.org user@example.com < /dev/null"
     # The breaker refuses for two seconds, so on a slow host it may take more than one message until one is refused.

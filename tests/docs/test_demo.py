@@ -22,8 +22,8 @@ def shape(line: str) -> str:
 
 
 def test_demo_without_root(folder: Path) -> None:
-    """Whoever is not root sees the same messages delivered through the same entrypoint from stdin."""
-    # The checkout may be closed to others.
+    """Without root the same messages are delivered through the same entrypoint from stdin."""
+    # Other accounts may not be able to read the checkout.
     for name in ("script", "tests/harness"):
         shutil.copytree(REPOSITORY / name, folder / name)
     command = [sys.executable, str(folder / "script" / "demo.py")]
@@ -35,7 +35,7 @@ def test_demo_without_root(folder: Path) -> None:
 
 @pytest.mark.usefixtures("_postfix")
 def test_demo() -> None:
-    """The demonstration ends well, and prints what the README shows of it."""
+    """The demonstration succeeds, and prints what the README shows."""
     done = subprocess.run(
         [sys.executable, str(REPOSITORY / "script" / "demo.py")], capture_output=True, text=True, timeout=120
     )
@@ -48,9 +48,10 @@ def test_demo() -> None:
 
 @pytest.mark.usefixtures("_postfix")
 def test_demo_keep() -> None:
-    """With --keep it goes on until Ctrl-C, says how to look at it, and leaves no process and no folder behind.
+    """With --keep it continues until Ctrl-C, prints how to inspect it, and leaves no process and no folder behind.
 
-    Every write of the demonstration is made to last, so that Ctrl-C finds it where it has just promised to obey it.
+    Every write of the demonstration is slowed down, so that Ctrl-C arrives just after it has announced that it may be
+    used.
     """
     lasting = ["strace", "-D", "-o", "/dev/null", "-e", "trace=write", "-e", "inject=write:delay_exit=50000"]
     command = [*lasting, sys.executable, str(REPOSITORY / "script" / "demo.py"), "--keep"]

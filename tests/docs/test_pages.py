@@ -1,4 +1,4 @@
-"""The pages are whole: none is missing from the list, every link leads somewhere, every file that is named exists."""
+"""The pages are complete: none is missing from the list, every link has a target, every file that is named exists."""
 
 import ast
 import re
@@ -10,7 +10,7 @@ import pytest
 from .pages import GENERATED, LANGUAGES, PAGES, REPOSITORY, all_blocks, before, blocks, prose, read
 
 PRESENT = [page for page in PAGES if page != "CHANGELOG.md"]
-"""The pages that speak of the present: a list of changes names files of its time."""
+"""The pages that describe the present: a list of changes names files of its time."""
 
 SOURCES = sorted(
     path for folder in ("pipehandler", "tests", "bench", "script") for path in (REPOSITORY / folder).rglob("*.py")
@@ -24,7 +24,7 @@ FILES = {
 
 
 def test_pages_are_listed() -> None:
-    """Each page is in the list once, and nothing else is."""
+    """Each page is listed once, and nothing else is."""
     found = {str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "docs").rglob("*.md")}
     found |= {path.name for path in REPOSITORY.glob("*.md")}
     assert sorted(PAGES) == sorted(found)
@@ -74,7 +74,7 @@ def test_form(page: str) -> None:
 
 
 def test_every_claim_about_security_names_its_test() -> None:
-    """Each row that says what is prevented, or how much is taken, links the test that shows it."""
+    """Each row that states what is prevented, or how much of a resource is used, links the test that shows it."""
     security = _rows("docs/security.md", "| what is prevented | test |")
     shares = _rows("docs/shares.md", "| of | at most | set by | test |")
     assert (len(security) > 20, len(shares) > 30) == (True, True)
@@ -94,7 +94,7 @@ def test_length() -> None:
 
 
 def test_pages_name_what_comes_before() -> None:
-    """A page with commands continues what the pages before it did, and those are pages with commands."""
+    """A page with commands builds on the pages before it, and those are pages with commands."""
     with_commands = [page for page in PAGES if blocks(page, "sh")]
     assert [page for page in with_commands if not before(page)] == ["README.md", "docs/install.md"]
     for page in with_commands[2:]:
@@ -103,7 +103,7 @@ def test_pages_name_what_comes_before() -> None:
 
 
 def test_every_kind_of_block_is_there() -> None:
-    """What the other tests execute is found."""
+    """The blocks that the other tests execute are found."""
     assert all(all_blocks(language) for language in LANGUAGES)
 
 

@@ -1,4 +1,4 @@
-"""The queries and programs of the pages run as they stand there, with the role of a reader; the log line looks as shown."""
+"""The queries and programs of the pages run as written, with the role of a reader; the log line looks as shown."""
 
 import re
 import subprocess
@@ -51,7 +51,7 @@ def reports(handler: Handler, two_messages: None) -> None:
 @pytest.mark.parametrize("query", all_blocks("sql"), ids=_place)
 @pytest.mark.usefixtures("two_messages", "reports")
 def test_queries(database: Database, query: Block) -> None:
-    """Every query runs for the role of a reader, or that of maintenance where it deletes, and finds what is there."""
+    """Every query runs for the role of a reader, or of maintenance if it deletes, and returns rows."""
     user = "upkeep" if "remove_" in query.text else "reader"
     with psycopg.connect(database.server.conninfo(database.name, user=user)) as connection:
         rows = connection.execute(query.text).fetchall()
@@ -60,7 +60,7 @@ def test_queries(database: Database, query: Block) -> None:
 
 @pytest.mark.parametrize("program", all_blocks("python"), ids=_place)
 def test_programs(database: Database, program: Block, two_messages: None) -> None:
-    """Every program prints what is there, and waits for more."""
+    """Every program prints what is stored, and waits for more."""
     conninfo = database.server.conninfo(database.name, user="reader")
     text = program.text.replace("host=/run/postgresql dbname=mail", conninfo)
     assert conninfo in text

@@ -12,7 +12,7 @@ from .tables import TABLES, markdown
 
 @pytest.mark.parametrize("name", TABLES)
 def test_table_equals_the_code(name: str) -> None:
-    """Outcomes, keys, rules and metrics are those of the code; script/tables writes them."""
+    """Outcomes, keys, rules and metrics match the code; script/tables writes them."""
     page, make = TABLES[name]
     assert marked(page, name).splitlines() == markdown(make()).splitlines()
 
@@ -24,7 +24,7 @@ def test_kinds_of_faults() -> None:
 
 
 def test_campaign() -> None:
-    """The last row of the campaign's results is the sum of the others, and nothing was lost, doubled or bounced."""
+    """The last row of the campaign's results is the sum of the others, and nothing was lost, duplicated or bounced."""
     *rows, total = table("docs/fault-campaign.md", "campaign")
     for column in range(1, 6):
         assert int(total[column]) == sum(int(row[column]) for row in rows)
@@ -39,7 +39,7 @@ def test_campaign() -> None:
 
 @pytest.mark.parametrize("name", ["bench one", "bench through", "bench compare", "bench targets"])
 def test_benchmarks(name: str) -> None:
-    """Each row of docs/performance.md is a row of what bench/run wrote down."""
+    """Each row of docs/performance.md is a row of the recorded results of bench/run."""
     measured = (REPOSITORY / "bench" / "results.md").read_text("utf-8").splitlines()
     kept = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in measured]
     rows = table("docs/performance.md", name)

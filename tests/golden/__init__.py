@@ -1,1 +1,1 @@
-"""Golden pairs: NAME.eml is a message, NAME.json is what it says, checked by a person."""
+"""Golden pairs: NAME.eml is a message, NAME.json is its content, checked by a person."""

@@ -1,4 +1,4 @@
-"""Write what the parser makes of golden messages: `python tests/golden/write.py NAME...` (from the repository's root).
+"""Write the parser's output for golden messages: `python tests/golden/write.py NAME...` (from the repository's root).
 
 The .json is the promise, not the parser's output: read each one that this writes, line by line, before you keep it.
 """

@@ -1,1 +1,1 @@
-"""Mutation sampling, run by script/mutation: which small faults in the code do the tests notice?"""
+"""Mutation sampling, run by script/mutation: which small faults in the code do the tests detect?"""

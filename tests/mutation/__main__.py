@@ -1,4 +1,4 @@
-"""Sample single mutations of the code, and report which of them the tests notice. Run by script/mutation.
+"""Sample single mutations of the code, and report which of them the tests detect. Run by script/mutation.
 
 Neither mutmut nor cosmic-ray fits: mutmut chooses a mutant by an environment variable, which pipe(8)'s scrubbed
 environment does not pass on; cosmic-ray has one command for all mutants; and neither knows SQL.
@@ -35,7 +35,7 @@ PYTHON = (
     *("store/connection.py", "store/conninfo.py", "store/errors.py", "store/ingest.py", "store/notify.py"),
     *("store/resolve.py", "store/session.py", "store/standby.py", "store/view.py"),
 )
-"""What a delivery runs through, cold or resident, below pipehandler/."""
+"""The modules on the path of a delivery, cold or resident, below pipehandler/."""
 
 SQL = ("[1-7]0_*.sql", "90_*.sql")
 """Functions, views and grants, below sql/code/; the other file has comments."""
@@ -54,7 +54,7 @@ def all_mutants() -> tuple[list[Mutant], list[Mutant]]:
 
 
 def equivalent() -> dict[str, str]:
-    """The mutants that change nothing that anybody could observe: their key, and the reason."""
+    """The mutants without an observable change: their key, and the reason."""
     lines = EQUIVALENT.read_text("utf-8").splitlines()[1:]
     return {key: reason for reason, _, key in (line.partition("\t") for line in lines)}
 
@@ -91,13 +91,13 @@ def main() -> None:
         if not jobs:
             break
         _try_all(jobs, options.folder, options.workers)
-        again = set()  # but SQL that PostgreSQL does not accept is replaced by other mutants
+        again = set()  # except SQL that PostgreSQL does not accept, which is replaced by other mutants
     verdicts = _checked(chosen, verdicts)
     sys.exit(_report(chosen, verdicts, listed))
 
 
 def _checked(chosen: list[Mutant], verdicts: dict[str, Verdict]) -> dict[str, Verdict]:
-    """The same, after all tests that killed a mutant were run without one: what fails then says nothing."""
+    """The same, after all tests that killed a mutant were run without one: a test that then fails proves nothing."""
     tests = {verdicts[mutant.key].test for mutant in chosen if mutant.key in verdicts} - {""}
     command = [
         sys.executable,
@@ -132,7 +132,7 @@ def _of(mutants: Callable[[Path, str], list[Mutant]], folder: str, patterns: tup
 
 
 def _verdicts(results: Path) -> dict[str, Verdict]:
-    """What is known of each mutant by its key; of several results the last one counts."""
+    """The known result of each mutant by its key; of several results the last one counts."""
     lines = results.read_text("utf-8").splitlines() if results.exists() else []
     return {key: Verdict(*verdict) for key, *verdict in map(json.loads, lines)}
 
@@ -140,7 +140,7 @@ def _verdicts(results: Path) -> dict[str, Verdict]:
 def _execute(record: Path, tests: list[str], workers: int) -> None:
     """Run tests once, and record what they execute."""
     record.mkdir(exist_ok=True)
-    record.chmod(0o1777)  # the handler's account writes there as well
+    record.chmod(0o1777)  # the handler's account also writes there
     shutil.copy(REPOSITORY / "pyproject.toml", record)
     coverage = [sys.executable, "-P", "-m", "coverage"]
     settings = f"--rcfile={record / 'pyproject.toml'}"
@@ -186,7 +186,7 @@ def _work(jobs: list[_Job], folder: Path, number: int) -> None:
 
 
 def _report(chosen: list[Mutant], verdicts: dict[str, Verdict], listed: dict[str, str]) -> int:
-    """Print what became of each, those that nothing noticed with their change; returns 1 below 95 %."""
+    """Print the result of each mutant, and the change of those not detected; returns 1 below 95 %."""
     words = {mutant.key: "equivalent" if mutant.key in listed else verdicts[mutant.key].word for mutant in chosen}
     for mutant in chosen:
         word = words[mutant.key]

@@ -1,4 +1,4 @@
-"""A server that is kept for many runs of the tests: to start one costs more than most of them."""
+"""A server that is kept for many runs of the tests: starting one costs more than most of them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ SELECT (SELECT jsonb_agg(r ORDER BY r.oid) FROM pg_authid r), (SELECT jsonb_agg(
        (SELECT jsonb_agg(s) FROM pg_db_role_setting s WHERE s.setdatabase = 0),
        (SELECT jsonb_agg(f) FROM pg_file_settings f)
 """
-"""What tests share on one server, apart from databases of their own."""
+"""The objects that tests share on one server, apart from their own databases."""
 
 
 class KeptServer:
@@ -44,7 +44,7 @@ class KeptServer:
             return connection.execute(_STATE).fetchone()
 
     def renew(self) -> None:
-        """Remove what the tests have left; start another server where they have changed this one."""
+        """Remove what the tests have left; start another server if they have changed this one."""
         try:
             with psycopg.connect(self._server.conninfo(), autocommit=True) as connection:
                 left = "SELECT datname FROM pg_database WHERE datname NOT IN ('postgres', 'migrated', 'original') AND NOT datistemplate"

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 class Mutant:
     """One change of the file `path` (from the repository): `text`, with `replacement` from `start` to `end`.
 
-    function: the qualified name of where it is, "" for none. number: from 2 on where the same line in the same function
-    has the same change once more.
+    function: the qualified name of where it is, "" for none. number: from 2 on if the same line in the same function
+    has the same change again.
     """
 
     path: str
@@ -50,7 +50,7 @@ class Mutant:
 
     @property
     def key(self) -> str:
-        """What names the mutant as long as its line is the same, wherever that is in its function."""
+        """The key of the mutant: stable as long as its line is the same, wherever that is in its function."""
         before, after = self.changed_lines
         return "\t".join([self.path, self.function or "-", before, after or "-", str(self.number)])
 
@@ -62,7 +62,7 @@ class Mutant:
 
 
 def numbered(mutants: Iterable[Mutant]) -> list[Mutant]:
-    """The same, each with a key of its own."""
+    """The same mutants, each with a unique key."""
     seen: Counter[str] = Counter()
     result = []
     for mutant in mutants:

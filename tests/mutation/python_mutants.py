@@ -39,7 +39,7 @@ _NOT_RUN = frozenset({"TYPE_CHECKING", "overload"})
 
 
 def mutants(path: str, text: str) -> list[Mutant]:
-    """All mutants of a file. What is for people or for mypy has none: docstrings, texts of several words, annotations."""
+    """All mutants of a file. Text for people or for mypy has none: docstrings, texts of several words, annotations."""
     return numbered(_File(path, text).walk(ast.parse(text), ""))
 
 
@@ -58,7 +58,7 @@ class _File:
             self._starts.append(self._starts[-1] + len(line))
 
     def _offset(self, line: int, column: int) -> int:
-        """The place of what ast gives as line (from 1) and column (in octets)."""
+        """The offset for a line (from 1) and column (in octets) of ast."""
         return self._starts[line - 1] + len(self._octets[line - 1][:column].decode())
 
     def _span(self, node: ast.expr | ast.stmt | ast.keyword) -> tuple[int, int]:
@@ -119,7 +119,7 @@ class _File:
                 yield from self._flow(node)
 
     def _flow(self, node: ast.AST) -> Iterator[tuple[str, int, int, str]]:
-        """What changes the order in which statements run."""
+        """Changes of the order in which statements run."""
         match node:
             case ast.If(test=test) | ast.While(test=test) | ast.IfExp(test=test):
                 if not isinstance(test, (ast.Compare, ast.Constant)):  # those have mutants of their own
@@ -147,7 +147,7 @@ class _File:
     def _operator(
         self, kind: str, one: ast.expr, other: ast.expr, pattern: str, replacement: str
     ) -> Iterator[tuple[str, int, int, str]]:
-        """Another operator in the place of the one between two expressions."""
+        """Replace the operator between two expressions."""
         start = self._span(one)[1]
         between = self._text[start : self._span(other)[0]]
         # Not in a comment.
@@ -160,7 +160,7 @@ class _File:
         if isinstance(value, bool):
             yield ("constant", *self._span(node), str(not value))
         elif isinstance(value, (int, float)):
-            # A time that is a little longer is nothing that a test could notice, one that is 0 is.
+            # A test cannot detect a slightly longer time, but it can detect 0.
             small = value == 0 or (isinstance(value, int) and value < _SMALL)
             yield ("constant", *self._span(node), str(value + 1) if small else "0")
         elif isinstance(value, (str, bytes)) and value and not _for_people(value):
@@ -173,7 +173,7 @@ class _File:
                 yield from self._without("element", *self._span(element))
 
     def _without(self, kind: str, start: int, end: int) -> Iterator[tuple[str, int, int, str]]:
-        """Nothing in the place of an item of a list, nor its comma."""
+        """Remove an item of a list, with its comma."""
         comma = re.compile(r"\s*,[ \t]*").match(self._text, end)
         if comma:
             yield kind, start, comma.end(), ""

@@ -1,4 +1,5 @@
-"""A pytest plugin: what each test executes, in the processes that it starts as well, and the SQL functions that it calls.
+"""A pytest plugin that records what each test executes, including the processes that it starts, and the SQL functions
+that it calls.
 
 coverage calls this a context. Child processes read theirs from the environment, so it is renewed for each test.
 """
@@ -47,7 +48,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_teardown(item: pytest.Item) -> None:
-    """Record the functions that were called in the databases of the test, as long as these are there."""
+    """Record the functions that were called in the databases of the test, as long as these exist."""
     called: set[str] = set()
     for database in getattr(item, "funcargs", {}).values():
         if isinstance(database, Database):

@@ -1,4 +1,4 @@
-"""Which tests are tried against a mutant: those that execute its line, the quickest and the nearest first."""
+"""The tests to try against a mutant: those that execute its line, the fastest and the nearest first."""
 
 import ast
 import json
@@ -16,16 +16,16 @@ from .mutant import Mutant
 
 _QUICK_TEST = 0.15
 _QUICK, FIRST, ALL = (300, 5.0), (4, 40.0), (24, 150.0)
-"""How many tests are tried, and how many seconds they may take together: of the quick ones (each of so many seconds), of
-the others at first, and of these where nothing was noticed."""
+"""The number of tests, and the seconds they may take together: of the fast ones (each of so many seconds), of the
+others at first, and of these if nothing was detected."""
 
 _FILES = 4
-"""So many files of tests are tried where it is not known which of their tests execute a mutant."""
+"""The number of test files to try if it is unknown which of their tests execute a mutant."""
 
 LEVELS = ("unit", "property", "contract", "integration", "fault")
 """The folders of tests that are tried, in this order."""
 
-# They compare the text of the code, whatever it does.
+# They compare the text of the code, not its behaviour.
 _COMPARE_TEXT = (
     "tests/unit/test_path.py",
     "tests/unit/test_docstrings.py",
@@ -52,7 +52,7 @@ class _Test(NamedTuple):
 
 
 class Record:
-    """What recording.py has written in `folder`: the tests that passed, and what they execute.
+    """The records of recording.py in `folder`: the tests that passed, and what they execute.
 
     package: where the package was installed.
     """
@@ -104,13 +104,13 @@ class Record:
         yield [*own, *unit, *(test.name for test in [*_within(_QUICK, quick), *first])]
         yield [test.name for test in more]
 
-    @cache  # noqa: B019 # one record in one process
+    @cache  # noqa: B019 # there is one record per process
     def _contexts(self, path: str) -> dict[int, list[str]]:
         file = self._package.parent / path
         return self._data.contexts_by_lineno(str(file)) if str(file) in self._data.measured_files() else {}
 
     def _python(self, mutant: Mutant) -> set[str]:
-        """The tests that execute the line; else those that execute its statement, its function, or its module."""
+        """The tests that execute the line; otherwise those that execute its statement, its function, or its module."""
         contexts = self._contexts(mutant.path)
         for lines in _around(mutant):
             found = {name for line in lines for name in contexts.get(line, ()) if name}
@@ -119,7 +119,7 @@ class Record:
         return set()
 
     def _sql(self, mutant: Mutant) -> set[str]:
-        """The tests that call the function; else those that call one that names it, or name it themselves."""
+        """The tests that call the function; otherwise those that call one that names it, or name it themselves."""
         return {name for function in _callers_of(mutant) for name in self._callers[function]}
 
     def _naming(self, mutant: Mutant) -> list[_Test]:
@@ -133,7 +133,7 @@ class Record:
 
 
 def _within(limits: tuple[int, float], tests: list[_Test]) -> list[_Test]:
-    """The first of the tests: at most so many, with so many seconds; one in any case."""
+    """The first tests: at most so many, within so many seconds; at least one."""
     most, seconds = limits
     end = 0
     while end < min(len(tests), most) and (end == 0 or sum(test.seconds for test in tests[: end + 1]) <= seconds):
@@ -156,8 +156,8 @@ def _callers_of(mutant: Mutant) -> set[str]:
 
 
 def _around(mutant: Mutant) -> Iterator[set[int]]:
-    """The lines of a mutant, then those of each statement around it, the smallest first. Of what runs at import: where its
-    names are used, then all functions of the module."""
+    """The lines of a mutant, then those of each statement around it, the smallest first. For code that runs at import:
+    where its names are used, then all functions of the module."""
     tree = ast.parse(mutant.text)
     within = {
         line

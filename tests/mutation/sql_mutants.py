@@ -1,6 +1,6 @@
 """The mutants of a file of sql/code: each with one small change of what a function, a view or a grant does.
 
-A change that PostgreSQL does not accept is found when it is tried (trial.py), and counts for nothing.
+A change that PostgreSQL does not accept is found when it is tried (trial.py), and is not counted.
 """
 
 import re
@@ -80,7 +80,7 @@ def mutants(path: str, text: str) -> list[Mutant]:
 
 
 def _changes(text: str) -> Iterator[tuple[str, int, int, str]]:
-    # What is silent becomes blanks, so that the places stay.
+    # Comments and strings become blanks, so that offsets stay the same.
     blank = _SILENT.sub(lambda found: re.sub(r"[^\n]", " ", found[0]), text)
     blank = blank.replace("CREATE OR REPLACE", " " * len("CREATE OR REPLACE"))
     for found in _WORD.finditer(blank):
@@ -110,6 +110,6 @@ def _is_assignment(blank: str, at: int, word: str) -> bool:
 
 
 def _object(text: str, at: int) -> str:
-    """The function or view that a place belongs to: the last one that begins before it."""
+    """The function or view at an offset: the last one that begins before it."""
     names = _OBJECT.findall(text, 0, at + 1)
     return names[-1] if names else ""

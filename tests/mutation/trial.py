@@ -19,15 +19,16 @@ from .kept_server import KeptServer
 from .mutant import Mutant
 
 KILLED, SURVIVED, NOT_COVERED, UNSOUND, INVALID = "killed", "survived", "not covered", "unsound", "invalid"
-"""A test failed; none did; none executes it; one failed that fails without the mutant, too; PostgreSQL does not accept it."""
+"""A test failed; none did; none executes it; one failed that also fails without the mutant; PostgreSQL does not accept
+it."""
 
-_PATIENCE = 90  # seconds that one test may take; a test waits for most of them for what does not happen
+_PATIENCE = 90  # seconds that one test may take; mostly spent waiting for something that does not happen
 _LONGEST = 1800  # seconds that all tests of one stage may take
 _SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER, prctl(2)
 
 
 class Verdict(NamedTuple):
-    """What became of a mutant: one of the words above; the test that failed, its error, and the seconds of the trial."""
+    """The result of a mutant: one of the words above; the test that failed, its error, and the seconds of the trial."""
 
     word: str
     test: str = ""
@@ -36,9 +37,9 @@ class Verdict(NamedTuple):
 
 
 class Copy:
-    """A copy of the virtual environment `original` in `folder`; what is there from an earlier run is used again.
+    """A copy of the virtual environment `original` in `folder`; the copy of an earlier run is reused.
 
-    folders: where the tests make theirs. server: what they share.
+    folders: where the tests create theirs. server: the server that they share.
     """
 
     def __init__(self, original: Path, folder: Path, folders: Path, repository: Path, server: KeptServer) -> None:
@@ -53,7 +54,7 @@ class Copy:
             for script in (folder / "bin").iterdir():
                 _move(script, original, folder)
         self._package = package_of(folder)
-        shutil.rmtree(self._package)  # what an interrupted run left
+        shutil.rmtree(self._package)  # left by an interrupted run
         subprocess.run(["cp", "-al", str(self._original), str(self._package)], check=True)
         # Orphans become children of this process, so that all of them can be ended.
         ctypes.CDLL(None).prctl(_SUBREAPER, 1)
@@ -81,7 +82,7 @@ class Copy:
         return Verdict(SURVIVED if any(stages) else NOT_COVERED)
 
     def failure(self, tests: list[str]) -> tuple[str, str]:
-        """The first of the tests that fails, and its error; both are empty where all pass."""
+        """The first test that fails, and its error; both are empty if all pass."""
         self._server.renew()
         shutil.rmtree(self._folders, ignore_errors=True)
         self._folders.mkdir(mode=0o755)
@@ -120,7 +121,7 @@ class Copy:
         return tests[0], f"status {running.returncode}: {output[-300:]}"
 
     def _end_children(self) -> None:
-        """End what the tests have left behind, such as the servers of a run that was killed."""
+        """End processes that the tests have left behind, such as the servers of a run that was killed."""
         for number in (signal.SIGQUIT, signal.SIGKILL):
             for pid in _children() - self._own:
                 with suppress(ProcessLookupError):
@@ -133,7 +134,8 @@ class Copy:
                 time.sleep(0.02)
 
     def _write(self, path: str, text: str | None) -> None:
-        """Another text in the place of a file of the package, or (None) the original; compiled, if it is Python."""
+        """Replace a file of the package with another text, or (None) restore the original; compiled, if it is
+        Python."""
         name = f"share/{path}" if path.startswith("sql/") else path.removeprefix("pipehandler/")
         file, original = self._package / name, self._original / name
         for each in [file, *(file.parent / "__pycache__").glob(f"{file.stem}.*.pyc")]:
@@ -150,12 +152,12 @@ class Copy:
 
 
 def package_of(environment: Path) -> Path:
-    """Where a virtual environment has the package."""
+    """The folder of the package in a virtual environment."""
     return next((environment / "lib").glob("python3*")) / "site-packages" / "pipehandler"
 
 
 def _move(script: Path, original: Path, folder: Path) -> None:
-    """Let a script begin with the interpreter of its own environment."""
+    """Make a script start with the interpreter of its own environment."""
     if script.is_symlink() or not script.read_bytes().startswith(b"#!" + os.fsencode(original)):
         return
     text, mode = script.read_text("utf-8"), script.stat().st_mode

@@ -1,4 +1,5 @@
-"""The benchmarks run as docs/performance.md says, all of them, with tiny numbers; each of them counts what was stored by itself."""
+"""The benchmarks run as docs/performance.md says, all of them, with tiny numbers; each of them counts the stored
+messages itself."""
 
 import subprocess
 from pathlib import Path
@@ -28,7 +29,7 @@ TITLES = (
 
 @pytest.mark.usefixtures("_postfix")
 def test_bench(tmp_path: Path) -> None:
-    """All tables are there, in one file; a message that is not stored would have been an error."""
+    """All tables are printed, in one file; a message that was not stored would have been an error."""
     results = tmp_path / "results.md"
     done = subprocess.run(
         [REPOSITORY / "bench" / "run", "--small", "--results", results], capture_output=True, text=True, timeout=300

@@ -1,5 +1,5 @@
-"""`pipehandler check` as root on a mail host: each thing is broken in a real installation, found, fixed by the command as printed, and
-not found again."""
+"""`pipehandler check` as root on a mail host: each part of a real installation is broken, found, fixed by the printed
+command, and not found again."""
 
 import json
 import os
@@ -27,7 +27,7 @@ from pipehandler.settings.config import load, memory_needed
 
 @pytest.fixture(scope="module")
 def whole(_postfix: None, server: PostgreSQL) -> Iterator[MailHost]:
-    """A mail host with nothing to find; not started, because check reads only what is configured."""
+    """A mail host without findings; not started, because check reads only the configuration."""
     with account.folder("pipehandler-mx-") as folder, Database.fresh(server) as database:
         database.execute("SELECT pipehandler.lease_address('postmaster@example.com')")
         yield MailHost(folder, database.conninfo)
@@ -64,7 +64,8 @@ def _command(host: MailHost, arguments: tuple[str, ...]) -> list[str]:
 
 
 def check(host: MailHost, *arguments: str) -> list[dict[str, str]]:
-    """The findings. In this process, which saves the start of an interpreter; what runs as the account is started all the same."""
+    """The findings. In this process, which saves the start of an interpreter; the part that runs as the account is a
+    separate process all the same."""
     host.settle()
     done = CliRunner().invoke(cli, _command(host, (*arguments, "--json")))
     assert isinstance(done.exception, SystemExit | None), done.exception
@@ -79,7 +80,7 @@ def codes(found: list[dict[str, str]]) -> list[str]:
 
 
 def apply_fixes(found: list[dict[str, str]]) -> None:
-    """Do what the findings say, as a person who pastes it."""
+    """Run the fixes of the findings, as a person who pastes them."""
     for finding in found:
         assert not finding["fix"].startswith("#"), finding
         subprocess.run(["bash", "-euc", finding["fix"]], check=True, cwd="/")
@@ -137,17 +138,17 @@ def _conninfo(host: MailHost) -> str:
 
 
 def filter_gone(host: MailHost) -> None:
-    """The table of the status filter is not there."""
+    """The table of the status filter is missing."""
     (host.config / "pipehandler_status_filter").write_text("")
 
 
 def filter_for_crashes_only(host: MailHost) -> None:
-    """The table knows only one of the two texts."""
+    """The table has only one of the two texts."""
     (host.config / "pipehandler_status_filter").write_text("/^5\\.3\\.0 (Command died.*)/ 4.3.0 ${1}\n")
 
 
 def recipients(lookup: str, **keys: object) -> Callable[[MailHost], None]:
-    """The pool is asked by this call, and the configuration says something about recipients."""
+    """Addresses are looked up by this call, and the configuration has a setting for recipients."""
 
     def change(host: MailHost) -> None:
         handler(recipients={"policy": "known", **keys})(host)
@@ -228,7 +229,7 @@ BROKEN: dict[str, tuple[Callable[[MailHost], None], list[str]]] = {
 
 
 def test_nothing_to_find(whole: MailHost) -> None:
-    """A host that was set up as the README says has no finding, for root and in both halves."""
+    """A host set up as in the README has no findings, for root and in both parts."""
     for part in ("all", "postfix"):
         done = run(whole, "--part", part)
         assert (done.returncode, done.stderr) == (0, "")
@@ -238,7 +239,7 @@ def test_nothing_to_find(whole: MailHost) -> None:
 
 @pytest.mark.parametrize("what", BROKEN)
 def test_broken(host: MailHost, what: str) -> None:
-    """What is broken is found under its code, and nothing else; the command as printed fixes it."""
+    """The fault is found under its code, and nothing else; the printed command fixes it."""
     spoil, expected = BROKEN[what]
     spoil(host)
     found = check(host, "--part", "postfix")
@@ -249,7 +250,7 @@ def test_broken(host: MailHost, what: str) -> None:
 
 
 def test_table_of_recipients(host: MailHost) -> None:
-    """A table of recipients that asks as the handler does has no finding; of one that is not there postconf warns."""
+    """A table of recipients that queries with the handler's role has no finding; postconf warns of a missing one."""
     for lookup in ("lookup('%s', '+')", "lookup('%s')", "lookup('%S','+') LIMIT 1"):
         recipients(lookup)(host)
         assert check(host, "--part", "postfix") == []
@@ -312,7 +313,7 @@ def test_no_good_account(host: MailHost, user: str, code: str) -> None:
 
 
 def test_unknown_account(host: MailHost) -> None:
-    """An account that is not there has to be made (which a test does not do on this machine)."""
+    """A missing account has to be created (which a test does not do on this machine)."""
     master(" user=[a-z]+", " user=nosuchaccount")(host)
     found = check(host)
     assert codes(found) == ["user-unknown"]
@@ -320,7 +321,7 @@ def test_unknown_account(host: MailHost) -> None:
 
 
 def test_another_name(host: MailHost) -> None:
-    """The transport may have another name, and keeps it when its entry is printed anew."""
+    """The transport may have another name, and keeps it when its entry is printed again."""
     main("virtual_transport = store")(host)
     main("store_destination_recipient_limit = 1")(host)
     main("store_time_limit = 300s")(host)
@@ -337,7 +338,8 @@ def test_another_name(host: MailHost) -> None:
 
 
 def test_two_transports(host: MailHost) -> None:
-    """Two transports with a configuration for each are both as they should be, whichever is named; a fault has its name."""
+    """Two transports, each with a configuration, both have no findings, whichever is named; a fault names its
+    transport."""
     other = host.handler.folder / "other.toml"
     shutil.copy(host.handler.config, other)
     entry = (host.config / "master.cf").read_text().partition("# chroot n")[2]
@@ -359,7 +361,7 @@ def test_no_postfix(host: MailHost) -> None:
     assert done.stdout.startswith("postfix: the configuration of Postfix in /nonexistent cannot be read: ")
     host.add("master.cf", "nonsense\n")
     assert codes(check(host)) == ["postfix"]
-    # In a namespace where its programs are not.
+    # In a namespace without its programs.
     without = ["unshare", "--mount", "bash", "-euc", 'mount -t tmpfs tmpfs /usr/sbin && exec "$@"', "-"]
     command = [*without, PROGRAM, *_command(host, ("--json",))]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -368,7 +370,7 @@ def test_no_postfix(host: MailHost) -> None:
 
 
 def test_twice_in_main(host: MailHost) -> None:
-    """What postconf itself warns of is passed on."""
+    """Warnings of postconf itself are passed on."""
     host.add("main.cf", "queue_run_delay = 5m\n")
     assert codes(check(host, "--part", "postfix")) == ["postfix-warning"]
 
@@ -384,18 +386,18 @@ def test_full_queue(host: MailHost) -> None:
 
 
 def state_of_root(host: MailHost) -> None:
-    """The state directory is somebody else's."""
+    """The state directory belongs to another account."""
     os.chown(host.handler.state, 0, 0)
     host.handler.state.chmod(0o700)
 
 
 def no_state(host: MailHost) -> None:
-    """There is no state directory."""
+    """The state directory is missing."""
     shutil.rmtree(host.handler.state)
 
 
 def closed_folder(host: MailHost) -> None:
-    """The configuration's folder is closed."""
+    """The account may not enter the configuration's folder."""
     host.handler.log.touch()
     account.give(host.handler.log)
     host.handler.folder.chmod(0o700)
@@ -413,7 +415,8 @@ ACCOUNT: dict[str, tuple[Callable[[MailHost], None], list[str]]] = {
 
 @pytest.mark.parametrize("what", ACCOUNT)
 def test_only_the_account_sees_it(host: MailHost, what: str) -> None:
-    """Root may do everything, so the check runs as the account of the transport, and fixes what that may not do."""
+    """Root may do everything, so the check runs as the account of the transport, and fixes what that account may not
+    do."""
     spoil, expected = ACCOUNT[what]
     spoil(host)
     found = check(host)
@@ -424,7 +427,8 @@ def test_only_the_account_sees_it(host: MailHost, what: str) -> None:
 
 
 def own_installation(host: MailHost) -> Path:
-    """A virtual environment of the host's own, which a test may close; master.cf names it. Returns its folder."""
+    """A separate virtual environment for the host, which a test may make inaccessible; master.cf names it. Returns its
+    folder."""
     here, there = Path(sys.prefix), host.folder / "venv"
     packages = Path("lib", f"python{sys.version_info.major}.{sys.version_info.minor}", "site-packages")
     (there / packages).mkdir(parents=True)
@@ -450,7 +454,8 @@ def check_by(host: MailHost, folder: Path) -> list[dict[str, str]]:
 
 
 def test_installation(host: MailHost) -> None:
-    """The program of master.cf is tried as Postfix would: in a closed folder, with closed files, or none at all."""
+    """The program in master.cf is tried as Postfix would run it: in an inaccessible folder, with unreadable files, or
+    missing."""
     folder = own_installation(host)
     assert codes(check(host)) == ["installation"]
     assert check_by(host, folder) == []
@@ -475,7 +480,7 @@ def test_installation(host: MailHost) -> None:
 
 
 def test_another_python(host: MailHost) -> None:
-    """An upgrade of the system's Python leaves the installation in the folder of the former version."""
+    """After an upgrade of the system's Python, the installation is in the folder of the former version."""
     there = host.folder / "venv" / "lib" / "python3.0" / "site-packages"
     there.parent.mkdir(parents=True)
     there.symlink_to(PACKAGES)
@@ -487,13 +492,13 @@ def test_another_python(host: MailHost) -> None:
 
 
 def test_no_python(host: MailHost) -> None:
-    """An interpreter that is none."""
+    """A file that is not an interpreter."""
     master(r"argv=\S+", "argv=/bin/false")(host)
     assert codes(check(host)) == ["account"]
 
 
 def test_peer_authentication(host: MailHost, server: PostgreSQL) -> None:
-    """Whom PostgreSQL takes the account for is found out by the account."""
+    """The role that PostgreSQL assigns to the account is determined by running as the account."""
     hba = server.data / "pg_hba.conf"
     before = hba.read_text()
     hba.write_text(f"local all postgres trust\nlocal all all peer\n{before}")
@@ -514,7 +519,7 @@ def test_peer_authentication(host: MailHost, server: PostgreSQL) -> None:
 
 
 def test_another_configuration(host: MailHost) -> None:
-    """The configuration that was named has to be the one that delivers; else the line puts it into master.cf."""
+    """The named configuration has to be the one that delivers; otherwise the fix puts it into master.cf."""
     other = host.handler.folder / "other.toml"
     shutil.copy(host.handler.config, other)
     host.handler.config = other
@@ -535,7 +540,8 @@ def test_another_configuration(host: MailHost) -> None:
     ],
 )
 def test_not_root(host: MailHost, user: str, note: str) -> None:
-    """Without root a note says what was not checked; what is closed to an account that never delivers is not a finding."""
+    """Without root a note lists what was not checked; files that are unreadable to an account that never delivers are
+    not a finding."""
     host.handler.config.chmod(0o600)
     account.give(host.handler.config)
     host.settle()
@@ -553,7 +559,7 @@ def test_not_root(host: MailHost, user: str, note: str) -> None:
 
 
 def test_conninfo_is_refused(host: MailHost) -> None:
-    """What is checked is the configuration; an option that would be ignored is a wrong call."""
+    """The configuration is what is checked; an option that would be ignored is a usage error."""
     done = subprocess.run([PROGRAM, "--conninfo", "host=x", *_command(host, ())], capture_output=True, text=True)
     assert done.returncode == 2
     assert "it does not take --conninfo" in done.stderr
@@ -578,7 +584,7 @@ def test_fixes_keep_other_mail(host: MailHost) -> None:
 
 
 def test_table_of_recipients_is_added(host: MailHost) -> None:
-    """The table of recipients comes after those that are there; only static:, which accepts everything, goes."""
+    """The table of recipients is added after the existing ones; only static:, which accepts everything, is removed."""
     maps = "texthash:/nonexistent, static:all"
     host.postconf("-e", f"virtual_mailbox_maps={maps}")
     handler(recipients={"policy": "known"})(host)
@@ -599,7 +605,7 @@ def test_table_of_recipients_is_added(host: MailHost) -> None:
     ],
 )
 def test_raised_message_size(tmp_path: Path, text: str) -> None:
-    """The command works for each way to write the section, and raises the memory where that has to follow."""
+    """The command works for each way to write the section, and raises the memory limit if that has to follow."""
     file = tmp_path / "pipehandler.toml"
     file.write_text(f"{text}[log]\nsyslog = false\n")
     subprocess.run(["bash", "-euc", raise_message_size(str(file), 600_000_000)], check=True)

@@ -1,4 +1,4 @@
-"""`pipehandler check` as root: what stops mail or the operator's commands although every file is as it should be."""
+"""`pipehandler check` as root: faults that stop mail or the operator's commands although every file is correct."""
 
 import json
 import os
@@ -38,7 +38,7 @@ class Site(NamedTuple):
         return [finding["code"] for finding in self.check(*arguments)]
 
     def apply(self, found: list[dict[str, str]]) -> None:
-        """Do what the findings say."""
+        """Run the fixes of the findings."""
         for finding in found:
             line = finding["fix"]
             assert not line.startswith("#"), finding
@@ -51,9 +51,9 @@ class Site(NamedTuple):
 
 @pytest.fixture(scope="module")
 def site(_postfix: None, server: PostgreSQL) -> Iterator[Site]:
-    """The host, with nothing to find."""
+    """The host, without findings."""
     with account.folder("pipehandler-mx-") as folder, Database.fresh(server) as database:
-        # The role of root: admin_conninfo is that of a login role with the rights of the docs.
+        # The role of root: admin_conninfo uses a login role with the privileges given in the docs.
         database.execute("CREATE ROLE operator LOGIN IN ROLE pipehandler_reader, pipehandler_maintenance")
         admin = server.conninfo(database.name, user="operator")
         host = MailHost(folder, database.conninfo, database={"admin_conninfo": admin})
@@ -73,12 +73,12 @@ def _same_files(site: Site) -> Iterator[None]:
 
 
 def test_nothing_to_find(site: Site) -> None:
-    """With leases, a role for root and postmaster there is nothing."""
+    """With leases, a role for root, and postmaster, there are no findings."""
     assert site.check() == []
 
 
 def test_stopped(site: Site) -> None:
-    """Postfix that does not run is found, its line starts it, and --before-start does not report it."""
+    """A stopped Postfix is found, the printed line starts it, and --before-start does not report it."""
     found = site.check("--part", "postfix")
     assert [each["code"] for each in found] == ["postfix-stopped"]
     try:
@@ -97,7 +97,8 @@ TABLES: dict[str, list[str]] = {
 
 @pytest.mark.parametrize("what", TABLES)
 def test_table_of_recipients(site: Site, what: str) -> None:
-    """A table that Postfix's account cannot query is found, with the server's text, and the line lets it."""
+    """A table that Postfix's account cannot query is found, with the server's message, and the printed line grants
+    access."""
     for statement in TABLES[what]:
         site.database.execute(statement)
     found = site.check()
@@ -109,7 +110,7 @@ def test_table_of_recipients(site: Site, what: str) -> None:
 
 
 def test_other_tables(site: Site) -> None:
-    """A type that is not installed, a text that was never compiled, a table that answers nothing."""
+    """A table type that is not installed, a table that was never compiled, a table that returns nothing."""
     folder = site.host.config
     (folder / "aliases").write_text("abuse@example.com postmaster@example.com\n")
     for table, fix in (
@@ -127,7 +128,7 @@ def test_other_tables(site: Site) -> None:
 
 
 def test_postmaster(site: Site) -> None:
-    """A domain without postmaster is found; a lease, an alias and a catch-all are each enough."""
+    """A domain without postmaster is found; a lease, an alias or a catch-all is enough."""
     site.host.postconf("-e", "virtual_mailbox_domains=example.com, example.org, example.net")
     (site.host.config / "aliases").write_text("/^postmaster@example\\.org$/ me@example.com\n")
     site.host.postconf("-e", f"virtual_alias_maps=regexp:{site.host.config}/aliases")
@@ -143,7 +144,7 @@ def test_postmaster(site: Site) -> None:
 
 
 def test_soft_bounce(site: Site) -> None:
-    """soft_bounce is for the first days: it is found when main.cf is older than that."""
+    """soft_bounce is meant for the first days: it is found if main.cf is older."""
     site.host.postconf("-e", "soft_bounce=yes")
     found = site.check()
     assert [each["code"] for each in found] == ["soft-bounce"]
@@ -158,7 +159,7 @@ def test_soft_bounce(site: Site) -> None:
 
 
 def test_entry_twice(site: Site) -> None:
-    """An entry that was appended twice is found, and the line leaves one."""
+    """An entry that was appended twice is found, and the printed line leaves one."""
     file = site.host.config / "master.cf"
     entry = file.read_text().partition("# The transport")[2]
     site.host.add("master.cf", f"# {entry}")
@@ -194,7 +195,7 @@ def test_role_of_root(site: Site, what: str) -> None:
 
 
 def test_no_role_for_root(site: Site, server: PostgreSQL) -> None:
-    """A role that does not exist is created with the rights of the docs."""
+    """A missing role is created with the privileges given in the docs."""
     site.host.handler.configure(
         site.database.conninfo, database={"admin_conninfo": server.conninfo(site.database.name, user="nobody9")}
     )
@@ -207,7 +208,7 @@ def test_no_role_for_root(site: Site, server: PostgreSQL) -> None:
 
 
 def test_expire_does_not_run(site: Site) -> None:
-    """Rules that the database does not have, and mail that expired an hour ago, are found until `expire` runs."""
+    """Rules not yet in the database, and mail that expired an hour ago, are found until `expire` runs."""
     config = site.host.handler.config
     config.write_text(f"{config.read_text()}\n[[retention]]\nkeep = '30d'\n")
     assert site.check() == []  # the next run of the timer will apply them

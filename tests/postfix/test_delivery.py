@@ -1,4 +1,4 @@
-"""From an SMTP dialogue to a committed row, through a real Postfix with the lines of postfix/, in both ways."""
+"""From an SMTP dialogue to a committed row, through a real Postfix with the lines of postfix/, in both modes."""
 
 import itertools
 import re
@@ -17,7 +17,7 @@ _RECEIVED = re.compile(rb"Received: [^\n]*\n(?:[ \t][^\n]*\n)*")
 
 @pytest.fixture(scope="module", params=["cold", "resident"], autouse=True)
 def mode(request: pytest.FixtureRequest, mail: MailHost) -> Iterator[str]:
-    """Whether resident workers deliver; then all messages went through them."""
+    """Whether resident workers deliver; if so, all messages went through them."""
     if request.param == "cold":
         yield "cold"
         return
@@ -30,7 +30,7 @@ def mode(request: pytest.FixtureRequest, mail: MailHost) -> Iterator[str]:
 
 @pytest.fixture
 def recipient() -> str:
-    """A recipient of this test's own."""
+    """A recipient used only by this test."""
     return f"user{next(_numbers)}@example.com"
 
 
@@ -97,7 +97,7 @@ def test_two_recipients(mail: MailHost, stored: Database) -> None:
 
 
 def test_sent_twice(mail: MailHost, stored: Database, recipient: str) -> None:
-    """A message that its sender transmits twice is stored once, and both times Postfix is told so."""
+    """A message that its sender transmits twice is stored once, and both deliveries are reported to Postfix as sent."""
     for _ in range(2):
         mail.send(message(3), "sender@example.org", recipient)
         mail.drain()
@@ -124,7 +124,7 @@ def test_senders(delivered: Callable[..., Any], sender: str) -> None:
     ids=["plus", "dash", "case", "long"],
 )
 def test_recipients(mail: MailHost, stored: Database, given: str, stored_as: str) -> None:
-    """Recipients are stored as they are, but for the case of the domain."""
+    """Recipients are stored unchanged, except for the case of the domain."""
     mail.send(message(5), "sender@example.org", given)
     mail.drain()
     (row,) = rows(stored, stored_as)
@@ -132,7 +132,7 @@ def test_recipients(mail: MailHost, stored: Database, given: str, stored_as: str
 
 
 def test_recipient_too_long_for_an_index(mail: MailHost, stored: Database) -> None:
-    """It is stored under its beginning and its digest, and whole as the original recipient."""
+    """It is stored as its beginning and its digest, and in full as the original recipient."""
     given = f"{'x' * 1900}@example.com"
     mail.send(message(77), "sender@example.org", given)
     mail.drain()
@@ -163,8 +163,9 @@ def test_smtputf8(delivered: Callable[..., Any], recipient: str) -> None:
     ids=["dots", "long-line", "8bit", "empty-lines", "no-body", "from", "many-lines", "no-last-line-end"],
 )
 def test_bodies(delivered: Callable[..., Any], body: bytes) -> None:
-    """Lines that begin with a dot, very long ones and 8-bit ones are stored byte for byte, and none is taken for cut."""
-    # SMTP has no way to send a message without a line end at its end.
+    """Lines that begin with a dot, very long ones and 8-bit ones are stored byte for byte, and none is marked as
+    truncated."""
+    # SMTP cannot send a message without a final line end.
     delivered(message(7, body if body.endswith(b"\n") or not body else body + b"\n"))
 
 
@@ -176,7 +177,7 @@ def test_large(delivered: Callable[..., Any]) -> None:
 
 
 def test_postconf(mail: MailHost) -> None:
-    """postconf knows every parameter of the example files, and has no complaint."""
+    """postconf knows every parameter of the example files, and reports nothing."""
     for what in ("-n", "-M", "-P"):
         assert "postconf:" not in mail.postconf(what)
 
@@ -192,7 +193,7 @@ def test_transport_and_entrypoint_agree(mail: MailHost) -> None:
 def test_smtp_source(
     mail: MailHost, stored: Database, pytestconfig: pytest.Config, load: Callable[..., None], mode: str
 ) -> None:
-    """Each of many messages at once is one delivery, and every raw is byte-exact."""
+    """Each of many concurrent messages is one delivery, and every raw message is byte-exact."""
     count = pytestconfig.getoption("--messages")
     sent = message(9, b"".join(b"line %d of a newsletter\n" % number for number in range(500)))
     load(mail, sent, count, f"load-{mode}@example.com")
@@ -204,5 +205,5 @@ def test_smtp_source(
         "source@example.org",
     )
     assert len(found) == len({row.recipient for row in found}) == count
-    # smtp-source -F ends with an empty line of its own.
+    # smtp-source -F adds an empty line at the end.
     assert all(_RECEIVED.sub(b"", row.raw, count=1) == sent + b"\n" for row in found)

@@ -1,4 +1,5 @@
-"""Clients over IPv6: Postfix writes `IPv6:` before such an address wherever it stands in an envelope (RFC 5321 4.1.3)."""
+"""Clients over IPv6: Postfix writes `IPv6:` before such an address wherever it occurs in an envelope (RFC 5321
+4.1.3)."""
 
 import smtplib
 import socket
@@ -18,12 +19,12 @@ CLIENTS = {
     "::ffff:192.0.2.3": "192.0.2.3",
     "fe80::4": "fe80::4",
 }
-"""What a proxy says the address of the client is (XCLIENT), and what is stored."""
+"""The client address that a proxy passes (XCLIENT), and the stored one."""
 
 
 @pytest.fixture
 def over_ipv6(own: MailHost) -> MailHost:
-    """A running mail host that also listens on ::1, and believes what clients there say of theirs."""
+    """A running mail host that also listens on ::1, and trusts the addresses that clients there pass."""
     try:
         with socket.create_server(("::1", 0), family=socket.AF_INET6):
             pass
@@ -43,7 +44,8 @@ def over_ipv6(own: MailHost) -> MailHost:
 
 
 def test_addresses(over_ipv6: MailHost, database: Database) -> None:
-    """The client's address is stored in each form in which Postfix passes it on, and addresses with a literal as they are."""
+    """The client's address is stored in each form in which Postfix passes it on, and addresses with a literal
+    unchanged."""
     expected: dict[str, str] = {}
     for number, named in enumerate([None, *CLIENTS]):
         with smtplib.SMTP("::1", over_ipv6.port, local_hostname="[IPv6:::1]", timeout=60) as client:

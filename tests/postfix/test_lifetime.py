@@ -1,4 +1,5 @@
-"""The life of an address with a real Postfix, by the commands of an operator: given out, used, seen, ended, refused, given out again."""
+"""The life of an address with a real Postfix, through the commands of an operator: issued, used, listed, ended,
+refused, issued again."""
 
 import json
 import smtplib
@@ -21,7 +22,7 @@ TABLES = ("delivery", "message", "raw_message", "attachment")
 
 
 def rcpt(host: MailHost, address: str) -> tuple[int, bytes]:
-    """What Postfix says to a recipient: the status and the enhanced code."""
+    """Postfix's reply to a recipient: the status and the enhanced code."""
     with smtplib.SMTP("127.0.0.1", host.port, timeout=60) as client:
         client.ehlo()
         client.mail("a@example.org")
@@ -30,7 +31,7 @@ def rcpt(host: MailHost, address: str) -> tuple[int, bytes]:
 
 
 def views(console: Console, address: str) -> list[object]:
-    """What every view shows of an address."""
+    """The rows of an address in every view."""
     database = console.database
     return [
         json.loads(console.run("list", "--recipient", address, "--json").text),
@@ -41,13 +42,13 @@ def views(console: Console, address: str) -> list[object]:
 
 
 def counts(database: Database) -> list[int]:
-    """How many rows there are in each table of mail."""
+    """The number of rows in each table of mail."""
     return [database.value(f"SELECT count(*) FROM pipehandler.{table}") for table in TABLES]
 
 
 def test_life_of_an_address(own: MailHost, folder: Path, database: Database) -> None:
-    """Mail to an address that was given out arrives and is seen at once; when its time is over it is refused in the dialogue and
-    its mail is out of sight at once, and after `expire` off the disk; given out again it is empty."""
+    """Mail to an issued address arrives and is visible at once. When its time is over, it is refused in the SMTP
+    dialogue, and its mail is invisible at once, and after `expire` off the disk. Issued again, it is empty."""
     console = Console(folder, database)
     own.ask_the_pool()
     own.start()

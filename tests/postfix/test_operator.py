@@ -1,4 +1,5 @@
-"""The operator's day: mail does not arrive, and the commands of the README say why, in a real set-up, and fix it.
+"""The operator's day: mail does not arrive, and the commands of the README show the reason, in a real setup, and fix
+it.
 
 Everything here is what `pipehandler status`, `check`, `quarantine` and `reparse` print; nothing is looked up elsewhere.
 """
@@ -21,39 +22,39 @@ TO = "user@example.com"
 
 
 class Operator(NamedTuple):
-    """Somebody with the README and a mail host."""
+    """An operator with the README and a mail host."""
 
     host: MailHost
     database: Database
 
     def command(self, *arguments: str, conninfo: str | None = None) -> tuple[int, str]:
-        """Run pipehandler; its status and all that it says."""
+        """Run pipehandler; returns its status and its output."""
         options = ["--conninfo", conninfo] if conninfo else []
         command = [PROGRAM, "--config", str(self.host.handler.config), *options, *arguments]
         done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
         return done.returncode, done.stdout + done.stderr
 
     def status(self) -> str:
-        """What `status` says."""
+        """The output of `status`."""
         code, text = self.command("status", "--config-directory", str(self.host.config))
         assert code == (0 if text.startswith("Mail is flowing: ") else 1)
         return text
 
     def check(self) -> str:
-        """What `check` says is wrong; this server is made for tests, without fsync, which it says as well."""
+        """The findings of `check`; this server is configured for tests, without fsync, which is also reported."""
         code, text = self.command("check", "--config-directory", str(self.host.config))
         assert code == 1
         return text
 
     def send(self, number: int) -> None:
-        """A message comes in, and Postfix has tried to deliver it."""
+        """Send a message, and wait until Postfix has tried to deliver it."""
         before = len(self.host.deliveries(TO))
         message = f"From: a@example.org\nSubject: {number}\nMessage-ID: <{number}@example.org>\n\nhello\n".encode()
         self.host.send(message, "a@example.org", TO)
         wait_until(lambda: len(self.host.deliveries(TO)) > before, "the delivery")
 
     def arrived(self) -> int:
-        """How many messages are stored, when the queue is empty."""
+        """The number of stored messages, once the queue is empty."""
         self.host.flush()
         self.host.drain()
         return int(self.database.value("SELECT count(*) FROM pipehandler.delivery"))
@@ -61,13 +62,13 @@ class Operator(NamedTuple):
 
 @pytest.fixture
 def operator(own: MailHost, database: Database) -> Operator:
-    """A running mail host, and who looks after it."""
+    """A running mail host, and its operator."""
     own.start()
     return Operator(own, database)
 
 
 def test_database_down(own: MailHost, own_database: Database) -> None:
-    """The database is down: status says so in its first lines, since when, and how many messages wait for it."""
+    """The database is down: the first lines of status report it, since when, and how many messages wait."""
     own.handler.configure(own_database.conninfo)
     own.start()
     operator = Operator(own, own_database)
@@ -84,7 +85,7 @@ def test_database_down(own: MailHost, own_database: Database) -> None:
 
 
 def test_wrong_rights(operator: Operator) -> None:
-    """The handler's role lacks a right: status shows which, check prints the line that gives it back."""
+    """The handler's role lacks a privilege: status shows which, check prints the line that grants it again."""
     operator.database.execute("REVOKE EXECUTE ON FUNCTION pipehandler.ingest FROM pipehandler_ingest")
     operator.send(1)
     assert "store_unavailable 42501: " in operator.status()
@@ -96,7 +97,7 @@ def test_wrong_rights(operator: Operator) -> None:
 
 
 def test_wrong_rights_on_the_host(operator: Operator) -> None:
-    """The configuration is closed to the handler's account: check prints the line that opens it."""
+    """The handler's account cannot read the configuration: check prints the line that lets it."""
     operator.host.handler.config.chmod(0o600)
     operator.send(1)
     found = operator.check()
@@ -107,7 +108,7 @@ def test_wrong_rights_on_the_host(operator: Operator) -> None:
 
 @pytest.mark.usefixtures("_postfix")
 def test_full_disk_of_the_database(own: MailHost, folder: Path) -> None:
-    """The disk of the database is full: status says so, and what to do."""
+    """The disk of the database is full: status reports it, with a hint."""
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=120m,mode=0755", "tmpfs", folder], check=True)
     try:
         server = PostgreSQL(
@@ -141,7 +142,8 @@ def test_full_disk_of_the_database(own: MailHost, folder: Path) -> None:
 
 
 def test_broken_environment(operator: Operator) -> None:
-    """The interpreter is gone: no attempt is recorded, Postfix says why in the queue, and check prints how to fix it."""
+    """The interpreter is missing: no attempt is recorded, Postfix's queue shows the reason, and check prints how to fix
+    it."""
     master = operator.host.config / "master.cf"
     master.write_text(re.sub(r"argv=\S+", "argv=/opt/nowhere/python", master.read_text()))
     operator.host.reload()
@@ -159,7 +161,8 @@ def test_broken_environment(operator: Operator) -> None:
 
 
 def test_what_could_not_be_parsed(operator: Operator) -> None:
-    """Messages that could not be parsed are in status, in quarantine by their reason, and come in after a fix."""
+    """Messages that could not be parsed are shown in status, and in quarantine by reason, and are parsed after a
+    fix."""
     operator.database.execute("ALTER TABLE pipehandler.message ADD CONSTRAINT odd CHECK (subject IS NULL) NOT VALID")
     operator.send(1)
     operator.send(2)
@@ -180,7 +183,7 @@ def test_what_could_not_be_parsed(operator: Operator) -> None:
 
 
 def test_how_many_for_which_reason(operator: Operator) -> None:
-    """How many were deferred in the last hour, and for which reason: one line for each, with a queue id to look for."""
+    """The number deferred in the last hour, by reason: one line for each, with a queue id to look for."""
     good = operator.host.handler.config.read_text()
     operator.host.handler.config.write_text(good + "[limits]\nnonsense = 1\n")
     operator.send(1)

@@ -1,4 +1,5 @@
-"""Postfix's queue among the metrics, from a real Postfix: by name, with its oldest message; and where it may not be listed."""
+"""Postfix's queue in the metrics, from a real Postfix: by name, with its oldest message; and without the right to list
+it."""
 
 import os
 import subprocess
@@ -21,7 +22,7 @@ PROGRAM = str(Path(sys.executable).with_name("pipehandler"))
 
 
 def metrics(host: MailHost) -> dict[str, float]:
-    """The series about the queue, as root sees them: the name without what all have, and the queue."""
+    """The series about the queue, as root sees them: the name without the common prefix, and the queue."""
     command = [PROGRAM, "--config", host.handler.config, "metrics", "--config-directory", host.config]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True, cwd="/")
     return {
@@ -48,7 +49,7 @@ def full(own: MailHost) -> MailHost:
 
 
 def test_queue(full: MailHost) -> None:
-    """What waits is counted by the name of its queue, and the oldest of each is known."""
+    """Waiting messages are counted by queue name, with the oldest of each."""
     found = metrics(full)
     assert found["up"] == 1
     assert {key: count for key, count in found.items() if key.startswith("messages")} == {
@@ -66,13 +67,13 @@ def test_queue(full: MailHost) -> None:
 
 
 def test_empty_queue(mail: MailHost) -> None:
-    """An empty queue is an answer."""
+    """An empty queue gives figures."""
     mail.drain()
     assert listing(str(mail.config)) == ({}, True)
 
 
 def test_postfix_is_down(own: MailHost) -> None:
-    """While Postfix is down its queue is not known, and the reason says what to do."""
+    """While Postfix is down its queue is unknown, and the reason includes a hint."""
     with pytest.raises(QueueError, match="`postfix start`"):
         listing(str(own.config))
     assert metrics(own) == {"up": 0}
@@ -81,7 +82,7 @@ def test_postfix_is_down(own: MailHost) -> None:
 
 
 def as_account(full: MailHost, *groups: str, before: tuple[str, ...] = ()) -> tuple[int, str]:
-    """List the queue as the account of the transport, which takes no other group, where /etc/postfix is that of the host.
+    """List the queue as the account of the transport, without further groups, with the host's /etc/postfix.
 
     Returns the status, and what was printed.
     """
@@ -107,7 +108,7 @@ NO_NEW_PRIVILEGES = ("--no-new-privs",)
 
 
 def test_who_may_list_it(full: MailHost) -> None:
-    """Anybody may, unless authorized_mailq_users says otherwise; and what it says is in the reason."""
+    """Any account may, unless authorized_mailq_users forbids it; then the reason names it."""
     status, text = as_account(full)
     assert (status, "'deferred': Queued(messages=2" in text) == (0, True), text
     full.postconf("-e", "authorized_mailq_users = root")
@@ -117,7 +118,8 @@ def test_who_may_list_it(full: MailHost) -> None:
 
 
 def test_unit_may_list_it(full: MailHost) -> None:
-    """NoNewPrivileges, as in the unit, keeps postqueue from its group; the group that the unit gives instead lets it."""
+    """NoNewPrivileges, as in the unit, keeps postqueue from its group; the group that the unit grants instead allows
+    it."""
     status, text = as_account(full, before=NO_NEW_PRIVILEGES)
     assert status == 1
     assert "NoNewPrivileges removes it" in text
@@ -125,7 +127,7 @@ def test_unit_may_list_it(full: MailHost) -> None:
     assert (status, "'deferred': Queued(messages=2" in text) == (0, True), text
 
 
-# A postqueue of our own.
+# A replacement for postqueue.
 
 
 def instead(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
@@ -151,7 +153,7 @@ def test_long_queue(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     "script", ["sleep 3600", "exec sleep 3600", f"echo '{LINE % ''}'; exec sleep 3600", "printf '{'; exec sleep 3600"]
 )
 def test_one_that_does_not_end(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
-    """It is ended, and what it had said until then is no answer."""
+    """It is killed, and its output until then is discarded."""
     instead(folder, monkeypatch, script)
     with pytest.raises(QueueError, match="not finished within 1 s"):
         listing(seconds=1)
@@ -159,14 +161,14 @@ def test_one_that_does_not_end(folder: Path, monkeypatch: pytest.MonkeyPatch, sc
 
 @pytest.mark.parametrize("script", ["echo nonsense", "echo '{}'", "echo '[]'", "echo '{\"queue_name\": 1}'"])
 def test_one_that_says_something_else(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
-    """What is no list of a queue is no answer."""
+    """Output that is not a queue listing is discarded."""
     instead(folder, monkeypatch, script)
     with pytest.raises(QueueError, match="one JSON object for each message"):
         listing()
 
 
 def test_without_postfix(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    """Where there is no Postfix, this says so."""
+    """Without Postfix, the reason reports that."""
     monkeypatch.setattr("pipehandler.postfix.postconf.shutil.which", lambda *_, **__: None)
     with pytest.raises(QueueError, match="not installed here"):
         listing()

@@ -1,5 +1,6 @@
-"""Recipients at RCPT TO, with a real Postfix that asks the pool by the file that `pipehandler postfix` prints: who is not there is refused
-in the dialogue, and who has gone between RCPT TO and delivery is treated as configured."""
+"""Recipients at RCPT TO, with a real Postfix that looks up addresses through the file that `pipehandler postfix`
+prints: an unknown one is refused in the SMTP dialogue, and one that disappears between RCPT TO and delivery is treated
+as configured."""
 
 import smtplib
 from collections.abc import Callable, Iterator
@@ -23,14 +24,14 @@ END_CONNECTIONS = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity 
 
 
 class Pool:
-    """A running mail host that asks the pool, and its database."""
+    """A running mail host that looks up addresses, and its database."""
 
     def __init__(self, host: MailHost, database: Database) -> None:
         self.host = host
         self.database = database
 
     def lease(self, address: str, ttl: str | None = None) -> int:
-        """Give an address out."""
+        """Issue an address."""
         return int(self.database.value("SELECT lease FROM pipehandler.lease_address(%s, %s)", address, ttl))
 
     def expire(self, lease: int) -> None:
@@ -38,7 +39,7 @@ class Pool:
         self.database.execute("SELECT pipehandler.expire_lease(%s)", lease)
 
     def policy(self, policy: str, expired: str) -> None:
-        """What the handler does with recipients from now on."""
+        """Set the handler's policy for recipients."""
         self.host.handler.configure(self.database.conninfo, recipients={"policy": policy, "expired": expired})
 
     @contextmanager
@@ -49,7 +50,7 @@ class Pool:
             yield dialogue
 
     def answers(self, *recipients: str) -> list[tuple[int, str]]:
-        """What Postfix says to each recipient."""
+        """Postfix's reply to each recipient."""
         with self.dialogue() as dialogue:
             return [dialogue.rcpt(recipient) for recipient in recipients]
 
@@ -62,7 +63,7 @@ class Pool:
 
 
 class Dialogue(smtplib.SMTP):
-    """An SMTP client that says what it is told."""
+    """An SMTP client that sends given lines."""
 
     command_encoding = "utf-8"
 
@@ -72,19 +73,19 @@ class Dialogue(smtplib.SMTP):
         self.ehlo()
 
     def command(self, line: str) -> tuple[int, str]:
-        """Say a line; returns the status and the text."""
+        """Send a line; returns the status and the text."""
         status, text = self.docmd(line)
         return status, text.decode()
 
     def rcpt(self, recipient: str) -> tuple[int, str]:  # type: ignore[override]
-        """Name a recipient; returns the status and the enhanced code."""
+        """Send RCPT TO; returns the status and the enhanced code."""
         status, text = self.command(f"RCPT TO:<{recipient}>")
         return status, text.split()[0]
 
 
 @pytest.fixture(scope="module")
 def pool(_postfix: None, servers: Callable[[int], PostgreSQL]) -> Iterator[Pool]:
-    """A mail host that asks the pool, for all tests here; each has addresses of its own."""
+    """A mail host that looks up addresses, for all tests here; each uses its own addresses."""
     with account.folder("pipehandler-mx-") as folder, Database.fresh(servers(VERSION)) as database:
         host = MailHost(folder, database.conninfo)
         host.ask_the_pool()
@@ -98,8 +99,8 @@ def pool(_postfix: None, servers: Callable[[int], PostgreSQL]) -> Iterator[Pool]
 
 
 def test_dialogue(pool: Pool) -> None:
-    """An unknown recipient and one whose lease has expired are refused in the dialogue, one that lives is accepted; expiry and
-    extension are seen at once, and nothing is logged but the refusals."""
+    """An unknown recipient and one with an expired lease are refused in the SMTP dialogue, one with a live lease is
+    accepted; expiry and extension take effect at once, and only the refusals are logged."""
     lease = pool.lease("live@example.com", "1h")
     pool.lease("gone@example.com", "1 us")
     with pool.dialogue() as dialogue:
@@ -133,7 +134,7 @@ ALIKE = {
 
 @pytest.mark.parametrize("how", ALIKE)
 def test_spellings(pool: Pool, how: str) -> None:
-    """An address is found in every spelling that is the same to Postfix."""
+    """An address is found in every spelling that Postfix treats as the same."""
     address, others = ALIKE[how]
     assert pool.answers(*others) == [UNKNOWN] * len(others)
     pool.lease(address)
@@ -148,8 +149,8 @@ def test_one_label_of_two(pool: Pool) -> None:
 
 
 def test_columns(pool: Pool) -> None:
-    """Mail to an extension, in another case, or in UTF-8 belongs to the lease of its address, also from the null sender; the extension stands
-    in its own column, as it was sent."""
+    """Mail to an extension, in another case, or in UTF-8 belongs to the lease of its address, also from the null
+    sender; the extension is in its own column, as it was sent."""
     lease = pool.lease("Grüße@example.com", "1h")
     recipients = ["grüße@example.com", "GRÜSSE+News@Example.COM", "grüße+@example.com"]
     message = MESSAGE.format("columns").encode()
@@ -172,7 +173,7 @@ BETWEEN = {
 
 @pytest.mark.parametrize(("policy", "expired"), BETWEEN)
 def test_expired_between(pool: Pool, policy: str, expired: str) -> None:
-    """Mail for an address that expires after RCPT TO is stored, out of sight, or bounced with 5.1.1, as configured."""
+    """Mail for an address that expires after RCPT TO is stored but invisible, or bounced with 5.1.1, as configured."""
     address = f"between-{policy}-{expired}@example.com"
     lease = pool.lease(address, "1h")
     pool.policy(policy, expired)
@@ -189,8 +190,8 @@ def test_expired_between(pool: Pool, policy: str, expired: str) -> None:
 
 
 def test_removed_between(pool: Pool) -> None:
-    """Mail that was accepted past the table (sendmail asks none, or the lease is removed) for an address that nobody has: stored for nobody,
-    or bounced with 5.1.1, as configured."""
+    """Mail accepted without the table (sendmail queries none, or the lease is removed) for an address without a lease:
+    stored without a lease, or bounced with 5.1.1, as configured."""
     outcomes = {}
     for policy in ("any", "known"):
         address = f"removed-{policy}@example.com"
@@ -206,7 +207,8 @@ def test_removed_between(pool: Pool) -> None:
 
 
 def test_given_out_again(pool: Pool) -> None:
-    """The new holder of an address does not see the old one's mail, and the same message sent again is a delivery of his own."""
+    """The new holder of an address does not see the old one's mail, and the same message sent again is a separate
+    delivery."""
     pool.policy("known", "reject")
     message = MESSAGE.format("again").encode()
     old = pool.lease("again@example.com", "1h")
@@ -224,8 +226,8 @@ def test_given_out_again(pool: Pool) -> None:
 
 
 def test_database_away(pool: Pool) -> None:
-    """After a restart of the server, which ends all connections, recipients are answered as before. While the database takes no connections
-    they are put off (451), not refused; and afterwards they are as before."""
+    """After a restart of the server, which ends all connections, recipients are answered as before. While the database
+    accepts no connections, recipients are deferred (451), not refused; and afterwards they are answered as before."""
     pool.lease("away@example.com")
     recipients = ("away@example.com", "nobody@example.com")
     assert pool.answers(*recipients) == [OK, UNKNOWN]
@@ -238,5 +240,5 @@ def test_database_away(pool: Pool) -> None:
         maintenance.execute(END_CONNECTIONS)
         assert pool.answers(*recipients) == [LATER, LATER]
         maintenance.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
-    pool.host.reload()  # Postfix 3.7 does not ask a server for 60 s after it failed; another proxymap does
+    pool.host.reload()  # Postfix 3.7 does not query a server for 60 s after it failed; a new proxymap process does
     assert pool.answers(*recipients) == [OK, UNKNOWN]

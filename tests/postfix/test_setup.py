@@ -1,5 +1,5 @@
-"""`pipehandler setup` on whole hosts: bare ones, and one whose mail goes to Dovecot. Each runs in namespaces, with copies of /etc
-and /var, so that it may do to them what it does to a mail host."""
+"""`pipehandler setup` on whole hosts: bare ones, and one that delivers to Dovecot. Each runs in namespaces, with copies
+of /etc and /var, so that setup may change them as on a mail host."""
 
 import re
 import shutil
@@ -42,7 +42,7 @@ def bare() -> Iterator[Host]:
 
 @pytest.fixture(scope="module")
 def done(bare: Host) -> tuple[str, Host]:
-    """What setup printed on a bare host, and the host after it."""
+    """The output of setup on a bare host, and the host after it."""
     ended, host = bare.after(HEAD, f"snapshot > /var/before\n{SETUP}")
     assert ended.returncode == 0, ended.stdout
     return ended.stdout, host
@@ -60,7 +60,7 @@ def commands(printed: str) -> list[str]:
 
 
 def test_bare_host(done: tuple[str, Host]) -> None:
-    """One command ends with a stored message, and with nothing to find; it prints what the DNS needs."""
+    """One command leads to a stored message, without findings; it prints the records that DNS needs."""
     printed, _ = done
     assert re.search(r"^ *1  .*  postmaster@example\.com .* pipehandler setup .* parsed ", printed, re.MULTILINE)
     assert "everything is as it should be" in printed
@@ -107,7 +107,7 @@ def test_script(bare: Host) -> None:
     assert commands(by_setup) == []
 
 
-# Each as an operator might: the ones of the first ten mistakes that can be made on a host that was set up.
+# Ten mistakes that an operator may make on a host that was set up.
 MISTAKES = {
     "the configuration is gone": "rm /etc/pipehandler/pipehandler.toml",
     "the state directory is gone": "rm -r /var/lib/pipehandler",
@@ -126,8 +126,8 @@ MISTAKES = {
 
 
 def test_mistakes_are_repaired(done: tuple[str, Host]) -> None:
-    """Another run repairs all of them, on the same host at once, and mail arrives again."""
-    everything = "\n".join(reversed(MISTAKES.values()))  # Postfix goes first
+    """Another run repairs all of them at once, on the same host, and mail arrives again."""
+    everything = "\n".join(reversed(MISTAKES.values()))  # Postfix is removed first
     script = f"{everything}\n{SETUP}\npipehandler setup --remove\nsnapshot | diff /var/before -"
     printed = succeeded(done[1].run(HEAD, script))
     assert "everything is as it should be" in printed
@@ -135,7 +135,7 @@ def test_mistakes_are_repaired(done: tuple[str, Host]) -> None:
 
 
 def test_mail_in_the_queue_is_not_lost(done: tuple[str, Host]) -> None:
-    """While Postfix has mail for the handler, it is not removed: such mail would bounce."""
+    """While Postfix has mail for the handler, the handler is not removed: such mail would bounce."""
     script = """
         postconf -e defer_transports=pipehandler
         postfix reload
@@ -201,7 +201,8 @@ END
 
 
 def test_beside_dovecot(bare: Host) -> None:
-    """A host with Dovecot keeps its mail, before, between and after; our domain comes to us; and the removal restores its files."""
+    """A host with Dovecot keeps its mail, before, between and after; our domain is delivered to us; and the removal
+    restores its files."""
     if shutil.which("dovecot") is None:
         missing("Dovecot")
     theirs = "anna@firma.example bert@in-a-table.example nobody@firma.example"
@@ -246,7 +247,8 @@ def test_beside_dovecot(bare: Host) -> None:
 
 
 def test_embedded(bare: Host) -> None:
-    """Without a server, --embedded brings one, with an account and a folder of its own; the removal keeps it, with the mail."""
+    """Without a server, --embedded installs one, with its own account and folder; the removal keeps it, with the
+    mail."""
     script = f"""
         umount /run/postgresql
         {SETUP} --embedded
@@ -265,7 +267,7 @@ def test_embedded(bare: Host) -> None:
 
 
 def test_second_instance(bare: Host) -> None:
-    """Every path can be another one: a second Postfix, with a configuration, a database and an account of its own."""
+    """Every path can be changed: a second Postfix, with its own configuration, database and account."""
     setup = (
         "pipehandler --config /etc/second/handler.toml --conninfo 'host=/run/postgresql port=5432' setup"
         " --config-directory /etc/postfix-2 --database mail2 --user second"
@@ -290,8 +292,8 @@ def test_second_instance(bare: Host) -> None:
 
 
 def test_refused_before_anything_changes(bare: Host) -> None:
-    """A database in another encoding, an installation that other accounts cannot reach, and the account root: refused by name.
-    A server that is not UTF-8 gets a database that is."""
+    """A database in another encoding, an installation that other accounts cannot reach, and the account root: refused
+    by name. A server with another encoding gets a UTF-8 database."""
     script = f"""
         snapshot > /var/before
         sql "CREATE DATABASE mail TEMPLATE template0 ENCODING SQL_ASCII LOCALE 'C'" postgres
@@ -312,9 +314,9 @@ def test_refused_before_anything_changes(bare: Host) -> None:
 
 
 def test_systemd(bare: Host) -> None:
-    """Where systemd runs, the resident workers deliver; without the units the removal leaves no trace of them.
+    """If systemd runs, the resident workers deliver; without the units the removal leaves no trace of them.
 
-    What systemctl would do is done by the stand-in of the sandbox, with the units that setup wrote.
+    The sandbox's replacement for systemctl acts on the units that setup wrote.
     """
     script = f"""
         mount -t tmpfs tmpfs /run/systemd

@@ -1,4 +1,4 @@
-"""The status filter: only the two texts that we write ourselves return mail, whatever ends with whatever status and output."""
+"""The status filter: only our own two texts bounce mail, whichever program ends with whichever status and output."""
 
 import shutil
 import subprocess
@@ -29,7 +29,7 @@ def exits(_postfix: None) -> Iterator[Exits]:
 
 
 def filtered(text: str) -> str:
-    """What the table makes of a text, "" if no rule matches."""
+    """The result of the table for a text, "" if no rule matches."""
     if shutil.which("postmap") is None:
         missing("postmap")
     done = subprocess.run(["postmap", "-q", text, f"regexp:{EXAMPLE}"], capture_output=True, text=True)
@@ -38,7 +38,7 @@ def filtered(text: str) -> str:
 
 
 def test_only_our_texts_bounce(exits: Exits) -> None:
-    """Statuses and signals with twenty outputs: none bounces; status 0 is sent whatever the output is."""
+    """Statuses and signals with twenty outputs: none bounces; status 0 is always sent, whatever the output."""
     hows = [*map(str, SAMPLE), *(f"s{number}" for number in SIGNALS[::4])]
     ends = [End(how, output) for how in hows for output in range(len(OUTPUTS))]
     results = exits.results(ends, 240)
@@ -47,7 +47,7 @@ def test_only_our_texts_bounce(exits: Exits) -> None:
 
 
 def test_our_texts_bounce(exits: Exits) -> None:
-    """The two outcomes that return mail still do, with their codes; what status 0 says is always sent."""
+    """The two outcomes that bounce mail still do, with their codes; status 0 is always sent."""
     ours = range(len(OUTPUTS), len(OUTPUTS) + len(OURS))
     results = exits.results([End("67", output) for output in ours], 60)
     assert [f"{dsn} {text}" for dsn, _, text in results.values()] == OURS
@@ -58,7 +58,7 @@ def test_our_texts_bounce(exits: Exits) -> None:
 
 @pytest.mark.parametrize("line", [row.line() for row in TABLE])
 def test_outcomes(line: str) -> None:
-    """The lines of the outcome table: those that bounce are let through, a temporary one needs no rule."""
+    """The lines of the outcome table: those that bounce are passed unchanged, a temporary one needs no rule."""
     expected = line if line in OURS else f"4.3.0 {line[6:]}" if line.startswith("2.") else ""
     assert filtered(line) == expected
     assert filtered(f"{line} ").rstrip() == expected
@@ -76,10 +76,10 @@ def test_outcomes(line: str) -> None:
     ],
 )
 def test_everything_else_is_temporary(text: str) -> None:
-    """No other text keeps its 5."""
+    """No other text keeps its class 5."""
     assert filtered(text).startswith("4.3.0 ")
 
 
 def test_success_has_no_rule() -> None:
-    """What pipe(8) says of a delivery is left alone: Postfix warns of a rule that turns success into something else."""
+    """The texts of pipe(8) itself are unchanged: Postfix warns of a rule that turns success into something else."""
     assert filtered("2.0.0 delivered via pipehandler service (2.0.0 stored x)") == ""

@@ -1,4 +1,4 @@
-"""Trouble on the mail host: whatever goes wrong, a real Postfix keeps the message and delivers it later, once."""
+"""Faults on the mail host: whatever fails, a real Postfix keeps the message and delivers it later, once."""
 
 import re
 import signal
@@ -22,12 +22,13 @@ TO = "user@example.com"
 
 
 def count(database: Database) -> int:
-    """How many deliveries are stored."""
+    """The number of stored deliveries."""
     return int(database.value("SELECT count(*) FROM pipehandler.delivery"))
 
 
 def test_database_down_then_up(own: MailHost, own_database: Database) -> None:
-    """While the database is down mail is deferred, and when it is back it is delivered once, without anybody's help."""
+    """While the database is down mail is deferred, and once it is back the mail is delivered once, without
+    intervention."""
     own.handler.configure(own_database.conninfo)
     own.start()
     own_database.server.stop(signal.SIGQUIT)
@@ -53,7 +54,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("how", BROKEN)
 def test_broken_environment(own: MailHost, database: Database, how: str) -> None:
-    """A broken virtual environment defers mail, and the mail is delivered after the repair."""
+    """A broken virtual environment defers mail, which is delivered after the repair."""
     master = own.config / "master.cf"
     good = master.read_text()
     broken = re.sub(BROKEN[how][0], BROKEN[how][1], good)
@@ -122,7 +123,7 @@ def test_without_the_filter_mail_would_bounce(own: MailHost) -> None:
 
 
 def test_too_large_bounces_by_policy(own: MailHost, database: Database) -> None:
-    """A message above limits.message_size is the one thing here that is returned, with 5.3.4."""
+    """Only a message above limits.message_size is bounced, with 5.3.4."""
     own.handler.configure(database.conninfo, limits={"message_size": 1024})
     own.start()
     own.send(MESSAGE + b"x\n" * 1000, "", TO)
@@ -144,7 +145,8 @@ def test_unreadable_configuration(own: MailHost, database: Database) -> None:
 
 
 def test_milter(own: MailHost, database: Database) -> None:
-    """What a Milter changed is stored as changed, though Postfix tells a greater size than comes; a defect says so."""
+    """A message changed by a Milter is stored as changed, though Postfix declares a greater size than it sends; a
+    defect records it."""
     milter = Milter("Authentication-Results", "mx.example.net; spf=pass")
     own.handler.configure(database.conninfo, authentication={"trusted_authserv_ids": ["MX.Example.net"]})
     own.add("main.cf", f"smtpd_milters = inet:127.0.0.1:{milter.port}\n")
@@ -178,7 +180,7 @@ def test_taken_up_again_after_its_status_was_lost(own: MailHost, database: Datab
     master.write_text(good)
     own.reload()
     subprocess.run(["postsuper", "-c", own.config, "-r", "ALL"], check=True, capture_output=True)
-    subprocess.run(["postkick", "-c", own.config, "public", "pickup", "W"], check=True)  # it would look in a minute
+    subprocess.run(["postkick", "-c", own.config, "public", "pickup", "W"], check=True)  # it would take up to a minute
     own.drain()
     assert "stored before" in own.deliveries(TO)[-1]["text"]
     assert count(database) == 1

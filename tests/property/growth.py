@@ -1,7 +1,8 @@
-"""How parsing grows with hostile messages: `PYTHONPATH=tests python tests/property/growth.py [KIND...]`, from the repository's root.
+"""How parsing grows with hostile messages: `PYTHONPATH=tests python tests/property/growth.py [KIND...]`, from the
+repository's root.
 
-Each generator of harness/hostile.py is parsed at 1, 10 and 50 MB, each in a process of its own. It takes some minutes. The end is 1
-where 50 MB cost more than ten times what 10 MB cost: linear is five times.
+Each generator of harness/hostile.py is parsed at 1, 10 and 50 MB, each in a process of its own. It takes some minutes.
+The exit status is 1 if 50 MB cost more than ten times what 10 MB cost: linear is five times.
 """
 
 import sys
@@ -10,11 +11,11 @@ from harness.hostile import HOSTILE, cost
 
 MEGABYTE = 1_000_000
 FACTOR = 10
-NOISE = 0.2  # seconds below which a ratio says nothing
+NOISE = 0.2  # seconds below which a ratio is meaningless
 
 
 def sized(raw: bytes, size: int) -> bytes:
-    """`raw` cut or, by its second half, made longer to `size` octets."""
+    """`raw` truncated to `size` octets, or extended to it by repeating its second half."""
     half = raw[len(raw) // 2 :]
     return (raw + half * ((size - len(raw)) // len(half) + 1))[:size]
 

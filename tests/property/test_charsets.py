@@ -1,4 +1,4 @@
-"""Text comes back whole, whatever charset and transfer encoding it was written in, and wherever it stands."""
+"""Text is decoded exactly, whatever charset and transfer encoding it was written in, and wherever it occurs."""
 
 import base64
 import quopri
@@ -50,7 +50,7 @@ def test_bodies_come_back(example: tuple[str, bytes, str], encoding: str, kind: 
 @given(written(), st.sampled_from("bBqQ"), st.data())
 @settings(max_examples=400, deadline=2_000)
 def test_encoded_words_come_back(example: tuple[str, bytes, str], encoding: str, data: st.DataObject) -> None:
-    """A subject in encoded-words that were cut anywhere, also inside a character or a group of base64."""
+    """A subject in encoded-words that were split anywhere, even inside a character or a group of base64."""
     text, octets, label = example
     encoded = base64.b64encode(octets).decode() if encoding in "bB" else "".join(f"={octet:02X}" for octet in octets)
     places = sorted(data.draw(st.sets(st.integers(1, max(1, len(encoded) - 1)), max_size=4)))
@@ -66,7 +66,7 @@ def test_encoded_words_come_back(example: tuple[str, bytes, str], encoding: str,
 @given(written(), st.sampled_from([None, "us-ascii", "utf-8", "iso-8859-2", "koi8-r", "gb2312", "shift_jis", "x-none"]))
 @settings(max_examples=400, deadline=2_000)
 def test_utf_8_beats_every_label(example: tuple[str, bytes, str], label: str | None) -> None:
-    """Text in UTF-8 comes back under any label, as long as it is more than a word."""
+    """Text in UTF-8 is decoded under any label, as long as it is more than a word."""
     text, _, _ = example
     text += " – Straße, дом, 電子報, 안녕하세요"
     assert decode(text.encode(), label).text == text

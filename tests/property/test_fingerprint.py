@@ -1,4 +1,4 @@
-"""Identity: the fingerprint is equal exactly for what counts as the same delivery, the message id for the same bytes."""
+"""Identity: the fingerprint is equal exactly for copies of the same message, the message id for the same bytes."""
 
 import dataclasses
 import hashlib
@@ -107,19 +107,19 @@ OTHER = {
 
 @pytest.mark.parametrize("raw", SAME.values(), ids=SAME)
 def test_same(raw: bytes) -> None:
-    """What a second transmission, another mail host or a delivery agent changes leaves the fingerprint as it is."""
+    """Changes by a second transmission, another mail host or a delivery agent do not change the fingerprint."""
     assert fingerprint(raw) == fingerprint(MESSAGE)
 
 
 @pytest.mark.parametrize("raw", OTHER.values(), ids=OTHER)
 def test_other(raw: bytes) -> None:
-    """What the sender changed is another message."""
+    """A change by the sender makes another message."""
     assert raw != MESSAGE
     assert fingerprint(raw) != fingerprint(MESSAGE)
 
 
 def test_all_others_differ_from_each_other() -> None:
-    """No two of these messages are taken for the same."""
+    """No two of these messages count as the same."""
     assert len({fingerprint(raw) for raw in OTHER.values()}) == len(OTHER)
 
 
@@ -136,14 +136,15 @@ def test_all_others_differ_from_each_other() -> None:
     ids=["none", "two", "the same twice", "empty", "empty brackets", "in the body"],
 )
 def test_without_one_message_id_the_bytes_decide(raw: bytes) -> None:
-    """Two transmissions without exactly one Message-ID are two messages: they differ in our own Received field."""
+    """Two transmissions without exactly one Message-ID are two messages: they differ in the Received field of our
+    host."""
     assert fingerprint(raw) != fingerprint(raw.replace(b"10:00:00", b"10:05:00"))
     assert fingerprint(raw) == fingerprint(b"Return-Path: <x>\n" + raw.replace(b"\n", b"\r\n") + b"\r\n")
 
 
 @pytest.mark.parametrize("message", [MESSAGE, NAMELESS], ids=["named", "nameless"])
 def test_cut_copy_is_another(message: bytes) -> None:
-    """No beginning of a message is taken for the whole one, unless nothing but empty lines is missing."""
+    """A truncated message never counts as the whole one, unless only empty lines are missing."""
     whole = message.rstrip(b"\n")
     prints = {fingerprint(whole[:length]) for length in range(len(whole))}
     assert fingerprint(whole) not in prints
@@ -183,7 +184,7 @@ def test_id_is_a_uuid_of_version_8(raw: bytes) -> None:
     assert name.bytes[:6] == hashlib.sha256(raw[identity.prepended :]).digest()[:6]
 
 
-# What the same fingerprint has to mean.
+# What equal fingerprints have to mean.
 
 LONG = b"X-" + b"l" * 250
 LINES = [
@@ -288,7 +289,7 @@ def seen(raw: bytes) -> dict[str, object]:
     st.lists(changes, max_size=25),
 )
 def test_equal_fingerprints_show_the_same(base: bytes, mutations: list[tuple[int, int, list[bytes], bytes]]) -> None:
-    """Of all messages that are like one another, those with the same fingerprint look the same to a reader."""
+    """Among all similar messages, those with the same fingerprint look the same to a reader."""
     lines = base.split(b"\n")
     shown: dict[bytes, tuple[bytes, dict[str, object]]] = {}
     for place, removed, added, line_end in [(0, 0, [], b"\n"), *mutations]:
@@ -337,7 +338,7 @@ def test_forged(raw: bytes) -> None:
     assert (fingerprint(raw) == fingerprint(GENUINE)) <= (seen(raw) == seen(GENUINE))
 
 
-# What our own Postfix adds when it takes a message up again (postsuper -r), and what only looks like it.
+# What our own Postfix adds when it requeues a message (postsuper -r), and what only looks like it.
 
 TAKEN_UP = b"Received: by mx.example.net (Postfix, from userid 0)\n\tid 4Abc; Mon, 7 Sep 2026 10:09:00 +0900 (JST)\n"
 BY_SMTP = b"Received: from a (b [192.0.2.1])\n\tby mx.example.net (Postfix) with ESMTP id 4Abb; Mon, 7 Sep 2026 10:00:00 +0900\n"
@@ -346,7 +347,7 @@ REST = b"Subject: one\n\nbody\n"
 
 @pytest.mark.parametrize("first", [BY_SMTP, TAKEN_UP.replace(b"userid 0", b"userid 1000")])
 def test_taken_up_again(first: bytes) -> None:
-    """However often; what is above them, and line ends, make no difference."""
+    """However often; the lines above them, and line ends, make no difference."""
     message = first + REST
     for changed in (TAKEN_UP + message, TAKEN_UP * 3 + message, b"Return-Path: <x>\n" + TAKEN_UP + message):
         assert fingerprint(changed) == fingerprint(message)

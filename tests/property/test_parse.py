@@ -1,4 +1,4 @@
-"""Parsing is total and deterministic, and what comes out can be stored, whatever the octets are."""
+"""Parsing is total and deterministic, and its result can be stored, whatever the octets."""
 
 import base64
 import json
@@ -14,7 +14,7 @@ from pipehandler.parse.message import DEFECTS, parse
 
 GOLDEN = [path.read_bytes() for path in sorted(FOLDER.glob("*.eml"))]
 
-# What messages are made of, so that random ones reach every corner.
+# The pieces of messages, so that random ones reach every branch.
 PIECES = st.sampled_from(
     [b"\n", b"\r\n", b"\r", b"\n\n", b"--b", b"--b--", b"--c", b" ", b"\t", b";", b":", b",", b'"', b"<", b">", b"(", b")",
      b"\\", b"=", b"?", b"=?utf-8?q?", b"=?iso-2022-jp?B?", b"=?utf-7?Q?", b"=?idna?B?", b"?=", b"From: ", b"To: ", b"Cc: ",
@@ -36,7 +36,7 @@ MESSAGES = st.lists(PIECES | st.binary(max_size=12), max_size=60).map(b"".join)
 
 @st.composite
 def mutations(draw: st.DrawFn) -> bytes:
-    """A golden message in which something was left out, doubled, moved or put in."""
+    """A golden message in which something was removed, repeated, moved or inserted."""
     raw = draw(st.sampled_from(GOLDEN))
     for _ in range(draw(st.integers(1, 4))):
         start, end = sorted((draw(st.integers(0, len(raw))), draw(st.integers(0, len(raw)))))
@@ -75,26 +75,26 @@ def test_any_octets(raw: bytes) -> None:
 @given(MESSAGES)
 @settings(max_examples=500, deadline=2_000)
 def test_anything_made_of_mail(raw: bytes) -> None:
-    """What mail is made of, in any order."""
+    """The pieces of mail, in any order."""
     check(raw)
 
 
 @given(mutations())
 @settings(max_examples=500, deadline=2_000, suppress_health_check=[HealthCheck.too_slow])
 def test_mutations_of_real_structure(raw: bytes) -> None:
-    """A good message after an accident."""
+    """A good message, damaged."""
     check(raw)
 
 
 def quoted_printable(content: bytes) -> bytes:
-    """Each octet escaped, in lines as short as RFC 2045 6.7 wants them."""
+    """Each octet escaped, in lines as short as RFC 2045 6.7 requires."""
     escaped = b"".join(b"=%02X" % octet for octet in content)
     return b"=\n".join(escaped[start : start + 72] for start in range(0, len(escaped), 72))
 
 
 @given(st.binary(max_size=500), st.sampled_from(["base64", "quoted-printable"]))
 def test_attachments_come_back(content: bytes, encoding: str) -> None:
-    """What a sender encoded as it should be is stored octet by octet."""
+    """Correctly encoded content is stored octet by octet."""
     encoded = base64.encodebytes(content) if encoding == "base64" else quoted_printable(content)
     raw = b"Content-Type: multipart/mixed; boundary=boundary\n\n--boundary\nContent-Type: application/x\n"
     raw += b"Content-Transfer-Encoding: " + encoding.encode() + b"\n\n" + encoded + b"\n--boundary--\n"
@@ -107,7 +107,7 @@ SUBJECTS = st.text(alphabet=st.characters(exclude_categories=["Cs", "Cc"]), max_
 
 @given(SUBJECTS.map(lambda text: " ".join(text.split())))
 def test_subjects_come_back(subject: str) -> None:
-    """What the standard library encodes, this decodes; a byte order mark is no text."""
+    """What the standard library encodes, this decodes; a byte order mark is not text."""
     raw = b"Subject: " + Header(subject, "utf-8").encode().encode("ascii") + b"\n\n"
     assert (parse(raw).subject or "") == subject.removeprefix("\ufeff").strip()
 
@@ -127,7 +127,7 @@ KINDS = {
 
 
 def bare(text: str | None) -> str:
-    """A text without its white space, and without what stands for a character that a cut has broken."""
+    """A text without its white space, and without the replacement of a split character."""
     return "".join((text or "").rstrip("\ufffd").split())
 
 
@@ -136,7 +136,7 @@ def bare(text: str | None) -> str:
 def test_a_cut_changes_nothing_before_it(
     subject: str, text: str, file: bytes, encoding: str, kind: str, data: st.DataObject
 ) -> None:
-    """Cutting a message anywhere changes of what stands before the cut no more than its last character."""
+    """Truncating a message anywhere changes at most the last character of the text before the cut."""
     head = b"Subject: " + Header(subject, "utf-8").encode().encode() + b"\nDate: Tue, 14 Mar 2023 09:26:53 +0100\n"
     head += b"Content-Type: multipart/mixed; boundary=boundary\n\n--boundary\nContent-Type: " + KINDS[kind].encode()
     head += b"\nContent-Transfer-Encoding: " + encoding.encode() + b"\n\n"
@@ -158,6 +158,6 @@ def test_a_cut_changes_nothing_before_it(
         assert len(cut.attachments[0].content) >= (end - attached) * 45 // 61 - 3
     else:
         left = bare(cut.text)
-        # A few octets may be left of an escape.
+        # A few octets of an escape may be left.
         assert any(bare(whole.text).startswith(left[: len(left) - more]) for more in range(4))
         assert len(left.encode()) >= (len(bare(whole.text).encode()) if end == len(head + body) else 0)

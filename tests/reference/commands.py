@@ -83,7 +83,7 @@ class Command(NamedTuple):
 
 
 def commands() -> Iterator[Command]:
-    """The program, and then each command in alphabetical order, a group before what is in it."""
+    """The program, and then each command in alphabetical order, a group before its commands."""
     yield from _below(click.Context(cli, info_name=PROGRAM, terminal_width=_WIDTH, **cli.context_settings))
 
 

@@ -148,7 +148,7 @@ def _command(command: Command) -> Iterator[str]:
     yield from map(_argument, command.usage)
     yield ".Pp"
     yield from _paragraphs(command.description)
-    options = [option for option in command.options if option[0] != "-h, --help"]  # said once, for the program
+    options = [option for option in command.options if option[0] != "-h, --help"]  # documented once, for the program
     if options:
         yield from _options(options)
 
@@ -208,7 +208,7 @@ def _option(names: str, separator: str = " , ") -> str:
 
 
 def _see_also(*pages: str) -> Iterator[str]:
-    """Cross references, by section and name as mdoc(7) wants them."""
+    """Cross references, by section and name as mdoc(7) requires."""
     for page in pages:
         yield f".Xr {page}" + (" ," if page != pages[-1] else "")
 

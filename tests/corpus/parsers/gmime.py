@@ -93,7 +93,7 @@ def contents(message: Any) -> dict[str, Any]:
 
 
 def opinion(path: str) -> dict[str, Any]:
-    """What it reads in one file."""
+    """The values that it reads in one file."""
     stream = GMime.StreamFs.open(path, 0, 0)
     message = GMime.Parser.new_with_stream(stream).construct_message(None)
     if message is None:

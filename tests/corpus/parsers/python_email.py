@@ -64,7 +64,7 @@ def contents(message: email.message.EmailMessage) -> dict[str, Any]:
 
 
 def measured(content: bytes | None) -> tuple[int | None, str | None]:
-    """Size and SHA-256 with LF and without line ends at the end; None for what it does not keep as octets."""
+    """Size and SHA-256 with LF and without line ends at the end; None for content that it does not keep as octets."""
     if content is None:
         return None, None
     octets = content.replace(b"\r\n", b"\n").rstrip(b"\n")
@@ -72,7 +72,7 @@ def measured(content: bytes | None) -> tuple[int | None, str | None]:
 
 
 def opinion(path: str) -> dict[str, Any]:
-    """What it reads in one file."""
+    """The values that it reads in one file."""
     message = email.message_from_bytes(Path(path).read_bytes(), policy=email.policy.default)
     assert isinstance(message, email.message.EmailMessage)
     bodies = attempt(lambda: contents(message))

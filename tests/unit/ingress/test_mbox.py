@@ -173,7 +173,7 @@ def test_content_length_that_is_wrong(length: int) -> None:
 
 
 def test_without_time_stamps() -> None:
-    """If the first line has no empty line before it, lines like it above a field also separate, and are reported."""
+    """If the first line has no time stamp, lines like it above a field also separate, and are reported."""
     content = b"From x\n" + HEADER + b"a\n\nFrom here on\nit goes on\n\nFrom y\n" + HEADER + b"b\n"
     assert texts(content) == [HEADER + b"a\n\nFrom here on\nit goes on\n", HEADER + b"b\n"]
     assert doubts(content) == ["line 10 has no address and time stamp, but is above a field: taken as a separator"]

@@ -77,7 +77,8 @@ def test_recipient_is_taken_as_it_is(recipient: str) -> None:
     ],
 )
 def test_domain_in_lower_case(recipient: str, kept: str) -> None:
-    """RFC 5321 2.4: the domain is compared without regard to case; the local part is kept as it is."""
+    """RFC 5321 2.4: the domain is compared without regard to case; the local part belongs to its owner and is kept
+    unchanged."""
     assert envelope("--", recipient).recipients == (kept,)
 
 

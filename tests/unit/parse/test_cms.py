@@ -50,7 +50,7 @@ def test_no_content() -> None:
 
 @pytest.mark.parametrize("definite", [True, False])
 def test_a_cut_leaves_the_beginning(definite: bool) -> None:
-    """The rest of a truncated signature is returned; before the content begins there is none."""
+    """The content up to the truncation is returned; before its beginning there is none."""
     whole = signed(value(0x04, CONTENT), definite)
     start = whole.index(CONTENT)
     for end in range(start, start + len(CONTENT)):

@@ -118,7 +118,7 @@ def test_containers_may_hold_twice_the_message() -> None:
 
 
 def test_what_is_opened_counts_as_parts() -> None:
-    """The limit on parts applies to all of them together."""
+    """The limit on parts includes those inside opened containers."""
     inner = (
         b"Content-Type: multipart/mixed; boundary=n\n\n" + b"--n\nContent-Type: application/x\n\nx\n" * 50 + b"--n--\n"
     )

@@ -142,7 +142,7 @@ def _wholes(whole: bytes) -> set[bytes]:
 
 
 def test_no_more_files_than_the_limit() -> None:
-    """With a defect."""
+    """The surplus files are left out, and the result is marked as incomplete."""
     contents = read(stream(*FILE * 5), 3)
     assert (len(contents.files), contents.complete) == (3, False)
 
