@@ -66,7 +66,7 @@ class Group:
 
 
 def _own_group() -> Path | None:
-    """The folder of the control group (version 2) that this process is in; None where there is none."""
+    """The folder of the control group (version 2) that this process is in, or None."""
     with suppress(OSError):
         mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
         mount = next((fields[1] for fields in mounts if fields[2] == "cgroup2"), None)

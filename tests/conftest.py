@@ -66,7 +66,7 @@ def server() -> Iterator[PostgreSQL]:
 
 @pytest.fixture
 def own_database() -> Iterator[Database]:
-    """A migrated database on a server of its own, which the test may stop, kill or spoil."""
+    """A migrated database on a separate server, which the test may stop, kill or damage."""
     with account.folder("pipehandler-pg-") as folder:
         server = PostgreSQL(folder / "server", VERSION, FAST).start()
         with Database.fresh(server) as fresh:

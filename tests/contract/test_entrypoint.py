@@ -131,7 +131,8 @@ def test_all_recipients_or_none(handler: Handler, database: Database) -> None:
     "sender", ["", "-f@example.org", "--", "we ird@example.org", "a'b\"\\@example.org", "ü@example.org"]
 )
 def test_sender_is_kept(handler: Handler, database: Database, sender: str) -> None:
-    """The reverse-path is stored as it is: the null sender (RFC 5321 4.5.5), one with a dash, quoted forms unquoted."""
+    """The reverse-path is stored unchanged: the null sender (RFC 5321 4.5.5), one with a dash, quoted forms
+    unquoted."""
     assert_ended(handler.deliver(MESSAGE, sender=sender), outcome.DELIVERED)
     assert database.value("SELECT sender FROM pipehandler.delivery") == sender
 

@@ -7,12 +7,13 @@ without a difference, is printed and makes the status 1.
 
 What counts as equal:
 
-text, html, subject, names   runs of white space (also no-break spaces and line ends) are one space, and none at either
-end; nothing and an empty value are the same addresses                    the case of letters does not matter; the
-members of groups are part of the list date                         the instant, in whole seconds; the zone does not
-matter message_id                   without its angle brackets attachments                  in any order; size and
-SHA-256 of the octets with LF and without line ends at the end; for what a parser does not keep as octets
-(message/rfc822) the name alone
+    text, html, subject, names   runs of white space (also no-break spaces and line ends) are one space, and none at
+                                 either end; nothing and an empty value are the same
+    addresses                    the case of letters does not matter; the members of groups are part of the list
+    date                         the instant, in whole seconds; the zone does not matter
+    message_id                   without its angle brackets
+    attachments                  in any order; size and SHA-256 of the octets with LF and without line ends at the end;
+                                 for what a parser does not keep as octets (message/rfc822) the name alone
 
 The names of charsets are never compared, only what was decoded.
 """

@@ -19,7 +19,7 @@ from harness.postgresql import PostgreSQL, binaries
 from .pages import REPOSITORY, Block
 
 _NAMESPACES = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
-# Without the port of SMTP, so that it runs beside another Postfix.
+# Without the SMTP port, so that it can run next to another Postfix.
 _SANDBOX = """
 set -eu
 for folder in /etc /opt /usr/local /var; do

@@ -119,6 +119,6 @@ def table(page: str, name: str) -> list[list[str]]:
 
 
 def before(page: str) -> list[str]:
-    """The pages whose commands come before those of this one: its line "Before this page", first things first."""
+    """The pages whose commands come before those of this one, in order: its line "Before this page"."""
     found = re.search(r"^Before this page: (.*)\.$", read(page), re.MULTILINE)
     return [f"docs/{target}" for target in re.findall(r"\]\(([\w-]+\.md)\)", found[1])] if found else []

@@ -42,7 +42,7 @@ def keys() -> Rows:
 
 
 def _default(value: Any) -> str:
-    """A default as it stands in TOML; a word without its quotes."""
+    """A default in TOML form; a word without its quotes."""
     if isinstance(value, bool):
         return str(value).lower()
     return {"": '""', (): "[]"}.get(value, str(value))

@@ -28,7 +28,7 @@ SHOWN = {
 
 
 def commands(page: str) -> list[Block]:
-    """The blocks of a page, without the demonstration, which has tests of its own."""
+    """The blocks of a page, without the demonstration, which has its own tests."""
     return [block for block in blocks(page, "sh") if "script/demo" not in block.text]
 
 

@@ -70,7 +70,7 @@ class _Point(NamedTuple):
 
 
 class _Host(NamedTuple):
-    """A handler with an installation of its own."""
+    """A handler with its own installation."""
 
     handler: Handler
     installation: Installation
@@ -80,9 +80,7 @@ class _Host(NamedTuple):
         command = self.installation.command(sent.command(self.handler))
         file = self.installation.folder / point.file
         if point.call:
-            when = (
-                ":when=1" if point.error == "EINTR" else ""
-            )  # Python repeats the call as long as it is interrupted
+            when = ":when=1" if point.error == "EINTR" else ""  # Python repeats an interrupted call
             inject = f"inject={point.call}:error={point.error}{when}"
             chosen = ["-P", str(file), "-e", f"trace={point.call}", "-e", inject]
             return self.handler.run(["strace", "-f", "-qq", "-o", "/dev/null", *chosen, *command], sent.raw)

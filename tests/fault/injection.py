@@ -111,7 +111,7 @@ def letter(name: str, *recipients: str, more: str = "") -> Letter:
 
 @contextmanager
 def fresh_database() -> Iterator[Database]:
-    """A migrated database on a server of its own."""
+    """A migrated database on a separate server."""
     with account.folder("pipehandler-pg-") as folder:
         server = PostgreSQL(folder / "16", 16, FAST).start()
         try:

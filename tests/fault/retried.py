@@ -9,7 +9,7 @@ from .injection import Letter
 from .ledger import Ledger, Row
 
 ALLOWED = frozenset({0, 71, 75})
-"""The statuses of the outcome table that return no mail; death by a signal defers, too."""
+"""The statuses of the outcome table that do not bounce mail; death by a signal also defers."""
 
 REPORTS = {"status": (0, 1, 3), "check": (0, 1, 3)}
 """The exit statuses of commands whose status reports a problem or an unknown state; all others end with 0."""

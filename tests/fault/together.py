@@ -133,7 +133,8 @@ def _status(ended: Ended, row: Row) -> int:
 
 
 def _wait_for_handlers(database: Database, service: Service | None, seconds: float = 8) -> int:
-    """Wait until all handlers wait for the table or for a worker, but not until their lock_timeout; returns how many came."""
+    """Wait until all handlers wait for the table or for a worker, but not until their lock_timeout; returns how many
+    do."""
     until = time.monotonic() + seconds
     while True:
         waiting = int(

@@ -154,7 +154,7 @@ def revoked(database: Database) -> AbstractContextManager[None]:
 
 
 def role_gone(database: Database) -> AbstractContextManager[None]:
-    """28P01, 28000: there is no such role."""
+    """28P01, 28000: the role does not exist."""
     return _changed(database, "ALTER ROLE pipehandler RENAME TO parked", "ALTER ROLE parked RENAME TO pipehandler")
 
 
@@ -166,7 +166,7 @@ def wrong_password(database: Database) -> AbstractContextManager[None]:
 
 @contextmanager
 def database_gone(database: Database) -> Iterator[None]:
-    """3D000: there is no such database."""
+    """3D000: the database does not exist."""
     _rename_database(database, database.name, "parked")
     yield
     _rename_database(database, "parked", database.name)

@@ -63,7 +63,8 @@ class End(NamedTuple):
 
 
 class Exits:
-    """A Postfix in `folder`, not yet started, whose transport runs a program that ends as its recipient says."""
+    """A Postfix in `folder`, not yet started, whose transport runs a program that ends as the recipient's name
+    determines."""
 
     def __init__(self, folder: Path, outputs: Iterable[str] = OUTPUTS) -> None:
         self.postfix = Postfix(folder)

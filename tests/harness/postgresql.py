@@ -85,7 +85,7 @@ def _runs(pid: int) -> bool:
 
 
 class PostgreSQL:
-    """One server. `start` and `stop` may be called again and again; the data stay until the folder goes."""
+    """One server. `start` and `stop` may be called repeatedly; the data stay until the folder is removed."""
 
     def __init__(
         self,
@@ -244,7 +244,7 @@ class PostgreSQL:
         self.psql("postgres", "SELECT pg_promote()")
 
     def reload(self) -> None:
-        """Read postgresql.conf and pg_hba.conf again; they count for every later connection."""
+        """Read postgresql.conf and pg_hba.conf again; they apply to every later connection."""
         assert self._server is not None
         loaded = "SELECT pg_conf_load_time()"
         before, until = self.psql("postgres", loaded), time.monotonic() + 30

@@ -77,7 +77,7 @@ def mailbox(database: Database) -> Mailbox:
 
 
 def test_list_is_newest_first(mailbox: Mailbox) -> None:
-    """A table for people: the newest delivery on top, with what is needed to choose one."""
+    """A table for people: the newest delivery on top, with the columns needed to choose one."""
     head, *lines = mailbox.run("list").text.splitlines()
     assert head.split() == ["ID", "RECEIVED", "RECIPIENT", "FROM", "SUBJECT", "SIZE", "FILES", "STATE", "PREVIEW"]
     recipients = [line.split()[3].removesuffix("example.com") for line in lines]

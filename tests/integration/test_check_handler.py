@@ -461,7 +461,8 @@ def test_old_key(own_handler: Handler, migrated: Database, old: str) -> None:
     ids=["dotted", "inline table", "the same text elsewhere"],
 )
 def test_old_key_spelled_otherwise(own_handler: Handler, lines: str) -> None:
-    """A command is offered only if it changes the key and nothing else; otherwise the finding says what to edit."""
+    """A command is offered only if it changes the key and nothing else; otherwise the finding describes what to
+    edit."""
     others = own_handler.config.read_text().partition("[serve]")[0]
     own_handler.config.write_text(f"{lines}\n{others}")
     findings = [each for each in Checked(own_handler).found() if each["code"] == "configuration-key-renamed"]

@@ -684,7 +684,7 @@ def test_against_deliveries(database: Database) -> None:
     database.execute("SELECT pipehandler.remove_lease(lease) FROM pipehandler.address")
     database.execute(
         "UPDATE pipehandler.delivery SET expires_at = now() WHERE recipient = 'over@example.com'"
-    )  # nobody's
+    )  # belongs to no lease
     run(database, *RACE)
 
     there = {

@@ -128,7 +128,7 @@ def test_what_goes_anyway_does_not_count(database: Database) -> None:
 
 @pytest.mark.parametrize("lost", ["raw", "attachments"])
 def test_bytes_and_attachments(database: Database, lost: str) -> None:
-    """The exact bytes and the attachments are stored as well: rules that would remove only them wait, too."""
+    """The exact bytes and the attachments are stored as well: rules that would remove only these also wait."""
     fill(database, [2] * 5)
     rule = Rule()._replace(**{lost: DAY})  # type: ignore[arg-type]
     assert run(database, rule) == {HELD: 5, STORED: 5}

@@ -130,7 +130,7 @@ def test_order_and_names_are_kept() -> None:
     ],
 )
 def test_nothing_to_resolve(given: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where there is no name, or an address is given, or libpq will refuse it, the parameters stay."""
+    """Without a name, with an address, or if libpq will refuse them, the parameters are unchanged."""
     monkeypatch.delenv("PGHOST", raising=False)
     assert resolved(given, 5) == given
 

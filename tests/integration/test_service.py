@@ -353,7 +353,7 @@ def test_not_as_root(handler: Handler) -> None:
     ],
 )
 def test_a_socket_that_cannot_be_had(handler: Handler, name: str, told: str) -> None:
-    """The reason and a hint are printed, and what was there stays."""
+    """The reason and a hint are printed, and what exists is left unchanged."""
     path = handler.folder / name
     configure(handler, socket=str(path))
     if name == "file":

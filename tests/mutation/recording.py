@@ -31,7 +31,7 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """Name the test as the context of what is executed until it has ended, its fixtures included."""
+    """Make the test the context of all code executed until it has ended, including its fixtures."""
     current = coverage.Coverage.current()
     if current is None:
         return (yield)

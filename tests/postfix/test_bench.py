@@ -1,5 +1,5 @@
-"""The benchmarks run as docs/performance.md says, all of them, with tiny numbers; each of them counts the stored
-messages itself."""
+"""The benchmarks run as described in docs/performance.md, all of them, with tiny numbers; each of them counts the
+stored messages itself."""
 
 import subprocess
 from pathlib import Path

@@ -327,7 +327,7 @@ def test_another_name(host: MailHost) -> None:
     main("store_time_limit = 300s")(host)
     master("^pipehandler unix", "store unix")(host)
     found = check(host, "--part", "postfix")
-    assert codes(found) == ["postfix-warning", "postfix-warning"]  # of what was set for the old name
+    assert codes(found) == ["postfix-warning", "postfix-warning"]  # of the settings for the old name
     apply_fixes(found)
     assert check(host) == []
     master(" null_sender=", " flags=F null_sender=")(host)

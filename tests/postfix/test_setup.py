@@ -127,7 +127,7 @@ MISTAKES = {
 
 def test_mistakes_are_repaired(done: tuple[str, Host]) -> None:
     """Another run repairs all of them at once, on the same host, and mail arrives again."""
-    everything = "\n".join(reversed(MISTAKES.values()))  # Postfix is removed first
+    everything = "\n".join(reversed(MISTAKES.values()))  # reversed, so that Postfix is stopped first
     script = f"{everything}\n{SETUP}\npipehandler setup --remove\nsnapshot | diff /var/before -"
     printed = succeeded(done[1].run(HEAD, script))
     assert "everything is as it should be" in printed

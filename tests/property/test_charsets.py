@@ -66,7 +66,7 @@ def test_encoded_words_come_back(example: tuple[str, bytes, str], encoding: str,
 @given(written(), st.sampled_from([None, "us-ascii", "utf-8", "iso-8859-2", "koi8-r", "gb2312", "shift_jis", "x-none"]))
 @settings(max_examples=400, deadline=2_000)
 def test_utf_8_beats_every_label(example: tuple[str, bytes, str], label: str | None) -> None:
-    """Text in UTF-8 is decoded under any label, as long as it is more than a word."""
+    """Text in UTF-8 is decoded under any label, if it is longer than a word."""
     text, _, _ = example
     text += " – Straße, дом, 電子報, 안녕하세요"
     assert decode(text.encode(), label).text == text

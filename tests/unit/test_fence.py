@@ -1,4 +1,4 @@
-"""What comes before the fence: the encoding of argv."""
+"""Before the fence: the encoding of argv."""
 
 import os
 import subprocess

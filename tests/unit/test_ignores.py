@@ -1,4 +1,4 @@
-"""Everything that ruff and mypy are told to ignore has a reason next to it."""
+"""Everything that ruff and mypy are made to ignore has a reason next to it."""
 
 import re
 from pathlib import Path
@@ -12,7 +12,7 @@ _EXPLAINED = re.compile(r"# (?:noqa: [A-Z0-9]+(?:, [A-Z0-9]+)*|type: ignore\[[a-
 
 @pytest.mark.parametrize("folder", ["pipehandler", "script", "bench"])
 def test_every_ignore_has_a_reason(folder: str) -> None:
-    """Each noqa and each type: ignore names its rule, and says why it does not apply."""
+    """Each noqa and each type: ignore names its rule, and the reason why it does not apply."""
     lines = [
         (path.relative_to(REPOSITORY), number, line)
         for path in sorted((REPOSITORY / folder).rglob("*.py"))

@@ -62,7 +62,8 @@ def file_name(message_part: Any) -> str | None:
 
 
 def contents(message: Any) -> dict[str, Any]:
-    """The bodies and the attachments: a leaf of text is a body if it is no attachment and has no name or begins the message."""
+    """The bodies and the attachments: a leaf of text is a body if it is not an attachment, and has no name or begins
+    the message."""
     texts: dict[str, list[str]] = {"text/plain": [], "text/html": []}
     attachments: list[list[Any]] = []
 

@@ -35,7 +35,8 @@ def date(message: email.message.EmailMessage) -> str | None:
 
 
 def contents(message: email.message.EmailMessage) -> dict[str, Any]:
-    """The bodies and the attachments: a leaf of text is a body if it is no attachment and has no name or begins the message."""
+    """The bodies and the attachments: a leaf of text is a body if it is not an attachment, and has no name or begins
+    the message."""
     found: dict[str, Any] = {"text": [], "html": [], "attachments": []}
 
     def visit(part: email.message.MIMEPart, first: bool, parent: str) -> None:

@@ -82,7 +82,7 @@ RAISED = list(raised())
 
 @pytest.fixture
 def run(tmp_path: Path) -> Callable[[], pipe.Finished]:
-    """Deliver one small message in this process, with a state directory and a log file of its own."""
+    """Deliver one small message in this process, with its own state directory and log file."""
     config = tmp_path / "pipehandler.toml"
     config.write_text(f"""
         database.conninfo = "host={tmp_path}"

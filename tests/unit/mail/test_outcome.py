@@ -24,7 +24,7 @@ every_outcome = pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
 
 @every_outcome
 def test_code_and_status_say_the_same(row: Outcome) -> None:
-    """Class 2 goes with status 0, class 4 with one that defers, class 5 with one that bounces: RFC 3463 3.1, pipe(8)."""
+    """Class 2 has status 0, class 4 one that defers, class 5 one that bounces: RFC 3463 3.1, pipe(8)."""
     assert re.fullmatch(r"[245]\.\d{1,3}\.\d{1,3}", row.code)
     assert row.code[0] == ("2" if row.status == EX_OK else "4" if row.status in DEFERRED else "5")
     assert row.status == EX_OK or 64 <= row.status <= 78

@@ -13,7 +13,7 @@ from pipehandler.store.view import view
 
 OCTETS = 300_000
 STORED = 8  # octets for each octet of the message, its bytes included
-BESIDES = 4_000_000  # octets, for what has a bound of its own: addresses, parameters of attachments, references
+BESIDES = 4_000_000  # octets, for values with their own bound: addresses, parameters of attachments, references
 DEFECTS = 101
 
 CONTROLS = bytes(octet for octet in range(1, 32) if octet not in b"\t\n\r")
@@ -104,7 +104,7 @@ def test_texts(text: bytes, charset: bytes) -> None:
 
 @pytest.mark.parametrize("mailbox", MAILBOXES, ids=repr)
 def test_addresses(mailbox: bytes) -> None:
-    """Whatever an address list is made of; where there are more than are kept, a defect says so."""
+    """Whatever an address list is made of; if more are found than are kept, a defect records it."""
     for raw in addresses(mailbox).values():
         parsed = bounded(raw)
         if len(parsed.to) == DEFAULT.addresses:

@@ -32,7 +32,7 @@ def test_hostile_name() -> None:
 
 
 def test_zombie_and_nothing() -> None:
-    """A process that has ended is ending until its parent has waited for it, and then there is none."""
+    """A process that has exited counts as ending until its parent has waited for it, and then does not exist."""
     child = os.fork()
     if not child:
         os._exit(0)
