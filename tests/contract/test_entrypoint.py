@@ -344,9 +344,7 @@ def test_sixty_megabytes(handler: Handler, database: Database) -> None:
     assert database.value("SELECT size FROM pipehandler.attachment") == message.count(b"QUJD") * 3
 
 
-@pytest.mark.parametrize(
-    "parent", [[], ["/usr/bin/env", "--block-signal=ALRM"], ["/usr/bin/env", "--ignore-signal=ALRM"]]
-)
+@pytest.mark.parametrize("parent", [[], ["/usr/bin/env", "--block-signal=ALRM", "--ignore-signal=ALRM"]])
 def test_message_that_never_ends(handler: Handler, parent: list[str]) -> None:
     """A message whose end does not arrive within the deadline is deferred, whatever signals the parent had blocked."""
     handler.configure("", limits={"deadline": 5, "parse_timeout": 1})

@@ -27,6 +27,7 @@ TITLES = (
 )
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("_postfix")
 def test_bench(tmp_path: Path) -> None:
     """All tables are printed, in one file; a message that was not stored would have been an error."""

@@ -91,6 +91,7 @@ def test_again_and_removed(done: tuple[str, Host]) -> None:
     assert "kept, with the mail: database mail" in removed
 
 
+@pytest.mark.long
 def test_script(bare: Host) -> None:
     """The script that --dry-run prints is one for sh, and does what setup does: after it, setup finds nothing to do."""
     script = f"""
@@ -125,6 +126,7 @@ MISTAKES = {
 }
 
 
+@pytest.mark.long
 def test_mistakes_are_repaired(done: tuple[str, Host]) -> None:
     """Another run repairs all of them at once, on the same host, and mail arrives again."""
     everything = "\n".join(reversed(MISTAKES.values()))  # reversed, so that Postfix is stopped first
@@ -246,6 +248,7 @@ def test_beside_dovecot(bare: Host) -> None:
     assert "elsewhere.example goes to discard: by transport_maps" in again
 
 
+@pytest.mark.long
 def test_embedded(bare: Host) -> None:
     """Without a server, --embedded installs one, with its own account and folder; the removal keeps it, with the
     mail."""
@@ -266,6 +269,7 @@ def test_embedded(bare: Host) -> None:
     assert removed.endswith("pipehandler-postgresql 700\n")
 
 
+@pytest.mark.long
 def test_second_instance(bare: Host) -> None:
     """Every path can be changed: a second Postfix, with its own configuration, database and account."""
     setup = (
@@ -313,6 +317,7 @@ def test_refused_before_anything_changes(bare: Host) -> None:
     assert "CREATE DATABASE mail TEMPLATE template0 ENCODING UTF8" in printed
 
 
+@pytest.mark.long
 def test_systemd(bare: Host) -> None:
     """If systemd runs, the resident workers deliver; without the units the removal leaves no trace of them.
 
