@@ -41,7 +41,7 @@ maximal_backoff_time = 2s
 
 # Debian's master.cf without chroot, without the services that send mail elsewhere, and with one smtpd on the private
 # port. The queue manager scans the incoming queue every 2 s, not 300, because mail left there by a crash waits for the
-# scan. postlogd is never replaced in a burst: where its queue is full and it has gone, every program waits for it.
+# scan.
 _MASTER = """
 127.0.0.1:{port} inet n - n - - smtpd
 pickup    unix  n       -       n       60      1       pickup
@@ -61,7 +61,6 @@ discard   unix  -       -       n       -       -       discard
 anvil     unix  -       -       n       -       1       anvil
 scache    unix  -       -       n       -       1       scache
 postlog   unix-dgram n  -       n       -       1       postlogd
-  -o max_use=1000000000
 """
 
 
