@@ -79,10 +79,10 @@ def run(
         limits.apply(attempt.config.limits)
         attempt.begin()
         attempt.recipients = len(envelope.recipients)
+        turn = None if resident else Turn(attempt.config, deadline)
+        if turn:  # before the breaker, whose probe must not wait
+            turn.take(envelope.size or 0)
         with CircuitBreaker(attempt.config.state.directory):
-            turn = None if resident else Turn(attempt.config, deadline)
-            if turn:
-                turn.take(envelope.size or 0)
             raw = _read_message(file, attempt)
             if turn:
                 turn.take(len(raw))
