@@ -1,13 +1,17 @@
 """Large messages take turns: they wait for each other, and no small message waits for them."""
 
 import fcntl
+import os
+import shutil
 import signal
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import psycopg
 import pytest
+from harness import account
 from harness.database import Database
 from harness.handler import Ended, Handler
 from harness.service import Service, wait_until
@@ -130,3 +134,33 @@ def test_a_killed_delivery_gives_its_turn_back(
             f"SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND objid = {GATE} AND granted"
         )
         assert sent.result().status == 0
+
+
+def test_the_probe_of_the_breaker_waits_for_no_turn(
+    handler: Handler, database: Database, senders: ThreadPoolExecutor
+) -> None:
+    """While a large message waits for its turn, another one may find out whether the database is back."""
+    configure(handler, database)
+    with gate(database) as keeper:
+        sent = [send(senders, handler, number) for number in range(AT_ONCE)]
+        wait_until(lambda: in_database(database) == AT_ONCE)
+        breaker = handler.state / "outage"
+        breaker.touch()
+        shutil.chown(breaker, account.NAME)
+        os.utime(breaker, (1, 1))
+        sent.append(send(senders, handler, AT_ONCE))
+        wait_until(lambda: _open_in(str(handler.state / "large")) == AT_ONCE + 1)
+        assert handler.deliver(MESSAGE).status == 0
+        assert not breaker.exists()
+        keeper.execute(f"SELECT pg_advisory_unlock({GATE})")
+        assert [each.result().status for each in sent] == [0] * len(sent)
+
+
+def _open_in(path: str) -> int:
+    """The number of processes that have opened a file."""
+    found = set()
+    for each in Path("/proc").glob("[0-9]*/fd/*"):
+        with suppress(OSError):
+            if os.readlink(each) == path:
+                found.add(each.parts[2])
+    return len(found)
