@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from cost import MISSING
-from handing import hand_over
+from handover import hand_over
 from harness.database import Database
 from harness.proxy import BACKEND, FRONTEND, proxy
 from harness.service import wait_until

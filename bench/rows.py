@@ -10,7 +10,7 @@ import statistics
 from contextlib import ExitStack
 
 import psycopg
-from handing import hand_over
+from handover import hand_over
 from harness.database import Database
 from mail import newsletter
 from psycopg import sql

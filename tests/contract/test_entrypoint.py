@@ -183,7 +183,7 @@ def test_wrong_arguments(handler: Handler, arguments: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "reported"),
     [
         ("limits.deadline = 0", "limits.deadline = 0; allowed: "),
         ("no = TOML =", "not a TOML file"),
@@ -191,7 +191,7 @@ def test_wrong_arguments(handler: Handler, arguments: list[str]) -> None:
         (None, "Permission denied"),
     ],
 )
-def test_wrong_configuration(handler: Handler, text: str | None, told: str | None) -> None:
+def test_wrong_configuration(handler: Handler, text: str | None, reported: str | None) -> None:
     """A configuration that is invalid or unreadable defers."""
     handler.config.write_text(text or "")
     handler.config.chmod(0o644 if text else 0)
@@ -390,7 +390,7 @@ def test_empty_stdin(handler: Handler, database: Database) -> None:
     assert stored(database) == []
 
 
-def test_shorter_than_told(handler: Handler, database: Database) -> None:
+def test_shorter_than_declared(handler: Handler, database: Database) -> None:
     """While pipe(8) is alive, a message shorter than its declared size is stored and marked."""
     size = len(MESSAGE.replace(b"\n", b"\r\n"))
     assert_ended(handler.deliver(MESSAGE, size=size), outcome.DELIVERED)
@@ -484,7 +484,7 @@ def test_closed_descriptors(handler: Handler, database: Database, closed: tuple[
     assert len(handler.log_lines()) == 1
 
 
-@pytest.mark.parametrize("kind", ["full", "nobody reads"])
+@pytest.mark.parametrize("kind", ["full", "never read"])
 def test_line_that_nobody_takes(handler: Handler, database: Database, kind: str) -> None:
     """A pipe that is full, or without a reader, does not change the status."""
     reading, writing = os.pipe()

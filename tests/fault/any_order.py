@@ -69,7 +69,7 @@ def meaning(raw: bytes) -> bytes:
     return b"\n".join(lines)
 
 
-def told_size(raw: bytes) -> int:
+def declared_size(raw: bytes) -> int:
     """${size} of pipe(8): for each of these short lines the queue file has a record two octets longer than the line;
     prepended fields are not counted."""
     return len(content(raw)) + content(raw).count(b"\n")
@@ -120,12 +120,12 @@ class ResidentWorld(World):
         self._service = service
 
     def deliver(self, raw: bytes, recipients: list[str], short: bool) -> tuple[int, str]:
-        ended = self.handler.deliver(raw, *recipients, size=told_size(raw) + short)
+        ended = self.handler.deliver(raw, *recipients, size=declared_size(raw) + short)
         return ended.status, ended.output.rstrip("\n")
 
     def busy(self) -> bool:
-        told = self._service.status()
-        return bool(told["busy"] or told["waiting"])
+        reported = self._service.status()
+        return bool(reported["busy"] or reported["waiting"])
 
 
 def machine(world: World) -> type[RuleBasedStateMachine]:
@@ -168,7 +168,7 @@ def machine(world: World) -> type[RuleBasedStateMachine]:
         @rule(raw=messages(), recipients=RECIPIENTS, centiseconds=st.integers(0, 40))
         def kill(self, raw: bytes, recipients: list[str], centiseconds: int) -> None:
             self._step(f"kill after {centiseconds / 100} s", raw, recipients)
-            running = world.handler.start(world.handler.command(*recipients, size=told_size(raw)))
+            running = world.handler.start(world.handler.command(*recipients, size=declared_size(raw)))
             killer = threading.Timer(centiseconds / 100, running.kill)
             killer.start()
             running.communicate(raw)
@@ -192,7 +192,7 @@ def machine(world: World) -> type[RuleBasedStateMachine]:
         def cut(self, raw: bytes, recipients: list[str], missing: int) -> None:
             """pipe(8) dies while it writes: no process receives the status, and Postfix still has the message."""
             self._step(f"cut by {missing}", raw, recipients)
-            command = world.handler.command(*recipients, size=told_size(raw))
+            command = world.handler.command(*recipients, size=declared_size(raw))
             running = world.handler.start([sys.executable, "-I", "-S", "-c", _DYING_PIPE, *command])
             output, _ = running.communicate(raw[: max(0, len(raw) - missing)])
             self._require(output == b"4.3.0 message truncated\n", f"a cut message: {output!r}")
@@ -258,7 +258,7 @@ def machine(world: World) -> type[RuleBasedStateMachine]:
             """Wait until no server process works for a handler that was killed."""
             until = time.monotonic() + 30
             while world.busy():
-                self._require(time.monotonic() < until, "somebody works for a dead handler")
+                self._require(time.monotonic() < until, "a worker still works for a dead handler")
                 time.sleep(0.01)
 
     return AnyOrder

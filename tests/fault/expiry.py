@@ -149,5 +149,5 @@ def run(rounds: int, database: Database, row: Row) -> None:
             row.lost += count == 0
             row.doubled += max(0, count - 1)
     if there:
-        row.note(f"expiry: {there.total()} deliveries that nobody sent")
+        row.note(f"expiry: {there.total()} deliveries that were never sent")
     clear(database)

@@ -205,10 +205,10 @@ class ResidentHost(Host):
             self.service.wait()
             self.service = Service(self.handler).start()
         try:
-            told = self.service.status()
+            reported = self.service.status()
         except ServeError:
             return False
-        return (told["workers"], told["free"], told["waiting"], len(self.service.workers())) == (1, 1, 0, 1)
+        return (reported["workers"], reported["free"], reported["waiting"], len(self.service.workers())) == (1, 1, 0, 1)
 
 
 def _comes(it: Callable[[], bool], seconds: float) -> bool:

@@ -90,7 +90,7 @@ class Ledger:
             row.lost += sum((Counter(sent) - there).values())
             row.doubled += sum((there - Counter(sent)).values())
         for recipient, there in stored.items():
-            row.note(f"{recipient} has {there.total()} deliveries that nobody sent")
+            row.note(f"{recipient} has {there.total()} deliveries that were never sent")
 
     def digests(self, database: Database, row: Row) -> Iterator[tuple[str, bytes]]:
         """Recipient and digest of each delivery that is stored."""

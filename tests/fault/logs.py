@@ -32,7 +32,7 @@ _FILES = ("open", "none", "full disk", "folder", "FIFO without a reader", "full 
 _SYSLOGS = ("off", "open", "full")
 _JOURNALS = ("open", "locked for writers", "locked for all", "full disk")
 _ANSWERS = ("open", "full", "without a reader", "closed")
-_SENTRIES = ("nobody listens", "silence", "no such host")
+_SENTRIES = ("no server listens", "silence", "no such host")
 
 _CLOSED = ["bash", "-c", 'exec "$@" >&- 2>&-', "-"]
 """Runs a command without stdout and stderr."""

@@ -17,9 +17,9 @@ from harness.mailhost import DOMAIN
 from harness.postgresql import FAST, PostgreSQL
 from harness.service import wait_until
 
+from .host_faults import HostFaults
 from .ledger import Mode, Row, Scale
 from .load import Load, drain, mail_host, message, service
-from .mishaps import Mishaps
 from .pool import only_resident
 
 # A private Postfix that restarts a service at once: by default it waits for a minute after the service died. The time
@@ -65,13 +65,13 @@ def run(scale: Scale, mode: Mode) -> Row:
         mail_host(row, database.conninfo, *_MAIN) as host,
         service(host, mode) as resident,
     ):
-        mishaps = Mishaps(host, resident)
-        once: list[Callable[[], None]] = [mishaps.kill_handler, mishaps.abort, mishaps.reload, mishaps.kill_agent]
-        once += [mishaps.kill_handler, *[mishaps.freeze_handler] * limited]
-        often = [*once, mishaps.crash, *[mishaps.kill_handler, mishaps.kill_agent] * 6]
+        faults = HostFaults(host, resident)
+        once: list[Callable[[], None]] = [faults.kill_handler, faults.abort, faults.reload, faults.kill_agent]
+        once += [faults.kill_handler, *[faults.freeze_handler] * limited]
+        often = [*once, faults.crash, *[faults.kill_handler, faults.kill_agent] * 6]
         if resident:
-            once += [mishaps.kill_worker, mishaps.reload_service, mishaps.kill_supervisor, mishaps.restart_service]
-            often += [*once, *[mishaps.freeze_worker, mishaps.kill_worker] * 3]
+            once += [faults.kill_worker, faults.reload_service, faults.kill_supervisor, faults.restart_service]
+            often += [*once, *[faults.freeze_worker, faults.kill_worker] * 3]
         count, pause = _LOAD[mode, scale]
         try:
             with Load(host, count, pause=pause) as load:
@@ -84,9 +84,9 @@ def run(scale: Scale, mode: Mode) -> Row:
                     random.choice(often)()
                     row.points += 1
                     time.sleep(random.uniform(0, 1))
-            _cut(mishaps, load, row, len(scale.thin(range(60), 6)) if full else 2)
+            _cut(faults, load, row, len(scale.thin(range(60), 6)) if full else 2)
         finally:
-            mishaps.thaw()
+            faults.thaw()
         drain(host)
         load.ledger.check(database, row)
         for what, trace in _TRACES.items():
@@ -97,16 +97,16 @@ def run(scale: Scale, mode: Mode) -> Row:
     return row
 
 
-def _cut(mishaps: Mishaps, load: Load, row: Row, count: int) -> None:
+def _cut(faults: HostFaults, load: Load, row: Row, count: int) -> None:
     """Large messages, each truncated on its way from pipe(8) to the handler."""
-    drain(mishaps.host)
+    drain(faults.host)
     cuts = 0
     for number in range(10_001, 10_001 + count):
         raw = message(number) + b"%060d\n" % number * 8_000
         recipient = f"cut{number}@{DOMAIN}"
         load.ledger.send(raw, recipient)
-        cuts += mishaps.cut(raw, recipient)
-        drain(mishaps.host)
+        cuts += faults.cut(raw, recipient)
+        drain(faults.host)
     row.points += cuts
     if not cuts:
         row.note("no message was cut")

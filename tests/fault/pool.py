@@ -103,8 +103,8 @@ def reload(service: Service, conninfo: str, **sections: dict[str, object]) -> No
 
 def ready(service: Service) -> bool:
     """Whether its only worker is ready for a message."""
-    told = service.status()
-    return (told["workers"], told["free"], len(service.workers())) == (1, 1, 1)
+    reported = service.status()
+    return (reported["workers"], reported["free"], len(service.workers())) == (1, 1, 1)
 
 
 def forget_outage(handler: Handler) -> None:

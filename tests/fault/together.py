@@ -111,7 +111,7 @@ def _meet(meeting: Meeting, handler: Handler, service: Service | None, database:
         for (raw, recipients), end in zip(deliveries, ends, strict=True):
             ended = end.result()
             if _status(ended, row) != 0 and _status(handler.deliver(raw, *recipients), row) != 0:
-                row.note(f"{meeting.name}: {ended.output!r}, and again when nobody else delivered")
+                row.note(f"{meeting.name}: {ended.output!r}, and again when no other handler delivered")
     if waiting < HANDLERS:
         row.note(f"{meeting.name}: only {waiting} handlers came together")
     row.points += HANDLERS
@@ -122,7 +122,7 @@ def _meet(meeting: Meeting, handler: Handler, service: Service | None, database:
         row.lost += count == 0
         row.doubled += max(0, count - 1)
     if there:
-        row.note(f"{meeting.name}: {there.total()} deliveries that nobody sent")
+        row.note(f"{meeting.name}: {there.total()} deliveries that were never sent")
     clear(database)
 
 

@@ -94,8 +94,10 @@ def _migrate(database: Database, load: Load, row: Row) -> None:
         if done.returncode or (attempt == "second" and done.stdout.count("\n") != 1):
             row.note(f"the {attempt} migrate: {done.returncode}, {done.stdout}{done.stderr}")
         if attempt == "first":
-            told = f"migrated in {time.monotonic() - began:.1f} s, while {load.accepted - accepted} messages came in"
-            sys.stderr.write(f"    {told}\n")
+            reported = (
+                f"migrated in {time.monotonic() - began:.1f} s, while {load.accepted - accepted} messages came in"
+            )
+            sys.stderr.write(f"    {reported}\n")
         row.points += 1
 
 

@@ -248,7 +248,7 @@ class _Campaign:
 
 def _refusals(campaign: _Campaign) -> None:
     """Servers that are absent, silent, close the connection, or speak another protocol."""
-    campaign.refuse("nobody listens", f"host=127.0.0.1 port={account.free_port()} dbname=x user=x")
+    campaign.refuse("no server listens", f"host=127.0.0.1 port={account.free_port()} dbname=x user=x")
     campaign.refuse("no such host", "host=nobody.invalid dbname=x user=x")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         campaign.refuse("silence", f"host=127.0.0.1 port={silent.getsockname()[1]} dbname=x user=x")

@@ -88,8 +88,8 @@ class Service:
         )
         wait_until(lambda: running.poll() is not None or self.ready(), "the start of the service")
         if running.poll() is not None:
-            _, told = running.communicate()
-            raise RuntimeError(f"pipehandler serve left with {running.returncode}: {told.decode()}")
+            _, reported = running.communicate()
+            raise RuntimeError(f"pipehandler serve left with {running.returncode}: {reported.decode()}")
         return self
 
     def has_ended(self) -> bool:

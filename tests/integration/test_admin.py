@@ -188,7 +188,7 @@ def test_attachment(mailbox: Mailbox) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "reported"),
     [
         (["show", "999"], "nothing with the id 999 is stored; `pipehandler list` shows what is"),
         (["raw", "00000000-0000-0000-0000-000000000000"], "nothing with the id 00000000-"),
@@ -200,11 +200,11 @@ def test_attachment(mailbox: Mailbox) -> None:
         (["attachment", "999", "1"], "nothing with the id 999"),
     ],
 )
-def test_unknown_id(mailbox: Mailbox, arguments: list[str], told: str) -> None:
+def test_unknown_id(mailbox: Mailbox, arguments: list[str], reported: str) -> None:
     """An unknown id ends with EX_NOINPUT and a line that explains what to do; stdout stays empty."""
     done = mailbox.run(*arguments)
     assert (done.status, done.output) == (EX_NOINPUT, b"")
-    assert done.errors.startswith(f"Error: {told}")
+    assert done.errors.startswith(f"Error: {reported}")
     assert done.errors.count("\n") == 1
 
 
@@ -266,9 +266,10 @@ def test_configured_database(config: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"), [("limits.deadline = 1", "limits.deadline = 1; allowed: "), (None, "No such file or directory")]
+    ("text", "reported"),
+    [("limits.deadline = 1", "limits.deadline = 1; allowed: "), (None, "No such file or directory")],
 )
-def test_wrong_configuration(folder: Path, text: str | None, told: str) -> None:
+def test_wrong_configuration(folder: Path, text: str | None, reported: str) -> None:
     """An invalid or missing configuration is EX_CONFIG, and the message names the key or the file."""
     path = folder / "pipehandler.toml"
     if text is not None:
@@ -276,7 +277,7 @@ def test_wrong_configuration(folder: Path, text: str | None, told: str) -> None:
     done = pipehandler("--config", str(path), "list")
     assert (done.status, done.output) == (EX_CONFIG, b"")
     assert str(path) in done.errors
-    assert told in done.errors
+    assert reported in done.errors
 
 
 @pytest.mark.parametrize("command", [["list"], ["show", "1"], ["raw", "1"], ["attachment", "1", "1"], ["migrate"]])

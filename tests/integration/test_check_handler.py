@@ -227,7 +227,7 @@ def test_no_connection_left(own_handler: Handler, migrated: Database) -> None:
 
 UNREACHABLE = {
     "no such server": ("host=/nonexistent dbname=x user=x", "database-unreachable"),
-    "nobody listens": ("host=127.0.0.1 port=1 dbname=x user=x", "database-unreachable"),
+    "no server listens": ("host=127.0.0.1 port=1 dbname=x user=x", "database-unreachable"),
     "no such host": ("host=nohost.invalid dbname=x user=x", "database-unreachable"),
     "no conninfo": ("this is none", "conninfo"),
     "no such database": ("{server} dbname=nosuch user=pipehandler", "database-missing"),
@@ -398,7 +398,7 @@ def file_for_state(handler: Handler) -> None:
 FILES: dict[str, tuple[Callable[[Handler], Any], list[str], bool]] = {
     "no state directory": (lambda handler: handler.state.rmdir(), ["state-directory"], True),
     "a file": (file_for_state, ["state-directory"], True),
-    "somebody else's": (lambda handler: os.chown(handler.state, 0, 0), ["state-directory"], True),
+    "of another account": (lambda handler: os.chown(handler.state, 0, 0), ["state-directory"], True),
     "open": (lambda handler: handler.state.chmod(0o777), ["state-directory-open"], True),
     "open to a group": (lambda handler: handler.state.chmod(0o770), ["state-directory-open"], True),
     "log file": (lambda handler: handler.log.touch(0o600), ["log-file"], True),
@@ -628,7 +628,7 @@ def folder_for_passfile(file: Path) -> None:
 PASSFILES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "missing": (missing_passfile, "No such file or directory"),
     "open": (lambda file: file.chmod(0o644), "is ignored, because its mode is 0644"),
-    "somebody else's": (passfile_of_another, "this account may not read the passfile"),
+    "of another account": (passfile_of_another, "this account may not read the passfile"),
     "without a line": (lambda file: file.write_text("otherhost:*:*:*:x\n"), "has no line for this connection"),
     "a folder": (folder_for_passfile, "is not a regular file"),
 }

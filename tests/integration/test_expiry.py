@@ -329,9 +329,9 @@ def test_content_that_is_gone(console: Console, database: Database) -> None:
     ((stored),) = store(database, PICTURE, "a@example.com", parser="0")
     age(database, "a@example.com", column="attachments_until")
     run(database)
-    told = console.run("attachment", stored.delivery, 1)
-    assert told.status == EX_NOINPUT
-    assert "store.attachments was false, or [[retention]] has removed it" in told.errors
+    reported = console.run("attachment", stored.delivery, 1)
+    assert reported.status == EX_NOINPUT
+    assert "store.attachments was false, or [[retention]] has removed it" in reported.errors
     before = everything(database, "attachment")
     assert console.run("reparse", "--all").text == "1 tried, 0 changed, 1 parsed again\n"
     assert everything(database, "attachment") == before

@@ -113,8 +113,8 @@ def test_a_restart(own_database: Database, caplog: pytest.LogCaptureFixture) -> 
             wait_until(lambda: waiting(own_database))
             own_database.server.stop(how)
             own_database.server.start()
-    told = [record.getMessage().partition(":")[0] for record in caplog.records]
-    assert told == ["the database is away", "the database is back"] * 2
+    reported = [record.getMessage().partition(":")[0] for record in caplog.records]
+    assert reported == ["the database is away", "the database is back"] * 2
 
 
 def test_a_standby(own_database: Database) -> None:
@@ -132,7 +132,7 @@ def test_a_standby(own_database: Database) -> None:
 
 
 @pytest.mark.parametrize(
-    ("conninfo", "cursor", "told"),
+    ("conninfo", "cursor", "reported"),
     [
         ("host=/nowhere dbname=mail", "", "connection"),
         ("what", "", "not a libpq connection string"),
@@ -142,10 +142,10 @@ def test_a_standby(own_database: Database) -> None:
         ("{empty}", "", "does not exist"),
     ],
 )
-def test_wrong_from_the_start(database: Database, conninfo: str, cursor: str, told: str) -> None:
+def test_wrong_from_the_start(database: Database, conninfo: str, cursor: str, reported: str) -> None:
     """An error that waiting cannot fix is raised at once, and names its cause."""
     known = {"handler": database.conninfo, "reader": reader(database), "empty": database.server.conninfo()}
-    with pytest.raises(StoreError, match=told):
+    with pytest.raises(StoreError, match=reported):
         next(pipehandler.follow(conninfo.format(**known), cursor))
 
 

@@ -141,7 +141,7 @@ def test_a_closed_pipe(console: Console, database: Database) -> None:
 
 
 @pytest.mark.parametrize(
-    ("role", "arguments", "status", "told"),
+    ("role", "arguments", "status", "reported"),
     [
         ("reader", ["--cursor", "1-1", "--from-start"], 2, "exclude each other"),
         ("reader", ["--lease", "0"], 2, "0 is not in the range"),
@@ -149,10 +149,10 @@ def test_a_closed_pipe(console: Console, database: Database) -> None:
         ("pipehandler", [], 69, "pipehandler_reader"),
     ],
 )
-def test_what_is_wrong(console: Console, role: str, arguments: list[str], status: int, told: str) -> None:
+def test_what_is_wrong(console: Console, role: str, arguments: list[str], status: int, reported: str) -> None:
     """An error is reported in one line."""
     console.configure(role)
     done = console.run("follow", *arguments)
     assert done.status == status
-    assert told in done.errors
+    assert reported in done.errors
     assert "Traceback" not in done.errors

@@ -141,7 +141,7 @@ def test_plan_changes_nothing(empty: Database) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "reported"),
     [
         (
             "UPDATE pipehandler.migration SET checksum = 'x' WHERE version = 1",
@@ -159,14 +159,14 @@ def test_plan_changes_nothing(empty: Database) -> None:
     ],
     ids=["changed", "newer", "newer functions", "other functions"],
 )
-def test_refusal(database: Database, change: str, told: str) -> None:
+def test_refusal(database: Database, change: str, reported: str) -> None:
     """A file that was changed after it was applied, and a database newer than this program, are refused with a hint."""
     database.execute(change)
     before = schema(database)
-    with pytest.raises(MigrationError, match=told):
+    with pytest.raises(MigrationError, match=reported):
         migrated(database)
     store = Store(database.admin)
-    with pytest.raises(MigrationError, match=told):
+    with pytest.raises(MigrationError, match=reported):
         plan(store)
     store.close()
     assert schema(database) == before

@@ -77,7 +77,7 @@ def test_a_worker_keeps_its_connection(service: Service, handler: Handler, datab
 
 
 @contextmanager
-def nobody(handler: Handler) -> Iterator[None]:
+def no_service(handler: Handler) -> Iterator[None]:
     """No socket at all."""
     yield
 
@@ -132,7 +132,9 @@ def full(handler: Handler) -> Iterator[None]:
                 return
 
 
-@pytest.mark.parametrize("make", [nobody, stale, another_file, a_stream, deaf, full], ids=lambda each: each.__name__)
+@pytest.mark.parametrize(
+    "make", [no_service, stale, another_file, a_stream, deaf, full], ids=lambda each: each.__name__
+)
 def test_cold_where_nobody_takes_it(
     handler: Handler, database: Database, make: Callable[[Handler], AbstractContextManager[object]]
 ) -> None:

@@ -158,8 +158,8 @@ def test_waiting_has_an_end(service: Service, handler: Handler, database: Databa
             wait_until(lambda: service.status()["waiting"] == 1)
             output, _ = second.communicate(OTHER, timeout=60)
         assert (second.returncode, output) == (75, b"4.4.5 mail system congested\n")
-        told = service.status()
-        assert (told["waiting"], told["busy"], told["congested"]) == (0, 1, 1)
+        reported = service.status()
+        assert (reported["waiting"], reported["busy"], reported["congested"]) == (0, 1, 1)
     assert ended(first).status == 0
     (line,) = (line for line in handler.log_lines() if line.startswith("outcome=congested "))
     assert " status=75 code=4.4.5 queue_id=4Wait mode=resident " in line
@@ -242,7 +242,7 @@ def test_a_wrong_configuration(service: Service, handler: Handler) -> None:
     wait_until(lambda: service.status()["delivered"] == 1)
 
 
-def test_what_systemd_is_told(handler: Handler) -> None:
+def test_what_systemd_receives(handler: Handler) -> None:
     """sd_notify(3): readiness, reloading, the end, and between them the numbers of busy workers and waiting
     messages."""
     name = handler.folder / "notify"
@@ -253,17 +253,17 @@ def test_what_systemd_is_told(handler: Handler) -> None:
         configure(handler)
         with Service(handler, NOTIFY_SOCKET=str(name)) as service:
             assert manager.recv(1000) == b"READY=1"
-            told = b""
-            while told != b"STATUS=0 of 1 workers busy, 0 messages waiting":
-                told = manager.recv(1000)
+            reported = b""
+            while reported != b"STATUS=0 of 1 workers busy, 0 messages waiting":
+                reported = manager.recv(1000)
             service.signal(signal.SIGHUP)
-            while not told.startswith(b"RELOADING=1\nMONOTONIC_USEC="):
-                told = manager.recv(1000)
-            while told != b"READY=1":
-                told = manager.recv(1000)
+            while not reported.startswith(b"RELOADING=1\nMONOTONIC_USEC="):
+                reported = manager.recv(1000)
+            while reported != b"READY=1":
+                reported = manager.recv(1000)
             assert service.stop() == 0
-            while told != b"STOPPING=1":
-                told = manager.recv(1000)
+            while reported != b"STOPPING=1":
+                reported = manager.recv(1000)
 
 
 def test_a_socket_of_systemd(handler: Handler) -> None:
@@ -338,13 +338,13 @@ def refused(handler: Handler, **identity: object) -> tuple[int, str]:
 @pytest.mark.skipif(not account.IS_ROOT, reason="only root can be refused as root")
 def test_not_as_root(handler: Handler) -> None:
     """The service refuses to run as root, which must not read mail."""
-    status, told = refused(handler)
+    status, reported = refused(handler)
     assert status == 69
-    assert "serve must not run as root" in told
+    assert "serve must not run as root" in reported
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "reported"),
     [
         ("taken", "another service is listening there"),
         ("file", "this file is not a socket"),
@@ -352,7 +352,7 @@ def test_not_as_root(handler: Handler) -> None:
         ("x" * 120, "serve.socket"),
     ],
 )
-def test_a_socket_that_cannot_be_had(handler: Handler, name: str, told: str) -> None:
+def test_a_socket_that_cannot_be_had(handler: Handler, name: str, reported: str) -> None:
     """The reason and a hint are printed, and what exists is left unchanged."""
     path = handler.folder / name
     configure(handler, socket=str(path))
@@ -365,7 +365,7 @@ def test_a_socket_that_cannot_be_had(handler: Handler, name: str, told: str) -> 
             path.chmod(0o666)
         status, said = refused(handler, **account.identity())
     assert status == 69
-    assert told in said
+    assert reported in said
     assert name != "file" or path.read_text() == "precious"
 
 
@@ -374,8 +374,8 @@ def test_status(service: Service, handler: Handler) -> None:
     means."""
     assert handler.deliver(MESSAGE).status == 0
     wait_until(lambda: service.status()["busy"] == 0)
-    told = pipehandler("--config", handler.config, "serve", "--status")
-    assert ["delivered", "1"] in [line.split() for line in told.splitlines()]
+    reported = pipehandler("--config", handler.config, "serve", "--status")
+    assert ["delivered", "1"] in [line.split() for line in reported.splitlines()]
     shown = json.loads(pipehandler("--config", handler.config, "serve", "--status", "--json"))
     assert {name: shown.pop(name) for name in ("code", "configuration")}.keys() == {"code", "configuration"}
     assert shown == {

@@ -153,7 +153,7 @@ def test_number_in_range(number: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("argv", "told"),
+    ("argv", "reported"),
     [
         ([], "no recipients"),
         (["--sender=a"], "no recipients"),
@@ -178,8 +178,8 @@ def test_number_in_range(number: int) -> None:
         ),
     ],
 )
-def test_usage(argv: list[str], told: str) -> None:
+def test_usage(argv: list[str], reported: str) -> None:
     """Arguments that master.cf should not contain are refused, and the error names them."""
     with pytest.raises(UsageError) as refused:
         from_argv(argv)
-    assert told in str(refused.value)
+    assert reported in str(refused.value)

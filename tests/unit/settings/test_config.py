@@ -84,9 +84,9 @@ def refusal(folder: Path, text: str | bytes) -> str:
     """The error for a file with this text."""
     with pytest.raises(ConfigError) as refused:
         read(folder, text)
-    told = str(refused.value)
-    assert told.startswith(f"{folder}/pipehandler.toml: ")
-    return told.partition(": ")[2]
+    reported = str(refused.value)
+    assert reported.startswith(f"{folder}/pipehandler.toml: ")
+    return reported.partition(": ")[2]
 
 
 def value(config: Config, key: str) -> Any:
@@ -142,18 +142,18 @@ def test_beyond_bounds(tmp_path: Path, key: str, beyond: int) -> None:
 )
 def test_wrong_type(tmp_path: Path, key: str, wrong: str) -> None:
     """A value of another type is refused, with the key and what is allowed; nothing is converted."""
-    told = refusal(tmp_path, f"{key} = {wrong}")
-    assert told.startswith(f"{key} = ")
+    reported = refusal(tmp_path, f"{key} = {wrong}")
+    assert reported.startswith(f"{key} = ")
     if key in CHOICES:
-        assert told.endswith('; allowed: "{}" or "{}"'.format(*CHOICES[key]))
+        assert reported.endswith('; allowed: "{}" or "{}"'.format(*CHOICES[key]))
         return
-    assert told.endswith(
+    assert reported.endswith(
         KINDS.get(type(DEFAULTS[key]), "a whole number from {} to {}".format(*BOUNDS.get(key, ("", ""))))
     )
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "reported"),
     [
         (
             "[databases]",
@@ -175,9 +175,9 @@ def test_wrong_type(tmp_path: Path, key: str, wrong: str) -> None:
         (b"\x00", "not a TOML file"),
     ],
 )
-def test_what_is_said(tmp_path: Path, text: str | bytes, told: str) -> None:
+def test_what_is_said(tmp_path: Path, text: str | bytes, reported: str) -> None:
     """An invalid file is refused, with the mistake and the valid choices."""
-    assert told in refusal(tmp_path, text)
+    assert reported in refusal(tmp_path, text)
 
 
 @pytest.mark.parametrize("old", RENAMED)
@@ -277,7 +277,7 @@ def test_retention(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "reported"),
     [
         (
             "keep = '1 day'",
@@ -297,9 +297,9 @@ def test_retention(tmp_path: Path) -> None:
         ("recipient = '*'", "rule 2: no effect; a rule needs at least one of keep, raw, attachments"),
     ],
 )
-def test_wrong_rule(tmp_path: Path, text: str, told: str) -> None:
+def test_wrong_rule(tmp_path: Path, text: str, reported: str) -> None:
     """An invalid rule is refused, with its number, the key, the value and what is allowed."""
-    assert told in refusal(tmp_path, f"[[retention]]\nkeep = '1d'\n[[retention]]\n{text}\n")
+    assert reported in refusal(tmp_path, f"[[retention]]\nkeep = '1d'\n[[retention]]\n{text}\n")
 
 
 @pytest.mark.parametrize("text", ["retention = 1", "[retention]\nkeep = '1d'", "retention = ['x']"])

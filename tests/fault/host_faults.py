@@ -15,7 +15,7 @@ from .processes import children, name, parent, send, stat
 PATIENCE = 30  # seconds
 
 
-class Mishaps:
+class HostFaults:
     """Faults of a running mail host. It touches only processes below this host's master, handlers with this host's
     configuration in their command line, and those of the service."""
 
@@ -181,7 +181,7 @@ class Mishaps:
         until = time.monotonic() + PATIENCE
         while not (found := find()):
             if time.monotonic() > until:
-                raise TimeoutError("nobody delivers")
+                raise TimeoutError("no handler is running")
             time.sleep(0.001)
         return found
 
