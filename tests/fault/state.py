@@ -19,9 +19,9 @@ from threading import Thread
 from typing import NamedTuple
 
 from harness import account
-from harness.console import PROGRAM
 from harness.database import Database
 from harness.handler import ENVIRONMENT, Handler
+from harness.preloaded import PROGRAM
 from harness.service import Service
 
 from pipehandler.mail.identity import identify

@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from harness import account, previous_release
-from harness.console import PROGRAM
 from harness.database import Database
 from harness.mailhost import DOMAIN, MailHost
 from harness.postgresql import FAST, PostgreSQL
+from harness.preloaded import PROGRAM
 from harness.service import wait_until
 
 from .ledger import Mode, Row, Scale

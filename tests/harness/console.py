@@ -2,15 +2,14 @@
 
 import shlex
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from . import preloaded
 from .database import Database
 from .handler import ENVIRONMENT
-
-PROGRAM = str(Path(sys.executable).with_name("pipehandler"))
+from .preloaded import PROGRAM
 
 
 class Done(NamedTuple):
@@ -50,14 +49,13 @@ class Console:
 
     def run(self, *arguments: object, stdin: bytes = b"") -> Done:
         """Run a command."""
-        return self._run(self.command(*arguments), stdin)
+        done = preloaded.run(*self.command(*arguments)[1:], environment=ENVIRONMENT, stdin=stdin)
+        return Done(done.returncode, done.stdout, done.stderr.decode())
 
     def run_under(self, prefix: Sequence[str], *arguments: object) -> Done:
         """Run a command through another one; `prefix`: that one with its arguments."""
-        return self._run([*prefix, *self.command(*arguments)], b"")
-
-    def _run(self, command: list[str], stdin: bytes) -> Done:
-        done = subprocess.run(command, input=stdin, capture_output=True, env=ENVIRONMENT, cwd="/", timeout=120)
+        command = [*prefix, *self.command(*arguments)]
+        done = subprocess.run(command, input=b"", capture_output=True, env=ENVIRONMENT, cwd="/", timeout=120)
         return Done(done.returncode, done.stdout, done.stderr.decode())
 
     def on_a_terminal(self, *arguments: object) -> bytes:

@@ -1,14 +1,12 @@
 """A mail host: a private Postfix that delivers to pipehandler, with exactly the lines that `pipehandler postfix`
 prints."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 from pipehandler.postfix import templates
 from pipehandler.store.conninfo import uri
 
-from . import account
+from . import account, preloaded
 from .handler import Handler
 from .postfix import Postfix
 
@@ -17,8 +15,7 @@ DOMAIN = "example.com"
 
 def pipehandler(*arguments: object) -> str:
     """Run the console script of this environment; returns what it prints."""
-    script = Path(sys.executable).with_name("pipehandler")
-    done = subprocess.run([script, *map(str, arguments)], capture_output=True, text=True)
+    done = preloaded.run_text(*arguments)
     if done.returncode:
         raise RuntimeError(f"pipehandler {arguments} left with status {done.returncode}: {done.stderr}")
     return done.stdout

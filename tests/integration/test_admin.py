@@ -2,13 +2,13 @@
 
 import json
 import re
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from harness.console import PROGRAM, Done
+from harness import preloaded
+from harness.console import Done
 from harness.database import Database
 from harness.handler import ENVIRONMENT, entrypoint
 from harness.submission import submission
@@ -38,8 +38,8 @@ HOSTILE = (
 
 
 def pipehandler(*arguments: str) -> Done:
-    """Run the installed console script."""
-    done = subprocess.run([PROGRAM, *arguments], capture_output=True, env=ENVIRONMENT, cwd="/", timeout=60)
+    """Run a command."""
+    done = preloaded.run(*arguments, environment=ENVIRONMENT, timeout=60)
     return Done(done.returncode, done.stdout, done.stderr.decode())
 
 

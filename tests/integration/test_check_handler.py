@@ -16,10 +16,10 @@ import psycopg
 import pytest
 from click.testing import CliRunner
 from harness import account
-from harness.console import PROGRAM
 from harness.database import Database
 from harness.handler import Handler
 from harness.postgresql import FAST, PostgreSQL
+from harness.preloaded import PROGRAM
 from harness.service import Service, wait_until
 from harness.upgradable import Upgradable
 

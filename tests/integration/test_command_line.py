@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from harness import account
-from harness.console import PROGRAM, Console
+from harness.console import Console
 from harness.database import Database
 from harness.handler import ENVIRONMENT, Handler
 from harness.missing import missing
+from harness.preloaded import PROGRAM
 from harness.service import Service, configure, wait_until
 from reference.commands import commands
 

@@ -16,9 +16,10 @@ from typing import Any
 
 import psycopg
 import pytest
-from harness.console import PROGRAM, Console, everything
+from harness.console import Console, everything
 from harness.database import Database
 from harness.handler import Handler
+from harness.preloaded import PROGRAM
 from harness.service import bounded, wait_until
 from harness.submission import MESSAGE, submission
 from psycopg.errors import NoDataFound

@@ -13,9 +13,9 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from harness import account
-from harness.console import PROGRAM
+from harness import account, preloaded
 from harness.handler import ENVIRONMENT, Handler
+from harness.preloaded import PROGRAM
 from harness.service import ResidentHandler, wait_until
 
 from pipehandler.delivery.guarded_parse import guarded_parse
@@ -175,17 +175,10 @@ HOSTILE: dict[str, Callable[[Path], object]] = {
 
 def program(handler: Handler, *arguments: str) -> str:
     """The output of a command as root, which must succeed."""
-    done = subprocess.run(
-        [PROGRAM, "--config", str(handler.config), *arguments],
-        capture_output=True,
-        text=True,
-        env=ENVIRONMENT,
-        cwd="/",
-        timeout=50,
-    )
+    done = preloaded.run("--config", handler.config, *arguments, environment=ENVIRONMENT, timeout=50)
     not_flowing = "status" in arguments  # there is no Postfix
-    assert (done.returncode, done.stderr) == (int(not_flowing), "")
-    return done.stdout
+    assert (done.returncode, done.stderr) == (int(not_flowing), b"")
+    return done.stdout.decode()
 
 
 @pytest.mark.parametrize("how", HOSTILE)

@@ -3,7 +3,6 @@ or trusted."""
 
 import json
 import sqlite3
-import subprocess
 import time
 import unicodedata
 from contextlib import closing
@@ -12,7 +11,6 @@ from pathlib import Path
 import pytest
 from harness.console import Console
 from harness.database import Database
-from harness.handler import ENVIRONMENT
 from harness.submission import submission
 
 from pipehandler.mail.parsed import ParsedMessage
@@ -142,16 +140,14 @@ def test_nothing_hostile_goes_out(hostile: Console, arguments: tuple[str, ...]) 
     words = [word.replace("FOLDER", str(hostile.folder)) for word in arguments]
     if "import" in words:
         Path(words[-1]).write_bytes(LETTER)
-    done = subprocess.run(
-        hostile.command(*words), capture_output=True, env=ENVIRONMENT, cwd="/", input=b"n\n", timeout=120
-    )
-    text = done.stdout.decode() + done.stderr.decode()
+    done = hostile.run(*words, stdin=b"n\n")
+    text = done.output.decode() + done.errors
     assert "Traceback" not in text
     assert text
     assert {unicodedata.category(char) for char in text.replace("\n", "")} & CATEGORIES == set()
     assert [line for line in text.split("\n") if line.lstrip().startswith("FORGED")] == []
-    if "--json" in words and done.stdout:
-        for part in done.stdout.decode().splitlines() if "reparse" in words else [done.stdout.decode()]:
+    if "--json" in words and done.output:
+        for part in done.output.decode().splitlines() if "reparse" in words else [done.output.decode()]:
             json.loads(part)
 
 

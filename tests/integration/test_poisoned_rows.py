@@ -2,7 +2,6 @@
 them."""
 
 import json
-import subprocess
 import time
 from contextlib import closing, suppress
 from pathlib import Path
@@ -10,7 +9,6 @@ from pathlib import Path
 import pytest
 from harness.console import Console
 from harness.database import Database
-from harness.handler import ENVIRONMENT
 from harness.submission import submission
 
 from pipehandler.mail.parsed import ParsedMessage
@@ -262,30 +260,29 @@ def console(poisoned: Database, folder: Path) -> Console:
 def test_commands(console: Console, arguments: list[str]) -> None:
     """No command ends with a traceback: a row that cannot be read is named on stderr, and the others are shown."""
     words = [word.replace("FOLDER", str(console.folder)) for word in arguments]
-    done = subprocess.run(
-        console.command(*words), capture_output=True, text=True, env=ENVIRONMENT, cwd="/", input="n\n", timeout=120
-    )
-    assert "Traceback" not in done.stderr + done.stdout
+    done = console.run(*words, stdin=b"n\n")
+    output = done.output.decode()
+    assert "Traceback" not in done.errors + output
     refused = (arguments[0] == "show" and "2" in arguments) or arguments == ["quarantine", "show", "4"]
     aborted = arguments == ["quarantine", "drop", "4"]
     not_flowing = arguments[0] == "status"  # there is no Postfix
-    assert done.returncode == (EX_DATAERR if refused else 1 if aborted or not_flowing else 0), done
+    assert done.status == (EX_DATAERR if refused else 1 if aborted or not_flowing else 0), done
     if refused:
-        assert "Error: message" in done.stderr
-        assert " cannot be read: " in done.stderr
+        assert "Error: message" in done.errors
+        assert " cannot be read: " in done.errors
     if arguments[0] == "list":
-        assert done.stderr.startswith("delivery 2 cannot be read and is left out: received_at is infinity\n")
-        assert "a0@example.com" in done.stdout
-        assert "a2@example.com" in done.stdout
+        assert done.errors.startswith("delivery 2 cannot be read and is left out: received_at is infinity\n")
+        assert "a0@example.com" in output
+        assert "a2@example.com" in output
     if arguments[:2] == ["address", "list"]:
-        assert done.stderr == "lease 1 cannot be read and is left out: created_at is infinity\n"
-        assert "y@example.com" in done.stdout
+        assert done.errors == "lease 1 cannot be read and is left out: created_at is infinity\n"
+        assert "y@example.com" in output
     if arguments[1:2] == ["export"]:
         assert len(list((console.folder / "export").iterdir())) == 1
     if arguments[0] == "metrics":
-        assert "pipehandler_database_up 1.0" in done.stdout
+        assert "pipehandler_database_up 1.0" in output
     if "--json" in arguments and arguments[0] == "status":
-        assert json.loads(done.stdout)["database"]["quarantined"] == 1
+        assert json.loads(output)["database"]["quarantined"] == 1
 
 
 @pytest.mark.parametrize("arguments", [[], ["--json"]], ids=["text", "json"])

@@ -7,10 +7,10 @@ import re
 import subprocess
 
 import pytest
-from harness import account
-from harness.console import PROGRAM
+from harness import account, preloaded
 from harness.database import Database
 from harness.handler import Handler
+from harness.preloaded import PROGRAM
 from harness.service import Service, bounded, configure, wait_until
 
 from pipehandler.cli.status_text import as_json, bars, headline, lines
@@ -33,8 +33,11 @@ NOTHING = Snapshot(
 def run(handler: Handler, *arguments: str, status: int = 0, user: str | None = None) -> str:
     """The output of `pipehandler status`; its exit status has to match its first line."""
     # A Postfix that does not exist, so that one on this machine makes no difference.
-    command = [PROGRAM, "--config", str(handler.config), "status", "--config-directory", "/nonexistent", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, user=user)
+    words = ["--config", str(handler.config), "status", "--config-directory", "/nonexistent", *arguments]
+    if user is None:
+        done = preloaded.run_text(*words)
+    else:
+        done = subprocess.run([PROGRAM, *words], capture_output=True, text=True, user=user)
     assert (done.returncode, done.stderr) == (status, ""), done
     first = {0: "Mail is flowing: ", 1: "Mail is NOT flowing: ", 3: "Whether mail is flowing is unknown: "}
     assert "--json" in arguments or done.stdout.startswith(first[status])

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 from harness import account
-from harness.console import PROGRAM
 from harness.database import Database
 from harness.handler import ENVIRONMENT, Handler, entrypoint, old_entrypoint
 from harness.installation import Installation
 from harness.missing import missing
+from harness.preloaded import PROGRAM
 from harness.service import Service, wait_until
 
 from pipehandler.mail import outcome

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from harness import account
-from harness.console import PROGRAM
+from harness import account, preloaded
 from harness.database import Database
 from harness.handler import old_entrypoint
 from harness.mailhost import MailHost
 from harness.postgresql import PostgreSQL
+from harness.preloaded import PROGRAM
 
 from pipehandler.check.message_size import raise_message_size
 from pipehandler.cli import cli
@@ -55,7 +55,7 @@ def host(whole: MailHost) -> Iterator[MailHost]:
 def run(host: MailHost, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run check as a person does."""
     host.settle()
-    return subprocess.run([PROGRAM, *_command(host, arguments)], capture_output=True, text=True, cwd="/")
+    return preloaded.run_text(*_command(host, arguments))
 
 
 def _command(host: MailHost, arguments: tuple[str, ...]) -> list[str]:

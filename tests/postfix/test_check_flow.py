@@ -9,10 +9,10 @@ from typing import NamedTuple
 import pytest
 from click.testing import CliRunner
 from harness import account
-from harness.console import PROGRAM
 from harness.database import Database
 from harness.mailhost import MailHost
 from harness.postgresql import PostgreSQL
+from harness.preloaded import PROGRAM
 
 from pipehandler.cli import cli
 

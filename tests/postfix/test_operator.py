@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from harness.console import PROGRAM
+from harness import preloaded
 from harness.database import Database
 from harness.mailhost import MailHost
 from harness.postgresql import FAST, VERSION, PostgreSQL
-from harness.service import PATIENCE, wait_until
+from harness.service import wait_until
 
 TO = "user@example.com"
 
@@ -30,8 +30,7 @@ class Operator(NamedTuple):
     def command(self, *arguments: str, conninfo: str | None = None) -> tuple[int, str]:
         """Run pipehandler; returns its status and its output."""
         options = ["--conninfo", conninfo] if conninfo else []
-        command = [PROGRAM, "--config", str(self.host.handler.config), *options, *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+        done = preloaded.run_text("--config", self.host.handler.config, *options, *arguments)
         return done.returncode, done.stdout + done.stderr
 
     def status(self) -> str:

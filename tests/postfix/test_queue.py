@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from harness import account
+from harness import account, preloaded
 from harness.handler import ENVIRONMENT
 from harness.mailhost import MailHost
 from harness.service import wait_until
@@ -18,13 +18,12 @@ from pipehandler.postfix.postqueue import Queued, QueueError, listing
 
 MESSAGE = b"From: a@example.org\nSubject: x\n\nhello\n"
 DOWN = "host=127.0.0.1 port=1"
-PROGRAM = str(Path(sys.executable).with_name("pipehandler"))
 
 
 def metrics(host: MailHost) -> dict[str, float]:
     """The series about the queue, as root sees them: the name without the common prefix, and the queue."""
-    command = [PROGRAM, "--config", host.handler.config, "metrics", "--config-directory", host.config]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True, cwd="/")
+    done = preloaded.run_text("--config", host.handler.config, "metrics", "--config-directory", host.config)
+    done.check_returncode()
     return {
         sample.name.removeprefix("pipehandler_queue_") + " ".join(["", *sample.labels.values()]): sample.value
         for family in text_string_to_metric_families(done.stdout)
