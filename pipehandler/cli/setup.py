@@ -79,7 +79,8 @@ def migrate_(context: click.Context, dry_run: bool, as_json: bool) -> None:
 def postfix_lines(context: click.Context, /, file: str, domains: tuple[str, ...], **options: Any) -> None:
     """Print the lines for Postfix, the units for systemd, and the files for monitoring, with the paths of this installation.
 
-    FILE is one of these; without it, all are printed. Postfix: master.cf, main.cf, pipehandler_status_filter, pgsql-recipients.cf.
+    FILE is one of these; without it, all are printed. Postfix: master.cf, main.cf, pipehandler_status_filter, pgsql-recipients.cf;
+    for a host that does nothing else, receive-only.master.cf and receive-only.main.cf.
     systemd: pipehandler.sysusers, pipehandler.tmpfiles, pipehandler.socket, pipehandler.service, pipehandler-metrics.service,
     pipehandler-expire.service, pipehandler-expire.timer. logrotate: pipehandler.logrotate. Prometheus: pipehandler.rules.yml. Grafana:
     pipehandler.dashboard.json.

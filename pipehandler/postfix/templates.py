@@ -11,6 +11,8 @@ from urllib.parse import unquote, urlsplit
 FILES = {
     "master.cf": "postfix",
     "main.cf": "postfix",
+    "receive-only.main.cf": "postfix",
+    "receive-only.master.cf": "postfix",
     "pipehandler_status_filter": "postfix",
     "pgsql-recipients.cf": "postfix",
     "pipehandler.sysusers": "systemd",

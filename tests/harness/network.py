@@ -1,0 +1,95 @@
+"""A network of its own: loopback with more addresses, on which every port is free, and a name server for it."""
+
+import ctypes
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from .missing import missing
+
+_CLONE_NEWNET = 0x40000000
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+CLIENTS = tuple(f"198.51.100.{number}" for number in range(1, 31))
+"""Addresses from which a test may connect (RFC 5737), each one a client that Postfix does not know."""
+
+
+class Network:
+    """A network namespace, and the processes that `run` starts in it. resolver: the resolv.conf of those."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.resolver = folder / "resolv.conf"
+        self.resolver.write_text("nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")
+        self._running: list[subprocess.Popen[bytes]] = []
+        if shutil.which("ip") is None:
+            missing("ip (iproute2)")
+        outside = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+        if _LIBC.unshare(_CLONE_NEWNET):
+            os.close(outside)
+            missing("the right to make a network namespace")
+        self._inside = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+        try:
+            commands = ["link set lo up", *(f"addr add {address}/32 dev lo" for address in CLIENTS)]
+            subprocess.run(["ip", "-batch", "-"], input="\n".join(commands), text=True, check=True)
+        finally:
+            _enter(outside)
+            os.close(outside)
+
+    @contextmanager
+    def inside(self) -> Iterator[None]:
+        """What this thread opens and starts meanwhile belongs to this network."""
+        outside = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+        _enter(self._inside)
+        try:
+            yield
+        finally:
+            _enter(outside)
+            os.close(outside)
+
+    def run(self, *command: str) -> None:
+        """Start a daemon in the foreground, for which /etc/resolv.conf names the server of this network."""
+        script = 'mount --bind "$0" /etc/resolv.conf; exec "$@"'
+        with self.inside(), (self.folder / "daemons.log").open("ab") as log:
+            self._running.append(
+                subprocess.Popen(
+                    ["unshare", "--mount", "sh", "-euc", script, self.resolver, *command],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                )
+            )
+
+    def serve_names(self, texts: Mapping[str, str], addresses: Mapping[str, str]) -> None:
+        """Answer for these TXT and A records, and for nothing else (NXDOMAIN)."""
+        records = [f"--host-record={name},{address}" for name, address in addresses.items()]
+        for name, text in texts.items():  # one string of a TXT record has at most 255 octets
+            strings = [text[start : start + 250] for start in range(0, len(text), 250)]
+            records.append(",".join([f"--txt-record={name}", *(f'"{string}"' for string in strings)]))
+        self.run(
+            *("dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--pid-file"),
+            *("--user=root", "--local=/#/", "--listen-address=127.0.0.1", "--bind-interfaces", *records),
+        )
+
+    def log(self) -> str:
+        """What the daemons printed."""
+        return (self.folder / "daemons.log").read_text("utf-8", "replace")
+
+    def close(self) -> None:
+        """Stop what `run` started."""
+        for process in self._running:
+            process.terminate()
+        for process in self._running:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(10)
+            process.kill()
+            process.wait()
+        os.close(self._inside)
+
+
+def _enter(namespace: int) -> None:
+    if _LIBC.setns(namespace, _CLONE_NEWNET):
+        raise OSError(ctypes.get_errno(), "setns")
