@@ -71,12 +71,13 @@ def _authentication_results(body: str) -> tuple[str, dict[str, str]]:
 
 
 def _without_comments(body: str) -> str:
-    """Return `body` without comments (RFC 5322 3.2.2), which may be nested and contain semicolons."""
+    """Return `body` with a space for each comment (RFC 5322 3.2.2), which may be nested and contain semicolons."""
     pieces, depth, quoted = [], 0, False
     for piece in re.split(r'(\\.|[()"])', body):
         if piece == '"' and not depth:
             quoted = not quoted
         if piece == "(" and not quoted:
+            pieces += [] if depth else [" "]
             depth += 1
         elif piece == ")" and not quoted:
             depth = max(0, depth - 1)
@@ -92,12 +93,19 @@ def _scanned_by(name: str, body: str) -> str | None:
 
 
 def _spam(fields: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Return the verdict of SpamAssassin, amavis or Rspamd. The topmost field of each kind counts."""
+    """Return the verdict of SpamAssassin, amavis or Rspamd. The topmost field of each kind counts.
+
+    Rspamd writes at the bottom, so that a "yes" of its fields counts wherever it stands: X-Spamd-Result has True for what
+    it would refuse, and X-Spam has Yes for what it only marks.
+    """
     verdict: dict[str, str] = {}
+    marked = False
     for name, body in fields:
         word = body.strip().lower()
         if name in ("x-spam-status", "x-spam-flag", "x-spam") and word.startswith(("yes", "no", "true", "false")):
-            verdict.setdefault("spam", "yes" if word.startswith(("yes", "true")) else "no")
+            is_spam = word.startswith(("yes", "true"))
+            verdict.setdefault("spam", "yes" if is_spam else "no")
+            marked = marked or (is_spam and name == "x-spam")
         score = None
         if name in ("x-spam-status", "x-spamd-result"):
             score = _SCORE.search(body)
@@ -106,5 +114,6 @@ def _spam(fields: Iterable[tuple[str, str]]) -> dict[str, str]:
         if score:
             verdict.setdefault("spam_score", next(filter(None, score.groups())))
         if name == "x-spamd-result" and (flag := re.search(r":\s*(true|false)\b", word)):
-            verdict.setdefault("spam", "yes" if flag[1] == "true" else "no")
-    return verdict
+            verdict.setdefault("spam", "no")
+            marked = marked or flag[1] == "true"
+    return verdict | {"spam": "yes"} if marked else verdict

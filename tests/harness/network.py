@@ -66,9 +66,9 @@ class Network:
     def serve_names(self, texts: Mapping[str, str], addresses: Mapping[str, str]) -> None:
         """Answer for these TXT and A records, and for nothing else (NXDOMAIN)."""
         records = [f"--host-record={name},{address}" for name, address in addresses.items()]
-        for name, text in texts.items():  # one string of a TXT record has at most 255 octets
+        for name, text in texts.items():  # a string of a TXT record has at most 255 octets
             strings = [text[start : start + 250] for start in range(0, len(text), 250)]
-            records.append(",".join([f"--txt-record={name}", *(f'"{string}"' for string in strings)]))
+            records.append(",".join([f"--txt-record={name}", *strings]))
         self.run(
             *("dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--pid-file"),
             *("--user=root", "--local=/#/", "--listen-address=127.0.0.1", "--bind-interfaces", *records),

@@ -20,6 +20,8 @@ RESULTS = "Authentication-Results"
         ('"mx.example.org"; (x (y) ; dkim=pass) spf=none', {"spf": "none"}),
         ("mx.example.com; spf=pass", {}),
         ("mx.example.org.evil.example; spf=pass", {}),
+        ("mx.exam(no word goes on after a comment)ple.org; spf=pass", {}),
+        ("mx.example.org(x); spf(x)=(x)pass(x)smtp.mailfrom=y", {"spf": "pass"}),
         ("spf=pass; mx.example.org", {}),
         ("", {}),
     ],
@@ -76,6 +78,22 @@ def test_received_spf(body: str, expected: dict[str, str]) -> None:
                 ("X-Spamd-Result", "default: False [-1.50 / 15.00]; A(0.00)[]"),
             ],
             {"spam": "no", "spam_score": "-1.50"},
+        ),
+        (  # Rspamd's field names the action "reject" alone; X-Spam stands for "add header"
+            [
+                ("X-Rspamd-Server", "mx.example.org"),
+                ("X-Spamd-Result", "default: False [11.00 / 15.00]; R_SPF_FAIL(1.00)[-all]"),
+                ("X-Spam", "Yes"),
+            ],
+            {"spam": "yes", "spam_score": "11.00"},
+        ),
+        (
+            [
+                ("X-Spam-Status", "No, score=0.1 required=5.0"),
+                ("X-Rspamd-Server", "mx.example.org"),
+                ("X-Spamd-Result", "default: True [20.00 / 15.00]; A(0.00)[]"),
+            ],
+            {"spam": "yes", "spam_score": "0.1"},
         ),
         (
             [
