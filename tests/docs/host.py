@@ -19,7 +19,8 @@ from harness.postgresql import PostgreSQL, binaries
 from .pages import REPOSITORY, Block
 
 _NAMESPACES = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
-# Without the SMTP port, so that it can run next to another Postfix.
+# Without the SMTP port, so that it can run next to another Postfix, unless it is alone in a network.
+_ALONE = ("--net",)
 _SANDBOX = """
 set -eu
 for folder in /etc /opt /usr/local /var; do
@@ -33,6 +34,7 @@ mount --bind "$SOCKETS" /run/postgresql
 mount -t tmpfs tmpfs /run/pipehandler
 export PATH=$PROGRAMS:$PATH
 """
+_LOOPBACK = "ip link set lo up"
 _FIRST = """
 postconf -MX smtp/inet
 postconf -e maillog_file=/var/log/postfix.log
@@ -76,18 +78,18 @@ class Host:
     def __init__(self, folder: Path, lower: Path | None = None, cluster: Path | None = None) -> None:
         self._folder, self._lower, self._cluster = folder, lower, cluster
 
-    def run(self, *commands: Block | str) -> subprocess.CompletedProcess[str]:
+    def run(self, *commands: Block | str, alone: bool = False) -> subprocess.CompletedProcess[str]:
         """Run blocks and other commands in one shell, which ends at the first that fails; the last line of the output that
-        begins with "==> " names the block."""
+        begins with "==> " names the block. alone: in a network of its own, without other hosts, where port 25 is free."""
         upper = self._new_folder()
-        done = self._run(upper, commands)
+        done = self._run(upper, commands, alone)
         shutil.rmtree(upper)
         return done
 
-    def after(self, *commands: Block | str) -> tuple[subprocess.CompletedProcess[str], "Host"]:
+    def after(self, *commands: Block | str, alone: bool = False) -> tuple[subprocess.CompletedProcess[str], "Host"]:
         """Run commands in the same way; returns also the host as they left it."""
         upper = self._new_folder()
-        return self._run(upper, commands), Host(self._folder, upper, upper / "pg" / "data")
+        return self._run(upper, commands, alone), Host(self._folder, upper, upper / "pg" / "data")
 
     def only(self, name: str) -> "Host":
         """A new host, except for one of the folders, which is as in this one."""
@@ -101,15 +103,16 @@ class Host:
         folder.chmod(0o755)
         return folder
 
-    def _run(self, upper: Path, commands: tuple[Block | str, ...]) -> subprocess.CompletedProcess[str]:
-        script = [_SANDBOX, _AGAIN if self._cluster else _FIRST, *map(_command, commands), _QUIET]
+    def _run(self, upper: Path, commands: tuple[Block | str, ...], alone: bool) -> subprocess.CompletedProcess[str]:
+        network = [_LOOPBACK] if alone else []
+        script = [_SANDBOX, *network, _AGAIN if self._cluster else _FIRST, *map(_command, commands), _QUIET]
         # With fsync, which `check` requires.
         settings = {"listen_addresses": "", "port": "5432"}
         with PostgreSQL(upper / "pg", 16, settings, data=self._cluster) as server:
             server.port = 5432
             server.start()
             done = subprocess.run(
-                [*_NAMESPACES, "bash", "-c", "\n".join(script)],
+                [*_NAMESPACES, *(_ALONE if alone else ()), "bash", "-c", "\n".join(script)],
                 env={
                     **os.environ,
                     "LOWER": str(self._lower or "/nonexistent"),

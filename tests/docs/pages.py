@@ -11,6 +11,7 @@ PAGES = (
     "README.md",
     "docs/install.md",
     "docs/setup.md",
+    "docs/receive-only.md",
     "docs/upgrade.md",
     "docs/configuration.md",
     "docs/resident-workers.md",

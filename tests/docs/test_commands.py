@@ -27,6 +27,10 @@ SHOWN = {
 }
 
 
+ON_PORT_25 = ("docs/receive-only.md",)
+"""Pages whose host listens on the SMTP port."""
+
+
 def commands(page: str) -> list[Block]:
     """The blocks of a page, without the demonstration, which has its own tests."""
     return [block for block in blocks(page, "sh") if "script/demo" not in block.text]
@@ -61,7 +65,7 @@ def done_well(done: subprocess.CompletedProcess[str]) -> str:
 def run_page(host: Host, page: str) -> None:
     """Run a page after the pages that it names, on a host that was set up as in docs/install.md."""
     earlier = [block for other in before(page) if other != INSTALL for block in commands(other)]
-    output = done_well(host.run(*earlier, *commands(page)))
+    output = done_well(host.run(*earlier, *commands(page), alone=page in ON_PORT_25))
     own = output.partition(f"==> {commands(page)[0].place}")[2]
     assert re.search(SHOWN.get(page, ""), own, re.MULTILINE | re.DOTALL), output
 

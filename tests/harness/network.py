@@ -3,7 +3,9 @@
 import ctypes
 import os
 import shutil
+import socket
 import subprocess
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -52,11 +54,11 @@ class Network:
 
     def run(self, *command: str) -> None:
         """Start a daemon in the foreground, for which /etc/resolv.conf names the server of this network."""
-        script = 'mount --bind "$0" /etc/resolv.conf; exec "$@"'
+        script = 'mount --bind "$0" /etc/resolv.conf; "$@"; exit'  # the shell stays: the kernel ends all with it
         with self.inside(), (self.folder / "daemons.log").open("ab") as log:
             self._running.append(
                 subprocess.Popen(
-                    ["unshare", "--mount", "sh", "-euc", script, self.resolver, *command],
+                    ["unshare", "--mount", "--pid", "--kill-child", "sh", "-euc", script, self.resolver, *command],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
@@ -74,19 +76,32 @@ class Network:
             *("--user=root", "--local=/#/", "--listen-address=127.0.0.1", "--bind-interfaces", *records),
         )
 
+    def wait_for(self, port: int, seconds: float = 120) -> None:
+        """Wait until a daemon listens on this port; one that ended meanwhile is an error."""
+        until = time.monotonic() + seconds
+        while True:
+            with self.inside(), suppress(ConnectionRefusedError):
+                socket.create_connection(("127.0.0.1", port)).close()
+                return
+            ended = [process.args for process in self._running if process.poll() is not None]
+            if ended or time.monotonic() > until:
+                raise RuntimeError(f"nothing listens on port {port}; ended: {ended}; {self.log()}")
+            time.sleep(0.1)
+
     def log(self) -> str:
         """What the daemons printed."""
         return (self.folder / "daemons.log").read_text("utf-8", "replace")
 
-    def close(self) -> None:
+    def stop(self) -> None:
         """Stop what `run` started."""
         for process in self._running:
-            process.terminate()
-        for process in self._running:
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(10)
             process.kill()
             process.wait()
+        self._running.clear()
+
+    def close(self) -> None:
+        """Stop everything, and leave the network to its last process."""
+        self.stop()
         os.close(self._inside)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from .mailhost import MailHost
 from .network import CLIENTS, Network
 
-_OF_THE_HARNESS = ("smtpd_recipient_restrictions", "smtpd_peername_lookup", "inet_interfaces", "mynetworks")
+_OF_THE_HARNESS = ("smtpd_recipient_restrictions", "smtpd_peername_lookup", "mynetworks")
 
 
 class ReceiveOnlyHost(MailHost):
