@@ -24,6 +24,7 @@ from .command import Failure, reported_errors
 @click.command("setup")
 @click.option("--domain", "domains", multiple=True, help="A domain whose mail is stored; once for each.")
 @click.option("--catch-all", is_flag=True, help="Accept mail for every address of the domains.")
+@click.option("--receive-only", is_flag=True, help="A host without other mail: TLS, postscreen, limits, no relay.")
 @click.option("--embedded", is_flag=True, help="Without a PostgreSQL server: use the one of the extra `embedded`.")
 @click.option("--database", default="mail", show_default=True, help="The database, created if it does not exist.")
 @click.option("--user", default="pipehandler", show_default=True, help="The account that runs the handler.")
@@ -41,6 +42,7 @@ def setup(
     /,
     domains: tuple[str, ...],
     catch_all: bool,
+    receive_only: bool,
     embedded: bool,
     database: str,
     user: str,
@@ -68,6 +70,7 @@ def setup(
             systemd=os.path.isdir("/run/systemd/system"),
             embedded=EMBEDDED_FOLDER if embedded else "",
             catch_all=catch_all,
+            receive_only=receive_only,
         ).with_settings()
         record = Record.load(host.record)
         if not host.settings and not server.is_local:

@@ -26,6 +26,7 @@ class Host:
     contents, or the defaults if the file does not exist yet. config_directory: Postfix's. account: the one that pipe(8)
     runs the handler as. folder: /etc, for systemd's files. systemd: whether systemd runs. embedded: the folder of the
     server of `--embedded`, "" for another server. catch_all: whether every address of the domains accepts mail.
+    receive_only: whether the host has no other mail, and is closed to strangers as far as it can be.
     """
 
     domains: tuple[str, ...] = ()
@@ -39,6 +40,7 @@ class Host:
     systemd: bool = False
     embedded: str = ""
     catch_all: bool = False
+    receive_only: bool = False
 
     @property
     def record(self) -> str:

@@ -19,6 +19,7 @@ from .steps.embedded import embedded
 from .steps.first_message import failure, first_message
 from .steps.packages import packages
 from .steps.program import program
+from .steps.receive_only import receive_only
 from .steps.recipients import recipients
 from .steps.routing import routing
 from .steps.server import server
@@ -30,15 +31,20 @@ from .undo import undo
 STEPS: tuple[Callable[[Host, Record], Step], ...] = (
     *(packages, program, account, directories),
     *(embedded, server, database, schema, roles),
-    *(configuration, tables, transport, recipients, routing),
+    *(configuration, tables, transport, recipients, routing, receive_only),
     *(units, postfix),
 )
 """All steps before the first message. Each depends on those before it."""
 
-_CAUTIOUS = (packages, program, account, database, configuration, tables, transport, routing)
+_CAUTIOUS = (packages, program, account, database, configuration, tables, transport, routing, receive_only)
 """The steps that refuse a host with a conflict, or show differences for other mail."""
 
-_OF_POSTFIX = ("parameter", "list", "block")  # the kinds of change after which Postfix must reload its configuration
+_OF_POSTFIX = (
+    "parameter",
+    "list",
+    "block",
+    "postscreen",
+)  # the kinds of change after which Postfix must reload its configuration
 
 Say = Callable[[str], object]
 """A function that is called with each line for the operator."""

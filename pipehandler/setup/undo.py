@@ -10,6 +10,7 @@ from .files import digest
 from .host import Host
 from .postfix_state import PostfixState
 from .step import Change, Step
+from .steps import receive_only
 from .steps.account import exists
 from .steps.transport import BEGIN, END
 
@@ -60,6 +61,15 @@ def _block(host: Host, change: Change) -> Step:
     # The operator may have replaced the entry, on the advice of `check`, outside of setup's lines.
     entry = host.postfix_program("postconf", "-MX", change.after or "")
     return Step(change.name, "it has our transport", (remove, entry))
+
+
+def _postscreen(_: Host, change: Change) -> Step:
+    with open(change.name, encoding="utf-8") as file:
+        if receive_only.BEGIN not in file.read().split("\n"):
+            return Step(change.name, "without our lines for postscreen")
+    block = f"/^{receive_only.BEGIN}$/,/^{receive_only.END}$/d"
+    command = shlex.join(["sed", "-i", "-e", block, "-e", f"s/^{receive_only.REPLACED}//", change.name])
+    return Step(change.name, "postscreen was put before smtpd by setup", (command,))
 
 
 def _file(host: Host, change: Change) -> Step:
@@ -117,6 +127,7 @@ _UNDO: dict[str, Callable[[Host, Change], Step]] = {
     "parameter": _parameter,
     "list": _list,
     "block": _block,
+    "postscreen": _postscreen,
     "file": _file,
     "folder": _folder,
     "state directory": _state_directory,
