@@ -39,12 +39,8 @@ STEPS: tuple[Callable[[Host, Record], Step], ...] = (
 _CAUTIOUS = (packages, program, account, database, configuration, tables, transport, routing, receive_only)
 """The steps that refuse a host with a conflict, or show differences for other mail."""
 
-_OF_POSTFIX = (
-    "parameter",
-    "list",
-    "block",
-    "postscreen",
-)  # the kinds of change after which Postfix must reload its configuration
+# The kinds of change after which Postfix must reload its configuration.
+_OF_POSTFIX = ("parameter", "list", "settings", "block", "postscreen")
 
 Say = Callable[[str], object]
 """A function that is called with each line for the operator."""

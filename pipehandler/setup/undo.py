@@ -63,6 +63,15 @@ def _block(host: Host, change: Change) -> Step:
     return Step(change.name, "it has our transport", (remove, entry))
 
 
+def _settings(host: Host, change: Change) -> Step:
+    explicit = PostfixState.read(host).explicit
+    ours = receive_only.parsed(change.after or "")
+    unchanged = [name for name, value in ours.items() if explicit.get(name) == value]
+    changed = [name for name in ours if name in explicit and name not in unchanged]
+    found = f"changed since setup, and stay: {', '.join(changed)}" if changed else "set by setup"
+    return Step(change.name, found, (host.postfix_program("postconf", "-X", *unchanged),) if unchanged else ())
+
+
 def _postscreen(_: Host, change: Change) -> Step:
     with open(change.name, encoding="utf-8") as file:
         if receive_only.BEGIN not in file.read().split("\n"):
@@ -126,6 +135,7 @@ def _kept(_: Host, change: Change) -> Step:
 _UNDO: dict[str, Callable[[Host, Change], Step]] = {
     "parameter": _parameter,
     "list": _list,
+    "settings": _settings,
     "block": _block,
     "postscreen": _postscreen,
     "file": _file,

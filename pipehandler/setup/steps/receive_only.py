@@ -23,7 +23,7 @@ _CERTIFICATE = frozenset({"smtpd_tls_cert_file", "smtpd_tls_key_file"})
 _CERTIFICATES = _CERTIFICATE | {"smtpd_tls_chain_files", "smtpd_tls_eccert_file", "smtpd_tls_eckey_file"}
 
 
-def receive_only(host: Host, _: Record) -> Step:
+def receive_only(host: Host, record: Record) -> Step:
     """Return the step that sets what main.cf does not set, and puts postscreen(8) before smtpd(8). Raises SetupError.
 
     It refuses a host that handles other mail.
@@ -42,7 +42,11 @@ def receive_only(host: Host, _: Record) -> Step:
         commands.append(
             host.postfix_program("postconf", "-e", *(f"{name} = {value}" for name, value in missing.items()))
         )
-    changes = [Change("parameter", name, None, value) for name, value in missing.items()]
+    before = record.find("settings", "receive-only")
+    recorded = {**parsed(before.after or "" if before else ""), **missing}
+    changes = [
+        Change("settings", "receive-only", after="".join(f"{name} = {value}\n" for name, value in recorded.items()))
+    ]
     postscreen, found = _postscreen(state)
     if postscreen:
         commands += postscreen
@@ -83,6 +87,11 @@ def _settings(host: Host) -> dict[str, str]:
         domain="",
         maxproc=0,
     )
+    return parsed(text)
+
+
+def parsed(text: str) -> dict[str, str]:
+    """Return the settings in the lines of main.cf, without comments."""
     return dict(re.findall(r"^(\w+) =[ ]?(.*)$", text, re.MULTILINE))
 
 

@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,8 @@ from pipehandler.setup.files import digest
 from pipehandler.setup.host import Host
 from pipehandler.setup.postfix_state import PostfixState
 from pipehandler.setup.record import Record
-from pipehandler.setup.step import Change, SetupError
+from pipehandler.setup.step import Change, SetupError, Step
+from pipehandler.setup.steps.receive_only import receive_only
 from pipehandler.setup.steps.routing import routing
 from pipehandler.setup.steps.services import units
 from pipehandler.setup.steps.tables import tables
@@ -186,3 +189,77 @@ def test_changed_file_stays(host: Host) -> None:
     Path(file).write_text("changed\n")
     assert undo(host, Change("file", file, after="other")).commands == ()
     assert undo(host, Change("file", file)).commands == (f"rm -f {file}",)
+
+
+def carry_out(record: Record, step: Step) -> None:
+    """Do and record what a step says, except for the reload of Postfix, which does not run."""
+    for change in step.changes:
+        record.add(change)
+    for command in step.commands:
+        subprocess.run(["sh", "-euc", command], check=True)
+
+
+def test_receive_only(host: Host) -> None:
+    """Missing settings are added, postscreen comes before smtpd, a second run changes nothing, and the removal restores
+    both files; what exists stays, and a certificate is never mixed with another key."""
+    host = replace(host, receive_only=True)
+    write(host, "smtpd_banner = hello", "smtpd_tls_cert_file = /etc/ssl/own.pem")
+    with Path(host.file("master.cf")).open("a") as file:
+        file.write("smtp      inet  n       -       y       -       -       smtpd\nsmtp unix - - y - - smtp\n")
+    files = [Path(host.file(name)) for name in ("main.cf", "master.cf")]
+    before = [file.read_bytes() for file in files]
+    record = Record("/nonexistent")
+
+    step = receive_only(host, record)
+    assert "main.cf has other values of smtpd_banner, which stay" in step.found
+    carry_out(record, step)
+    postfix = PostfixState.read(host)
+    assert postfix.explicit["smtpd_banner"] == "hello"
+    assert postfix.explicit["smtpd_forbid_bare_newline"] == "normalize"
+    assert not {"smtpd_tls_key_file", "smtpd_milters"} & set(postfix.explicit)
+    assert postfix.postfix is not None
+    assert [service.command for service in postfix.postfix.services if service.kind in ("inet", "pass")] == [
+        *("postscreen", "smtpd")
+    ]
+    assert postfix.postfix.warnings == []
+    assert receive_only(host, record).commands == ()
+
+    write(host, "disable_vrfy_command = no")
+    subprocess.run(["postconf", "-c", host.config_directory, "-X", "notify_classes"], check=True)
+    step = receive_only(host, record)  # repairs what is missing, and keeps what is recorded
+    assert step.commands == (f"postconf -c {host.config_directory} -e 'notify_classes = '",)
+    carry_out(record, step)
+    steps = [undo(host, change) for change in record.changes]
+    assert "changed since setup, and stay: disable_vrfy_command" in steps[0].found
+    for step in steps:
+        carry_out(record, step)
+    subprocess.run(["postconf", "-c", host.config_directory, "-X", "disable_vrfy_command"], check=True)
+    assert [file.read_bytes() for file in files] == before
+    assert [undo(host, change).commands for change in record.changes] == [(), ()]
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "reason"),
+    [
+        ("main.cf", "virtual_transport = lmtp:unix:x", "the virtual_ parameters of main.cf serve other mail"),
+        ("master.cf", "submission inet n - y - - smtpd", "has the service submission; remove it first"),
+    ],
+)
+def test_receive_only_beside_other_mail(host: Host, file: str, line: str, reason: str) -> None:
+    """A host that handles other mail, or sends any, is refused."""
+    with Path(host.file(file)).open("a") as text:
+        text.write(f"{line}\n")
+    with pytest.raises(SetupError, match=reason):
+        receive_only(replace(host, receive_only=True), Record("/nonexistent"))
+    assert receive_only(host, Record("/nonexistent")).commands == ()
+
+
+@pytest.mark.parametrize(
+    "line", ["smtp inet n - y - 1 postscreen", "smtp inet n - y - - smtpd -o x=y", "smtpd pass - - y - - smtpd"]
+)
+def test_services_of_the_operator_stay(host: Host, line: str) -> None:
+    """Services for the SMTP port that are not the usual ones are not changed."""
+    with Path(host.file("master.cf")).open("a") as text:
+        text.write(f"{line}\n")
+    step = receive_only(replace(host, receive_only=True), Record("/nonexistent"))
+    assert [change.kind for change in step.changes] == ["settings"]
