@@ -1,4 +1,5 @@
-"""Check what Postfix does now, beside what its files say: whether it runs, what it ignores, and what was meant for a few days."""
+"""Check what Postfix does now, beside what its files say: whether it runs, what it ignores, what was meant for a few days, and
+what it offers but cannot do."""
 
 import os
 import time
@@ -6,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from pipehandler.postfix.postconf import Postfix, Service
+from pipehandler.postfix.postconf import Postfix, Service, words
 from pipehandler.settings.config import Config
 
 from .finding import Finding
@@ -39,6 +40,26 @@ def check_soft_bounce(postfix: Postfix) -> Iterator[Finding]:
             " the queue.",
             f"{postfix.command('-X', 'soft_bounce')} && {postfix.command('reload', program='postfix')}",
         )
+
+
+def check_certificates(postfix: Postfix) -> Iterator[Finding]:
+    """Report files of smtpd_tls_chain_files that do not exist. If those of smtpd_tls_cert_file are missing, smtpd(8) answers 454
+    to STARTTLS, and mail arrives without TLS."""
+    if postfix.parameters["smtpd_tls_security_level"] in ("", "none"):
+        return
+    for path in words(postfix.parameters["smtpd_tls_chain_files"]):
+        try:
+            os.stat(path)
+        except FileNotFoundError:
+            yield Finding(
+                "tls-file-missing",
+                f"smtpd_tls_chain_files names {path}, which does not exist",
+                "smtpd(8) offers STARTTLS all the same, and every handshake fails: clients with TLS may never deliver.",
+                f"{postfix.command('-e', 'smtpd_tls_security_level=none')} # until the file exists",
+            )
+            return
+        except OSError:  # only root can look there
+            return
 
 
 def check_duplicates(postfix: Postfix, services: list[Service], path: str, config: Config | None) -> Iterator[Finding]:

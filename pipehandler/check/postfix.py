@@ -12,7 +12,7 @@ from pipehandler.postfix.postconf import Postfix, PostfixError, Service, seconds
 from pipehandler.settings.config import Config, ConfigError, load
 
 from .argv import configuration
-from .daemon import check_duplicates, check_running, check_soft_bounce
+from .daemon import check_certificates, check_duplicates, check_running, check_soft_bounce
 from .finding import Finding
 from .message_size import raise_message_size
 from .recipients import check_recipients
@@ -55,6 +55,7 @@ def check_postfix(postfix: Postfix, path: str, config: Config | None, started: b
     """
     services = transports(postfix)
     findings = [*_warnings(postfix, services), *_host(postfix, services, path, config), *check_soft_bounce(postfix)]
+    findings += check_certificates(postfix)
     if started and os.geteuid() == 0:
         findings += check_running(postfix)
     if not services:

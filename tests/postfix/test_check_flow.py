@@ -158,6 +158,18 @@ def test_soft_bounce(site: Site) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_certificate_missing(site: Site) -> None:
+    """A certificate that does not exist is found where it makes every handshake fail."""
+    missing = f"{site.host.folder}/fullchain.pem"
+    site.host.postconf("-e", f"smtpd_tls_cert_file={missing}", "smtpd_tls_security_level=may")
+    assert site.check() == []
+    site.host.postconf("-e", f"smtpd_tls_chain_files={missing}")
+    found = site.check()
+    assert [each["code"] for each in found] == ["tls-file-missing"]
+    site.apply(found)
+    assert site.check() == []
+
+
 def test_entry_twice(site: Site) -> None:
     """An entry that was appended twice is found, and the printed line leaves one."""
     file = site.host.config / "master.cf"
