@@ -19,9 +19,14 @@ from harness.mailhost import MailHost
 from harness.missing import missing
 from harness.postgresql import FAST, KEPT, VERSION, VERSIONS, PostgreSQL, binaries
 from harness.service import ResidentHandler
+from hypothesis import HealthCheck, settings
 
 # Tests started in the background of a shell ignore SIGINT, and so does every program that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# No test asserts time, and a loaded machine is not an error.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 _MEMORY = Path("/dev/shm")
 

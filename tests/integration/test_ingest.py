@@ -70,7 +70,7 @@ def session(database: Database) -> Iterator[psycopg.Connection[tuple[object, ...
 # What is stored.
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(
     raw=st.binary(max_size=300), above=st.sampled_from([b"", b"Return-Path: <x>\n", b"From x\nDelivered-To: y\n z\n"])
 )

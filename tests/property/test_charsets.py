@@ -37,7 +37,7 @@ def transferred(octets: bytes, encoding: str) -> bytes:
 
 
 @given(written(), st.sampled_from(["base64", "quoted-printable", "8bit"]), st.sampled_from(["plain", "html"]))
-@settings(max_examples=400, deadline=2_000)
+@settings(max_examples=400)
 def test_bodies_come_back(example: tuple[str, bytes, str], encoding: str, kind: str) -> None:
     """A body under the right label, without a defect."""
     text, octets, label = example
@@ -48,7 +48,7 @@ def test_bodies_come_back(example: tuple[str, bytes, str], encoding: str, kind: 
 
 
 @given(written(), st.sampled_from("bBqQ"), st.data())
-@settings(max_examples=400, deadline=2_000)
+@settings(max_examples=400)
 def test_encoded_words_come_back(example: tuple[str, bytes, str], encoding: str, data: st.DataObject) -> None:
     """A subject in encoded-words that were split anywhere, even inside a character or a group of base64."""
     text, octets, label = example
@@ -64,7 +64,7 @@ def test_encoded_words_come_back(example: tuple[str, bytes, str], encoding: str,
 
 
 @given(written(), st.sampled_from([None, "us-ascii", "utf-8", "iso-8859-2", "koi8-r", "gb2312", "shift_jis", "x-none"]))
-@settings(max_examples=400, deadline=2_000)
+@settings(max_examples=400)
 def test_utf_8_beats_every_label(example: tuple[str, bytes, str], label: str | None) -> None:
     """Text in UTF-8 is decoded under any label, if it is longer than a word."""
     text, _, _ = example
@@ -74,7 +74,7 @@ def test_utf_8_beats_every_label(example: tuple[str, bytes, str], label: str | N
 
 @given(st.binary(max_size=400), st.sampled_from([None, *UTF, "gb2312", "iso-2022-kr", "hz", "koi8-r", "iso-2022-cn", "cp500"]),
        st.lists(st.sampled_from(["big5", "utf-8", "koi8-r", "none", "iso-2022-jp"]), max_size=2), st.booleans())  # fmt: skip
-@settings(max_examples=600, deadline=2_000)
+@settings(max_examples=600)
 def test_any_octets_become_text(octets: bytes, label: str | None, hints: list[str], html: bool) -> None:
     """Decoding is total and deterministic."""
     assert decode(octets, label, hints, html) == decode(octets, label, hints, html)

@@ -174,7 +174,6 @@ def test_prepended(above: bytes, length: int) -> None:
 
 
 @given(st.binary(max_size=200))
-@settings(deadline=None)
 def test_id_is_a_uuid_of_version_8(raw: bytes) -> None:
     """The message id is a UUID of version 8 and the variant of RFC 9562, made from SHA-256 of the content."""
     identity = identify(raw)
@@ -283,7 +282,7 @@ def seen(raw: bytes) -> dict[str, object]:
     return parsed
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(
     st.sampled_from(BASES) | st.lists(st.sampled_from(LINES), max_size=9).map(b"\n".join),
     st.lists(changes, max_size=25),

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from email.header import Header
 
 from golden.write import FOLDER
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipehandler.mail.parsed import Attachment, ParsedMessage
@@ -73,14 +73,14 @@ def test_any_octets(raw: bytes) -> None:
 
 
 @given(MESSAGES)
-@settings(max_examples=500, deadline=2_000)
+@settings(max_examples=500)
 def test_anything_made_of_mail(raw: bytes) -> None:
     """The pieces of mail, in any order."""
     check(raw)
 
 
 @given(mutations())
-@settings(max_examples=500, deadline=2_000, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=500)
 def test_mutations_of_real_structure(raw: bytes) -> None:
     """A good message, damaged."""
     check(raw)
@@ -132,7 +132,7 @@ def bare(text: str | None) -> str:
 
 
 @given(WORDS, LINES, st.binary(max_size=200), st.sampled_from(list(ENCODINGS)), st.sampled_from(list(KINDS)), st.data())
-@settings(max_examples=300, deadline=2_000)
+@settings(max_examples=300)
 def test_a_cut_changes_nothing_before_it(
     subject: str, text: str, file: bytes, encoding: str, kind: str, data: st.DataObject
 ) -> None:
