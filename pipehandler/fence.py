@@ -20,7 +20,10 @@ TYPE_CHECKING = False  # typing itself is too costly for every delivery
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_STARTED = time.monotonic()
+_ASKED = sys._xoptions.get("pipehandler_started")
+"""The start of this delivery, if the hand-over client (handover.c) has asked the service already. A sender cannot set it."""
+
+_STARTED = min(float(_ASKED), time.monotonic()) if _ASKED else time.monotonic()
 _LAST_ALARM = 120  # seconds; until the deadline of the configuration is known
 
 _AFTERWARDS = 2  # seconds for all that follows when the status is known; pipe(8) waits for the end of this process
@@ -42,7 +45,7 @@ def deliver(argv: list[str]) -> None:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGALRM,))  # the parent's mask is inherited
         signal.alarm(_LAST_ALARM)
-        handed = hand_over(argv, _STARTED)
+        handed = None if _ASKED else hand_over(argv, _STARTED)
         if handed is not None:
             status, line = handed
         else:

@@ -10,6 +10,9 @@ The socket is a Unix socket of packets (SOCK_SEQPACKET); each line is one packet
     entrypoint  fd               with fd 0 as SCM_RIGHTS (unix(7)): the commit point of the hand-over
     server      end STATUS LINE
 
+The first word of the first packet is the version of the protocol: a server that does not know it closes the connection, and
+the message is delivered cold. handover.c is the same side without an interpreter.
+
 Until the descriptor is sent no other process has seen the message, and any failure means: deliver it here, cold. Afterwards
 this process must not deliver it, and any failure is temporary.
 
@@ -123,4 +126,6 @@ def _answer(server: socket) -> tuple[str, str]:
 def _end(rest: str) -> tuple[int, str]:
     """Parse STATUS LINE of an answer. Raises ValueError for anything else."""
     status, _, line = rest.partition(" ")
+    if not 0 <= int(status) <= 255:
+        raise ValueError(f"{status} is not an exit status")  # exit(3) keeps eight bits: 256 would be a success
     return int(status), line

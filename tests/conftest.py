@@ -101,20 +101,27 @@ def untouched(request: pytest.FixtureRequest, servers: Callable[[int], PostgreSQ
 
 
 @pytest.fixture
-def handler(tmp_path_factory: pytest.TempPathFactory, database: Database) -> Iterator[Handler]:
-    """The entrypoint, configured for `database` with the role of a handler."""
+def handler(request: pytest.FixtureRequest, database: Database) -> Iterator[Handler]:
+    """The entrypoint, configured for `database` with the role of a handler; with the parameter `client`, behind the client."""
     with account.folder("pipehandler-") as folder:
-        yield Handler(folder, database.conninfo)
+        handler = Handler(folder, database.conninfo)
+        yield handler.with_client() if getattr(request, "param", "") == "client" else handler
 
 
-@pytest.fixture(params=["cold", "resident"])
+@pytest.fixture(params=["cold", "resident", "client"])
 def either(request: pytest.FixtureRequest, database: Database) -> Iterator[Handler]:
-    """The entrypoint without a service, and with one, which delivers all of its messages."""
+    """The entrypoint without a service, and with one, which delivers all of its messages: handed over in Python, and in C.
+
+    With the parameter `client cold`, the client without a service.
+    """
     with account.folder("pipehandler-") as folder:
-        if request.param == "cold":
-            yield Handler(folder, database.conninfo)
+        if request.param in ("cold", "client cold"):
+            handler = Handler(folder, database.conninfo)
+            yield handler.with_client() if request.param == "client cold" else handler
             return
         resident = ResidentHandler(folder, database.conninfo)
+        if request.param == "client":
+            resident.with_client()
         try:
             yield resident
             assert not [line for line in resident.log_lines() if " mode=cold " in line]

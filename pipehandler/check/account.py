@@ -16,7 +16,7 @@ from typing import Any
 from pipehandler.postfix.postconf import Postfix, Service
 
 from .access import Identity, closed, home_of, opened
-from .argv import configuration, main_file
+from .argv import configuration, interpreter, main_file
 from .finding import Finding
 
 _SECONDS = 120
@@ -27,18 +27,18 @@ def check_account(postfix: Postfix, service: Service, maxproc: int) -> list[Find
 
     maxproc: as for check_handler. Needs root.
     """
-    identity = _identity(service)
+    identity = identity_of(service)
     # The same interpreter and file as in argv, but with site-packages (no -S), because the command needs click.
     programs = list(filter(None, [main_file(service)]))
-    interpreter = service.argv[0]
+    python = interpreter(service)
     if identity is None or not all(
-        os.access(path, os.X_OK if path == interpreter else os.R_OK) for path in (interpreter, *programs)
+        os.access(path, os.X_OK if path == python else os.R_OK) for path in (python, *programs)
     ):
         return None
-    command = [interpreter, "-I", *programs] if programs else [interpreter]
+    command = [python, "-I", *programs] if programs else [python]
     command += ["--config", configuration(service), "check", "--part", "handler", "--json", "--maxproc", str(maxproc)]
     try:
-        process = _run(command, postfix, identity)
+        process = run_as(identity, command, postfix)
         status, output, errors = process.returncode, process.stdout, process.stderr
     except subprocess.TimeoutExpired:
         return [
@@ -55,7 +55,7 @@ def check_account(postfix: Postfix, service: Service, maxproc: int) -> list[Find
     return [_broken(service, last or f"status {status}", _fix(service, programs, errors, identity))]
 
 
-def _identity(service: Service) -> dict[str, Any] | None:
+def identity_of(service: Service) -> dict[str, Any] | None:
     """Return subprocess arguments that switch to the account as Postfix's set_ugid() does: no other groups (measured)."""
     user, _, group = service.attributes.get("user", "").partition(":")
     try:
@@ -68,7 +68,7 @@ def _identity(service: Service) -> dict[str, Any] | None:
     return {"user": account.pw_uid, "group": gid, "extra_groups": [gid]}
 
 
-def _run(command: list[str], postfix: Postfix, identity: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+def run_as(identity: dict[str, Any], command: list[str], postfix: Postfix) -> subprocess.CompletedProcess[str]:
     """Run `command` in the environment of pipe(8): export_environment and a PATH (measured)."""
     environment = {name: os.environ[name] for name in ("TZ", "LANG") if name in os.environ}
     return subprocess.run(  # noqa: S603 # what master.cf runs for every message
@@ -88,7 +88,7 @@ def _run(command: list[str], postfix: Postfix, identity: dict[str, Any]) -> subp
 def _broken(service: Service, reason: str, fix: str) -> Finding:
     return Finding(
         "account",
-        f"{service.argv[0]}, run by {service.attributes['user']}, cannot start the program: {reason}",
+        f"{interpreter(service)}, run by {service.attributes['user']}, cannot start the program: {reason}",
         "Every delivery would fail the same way: mail would be deferred, and eventually returned to its sender.",
         fix,
     )
@@ -97,12 +97,13 @@ def _broken(service: Service, reason: str, fix: str) -> Finding:
 def _fix(service: Service, programs: list[str], errors: str, identity: dict[str, Any]) -> str:
     """Return one command that grants the account access to all that it cannot open, or the advice to install again."""
     # The folder of the virtual environment, whose files may have been created with a umask of 077.
-    folder = os.path.realpath(os.path.dirname(os.path.dirname(service.argv[0])))
+    python = interpreter(service)
+    folder = os.path.realpath(os.path.dirname(os.path.dirname(python)))
     environment = folder if os.path.exists(os.path.join(folder, "pyvenv.cfg")) else ""
-    names = closed((service.argv[0], *programs), Identity(identity["user"], identity["group"]))
+    names = closed((python, *programs), Identity(identity["user"], identity["group"]))
     if home := home_of(names):
         return (
-            f"# create the virtual environment again with /usr/bin/python3: {os.path.realpath(service.argv[0])} is below {home},"
+            f"# create the virtual environment again with /usr/bin/python3: {os.path.realpath(python)} is below {home},"
             " which other accounts do not belong in; docs/upgrade.md"
         )
     if names:

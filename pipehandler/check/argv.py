@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Iterator
 
 from pipehandler.mail.envelope import OPTIONS
+from pipehandler.postfix.client import OPTION
 from pipehandler.postfix.postconf import Service
 from pipehandler.postfix.templates import CODE, PACKAGES
 from pipehandler.settings.config import DEFAULT_PATH, Config
@@ -37,6 +38,18 @@ def deliver_index(service: Service) -> int:
     return 0
 
 
+def client_words(service: Service) -> tuple[str, ...]:
+    """Return the words of argv that start the hand-over client; () if the entry starts Python."""
+    words = service.argv[: deliver_index(service)]
+    options = [index for index, word in enumerate(words) if word.startswith(OPTION)]
+    return words[: options[0] + 1] if options else ()
+
+
+def interpreter(service: Service) -> str:
+    """Return the path of the interpreter that the entry starts, or that the client becomes."""
+    return service.argv[len(client_words(service))]
+
+
 def main_file(service: Service) -> str:
     """Return the path of the __main__.py of the installation that the entry runs; "" if it runs the console script."""
     word = service.argv[deliver_index(service) - 1]
@@ -57,9 +70,9 @@ def check_argv(service: Service, path: str, config: Config | None) -> Iterator[P
 
 
 def _program(service: Service) -> Iterator[PartialFinding]:
-    interpreter, file = service.argv[0], main_file(service)
-    if not os.access(interpreter, os.X_OK) or os.path.isdir(interpreter):
-        what = f"{interpreter} is missing or not executable"
+    python, file = interpreter(service), main_file(service)
+    if not os.access(python, os.X_OK) or os.path.isdir(python):
+        what = f"{python} is missing or not executable"
         yield "interpreter-missing", what, "The handler cannot start. " + DEFERRED, ""
         return
     if not file:
@@ -70,7 +83,7 @@ def _program(service: Service) -> Iterator[PartialFinding]:
             "",
         )
         return
-    before = service.argv[1 : deliver_index(service) - 1]
+    before = service.argv[len(client_words(service)) + 1 : deliver_index(service) - 1]
     guarded = before[-2:] == ("-c", CODE)
     options = before[:-2] if "-c" in before else before
     if not guarded:
@@ -100,15 +113,15 @@ def _program(service: Service) -> Iterator[PartialFinding]:
         detail = "The installation that was checked is not the one that delivers; its version and schema may differ."
         what = f"it runs {os.path.dirname(file)}, but this installation is {os.path.join(PACKAGES, 'pipehandler')}"
         yield "installation", what, detail, ""
-    yield from _version(interpreter, file)
+    yield from _version(python, file)
 
 
-def _version(interpreter: str, file: str) -> Iterator[PartialFinding]:
+def _version(python: str, file: str) -> Iterator[PartialFinding]:
     """Compare the version of the interpreter with that of the folder, which an upgrade of the system's Python leaves behind."""
     folder = re.search(r"/python(\d+\.\d+)/", file)
     try:
         process = subprocess.run(  # noqa: S603 # what master.cf runs for every message
-            [interpreter, "-I", "-S", "-c", "import sys;print('%d.%d' % sys.version_info[:2])"],
+            [python, "-I", "-S", "-c", "import sys;print('%d.%d' % sys.version_info[:2])"],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -120,7 +133,7 @@ def _version(interpreter: str, file: str) -> Iterator[PartialFinding]:
     if folder and version and folder[1] != version:
         yield (
             "interpreter-version",
-            f"{interpreter} is Python {version}, but {file} was installed for Python {folder[1]}",
+            f"{python} is Python {version}, but {file} was installed for Python {folder[1]}",
             "The libraries that pipehandler needs are missing for this Python. " + DEFERRED,
             NEW_ENVIRONMENT,
         )

@@ -9,11 +9,13 @@ import pwd
 import shlex
 from collections.abc import Iterator
 
+from pipehandler.postfix import client
 from pipehandler.postfix.postconf import Postfix, PostfixError, Service
 from pipehandler.postfix.templates import PROGRAM
 from pipehandler.settings.config import Config
 
-from .argv import DEFERRED, PartialFinding, check_argv, deliver_index
+from .argv import DEFERRED, PartialFinding, check_argv, client_words, deliver_index
+from .client import check_client
 from .finding import Finding
 
 _FILTER = "pipe_delivery_status_filter"
@@ -66,9 +68,16 @@ def entry_command(postfix: Postfix, path: str, config: Config | None, service: S
         if service.maxproc.isdigit() and service.maxproc != "0":
             words += ["--maxproc", service.maxproc]
         line = f"{postfix.command('-MX', service.pattern)} && "
+        words += _same_client(service)
         if service.name != "pipehandler":
             rename = f" | sed {shlex.quote(f's/^pipehandler /{service.name} /')}"
     return f"{line}{shlex.join(words)}{rename} >> {shlex.quote(os.path.join(postfix.directory, 'master.cf'))}"
+
+
+def _same_client(service: Service) -> list[str]:
+    """Return the option that keeps the entrypoint which the entry has: to change it is the operator's decision."""
+    path = client_words(service)[-2:-1] or (["none"] if os.path.exists(client.PATH) else [])
+    return [] if path == (client.PATH,) else [each for name in path for each in ("--client", name)]
 
 
 def check_transport(postfix: Postfix, service: Service, path: str, config: Config | None) -> list[Finding]:
@@ -81,6 +90,7 @@ def check_transport(postfix: Postfix, service: Service, path: str, config: Confi
             *_fields(postfix, service),
             *_user(postfix, service),
             *_attributes(service),
+            *check_client(postfix, service),
             *check_argv(service, path, config),
             *_status_filter(postfix, service),
         )

@@ -20,6 +20,7 @@ COMMANDS = {
     "migrate": "setup.migrate_",
     "restored": "restored.restored",
     "postfix": "setup.postfix_lines",
+    "client": "setup.client_",
     "serve": "setup.serve",
     "check": "check.check",
     "status": "status.status_",

@@ -5,6 +5,7 @@ import os
 import click
 
 from pipehandler.check.account import check_account
+from pipehandler.check.client import entrypoint
 from pipehandler.check.finding import Finding
 from pipehandler.check.handler import check_handler, unusable
 from pipehandler.check.operator import check_operator
@@ -70,7 +71,8 @@ def _check_host(path: str, directory: str, with_handler: bool, started: bool) ->
         postfix = Postfix(directory)
         services = [(postfix, service) for service in transports(postfix)]
         of_postfix = check_postfix(postfix, path, config, started)
-        checked = [f"Postfix in {directory}"]
+        used = " and ".join(dict.fromkeys(entrypoint(service) for _, service in services))
+        checked = [f"Postfix in {directory}" + (f" with {used}" if used else "")]
     except PostfixError as error:
         of_postfix = [unreadable(directory, error)]
     users = {service.attributes.get("user", "").partition(":")[0] for _, service in services}

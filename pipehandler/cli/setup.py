@@ -1,19 +1,21 @@
-"""Commands that install and run the handler: `deliver`, `migrate`, `postfix`, `serve`."""
+"""Commands that install and run the handler: `deliver`, `migrate`, `postfix`, `client`, `serve`."""
 
 import os
+import shlex
 import sys
 from typing import Any
 
 import click
 
 from pipehandler.cli.terminal import say, say_all, table
+from pipehandler.mail.sysexits import EX_UNAVAILABLE
 from pipehandler.monitor.service_status import DIGESTS, OTHER_NAMESPACE, ask, stale
-from pipehandler.postfix import templates
+from pipehandler.postfix import client, templates
 from pipehandler.settings.config import DEFAULT_SOCKET, load
 from pipehandler.store.conninfo import uri
 from pipehandler.store.migrate import migrate, plan
 
-from .command import config_directory_option, echo_json, opened_store, reported_errors
+from .command import Failure, config_directory_option, echo_json, opened_store, reported_errors
 
 
 @click.command("deliver", context_settings={"ignore_unknown_options": True})
@@ -75,8 +77,18 @@ def migrate_(context: click.Context, dry_run: bool, as_json: bool) -> None:
     show_default=True,
     help="Maximum number of messages at the same time; below PostgreSQL's max_connections.",
 )
+@click.option(
+    "--client",
+    "client_path",
+    metavar="PATH|none",
+    default=client.PATH,
+    show_default=True,
+    help="The hand-over client, which is used if it is installed and works; none: Python is started.",
+)
 @click.pass_context
-def postfix_lines(context: click.Context, /, file: str, domains: tuple[str, ...], **options: Any) -> None:
+def postfix_lines(
+    context: click.Context, /, file: str, domains: tuple[str, ...], client_path: str, **options: Any
+) -> None:
     """Print the lines for Postfix, the units for systemd, and the files for monitoring, with the paths of this installation.
 
     FILE is one of these; without it, all are printed. Postfix: master.cf, main.cf, pipehandler_status_filter, pgsql-recipients.cf;
@@ -86,6 +98,8 @@ def postfix_lines(context: click.Context, /, file: str, domains: tuple[str, ...]
     pipehandler.dashboard.json.
     """
     options["domain"] = ", ".join(domains)
+    if file in ("all", "master.cf"):
+        options["client"] = _client_words(client_path)
     if file in ("all", "pgsql-recipients.cf", "pipehandler.logrotate") and os.path.exists(context.obj["config"]):
         with reported_errors():
             configured = load(context.obj["config"])
@@ -97,6 +111,33 @@ def postfix_lines(context: click.Context, /, file: str, domains: tuple[str, ...]
         if file == "all":
             say(f"##### {name}")
         say_all(templates.lines(name, config=context.obj["config"], **options).split("\n"))
+
+
+def _client_words(path: str) -> list[str]:
+    """Return what starts the client at `path`; [] if there is none, or it does not work."""
+    if path == "none" or (path == client.PATH and not os.path.exists(path)):
+        return []
+    problem = client.usable(path)
+    if problem:
+        say(f"note: master.cf starts Python, because the hand-over client does not work: {problem}", err=True)
+    return [] if problem else client.start(path)
+
+
+@click.command("client")
+@click.argument("path", default=client.PATH)
+def client_(path: str) -> None:
+    """Install the hand-over client, which needs a tenth of the CPU time of the Python entrypoint.
+
+    It is a small program in C, for hosts with resident workers. It is copied to PATH, in one step and only if it works there;
+    without PATH, to /usr/local/lib/pipehandler/client. `pipehandler postfix master.cf` then prints lines that use it.
+    """
+    try:
+        client.install(path)
+    except client.ClientError as error:
+        raise Failure(str(error), EX_UNAVAILABLE) from None
+    option = "" if path == client.PATH else f" --client {shlex.quote(path)}"
+    say(f"installed {path}")
+    say(f"`pipehandler postfix master.cf{option}` prints the lines that use it")
 
 
 @click.command("serve")

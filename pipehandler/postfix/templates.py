@@ -3,6 +3,7 @@
 import os
 import string
 import sys
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
@@ -35,6 +36,13 @@ CODE = (
 """What master.cf gives to the option -c of the interpreter: run the package in the folder that follows, and end with 75 whatever
 it does. Python leaves with 0 when a file has nothing to do, so status 0 must never be what is left when our own files are
 empty or truncated: it comes from the fence alone, after the commit. Only names that version 0.1.0 has may be used here."""
+
+
+CLIENT_LINES = """{}
+# That was the hand-over client, which gives the message to a resident worker; without one it becomes what follows. It is started by
+# the dynamic loader, because execvp(3) runs an empty file with sh, which ends with 0.
+  """
+"""What stands before the interpreter in master.cf, where the client is used."""
 
 
 def _environment() -> str:
@@ -104,6 +112,7 @@ def lines(
     database: str = DATABASE,
     delimiter: str = "+",
     log_file: str = "",
+    client: Sequence[str] = (),
     installation: Installation = THIS_INSTALLATION,
 ) -> str:
     """Return the example file `name`, filled in.
@@ -112,11 +121,13 @@ def lines(
     serve`. config_directory: Postfix's. domain: the domain whose mail is stored. maxproc: the number of messages that may be
     delivered at the same time; keep it below PostgreSQL's max_connections. database: its URI, for the table of recipients.
     delimiter: recipients.delimiter. log_file: log.file; "": the one of the docs.
+    client: what starts the hand-over client (client.start); (): Python is started.
     """
     text = (files("pipehandler") / "examples" / FILES[name] / name).read_text("utf-8")
     return _Template(text).substitute(
         installation._asdict(),
         code=CODE,
+        client=CLIENT_LINES.format(" ".join(client)) if client else "",
         user=user,
         config=config,
         socket=socket,

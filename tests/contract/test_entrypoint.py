@@ -25,12 +25,15 @@ MESSAGE = b"From: a@example.org\nMessage-ID: <1@example.org>\nSubject: one\n\nbo
 COLD = pytest.mark.parametrize("either", ["cold"], indirect=True)
 """For conditions that only the entrypoint itself can meet."""
 
+BOTH_COLD = pytest.mark.parametrize("either", ["cold", "client cold"], indirect=True)
+"""For those that the client meets first."""
+
 EVERY_OCTET = b"Subject: octets\n\n" + bytes(range(256)) * 3
 
 
 @pytest.fixture
 def handler(either: Handler) -> Handler:
-    """Run each test with a handler in each of the two modes."""
+    """Run each test with a handler in each of the modes, and with the hand-over client."""
     return either
 
 
@@ -179,7 +182,7 @@ def test_no_octet_of_argv_ends_a_delivery(handler: Handler, database: Database) 
 )
 def test_wrong_arguments(handler: Handler, arguments: list[str]) -> None:
     """A call that master.cf should not have written defers: it is the operator's mistake, not the sender's."""
-    assert_ended(handler.run([*entrypoint(), *arguments], MESSAGE), outcome.MISCONFIGURED)
+    assert_ended(handler.run([*handler.entrypoint(), *arguments], MESSAGE), outcome.MISCONFIGURED)
 
 
 @pytest.mark.parametrize(
@@ -356,7 +359,7 @@ def test_message_that_never_ends(handler: Handler, parent: list[str]) -> None:
         assert_ended(Ended(running.wait(60), running.stdout.read().decode()), outcome.DEADLINE)
 
 
-@COLD
+@BOTH_COLD
 @pytest.mark.parametrize(
     "limit", [*(f"--nofile={number}" for number in range(4, 12)), "--as=40000000", "--as=60000000"]
 )
@@ -468,7 +471,7 @@ def test_killed_agent_after_the_last_octet(handler: Handler, database: Database)
 # The descriptors.
 
 
-@COLD
+@BOTH_COLD
 @pytest.mark.parametrize("closed", [each for each in product([False, True], repeat=3) if any(each)])
 def test_closed_descriptors(handler: Handler, database: Database, closed: tuple[bool, bool, bool]) -> None:
     """With any of the standard descriptors closed, nothing is misdirected: the message is stored whole if it can be
@@ -503,7 +506,7 @@ def test_line_that_nobody_takes(handler: Handler, database: Database, kind: str)
     assert stored(database) == [MESSAGE]
 
 
-@COLD
+@BOTH_COLD
 def test_descriptors_are_its_own(handler: Handler, deaf: socket.socket) -> None:
     """While it waits for the store, stdout and stderr are /dev/null and all other descriptors are close-on-exec: no
     child could keep Postfix's pipe open or write into it."""

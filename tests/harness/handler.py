@@ -9,9 +9,11 @@ import tomllib
 from pathlib import Path
 from typing import IO, NamedTuple
 
+from pipehandler.postfix import client
 from pipehandler.postfix.templates import CODE, PACKAGES
 
 from . import account
+from .missing import missing
 
 ENVIRONMENT = {"LANG": "C", "MAIL_CONFIG": "/etc/postfix", "TZ": "UTC"}
 """What Postfix leaves of the environment (import_environment is not for pipe(8); see its export_environment)."""
@@ -42,7 +44,7 @@ def old_entrypoint() -> list[str]:
 
 
 class Handler:
-    """The entrypoint with its own configuration file in `folder`; `log` is its log file."""
+    """The entrypoint with its own configuration file in `folder`; `log` is its log file, `before` what starts the client."""
 
     def __init__(self, folder: Path, conninfo: str, **sections: dict[str, object]) -> None:
         self.folder = folder
@@ -50,6 +52,7 @@ class Handler:
         self.log = folder / "log"
         self.state = folder / "state"
         self.socket = folder / "socket"
+        self.before: list[str] = []
         self.state.mkdir(parents=True)
         account.give(folder)
         account.give(self.state)
@@ -81,11 +84,22 @@ class Handler:
         self.config.write_text("\n".join(lines) + "\n")
         self.config.chmod(0o644)
 
+    def with_client(self) -> "Handler":
+        """Let the hand-over client of this environment precede the interpreter; returns itself."""
+        if not client.shipped():
+            missing("the hand-over client, for which this environment needed a C compiler,")
+        self.before = client.start(client.shipped())
+        return self
+
+    def entrypoint(self) -> list[str]:
+        """The words of the command up to `deliver`."""
+        return [*self.before, *entrypoint()]
+
     def command(self, *recipients: str, sender: str = "sender@example.org", **options: object) -> list[str]:
         """The whole command line; an option `queue_id` becomes --queue-id=."""
         given = {"config": self.config, "socket": self.socket, "sender": sender, **options}
         return [
-            *entrypoint(),
+            *self.entrypoint(),
             *(f"--{name.replace('_', '-')}={value}" for name, value in given.items()),
             "--",
             *(recipients or ("user@example.com",)),

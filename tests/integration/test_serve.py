@@ -17,8 +17,12 @@ from harness.handler import Handler
 from harness.service import Service, begin, bounded, configure, ended, held, stuck, wait_until
 
 from pipehandler.monitor.service_status import ask
+from pipehandler.postfix.client import OPTION
 from pipehandler.postfix.templates import PACKAGES
 from pipehandler.workers.listener import ServeError
+
+EITHER_ENTRYPOINT = pytest.mark.parametrize("handler", ["python", "client"], indirect=True)
+"""For what depends on the entrypoint: the one in Python, and the client in C."""
 
 MESSAGE = b"From: a@example.org\nMessage-ID: <1@example.org>\nSubject: one\n\nbody\n"
 
@@ -51,6 +55,7 @@ def stored(database: Database) -> int:
 # Purpose.
 
 
+@EITHER_ENTRYPOINT
 def test_a_worker_delivers(service: Service, handler: Handler, database: Database) -> None:
     """The worker's answer is the entrypoint's: status, line, and a log line that includes the mode."""
     done = handler.deliver(MESSAGE, queue_id="4Xyz")
@@ -132,6 +137,7 @@ def full(handler: Handler) -> Iterator[None]:
                 return
 
 
+@EITHER_ENTRYPOINT
 @pytest.mark.parametrize(
     "make", [no_service, stale, another_file, a_stream, deaf, full], ids=lambda each: each.__name__
 )
@@ -145,9 +151,23 @@ def test_cold_where_nobody_takes_it(
     assert stored(database) == 1
 
 
+@EITHER_ENTRYPOINT
 @pytest.mark.parametrize(
     "answer",
-    [b"", b"cold", b"go", b"go soon", b"wait", b"wait x", b"\xff", b"end", b"end x y", b"end 0 2.0.0 stored", b"hello"],
+    [
+        b"",
+        b"cold",
+        b"go",
+        b"go soon",
+        b"wait",
+        b"wait x",
+        b"\xff",
+        b"end",
+        b"end x y",
+        b"end 0 2.0.0 stored",
+        b"end 256 2.0.0 stored",
+        b"hello",
+    ],
 )
 def test_cold_after_a_strange_answer(handler: Handler, database: Database, answer: bytes) -> None:
     """Before the descriptor is passed, no answer of a server can keep the entrypoint from delivering."""
@@ -162,7 +182,10 @@ def test_cold_after_a_strange_answer(handler: Handler, database: Database, answe
     assert stored(database) == 1
 
 
-@pytest.mark.parametrize("answer", [b"", b"cold", b"end", b"end x y", b"\xff"])
+@EITHER_ENTRYPOINT
+@pytest.mark.parametrize(
+    "answer", [b"", b"cold", b"end", b"end x y", b"end 256 2.0.0 stored", b"end -256 2.0.0 stored", b"\xff"]
+)
 def test_never_twice(handler: Handler, database: Database, answer: bytes) -> None:
     """Once the descriptor is passed, the entrypoint no longer delivers, whatever it receives: an error is temporary."""
     with listening(handler, 1) as listener, handler.start(handler.command()) as running:
@@ -180,6 +203,7 @@ def test_never_twice(handler: Handler, database: Database, answer: bytes) -> Non
     assert stored(database) == 0
 
 
+@EITHER_ENTRYPOINT
 def test_a_server_of_somebody_else(handler: Handler) -> None:
     """Mail is given only to sockets of root (created by systemd) and of our own account."""
     if not account.IS_ROOT:
@@ -206,17 +230,19 @@ print(len(client.recv(100_000)), flush=True)
     assert ways(handler) == ["cold"]
 
 
+@EITHER_ENTRYPOINT
 def test_another_installation(service: Service, handler: Handler) -> None:
     """After an upgrade the old workers get no new messages: the entrypoint of another installation delivers cold."""
     upgraded = handler.folder / "upgraded"
     copytree(Path(PACKAGES, "pipehandler"), upgraded / "pipehandler")
-    command = [str(upgraded) if word == PACKAGES else word for word in handler.command()]
-    assert handler.run(command, MESSAGE).status == 0
+    own = {PACKAGES: str(upgraded), f"{OPTION}{PACKAGES}": f"{OPTION}{upgraded}"}
+    assert handler.run([own.get(word, word) for word in handler.command()], MESSAGE).status == 0
     assert handler.deliver(message(2)).status == 0
     assert ways(handler) == ["cold", "resident"]
     assert service.status()["sent_back"] == 1
 
 
+@EITHER_ENTRYPOINT
 def test_another_configuration(service: Service, handler: Handler) -> None:
     """A worker delivers only with the configuration that the entrypoint was given."""
     other = handler.folder / "other.toml"
@@ -226,6 +252,7 @@ def test_another_configuration(service: Service, handler: Handler) -> None:
     assert service.status()["sent_back"] == 1
 
 
+@EITHER_ENTRYPOINT
 def test_argv_that_is_too_long(service: Service, handler: Handler, database: Database) -> None:
     """A request that does not fit into a packet is delivered cold."""
     recipients = [f"{'x' * 50}{number}@example.com" for number in range(3_000)]
@@ -237,6 +264,7 @@ def test_argv_that_is_too_long(service: Service, handler: Handler, database: Dat
 # Isolation.
 
 
+@EITHER_ENTRYPOINT
 def test_a_worker_dies(service: Service, handler: Handler, database: Database) -> None:
     """Its death costs one attempt, which is deferred and reported, and another worker takes its place."""
     with held(database):
@@ -280,6 +308,7 @@ def test_the_supervisor_is_out_of_descriptors(service: Service, handler: Handler
     assert ways(handler) == ["cold", "resident"]
 
 
+@EITHER_ENTRYPOINT
 def test_the_supervisor_dies(service: Service, handler: Handler, database: Database) -> None:
     """A worker finishes its message, and then exits; others are delivered cold; and the service can start again despite
     the leftover socket."""
@@ -298,6 +327,7 @@ def test_the_supervisor_dies(service: Service, handler: Handler, database: Datab
     assert stored(database) == 3
 
 
+@EITHER_ENTRYPOINT
 def test_a_worker_stands_still(handler: Handler, database: Database) -> None:
     """An entrypoint waits little longer than the deadline; the message is deferred, and in the end stored once."""
     configure(handler, deadline=5)
@@ -314,6 +344,7 @@ def test_a_worker_stands_still(handler: Handler, database: Database) -> None:
     assert stored(database) == 1
 
 
+@EITHER_ENTRYPOINT
 def test_a_worker_dies_at_the_moment_of_a_hand_over(service: Service, handler: Handler, database: Database) -> None:
     """A message assigned to a worker that has just died is given to the next one, or delivered cold."""
     service.signal(signal.SIGSTOP)
@@ -379,6 +410,7 @@ def test_limits_are_set_for_each_message(service: Service, handler: Handler) -> 
     assert limit() > first
 
 
+@EITHER_ENTRYPOINT
 def test_time_runs_from_the_start_of_the_entrypoint(handler: Handler, database: Database) -> None:
     """One deadline covers the whole delivery, and afterwards the worker is unaffected: no alarm is left."""
     configure(handler, deadline=5)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from harness import account
 from harness.database import Database
-from harness.handler import ENVIRONMENT, Handler, entrypoint
+from harness.handler import ENVIRONMENT, Handler
 from harness.mailhost import pipehandler
 from harness.missing import missing
 from harness.service import PATIENCE, Service, begin, configure, ended, held, wait_until
@@ -25,6 +25,9 @@ from pipehandler.handover import deliver_packet
 MESSAGE = b"From: a@example.org\nMessage-ID: <1@example.org>\nSubject: one\n\nbody\n"
 OTHER = MESSAGE.replace(b"<1@", b"<2@")
 REPOSITORY = Path(__file__).parents[2]
+
+EITHER_ENTRYPOINT = pytest.mark.parametrize("handler", ["python", "client"], indirect=True)
+"""For what depends on the entrypoint: the one in Python, and the client in C."""
 
 
 @pytest.fixture
@@ -47,7 +50,7 @@ def visit(handler: Handler, *packets: bytes) -> socket.socket:
 
 def entrypoint_packet(handler: Handler) -> bytes:
     """The first packet of an entrypoint of this installation."""
-    return deliver_packet(handler.command()[len(entrypoint()) :], os.getpid(), time.monotonic())
+    return deliver_packet(handler.command()[len(handler.entrypoint()) :], os.getpid(), time.monotonic())
 
 
 # Access.
@@ -112,6 +115,7 @@ def test_silence_blocks_nobody(service: Service, handler: Handler) -> None:
         client.close()
 
 
+@EITHER_ENTRYPOINT
 def test_more_than_there_is_room_for(service: Service, handler: Handler) -> None:
     """With too many connections, some messages are delivered cold, and none is lost."""
     silent = [visit(handler) for _ in range(512)]
@@ -150,6 +154,7 @@ def test_more_descriptors_than_wanted(service: Service, handler: Handler) -> Non
 # Backpressure.
 
 
+@EITHER_ENTRYPOINT
 def test_waiting_has_an_end(service: Service, handler: Handler, database: Database) -> None:
     """With all workers busy a message waits for serve.queue_timeout seconds, is shown as waiting, and is deferred."""
     with held(database):
@@ -166,6 +171,7 @@ def test_waiting_has_an_end(service: Service, handler: Handler, database: Databa
     assert "no worker was free within 2 s" in line
 
 
+@EITHER_ENTRYPOINT
 def test_who_waits_has_its_turn(service: Service, handler: Handler, database: Database) -> None:
     """A message that waits is delivered as soon as a worker is free, the first one first."""
     with held(database):
@@ -178,6 +184,7 @@ def test_who_waits_has_its_turn(service: Service, handler: Handler, database: Da
     wait_until(lambda: service.status()["delivered"] == 2)
 
 
+@EITHER_ENTRYPOINT
 def test_who_waits_may_leave(service: Service, handler: Handler, database: Database) -> None:
     """An entrypoint that dies while it waits is forgotten."""
     with held(database):
@@ -192,6 +199,7 @@ def test_who_waits_may_leave(service: Service, handler: Handler, database: Datab
 # Lifecycle.
 
 
+@EITHER_ENTRYPOINT
 def test_the_end_waits_for_what_is_begin(service: Service, handler: Handler, database: Database) -> None:
     """SIGTERM: workers finish their messages, waiting entrypoints deliver cold, and then the service has ended."""
     with held(database):
@@ -218,6 +226,7 @@ def test_ctrl_c_ends_it(service: Service, handler: Handler) -> None:
     assert service.events()[-1].startswith("outcome=serve event=stopped ")
 
 
+@EITHER_ENTRYPOINT
 def test_a_new_configuration(service: Service, handler: Handler, database: Database) -> None:
     """SIGHUP: new workers have the new configuration, and deliveries in progress are finished with the old one."""
     with held(database):

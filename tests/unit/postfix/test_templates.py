@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from pipehandler.cli import cli
-from pipehandler.postfix.templates import CODE, FILES, Installation, lines
+from pipehandler.postfix.templates import CLIENT_LINES, CODE, FILES, Installation, lines
 
 REPOSITORY = Path(__file__).parents[3]
 EXAMPLES = files("pipehandler") / "examples"
@@ -63,10 +63,11 @@ def test_only_places_are_filled_in(name: str) -> None:
         database="postgresql:///x%20y?host=/pg",
         delimiter="+-",
         log_file="/l",
+        client=("/ld", "/cl", "--packages=/e"),
         installation=Installation("/py", "/e", "/p"),
     )
     values = {
-        "python": "/py", "packages": "/e", "code": CODE, "program": "/p", "user": "@{domain}", "config": "/c/@{user}/$HOME",
+        "client": CLIENT_LINES.format("/ld /cl --packages=/e"), "python": "/py", "packages": "/e", "code": CODE, "program": "/p", "user": "@{domain}", "config": "/c/@{user}/$HOME",
         "socket": "/s/${sender}", "config_directory": "/d", "domain": "x.test", "maxproc": "7",
         "database": "postgresql:///x%20y?host=/pg", "database_name": "x y", "delimiter": "'+-'", "log_file": "/l",
     }  # fmt: skip
