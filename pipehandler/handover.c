@@ -2,18 +2,14 @@
 
        LOADER CLIENT --packages=FOLDER PYTHON -I -S -X utf8 -c CODE FOLDER deliver --socket=... -- RECIPIENT...
 
-   It is started through the dynamic loader, which refuses an empty or truncated file; execvp(3) would run such a file with
-   sh, which ends with 0. From PYTHON on these are the words of master.cf without the client, and that is what this process
-   becomes on any doubt, with one option more: -Xpipehandler_started=SECONDS, which says when the delivery began and that the
-   service was asked. handover.py describes the packets; the first word, `deliver`, is the version of the protocol.
+   The dynamic loader starts it, and refuses an empty or truncated file; execvp(3) runs an empty one with sh: status 0.
+   On any doubt this process becomes PYTHON with the words that follow and one option: -Xpipehandler_started=SECONDS
+   tells when the delivery began, and that the service was asked. handover.py describes the packets.
 
-   The commit point of the hand-over is sendmsg(2). Before it, no other process has seen the message, and nothing was read
-   from stdin: deliver cold. After it, never: the answer of the worker, or 75. Status 0 comes from such an answer alone.
-
-   No memory is allocated, and nothing is read but the answers. */
+   The commit point of the hand-over is sendmsg(2). Before it nobody has seen the message, and nothing was read:
+   deliver cold. After it, never: the answer of the worker, or 75. Status 0 comes from such an answer alone. */
 
 #define _GNU_SOURCE
-#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -37,14 +33,12 @@ enum {
 
 static const char FAULT[] = "4.3.0 internal fault", MISCONFIGURED[] = "4.3.5 mail system incorrectly configured";
 static const char PACKAGES[] = "--packages=", SOCKET[] = "--socket=";
-
 static char packet[LARGEST], answer[1001], started[64];
 static volatile sig_atomic_t status = TEMPFAIL;
 
 static void stop(int signal)
 {
-    (void)signal;
-    _exit(status);
+    _exit(signal ? status : TEMPFAIL);
 }
 
 /* Write the one line for pipe(8), and leave; a reader that is gone or does not read changes no status. */
@@ -78,9 +72,7 @@ static int receive(int server, long seconds)
     ssize_t length;
 
     alarm((unsigned)seconds + LAST_SPARE); /* death by signal defers */
-    if (poll(&readable, 1, (int)seconds * 1000) != 1)
-        return 0;
-    length = recv(server, answer, sizeof answer - 1, MSG_TRUNC);
+    length = poll(&readable, 1, (int)seconds * 1000) == 1 ? recv(server, answer, sizeof answer - 1, MSG_TRUNC) : -1;
     if (length <= 0 || length >= (ssize_t)sizeof answer)
         return 0;
     answer[length] = 0;
@@ -93,8 +85,7 @@ static int receive(int server, long seconds)
 /* Return the seconds in an answer of `word` and a number; -1 for any other answer, and for more than half a day. */
 static long announced(const char *word)
 {
-    size_t length = strlen(word);
-    long seconds = strncmp(answer, word, length) ? -1 : number(answer + length, 0);
+    long seconds = strncmp(answer, word, strlen(word)) ? -1 : number(answer + strlen(word), 0);
 
     return seconds > 43200 ? -1 : seconds;
 }
@@ -104,10 +95,8 @@ static int ended(const char **line)
 {
     long found = strncmp(answer, "end ", 4) ? -1 : number(answer + 4, ' ');
 
-    if (found < 0 || found > 255)
-        return -1;
-    *line = strchr(answer + 4, ' ') + 1;
-    return (int)found;
+    *line = found < 0 || found > 255 ? FAULT : strchr(answer + 4, ' ') + 1;
+    return found > 255 ? -1 : (int)found;
 }
 
 /* Connect to the socket of a service that root or our own account runs; -1 if there is none. */
@@ -121,7 +110,8 @@ static int reach(const char *path)
     if (server <= STDERR_FILENO || !*path || strlen(path) >= sizeof name.sun_path)
         return -1; /* if a standard descriptor was closed, the entrypoint has to open something in its place */
     strcpy(name.sun_path, path);
-    if (connect(server, (struct sockaddr *)&name, sizeof name) || getsockopt(server, SOL_SOCKET, SO_PEERCRED, &peer, &size))
+    if (connect(server, (struct sockaddr *)&name, sizeof name) ||
+        getsockopt(server, SOL_SOCKET, SO_PEERCRED, &peer, &size))
         return -1;
     return peer.uid == 0 || peer.uid == geteuid() ? server : -1;
 }
@@ -130,23 +120,20 @@ static int reach(const char *path)
 static size_t make_packet(const char *packages, char **words)
 {
     struct stat file;
-    size_t length;
-    int size = snprintf(packet, sizeof packet, "%s/pipehandler/handover.py", packages);
+    unsigned long long nanoseconds;
+    size_t length = (size_t)snprintf(packet, sizeof packet, "%s/pipehandler/handover.py", packages);
 
-    if (size < 0 || (size_t)size >= sizeof packet || stat(packet, &file))
+    if (length >= sizeof packet || stat(packet, &file))
         return 0;
-    length = (size_t)snprintf(packet, sizeof packet, "deliver%c%llx.%llx.%llx%c%ld%c%s", 0, (unsigned long long)file.st_dev,
-                              (unsigned long long)file.st_ino,
-                              file.st_mtim.tv_sec * 1000000000ULL + (unsigned long long)file.st_mtim.tv_nsec, 0,
-                              (long)getppid(), 0, started);
-    for (; *words; words++) {
-        size_t octets = strlen(*words);
-
-        if (octets + 1 > sizeof packet - length)
+    nanoseconds = file.st_mtim.tv_sec * 1000000000ULL + file.st_mtim.tv_nsec;
+    length = (size_t)snprintf(packet, sizeof packet, "deliver%c%llx.%llx.%llx%c%ld%c%s", 0, file.st_dev + 0ULL,
+                              file.st_ino + 0ULL, nanoseconds, 0, (long)getppid(), 0, started);
+    for (size_t octets; *words; words++, length += octets) {
+        octets = strlen(*words) + 1;
+        if (octets > sizeof packet - length)
             return 0;
-        packet[length++] = 0;
-        memcpy(packet + length, *words, octets);
-        length += octets;
+        packet[length] = 0;
+        memcpy(packet + length + 1, *words, octets - 1);
     }
     return length;
 }
@@ -154,14 +141,13 @@ static size_t make_packet(const char *packages, char **words)
 /* Let a worker deliver the message on fd 0, and leave with its answer. Returns if none has taken it. */
 static void hand_over(const char *packages, char **words)
 {
-    union {
-        char octets[CMSG_SPACE(sizeof(int))];
-        struct cmsghdr aligned;
-    } control = {{0}};
+    struct {
+        struct cmsghdr head;
+        int descriptor; /* 0: stdin */
+    } part = {{.cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS}, 0};
     struct iovec text = {"fd", 2};
-    struct msghdr message = {.msg_iov = &text, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
-    struct cmsghdr *part = CMSG_FIRSTHDR(&message);
-    const char *path = "", *line = FAULT;
+    struct msghdr message = {.msg_iov = &text, .msg_iovlen = 1, .msg_control = &part, .msg_controllen = sizeof part};
+    const char *path = "", *line;
     size_t length;
     long seconds;
     int server, with;
@@ -179,13 +165,12 @@ static void hand_over(const char *packages, char **words)
         leave(with, line);
     if ((seconds = announced("go ")) < 0)
         return;
-    *part = (struct cmsghdr){.cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
-    memset(CMSG_DATA(part), 0, sizeof(int)); /* an int of 0: stdin */
     if (sendmsg(server, &message, MSG_NOSIGNAL) < 0)
         return;
     /* From here on the message is the worker's. */
-    with = receive(server, seconds + SPARE) ? ended(&line) : -1;
-    leave(with < 0 ? TEMPFAIL : with, with < 0 ? FAULT : line);
+    if (!receive(server, seconds + SPARE) || (with = ended(&line)) < 0)
+        leave(TEMPFAIL, FAULT);
+    leave(with, line);
 }
 
 int main(int argc, char **argv)

@@ -25,6 +25,9 @@ MESSAGE = b"From: a@example.org\nMessage-ID: <1@example.org>\nSubject: one\n\nbo
 COLD = pytest.mark.parametrize("either", ["cold"], indirect=True)
 """For conditions that only the entrypoint itself can meet."""
 
+IN_THE_END = pytest.mark.parametrize("either", ["cold", "resident"], indirect=True)
+"""For what the process that delivers decides alone, however it got the message."""
+
 BOTH_COLD = pytest.mark.parametrize("either", ["cold", "client cold"], indirect=True)
 """For those that the client meets first."""
 
@@ -73,6 +76,7 @@ def test_delivered_then_duplicate(handler: Handler, database: Database) -> None:
     assert "a@example.org" not in first + second
 
 
+@IN_THE_END
 @pytest.mark.parametrize(
     "message",
     [
@@ -92,6 +96,7 @@ def test_bytes_are_kept(handler: Handler, database: Database, message: bytes) ->
     assert stored(database) == [message]
 
 
+@IN_THE_END
 def test_configuration_of_the_previous_release(handler: Handler, database: Database) -> None:
     """A file with the old names of keys, which the previous release also reads, delivers without a warning."""
     handler.configure(
@@ -185,6 +190,7 @@ def test_wrong_arguments(handler: Handler, arguments: list[str]) -> None:
     assert_ended(handler.run([*handler.entrypoint(), *arguments], MESSAGE), outcome.MISCONFIGURED)
 
 
+@IN_THE_END
 @pytest.mark.parametrize(
     ("text", "reported"),
     [
@@ -201,6 +207,7 @@ def test_wrong_configuration(handler: Handler, text: str | None, reported: str |
     assert_ended(handler.deliver(MESSAGE), outcome.MISCONFIGURED)
 
 
+@IN_THE_END
 @pytest.mark.parametrize("path", ["none/at/all.toml", "", "."])
 def test_missing_configuration(handler: Handler, path: str) -> None:
     """A missing configuration defers."""
@@ -280,6 +287,7 @@ def deaf(handler: Handler) -> Iterator[socket.socket]:
         yield listener
 
 
+@IN_THE_END
 @pytest.mark.usefixtures("deaf")
 def test_deaf_database(handler: Handler) -> None:
     """A server that accepts a connection and stays silent defers within connect_timeout."""
@@ -287,6 +295,7 @@ def test_deaf_database(handler: Handler) -> None:
     assert "timeout expired" in handler.log_lines()[-1]
 
 
+@IN_THE_END
 @pytest.mark.parametrize(
     ("change", "sqlstate"),
     [
@@ -322,6 +331,7 @@ def test_largest_message(handler: Handler, database: Database) -> None:
     assert stored(database) == [largest]
 
 
+@IN_THE_END
 def test_sixty_megabytes(handler: Handler, database: Database) -> None:
     """60 MB are too large by default; where they are allowed they are stored exactly, within the configured memory."""
     line = b"QUJD" * 19 + b"\n"

@@ -1,6 +1,6 @@
 """Every system call fails: each call of the entrypoint fails with the errors that it can return. In the resident mode
 this includes the calls of the worker, from the moment it receives a message until it is free again, and those of the
-supervisor meanwhile.
+supervisor meanwhile. Of the hand-over client, every call of its own fails: those of the loader end with 127.
 
 Each point has a distinct message, and one fault in its delivery: one call that fails, or that call and all later ones
 of the same name. The status must be 0, or one that defers: 71, 75, death by a signal. After 0 Postfix does not deliver
@@ -57,7 +57,7 @@ _FOR_EVER = {
 }
 """Lasting errors: with these, all later calls fail as well."""
 
-_SAMPLE = {Mode.COLD: 6, Mode.RESIDENT: 4}
+_SAMPLE = {Mode.COLD: 6, Mode.RESIDENT: 4, Mode.CLIENT: 20}
 """The number of calls of each process in a sample."""
 
 _HASTY: dict[str, dict[str, object]] = {"limits": {"deadline": 5, "parse_timeout": 4}}
@@ -104,10 +104,12 @@ def run(scale: Scale, mode: Mode) -> Row:
     with fresh_database() as database, account.folder("pipehandler-") as folder:
         taken: set[str] = set()
         with crew(mode, scale, folder / "local", database, row, ledger, _HASTY) as local:
-            planned = _all(local, _delivery, ledger, row, scale, taken) + _all(local, _probe, ledger, row, scale, taken)
-            with local.member() as host:
-                _cut(host, ledger, row, scale)
-        if mode is Mode.COLD or not scale.short:
+            planned = _all(local, _delivery, ledger, row, scale, taken)
+            if mode is not Mode.CLIENT:
+                planned += _all(local, _probe, ledger, row, scale, taken)
+                with local.member() as host:
+                    _cut(host, ledger, row, scale)
+        if mode is Mode.COLD or (mode is Mode.RESIDENT and not scale.short):
             with crew(mode, scale, folder / "tcp", database, row, ledger, _HASTY, new_connection=True) as tcp:
                 planned += _all(tcp, _connection, ledger, row, scale, taken)
         # A few calls depend on time, and are not made in every delivery; nearly all are.
@@ -137,7 +139,9 @@ def _delivery(host: Host, ledger: Ledger, scale: Scale) -> list[_Point]:
     faults: list[_Fault] = []
     for maker in host.makers:
         calls = _trace(host, letter(f"delivery-{maker.value}"), ledger, maker)
-        if maker in (Maker.ENTRYPOINT, Maker.WAITING):
+        if host.mode is Mode.CLIENT:
+            calls = since(calls, lambda each: each.name == "alarm")
+        elif maker in (Maker.ENTRYPOINT, Maker.WAITING):
             calls = since(calls, lambda each: each.file.startswith(PACKAGES))
         else:
             calls = since(calls, host.begins)
@@ -200,7 +204,7 @@ def _made(host: Host, point: _Point) -> _Made:
     if point.before:
         host.kill(point.sent, point.before)
     ended, said = host.fail(point.sent, point.call, point.fault, point.ever)
-    again = host.redeliver(point.sent) if ended.status or host.mode is Mode.RESIDENT else None
+    again = host.redeliver(point.sent) if ended.status or host.mode is not Mode.COLD else None
     return _Made(point, "(INJECTED)" in said, ended, again)
 
 

@@ -38,7 +38,7 @@ _PATIENCE = 15.0
 _MOMENT = 0.5
 """Seconds for which a worker is stopped, so that others wait for it."""
 
-_AT_ONCE = {(Mode.RESIDENT, False): 5}
+_AT_ONCE = {(Mode.RESIDENT, False): 5, (Mode.CLIENT, False): 5}
 """The number of hosts that work at the same time, if not two; those with a service mostly wait."""
 
 
@@ -211,6 +211,19 @@ class ResidentHost(Host):
         return (reported["workers"], reported["free"], reported["waiting"], len(self.service.workers())) == (1, 1, 0, 1)
 
 
+class ClientHost(ResidentHost):
+    """A handler whose messages reach the service through the hand-over client. The faults are in the client, and in the Python
+    entrypoint that it becomes."""
+
+    mode = Mode.CLIENT
+    makers = (Maker.ENTRYPOINT, Maker.WAITING)
+
+    def __init__(
+        self, handler: Handler, first: Letter, row: Row, new_connection: Callable[[], None] | None = None
+    ) -> None:
+        super().__init__(handler.with_client(), first, row, new_connection)
+
+
 def _comes(it: Callable[[], bool], seconds: float) -> bool:
     """Whether the condition becomes true within that time."""
     until = time.monotonic() + seconds
@@ -277,7 +290,7 @@ def crew(
                 continue
             handler = Handler(own, f"{conninfo} application_name={name}", serve={"workers": 1}, **(sections or {}))
             end = partial(_end_connection, database, name) if new_connection else None
-            hosts.append(ResidentHost(handler, first, row, end))
+            hosts.append((ClientHost if mode is Mode.CLIENT else ResidentHost)(handler, first, row, end))
         yield Crew(hosts)
     finally:
         for each in hosts:

@@ -1,6 +1,6 @@
 """Killed anywhere: SIGKILL at every system call of the entrypoint, from its first read of stdin to its exit; in the
 resident mode from its first message to the service, and at every call of the worker and of the supervisor around one
-message.
+message. Of the hand-over client at each call from there as well.
 
 Each point has a distinct message: its delivery is killed just before that call, and it is delivered again as Postfix
 would, by the same command. Then it must be stored once for each recipient (every third message has two), byte for byte,
@@ -17,7 +17,7 @@ from .hosts import Crew, Host, crew
 from .injection import Call, Letter, Maker, fresh_database, letter, sample, since
 from .ledger import Ledger, Mode, Row, Scale
 
-_SAMPLE = {Mode.COLD: 18, Mode.RESIDENT: 4}
+_SAMPLE = {Mode.COLD: 18, Mode.RESIDENT: 4, Mode.CLIENT: 12}
 """Points of the short form, for each process: half of them outside imports."""
 
 _ENDS = {Maker.ENTRYPOINT: (0, -9), Maker.WAITING: (0, -9), Maker.WORKER: (0, 75), Maker.SUPERVISOR: (0, 75)}
@@ -64,7 +64,9 @@ def run(scale: Scale, mode: Mode) -> Row:
 def _all(hosts: Crew, ledger: Ledger, row: Row, scale: Scale, start: int) -> int:
     """All points with these hosts, numbered from `start`; returns how many."""
     with hosts.member() as host:
-        chosen = _delivery(host, ledger, scale, f"{start}") + (_probe(host, ledger, scale) if not start else [])
+        chosen = _delivery(host, ledger, scale, f"{start}")
+        if not start and host.mode is not Mode.CLIENT:
+            chosen += _probe(host, ledger, scale)
     points = [_point(number, calls) for number, calls in enumerate(chosen, start)]
     for point in points:
         ledger.send(point.sent.raw, *point.sent.recipients)

@@ -34,10 +34,12 @@ class Scale(Enum):
 
 
 class Mode(Enum):
-    """How messages are delivered: by the entrypoint itself, or by a resident worker to which it hands them."""
+    """How messages are delivered: by the entrypoint itself, or by a resident worker to which it hands them, in Python or in
+    C (the client)."""
 
     COLD = "cold"
     RESIDENT = "resident"
+    CLIENT = "client"
 
     def row(self, kind: str) -> "Row":
         """An empty row of the table."""

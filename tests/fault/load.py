@@ -117,11 +117,11 @@ class Load:
 
 
 @contextmanager
-def mail_host(row: Row, conninfo: str = "", *settings: str) -> Iterator[MailHost]:
-    """A running mail host with these settings (name=value) in main.cf; the results in its logs are added to `row` at
-    the end."""
+def mail_host(row: Row, conninfo: str = "", *settings: str, client: bool = False) -> Iterator[MailHost]:
+    """A running mail host with these settings (name=value) in main.cf, and the hand-over client if it is wanted; the results
+    in its logs are added to `row` at the end."""
     with account.folder("pipehandler-mx-") as folder:
-        host = MailHost(folder, conninfo)
+        host = MailHost(folder, conninfo, client=client)
         if settings:
             host.postconf("-e", *settings)
         try:

@@ -33,6 +33,9 @@ _LOAD = {
     (Mode.RESIDENT, Scale.FULL): (5_000, 0.2),
     (Mode.RESIDENT, Scale.THIN): (300, 0.2),
     (Mode.RESIDENT, Scale.SHORT): (60, 0.2),
+    (Mode.CLIENT, Scale.FULL): (5_000, 0.2),
+    (Mode.CLIENT, Scale.THIN): (300, 0.2),
+    (Mode.CLIENT, Scale.SHORT): (60, 0.2),
 }
 """The number of messages, and the seconds that a client pauses before each: workers are fast, and the load should last
 a while."""
@@ -62,7 +65,7 @@ def run(scale: Scale, mode: Mode) -> Row:
         account.folder("pipehandler-pg-") as folder,
         PostgreSQL(folder / "16", 16, FAST).start() as server,
         Database.fresh(server) as database,
-        mail_host(row, database.conninfo, *_MAIN) as host,
+        mail_host(row, database.conninfo, *_MAIN, client=mode is Mode.CLIENT) as host,
         service(host, mode) as resident,
     ):
         faults = HostFaults(host, resident)

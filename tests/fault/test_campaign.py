@@ -11,7 +11,7 @@ from fault.ledger import Mode, Scale
 @pytest.mark.parametrize(("kind", "mode"), [pytest.param(*each, id=f"{each[0]}-{each[1].value}") for each in runs()])
 def test_nothing_lost_doubled_or_bounced(kind: str, mode: Mode) -> None:
     """Under every kind of fault each message is stored once for each recipient, byte for byte, and none bounces; in
-    both modes."""
+    all modes."""
     row = importlib.import_module(f"fault.{kind}").run(Scale.SHORT, mode)
     assert row.points > 0
     assert row.sent > 0

@@ -22,14 +22,16 @@ def pipehandler(*arguments: object) -> str:
 
 
 class MailHost(Postfix):
-    """Postfix in `folder`, its pipe transport, and `handler`: the entrypoint's configuration."""
+    """Postfix in `folder`, its pipe transport, and `handler`: the entrypoint's configuration; with the client if it is wanted."""
 
-    def __init__(self, folder: Path, conninfo: str, **sections: dict[str, object]) -> None:
+    def __init__(self, folder: Path, conninfo: str, client: bool = False, **sections: dict[str, object]) -> None:
         super().__init__(folder)
         self._database = uri(conninfo)
         handler_folder = folder / "handler"
         handler_folder.mkdir()
         self.handler = Handler(handler_folder, conninfo, **sections)
+        if client:
+            self.handler.with_client()
         for name in ("master.cf", "main.cf", "pipehandler_status_filter"):
             self.add(name, self.lines(name))
 
@@ -44,6 +46,7 @@ class MailHost(Postfix):
             domain=DOMAIN,
             maxproc=8,
             database=self._database,
+            client=self.handler.before,
         )
 
     def ask_the_pool(self) -> None:

@@ -197,6 +197,7 @@ def test_root_reads_it(handler: Handler, how: str) -> None:
     assert "root:" not in text
 
 
+@pytest.mark.parametrize("either", ["cold", "resident"], indirect=True)
 @pytest.mark.parametrize("how", HOSTILE)
 def test_a_delivery_writes_it(either: Handler, how: str) -> None:
     """A hostile journal costs the record, and nothing else: the message is stored at once, status 0."""
