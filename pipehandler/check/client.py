@@ -5,11 +5,13 @@ so a file that is missing, damaged, of another processor or on a noexec mount is
 import os
 import shlex
 from collections.abc import Iterator
+from typing import Any
 
 from pipehandler.postfix import client
 from pipehandler.postfix.postconf import Postfix, Service
 from pipehandler.postfix.templates import PROGRAM
 
+from .access import Identity, closed, opened
 from .account import identity_of, run_as
 from .argv import DEFERRED, PartialFinding, client_words, deliver_index, interpreter
 
@@ -43,36 +45,34 @@ def check_client(postfix: Postfix, service: Service) -> Iterator[PartialFinding]
             "",
         )
     again = shlex.join([PROGRAM, "client", path])
+    identity = identity_of(service) if os.geteuid() == 0 else None
     try:
-        client.try_out(words, interpreter(service), _starter(postfix, service))
-        if client.shipped() and not client.is_shipped(path):
-            yield (
-                "client-other",
-                f"{path} is not the hand-over client of this installation",
-                "It is older or was changed; one that does not know this service delivers every message cold.",
-                again,
-            )
-        elif not client.shipped():
-            yield (
-                "client-unknown",
-                f"{path} cannot be compared: this installation was made without a C compiler and has no hand-over client",
-                "It works, but nothing shows whether the file is whole.",
-                "# install a C compiler, and pipehandler again: docs/resident-workers.md",
-            )
-    except (client.ClientError, OSError) as error:
+        client.try_out(words, interpreter(service), _starter(postfix, identity) if identity else None)
+    except client.ClientError as error:
+        shut = (
+            closed((path,), Identity(identity["user"], identity["group"])) if identity and os.path.exists(path) else []
+        )
+        fix = opened(shut, "") if shut else again if client.shipped() else ""
+        yield "client-broken", f"the hand-over client does not work: {error}", DEFERRED, fix
+        return
+    if not client.shipped():
         yield (
-            "client-broken",
-            f"the hand-over client does not work: {error}",
-            DEFERRED,
-            again if client.shipped() else "",
+            "client-unknown",
+            f"{path} cannot be compared: this installation was made without a C compiler and has no hand-over client",
+            "It works, but nothing shows whether the file is whole.",
+            "# install a C compiler, and pipehandler again: docs/resident-workers.md",
+        )
+    elif not client.is_shipped(path):
+        yield (
+            "client-other",
+            f"{path} is not the hand-over client of this installation",
+            "It is older or was changed; one that does not know this service delivers every message cold.",
+            again,
         )
 
 
-def _starter(postfix: Postfix, service: Service) -> client.Starter | None:
-    """Return what starts a command as pipe(8) would; None if only this account can."""
-    identity = identity_of(service) if os.geteuid() == 0 else None
-    if identity is None:
-        return None
+def _starter(postfix: Postfix, identity: dict[str, Any]) -> client.Starter:
+    """Return what starts a command as pipe(8) would."""
 
     def start(command: list[str]) -> tuple[int, str]:
         done = run_as(identity, command, postfix)

@@ -140,7 +140,7 @@ def _delivery(host: Host, ledger: Ledger, scale: Scale) -> list[_Point]:
     for maker in host.makers:
         calls = _trace(host, letter(f"delivery-{maker.value}"), ledger, maker)
         if host.mode is Mode.CLIENT:
-            calls = since(calls, lambda each: each.name == "alarm")
+            calls = since(calls, lambda each: each.name in ("alarm", "setitimer"))
         elif maker in (Maker.ENTRYPOINT, Maker.WAITING):
             calls = since(calls, lambda each: each.file.startswith(PACKAGES))
         else:

@@ -121,7 +121,9 @@ def mail_host(row: Row, conninfo: str = "", *settings: str, client: bool = False
     """A running mail host with these settings (name=value) in main.cf, and the hand-over client if it is wanted; the results
     in its logs are added to `row` at the end."""
     with account.folder("pipehandler-mx-") as folder:
-        host = MailHost(folder, conninfo, client=client)
+        host = MailHost(folder, conninfo)
+        if client:
+            host.use_client()
         if settings:
             host.postconf("-e", *settings)
         try:

@@ -84,11 +84,13 @@ class Handler:
         self.config.write_text("\n".join(lines) + "\n")
         self.config.chmod(0o644)
 
-    def with_client(self) -> "Handler":
-        """Let the hand-over client of this environment precede the interpreter; returns itself."""
+    def with_client(self, path: Path | None = None) -> "Handler":
+        """Let the hand-over client of this environment precede the interpreter, or install it at `path`; returns itself."""
         if not client.shipped():
             missing("the hand-over client, for which this environment needed a C compiler,")
-        self.before = client.start(client.shipped())
+        if path:
+            client.install(str(path))
+        self.before = client.start(str(path or client.shipped()))
         return self
 
     def entrypoint(self) -> list[str]:

@@ -22,18 +22,23 @@ def pipehandler(*arguments: object) -> str:
 
 
 class MailHost(Postfix):
-    """Postfix in `folder`, its pipe transport, and `handler`: the entrypoint's configuration; with the client if it is wanted."""
+    """Postfix in `folder`, its pipe transport, and `handler`: the entrypoint's configuration."""
 
-    def __init__(self, folder: Path, conninfo: str, client: bool = False, **sections: dict[str, object]) -> None:
+    def __init__(self, folder: Path, conninfo: str, **sections: dict[str, object]) -> None:
         super().__init__(folder)
         self._database = uri(conninfo)
         handler_folder = folder / "handler"
         handler_folder.mkdir()
         self.handler = Handler(handler_folder, conninfo, **sections)
-        if client:
-            self.handler.with_client()
         for name in ("master.cf", "main.cf", "pipehandler_status_filter"):
             self.add(name, self.lines(name))
+
+    def use_client(self, path: Path | None = None) -> None:
+        """Let the entry in master.cf start the hand-over client: that of this environment, or the one at `path`."""
+        former = self.lines("master.cf")
+        self.handler.with_client(path)
+        file = self.config / "master.cf"
+        file.write_text(file.read_text().replace(former, self.lines("master.cf")))
 
     def lines(self, name: str) -> str:
         """One of the example files, filled in for this host as the command does it."""

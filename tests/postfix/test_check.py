@@ -21,6 +21,7 @@ from harness.preloaded import PROGRAM
 
 from pipehandler.check.message_size import raise_message_size
 from pipehandler.cli import cli
+from pipehandler.postfix import client
 from pipehandler.postfix.templates import PACKAGES
 from pipehandler.settings.config import load, memory_needed
 
@@ -249,6 +250,48 @@ def test_broken(host: MailHost, what: str) -> None:
     assert codes(check(host, "--part", "postfix")) == []
 
 
+@pytest.fixture
+def with_client(host: MailHost) -> Iterator[MailHost]:
+    """The same host with the hand-over client, which check has nothing to say about."""
+    path = host.folder / "client"
+    host.use_client(path)
+    yield host
+    host.handler.before = []
+    path.unlink(missing_ok=True)
+
+
+CLIENTS: dict[str, tuple[Callable[[MailHost], object], str]] = {
+    "empty": (lambda host: (host.folder / "client").write_bytes(b""), "client-broken"),
+    "missing": (lambda host: (host.folder / "client").unlink(), "client-broken"),
+    "closed to the account": (lambda host: (host.folder / "client").chmod(0o700), "client-broken"),
+    "another": (
+        lambda host: (host.folder / "client").write_bytes(Path(client.shipped()).read_bytes() + b"x"),
+        "client-other",
+    ),
+    "without the loader": (master(r"argv=\S*/ld\S* ", "argv="), "client-loader"),
+    "another folder": (master(f"{client.OPTION}{PACKAGES}", f"{client.OPTION}/usr/lib"), "client-packages"),
+}
+
+
+def test_client(with_client: MailHost) -> None:
+    """A host with the client has no findings, and the summary names the entrypoint."""
+    done = run(with_client, "--part", "postfix")
+    where = f"Postfix in {with_client.config} with the hand-over client {with_client.folder}/client"
+    assert done.stdout == f"everything is as it should be (checked: {where})\n"
+
+
+@pytest.mark.parametrize("what", CLIENTS)
+def test_broken_client(with_client: MailHost, what: str) -> None:
+    """A client that does not work, or is not that of the installation, is found; after the fix it is still used."""
+    spoil, expected = CLIENTS[what]
+    spoil(with_client)
+    found = check(with_client, "--part", "postfix")
+    assert codes(found) == [expected]
+    apply_fixes(found)
+    assert check(with_client, "--part", "postfix") == []
+    assert f" {with_client.folder}/client " in (with_client.config / "master.cf").read_text()
+
+
 def test_table_of_recipients(host: MailHost) -> None:
     """A table of recipients that queries with the handler's role has no finding; postconf warns of a missing one."""
     for lookup in ("lookup('%s', '+')", "lookup('%s')", "lookup('%S','+') LIMIT 1"):
@@ -273,7 +316,7 @@ def test_report(host: MailHost) -> None:
             "",
         )
     ]
-    where = f"the handler's part as {account.NAME}, Postfix in {host.config}"
+    where = f"the handler's part as {account.NAME}, Postfix in {host.config} with the Python entrypoint"
     assert done.stdout.splitlines() == [*expected, f"2 findings (checked: {where})"]
     assert (done.returncode, done.stderr) == (1, "")
 

@@ -13,6 +13,7 @@ from harness.installation import Installation
 from harness.mailhost import MailHost
 from harness.milter import Milter
 
+from pipehandler.postfix import client
 from pipehandler.postfix.templates import PACKAGES
 
 MESSAGE = (
@@ -96,6 +97,29 @@ def test_damaged_file(own: MailHost, database: Database, name: str) -> None:
         own.flush()
         own.drain()
     assert count(database) == 2
+
+
+def test_damaged_client(own: MailHost, database: Database) -> None:
+    """A hand-over client that is missing, empty or truncated defers mail; with the whole file it is delivered."""
+    path = own.folder / "client"
+    own.use_client(path)
+    own.start()
+    whole = path.read_bytes()
+    for number, content in enumerate([None, b"", whole[:64], whole[:-4096], whole[:4096] + bytes(len(whole) - 4096)]):
+        path.unlink(missing_ok=True)
+        if content is not None:
+            path.write_bytes(content)
+            path.chmod(0o755)
+        to = f"{number}@example.com"
+        own.send(MESSAGE, "a@example.org", to)
+        own.wait_for(rf"to=<{to}>.* status=(deferred|sent|bounced)")
+        assert {attempt["status"] for attempt in own.deliveries(to)} == {"deferred"}
+    assert count(database) == 0
+    path.unlink()
+    client.install(str(path))
+    own.flush()
+    own.drain()
+    assert count(database) == 5
 
 
 def test_time_limit(own: MailHost, database: Database) -> None:
