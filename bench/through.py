@@ -1,12 +1,13 @@
-"""Through a real Postfix: the same mail delivered in four ways, as fast as possible.
+"""Through a real Postfix: the same mail delivered in five ways, as fast as possible.
 
     bench/run through [--messages 2000] [--rounds 2]
 
 The floor is a pipe to `cat >/dev/null`; then the usual script; then pipehandler, first cold, then with resident
-workers. One Postfix has a transport for each; smtp-source sends the same messages to all, but fewer copies to the slow
+workers, to which the Python entrypoint or the hand-over client passes the mail. One Postfix has a transport for each; smtp-source sends the same messages to all, but fewer copies to the slow
 ones.
 """
 
+import re
 import statistics
 import sys
 from contextlib import nullcontext
@@ -18,15 +19,16 @@ from harness import account
 from harness.database import Database
 from harness.mailhost import DOMAIN, MailHost
 from mail import keep, mix, newsletter
-from one import USUAL_TABLE, percentile, usual_script
+from one import USUAL_TABLE, client_words, percentile, usual_script
 from posting import DISCARDED, Attempt, Log, send
 from report import Aim, Report, Table
 from setting import Setting, Spent, Watch
 
 SMALL = {"messages": 2, "rounds": 1, "files": 2}
 FLOOR, USUAL, COLD, RESIDENT = "pipe to cat >/dev/null", "usual script", "pipehandler, cold", "pipehandler, resident"
-WAYS = (FLOOR, USUAL, COLD, RESIDENT)
-_DOMAINS = {FLOOR: "floor.example", USUAL: "usual.example"}
+CLIENT = "pipehandler, client"
+WAYS = (FLOOR, USUAL, COLD, RESIDENT, CLIENT)
+_DOMAINS = {FLOOR: "floor.example", USUAL: "usual.example", CLIENT: "client.example"}
 _SLOWER = {USUAL: 20, COLD: 10}  # so many times fewer messages
 
 _TRANSPORT = """
@@ -76,6 +78,16 @@ def measure(setting: Setting, *, messages: int = 2000, rounds: int = 2, files: i
                     20,
                     True,
                 ),
+                Aim(
+                    f"CPU with the client, of that with Python ({name})",
+                    _cpu(runs[CLIENT])[0] / _cpu(runs[RESIDENT])[0],
+                    0.55,
+                ),
+                Aim(
+                    f"CPU of Postfix and the client, of the floor ({name})",
+                    _cpu(runs[CLIENT])[1] / _cpu(runs[FLOOR])[0],
+                    1,
+                ),
             ]
     return report
 
@@ -84,12 +96,15 @@ def _add_transports(host: MailHost, database: Database, usual: Path) -> None:
     commands = {"floor": "/bin/sh -c {cat >/dev/null}", "usual": f"{sys.executable} {usual} {{{database.admin}}}"}
     for name, command in commands.items():
         host.add("master.cf", _TRANSPORT.format(name=name, user=account.NAME, command=command))
+    host.handler.before = client_words()
+    host.add("master.cf", re.sub("(?m)^pipehandler ", "client ", host.lines("master.cf")))
+    host.handler.before = []
     tables = ", ".join(f"{domain}={domain.partition('.')[0]}:" for domain in _DOMAINS.values())
     host.postconf(
         "-e",
         f"virtual_mailbox_domains={DOMAIN} {' '.join(_DOMAINS.values())}",
         f"transport_maps=inline:{{{tables}}}, {DISCARDED}",
-        *(f"{name}_destination_recipient_limit=1" for name in commands),
+        *(f"{name}_destination_recipient_limit=1" for name in (*commands, "client")),
     )
     host.reload()
 
@@ -99,7 +114,7 @@ def _run(
 ) -> Run:
     """Send everything and wait until Postfix has finished; raises if pipehandler did not store it all."""
     domain, sent, name = _DOMAINS.get(way, DOMAIN), len(files) * copies, f"{name}way{WAYS.index(way)}"
-    with setting.service(host.handler) if way == RESIDENT else nullcontext():
+    with setting.service(host.handler) if way in (RESIDENT, CLIENT) else nullcontext():
         log = Log(host, domain)
         with Memory(setting.groups) as memory:
             watch = setting.watch()
@@ -107,7 +122,7 @@ def _run(
             log.wait(sent)
             spent = watch.read()
         log.close()
-    if way in (COLD, RESIDENT):
+    if way in (COLD, RESIDENT, CLIENT):
         stored = database.value("SELECT count(*) FROM pipehandler.delivery WHERE recipient LIKE %s", f"%{name}x%")
         if stored != sent:
             raise RuntimeError(f"{stored} of {sent} were stored: {way}")
@@ -118,17 +133,19 @@ def _speed(runs: list[Run]) -> float:
     return statistics.median(each.sent / each.spent.seconds for each in runs)
 
 
+def _cpu(runs: list[Run]) -> list[float]:
+    """CPU time in ms per message, of everything and of each group; medians of the rounds."""
+    return [statistics.median(column) for column in zip(*(each.spent.each(each.sent) for each in runs), strict=True)]
+
+
 def _table(title: str, what: str, runs: dict[str, list[Run]]) -> Table:
     rows: list[list[object]] = []
     for way, found in runs.items():
-        cpu = [
-            statistics.median(column) for column in zip(*(each.spent.each(each.sent) for each in found), strict=True)
-        ]
         times = [1000 * attempt.seconds for each in found for attempt in each.attempts]
         rows.append(
             [
                 *(way, sum(each.sent for each in found), sum(each.delivered for each in found)),
-                *(_speed(found), _speed(found) / _speed(runs[FLOOR]), *cpu),
+                *(_speed(found), _speed(found) / _speed(runs[FLOOR]), *_cpu(found)),
                 *(statistics.median(times), percentile(times, 99), max(each.memory for each in found) / 2**20),
             ]
         )
