@@ -16,6 +16,7 @@ import pytest
 from harness import account
 from harness.database import Database
 from harness.handler import ENVIRONMENT, Handler
+from harness.missing import missing
 from harness.service import ended
 
 from pipehandler.mail.sysexits import EX_UNAVAILABLE
@@ -153,20 +154,41 @@ def test_damaged_files(alone: Environment, handler: Handler) -> None:
         return [each["what"] for each in found if each["code"] == "files-damaged"]
 
     assert damaged() == []
-    file = alone.site() / "store" / "stream.py"
-    content = file.read_bytes()
-    try:
-        file.write_bytes(content[:-1])
-        (what,) = damaged()
-        assert f"{file} differs" in what
-        file.unlink()
-        (what,) = damaged()
-        assert f"{file} is missing" in what
-    finally:
-        file.write_bytes(content)
+    for file in (alone.site() / "store" / "stream.py", shipped_client(alone)):
+        content = file.read_bytes()
+        try:
+            file.write_bytes(content[:-1])
+            (what,) = damaged()
+            assert f"{file} differs" in what
+            file.unlink()
+            (what,) = damaged()
+            assert f"{file} is missing" in what
+        finally:
+            file.write_bytes(content)
     (compiled, *_) = (alone.site() / "__pycache__").glob("fence.*.pyc")
     compiled.write_bytes(b"")
     assert damaged() == []
+
+
+def shipped_client(environment: Environment) -> Path:
+    """The hand-over client in the wheel."""
+    file = environment.site() / "share" / "bin" / "pipehandler-client"
+    if not file.exists():
+        missing("a C compiler, which makes the hand-over client,")
+    return file
+
+
+def test_client(alone: Environment, handler: Handler, database: Database) -> None:
+    """The client of the wheel is installed by its command, delivers with the lines that are printed, and needs less than 100 KB."""
+    assert shipped_client(alone).stat().st_size < 100_000
+    path = handler.folder / "client"
+    installed = alone.run("client", str(path))
+    assert (installed.returncode, installed.stderr) == (0, "")
+    printed = alone.run("postfix", "master.cf", "--client", str(path)).stdout
+    (words,) = re.findall(r"^  argv=(.*)$", printed, re.MULTILINE)
+    assert words.split()[1] == str(path)
+    assert handler.run([*words.split(), *alone.command(handler)], MESSAGE).status == 0
+    assert database.value("SELECT count(*) FROM pipehandler.delivery") == 1
 
 
 def test_replaced_by_a_link(alone: Environment) -> None:
