@@ -248,6 +248,21 @@ def test_damaged(folder: Path, shipped: str) -> None:
     assert subprocess.run(["sh", str(file)]).returncode == 0
 
 
+@pytest.mark.parametrize("call", ["openat", "read", "mmap", "fstat", "newfstatat", "execve", "close"])
+def test_loader_fails(folder: Path, shipped: str, call: str) -> None:
+    """Whatever fails while the loader reads the file, the end is no success, but for a message that was delivered cold."""
+    if shutil.which("strace") is None:
+        missing("strace")
+    path = folder / "client"
+    shutil.copy(shipped, path)
+    words = [*client.start(str(path)), *cold_command("import posix;posix._exit(42)")]
+    for error in ("EIO", "ENOMEM", "EACCES", "EAGAIN"):
+        faults = ["-P", str(path), "-e", f"trace={call}", "-e", f"inject={call}:error={error}"]
+        done = run(["strace", "-f", "-qq", "-o", str(folder / "trace"), *faults, *words])
+        assert done.returncode in (42, 127), (error, done)
+        assert done.returncode == 127 or "INJECTED" not in (folder / "trace").read_text() or call == "close"
+
+
 # Installation.
 
 
