@@ -140,7 +140,7 @@ def client_words() -> list[str]:
     """The words that start the hand-over client of this environment."""
     path = client.shipped()
     if not path:
-        raise RuntimeError("there is no hand-over client: this environment was made without a C compiler")
+        raise RuntimeError("the hand-over client is missing: this environment was made without a C compiler")
     return client.start(path)
 
 

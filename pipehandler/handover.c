@@ -3,11 +3,11 @@
        LOADER CLIENT --packages=FOLDER PYTHON -I -S -X utf8 -c CODE FOLDER deliver --socket=... -- RECIPIENT...
 
    The dynamic loader starts it, and refuses an empty or truncated file; execvp(3) runs an empty one with sh: status 0.
-   On any doubt this process becomes PYTHON with the words that follow and one option: -Xpipehandler_started=SECONDS
-   tells when the delivery began, and that the service was asked. handover.py describes the packets.
+   On any doubt this process becomes PYTHON with the words that follow and one option, -Xpipehandler_started=SECONDS:
+   the delivery began then, and the service was asked. handover.py describes the packets.
 
-   The commit point of the hand-over is sendmsg(2). Before it nobody has seen the message, and nothing was read:
-   deliver cold. After it, never: the answer of the worker, or 75. Status 0 comes from such an answer alone. */
+   The commit point of the hand-over is sendmsg(2). Before it no other process has seen the message, and nothing was
+   read: deliver cold. After it, never: the worker's answer, or 75. Status 0 comes from such an answer alone. */
 
 #define _GNU_SOURCE
 #include <poll.h>

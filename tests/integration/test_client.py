@@ -168,7 +168,7 @@ def test_the_same_packet(handler: Handler, shipped: str) -> None:
     assert 0 <= float(c[3]) - float(python[3]) < 60
 
 
-def test_what_python_is_told(handler: Handler, shipped: str) -> None:
+def test_what_python_receives(handler: Handler, shipped: str) -> None:
     """The Python that it becomes has the same words, and knows when the delivery began."""
     before = time.monotonic()
     code = "import json,sys;print(json.dumps([sys._xoptions,sys.flags.isolated,sys.argv]))"
@@ -250,7 +250,7 @@ def test_damaged(folder: Path, shipped: str) -> None:
 
 @pytest.mark.parametrize("call", ["openat", "read", "mmap", "fstat", "newfstatat", "execve", "close"])
 def test_loader_fails(folder: Path, shipped: str, call: str) -> None:
-    """Whatever fails while the loader reads the file, the end is no success, but for a message that was delivered cold."""
+    """Whatever fails while the loader reads the file, status 0 does not come from it: the message is delivered cold, or deferred."""
     if shutil.which("strace") is None:
         missing("strace")
     path = folder / "client"

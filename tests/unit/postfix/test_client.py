@@ -45,8 +45,8 @@ def test_loader_of_any_processor(tmp_path: Path, order: str, bits: int) -> None:
 
 
 @pytest.mark.parametrize("content", [None, b"", b"#!/bin/sh\n", b"\x7fELF\2\1", bytes(200)])
-def test_no_program(tmp_path: Path, content: bytes | None) -> None:
-    """A file that is no program is named in the error."""
+def test_not_a_program(tmp_path: Path, content: bytes | None) -> None:
+    """A file that is not a program is named in the error."""
     program = tmp_path / "program"
     if content is not None:
         program.write_bytes(content)
