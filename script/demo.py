@@ -4,6 +4,7 @@ import argparse
 import base64
 import json
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -101,6 +102,8 @@ PLAIN = (
     b"A line with a dot above.\n"
 )
 
+TRIAL = b"From: Ben <ben@sender.example>\nSubject: quarantine trial\nMessage-ID: <trial@sender.example>\n\nHello.\n"
+
 MESSAGES = [
     ("a newsletter in Korean, EUC-KR, with HTML", KOREAN, [MEMBER]),
     ("one with two attachments", ATTACHMENTS, [MEMBER]),
@@ -160,6 +163,23 @@ def entrypoint_alone(folder: Path, conninfo: str, sections: dict[str, dict[str, 
     say("the log")
     show("\n".join(handler.log_lines()))
     return handler
+
+
+def quarantine(handler: Handler, host: MailHost | None, server: PostgreSQL) -> bool:
+    """Show the quarantine: the database refuses the parsed view of a message, and later accepts it."""
+    say("one that the database refuses: its bytes are stored all the same, and it is parsed again later")
+    refusal = "ADD CONSTRAINT trial CHECK (subject IS DISTINCT FROM 'quarantine trial') NOT VALID"
+    server.psql("mail", f"ALTER TABLE pipehandler.message {refusal}")
+    if host is not None:
+        host.send(TRIAL, SENDER, MEMBER)
+        host.drain()
+    else:
+        handler.deliver(TRIAL, MEMBER, sender=SENDER)
+    commands(handler, "quarantine", "list")
+    server.psql("mail", "ALTER TABLE pipehandler.message DROP CONSTRAINT trial")
+    commands(handler, "reparse")
+    commands(handler, "list", "--subject", "quarantine trial")
+    return "parsed" in pipehandler("--config", handler.config, "list", "--subject", "quarantine trial")
 
 
 def compare(handler: Handler) -> bool:
@@ -225,7 +245,7 @@ def main() -> int:
         commands(handler, "show", 1)
         commands(handler, "show", 2)
         commands(handler, "show", 3)
-        equal = compare(handler)
+        equal = compare(handler) & quarantine(handler, host, server)
 
         if keep:
             program = Path(sys.executable).with_name("pipehandler")
@@ -239,7 +259,7 @@ def main() -> int:
                 show(f"MAIL_CONFIG={host.config} {program} --config {handler.config} status")
                 show(f"tail -f {host.maillog}")
             else:
-                show(f"{' '.join(handler.command(MEMBER))} < message.eml")
+                show(f"printf 'Subject: mine\\n\\nHello.\\n' | {shlex.join(handler.command(MEMBER))}")
                 show(f"{program} --config {handler.config} list")
             show(f"psql '{admin}'")
             # Blocked before anyone is told of Ctrl-C, so that one that comes at once is not lost.
@@ -249,6 +269,8 @@ def main() -> int:
             signal.sigwait(ends)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, ends)
             say("stopping")
+    if sys.prefix != sys.base_prefix:
+        say(f"gone, except for the programs in {sys.prefix}, for the next run; `rm -r {sys.prefix}*` removes them")
     say("everything arrived as it was sent" if equal else "SOMETHING IS DIFFERENT, see above")
     return 0 if equal else 1
 

@@ -780,6 +780,133 @@ COMMENT ON FUNCTION pipehandler.extend_lease(lease bigint, ttl interval) IS 'Let
 all its mail, unless the lease was removed or its address was issued again: then it raises no_data_found.';
 
 --
+-- Name: delivery; Type: TABLE
+--
+
+CREATE TABLE pipehandler.delivery (
+    id bigint NOT NULL,
+    message uuid NOT NULL,
+    recipient text NOT NULL,
+    fingerprint bytea NOT NULL,
+    original_recipient text,
+    sender text NOT NULL,
+    queue_id text,
+    mail_host text NOT NULL,
+    ingress text NOT NULL,
+    client_address inet,
+    client_hostname text,
+    client_helo text,
+    client_port integer,
+    client_protocol text,
+    sasl_username text,
+    prepended bytea,
+    received_at timestamp with time zone NOT NULL,
+    stored_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    lease bigint,
+    expires_at timestamp with time zone,
+    xid xid8 DEFAULT pg_current_xact_id() NOT NULL,
+    extension text,
+    raw_until timestamp with time zone,
+    attachments_until timestamp with time zone,
+    fingerprint_version smallint DEFAULT 1 NOT NULL,
+    later_original_recipients text[] DEFAULT '{}'::text[] NOT NULL,
+    later_list_ids text[] DEFAULT '{}'::text[] NOT NULL,
+    CONSTRAINT delivery_ends CHECK (((COALESCE(expires_at, '1970-01-01 00:00:00+00'::timestamp with time zone) >= '0001-01-01 00:00:00+00'::timestamp with time zone) AND (COALESCE(expires_at, '1970-01-01 00:00:00+00'::timestamp with time zone) < '10000-01-01 00:00:00+00'::timestamp with time zone) AND (COALESCE(raw_until, '1970-01-01 00:00:00+00'::timestamp with time zone) >= '0001-01-01 00:00:00+00'::timestamp with time zone) AND (COALESCE(raw_until, '1970-01-01 00:00:00+00'::timestamp with time zone) < '10000-01-01 00:00:00+00'::timestamp with time zone) AND (COALESCE(attachments_until, '1970-01-01 00:00:00+00'::timestamp with time zone) >= '0001-01-01 00:00:00+00'::timestamp with time zone) AND (COALESCE(attachments_until, '1970-01-01 00:00:00+00'::timestamp with time zone) < '10000-01-01 00:00:00+00'::timestamp with time zone))),
+    CONSTRAINT delivery_fingerprint_check CHECK ((octet_length(fingerprint) = 32)),
+    CONSTRAINT delivery_times CHECK (((received_at >= '0001-01-01 00:00:00+00'::timestamp with time zone) AND (received_at < '10000-01-01 00:00:00+00'::timestamp with time zone) AND (stored_at >= '0001-01-01 00:00:00+00'::timestamp with time zone) AND (stored_at < '10000-01-01 00:00:00+00'::timestamp with time zone)))
+)
+WITH (autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='500');
+
+COMMENT ON TABLE pipehandler.delivery IS 'One message for one recipient, as Postfix handed it over. The same message delivered again does not add a row.';
+
+COMMENT ON COLUMN pipehandler.delivery.id IS 'The number of the delivery; greater is newer, nearly (see xid).';
+
+COMMENT ON COLUMN pipehandler.delivery.message IS 'The message that was delivered.';
+
+COMMENT ON COLUMN pipehandler.delivery.recipient IS 'Envelope recipient (RCPT TO) after aliasing, unquoted, its domain in lower case.';
+
+COMMENT ON COLUMN pipehandler.delivery.fingerprint IS 'What makes two deliveries to one recipient the same: SHA-256 over the fields that decide what a reader sees and the
+body, or over all bytes where there is not exactly one Message-ID.';
+
+COMMENT ON COLUMN pipehandler.delivery.original_recipient IS 'Envelope recipient before aliasing; null where Postfix did not pass it.';
+
+COMMENT ON COLUMN pipehandler.delivery.sender IS 'Envelope sender (MAIL FROM), unquoted; empty for the null sender of bounces.';
+
+COMMENT ON COLUMN pipehandler.delivery.queue_id IS 'Queue id in the log of mail_host.';
+
+COMMENT ON COLUMN pipehandler.delivery.mail_host IS 'The mail host that stored this delivery.';
+
+COMMENT ON COLUMN pipehandler.delivery.ingress IS 'How the message came in: pipe, or import.';
+
+COMMENT ON COLUMN pipehandler.delivery.client_address IS 'IP address of the SMTP client; null for a local submission.';
+
+COMMENT ON COLUMN pipehandler.delivery.client_hostname IS 'Host name of the SMTP client, or unknown.';
+
+COMMENT ON COLUMN pipehandler.delivery.client_helo IS 'The argument of HELO or EHLO that the SMTP client sent.';
+
+COMMENT ON COLUMN pipehandler.delivery.client_port IS 'TCP port of the SMTP client.';
+
+COMMENT ON COLUMN pipehandler.delivery.client_protocol IS 'SMTP or ESMTP; null for a local submission.';
+
+COMMENT ON COLUMN pipehandler.delivery.sasl_username IS 'Login name, where the SMTP client authenticated.';
+
+COMMENT ON COLUMN pipehandler.delivery.prepended IS 'Fields that Postfix prepended for this delivery alone; prepended followed by raw_message.raw is exactly what was
+read.';
+
+COMMENT ON COLUMN pipehandler.delivery.received_at IS 'When the handler had read the message.';
+
+COMMENT ON COLUMN pipehandler.delivery.stored_at IS 'When the row was written, a moment before the commit.';
+
+COMMENT ON COLUMN pipehandler.delivery.lease IS 'The lease of the recipient address that this delivery belongs to; null: none. When the lease expires, the view inbox no
+longer shows the delivery.';
+
+COMMENT ON COLUMN pipehandler.delivery.expires_at IS 'After this time the view inbox no longer shows the delivery; null: never.';
+
+COMMENT ON COLUMN pipehandler.delivery.xid IS 'The transaction that wrote the row: (xid, id) below pg_snapshot_xmin(pg_current_snapshot()) is a cursor that misses
+nothing; id alone is not.';
+
+COMMENT ON COLUMN pipehandler.delivery.extension IS 'What follows the delimiter in the local part of recipient (user+extension@domain, RFC 5233), unless the whole address
+has a lease of its own.';
+
+COMMENT ON COLUMN pipehandler.delivery.raw_until IS 'Until then this delivery needs the bytes in raw_message. Null: as long as it exists; 1970-01-01 00:00 UTC: no longer.
+They are removed when no delivery of the message needs them.';
+
+COMMENT ON COLUMN pipehandler.delivery.attachments_until IS 'The same for attachment.content.';
+
+COMMENT ON COLUMN pipehandler.delivery.fingerprint_version IS 'The version of the rules of fingerprint. 1 was stored by a program before 0.2; pipehandler reparse --fingerprints makes
+it 2 where the bytes are still stored.';
+
+COMMENT ON COLUMN pipehandler.delivery.later_original_recipients IS 'Those of the same message when it came again to the same recipient, such as through a second alias: each once, at most
+100.';
+
+COMMENT ON COLUMN pipehandler.delivery.later_list_ids IS 'The List-Ids of copies of the message that came later and were duplicates, such as the copy through a list of a message
+that was also addressed to the recipient: each once, at most 100.';
+
+--
+-- Name: find_lease(bigint, text); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.find_lease(by_lease bigint DEFAULT NULL::bigint, by_address text DEFAULT NULL::text) RETURNS TABLE(lease bigint, address text, label text, created_at timestamp with time zone, expires_at timestamp with time zone, deliveries bigint)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    BEGIN ATOMIC
+ SELECT a.lease,
+     a.address,
+     a.label,
+     a.created_at,
+     a.expires_at,
+     ( SELECT count(*) AS count
+            FROM pipehandler.delivery d
+           WHERE (d.lease = a.lease)) AS count
+    FROM pipehandler.address a
+   WHERE ((a.lease = find_lease.by_lease) OR (((a.address COLLATE "C") = pipehandler.canonical(find_lease.by_address)) AND (NOT a.superseded)));
+END;
+
+COMMENT ON FUNCTION pipehandler.find_lease(by_lease bigint, by_address text) IS 'One lease, by its number or by its address, with the number of its deliveries: of an address the lease that it has
+now or, without one, had last. For roles that may change leases and read no table. No row where there is none.';
+
+--
 -- Name: health(); Type: FUNCTION
 --
 
@@ -2088,109 +2215,6 @@ COMMENT ON COLUMN pipehandler.code.applied_at IS 'When it was applied.';
 COMMENT ON COLUMN pipehandler.code.applied_by IS 'The role that applied it.';
 
 --
--- Name: delivery; Type: TABLE
---
-
-CREATE TABLE pipehandler.delivery (
-    id bigint NOT NULL,
-    message uuid NOT NULL,
-    recipient text NOT NULL,
-    fingerprint bytea NOT NULL,
-    original_recipient text,
-    sender text NOT NULL,
-    queue_id text,
-    mail_host text NOT NULL,
-    ingress text NOT NULL,
-    client_address inet,
-    client_hostname text,
-    client_helo text,
-    client_port integer,
-    client_protocol text,
-    sasl_username text,
-    prepended bytea,
-    received_at timestamp with time zone NOT NULL,
-    stored_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    lease bigint,
-    expires_at timestamp with time zone,
-    xid xid8 DEFAULT pg_current_xact_id() NOT NULL,
-    extension text,
-    raw_until timestamp with time zone,
-    attachments_until timestamp with time zone,
-    fingerprint_version smallint DEFAULT 1 NOT NULL,
-    later_original_recipients text[] DEFAULT '{}'::text[] NOT NULL,
-    later_list_ids text[] DEFAULT '{}'::text[] NOT NULL,
-    CONSTRAINT delivery_ends CHECK (((COALESCE(expires_at, '1970-01-01 00:00:00+00'::timestamp with time zone) >= '0001-01-01 00:00:00+00'::timestamp with time zone) AND (COALESCE(expires_at, '1970-01-01 00:00:00+00'::timestamp with time zone) < '10000-01-01 00:00:00+00'::timestamp with time zone) AND (COALESCE(raw_until, '1970-01-01 00:00:00+00'::timestamp with time zone) >= '0001-01-01 00:00:00+00'::timestamp with time zone) AND (COALESCE(raw_until, '1970-01-01 00:00:00+00'::timestamp with time zone) < '10000-01-01 00:00:00+00'::timestamp with time zone) AND (COALESCE(attachments_until, '1970-01-01 00:00:00+00'::timestamp with time zone) >= '0001-01-01 00:00:00+00'::timestamp with time zone) AND (COALESCE(attachments_until, '1970-01-01 00:00:00+00'::timestamp with time zone) < '10000-01-01 00:00:00+00'::timestamp with time zone))),
-    CONSTRAINT delivery_fingerprint_check CHECK ((octet_length(fingerprint) = 32)),
-    CONSTRAINT delivery_times CHECK (((received_at >= '0001-01-01 00:00:00+00'::timestamp with time zone) AND (received_at < '10000-01-01 00:00:00+00'::timestamp with time zone) AND (stored_at >= '0001-01-01 00:00:00+00'::timestamp with time zone) AND (stored_at < '10000-01-01 00:00:00+00'::timestamp with time zone)))
-)
-WITH (autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='500');
-
-COMMENT ON TABLE pipehandler.delivery IS 'One message for one recipient, as Postfix handed it over. The same message delivered again does not add a row.';
-
-COMMENT ON COLUMN pipehandler.delivery.id IS 'The number of the delivery; greater is newer, nearly (see xid).';
-
-COMMENT ON COLUMN pipehandler.delivery.message IS 'The message that was delivered.';
-
-COMMENT ON COLUMN pipehandler.delivery.recipient IS 'Envelope recipient (RCPT TO) after aliasing, unquoted, its domain in lower case.';
-
-COMMENT ON COLUMN pipehandler.delivery.fingerprint IS 'What makes two deliveries to one recipient the same: SHA-256 over the fields that decide what a reader sees and the
-body, or over all bytes where there is not exactly one Message-ID.';
-
-COMMENT ON COLUMN pipehandler.delivery.original_recipient IS 'Envelope recipient before aliasing; null where Postfix did not pass it.';
-
-COMMENT ON COLUMN pipehandler.delivery.sender IS 'Envelope sender (MAIL FROM), unquoted; empty for the null sender of bounces.';
-
-COMMENT ON COLUMN pipehandler.delivery.queue_id IS 'Queue id in the log of mail_host.';
-
-COMMENT ON COLUMN pipehandler.delivery.mail_host IS 'The mail host that stored this delivery.';
-
-COMMENT ON COLUMN pipehandler.delivery.ingress IS 'How the message came in: pipe, or import.';
-
-COMMENT ON COLUMN pipehandler.delivery.client_address IS 'IP address of the SMTP client; null for a local submission.';
-
-COMMENT ON COLUMN pipehandler.delivery.client_hostname IS 'Host name of the SMTP client, or unknown.';
-
-COMMENT ON COLUMN pipehandler.delivery.client_helo IS 'The argument of HELO or EHLO that the SMTP client sent.';
-
-COMMENT ON COLUMN pipehandler.delivery.client_port IS 'TCP port of the SMTP client.';
-
-COMMENT ON COLUMN pipehandler.delivery.client_protocol IS 'SMTP or ESMTP; null for a local submission.';
-
-COMMENT ON COLUMN pipehandler.delivery.sasl_username IS 'Login name, where the SMTP client authenticated.';
-
-COMMENT ON COLUMN pipehandler.delivery.prepended IS 'Fields that Postfix prepended for this delivery alone; prepended followed by raw_message.raw is exactly what was
-read.';
-
-COMMENT ON COLUMN pipehandler.delivery.received_at IS 'When the handler had read the message.';
-
-COMMENT ON COLUMN pipehandler.delivery.stored_at IS 'When the row was written, a moment before the commit.';
-
-COMMENT ON COLUMN pipehandler.delivery.lease IS 'The lease of the recipient address that this delivery belongs to; null: none. When the lease expires, the view inbox no
-longer shows the delivery.';
-
-COMMENT ON COLUMN pipehandler.delivery.expires_at IS 'After this time the view inbox no longer shows the delivery; null: never.';
-
-COMMENT ON COLUMN pipehandler.delivery.xid IS 'The transaction that wrote the row: (xid, id) below pg_snapshot_xmin(pg_current_snapshot()) is a cursor that misses
-nothing; id alone is not.';
-
-COMMENT ON COLUMN pipehandler.delivery.extension IS 'What follows the delimiter in the local part of recipient (user+extension@domain, RFC 5233), unless the whole address
-has a lease of its own.';
-
-COMMENT ON COLUMN pipehandler.delivery.raw_until IS 'Until then this delivery needs the bytes in raw_message. Null: as long as it exists; 1970-01-01 00:00 UTC: no longer.
-They are removed when no delivery of the message needs them.';
-
-COMMENT ON COLUMN pipehandler.delivery.attachments_until IS 'The same for attachment.content.';
-
-COMMENT ON COLUMN pipehandler.delivery.fingerprint_version IS 'The version of the rules of fingerprint. 1 was stored by a program before 0.2; pipehandler reparse --fingerprints makes
-it 2 where the bytes are still stored.';
-
-COMMENT ON COLUMN pipehandler.delivery.later_original_recipients IS 'Those of the same message when it came again to the same recipient, such as through a second alias: each once, at most
-100.';
-
-COMMENT ON COLUMN pipehandler.delivery.later_list_ids IS 'The List-Ids of copies of the message that came later and were duplicates, such as the copy through a list of a message
-that was also addressed to the recipient: each once, at most 100.';
-
---
 -- Name: current_delivery; Type: VIEW
 --
 
@@ -2984,6 +3008,13 @@ REVOKE ALL ON FUNCTION pipehandler.extend_lease(lease bigint, ttl interval) FROM
 GRANT ALL ON FUNCTION pipehandler.extend_lease(lease bigint, ttl interval) TO pipehandler_address_admin;
 GRANT ALL ON FUNCTION pipehandler.extend_lease(lease bigint, ttl interval) TO pipehandler_maintenance;
 
+GRANT SELECT ON TABLE pipehandler.delivery TO pipehandler_reader;
+GRANT SELECT,DELETE,UPDATE ON TABLE pipehandler.delivery TO pipehandler_maintenance;
+
+REVOKE ALL ON FUNCTION pipehandler.find_lease(by_lease bigint, by_address text) FROM PUBLIC;
+GRANT ALL ON FUNCTION pipehandler.find_lease(by_lease bigint, by_address text) TO pipehandler_address_admin;
+GRANT ALL ON FUNCTION pipehandler.find_lease(by_lease bigint, by_address text) TO pipehandler_maintenance;
+
 REVOKE ALL ON FUNCTION pipehandler.health() FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.health() TO pipehandler_ingest;
 GRANT ALL ON FUNCTION pipehandler.health() TO pipehandler_reader;
@@ -3081,9 +3112,6 @@ GRANT SELECT ON TABLE pipehandler.cluster TO pipehandler_maintenance;
 
 GRANT SELECT ON TABLE pipehandler.code TO pipehandler_reader;
 GRANT SELECT ON TABLE pipehandler.code TO pipehandler_maintenance;
-
-GRANT SELECT ON TABLE pipehandler.delivery TO pipehandler_reader;
-GRANT SELECT,DELETE,UPDATE ON TABLE pipehandler.delivery TO pipehandler_maintenance;
 
 GRANT SELECT ON TABLE pipehandler.current_delivery TO pipehandler_reader;
 GRANT SELECT ON TABLE pipehandler.current_delivery TO pipehandler_maintenance;

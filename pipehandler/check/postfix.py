@@ -8,33 +8,20 @@ import re
 import shlex
 from collections.abc import Iterator
 
-from pipehandler.postfix.postconf import Postfix, PostfixError, Service, seconds, words
+from pipehandler.postfix.postconf import Postfix, PostfixError, Service, seconds
 from pipehandler.settings.config import Config, ConfigError, load
 
 from .argv import configuration
 from .daemon import check_certificates, check_duplicates, check_running, check_soft_bounce
 from .finding import Finding
 from .message_size import raise_message_size
-from .recipients import check_recipients
-from .tables import check_tables
+from .routes import check_routes
 from .transport import check_transport, entry_command, transports
 
 _MARGIN = 30  # seconds between our deadline and Postfix's
 _DAY = 86400
 _OF_TRANSPORT = ("_destination_recipient_limit", "_time_limit")
 _OLDEST = (3, 7)
-
-_CHOOSERS = (
-    *("virtual_transport", "mailbox_transport", "local_transport", "relay_transport", "default_transport"),
-    "fallback_transport",
-)
-"""The parameters that name a transport."""
-
-_TABLES = (
-    *("transport_maps", "mailbox_transport_maps", "fallback_transport_maps"),
-    "sender_dependent_default_transport_maps",
-)
-"""The parameters whose tables may name it; the contents of a table cannot be listed."""
 
 
 def unreadable(directory: str, error: PostfixError) -> Finding:
@@ -75,7 +62,7 @@ def check_postfix(postfix: Postfix, path: str, config: Config | None, started: b
         if service.command == "pipe":
             findings += _limits(postfix, service, service_config)
     if services:
-        findings += _route(postfix, services, path, config)
+        findings += check_routes(postfix, services, path, config)
     return findings
 
 
@@ -201,58 +188,6 @@ def _queue_space(postfix: Postfix, size: int) -> Iterator[Finding]:
             "smtpd(8) refuses all mail (452 4.3.1) if less than 1.5 times message_size_limit is free.",
             f"# free space on the file system of {directory} (du -x {shlex.quote(directory)})",
         )
-
-
-def _route(postfix: Postfix, services: list[Service], path: str, config: Config | None) -> Iterator[Finding]:
-    """Check whether mail is routed to one of the transports."""
-    parameters = postfix.parameters
-    names = {service.name for service in services}
-    using = [name for name in _CHOOSERS if parameters[name].partition(":")[0] in names]
-    tables = any(parameters[name] for name in _TABLES)
-    if not using and not tables:
-        name = services[0].name
-        yield Finding(
-            "transport-unused",
-            f"nothing in main.cf names the transport {name}",
-            "No mail reaches the handler.",
-            _route_command(postfix, name),
-        )
-        return
-    if "virtual_transport" not in using:
-        return
-    if config:
-        yield from check_recipients(postfix, path, config)
-    if os.geteuid() == 0:
-        yield from check_tables(postfix, path)
-    domains = words(parameters["virtual_mailbox_domains"])
-    if not domains and using == ["virtual_transport"] and not tables:
-        yield Finding(
-            "domains-missing",
-            "virtual_mailbox_domains is empty",
-            "virtual_transport applies to these domains only: no mail reaches the handler.",
-            postfix.command("-e", "virtual_mailbox_domains=example.com") + " # your domains",
-        )
-    local = words(parameters["mydestination"])
-    twice = [domain for domain in domains if domain in local]
-    if twice:
-        rest = ", ".join(domain for domain in local if domain not in twice)
-        yield Finding(
-            "domain-twice",
-            f"both in virtual_mailbox_domains and in mydestination: {', '.join(twice)}",
-            "mydestination takes precedence: their mail goes to local accounts, or is refused.",
-            postfix.command("-e", f"mydestination={rest}"),
-        )
-
-
-def _route_command(postfix: Postfix, name: str) -> str:
-    """Return the command that routes mail to the transport, without taking over what virtual_transport has already."""
-    explicit = postfix.explicit()
-    if not any(parameter in explicit for parameter in ("virtual_transport", "virtual_mailbox_maps")):
-        return postfix.command("-e", f"virtual_transport={name}")
-    file = os.path.join(postfix.directory, "pipehandler_transport")
-    tables = ", ".join(filter(None, [explicit.get("transport_maps"), f"texthash:{file}"]))
-    route = f"echo 'example.com {name}:' >> {shlex.quote(file)}"
-    return f"{route} && {postfix.command('-e', f'transport_maps={tables}')} # your domain"
 
 
 def _seconds(value: str, unit: str = "s") -> int:

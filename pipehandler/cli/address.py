@@ -11,16 +11,17 @@ from datetime import timedelta
 import click
 
 from pipehandler.cli.group import Group
-from pipehandler.cli.terminal import say, say_all, shorten, table
+from pipehandler.cli.terminal import say, say_all, shorten, table, terminal_columns
 from pipehandler.mail.sysexits import EX_CANTCREAT, EX_DATAERR, EX_NOINPUT
 from pipehandler.settings.config import load
 from pipehandler.settings.duration import FOREVER, period
 from pipehandler.store import addresses
 from pipehandler.store.addresses import AddressTaken, Lease, NoAddress, NoSuchLease
 from pipehandler.store.connection import Store
+from pipehandler.store.roles import ADDRESS_ADMIN
 
-from .command import Failure, counted, echo_json, local, opened_store, reported_errors
-from .upkeep import confirm, confirmation, opened_for_upkeep
+from .command import Failure, counted, echo_json, local, opened_store, quiet_option, reported_errors
+from .upkeep import confirm, confirmation, hinted
 
 
 def _period(_context: click.Context, _parameter: click.Parameter, value: str | None) -> timedelta | None:
@@ -79,8 +80,8 @@ def add(context: click.Context, name: str, ttl: timedelta | None, label: str | N
 
 
 @address.command("list")
-@click.option("--label", help="Only leases with this label.")
-@click.option("--domain", help="Only leases of this domain.")
+@click.option("--label", metavar="TEXT", help="Only leases with a label that matches.")
+@click.option("--domain", metavar="DOMAIN", help="Only leases of this domain, in either of its spellings.")
 @click.option("--expired", is_flag=True, help="Expired leases instead of active ones.")
 @click.option(
     "-n", "--limit", type=click.IntRange(1, 1_000_000), default=20, show_default=True, help="Maximum number of leases."
@@ -90,7 +91,11 @@ def add(context: click.Context, name: str, ttl: timedelta | None, label: str | N
 def list_(
     context: click.Context, label: str | None, domain: str | None, expired: bool, limit: int, as_json: bool
 ) -> None:
-    """List leases, newest first, each with the number of its deliveries."""
+    """List leases, newest first, each with the number of its deliveries.
+
+    A TEXT matches without regard to case. With * it is a pattern for the whole value, in which * stands for anything; any other
+    TEXT is a part of the value.
+    """
     with opened_store(context) as store:
         rows = addresses.leases(store, label=label, domain=domain, expired=expired, limit=limit)
     if as_json:
@@ -99,7 +104,8 @@ def list_(
         say("nothing found")
     else:
         lines = [[row.lease, row.address, row.label, local(row.created_at), _end(row), row.deliveries] for row in rows]
-        say_all(table(["LEASE", "ADDRESS", "LABEL", "CREATED", "EXPIRES", "DELIVERIES"], lines, 60))
+        head = ["LEASE", "ADDRESS", "LABEL", "CREATED", "EXPIRES", "DELIVERIES"]
+        say_all(table(head, lines, 60, terminal_columns()))
 
 
 @address.command("extend")
@@ -130,9 +136,10 @@ def expire(context: click.Context, name: str, as_json: bool) -> None:
 @_lease
 @click.option("-n", "--dry-run", is_flag=True, help="Delete nothing; show what would be deleted.")
 @confirmation
+@quiet_option
 @_json
 @click.pass_context
-def remove(context: click.Context, name: str, dry_run: bool, yes: bool, as_json: bool) -> None:
+def remove(context: click.Context, name: str, dry_run: bool, yes: bool, quiet: bool, as_json: bool) -> None:
     """Delete a lease and all its mail, immediately and permanently."""
     with _opened(context) as store:
         lease = addresses.find(store, name)
@@ -142,7 +149,7 @@ def remove(context: click.Context, name: str, dry_run: bool, yes: bool, as_json:
             lease = addresses.remove(store, lease)
     if as_json:
         echo_json({**asdict(lease), "dry_run": dry_run})
-    else:
+    elif dry_run or not quiet:
         verb = "would be removed" if dry_run else "removed"
         say(_line(lease, f"{verb} with {counted(lease.deliveries, 'delivery', 'deliveries')}"))
 
@@ -150,7 +157,7 @@ def remove(context: click.Context, name: str, dry_run: bool, yes: bool, as_json:
 @contextmanager
 def _opened(context: click.Context) -> Iterator[Store]:
     """Open the store that the options name; errors about addresses and leases become a Failure."""
-    with opened_for_upkeep(context) as store:
+    with opened_store(context) as store, hinted(ADDRESS_ADMIN):
         try:
             yield store
         except NoAddress as error:

@@ -12,11 +12,11 @@ from pipehandler.check.operator import check_operator
 from pipehandler.check.postfix import check_postfix, unreadable
 from pipehandler.check.refused import account
 from pipehandler.check.transport import processes, transports
-from pipehandler.cli.terminal import say, say_all
+from pipehandler.cli.terminal import say, say_all, working
 from pipehandler.postfix.postconf import Postfix, PostfixError, Service
 from pipehandler.settings.config import Config, ConfigError, load
 
-from .command import config_directory_option, echo_json
+from .command import config_directory_option, echo_json, quiet_option
 
 FOUND, PARTIAL = 1, 3
 """Exit statuses: findings; no findings, but not everything could be checked."""
@@ -35,10 +35,17 @@ FOUND, PARTIAL = 1, 3
     "--maxproc", type=click.IntRange(0), default=0, help="With --part handler: maxproc of the transport in master.cf."
 )
 @click.option("--before-start", is_flag=True, help="Postfix has not been started yet: do not report that.")
+@quiet_option
 @click.option("--json", "as_json", is_flag=True, help="A JSON array, for programs.")
 @click.pass_context
 def check(
-    context: click.Context, config_directory: str, part: str, maxproc: int, before_start: bool, as_json: bool
+    context: click.Context,
+    config_directory: str,
+    part: str,
+    maxproc: int,
+    before_start: bool,
+    quiet: bool,
+    as_json: bool,
 ) -> None:
     """Check the installation: report each problem, its effect, and a command that fixes it.
 
@@ -51,12 +58,13 @@ def check(
     if part == "handler":
         checked, findings = [f"the handler's part as {account()}"], check_handler(path, maxproc)
     else:
-        checked, findings = _check_host(path, config_directory, part == "all", not before_start)
+        with working("checking"):
+            checked, findings = _check_host(path, config_directory, part == "all", not before_start)
     findings = list(dict.fromkeys(findings))  # two transports may share a problem
     partial = part != "handler" and os.geteuid() != 0
     if as_json:
         echo_json([finding._asdict() for finding in findings])
-    else:
+    elif findings or not quiet:
         say_all(_report(findings, checked, partial))
     context.exit(FOUND if findings else PARTIAL if partial else 0)
 

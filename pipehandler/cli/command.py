@@ -44,6 +44,10 @@ config_directory_option = click.option(
 """The instance of Postfix, named as for Postfix's own commands."""
 
 
+quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print only what needs attention.")
+"""For commands that run from cron(8) or a script. JSON is printed all the same."""
+
+
 class Failure(click.ClickException):
     """An error that is reported as one line on stderr, with an exit status."""
 

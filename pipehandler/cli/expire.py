@@ -29,7 +29,7 @@ from pipehandler.store.expiry import (
     Counts,
 )
 
-from .command import Failure, echo_json, reported_errors
+from .command import Failure, echo_json, quiet_option, reported_errors
 from .upkeep import INTERRUPTED, opened_for_upkeep, progress
 
 _NOUNS = {
@@ -55,10 +55,17 @@ _NOUNS = {
 @click.option(
     "--batch", type=click.IntRange(1, 100_000), default=BATCH, show_default=True, help="Deliveries per transaction."
 )
+@quiet_option
 @click.option("--json", "as_json", is_flag=True, help="The counts as a JSON object, for programs; one for each run.")
 @click.pass_context
 def expire(
-    context: click.Context, every: int | None, dry_run: bool, confirmed: bool, batch: int, as_json: bool
+    context: click.Context,
+    every: int | None,
+    dry_run: bool,
+    confirmed: bool,
+    batch: int,
+    quiet: bool,
+    as_json: bool,
 ) -> None:
     """Remove mail that has expired: by the rules of retention in the configuration, or with the lease of its address.
 
@@ -69,7 +76,7 @@ def expire(
     if every and (dry_run or confirmed):
         raise click.UsageError("--every excludes --dry-run and --confirm")
     if every:
-        _repeat(context, every, batch, as_json)
+        _repeat(context, every, batch, quiet, as_json)
         return
     total: Counts = Counter()
     if dry_run:
@@ -82,7 +89,8 @@ def expire(
         except KeyboardInterrupt:
             _show(total, as_json)
             raise Failure("interrupted; the next run continues", INTERRUPTED) from None
-    _show(total, as_json, dry_run)
+    if not _is_left_out(total, quiet, as_json):
+        _show(total, as_json, dry_run)
     if total[HELD]:
         say(_held(total), err=True)
         context.exit(EX_TEMPFAIL)
@@ -110,7 +118,7 @@ def _once(context: click.Context, batch: int, total: Counts, confirmed: bool = F
                 bar.advance(counts[DELIVERIES] + counts[RAW_MESSAGES] + counts[ATTACHMENTS] + counts[LEASES])
 
 
-def _repeat(context: click.Context, every: int, batch: int, as_json: bool) -> None:
+def _repeat(context: click.Context, every: int, batch: int, quiet: bool, as_json: bool) -> None:
     """Run until SIGTERM or Ctrl-C; report whatever fails, and try again."""
     with reported_errors():
         load(context.obj["config"])
@@ -124,7 +132,8 @@ def _repeat(context: click.Context, every: int, batch: int, as_json: bool) -> No
                 _once(context, batch, total)
             except click.ClickException as error:
                 say(f"{error.format_message()}; trying again in {every} s", err=True)
-            if any(count for name, count in total.items() if name not in (HELD, STORED)):
+            done = any(count for name, count in total.items() if name not in (HELD, STORED))
+            if done and not _is_left_out(total, quiet, as_json):
                 _show(total, as_json)
                 sys.stdout.flush()
             if (held := _held(total)) != reported:
@@ -133,6 +142,11 @@ def _repeat(context: click.Context, every: int, batch: int, as_json: bool) -> No
             time.sleep(max(0.0, started + every - time.monotonic()))
     except KeyboardInterrupt:
         return
+
+
+def _is_left_out(counts: Counts, quiet: bool, as_json: bool) -> bool:
+    """Return whether --quiet leaves out a run: nothing was skipped in it."""
+    return quiet and not as_json and not counts[SKIPPED]
 
 
 def _report(delivery: int) -> None:

@@ -7,6 +7,7 @@ import threading
 import click
 
 from pipehandler.cli.terminal import say, shorten
+from pipehandler.store.filters import is_address
 from pipehandler.store.roles import READER
 from pipehandler.store.stream import NOW, Delivery, follow
 
@@ -14,8 +15,15 @@ from .command import chosen_conninfo, echo_json, local, reported_errors
 from .upkeep import INTERRUPTED, hinted
 
 
+def _address(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    """Refuse what is only a part of an address, or a pattern: no delivery would ever be shown."""
+    if value is not None and not is_address(value):
+        raise click.BadParameter(f"{value!r} is not a whole address; `pipehandler list` takes patterns")
+    return value
+
+
 @click.command("follow")
-@click.option("--recipient", help="Only mail to this address.")
+@click.option("--recipient", metavar="ADDRESS", callback=_address, help="Only mail to this address.")
 @click.option("--lease", type=click.IntRange(min=1), help="Only mail that belongs to this lease.")
 @click.option("--cursor", help="Continue after the delivery with this cursor.")
 @click.option("--from-start", is_flag=True, help="Begin with the first stored delivery.")

@@ -48,8 +48,8 @@ def _addresses(_context: click.Context, _parameter: click.Parameter, values: tup
     "--recipient", "recipients", multiple=True, callback=_addresses, help="The envelope recipient; may be repeated."
 )
 @click.option("--sender", help='The envelope sender, "" for the null sender.')
-@click.option("--dry-run", is_flag=True, help="Store nothing; show what would be stored.")
-@click.option("--quiet", is_flag=True, help="Show only what needs attention, and the summary.")
+@click.option("-n", "--dry-run", is_flag=True, help="Store nothing; show what would be stored.")
+@click.option("-q", "--quiet", is_flag=True, help="Print only what needs attention, and the summary.")
 @click.option(
     "--json", "as_json", is_flag=True, help="One JSON object on each line, for programs; the last is the summary."
 )

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import click
 
 from pipehandler.cli.group import Group
-from pipehandler.cli.terminal import block, say, say_all, shorten, table
+from pipehandler.cli.terminal import block, human_size, say, say_all, shorten, table, terminal_columns
 from pipehandler.mail.sysexits import EX_CANTCREAT
 from pipehandler.store import quarantine as store_of
 from pipehandler.store.connection import Store
@@ -16,9 +16,9 @@ from pipehandler.store.ids import NoSuchMessage
 from pipehandler.store.messages import UnreadableMessage
 from pipehandler.store.quarantine import FileDiffers
 
-from .command import Failure, counted, echo_json, local, opened_store
+from .command import Failure, counted, echo_json, local, opened_store, quiet_option
 from .filters import filtered
-from .upkeep import confirm, confirmation, opened_for_upkeep
+from .upkeep import confirm, confirmation, opened_for_upkeep, progress
 
 _Row = TypeVar("_Row")
 
@@ -89,12 +89,16 @@ def show(context: click.Context, name: str, as_json: bool) -> None:
 @click.option(
     "--to", "folder", type=click.Path(file_okay=False, path_type=Path), required=True, help="The folder for the files."
 )
+@quiet_option
 @click.option("--json", "as_json", is_flag=True, help="A JSON object on each line, for programs.")
 @click.pass_context
-def export(context: click.Context, names: tuple[str, ...], everything: bool, folder: Path, as_json: bool) -> None:
+def export(
+    context: click.Context, names: tuple[str, ...], everything: bool, folder: Path, quiet: bool, as_json: bool
+) -> None:
     """Write an .eml file for each delivery: its envelope as Postfix would prepend it, then the exact bytes.
 
-    `pipehandler import` reads these files. Existing files are not overwritten.
+    `pipehandler import` reads these files. An existing file is not overwritten: with the same content it stays, with another the
+    exit status is 73.
     """
     if bool(names) == everything:
         raise click.UsageError("give the ids of messages, or --all")
@@ -105,17 +109,19 @@ def export(context: click.Context, names: tuple[str, ...], everything: bool, fol
             uuids = list(dict.fromkeys(store_of.failed_id(store, name) for name in names))
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for uuid in uuids:
-                try:
-                    for file in store_of.export(store, uuid, folder):
-                        if as_json:
-                            echo_json({**file._asdict(), "path": str(file.path), "message": uuid}, indent=None)
-                        else:
-                            say(_exported(file))
-                except NoSuchMessage as error:  # its bytes expired, or it was dropped in the meantime
-                    if not everything:
-                        raise
-                    say(str(error), err=True)
+            with progress(lambda: len(uuids), enabled=not as_json) as bar:
+                for uuid in uuids:
+                    try:
+                        for file in store_of.export(store, uuid, folder):
+                            if as_json:
+                                echo_json({**file._asdict(), "path": str(file.path), "message": uuid}, indent=None)
+                            elif not quiet or not file.with_envelope:
+                                bar.say(_exported(file))
+                    except NoSuchMessage as error:  # its bytes expired, or it was dropped in the meantime
+                        if not everything:
+                            raise
+                        say(str(error), err=True)
+                    bar.advance()
         except (OSError, FileDiffers) as error:
             raise Failure(
                 f"{folder}: {error.strerror}" if isinstance(error, OSError) else str(error), EX_CANTCREAT
@@ -128,9 +134,10 @@ def export(context: click.Context, names: tuple[str, ...], everything: bool, fol
 @click.argument("names", metavar="ID...", nargs=-1, required=True)
 @click.option("-n", "--dry-run", is_flag=True, help="Delete nothing; show what would be deleted.")
 @confirmation
+@quiet_option
 @click.option("--json", "as_json", is_flag=True, help="A JSON object on each line, for programs.")
 @click.pass_context
-def drop(context: click.Context, names: tuple[str, ...], dry_run: bool, yes: bool, as_json: bool) -> None:
+def drop(context: click.Context, names: tuple[str, ...], dry_run: bool, yes: bool, quiet: bool, as_json: bool) -> None:
     """Delete messages in quarantine, with their bytes and deliveries, permanently."""
     with opened_for_upkeep(context) as store:
         uuids = list(dict.fromkeys(store_of.failed_id(store, name) for name in names))
@@ -139,13 +146,15 @@ def drop(context: click.Context, names: tuple[str, ...], dry_run: bool, yes: boo
                 say(_described(store, uuid), err=not dry_run or as_json)
         if not dry_run:
             confirm(f"Delete {counted(len(uuids), 'message')} permanently?", yes)
-        for uuid in uuids:
-            deliveries = store_of.deliveries(store, uuid) if dry_run else store_of.drop(store, uuid)
-            if as_json:
-                echo_json({"message": uuid, "deliveries": deliveries, "dry_run": dry_run}, indent=None)
-            else:
-                verb = "would drop" if dry_run else "dropped"
-                say(f"{verb} {uuid} with {counted(deliveries, 'delivery', 'deliveries')}")
+        with progress(lambda: len(uuids), enabled=not as_json) as bar:
+            for uuid in uuids:
+                deliveries = store_of.deliveries(store, uuid) if dry_run else store_of.drop(store, uuid)
+                if as_json:
+                    echo_json({"message": uuid, "deliveries": deliveries, "dry_run": dry_run}, indent=None)
+                elif dry_run or not quiet:
+                    verb = "would drop" if dry_run else "dropped"
+                    bar.say(f"{verb} {uuid} with {counted(deliveries, 'delivery', 'deliveries')}")
+                bar.advance()
 
 
 def _described(store: Store, uuid: str) -> str:
@@ -163,11 +172,11 @@ def _list(head: Sequence[str], rows: Sequence[_Row], cells: Callable[[_Row], lis
     elif not rows:
         say("the quarantine is empty")
     else:
-        say_all(table(head, [cells(row) for row in rows], _WIDE))
+        say_all(table(head, [cells(row) for row in rows], _WIDE, terminal_columns()))
 
 
 def _entry(entry: store_of.Entry) -> list[object]:
-    return [entry.message, local(entry.received_at), entry.size, _recipients(entry.recipients), entry.error]
+    return [entry.message, local(entry.received_at), human_size(entry.size), _recipients(entry.recipients), entry.error]
 
 
 def _reason(reason: store_of.Reason) -> list[object]:
@@ -181,7 +190,7 @@ def _recipients(recipients: list[str]) -> str:
 
 
 def _exported(file: store_of.Exported) -> str:
-    line = f"{file.path}" if file.written else f"{file.path} exists already"
+    line = f"{file.path}" if file.written else f"{file.path} exists already, with the same content"
     if not file.with_envelope:
         line += ": its envelope cannot be written as fields; import it with --recipient and --sender"
     return shorten(line, 4000)

@@ -11,7 +11,7 @@ from pipehandler.store.filters import Filters
 from pipehandler.store.ids import delivery_ids
 from pipehandler.store.removal import Selection
 
-from .command import Failure, counted, echo_json
+from .command import Failure, counted, echo_json, quiet_option
 from .filters import filtered
 from .upkeep import INTERRUPTED, confirm, confirmation, opened_for_upkeep, progress
 
@@ -21,10 +21,18 @@ from .upkeep import INTERRUPTED, confirm, confirmation, opened_for_upkeep, progr
 @filtered()
 @click.option("-n", "--dry-run", is_flag=True, help="Remove nothing; count what would be removed.")
 @confirmation
+@quiet_option
 @click.option("--json", "as_json", is_flag=True, help="What was removed as a JSON object, for programs.")
 @click.pass_context
 def remove(
-    context: click.Context, /, names: tuple[str, ...], dry_run: bool, yes: bool, as_json: bool, **filters: Any
+    context: click.Context,
+    /,
+    names: tuple[str, ...],
+    dry_run: bool,
+    yes: bool,
+    quiet: bool,
+    as_json: bool,
+    **filters: Any,
 ) -> None:
     """Delete mail permanently: the deliveries with these IDs, or those that all of the options select.
 
@@ -55,7 +63,8 @@ def remove(
         except KeyboardInterrupt:
             _show(removed, as_json)
             raise Failure("interrupted; run it again to continue", INTERRUPTED) from None
-    _show(removed, as_json)
+    if as_json or not quiet:
+        _show(removed, as_json)
 
 
 def _what(found: Selection) -> str:

@@ -16,7 +16,7 @@ from pipehandler.settings.config import load
 from pipehandler.store.errors import StoreError
 from pipehandler.store.ids import message_id
 
-from .command import Failure, echo_json, reported_errors
+from .command import Failure, echo_json, quiet_option, reported_errors
 from .upkeep import INTERRUPTED, Progress, opened_for_upkeep, progress
 
 _WIDE = 60  # columns of a value
@@ -36,6 +36,7 @@ _WIDE = 60  # columns of a value
 )
 @click.option("-n", "--dry-run", is_flag=True, help="Change nothing; show what would change.")
 @click.option("-v", "--verbose", is_flag=True, help="Show what changed.")
+@quiet_option
 @click.option(
     "--json", "as_json", is_flag=True, help="One JSON object on each line, for programs; the last is the summary."
 )
@@ -49,6 +50,7 @@ def reparse(
     after: UUID | None,
     dry_run: bool,
     verbose: bool,
+    quiet: bool,
     as_json: bool,
 ) -> None:
     """Parse stored messages again: those with these IDs, or else those in quarantine.
@@ -61,12 +63,12 @@ def reparse(
             raise click.UsageError(
                 "--fingerprints stands alone or with --json: it renews all fingerprints of version 1"
             )
-        _renew_fingerprints(context, as_json)
+        _renew_fingerprints(context, quiet, as_json)
         return
     if bool(names) + everything + older > 1 or (names and after):
         raise click.UsageError("give the ids of messages, or --all, or --older; --after is for a run without ids")
     which = ALL if everything else OLDER if older else FAILED
-    count = _Count(dry_run, as_json)
+    count = _Count(dry_run, quiet and not verbose, as_json)
     with reported_errors():
         config = load(context.obj["config"])
     with opened_for_upkeep(context) as store:
@@ -83,7 +85,7 @@ def reparse(
                 for message in messages:
                     reparsed = core.reparse(store, config, message, dry_run)
                     count.add(reparsed)
-                    if as_json or dry_run or verbose:
+                    if as_json or verbose or (dry_run and not quiet):
                         _show(reparsed, bar, as_json, dry_run)
                     bar.advance()
         except KeyboardInterrupt:
@@ -98,14 +100,14 @@ def reparse(
     count.show()
 
 
-def _renew_fingerprints(context: click.Context, as_json: bool) -> None:
+def _renew_fingerprints(context: click.Context, quiet: bool, as_json: bool) -> None:
     """Renew the fingerprints that have those of version 1."""
     renewed = 0
 
     def show() -> None:
         if as_json:
             echo_json({"summary": {"renewed": renewed}}, indent=None)
-        else:
+        elif not quiet:
             say(f"{renewed} fingerprints renewed")
 
     with reported_errors(), opened_for_upkeep(context) as store:
@@ -126,9 +128,8 @@ def _renew_fingerprints(context: click.Context, as_json: bool) -> None:
 class _Count:
     """The results of one run, added up."""
 
-    def __init__(self, dry_run: bool, as_json: bool) -> None:
-        self.dry_run = dry_run
-        self.as_json = as_json
+    def __init__(self, dry_run: bool, quiet: bool, as_json: bool) -> None:
+        self.dry_run, self.quiet, self.as_json = dry_run, quiet, as_json
         self.last = ""
         self.changed = 0
         self.outcomes: Counter[str] = Counter()
@@ -152,6 +153,8 @@ class _Count:
                 "reasons": {outcome: dict(self._reasons_of(outcome)) for outcome in (STILL_FAILED, KEPT)},
             }
             echo_json({"summary": summary, "last": self.last or None, "dry_run": self.dry_run}, indent=None)
+            return
+        if self.quiet and not self.outcomes[STILL_FAILED] and not self.outcomes[KEPT]:
             return
         parts = [f"{self.outcomes.total()} tried", f"{self.changed} {'would change' if self.dry_run else 'changed'}"]
         say(", ".join(parts + [f"{number} {outcome}" for outcome, number in self.outcomes.items()]))

@@ -6,7 +6,7 @@ from pipehandler.cli.terminal import say
 from pipehandler.store import restored as store_of
 from pipehandler.store.migrate import migrate
 
-from .command import counted, echo_json, opened_store
+from .command import counted, echo_json, opened_store, quiet_option
 from .upkeep import hinted
 
 
@@ -17,9 +17,10 @@ from .upkeep import hinted
     help="The cluster changed, and no commit was lost: after pg_upgrade, or a fail-over to a synchronous standby. Only record"
     " that.",
 )
+@quiet_option
 @click.option("--json", "as_json", is_flag=True, help="What was done as a JSON object, for programs.")
 @click.pass_context
-def restored(context: click.Context, nothing_lost: bool, as_json: bool) -> None:
+def restored(context: click.Context, nothing_lost: bool, quiet: bool, as_json: bool) -> None:
     """Finish a restore: run it once as the owner of the database, before mail arrives again; safe to run twice.
 
     It does what `migrate` does, creates group roles that are missing, and sets all rights. It lets the numbers of leases and
@@ -44,15 +45,16 @@ def restored(context: click.Context, nothing_lost: bool, as_json: bool) -> None:
                 "deliveries_adopted": adopted,
             }
         )
-        return
-    for step in steps:
-        say(f"applied {step.name}, roles and rights")
-    for each in moved:
-        say(f"{each.sequence}: {each.after} is next, the last one was {each.before}")
-    if adopted:
-        say(f"{counted(adopted, 'delivery', 'deliveries')} had transaction numbers of another cluster")
-    if refused:
+    elif not quiet:
+        for step in steps:
+            say(f"applied {step.name}, roles and rights")
+        for each in moved:
+            say(f"{each.sequence}: {each.after} is next, the last one was {each.before}")
+        if adopted:
+            say(f"{counted(adopted, 'delivery', 'deliveries')} had transaction numbers of another cluster")
+    if refused and not as_json:
         say(
             "cursors of the stream from before are refused: applications begin again, with an empty one or `cursor_now()`"
         )
-    say("recorded this cluster")
+    if not as_json and not quiet:
+        say("recorded this cluster")

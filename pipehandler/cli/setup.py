@@ -15,7 +15,7 @@ from pipehandler.settings.config import DEFAULT_SOCKET, load
 from pipehandler.store.conninfo import uri
 from pipehandler.store.migrate import migrate, plan
 
-from .command import Failure, config_directory_option, echo_json, opened_store, reported_errors
+from .command import Failure, config_directory_option, echo_json, opened_store, quiet_option, reported_errors
 
 
 @click.command("deliver", context_settings={"ignore_unknown_options": True})
@@ -34,9 +34,10 @@ def deliver(context: click.Context, arguments: tuple[str, ...]) -> None:
 
 @click.command("migrate")
 @click.option("-n", "--dry-run", is_flag=True, help="Print what would be done, as a psql script.")
+@quiet_option
 @click.option("--json", "as_json", is_flag=True, help="What was applied as a JSON object, for programs.")
 @click.pass_context
-def migrate_(context: click.Context, dry_run: bool, as_json: bool) -> None:
+def migrate_(context: click.Context, dry_run: bool, quiet: bool, as_json: bool) -> None:
     """Bring the schema of the database up to date; safe to run twice, and from two hosts at once.
 
     It waits for a lock for a few seconds at a time, so that deliveries go on, and reports which session holds it. Functions
@@ -51,6 +52,8 @@ def migrate_(context: click.Context, dry_run: bool, as_json: bool) -> None:
         done = migrate(store, lambda line: say(line, err=True))
         if as_json:
             echo_json({"applied": [step.name for step in done]})
+            return
+        if quiet:
             return
         for step in done:
             say(f"applied {step.name}")

@@ -1,6 +1,8 @@
 """The command `setup`: a mail host for a domain, from the packages to the first message."""
 
 import os
+import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -18,7 +20,7 @@ from pipehandler.setup.server import DEBIAN_SERVER, EMBEDDED_FOLDER, Server, emb
 from pipehandler.setup.step import SetupError, Step, whole_script
 from pipehandler.store.conninfo import located, parameters
 
-from .command import Failure, reported_errors
+from .command import Failure, quiet_option, reported_errors
 
 
 @click.command("setup")
@@ -36,6 +38,7 @@ from .command import Failure, reported_errors
 @click.option(
     "-y", "--yes", is_flag=True, help="Do not ask before values of a host are changed that other mail depends on."
 )
+@quiet_option
 @click.pass_context
 def setup(
     context: click.Context,
@@ -50,6 +53,7 @@ def setup(
     dry_run: bool,
     removing: bool,
     yes: bool,
+    quiet: bool,
 ) -> None:
     """Set up this host to store the mail of a domain: packages, account, database, Postfix, and a first message.
 
@@ -84,12 +88,45 @@ def setup(
         if os.geteuid() != 0:
             raise Failure("only root can set up a mail host; --dry-run shows what it would do", EX_NOPERM)
         if removing:
-            _remove(host, record)
+            with _held_back(quiet):
+                _remove(host, record)
             return
         _confirm(preview(host, record), yes)
-        clean = set_up(host, record, say)
-        say_all(_afterwards(host.with_settings()))
-    context.exit(0 if clean else 1)
+        with _held_back(quiet) as output:
+            output.needed = not set_up(host, record, say)
+            say_all(_afterwards(host.with_settings()))
+    context.exit(1 if output.needed else 0)
+
+
+class _Output:
+    """needed: whether what was held back has to be shown."""
+
+    needed = False
+
+
+@contextmanager
+def _held_back(quiet: bool) -> Iterator[_Output]:
+    """Hold back what this process and its children print, if `quiet`; print it at the end if it is needed, or after an error."""
+    output = _Output()
+    if not quiet:
+        yield output
+        return
+    with tempfile.TemporaryFile() as held:
+        sys.stdout.flush()
+        stdout = os.dup(1)
+        os.dup2(held.fileno(), 1)
+        try:
+            yield output
+        except BaseException:
+            output.needed = True
+            raise
+        finally:
+            sys.stdout.flush()
+            os.dup2(stdout, 1)
+            os.close(stdout)
+            if output.needed:
+                held.seek(0)
+                say_all(held.read().decode("utf-8", "replace").splitlines())
 
 
 @contextmanager

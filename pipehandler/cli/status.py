@@ -1,10 +1,11 @@
 """The command `status`: the status of this mail host, for operators."""
 
 import time
+from contextlib import nullcontext
 
 import click
 
-from pipehandler.cli.terminal import say, say_all
+from pipehandler.cli.terminal import say, say_all, working
 from pipehandler.monitor.journal_totals import JournalError, records
 from pipehandler.monitor.service_status import stale
 from pipehandler.monitor.snapshot import take_snapshot
@@ -12,7 +13,7 @@ from pipehandler.monitor.status import DAY, Status, status
 from pipehandler.monitor.verdict import FLOWING, STOPPED, UNKNOWN
 from pipehandler.settings.config import load_usable
 
-from .command import config_directory_option, echo_json
+from .command import config_directory_option, echo_json, quiet_option
 from .status_text import as_json, lines
 
 _INTERVAL = 2.0  # seconds
@@ -24,10 +25,11 @@ EXIT_STATUS = {FLOWING: 0, STOPPED: 1, UNKNOWN: 3}
 
 @click.command("status")
 @click.option("--watch", is_flag=True, help="Refresh it every two seconds, until Ctrl-C.")
+@quiet_option
 @click.option("--json", "as_json_", is_flag=True, help="A JSON object, for programs.")
 @config_directory_option
 @click.pass_context
-def status_(context: click.Context, watch: bool, as_json_: bool, config_directory: str) -> None:
+def status_(context: click.Context, watch: bool, quiet: bool, as_json_: bool, config_directory: str) -> None:
     """Show whether mail is flowing, the outcomes of the last hour and day, current problems, and what to do about them.
 
     Exit status: 0 mail is flowing; 1 it is not; 3 that is unknown.
@@ -35,10 +37,11 @@ def status_(context: click.Context, watch: bool, as_json_: bool, config_director
     if watch and as_json_:
         raise click.UsageError("--watch and --json exclude each other")
     while True:
-        current = _status(context, config_directory)
+        with nullcontext() if watch else working("asking the database, the workers and Postfix"):
+            current = _status(context, config_directory)
         if as_json_:
             echo_json(as_json(current))
-        elif not watch:
+        elif not watch and not (quiet and current.verdict.state == FLOWING):
             _show(current)
         if not watch:
             context.exit(EXIT_STATUS[current.verdict.state])

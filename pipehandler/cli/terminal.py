@@ -12,6 +12,7 @@ import shutil
 import sys
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import click
 
@@ -122,6 +123,19 @@ def human_size(octets: int) -> Size:
 def terminal_columns() -> int | None:
     """Return the width of the terminal that stdout is; None if it is not one, and nothing has to fit."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+@contextmanager
+def working(text: str) -> Iterator[None]:
+    """Show on a terminal what takes a while, on stderr, and clear it at the end."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    click.echo(f"{text} ...", err=True, nl=False)
+    try:
+        yield
+    finally:
+        click.echo("\r\x1b[K", err=True, nl=False)
 
 
 def page(lines: Iterable[str]) -> None:

@@ -6,13 +6,14 @@ now or, without one, had last. Every function raises StoreError if the database 
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from .bigint import bigint
 from .connection import Store
 from .errors import NO_DATA_FOUND, RAISE_EXCEPTION, UNIQUE_VIOLATION, DataRefused, StoreError
+from .filters import pattern
 from .readable import readable_rows
 
 _COLUMNS = "a.lease, a.address, a.label, a.created_at, a.expires_at"
@@ -22,13 +23,13 @@ SELECT a.lease, a.address, a.label, a.created_at, a.expires_at,
        (SELECT count(*) FROM pipehandler.delivery d WHERE d.lease = a.lease) AS deliveries
   FROM pipehandler.address a
  WHERE (a.expires_at IS NULL OR a.expires_at > now()) <> %(expired)s
-   AND (%(label)s::text IS NULL OR a.label = %(label)s)
+   AND (%(label)s::text IS NULL OR a.label ILIKE %(label)s)
    AND (%(domain)s::text IS NULL OR substring(a.address FROM '@[^@]*$') = pipehandler.canonical('@' || %(domain)s))
  ORDER BY a.lease DESC
  LIMIT %(limit)s
 """
 
-_DELIVERIES = "SELECT count(*) FROM pipehandler.delivery d WHERE d.lease = %s"
+_FIND = f"SELECT {_COLUMNS}, a.deliveries FROM pipehandler.find_lease(%s::bigint, %s::text) AS a"  # noqa: S608 # constant
 _DOMAINS = """
 SELECT DISTINCT substring(a.address FROM '@([^@]*)$') AS domain
   FROM pipehandler.address a
@@ -73,9 +74,9 @@ def leases(
 ) -> list[CountedLease]:
     """The newest leases first, at most `limit`: the current ones, or those that have expired.
 
-    label: compared exactly. domain: compared without regard to case, as U-labels or A-labels.
+    label: a text as in filters.py. domain: compared without regard to case, as U-labels or A-labels.
     """
-    parameters = {"label": label, "domain": domain, "expired": expired, "limit": limit}
+    parameters = {"label": label and pattern(label), "domain": domain, "expired": expired, "limit": limit}
     return readable_rows(store, _LIST, parameters, CountedLease, "lease", "lease")
 
 
@@ -111,9 +112,7 @@ def expire(store: Store, name: str) -> Lease:
 def find(store: Store, name: str) -> CountedLease:
     """The lease with this name, with the number of its deliveries. Raises NoSuchLease."""
     with _translated(name):
-        lease = _find(store, name)
-        (deliveries,) = store.values(_DELIVERIES, [lease.lease], of=int)
-        return CountedLease(**asdict(lease), deliveries=deliveries)
+        return _find(store, name)
 
 
 def remove(store: Store, lease: CountedLease) -> CountedLease:
@@ -128,14 +127,11 @@ def _call(store: Store, function: str, *parameters: Any) -> Lease:
     return lease
 
 
-def _find(store: Store, name: str) -> Lease:
+def _find(store: Store, name: str) -> CountedLease:
     """The lease with this number or address."""
-    if bigint(name) is not None:
-        condition = "a.lease = %s::bigint"
-    else:
-        condition = 'a.address COLLATE "C" = pipehandler.canonical(%s::text) AND NOT a.superseded'
-    statement = f"SELECT {_COLUMNS} FROM pipehandler.address a WHERE {condition}"  # noqa: S608 # constant
-    rows = readable_rows(store, statement, [name], Lease, "lease", "lease")
+    number = bigint(name)
+    parameters = [number, None if number is not None else name]
+    rows = readable_rows(store, _FIND, parameters, CountedLease, "lease", "lease")
     if not rows:
         raise NoSuchLease(f"there is no lease {name}; `pipehandler address list` shows all")
     return rows[0]

@@ -64,7 +64,7 @@ class Filters:
             value = getattr(self, name)
             if value is None:
                 continue
-            if name in ("recipient", "sender") and _is_address(value):
+            if name in ("recipient", "sender") and is_address(value):
                 parameters[f"{name}_address"] = value
             else:
                 parameters[name] = pattern(value) if name in ("recipient", "sender", "subject") else value
@@ -80,6 +80,7 @@ def pattern(text: str) -> str:
     return like(text) if "*" in text else f"%{escaped(text)}%"
 
 
-def _is_address(text: str) -> bool:
+def is_address(text: str) -> bool:
+    """Whether a text means one address (LOCAL@DOMAIN)."""
     local, _, domain = text.rpartition("@")
     return bool(local and domain) and "*" not in text

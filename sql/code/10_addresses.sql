@@ -228,3 +228,20 @@ $$;
 COMMENT ON FUNCTION pipehandler.expire_lease(bigint) IS
 'Ends a lease now: Postfix refuses its address, and the view inbox no longer shows its mail. Raises no_data_found
 where there is no such lease.';
+
+CREATE OR REPLACE FUNCTION pipehandler.find_lease(by_lease bigint DEFAULT NULL, by_address text DEFAULT NULL)
+RETURNS TABLE (lease bigint, address text, label text, created_at timestamptz, expires_at timestamptz,
+               deliveries bigint)
+LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off
+BEGIN ATOMIC
+    SELECT a.lease, a.address, a.label, a.created_at, a.expires_at,
+           (SELECT count(*) FROM pipehandler.delivery d WHERE d.lease = a.lease)
+      FROM pipehandler.address a
+     WHERE a.lease = by_lease
+        OR (a.address COLLATE "C" = pipehandler.canonical(by_address) AND NOT a.superseded);
+END;
+COMMENT ON FUNCTION pipehandler.find_lease(bigint, text) IS
+'One lease, by its number or by its address, with the number of its deliveries: of an address the lease that it has
+now or, without one, had last. For roles that may change leases and read no table. No row where there is none.';

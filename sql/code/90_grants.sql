@@ -28,7 +28,7 @@ GRANT EXECUTE ON FUNCTION pipehandler.health, pipehandler.code_status, pipehandl
 -- Postfix, and applications that issue addresses.
 GRANT EXECUTE ON FUNCTION pipehandler.lookup TO pipehandler_lookup;
 GRANT EXECUTE ON FUNCTION pipehandler.lease_address, pipehandler.lease_random_address, pipehandler.extend_lease,
-                          pipehandler.expire_lease, pipehandler.remove_lease
+                          pipehandler.expire_lease, pipehandler.remove_lease, pipehandler.find_lease
    TO pipehandler_address_admin, pipehandler_maintenance;
 
 -- Readers. They run as themselves, so they may execute what views and functions call.

@@ -5,7 +5,9 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from harness import account
@@ -21,16 +23,46 @@ def shape(line: str) -> str:
     ).strip()
 
 
+def kept(command: list[str], use: Callable[[str], None] = lambda printed: None, **identity: Any) -> str:
+    """The output of a demonstration with --keep that succeeds; `use` is called with what it has printed, while it waits for
+    Ctrl-C."""
+    with subprocess.Popen([*command, "--keep"], stdout=subprocess.PIPE, text=True, cwd="/", **identity) as running:
+        assert running.stdout is not None
+        printed: str = ""
+        with bounded(running):
+            for line in running.stdout:
+                printed += line
+                if "Ctrl-C stops everything" in line:
+                    break
+        try:
+            use(printed)
+        finally:
+            running.send_signal(signal.SIGINT)
+            printed += running.stdout.read()
+    assert running.returncode == 0, printed
+    return printed
+
+
 def test_demo_without_root(folder: Path) -> None:
-    """Without root the same messages are delivered through the same entrypoint from stdin."""
+    """Without root the same messages are delivered through the same entrypoint from stdin, and the commands that it prints
+    do the same."""
     # Other accounts may not be able to read the checkout.
     for name in ("script", "tests/harness"):
         shutil.copytree(REPOSITORY / name, folder / name)
-    command = [sys.executable, str(folder / "script" / "demo.py")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd="/", **account.identity())
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "root is needed" in done.stdout or not account.IS_ROOT
-    assert "DIFFERENT" not in done.stdout
+
+    def use(printed: str) -> None:
+        """Deliver another message with the printed command, and list it with the next."""
+        commands = re.findall(
+            r"^    ((?:printf|/\S+/pipehandler) .*)$", printed.partition("mail of your own")[2], re.MULTILINE
+        )
+        script = "set -eu\n" + "\n".join(commands)
+        done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, cwd="/", **account.identity())
+        assert re.search(r"^2\.0\.0 stored .*\bmine\b", done.stdout, re.DOTALL), done
+
+    printed = kept([sys.executable, str(folder / "script" / "demo.py")], use, **account.identity())
+    assert "root is needed" in printed or not account.IS_ROOT
+    assert "DIFFERENT" not in printed
+    assert "1 tried, 1 changed, 1 parsed now" in printed
 
 
 @pytest.mark.usefixtures("_postfix")
@@ -54,19 +86,9 @@ def test_demo_keep() -> None:
     used.
     """
     lasting = ["strace", "-D", "-o", "/dev/null", "-e", "trace=write", "-e", "inject=write:delay_exit=50000"]
-    command = [*lasting, sys.executable, str(REPOSITORY / "script" / "demo.py"), "--keep"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
-        assert running.stdout is not None
-        printed = ""
-        with bounded(running):
-            for line in running.stdout:
-                printed += line
-                if "Ctrl-C stops everything" in line:
-                    break
-        running.send_signal(signal.SIGINT)
-        printed += running.stdout.read()
-    assert running.returncode == 0, printed
+    printed = kept([*lasting, sys.executable, str(REPOSITORY / "script" / "demo.py")])
     (folder,) = set(re.findall(r"/\S+/pipehandler-demo-\w+", printed))
     assert "curl smtp://127.0.0.1:" in printed
+    assert "1 tried, 1 changed, 1 parsed now" in printed
     assert not Path(folder).exists()
     assert subprocess.run(["pgrep", "-f", folder], capture_output=True, text=True).stdout == ""

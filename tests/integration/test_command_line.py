@@ -95,6 +95,46 @@ def test_every_command_can_print_json() -> None:
     assert set(COMMANDS) >= without
 
 
+def test_quiet_everywhere() -> None:
+    """Each command that does or checks something has -q; those that are called for what they print have none."""
+    printing = {"list", "show", "raw", "attachment", "follow", "metrics", "postfix", "address list", "quarantine list"}
+    printing |= {"quarantine show", "address new", "address add", "address extend", "address expire"}
+    quiet = {command.name for command in commands() if any("--quiet" in names for names, _ in command.options)}
+    groups = {"", " address", " quarantine", " deliver", " serve"}
+    assert {f"pipehandler {name}" for name in printing} | {f"pipehandler{name}" for name in groups} == {
+        command.name for command in commands()
+    } - quiet
+
+
+def test_quiet(console: Console, handler: Handler) -> None:
+    """With -q a command that succeeds prints nothing; what needs attention is printed all the same."""
+    database = console.database
+    owner = ["--conninfo", database.admin]
+    database.execute("ALTER TABLE pipehandler.message ADD CONSTRAINT odd CHECK (subject IS NULL) NOT VALID")
+    for number in range(3):
+        assert handler.deliver(MESSAGE % (number, b"x")).status == 0
+    database.execute("SELECT pipehandler.lease_address('a@example.com')")
+    failing = console.run("reparse", "-q").text
+    assert failing.startswith("3 tried, 0 changed, 3 ")
+    database.execute("ALTER TABLE pipehandler.message DROP CONSTRAINT odd")
+    export = ["quarantine", "export", "--all", "--to", str(console.folder / "out"), "-q"]
+    dropped, removed, _ = (row.message for row in database.rows("SELECT message::text FROM pipehandler.delivery"))
+    for words in (
+        [*export],
+        [*export],
+        ["quarantine", "drop", "-yq", dropped],
+        ["reparse", "-q"],
+        ["expire", "-q"],
+        ["remove", "-yq", removed],
+        ["address", "remove", "-yq", "a@example.com"],
+        ["migrate", "-q", *owner],
+        ["restored", "-q", *owner],
+    ):
+        done = console.run(*words)
+        assert (done.status, done.text, done.errors) == (0, "", ""), words
+    assert database.value("SELECT count(*) FROM pipehandler.delivery") == 1
+
+
 def test_json_of_what_was_done(console: Console, handler: Handler) -> None:
     """migrate, expire and quarantine export report in JSON what they did."""
     owner = ["--conninfo", console.database.admin]

@@ -121,7 +121,7 @@ def test_export(console: Console, database: Database, folder: Path) -> None:
     assert set(said.splitlines()) == {str(path) for path in to.iterdir()}
     assert {path.stat().st_mode & 0o777 for path in to.iterdir()} == {0o600}
     again = console.run("quarantine", "export", stored.message, "--to", to).text
-    assert again.count("exists already") == 2
+    assert again.count("exists already, with the same content\n") == 2
 
 
 def test_export_overwrites_nothing(console: Console, database: Database, folder: Path) -> None:

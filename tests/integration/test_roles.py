@@ -202,7 +202,7 @@ def test_functions(untouched: Database) -> None:
 FUNCTIONS = {
     "pipehandler": {"cluster_status", "code_status", "data_status", "health", "ingest", "retention_held"},
     "postfix": {"lookup"},
-    "lessor": {"expire_lease", "extend_lease", "lease_address", "lease_random_address", "remove_lease"},
+    "lessor": {"expire_lease", "extend_lease", "find_lease", "lease_address", "lease_random_address", "remove_lease"},
 }
 """The functions that roles without the right to read may call."""
 

@@ -100,6 +100,15 @@ def main(line: str) -> Callable[[MailHost], None]:
     return change
 
 
+def unset(name: str) -> Callable[[MailHost], None]:
+    """Remove a parameter from main.cf."""
+
+    def change(host: MailHost) -> None:
+        host.postconf("-X", name)
+
+    return change
+
+
 def master(pattern: str, replacement: str) -> Callable[[MailHost], None]:
     """Change the transport in master.cf."""
 
@@ -175,6 +184,15 @@ BROKEN: dict[str, tuple[Callable[[MailHost], None], list[str]]] = {
     "bounce queue lifetime": (main("bounce_queue_lifetime = 0"), ["queue-lifetime"]),
     "unknown parameter": (main("pipehandler_destination_recipient_limits = 1"), ["postfix-warning"]),
     "transport not used": (main("virtual_transport = lmtp:unix:x"), ["transport-unused"]),
+    "a filter of all mail": (main("content_filter = pipehandler:"), ["content-filter"]),
+    "a filter, and no other route": (
+        both(main("content_filter = pipehandler:"), unset("virtual_transport")),
+        ["content-filter"],
+    ),
+    "a filter of one service": (
+        master(r"^(127.* inet .* smtpd)$", r"\1\n  -o content_filter=pipehandler:x"),
+        ["content-filter"],
+    ),
     "no domains": (main("virtual_mailbox_domains ="), ["domains-missing"]),
     "domain twice": (main("mydestination = localhost, example.com"), ["domain-twice"]),
     "no queue directory": (main("queue_directory = /nonexistent"), ["queue-directory"]),
