@@ -18,6 +18,7 @@ from harness.postgresql import PostgreSQL, binaries
 
 from .pages import REPOSITORY, Block
 
+_SECONDS = 300.0
 _NAMESPACES = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
 # Without the SMTP port, so that it can run next to another Postfix, unless it is alone in a network.
 _ALONE = ("--net",)
@@ -52,10 +53,13 @@ case "$*" in
     enable*)
         chown "$(value User)" /run/pipehandler
         setpriv --reuid "$(value User)" --clear-groups $(value ExecStart) &
-        echo $! > /run/pipehandler.pid
+        echo $! > /run/pipehandler/pid
         until [ -S /run/pipehandler/socket ]; do sleep 0.1; done ;;
+    restart*)
+        [ ! -e /run/pipehandler/pid ] || { "$0" disable; "$0" enable; } ;;
     disable*)
-        kill "$(cat /run/pipehandler.pid)"
+        kill "$(cat /run/pipehandler/pid)"
+        rm /run/pipehandler/pid
         while [ -S /run/pipehandler/socket ]; do sleep 0.1; done ;;
 esac
 """
@@ -78,18 +82,20 @@ class Host:
     def __init__(self, folder: Path, lower: Path | None = None, cluster: Path | None = None) -> None:
         self._folder, self._lower, self._cluster = folder, lower, cluster
 
-    def run(self, *commands: Block | str, alone: bool = False) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *commands: Block | str, alone: bool = False, seconds: float = _SECONDS
+    ) -> subprocess.CompletedProcess[str]:
         """Run blocks and other commands in one shell, which ends at the first that fails; the last line of the output that
         begins with "==> " names the block. alone: in a network of its own, without other hosts, where port 25 is free."""
         upper = self._new_folder()
-        done = self._run(upper, commands, alone)
+        done = self._run(upper, commands, alone, seconds)
         shutil.rmtree(upper)
         return done
 
     def after(self, *commands: Block | str, alone: bool = False) -> tuple[subprocess.CompletedProcess[str], "Host"]:
         """Run commands in the same way; returns also the host as they left it."""
         upper = self._new_folder()
-        return self._run(upper, commands, alone), Host(self._folder, upper, upper / "pg" / "data")
+        return self._run(upper, commands, alone, _SECONDS), Host(self._folder, upper, upper / "pg" / "data")
 
     def only(self, name: str) -> "Host":
         """A new host, except for one of the folders, which is as in this one."""
@@ -103,7 +109,9 @@ class Host:
         folder.chmod(0o755)
         return folder
 
-    def _run(self, upper: Path, commands: tuple[Block | str, ...], alone: bool) -> subprocess.CompletedProcess[str]:
+    def _run(
+        self, upper: Path, commands: tuple[Block | str, ...], alone: bool, seconds: float
+    ) -> subprocess.CompletedProcess[str]:
         network = [_LOOPBACK] if alone else []
         script = [_SANDBOX, *network, _AGAIN if self._cluster else _FIRST, *map(_command, commands), _QUIET]
         # With fsync, which `check` requires.
@@ -125,7 +133,7 @@ class Host:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
-                timeout=300,
+                timeout=seconds,
             )
             server.stop()
         return done

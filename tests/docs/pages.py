@@ -13,6 +13,9 @@ PAGES = (
     "docs/setup.md",
     "docs/receive-only.md",
     "docs/upgrade.md",
+    "docs/rollback.md",
+    "docs/uninstall.md",
+    "docs/containers.md",
     "docs/configuration.md",
     "docs/resident-workers.md",
     "docs/cli.md",
@@ -87,7 +90,11 @@ def read(page: str) -> str:
 
 def blocks(page: str, language: str | None = None) -> list[Block]:
     """The fenced blocks of a page in their order: those of one language, or all."""
-    text = read(page)
+    return blocks_of(page, read(page), language)
+
+
+def blocks_of(page: str, text: str, language: str | None = None) -> list[Block]:
+    """The same, for a page with this text."""
     found = (
         Block(page, text.count("\n", 0, fence.start()) + 1, fence["language"], textwrap.dedent(fence["text"]))
         for fence in _FENCE.finditer(text)

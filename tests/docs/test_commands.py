@@ -15,6 +15,8 @@ INSTALL = "docs/install.md"
 SHOWN = {
     "docs/install.md": r"everything is as it should be[^=]*==>.*\bfirst\b",
     "docs/setup.md": r"^main\.cf: mail .*pipehandler setup .*^virtual_mailbox_domains: setup added example\.net",
+    "docs/upgrade.md": r"^everything is as it should be",
+    "docs/uninstall.md": r"docs/uninstall\.md:\d+\n\Z",
     "docs/resident-workers.md": r"\bsecond\b.*^delivered +1$",
     "docs/reading-mail.md": r"user@example\.com.*Hello\.",
     "docs/addresses.md": r"(\w{4}\.){3}\w{4}@example\.com",
@@ -46,7 +48,9 @@ def test_pages(subtests: pytest.Subtests) -> None:
         done, installed = host.after(*commands(INSTALL))
         output = done_well(done)
         assert re.search(SHOWN[INSTALL], output, re.MULTILINE | re.DOTALL), output
-        checks = {page: threads.submit(run_page, installed, page) for page in PAGES if before(page)}
+        run_before_another = {earlier for page in PAGES for earlier in before(page)}
+        alone = [page for page in PAGES if before(page) and page not in run_before_another]
+        checks = {page: threads.submit(run_page, installed, page) for page in alone}
         checks["README.md"] = threads.submit(run_readme, installed.only("opt"))
         checks["the sample of check"] = threads.submit(run_check, installed)
         checks["the sample of status"] = threads.submit(run_status, installed)
@@ -63,11 +67,14 @@ def done_well(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def run_page(host: Host, page: str) -> None:
-    """Run a page after the pages that it names, on a host that was set up as in docs/install.md."""
-    earlier = [block for other in before(page) if other != INSTALL for block in commands(other)]
-    output = done_well(host.run(*earlier, *commands(page), alone=page in ON_PORT_25))
-    own = output.partition(f"==> {commands(page)[0].place}")[2]
-    assert re.search(SHOWN.get(page, ""), own, re.MULTILINE | re.DOTALL), output
+    """Run the pages that a page names, and then itself, on a host that was set up as in docs/install.md."""
+    pages = [*before(page)[1:], page]
+    output = done_well(
+        host.run(*(block for each in pages for block in commands(each)), alone=not ON_PORT_25.isdisjoint(pages))
+    )
+    for each in pages:
+        own = output.partition(f"==> {commands(each)[0].place}")[2]
+        assert re.search(SHOWN.get(each, ""), own, re.MULTILINE | re.DOTALL), output
 
 
 def run_readme(host: Host) -> None:

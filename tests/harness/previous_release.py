@@ -1,11 +1,12 @@
 """Databases of the previous release: its files of sql/schema, applied as it applied them, and the statements of its
-programs.
+programs; and its source, from the history of this repository.
 
 tests/previous_release has the latter, recorded with harness/recorded.py: fill.jsonl stores mail of every kind,
 use.jsonl is every command once. Before a release both are recorded again with the version that is about to become the
 previous one.
 """
 
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
@@ -14,8 +15,12 @@ from pathlib import Path
 import psycopg
 
 from .database import Database
+from .missing import missing
 from .postgresql import PostgreSQL
 from .recorded import replay
+
+COMMIT = "1f788eda59b19b0c42558a8a168039223eb09d8b"
+"""Its commit, 0.1.0."""
 
 FILES = 11
 """The number of its files in sql/schema."""
@@ -67,6 +72,15 @@ def database(server: PostgreSQL, name: str, files: int = FILES) -> Iterator[Data
             yield made
         finally:
             maintenance.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def source(folder: Path) -> Path:
+    """Its files, in `folder`."""
+    if subprocess.run(["git", "-C", _ROOT, "cat-file", "-e", COMMIT], capture_output=True).returncode:
+        missing("the history of this repository (git)")
+    archive = subprocess.run(["git", "-C", _ROOT, "archive", COMMIT], check=True, capture_output=True).stdout
+    subprocess.run(["tar", "-x", "-C", folder], input=archive, check=True)
+    return folder
 
 
 def send(database: Database, recording: str) -> list[str]:
