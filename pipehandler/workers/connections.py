@@ -96,6 +96,16 @@ def is_visible(connection: socket.socket) -> bool:
         return False
 
 
+def has_ended(connection: socket.socket) -> bool:
+    """Whether the other end is closed, as the kernel does it for a process that ends."""
+    try:
+        return not connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
 def is_authorised(connection: socket.socket) -> bool:
     """Whether the peer is root or the service's own account. Only they may hand over messages or request the status."""
     return peer(connection)[1] in (0, os.geteuid())

@@ -24,7 +24,7 @@ from ..runtime.deadline import GRACE
 from ..runtime.installation import code_digest, configuration_digest
 from ..settings.config import DEFAULT_PATH, Config, ConfigError, load
 from .connection_holder import hold_connections, take_over
-from .connections import MOST, Connection, Connections, is_authorised, is_visible
+from .connections import MOST, Connection, Connections, has_ended, is_authorised, is_visible
 from .pool import WorkerPool, log_event, record_lost
 from .renewal import Renewal
 from .succession import SIGNALS, Inheritance, become
@@ -162,7 +162,10 @@ class Supervisor:
             else:
                 self._send_back(connection)
         elif not is_visible(connection.socket):
-            self._send_back(connection, "other_namespace")
+            if has_ended(connection.socket):  # it delivered cold while the service stood still, or was restarted
+                self._connections.close(connection)
+            else:
+                self._send_back(connection, "other_namespace")
         else:
             self._connections.waiting[connection] = task
             self._assign()

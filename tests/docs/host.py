@@ -47,7 +47,7 @@ _QUIET = "for _ in $(seq 100); do postqueue -j | grep -q . || break; sleep 0.2; 
 _SYSTEMCTL = """#!/bin/bash -eu
 value() { sed -n "s/^$1=//p" "/etc/systemd/system/${unit:-pipehandler.service}"; }
 case "$*" in
-    *expire.timer)
+    *"--now pipehandler-expire.timer")
         unit=pipehandler-expire.service
         $(value ExecStart) ;;
     enable*)

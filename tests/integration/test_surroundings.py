@@ -156,6 +156,19 @@ def test_processes_are_hidden(handler: Handler, database: Database, hiding: list
     assert database.value("SELECT count(*) FROM pipehandler.delivery") == 3
 
 
+def test_entrypoint_that_has_ended(handler: Handler, database: Database) -> None:
+    """An entrypoint that waited for a service that stood still, delivered cold and ended is not one of another namespace."""
+    with Service(handler) as service:
+        os.kill(service.pid, signal.SIGSTOP)
+        try:
+            assert handler.deliver(MESSAGE).status == 0
+        finally:
+            os.kill(service.pid, signal.SIGCONT)
+        shown = service.status()
+        assert (shown["other_namespace"], shown["sent_back"]) == (0, 0)
+    assert any(" mode=cold " in line for line in handler.log_lines())
+
+
 def test_check_finds_the_other_namespace(handler: Handler, database: Database) -> None:
     """A service that has returned messages because it could not see the sending process is a finding; one that sees it
     is not."""

@@ -59,13 +59,16 @@ def test_mail_is_stored(image: Image, database: Database, folder: Path) -> None:
     for number, subject in enumerate(("first", "second"), 1):
         out = folder / f"out{number}"
         with out.open("wb") as stdout, subprocess.Popen(command, stdout=stdout, stderr=stdout, env=env) as running:
+            children = Path(f"/proc/{running.pid}/task/{running.pid}/children")
+            wait_until(children.read_text, "process 1")
+            inner = children.read_text().strip()
             try:
-                wait_until(lambda out=out: "listening on" in out.read_text(), "the workers", 60)
-                (inner,) = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()
+                wait_until(lambda out=out: "daemon started" in out.read_text(), "Postfix")
+                wait_until(lambda out=out: "listening on" in out.read_text(), "the workers")
                 inside = ["nsenter", "--target", inner, "--all", "chroot", f"/proc/{inner}/root", "sh", "-euc"]
                 subprocess.run([*inside, _SEND.format(subject)], check=True, env=env)
                 pattern = rf"(?s)postfix/pipe\[\d+\]: (\w+): to=<{subject}@example.com>.* status=sent"
-                wait_until(lambda out=out, pattern=pattern: re.search(pattern, out.read_text()), "its delivery", 60)
+                wait_until(lambda out=out, pattern=pattern: re.search(pattern, out.read_text()), "its delivery")
                 listed = subprocess.run(
                     [*inside, "pipehandler list"], check=True, capture_output=True, text=True, env=env
                 )
