@@ -2,6 +2,7 @@
 else."""
 
 import json
+import subprocess
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from harness import account
 from harness.console import Console
 from harness.database import Database
-from harness.postgresql import FAST, VERSION, PostgreSQL
+from harness.postgresql import FAST, VERSION, PostgreSQL, binaries
 from harness.submission import submission
 from psycopg.errors import RaiseException
 
@@ -193,6 +194,44 @@ def test_nothing_lost(console: Console, database: Database, change: str) -> None
     assert findings(database) == []
     assert deliver(database, 2, "ann@example.com") < 1000
     assert len(cursors(database, kept)) == 1
+
+
+@pytest.mark.long
+def test_after_pg_upgrade(folder: Path) -> None:
+    """After a real pg_upgrade to a newer major version, the one command of docs/upgrade.md is enough: nothing is lost, numbers
+    and cursors go on, a message that comes again is found, and `check` has no finding about the restore."""
+    for name in ("old", "new", "console", "work"):
+        (folder / name).mkdir()
+    account.give(folder / "work")
+    old, new = PostgreSQL(folder / "old" / "pg", 16, FAST), PostgreSQL(folder / "new" / "pg", 18, FAST)
+    new.run("pg_checksums", "--disable", "-D", str(new.data), "--no-sync")
+    with old.start(), Database.fresh(old) as database:
+        number = deliver(database, 1, "ann@example.com")
+        kept, first = cursors(database)[number], lease(database, "cat@example.com")
+        old.stop()
+        programs = ["-b", binaries()[16], "-B", binaries()[18], "-d", old.data, "-D", new.data, "-s", folder / "work"]
+        command = [binaries()[18] / "pg_upgrade", "-U", "postgres", "--no-sync", *programs]
+        done = subprocess.run(command, cwd=folder / "work", capture_output=True, text=True, **account.identity())
+        assert done.returncode == 0, done.stdout + done.stderr
+        with new.start():
+            database.move(new)
+            console = Console(folder / "console", database)
+            assert len(findings(database)) == 1
+            done_there = restored(console, "--nothing-lost")
+            assert (done_there["sequences"], done_there["cursors_refused"]) == ([], False)
+            assert findings(database) == []
+            assert (
+                console.run("--conninfo", database.admin, "migrate").text == "nothing to do: the schema is up to date\n"
+            )
+            assert lease(database, "ben@example.com") == first + 1
+            second = deliver(database, 2, "ann@example.com")
+            assert number < second < 1000
+            assert list(cursors(database, kept)) == [second]
+            with closing(Store(database.conninfo)) as store:
+                assert store.ingest(submission(b"Subject: 1\n\nbody\n", "ann@example.com"))[0].duplicate
+            new.stop()
+        old.start()
+        database.move(old)
 
 
 @pytest.mark.parametrize(("change", "refused"), [("cluster", True), ("timeline", True), ("dump", False)])

@@ -204,12 +204,22 @@ def test_options_of_the_client(own_handler: Handler, migrated: Database) -> None
 
 
 def test_connections(own_handler: Handler, migrated: Database) -> None:
-    """max_connections has to suffice for the transport and for twice the number of workers."""
+    """max_connections has to suffice for the transport and for twice the number of workers; the printed statement and a restart
+    raise it far enough."""
     free = 100 - 3  # max_connections, and those reserved for superusers
     assert Checked(own_handler, "--maxproc", str(free - 8)).found() == []
     (found,) = Checked(own_handler, "--maxproc", str(free - 7)).found()
     assert found["code"] == "connections"
     assert found["fix"] == "ALTER SYSTEM SET max_connections = 148; -- and restart the server"
+    try:
+        for statement in (found["fix"], "ALTER SYSTEM RESET max_connections"):
+            migrated.execute(statement)
+            migrated.server.stop()
+            migrated.server.start()
+            if "RESET" not in statement:
+                assert Checked(own_handler, "--maxproc", str(free - 7)).found() == []
+    finally:
+        migrated.execute("ALTER SYSTEM RESET max_connections")
 
 
 def test_no_connection_left(own_handler: Handler, migrated: Database) -> None:
@@ -586,14 +596,17 @@ def test_name_of_the_database(own_handler: Handler, migrated: Database) -> None:
     assert found["code"] == "database-missing"
     assert migrated.name in found["what"]
     assert found["fix"] == f"# in {own_handler.config}, database.conninfo: dbname={migrated.name}"
+    own_handler.configure(f"{server} dbname={found['fix'].partition('dbname=')[2]} user=pipehandler")
+    assert Checked(own_handler).found() == []
 
 
 def test_role_of_another_account(own_handler: Handler, migrated: Database) -> None:
     """The handler is never given the role of another account, which may do more than deliver."""
     hba = migrated.server.data / "pg_hba.conf"
     before = hba.read_text()
-    hba.write_text(f"local all root,daemon peer\n{before}")
+    hba.write_text(f"local all root,daemon,{account.NAME} peer\n{before}")
     migrated.server.reload()
+    migrated.execute(f"CREATE ROLE {account.NAME} LOGIN IN ROLE pipehandler_ingest")
     try:
         server = migrated.conninfo.partition(" dbname")[0]
         own_handler.configure(f"{server} dbname={migrated.name} user=daemon")
@@ -603,7 +616,11 @@ def test_role_of_another_account(own_handler: Handler, migrated: Database) -> No
             f"# in {own_handler.config}, database.conninfo: user={account.NAME},"
             " the role of the account that this was checked as"
         )
+        user = found["fix"].partition("user=")[2].partition(",")[0]
+        own_handler.configure(f"{server} dbname={migrated.name} user={user}")
+        assert Checked(own_handler).by_account() == []
     finally:
+        migrated.execute(f"DROP ROLE {account.NAME}")
         hba.write_text(before)
         migrated.server.reload()
 
