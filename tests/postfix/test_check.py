@@ -3,10 +3,12 @@ command, and not found again."""
 
 import json
 import os
+import pwd
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -538,6 +540,22 @@ def test_installation(host: MailHost) -> None:
     for cached in folder.glob("lib/*/*/pipehandler/__pycache__/store.*"):
         cached.unlink()
     assert codes(check(host)) == ["account", "installation"]
+
+
+def test_python_below_a_home(host: MailHost) -> None:
+    """A virtual environment that was made with a Python below root's home is to be made again: no command may open that."""
+    folder = own_installation(host)
+    home = pwd.getpwuid(0).pw_dir
+    with tempfile.TemporaryDirectory(dir=home) as closed:
+        program = Path(closed) / "python3"
+        shutil.copy(os.path.realpath(sys.executable), program)
+        (folder / "bin" / "python").unlink()
+        (folder / "bin" / "python").symlink_to(program)
+        (found,) = check_by(host, folder)
+    assert found["code"] == "account"
+    assert found["fix"].startswith(
+        f"# create the virtual environment again with /usr/bin/python3: {program} is below {home}"
+    )
 
 
 def test_another_python(host: MailHost) -> None:
