@@ -87,7 +87,6 @@ def test_there_and_back() -> None:
     link, make, exchange, migrate = blocks("docs/upgrade.md", "sh")
     configuration, back = blocks("docs/rollback.md", "sh")
     restart = "systemctl restart pipehandler.service"
-    forward = exchange.text
     with new_host() as host, tempfile.TemporaryDirectory() as folder:
         source = previous_release.source(Path(folder))
         readme = (
@@ -96,11 +95,24 @@ def test_there_and_back() -> None:
         former = blocks_of("README.md of the previous release", readme, "sh")
         output = done_well(
             host.run(
-                *(f"cd {source}", *former, "cd -", _LOAD),
-                *(link, make, exchange, restart, "served; stored 'in the former schema'", migrate),
-                *("fixed; served; stored 'by this release'", _NEW_NAMES, "served"),
-                *(configuration, back, "served; pipehandler list; stored 'by the previous release, in the new schema'"),
-                *(forward, restart, "served; fixed; stored 'by this release again'", _END),
+                f"cd {source}",
+                *former,
+                "cd -",
+                _LOAD,
+                link,
+                make,
+                exchange,
+                f"{restart}; served; stored 'in the former schema'",
+                migrate,
+                "fixed; served; stored 'by this release'",
+                _NEW_NAMES,
+                "served",
+                configuration,
+                back,
+                "served; pipehandler list; stored 'by the previous release, in the new schema'",
+                exchange.text,
+                f"{restart}; served; fixed; stored 'by this release again'",
+                _END,
                 seconds=900,
             )
         )

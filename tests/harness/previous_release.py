@@ -1,9 +1,9 @@
 """Databases of the previous release: its files of sql/schema, applied as it applied them, and the statements of its
-programs; and its source, from the history of this repository.
+programs, which tests/previous_release has; and its source, from the history of this repository.
 
-tests/previous_release has the latter, recorded with harness/recorded.py: fill.jsonl stores mail of every kind,
-use.jsonl is every command once. Before a release both are recorded again with the version that is about to become the
-previous one.
+The statements are recorded with harness/recorded.py: fill.jsonl stores mail of every kind, use.jsonl is every command
+once. Before a release both are recorded again with the version that is about to become the previous one, and COMMIT
+becomes that of its tag.
 """
 
 import subprocess

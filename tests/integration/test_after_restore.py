@@ -211,7 +211,9 @@ def test_after_pg_upgrade(folder: Path) -> None:
         old.stop()
         programs = ["-b", binaries()[16], "-B", binaries()[18], "-d", old.data, "-D", new.data, "-s", folder / "work"]
         command = [binaries()[18] / "pg_upgrade", "-U", "postgres", "--no-sync", *programs]
-        done = subprocess.run(command, cwd=folder / "work", capture_output=True, text=True, **account.identity())
+        done = subprocess.run(
+            list(map(str, command)), cwd=folder / "work", capture_output=True, text=True, **account.identity()
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         with new.start():
             database.move(new)
