@@ -93,7 +93,8 @@ def test_again_and_removed(done: tuple[str, Host]) -> None:
 
 @pytest.mark.long
 def test_script(bare: Host) -> None:
-    """The script that --dry-run prints is one for sh, and does what setup does: after it, setup finds nothing to do."""
+    """The script that --dry-run prints is one for sh, and does what setup does: after it, setup finds nothing to do, and prints
+    nothing with --quiet."""
     script = f"""
         snapshot > /var/before
         {SETUP} --dry-run > /var/script
@@ -102,6 +103,7 @@ def test_script(bare: Host) -> None:
         sh /var/script
         echo ===
         {SETUP}
+        test -z "$({SETUP} --quiet)"
     """
     by_script, _, by_setup = succeeded(bare.run(HEAD, script)).partition("===\n")
     assert "pipehandler setup" in by_script
