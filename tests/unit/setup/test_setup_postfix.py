@@ -135,16 +135,17 @@ def test_files_of_others_stay(host: Host) -> None:
 
 
 def test_units(host: Host, tmp_path: Path) -> None:
-    """If systemd runs, the units of the workers are written, started and recorded."""
+    """If systemd runs, the units of the workers and of `expire` are written, started and recorded."""
     host = Host(config=host.config, config_directory=host.config_directory, folder=str(tmp_path), systemd=True)
     step = units(host, Record("/nonexistent"))
-    unit = tmp_path / "systemd/system/pipehandler.service"
+    folder, enabled = tmp_path / "systemd/system", "pipehandler.socket pipehandler.service pipehandler-expire.timer"
     assert step.commands[-2:] == (
         "systemctl daemon-reload",
-        "systemctl enable --now pipehandler.socket pipehandler.service",
+        f"systemctl enable --now {enabled}",
     )
-    assert Change("file", str(unit)) in step.changes
-    assert undo(host, step.changes[-1]).commands == ("systemctl disable --now pipehandler.socket pipehandler.service",)
+    written = {change.name for change in step.changes if change.kind == "file"}
+    assert written == {str(folder / unit) for unit in [*enabled.split(), "pipehandler-expire.service"]}
+    assert undo(host, step.changes[-1]).commands == (f"systemctl disable --now {enabled}",)
 
 
 @pytest.mark.parametrize(
