@@ -123,6 +123,8 @@ def _repeat(context: click.Context, every: int, batch: int, quiet: bool, as_json
     with reported_errors():
         load(context.obj["config"])
     signal.signal(signal.SIGTERM, _interrupt)
+    if not quiet:
+        say(f"removing expired mail every {every} s", err=True)
     reported = ""
     try:
         while True:

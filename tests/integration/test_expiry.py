@@ -503,8 +503,8 @@ def test_dry_run(console: Console, database: Database) -> None:
 
 
 def test_again_and_again(folder: Path, own_database: Database) -> None:
-    """With --every it removes what comes due, reports failures, survives a restart of the database and a broken
-    configuration, and ends at once on a signal."""
+    """With --every it reports that it is ready, removes what comes due, reports failures, survives a restart of the database
+    and a broken configuration, and ends at once on a signal."""
     database = own_database
     console = Console(folder, database)
     with console.start("expire", "--every", "1") as running:
@@ -515,6 +515,7 @@ def test_again_and_again(folder: Path, own_database: Database) -> None:
             database.server.stop()
             assert running.stderr
             with bounded(running):
+                assert running.stderr.readline() == b"removing expired mail every 1 s\n"
                 assert re.search(rb"database: .*; trying again in 1 s\n", running.stderr.readline())
             database.server.start()
             store(database, MESSAGE, "a@example.com")
