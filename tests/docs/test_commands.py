@@ -69,9 +69,7 @@ def done_well(done: subprocess.CompletedProcess[str]) -> str:
 def run_page(host: Host, page: str) -> None:
     """Run the pages that a page names, and then itself, on a host that was set up as in docs/install.md."""
     pages = [*before(page)[1:], page]
-    output = done_well(
-        host.run(*(block for each in pages for block in commands(each)), alone=not ON_PORT_25.isdisjoint(pages))
-    )
+    output = done_well(host.run(*(block for each in pages for block in commands(each)), alone=page in ON_PORT_25))
     for each in pages:
         own = output.partition(f"==> {commands(each)[0].place}")[2]
         assert re.search(SHOWN.get(each, ""), own, re.MULTILINE | re.DOTALL), output
