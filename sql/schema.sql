@@ -899,12 +899,17 @@ BEGIN
         -- An archive brings mail back that was stored before its address had a lease: that is not stored again. Live
         -- mail is, or the holder of the lease would never get it.
         IF lease IS NOT NULL AND envelope ->> 'ingress' = 'import'
-           AND NOT EXISTS (SELECT FROM pipehandler.delivery d
-                            WHERE d.recipient COLLATE "C" = addressee.recipient AND d.fingerprint = ANY (either)
-                              AND coalesce(d.lease, 0) = incoming.lease AND d.fingerprint_version IN (1, version))
-           AND EXISTS (SELECT FROM pipehandler.delivery d
-                        WHERE d.recipient COLLATE "C" = addressee.recipient AND d.fingerprint = ANY (either)
-                          AND coalesce(d.lease, 0) = 0 AND d.fingerprint_version IN (1, version)) THEN
+           AND NOT EXISTS (SELECT FROM unnest(either) AS f (fingerprint),
+                                  LATERAL (SELECT FROM pipehandler.delivery d
+                                            WHERE d.recipient COLLATE "C" = addressee.recipient
+                                              AND d.fingerprint = f.fingerprint
+                                              AND coalesce(d.lease, 0) = incoming.lease
+                                              AND d.fingerprint_version IN (1, version) OFFSET 0) AS e)
+           AND EXISTS (SELECT FROM unnest(either) AS f (fingerprint),
+                              LATERAL (SELECT FROM pipehandler.delivery d
+                                        WHERE d.recipient COLLATE "C" = addressee.recipient
+                                          AND d.fingerprint = f.fingerprint AND coalesce(d.lease, 0) = 0
+                                          AND d.fingerprint_version IN (1, version) OFFSET 0) AS e) THEN
             lease := NULL;
         END IF;
 
@@ -949,20 +954,23 @@ BEGIN
         -- table lacks something that retention has not removed, these bytes are stored in its place, and it is not a
         -- duplicate. Nothing else is: the caller chooses the fingerprint, and must not exchange a message whose bytes
         -- are there. What can be read from them, `reparse` restores.
-        incomplete := incomplete || ARRAY(
-            SELECT d.id
-              FROM pipehandler.delivery d
-              LEFT JOIN pipehandler.message m ON m.id = d.message
-             WHERE d.recipient COLLATE "C" = addressee.recipient AND d.fingerprint = ANY (either)
-               AND coalesce(d.lease, 0) = coalesce(incoming.lease, 0) AND d.fingerprint_version IN (1, version)
-               AND d.xid <> pg_current_xact_id()
-               AND (m.id IS NULL
-                    OR (coalesce(d.raw_until > now(), true)
-                        AND NOT EXISTS (SELECT FROM pipehandler.raw_message b WHERE b.message = d.message))
-                    OR (d.message = new_message AND coalesce(d.attachments_until > now(), true)
-                        AND EXISTS (SELECT FROM pipehandler.attachment a
-                                     WHERE a.message = d.message AND a.content IS NULL
-                                       AND sha256(ingest.contents[a.ordinal]) = a.sha256))));
+        SELECT e.* INTO earlier
+          FROM unnest(either) AS f (fingerprint),
+               LATERAL (SELECT d.id, d.message, d.raw_until, d.attachments_until
+                          FROM pipehandler.delivery d
+                         WHERE d.recipient COLLATE "C" = addressee.recipient AND d.fingerprint = f.fingerprint
+                           AND coalesce(d.lease, 0) = coalesce(incoming.lease, 0)
+                           AND d.fingerprint_version IN (1, version) AND d.xid <> pg_current_xact_id()
+                        OFFSET 0) AS e;
+        IF FOUND AND (NOT EXISTS (SELECT FROM pipehandler.message m WHERE m.id = earlier.message)
+                      OR (coalesce(earlier.raw_until > now(), true)
+                          AND NOT EXISTS (SELECT FROM pipehandler.raw_message b WHERE b.message = earlier.message))
+                      OR (earlier.message = new_message AND coalesce(earlier.attachments_until > now(), true)
+                          AND EXISTS (SELECT FROM pipehandler.attachment a
+                                       WHERE a.message = new_message AND a.content IS NULL
+                                         AND sha256(ingest.contents[a.ordinal]) = a.sha256))) THEN
+            incomplete := array_append(incomplete, earlier.id);
+        END IF;
     END LOOP;
 
     -- Write the message only for what was claimed. Another recipient's delivery may have written it before.
@@ -1051,12 +1059,14 @@ BEGIN
         -- A duplicate is a promise, too. This server may be the only one that has its row, if it crashed before a
         -- synchronous standby had it. A transaction that wrote nothing to the WAL would not wait for the standby; a
         -- row lock is written.
-        SELECT d.id, d.message, d.xid = pg_current_xact_id() AS is_ours INTO earlier
-          FROM pipehandler.delivery d
-         WHERE d.recipient COLLATE "C" = addressee.recipient AND d.fingerprint = ANY (either)
-           AND coalesce(d.lease, 0) = coalesce(addressee.lease, 0) AND d.fingerprint_version IN (1, version)
-         ORDER BY d.id
-           FOR KEY SHARE OF d;
+        SELECT e.* INTO earlier
+          FROM unnest(either) AS f (fingerprint),
+               LATERAL (SELECT d.id, d.message, d.xid = pg_current_xact_id() AS is_ours
+                          FROM pipehandler.delivery d
+                         WHERE d.recipient COLLATE "C" = addressee.recipient AND d.fingerprint = f.fingerprint
+                           AND coalesce(d.lease, 0) = coalesce(addressee.lease, 0)
+                           AND d.fingerprint_version IN (1, version)
+                           FOR KEY SHARE OF d) AS e;
         IF NOT FOUND AND NOT addressee.rejected THEN
             CONTINUE;
         END IF;
