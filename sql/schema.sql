@@ -1221,7 +1221,11 @@ CREATE FUNCTION pipehandler.lease_of(recipient text, delimiter text DEFAULT '+':
                              WHEN (split.extension IS NOT NULL) THEN split.base
                              ELSE NULL::text
                          END), (3,split.domain)) candidate(rank, address)
-              JOIN pipehandler.address a ON ((((a.address COLLATE "C") = pipehandler.canonical(candidate.address)) AND (NOT a.superseded))))
+              CROSS JOIN LATERAL ( SELECT x.lease,
+                     x.expires_at
+                    FROM pipehandler.address x
+                   WHERE (((x.address COLLATE "C") = pipehandler.canonical(candidate.address)) AND (NOT x.superseded))
+                  OFFSET 0) a)
            ORDER BY COALESCE((a.expires_at <= now()), false), candidate.rank
           LIMIT 1) found ON (true));
 END;
