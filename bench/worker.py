@@ -10,6 +10,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 from cost import cpu
@@ -66,8 +67,8 @@ def measure(setting: Setting, *, rounds: int = 500) -> Report:
                 spent.setdefault("worker, all of it", []).append(1000 * (time.thread_time() - began))
                 spent.setdefault("PostgreSQL session", []).append(1000 * (cpu(backend) - session))
                 spent.setdefault("wall time until the answer", []).append(1000 * until_answer)
-            timed("identify", lambda raw=raw: identify(raw))  # type: ignore[misc]
-            timed("parse", lambda raw=raw: parse(raw))  # type: ignore[misc]
+            timed("identify", partial(identify, raw))
+            timed("parse", partial(parse, raw))
         store.close()
         resident.journal.close()
         stored = database.value("SELECT count(*) FROM pipehandler.delivery")
