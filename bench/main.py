@@ -22,10 +22,12 @@ import rows
 import rules
 import sizes
 import through
+import worker
 from setting import setting
 
 PARTS = {
-    each.__name__: each for each in (one, through, sizes, recipients, rows, backlog, database, journal, expiry, rules)
+    each.__name__: each
+    for each in (one, worker, through, sizes, recipients, rows, backlog, database, journal, expiry, rules)
 }
 
 

@@ -1,9 +1,9 @@
-"""Interpret field bodies. The only module that uses mail-parser.
+"""Interpret field bodies.
 
-mail-parser parses the address lists (From, Sender, Reply-To, To, Cc, Bcc) strictly by RFC 5322. It is given only field
-bodies that it parses without loss in bounded time: text, not octets (it drops octets that are not UTF-8), short, with
-no encoded-words but UTF-8 (it follows wrong labels and knows few of them). Its result is used if it reports no
-ambiguity.
+mail-parser parses the address lists (From, Sender, Reply-To, To, Cc, Bcc) strictly by RFC 5322, but for those that have
+only one meaning (plain_address.py). It is given only field bodies that it parses without loss in bounded time: text,
+not octets (it drops octets that are not UTF-8), short, with no encoded-words but UTF-8 (it follows wrong labels and
+knows few of them). Its result is used if it reports no ambiguity.
 
 Handled here instead: groups, which it drops (address.py); mailboxes that it rejects, such as MAILER-DAEMON; raw 8-bit
 and repeated fields; encoded-words (encoded_word.py). Dates are parsed in date.py, because mail-parser rounds the
@@ -14,20 +14,15 @@ import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 
-from mailparser.utils import get_addresses
-from mailparser.version import __version__ as MAIL_PARSER_VERSION
-
 from pipehandler.mail.parsed import Address
 
-from . import date
+from . import date, plain_address
 from .charset import Hints, is_utf8, one_line
 from .decoding import decode
 from .defect import Notebook
 from .encoded_word import decode_words
 from .limits import Limits
 from .part import Field, deciding
-
-__all__ = ["MAIL_PARSER_VERSION", "Header"]
 
 # Encoded-words that mail-parser reads without loss: in UTF-8 or ASCII, each complete in itself.
 _PLAIN_WORD = re.compile(
@@ -187,19 +182,27 @@ class Header:
         """
         if _BEYOND_MAIL_PARSER.search(body) or not self._suits_mail_parser(body):
             return None
-        unclear: list[object] = []
-        try:
-            pairs = get_addresses(body.replace("\t", " "), defects=unclear, decode_names=True)
-        except MemoryError:
-            raise  # the caller's limit
-        except Exception as error:  # noqa: BLE001 # whatever mail-parser raises is a defect of the message
-            self._notebook.note("decoder-failed", name, f"mail-parser: {type(error).__name__}")
-            return None
-        found = [("" if text == mailbox else text, mailbox) for text, mailbox in pairs if mailbox]
-        if unclear or not found or any("=?" in text + mailbox or not text.isprintable() for text, mailbox in found):
+        pairs = self._pairs(name, body.replace("\t", " "))
+        found = [("" if text == mailbox else text, mailbox) for text, mailbox in pairs or () if mailbox]
+        if not found or any("=?" in text + mailbox or not text.isprintable() for text, mailbox in found):
             return None
         if any("@" in text for text, _ in found):
             return None  # a name, or a mailbox after a missing comma
         if any(not text and ("=?" in body or body.count(mailbox) > 1) for text, mailbox in found):
             return None
         return [Address(" ".join(text.split()), mailbox) for text, mailbox in found]
+
+    def _pairs(self, name: str, body: str) -> list[tuple[str, str]] | None:
+        """Return the names and mailboxes of a list, None if its strict reading may be incomplete."""
+        plain = plain_address.read(body)
+        if plain is not None:
+            return [(decode_words(text, self.hints)[0] if "=?" in text else text, mailbox) for text, mailbox in plain]
+        from . import strict_address  # loads mail-parser
+
+        try:
+            return strict_address.read(body)
+        except MemoryError:
+            raise  # the caller's limit
+        except Exception as error:  # noqa: BLE001 # whatever mail-parser raises is a defect of the message
+            self._notebook.note("decoder-failed", name, f"mail-parser: {type(error).__name__}")
+            return None

@@ -10,13 +10,15 @@ Parsing is total and deterministic: any octets give a ParsedMessage, and always 
 was guessed, replaced or left out. A field or part that fails does not affect the others.
 """
 
+from importlib.metadata import version
+
 from pipehandler.mail.parsed import ParsedMessage
 
 from . import body, bulk, enclosed, mime, transfer_encoding
 from .charset import codec, is_utf8, storable
 from .decoding import decode
 from .defect import DEFECTS, Notebook
-from .header import MAIL_PARSER_VERSION, Header
+from .header import Header
 from .leaf import Leaves
 from .limits import DEFAULT, Limits
 from .part import Part, deciding
@@ -25,7 +27,7 @@ from .preview import preview
 __all__ = ["DEFECTS", "PARSER_VERSION", "Limits", "parse"]
 
 # Stored with each message: our version, raised when the same octets may give another result, and mail-parser's.
-PARSER_VERSION = f"2 mail-parser/{MAIL_PARSER_VERSION}"
+PARSER_VERSION = f"2 mail-parser/{version('mail-parser')}"
 
 _ASCII = bytes(range(128))
 

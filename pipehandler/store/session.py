@@ -13,6 +13,7 @@ transaction (pipehandler.secure_transaction).
 from typing import Any
 
 import psycopg
+from psycopg.types.string import BytesBinaryDumper, StrDumperUnknown
 
 SETTINGS = {
     "search_path": "pg_catalog, pg_temp",  # pg_temp last, or temporary objects would come first
@@ -63,8 +64,19 @@ def open_session(parameters: dict[str, Any], timeouts: dict[str, int]) -> psycop
     return connection
 
 
+class _Octets(BytesBinaryDumper):
+    """Octets as they are. psycopg's own dumper, in C, copies them, and a message may have 50 MB."""
+
+
+class _Text(StrDumperUnknown):
+    """Text, encoded once. psycopg's own dumper, in C, encodes it twice: into the string itself, and into a copy."""
+
+
 def _connect(parameters: dict[str, Any]) -> psycopg.Connection[Any]:
-    return psycopg.connect(autocommit=True, prepare_threshold=None, **{**parameters, "client_encoding": "utf8"})
+    connection = psycopg.connect(autocommit=True, prepare_threshold=None, **{**parameters, "client_encoding": "utf8"})
+    connection.adapters.register_dumper(bytes, _Octets)
+    connection.adapters.register_dumper(str, _Text)
+    return connection
 
 
 def _escaped(value: str) -> str:

@@ -65,8 +65,11 @@ BEGIN ATOMIC
                  FROM (VALUES (1, CASE WHEN octet_length(lease_of.recipient) <= 998 THEN lease_of.recipient END),
                               (2, CASE WHEN split.extension IS NOT NULL THEN split.base END),
                               (3, split.domain)) AS candidate (rank, address)
-                 JOIN pipehandler.address a
-                   ON a.address COLLATE "C" = pipehandler.canonical(candidate.address) AND NOT a.superseded
+                CROSS JOIN LATERAL (SELECT x.lease, x.expires_at
+                                      FROM pipehandler.address x
+                                     WHERE x.address COLLATE "C" = pipehandler.canonical(candidate.address)
+                                       AND NOT x.superseded
+                                    OFFSET 0) AS a -- by its index, even in a plan for a table that was small
                 ORDER BY coalesce(a.expires_at <= now(), false), candidate.rank
                 LIMIT 1) AS found ON true;
 END;

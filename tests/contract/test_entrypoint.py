@@ -244,11 +244,11 @@ def broken_environment(handler: Handler, module: str, source: str) -> str:
         ("psycopg", "this is no Python", outcome.FAULT),
         ("psycopg", "raise SystemExit(0)", outcome.FAULT),
         (
-            "mailparser",
+            "psycopg",
             "import os; os.write(1, b'noise'); os.write(2, b'noise'); raise KeyboardInterrupt",
             outcome.FAULT,
         ),
-        ("mailparser", "raise MemoryError", outcome.EXHAUSTED),
+        ("psycopg", "raise MemoryError", outcome.EXHAUSTED),
         ("psycopg", "import os; os.kill(os.getpid(), 11)", None),
     ],
     ids=["syntax", "exit 0", "interrupt", "memory", "crash"],
@@ -265,7 +265,11 @@ def test_broken_library(handler: Handler, module: str, source: str, how: Outcome
 @COLD
 @pytest.mark.parametrize(
     ("module", "message"),
-    [("lxml", b"Content-Type: text/html\n\n<p>no text\n"), ("chardet", "\n\nБез метки\n".encode("koi8-r"))],
+    [
+        ("lxml", b"Content-Type: text/html\n\n<p>no text\n"),
+        ("chardet", "\n\nБез метки\n".encode("koi8-r")),
+        ("mailparser", b"From: A. B. <a@example.org>\n\ntext\n"),
+    ],
 )
 def test_broken_library_of_few_messages(handler: Handler, database: Database, module: str, message: bytes) -> None:
     """So does a library that only some messages need: such a message is not stored unparsed."""

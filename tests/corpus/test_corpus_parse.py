@@ -39,7 +39,7 @@ def test_real_messages() -> None:
 
 @needs_corpus
 def test_who_reads_an_address_list_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
-    """If mail-parser's strict reading is used, the lenient one agrees; and it is used for most of real mail."""
+    """If a strict reading is used, the lenient one agrees; and one is used for most of real mail."""
     fields = strict = 0
     by_mail_parser = Header._strict_addresses
 

@@ -85,6 +85,47 @@ def test_stored_is_what_was_read(every_database: Database, raw: bytes, above: by
         assert messages.raw(reader, stored.message) == (above + raw)[wanted.identity.prepended :]
 
 
+_FILL = """
+INSERT INTO pipehandler.delivery (message, recipient, fingerprint, sender, mail_host, ingress, received_at)
+SELECT d.message, d.recipient, sha256(int8send(n)), d.sender, d.mail_host, d.ingress, d.received_at
+  FROM pipehandler.delivery d CROSS JOIN generate_series(1, 20000) AS n
+"""
+_FILL_ADDRESSES = (
+    "INSERT INTO pipehandler.address (address) SELECT n || '@example.com' FROM generate_series(1, 20000) AS n"
+)
+_BLOCKS = (
+    "SELECT sum(pg_stat_get_xact_blocks_fetched(oid)) FROM pg_class WHERE relnamespace = 'pipehandler'::regnamespace"
+)
+
+
+def test_plans_of_an_empty_table_serve_a_full_one(every_database: Database) -> None:
+    """A session keeps the plans of its first message, for which tables are empty or small: of a mailbox with 20,000
+    deliveries it still reads a few blocks, for a new message and for a duplicate, with 20,000 addresses."""
+
+    def blocks(raw: bytes, ingress: str) -> int:
+        request = submission(raw, ingress=ingress)
+        before = fetched()
+        cursor.execute(request.statement().encode(), request.arguments())
+        read = fetched() - before
+        session.commit()
+        return read
+
+    def fetched() -> int:
+        ((count,),) = cursor.execute(_BLOCKS).fetchall()
+        return int(count or 0)
+
+    every_database.execute("INSERT INTO pipehandler.address (address) VALUES ('other@example.com')")
+    every_database.execute("VACUUM ANALYZE pipehandler.address")
+    with psycopg.connect(every_database.admin) as session:
+        cursor = session.cursor()
+        for ingress in ("pipe", "import"):
+            blocks(MESSAGE, ingress)
+        every_database.execute(_FILL)
+        every_database.execute(_FILL_ADDRESSES)
+        read = [blocks(OTHER, "pipe"), blocks(OTHER, "pipe"), blocks(OTHER, "import"), blocks(MESSAGE, "pipe")]
+    assert max(read) < 100
+
+
 TEXT = "Ünï 한 \U0001f600 \\ ' \" \t \u2028 \uffff"
 
 

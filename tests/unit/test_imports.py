@@ -14,10 +14,10 @@ from harness.service import Service
 
 REPOSITORY = Path(__file__).parents[2]
 
-LIBRARIES = "import site; site.main(); import psycopg, mailparser"
+LIBRARIES = "import site; site.main(); import psycopg"
 """The base of a cold delivery. The modules that these load themselves differ between versions of Python."""
 
-COLD = frozenset({"pipehandler", "mailparser", "psycopg", "gc", "pwd", "resource", "sqlite3", "syslog", "tomllib"})
+COLD = frozenset({"pipehandler", "psycopg", "gc", "hashlib", "pwd", "resource", "sqlite3", "syslog", "tomllib"})
 """Further packages from which a cold delivery may load modules, by top-level name; each costs every message."""
 
 

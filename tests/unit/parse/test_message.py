@@ -61,9 +61,9 @@ def test_other_exceptions_pass_through(monkeypatch: pytest.MonkeyPatch) -> None:
     def late(*_: object, **_options: object) -> None:
         raise Deadline
 
-    monkeypatch.setattr("pipehandler.parse.header.get_addresses", late)
+    monkeypatch.setattr("pipehandler.parse.strict_address.get_addresses", late)
     with pytest.raises(Deadline):
-        message.parse(HEADER)
+        message.parse(b"Cc: A. B. <c@example.org>\n" + HEADER)
 
 
 def test_failing_library_costs_only_itself(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,9 +72,9 @@ def test_failing_library_costs_only_itself(monkeypatch: pytest.MonkeyPatch) -> N
     def broken(*_: object, **_options: object) -> None:
         raise AttributeError
 
-    monkeypatch.setattr("pipehandler.parse.header.get_addresses", broken)
-    parsed = message.parse(HEADER + b"\nbody")
-    assert (parsed.from_[0].address, parsed.text) == ("a@example.org", "body")
+    monkeypatch.setattr("pipehandler.parse.strict_address.get_addresses", broken)
+    parsed = message.parse(b"Cc: A. B. <c@example.org>\n" + HEADER + b"\nbody")
+    assert (parsed.from_[0].address, parsed.cc[0].address, parsed.text) == ("a@example.org", "c@example.org", "body")
     assert parsed.date is not None
     assert "decoder-failed" in [defect.code for defect in parsed.defects]
 
