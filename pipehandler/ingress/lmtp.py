@@ -4,6 +4,7 @@ It differs from the pipe in three ways. Each recipient has a result. The final d
 a resident worker always delivers it: there is no process of Postfix that could deliver it cold.
 """
 
+import re
 from collections.abc import Sequence
 
 from ..delivery.circuit_breaker import CircuitBreaker
@@ -24,6 +25,19 @@ LOCK_SECONDS = 1.0
 """How long a message waits for a lock that one of its recipients needs, before the others are stored without it."""
 
 
+# cleanup(8) of Postfix: "by HOST (MAIL_NAME, from userid N)" for sendmail(1), "by HOST (MAIL_NAME)" for a bounce.
+_LOCAL = re.compile(rb"Received: by [^\s()]+ \([^()\n]*\)\n[ \t]id ([0-9A-Za-z]{1,32}); ")
+
+
+def local_queue_id(raw: bytes) -> str:
+    """Return the queue id in the first field of a message that this host's Postfix made itself; "" if there is none.
+
+    lmtp(8) forwards IDENT only for mail that came by SMTP, whose first field has another form.
+    """
+    found = _LOCAL.match(raw)
+    return found[1].decode("ascii") if found else ""
+
+
 def run(argv: Sequence[str], started: float, file: int, resident: Resident) -> Finished:
     """Deliver the message on the descriptor `file`; the result has one entry for each recipient, whatever happens.
 
@@ -42,6 +56,7 @@ def run(argv: Sequence[str], started: float, file: int, resident: Resident) -> F
         envelope = from_argv(argv)
         with CircuitBreaker(attempt.config.state.directory):
             raw = read_message(file, attempt)
+            envelope = envelope._replace(queue_id=envelope.queue_id or local_queue_id(raw))
             store.remaining = deadline.remaining
             store.longest_lock = LOCK_SECONDS
             session = Session(attempt.config, store, deadline, attempt.stopwatch, INGRESS)

@@ -38,7 +38,8 @@ def arguments(transaction: Transaction, config: str, size: int, trust_orcpt: boo
         "sender": transaction.mail.sender,
         "queue-id": known.get(b"IDENT", b""),
         "client-address": known.get(b"ADDR", b""),
-        "client-hostname": known.get(b"NAME", b""),
+        # lmtp(8) leaves out a name that is unknown, and pipe(8) says so.
+        "client-hostname": known.get(b"NAME", b"") or (b"unknown" if known.get(b"ADDR") else b""),
         "client-helo": known.get(b"HELO", b""),
         "client-port": _number(known.get(b"PORT", b"")),
         "client-protocol": known.get(b"PROTO", b""),

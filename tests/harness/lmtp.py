@@ -3,11 +3,11 @@
 import os
 import socket
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .handler import Handler
-from .service import Service
+from .service import Service, wait_until
 
 SECONDS = 60
 
@@ -90,21 +90,26 @@ class Receiving:
 
     def receiver(self) -> int:
         """The process id of the receiver, which has no connection to the database: it listens on the LMTP socket."""
+        wait_until(self.path.exists, "the LMTP socket")
         with open("/proc/net/unix") as table:
             (inode,) = {
                 line.split()[6] for line in table if line.rstrip().endswith(f" {self.path}") and line.split()[5] == "01"
             }
-        return next(pid for pid in self.service.workers() if f"socket:[{inode}]" in _files(pid))
+        found: list[int] = []
+
+        def look() -> bool:  # it may be about to be replaced
+            found[:] = [pid for pid in self.service.workers() if f"socket:[{inode}]" in _files(pid)]
+            return bool(found)
+
+        wait_until(look, "the receiver")
+        return found[0]
 
 
 def _files(pid: int) -> Sequence[str]:
-    folder = f"/proc/{pid}/fd"
     found = []
-    for name in os.listdir(folder):
-        try:
-            found.append(os.readlink(f"{folder}/{name}"))
-        except OSError:
-            continue
+    with suppress(FileNotFoundError):  # it has ended, or closed one meanwhile
+        for name in os.listdir(f"/proc/{pid}/fd"):
+            found.append(os.readlink(f"/proc/{pid}/fd/{name}"))
     return found
 
 
