@@ -106,7 +106,7 @@ def test_rejected_and_stored(lmtp_mail: MailHost, stored: Database) -> None:
         "INSERT INTO pipehandler.address (address, created_at, expires_at)"
         " VALUES ('gone@example.com', now() - interval '2 days', now() - interval '1 day')"
     )
-    lmtp_mail.send(MESSAGE % b"gone", "sender@example.org", "gone@example.com", "there@example.com")
+    lmtp_mail.send(MESSAGE % b"gone", "", "gone@example.com", "there@example.com")
     lmtp_mail.drain()
     (bounced,), (sent,) = lmtp_mail.deliveries("gone@example.com"), lmtp_mail.deliveries("there@example.com")
     assert (bounced["status"], bounced["dsn"], bounced["text"]) == ("bounced", "5.1.1", "recipient unknown")
