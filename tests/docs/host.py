@@ -54,7 +54,7 @@ case "$*" in
         setpriv --reuid "$(value User)" --clear-groups $(value ExecStart) &
         echo $! > /run/pipehandler.pid
         until [ -S /run/pipehandler/socket ]; do sleep 0.1; done ;;
-    disable*)
+    disable* | stop*)
         kill "$(cat /run/pipehandler.pid)"
         while [ -S /run/pipehandler/socket ]; do sleep 0.1; done ;;
 esac

@@ -1,4 +1,5 @@
-"""LMTP: its receiver, its workers, the supervisor and the database are killed, stopped and restarted under a load.
+"""LMTP: its receiver, its workers, the supervisor and the database are killed, stopped and restarted under a load, and
+Postfix is switched to the pipe and back.
 
 Whatever Postfix accepted must be stored once for each recipient, byte for byte, when the queue is empty; and nothing may
 bounce. A message that lmtp(8) reported as sent must be stored, whatever happened after its final dot.
@@ -63,9 +64,16 @@ def run(scale: Scale, mode: Mode) -> Row:
                 master = int((host.folder / "queue/pid/master.pid").read_text())
                 return [pid for pid in children(master) if name(pid) in ("lmtp", "pipe")]
 
+            by_lmtp = host.postconf("-h", "virtual_transport").strip()
+
+            def switch(transport: str) -> None:
+                host.postconf("-e", f"virtual_transport={transport}")
+                host.reload()
+
             faults: list[Callable[[], None]] = [
                 *(mishaps.kill_worker, mishaps.reload_service, kill_session, mishaps.kill_supervisor),
                 *(kill_client, mishaps.restart_service, restart_database, kill_receiver),
+                *(lambda: switch("pipehandler"), lambda: switch(by_lmtp)),
             ]
             often = [*faults, *[mishaps.kill_worker, kill_receiver, kill_client, kill_session] * 4]
             count, pause = _LOAD[scale]

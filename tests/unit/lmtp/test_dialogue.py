@@ -1,8 +1,11 @@
 """The dialogue: every command, every cut, and any octets at all."""
 
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -254,3 +257,11 @@ def test_linear(unit: bytes) -> None:
         return seconds(lambda: held(Dialogue("mx"), octets, list(range(0, len(octets), 3))))
 
     assert once(40_000) < 10 * max(once(10_000), 0.001)
+
+
+def test_fuzz() -> None:
+    """A share of tests/unit/lmtp/fuzz.py."""
+    path = Path(__file__).with_name("fuzz.py")
+    done = subprocess.run([sys.executable, path, "20000"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert int(done.stdout.splitlines()[1].split()[0]) > 50
