@@ -7,9 +7,10 @@ and with one reply for each recipient after each final dot.
 import random
 import re
 import sys
+from collections.abc import Iterator
 from itertools import pairwise
 
-from pipehandler.lmtp.dialogue import LONGEST_LINE, Content, Data, Dialogue, Message, Reply
+from pipehandler.lmtp.dialogue import LONGEST_LINE, Content, Data, Dialogue, Event, Message, Reply
 
 WORDS = (
     *(b"MAIL FROM:<>\r\nRCPT TO:<a@b>\r\n", b"RCPT TO:<c@d>\r\nDATA\r\n", b"DATA\r\n..\r\n", b"x\r\n.\r\n"),
@@ -56,9 +57,9 @@ def session(octets: bytes, cuts: list[int]) -> tuple[bytes, bytes]:
     """Run a session; return what the client hears and what the messages contain."""
     client, heard, content = Dialogue("mx"), bytearray(), bytearray()
     for begin, end in pairwise(sorted({0, len(octets), *cuts})):
-        events = client.feed(octets[begin:end])
+        events: Iterator[Event] | None = client.feed(octets[begin:end])
         while events is not None:
-            following = None
+            following: Iterator[Event] | None = None
             for event in events:
                 if isinstance(event, Reply):
                     heard += event.octets
