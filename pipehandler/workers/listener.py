@@ -7,6 +7,7 @@ import pwd
 import re
 import socket
 import stat
+import time
 from collections.abc import Iterable
 
 from ..settings.config import Lmtp
@@ -108,6 +109,16 @@ def _clear(name: str, kind: int, key: str) -> None:
     """Remove the socket of a service that was killed."""
     if not stat.S_ISSOCK(os.stat(name).st_mode):
         raise ServeError(f"{name}: this file is not a socket; set {key} to another path")
+    # The receiver of a supervisor that was killed closes its socket when it notices.
+    until = time.monotonic() + (_CONNECT_SECONDS if kind == socket.SOCK_STREAM else 0)
+    while _is_listening(name, kind):
+        if time.monotonic() >= until:
+            raise ServeError(f"{name}: another service is listening there")
+        time.sleep(0.05)
+    os.unlink(name)
+
+
+def _is_listening(name: str, kind: int) -> bool:
     with socket.socket(socket.AF_UNIX, kind) as probe:
         probe.settimeout(_CONNECT_SECONDS)
         try:
@@ -115,6 +126,5 @@ def _clear(name: str, kind: int, key: str) -> None:
         except OSError as error:
             if error.errno != errno.ECONNREFUSED:
                 raise
-            os.unlink(name)
-        else:
-            raise ServeError(f"{name}: another service is listening there")
+            return False
+    return True

@@ -21,7 +21,7 @@ from .load import Load, drain, mail_host
 from .mishaps import Mishaps
 from .processes import children, name, send
 
-_LOAD = {Scale.FULL: (10_000, 0.05), Scale.THIN: (1_000, 0.05), Scale.SHORT: (80, 0.1)}
+_LOAD = {Scale.FULL: (10_000, 0.1), Scale.THIN: (1_000, 0.1), Scale.SHORT: (80, 0.1)}
 """The number of messages, and the seconds that a client pauses before each."""
 
 _MAIN = ("service_throttle_time=1s", "transport_retry_time=1s", "qmgr_ipc_timeout=5s")

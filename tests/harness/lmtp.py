@@ -115,7 +115,11 @@ def _files(pid: int) -> Sequence[str]:
 
 @contextmanager
 def receiving(
-    handler: Handler, deadline: int = 10, limits: dict[str, object] | None = None, **lmtp: object
+    handler: Handler,
+    deadline: int = 10,
+    limits: dict[str, object] | None = None,
+    program: Path | None = None,
+    **lmtp: object,
 ) -> Iterator[Receiving]:
     """Run the service of `handler` with an LMTP socket that this account may use. `lmtp`: further keys of [lmtp]."""
     handler.configure(
@@ -124,5 +128,5 @@ def receiving(
         limits={"deadline": deadline, "parse_timeout": 4, **(limits or {})},
         lmtp={"socket": str(handler.folder / "lmtp"), "accounts": [str(os.geteuid())], **lmtp},
     )
-    with Service(handler) as service:
+    with Service(handler, program=program) as service:
         yield Receiving(handler, service)
