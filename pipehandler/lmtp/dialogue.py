@@ -199,6 +199,7 @@ class Dialogue:
         if not self._greeted or self._mail:
             raise Refused("503 5.5.1 MAIL comes after LHLO, once for a message")
         self._mail = mail(argument)
+        self._octets = len(self._mail.sender)
         yield Reply(_line("250 2.1.0 sender noted"))
 
     def _add(self, argument: bytes) -> Iterator[Event]:

@@ -44,7 +44,7 @@ def arguments(transaction: Transaction, config: str, size: int, trust_orcpt: boo
         "client-port": _number(known.get(b"PORT", b"")),
         "client-protocol": known.get(b"PROTO", b""),
     }
-    originals = [each.original or each.address for each in transaction.recipients] if trust_orcpt else []
+    originals = [each.original for each in transaction.recipients] if trust_orcpt else []
     return [
         f"--config={config}",
         f"--size={size}",

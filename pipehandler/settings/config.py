@@ -157,7 +157,7 @@ class Lmtp(NamedTuple):
         tuple[str, ...], Key("the accounts, besides root, whose processes may connect to the Unix socket")
     ] = ("postfix",)
     max_connections: Annotated[
-        int, Key("connections at the same time; a silent one makes room for a new one", 1, 400)
+        int, Key("connections at the same time; a silent one makes room for a new one", 1, 300)
     ] = 100
     trust_orcpt: Annotated[
         bool,

@@ -55,7 +55,7 @@ case "$*" in
         echo $! > /run/pipehandler.pid
         until [ -S /run/pipehandler/socket ]; do sleep 0.1; done ;;
     disable* | stop*)
-        kill "$(cat /run/pipehandler.pid)"
+        kill "$(cat /run/pipehandler.pid)" || exit 0  # it does not run
         while [ -S /run/pipehandler/socket ]; do sleep 0.1; done ;;
 esac
 """

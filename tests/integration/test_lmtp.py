@@ -104,7 +104,7 @@ def test_original_recipients_are_stored_where_they_are_trusted(handler: Handler,
         assert codes(client.replies())[-3:-1] == ["250 2.0.0"] * 2
         client.close()
     rows = database.rows("SELECT recipient, original_recipient, sender FROM pipehandler.delivery ORDER BY 1")
-    assert rows == [("a@example.com", "alias+x@example.com", ""), ("b@example.com", "b@example.com", "")]
+    assert rows == [("a@example.com", "alias+x@example.com", ""), ("b@example.com", None, "")]
 
 
 def test_a_rejected_recipient_does_not_hold_back_the_others(handler: Handler, database: Database) -> None:

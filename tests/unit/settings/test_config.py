@@ -47,7 +47,7 @@ DEFAULTS = {
     "expire.max_change_percent": 20,
 }
 BOUNDS = {
-    "lmtp.max_connections": (1, 400),
+    "lmtp.max_connections": (1, 300),
     "database.connect_timeout": (2, 300),
     "database.statement_timeout": (1, 300),
     "limits.deadline": (5, 900),
