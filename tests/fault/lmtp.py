@@ -18,7 +18,7 @@ from harness.service import Service, wait_until
 
 from .ledger import Mode, Row, Scale
 from .load import Load, drain, mail_host
-from .mishaps import Mishaps
+from .host_faults import HostFaults
 from .processes import children, name, send
 
 _LOAD = {Scale.FULL: (10_000, 0.1), Scale.THIN: (1_000, 0.1), Scale.SHORT: (80, 0.1)}
@@ -39,7 +39,7 @@ def run(scale: Scale, mode: Mode) -> Row:
         host.use_lmtp()
         host.reload()
         with Service(host.handler) as service:
-            mishaps = Mishaps(host, service)
+            host_faults = HostFaults(host, service)
 
             def restart_database() -> None:
                 server.stop()
@@ -71,11 +71,11 @@ def run(scale: Scale, mode: Mode) -> Row:
                 host.reload()
 
             faults: list[Callable[[], None]] = [
-                *(mishaps.kill_worker, mishaps.reload_service, kill_session, mishaps.kill_supervisor),
-                *(kill_client, mishaps.restart_service, restart_database, kill_receiver),
+                *(host_faults.kill_worker, host_faults.reload_service, kill_session, host_faults.kill_supervisor),
+                *(kill_client, host_faults.restart_service, restart_database, kill_receiver),
                 *(lambda: switch("pipehandler"), lambda: switch(by_lmtp)),
             ]
-            often = [*faults, *[mishaps.kill_worker, kill_receiver, kill_client, kill_session] * 4]
+            often = [*faults, *[host_faults.kill_worker, kill_receiver, kill_client, kill_session] * 4]
             count, pause = _LOAD[scale]
             with Load(host, count, pause=pause) as load:
                 for make in faults:
