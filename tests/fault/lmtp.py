@@ -16,9 +16,9 @@ from harness.lmtp import Receiving
 from harness.postgresql import FAST, PostgreSQL
 from harness.service import Service, wait_until
 
+from .host_faults import HostFaults
 from .ledger import Mode, Row, Scale
 from .load import Load, drain, mail_host
-from .host_faults import HostFaults
 from .processes import children, name, send
 
 _LOAD = {Scale.FULL: (10_000, 0.1), Scale.THIN: (1_000, 0.1), Scale.SHORT: (80, 0.1)}
