@@ -131,12 +131,12 @@ def test_senders(delivered: Callable[..., Any], sender: str) -> None:
     ],
     ids=["plus", "dash", "case", "long"],
 )
-def test_recipients(mail: MailHost, stored: Database, given: str, stored_as: str, mode: str) -> None:
+def test_recipients(mail: MailHost, stored: Database, given: str, stored_as: str) -> None:
     """Recipients are stored unchanged, except for the case of the domain."""
     mail.send(message(5), "sender@example.org", given)
     mail.drain()
     (row,) = rows(stored, stored_as)
-    assert row.original_recipient == (None if mode == "lmtp" else given)
+    assert row.original_recipient == (None if row.ingress == "lmtp" else given)
 
 
 def test_recipient_too_long_for_an_index(mail: MailHost, stored: Database) -> None:
