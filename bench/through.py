@@ -143,6 +143,8 @@ def _speed(runs: list[Run]) -> float:
 def _cpu(runs: list[Run]) -> list[float]:
     """CPU time in ms per message, of everything and of each group; medians of the rounds."""
     return [statistics.median(column) for column in zip(*(each.spent.each(each.sent) for each in runs), strict=True)]
+
+
 def _table(title: str, what: str, runs: dict[str, list[Run]]) -> Table:
     rows: list[list[object]] = []
     for way, found in runs.items():
