@@ -3,7 +3,8 @@
     bench/run through [--messages 2000] [--rounds 2]
 
 The floor is a pipe to `cat >/dev/null`; then the usual script; then pipehandler, first cold, then with resident
-workers, to which the Python entrypoint or the hand-over client passes the mail. One Postfix has a transport for each; smtp-source sends the same messages to all, but fewer copies to the slow
+workers, to which the Python entrypoint, the hand-over client or lmtp(8) passes the mail. One Postfix has a transport for
+each; smtp-source sends the same messages to all, but fewer copies to the slow
 ones.
 """
 
@@ -27,8 +28,9 @@ from setting import Setting, Spent, Watch
 SMALL = {"messages": 2, "rounds": 1, "files": 2}
 FLOOR, USUAL, COLD, RESIDENT = "pipe to cat >/dev/null", "usual script", "pipehandler, cold", "pipehandler, resident"
 CLIENT = "pipehandler, client"
-WAYS = (FLOOR, USUAL, COLD, RESIDENT, CLIENT)
-_DOMAINS = {FLOOR: "floor.example", USUAL: "usual.example", CLIENT: "client.example"}
+LMTP = "pipehandler, LMTP"
+WAYS = (FLOOR, USUAL, COLD, RESIDENT, CLIENT, LMTP)
+_DOMAINS = {FLOOR: "floor.example", USUAL: "usual.example", CLIENT: "client.example", LMTP: "lmtp.example"}
 _SLOWER = {USUAL: 20, COLD: 10}  # so many times fewer messages
 
 _TRANSPORT = """
@@ -88,6 +90,7 @@ def measure(setting: Setting, *, messages: int = 2000, rounds: int = 2, files: i
                     _cpu(runs[CLIENT])[1] / _cpu(runs[FLOOR])[0],
                     1,
                 ),
+                Aim(f"LMTP, CPU of the floor ({name})", _cpu(runs[LMTP])[0] / _cpu(runs[FLOOR])[0], 1.5),
             ]
     return report
 
@@ -99,9 +102,13 @@ def _add_transports(host: MailHost, database: Database, usual: Path) -> None:
     host.handler.before = client_words()
     host.add("master.cf", re.sub("(?m)^pipehandler ", "client ", host.lines("master.cf")))
     host.handler.before = []
-    tables = ", ".join(f"{domain}={domain.partition('.')[0]}:" for domain in _DOMAINS.values())
+    routes = {domain: f"{domain.partition('.')[0]}:" for domain in _DOMAINS.values()}
+    routes[_DOMAINS[LMTP]] = f"pipehandler-lmtp:unix:{host.handler.folder}/lmtp"
+    tables = ", ".join(f"{domain}={route}" for domain, route in routes.items())
+    host.use_lmtp()
     host.postconf(
         "-e",
+        "virtual_transport=pipehandler",
         f"virtual_mailbox_domains={DOMAIN} {' '.join(_DOMAINS.values())}",
         f"transport_maps=inline:{{{tables}}}, {DISCARDED}",
         *(f"{name}_destination_recipient_limit=1" for name in (*commands, "client")),
@@ -114,7 +121,7 @@ def _run(
 ) -> Run:
     """Send everything and wait until Postfix has finished; raises if pipehandler did not store it all."""
     domain, sent, name = _DOMAINS.get(way, DOMAIN), len(files) * copies, f"{name}way{WAYS.index(way)}"
-    with setting.service(host.handler) if way in (RESIDENT, CLIENT) else nullcontext():
+    with setting.service(host.handler) if way in (RESIDENT, CLIENT, LMTP) else nullcontext():
         log = Log(host, domain)
         with Memory(setting.groups) as memory:
             watch = setting.watch()
@@ -122,7 +129,7 @@ def _run(
             log.wait(sent)
             spent = watch.read()
         log.close()
-    if way in (COLD, RESIDENT, CLIENT):
+    if way in (COLD, RESIDENT, CLIENT, LMTP):
         stored = database.value("SELECT count(*) FROM pipehandler.delivery WHERE recipient LIKE %s", f"%{name}x%")
         if stored != sent:
             raise RuntimeError(f"{stored} of {sent} were stored: {way}")

@@ -12,6 +12,8 @@ The socket is a Unix socket of packets (SOCK_SEQPACKET); each line is one packet
 
 The first word of the first packet is the version of the protocol: a server that does not know it closes the connection, and
 the message is delivered cold. handover.c is the same side without an interpreter.
+The LMTP receiver (lmtp/handing.py) speaks the same protocol; its first packet says `lmtp`, and the last answer has a
+STATUS LINE for each recipient, separated by LF.
 
 Until the descriptor is sent no other process has seen the message, and any failure means: deliver it here, cold. Afterwards
 this process must not deliver it, and any failure is temporary.
@@ -100,9 +102,9 @@ def option(argv: "Sequence[str]", name: str) -> str:
     return ""
 
 
-def deliver_packet(argv: list[str], parent: int, started: float) -> bytes:
-    """Return the first packet. `parent`: the process id of pipe(8)."""
-    words = ["deliver", INSTALLATION.decode("ascii"), str(parent), repr(started), *argv]
+def deliver_packet(argv: list[str], parent: int, started: float, kind: str = "deliver") -> bytes:
+    """Return the first packet. `parent`: the process id of pipe(8). `kind`: the first word."""
+    words = [kind, INSTALLATION.decode("ascii"), str(parent), repr(started), *argv]
     return "\0".join(words).encode(sys.getfilesystemencoding(), "surrogateescape")
 
 

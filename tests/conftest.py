@@ -18,7 +18,7 @@ from harness.handler import Handler
 from harness.mailhost import MailHost
 from harness.missing import missing
 from harness.postgresql import FAST, KEPT, VERSION, VERSIONS, PostgreSQL, binaries
-from harness.service import ResidentHandler
+from harness.service import ResidentHandler, Service
 from hypothesis import HealthCheck, settings
 
 # Tests started in the background of a shell ignore SIGINT, and so does every program that they start.
@@ -146,13 +146,33 @@ def stored(servers: Callable[[int], PostgreSQL]) -> Iterator[Database]:
 
 
 @pytest.fixture(scope="session")
-def mail(_postfix: None, stored: Database) -> Iterator[MailHost]:
+def mail(pipe_mail: MailHost) -> MailHost:
+    """The mail host of most tests; a module may choose another."""
+    return pipe_mail
+
+
+@pytest.fixture(scope="session")
+def pipe_mail(_postfix: None, stored: Database) -> Iterator[MailHost]:
     """One running mail host for all tests that leave it unchanged."""
     with account.folder("pipehandler-mx-") as folder:
         host = MailHost(folder, stored.conninfo)
         host.start()
         yield host
         host.stop()
+
+
+@pytest.fixture(scope="session")
+def lmtp_mail(_postfix: None, stored: Database) -> Iterator[MailHost]:
+    """A running mail host that delivers by LMTP, and by pipe to pipe.example.com, to the same database."""
+    with account.folder("pipehandler-mx-") as folder:
+        host = MailHost(folder, stored.conninfo, recipients={"expired": "reject"})
+        host.use_lmtp()
+        domains, routes = "example.com, pipe.example.com", "inline:{pipe.example.com=pipehandler:}"
+        host.postconf("-e", f"virtual_mailbox_domains={domains}", f"transport_maps={routes}")
+        with Service(host.handler):
+            host.start()
+            yield host
+            host.stop()
 
 
 @pytest.fixture

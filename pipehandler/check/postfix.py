@@ -14,6 +14,7 @@ from pipehandler.settings.config import Config, ConfigError, load
 from .argv import configuration
 from .daemon import check_certificates, check_duplicates, check_running, check_soft_bounce
 from .finding import Finding
+from .lmtp import check_lmtp, lmtp_transports
 from .message_size import raise_message_size
 from .routes import check_routes
 from .transport import check_transport, entry_command, transports
@@ -40,12 +41,16 @@ def check_postfix(postfix: Postfix, path: str, config: Config | None, started: b
     path: of the handler's configuration; config: its contents, if it can be loaded. started: whether it should be running.
     Whether it does, and what its tables answer to its own account, only root can find out.
     """
-    services = transports(postfix)
-    findings = [*_warnings(postfix, services), *_host(postfix, services, path, config), *check_soft_bounce(postfix)]
-    findings += check_certificates(postfix)
+    services, lmtp = transports(postfix), lmtp_transports(postfix, config)
+    findings = [
+        *_warnings(postfix, services),
+        *_host(postfix, [*services, *lmtp], path, config),
+        *check_soft_bounce(postfix),
+        *check_certificates(postfix),
+    ]
     if started and os.geteuid() == 0:
         findings += check_running(postfix)
-    if not services:
+    if not services and not lmtp:
         findings.append(
             Finding(
                 "transport-missing",
@@ -61,8 +66,10 @@ def check_postfix(postfix: Postfix, path: str, config: Config | None, started: b
         findings += check_transport(postfix, service, service_path, service_config)
         if service.command == "pipe":
             findings += _limits(postfix, service, service_config)
-    if services:
-        findings += check_routes(postfix, services, path, config)
+    for service in lmtp:
+        findings += check_lmtp(postfix, path, service, config, started)
+    if services or lmtp:
+        findings += check_routes(postfix, [*services, *lmtp], path, config)
     return findings
 
 

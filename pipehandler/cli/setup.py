@@ -61,6 +61,10 @@ def migrate_(context: click.Context, dry_run: bool, quiet: bool, as_json: bool) 
             say("nothing to do: the schema is up to date")
 
 
+_LMTP = ("lmtp.master.cf", "lmtp.main.cf", "pipehandler-lmtp.socket")
+"""The files for LMTP, which name lmtp.socket."""
+
+
 @click.command("postfix")
 @click.argument("file", metavar="[FILE]", type=click.Choice(["all", *templates.FILES]), default="all")
 @click.option("--user", default="pipehandler", show_default=True, help="The account that runs the handler.")
@@ -95,19 +99,23 @@ def postfix_lines(
     """Print the lines for Postfix, the units for systemd, and the files for monitoring, with the paths of this installation.
 
     FILE is one of these; without it, all are printed. Postfix: master.cf, main.cf, pipehandler_status_filter, pgsql-recipients.cf;
-    for a host that does nothing else, receive-only.master.cf and receive-only.main.cf.
-    systemd: pipehandler.sysusers, pipehandler.tmpfiles, pipehandler.socket, pipehandler.service, pipehandler-metrics.service,
-    pipehandler-expire.service, pipehandler-expire.timer. logrotate: pipehandler.logrotate. Prometheus: pipehandler.rules.yml. Grafana:
+    for a host that does nothing else, receive-only.master.cf and receive-only.main.cf; for LMTP, lmtp.master.cf and lmtp.main.cf.
+    systemd: pipehandler-lmtp.socket, pipehandler.sysusers, pipehandler.tmpfiles, pipehandler.socket, pipehandler.service,
+    pipehandler-metrics.service, pipehandler-expire.service, pipehandler-expire.timer. logrotate: pipehandler.logrotate.
+    Prometheus: pipehandler.rules.yml. Grafana:
     pipehandler.dashboard.json.
     """
     options["domain"] = ", ".join(domains)
     if file in ("all", "master.cf"):
         options["client"] = _client_words(client_path)
-    if file in ("all", "pgsql-recipients.cf", "pipehandler.logrotate") and os.path.exists(context.obj["config"]):
+    if file in ("all", "pgsql-recipients.cf", "pipehandler.logrotate", *_LMTP) and os.path.exists(
+        context.obj["config"]
+    ):
         with reported_errors():
             configured = load(context.obj["config"])
             options["delimiter"] = configured.recipients.delimiter
             options["log_file"] = configured.log.file
+            options["lmtp"] = configured.lmtp.socket
             if configured.database.conninfo:
                 options["database"] = uri(configured.database.conninfo)
     for name in templates.FILES if file == "all" else [file]:

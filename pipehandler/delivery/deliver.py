@@ -12,12 +12,13 @@ from pipehandler.parse.message import PARSER_VERSION
 
 from ..mail.envelope import Envelope
 from ..mail.identity import Identity
-from ..mail.outcome import DELIVERED, DUPLICATE, QUARANTINED, UNKNOWN_RECIPIENT, Result
+from ..mail.outcome import DELIVERED, DUPLICATE, QUARANTINED, UNKNOWN_RECIPIENT, Result, outcome_of
 from ..mail.parsed import Defect, ParsedMessage
 from ..runtime.deadline import Deadline
 from ..runtime.stopwatch import Stopwatch
 from ..settings.config import Config
 from ..store.connection import Store
+from ..store.errors import StoreError
 from ..store.ingest import IngestRequest, Stored
 from .guarded_parse import guarded_parse
 from .guarded_store import guarded_store
@@ -52,10 +53,54 @@ def deliver(
     Raises StoreError, TimeUp, MemoryError, or any unforeseen exception; after each, nothing was stored, or it is
     unknown whether the message was. On return, the session's deadline is disarmed.
     """
+    request, fault = _request(raw, identity, envelope, session, defects)
+    return _store(request, fault, session, defects)
+
+
+def deliver_each(
+    raw: bytes, identity: Identity, envelope: Envelope, session: Session, defects: Sequence[Defect] = ()
+) -> tuple[Result, ...]:
+    """The same for an ingress that has a reply for each recipient: one that is locked does not hold back the others.
+
+    All in one transaction first. If that fails, but not because the database does, each recipient in its own, within the
+    same deadline; those whose transaction fails have that as their result.
+    """
+    request, fault = _request(raw, identity, envelope, session, defects)
+    try:
+        return _store(request, fault, session, defects)
+    except StoreError as error:
+        if error.outage or len(set(envelope.recipients)) == 1:
+            raise
+    results: list[Result] = []
+    while missing := len(envelope.recipients) - len(results):
+        try:
+            session.deadline.arm()
+            results += _store(request._replace(envelope=_alone(envelope, len(results))), fault, session, defects)
+        except BaseException as error:  # noqa: BLE001 # what is stored for the others stays stored
+            session.deadline.disarm()
+            result = outcome_of(error)
+            for_all = result.outage or not session.deadline.remaining()
+            results += [result] * (missing if for_all else 1)
+    return tuple(results)
+
+
+def _alone(envelope: Envelope, index: int) -> Envelope:
+    """Return the envelope with one of its recipients; one may occur several times, so it is chosen by its index."""
+    chosen = slice(index, index + 1)
+    return envelope._replace(
+        recipients=envelope.recipients[chosen], original_recipients=envelope.original_recipients[chosen]
+    )
+
+
+def _request(
+    raw: bytes, identity: Identity, envelope: Envelope, session: Session, defects: Sequence[Defect]
+) -> tuple[IngestRequest, Exception | None]:
+    """Parse the message; return what is to be stored, and the exception that ended the parser."""
     received_at = session.received_at or datetime.now(UTC).isoformat()
     session.stopwatch.enter("parse")
     parsed, fault = guarded_parse(raw[identity.prepended :], identity.id, session.config, session.deadline)
     parsed.defects[:0] = defects
+    session.stopwatch.enter("store")
     request = IngestRequest(
         envelope,
         identity,
@@ -68,11 +113,16 @@ def deliver(
         session.config.store.attachments,
         session.config.recipients,
     )
-    session.stopwatch.enter("store")
+    return request, fault
+
+
+def _store(
+    request: IngestRequest, fault: Exception | None, session: Session, defects: Sequence[Defect]
+) -> tuple[Result, ...]:
     stored, parsed = guarded_store(session.store, request, session.config.state.directory, defects)
     session.deadline.disarm()  # the message is stored: from here on nothing interrupts
     rows = {row.recipient: row for row in stored}
-    return tuple(_result(rows.get(recipient), parsed, fault) for recipient in envelope.recipients)
+    return tuple(_result(rows.get(recipient), parsed, fault) for recipient in request.envelope.recipients)
 
 
 def _result(row: Stored | None, parsed: ParsedMessage, fault: Exception | None) -> Result:

@@ -50,7 +50,7 @@ class Envelope(NamedTuple):
 
     sender: the reverse-path, "" for the null sender (RFC 5321 4.5.5).
     recipients: with the domain in lower case (RFC 5321 2.4). original_recipients: the same before aliasing, in the same
-    order, or ().
+    order, "" for one that is not known, or ().
     size: octets of the queue file with CRLF line ends, before fields are prepended.
     left_out: the options whose value could not be kept.
     """

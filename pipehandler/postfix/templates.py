@@ -14,11 +14,14 @@ FILES = {
     "main.cf": "postfix",
     "receive-only.main.cf": "postfix",
     "receive-only.master.cf": "postfix",
+    "lmtp.master.cf": "postfix",
+    "lmtp.main.cf": "postfix",
     "pipehandler_status_filter": "postfix",
     "pgsql-recipients.cf": "postfix",
     "pipehandler.sysusers": "systemd",
     "pipehandler.tmpfiles": "systemd",
     "pipehandler.socket": "systemd",
+    "pipehandler-lmtp.socket": "systemd",
     "pipehandler.service": "systemd",
     "pipehandler-metrics.service": "systemd",
     "pipehandler-expire.service": "systemd",
@@ -73,6 +76,9 @@ PROGRAM = os.path.join(os.path.dirname(PYTHON), "pipehandler")
 LOG_FILE = "/var/log/pipehandler.log"
 """The log of the examples, if the configuration names none."""
 
+LMTP_SOCKET = "/run/pipehandler/lmtp"
+"""The LMTP socket of the examples, if the configuration names none."""
+
 DATABASE = "postgresql:///mail?host=/run/postgresql"
 """The database of the examples."""
 
@@ -113,6 +119,7 @@ def lines(
     delimiter: str = "+",
     log_file: str = "",
     client: Sequence[str] = (),
+    lmtp: str = LMTP_SOCKET,
     installation: Installation = THIS_INSTALLATION,
 ) -> str:
     """Return the example file `name`, filled in.
@@ -120,7 +127,7 @@ def lines(
     user: the account that pipe(8) runs the handler as. config: the path of pipehandler.toml. socket: that of `pipehandler
     serve`. config_directory: Postfix's. domain: the domain whose mail is stored. maxproc: the number of messages that may be
     delivered at the same time; keep it below PostgreSQL's max_connections. database: its URI, for the table of recipients.
-    delimiter: recipients.delimiter. log_file: log.file; "": the one of the docs.
+    delimiter: recipients.delimiter. log_file: log.file; "": the one of the docs. lmtp: lmtp.socket.
     client: what starts the hand-over client (client.start); (): Python is started.
     """
     text = (files("pipehandler") / "examples" / FILES[name] / name).read_text("utf-8")
@@ -135,6 +142,7 @@ def lines(
         domain=domain,
         maxproc=maxproc,
         log_file=log_file or LOG_FILE,
+        lmtp=lmtp or LMTP_SOCKET,
         database=database,
         database_name=unquote(urlsplit(database).path[1:]),
         delimiter=literal(delimiter),

@@ -5,6 +5,7 @@ The log is for finding one message, the journal for counting them. Neither chang
 
 import os
 import time
+from collections.abc import Sequence
 
 from ..mail.outcome import Result
 from ..runtime.stopwatch import Stopwatch
@@ -42,29 +43,47 @@ class Attempt:
             self._ingress, self._mode, self._queue_id, self._started
         )
 
-    def finish(self, result: Result) -> None:
-        """Record how it ended, in the log, in the journal, and for Sentry if it was a fault."""
+    def finish(self, *results: Result) -> None:
+        """Record how it ended, in the log, in the journal, and for Sentry if it was a fault.
+
+        results: one for each recipient, or a single one for all. There is a line for each outcome; the journal has the
+        attempt with a failure, if there was one, and counts all of them.
+        """
         self.stopwatch.stop()
         if not self._begun:
             self.begin()
-        dropped = log.write(self._line(result), self.config.log, failed=result.outcome.status != 0)
-        if self.journal is not None:
-            seconds = self.stopwatch.seconds
-            self.journal.end(self._entry, self._ingress, self._mode, result, self.size, seconds, dropped)
-            left = self._started + self.config.limits.deadline - time.monotonic()
-            if not self.config.sentry.dsn:
-                return
-            from . import sentry
+        entry, size, seconds = self._entry, self.size, self.stopwatch.seconds
+        for result, recipients in self._grouped(results):
+            dropped = log.write(self._line(result, recipients), self.config.log, failed=result.outcome.status != 0)
+            if self.journal is not None:
+                self.journal.end(entry, self._ingress, self._mode, result, size, seconds, dropped)
+                entry, size, seconds = None, None, {}  # the message was read once
+                self._report(result, self.journal)
 
-            sentry.report(self.config, self.journal, result, left, mode=self._mode, size=self.size)
+    def _grouped(self, results: Sequence[Result]) -> list[tuple[Result, int | None]]:
+        """Return one result for each outcome, failures first, and the number of its recipients."""
+        if len(results) == 1:
+            return [(results[0], self.recipients)]
+        grouped: dict[str, list[Result]] = {}
+        for result in sorted(results, key=lambda result: result.outcome.status == 0):
+            grouped.setdefault(result.outcome.name, []).append(result)
+        return [(group[0], len(group)) for group in grouped.values()]
 
-    def _line(self, result: Result) -> str:
+    def _report(self, result: Result, journal: Journal) -> None:
+        left = self._started + self.config.limits.deadline - time.monotonic()
+        if not self.config.sentry.dsn:
+            return
+        from . import sentry
+
+        sentry.report(self.config, journal, result, left, mode=self._mode, size=self.size)
+
+    def _line(self, result: Result, recipients: int | None) -> str:
         return log.line(
             result.outcome.name,
             status=result.outcome.status,
             code=result.outcome.code,
             queue_id=self._queue_id or None,
-            recipients=self.recipients,
+            recipients=recipients,
             size=self.size,
             mode=self._mode,
             seconds=sum(self.stopwatch.seconds.values()),

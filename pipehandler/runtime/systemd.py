@@ -7,21 +7,25 @@ from contextlib import suppress
 _FIRST = 3  # SD_LISTEN_FDS_START
 
 
-def listening_socket() -> socket.socket | None:
-    """Return the socket that a socket unit passed to this process, or None.
+def listening_sockets() -> tuple[socket.socket | None, list[socket.socket]]:
+    """Return the sockets that socket units passed to this process: the one of packets, None if there is none, and streams.
 
-    Raises ValueError unless it is exactly one Unix packet socket (ListenSequentialPacket=).
+    Raises ValueError for anything but one Unix packet socket (ListenSequentialPacket=) and stream sockets (ListenStream=).
     """
     if os.environ.get("LISTEN_PID") != str(os.getpid()):
-        return None
+        return None, []
     count = os.environ.get("LISTEN_FDS", "")
-    given = socket.socket(fileno=_FIRST)
-    if count != "1" or (given.family, given.type) != (socket.AF_UNIX, socket.SOCK_SEQPACKET):
+    given = [socket.socket(fileno=_FIRST + number) for number in range(int(count) if count.isdigit() else 0)]
+    packets = [each for each in given if (each.family, each.type) == (socket.AF_UNIX, socket.SOCK_SEQPACKET)]
+    streams = [each for each in given if each.type == socket.SOCK_STREAM]
+    if len(packets) != 1 or len(packets) + len(streams) != len(given):
+        kinds = ", ".join(each.type.name for each in given) or "none"
         raise ValueError(
-            f"systemd gave {count} sockets, the first a {given.type.name}; expected one ListenSequentialPacket="
+            f"systemd gave {count} sockets ({kinds}); expected one ListenSequentialPacket=, and ListenStream= for LMTP"
         )
-    given.set_inheritable(False)
-    return given
+    for each in given:
+        each.set_inheritable(False)
+    return packets[0], streams
 
 
 def notify(*states: str) -> None:

@@ -144,6 +144,29 @@ class Serve(NamedTuple):
     )
 
 
+class Lmtp(NamedTuple):
+    """The LMTP receiver of `pipehandler serve`; without a socket and an address there is none."""
+
+    socket: Annotated[
+        str, Key("the Unix socket for lmtp(8) of Postfix, such as /run/pipehandler/lmtp; empty: none")
+    ] = ""
+    address: Annotated[
+        str, Key("a loopback address and a TCP port, such as 127.0.0.1:2424; any local user may connect; empty: none")
+    ] = ""
+    accounts: Annotated[
+        tuple[str, ...], Key("the accounts, besides root, whose processes may connect to the Unix socket")
+    ] = ("postfix",)
+    max_connections: Annotated[
+        int, Key("connections at the same time; a silent one makes room for a new one", 1, 300)
+    ] = 100
+    trust_orcpt: Annotated[
+        bool,
+        Key(
+            "true: store ORCPT as original_recipient; only where Postfix takes no ORCPT from senders, see docs/lmtp.md"
+        ),
+    ] = False
+
+
 class Expire(NamedTuple):
     """What `pipehandler expire` may do without a person."""
 
@@ -184,6 +207,7 @@ class Config(NamedTuple):
     state: State = State()
     log: Log = Log()
     serve: Serve = Serve()
+    lmtp: Lmtp = Lmtp()
     expire: Expire = Expire()
     sentry: Sentry = Sentry()
     retention: "tuple[Rule, ...]" = ()

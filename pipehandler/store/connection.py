@@ -49,14 +49,16 @@ class Store:
 
     connect_timeout, statement_timeout: seconds; shortened to what is left of the delivery.
     remaining: returns the seconds that are left of the delivery.
+    longest_lock: seconds to wait for a lock; half of the statement's time if that is less.
     """
 
     def __init__(self, conninfo: str, connect_timeout: int = 5, statement_timeout: int = 20) -> None:
         self.remaining: Callable[[], float] = lambda: float("inf")
+        self.longest_lock = float("inf")
         self._conninfo = conninfo
         self._connect_timeout = connect_timeout
         self._statement_timeout = statement_timeout
-        self._statement_milliseconds = 0  # of the open connection
+        self._timeouts = {"statement_timeout": 0, "lock_timeout": 0}  # of the open connection, in milliseconds
         self._connection: psycopg.Connection[Any] | None = None
         self._commit = CommitWatch()  # of the open connection
         self._listening = False  # on the open connection
@@ -111,7 +113,7 @@ class Store:
             cancel(self._connection)  # or its session goes on, and may wait for a standby as long as that is away
         unusable = not self._idle()
         if isinstance(error, StoreError):
-            error.timed_out = error.sqlstate == QUERY_CANCELED and milliseconds >= self._statement_milliseconds
+            error.timed_out = error.sqlstate == QUERY_CANCELED and milliseconds >= self._timeouts["statement_timeout"]
             unusable = unusable or error.outage or error.outcome == EXHAUSTED
         if unusable:
             self.close()
@@ -120,10 +122,8 @@ class Store:
         """Whether the database answers a query without a message, on a new connection, within two seconds."""
         self.close()
         try:
-            self._connection = self._open(
-                {"statement_timeout": _PROBE_MILLISECONDS, "lock_timeout": _PROBE_MILLISECONDS}
-            )
-            self._statement_milliseconds = _PROBE_MILLISECONDS
+            self._timeouts = {"statement_timeout": _PROBE_MILLISECONDS, "lock_timeout": _PROBE_MILLISECONDS}
+            self._connection = self._open(self._timeouts)
             self.script(_PROBE)
         except StoreError:
             self.close()
@@ -136,15 +136,18 @@ class Store:
         """The open connection, in autocommit mode; opened if there is none."""
         # The server gives up while the delivery can still store the message without what was parsed.
         milliseconds = int(1000 * max(1.0, min(self._statement_timeout, (self.remaining() - 1) / 2)))
-        timeouts = {"statement_timeout": milliseconds, "lock_timeout": milliseconds // 2}
+        timeouts = {
+            "statement_timeout": milliseconds,
+            "lock_timeout": int(min(milliseconds // 2, 1000 * self.longest_lock)),
+        }
         if self.ended:
             self.close()
         if self._connection is None:
             self._connection = self._open(timeouts)
-        elif milliseconds != self._statement_milliseconds:  # a delivery that waited long, or the one after it
+        elif timeouts != self._timeouts:  # a delivery that waited long, or the one after it
             with translated(NotConnected):
                 self._connection.execute("; ".join(f"SET {name} = {value}" for name, value in timeouts.items()))
-        self._statement_milliseconds = milliseconds
+        self._timeouts = timeouts
         return self._connection
 
     def _open(self, timeouts: dict[str, int]) -> psycopg.Connection[Any]:

@@ -85,7 +85,7 @@ class IngestRequest(NamedTuple):
             "fingerprint": self.identity.former_fingerprint.hex(),
             "fingerprint_2": self.identity.fingerprint.hex(),
             "recipients": [
-                {"recipient": recipient, "original_recipient": original}
+                {"recipient": recipient, "original_recipient": original or None}
                 for recipient, original in zip(envelope.recipients, originals, strict=True)
             ],
             "policy": self.recipients.policy,

@@ -122,7 +122,7 @@ class _Holder:
 
     def _answer_wait(self, held: HeldConnection) -> None:
         """Answer `wait`, only once, to a connection that may be an entrypoint's."""
-        if not held.answered and held.packet.startswith(b"deliver\0"):
+        if not held.answered and held.packet.startswith((b"deliver\0", b"lmtp\0")):
             with suppress(OSError):
                 held.socket.send(b"wait %d" % self._seconds)
             self._held[held.socket] = held._replace(answered=True)

@@ -205,7 +205,8 @@ def _brief(task: Task | None) -> list[object] | None:
     if task is None:
         return None
     argv = [f"--{name}={option(task.argv, name)}" for name in ("queue-id", "size")]
-    return [task.installation, task.parent, task.started, argv]
+    ingress = [] if task.ingress == INGRESS else [task.ingress]  # which a program without LMTP does not know
+    return [task.installation, task.parent, task.started, argv, *ingress]
 
 
 def log_event(config: Config, what: str, failed: bool = False, **values: object) -> None:
@@ -217,7 +218,7 @@ def log_event(config: Config, what: str, failed: bool = False, **values: object)
 def record_lost(config: Config, result: Outcome, task: Task, reason: str, pid: int | None = None) -> None:
     """Record the outcome of a delivery that no worker can record. `pid`: the dead worker that had it, if any."""
     journal = Journal(config.state.directory)
-    attempt = Attempt(INGRESS, "resident", option(task.argv, "queue-id"), task.started)
+    attempt = Attempt(task.ingress, "resident", option(task.argv, "queue-id"), task.started)
     attempt.config, attempt.journal = config, journal
     attempt.begin(pid)
     attempt.finish(Result(result, reason=reason))

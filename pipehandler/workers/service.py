@@ -1,5 +1,6 @@
 """`pipehandler serve`: run the resident workers as a service."""
 
+import ipaddress
 import os
 import signal
 import socket
@@ -11,7 +12,7 @@ from pipehandler.parse import loading
 from ..runtime import systemd
 from ..settings.config import Config
 from .listener import ServeError, listen
-from .succession import inherited, report_code
+from .succession import Inheritance, inherited, report_code
 from .supervisor import Supervisor
 
 
@@ -37,18 +38,32 @@ def serve(path: str, config: Config, report: Callable[[str], object]) -> None:
     loading.load_all()  # before the fork, so that workers share the modules and no message waits for them
     inheritance = inherited()
     try:
-        listener = socket.socket(fileno=inheritance.listener) if inheritance else systemd.listening_socket()
+        listener, lmtp = _inherited(inheritance) if inheritance else systemd.listening_sockets()
+        _require_loopback(lmtp)
     except (OSError, ValueError) as error:
         raise ServeError(str(error)) from error
     created = inheritance.created if inheritance else listener is None
+    lmtp_created = inheritance.lmtp_created if inheritance else not lmtp
     listener = listener or listen(config.serve.socket)
     with listener:
         name = listener.getsockname()
         bound = os.stat(name)
         report(f"listening on {name}, {config.serve.workers} workers")
         try:
-            Supervisor(listener, path, config, created, inheritance).run()
+            Supervisor(listener, path, config, created, inheritance, lmtp, lmtp_created).run()
         finally:
             with suppress(OSError):
                 if created and os.path.samestat(os.stat(name), bound):
                     os.unlink(name)
+
+
+def _inherited(inheritance: Inheritance) -> tuple[socket.socket, list[socket.socket]]:
+    """Return the listening sockets of this process's previous program."""
+    return socket.socket(fileno=inheritance.listener), [socket.socket(fileno=number) for number in inheritance.lmtp]
+
+
+def _require_loopback(listeners: list[socket.socket]) -> None:
+    """Raise ValueError for a socket that another host can reach."""
+    for listener in listeners:
+        if listener.family != socket.AF_UNIX and not ipaddress.ip_address(listener.getsockname()[0]).is_loopback:
+            raise ValueError(f"LMTP on {listener.getsockname()[0]}: other hosts must not reach it; listen on 127.0.0.1")

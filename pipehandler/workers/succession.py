@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from selectors import EVENT_READ, BaseSelector
 from typing import Any, NamedTuple
@@ -145,7 +145,9 @@ class Inheritance(NamedTuple):
     listener, channel: the descriptors of the listening socket and of the channel to the process that holds the connections
     (connection_holder.py). holder: its pid. workers: those still finishing a message, each with its pid, its descriptor, and what is known of the message.
     counts: since the start of the service. installation: the previous one, whose entrypoints may still connect.
-    created: whether the service created its own socket.
+    created: whether the service created its own socket. lmtp: the descriptors of the listening sockets for LMTP.
+    lmtp_created: whether the service created those. receivers: the LMTP receivers that finish their messages, each with its
+    pid and its descriptor. These three are left out without LMTP: the next program may be an older one.
     """
 
     listener: int
@@ -155,6 +157,9 @@ class Inheritance(NamedTuple):
     counts: dict[str, int]
     installation: str
     created: bool
+    lmtp: Sequence[int] = ()
+    lmtp_created: bool = True
+    receivers: Sequence[tuple[int, int]] = ()
 
 
 def inherited() -> Inheritance | None:
@@ -171,7 +176,10 @@ def inherited() -> Inheritance | None:
 def become(inheritance: Inheritance) -> None:
     """Become the installed program, with this one's arguments. Never returns; raises OSError if it fails."""
     words = [*command(), *sys.argv[1:]]
-    environment = {**os.environ, VARIABLE: json.dumps(inheritance._asdict())}
+    state = inheritance._asdict()
+    if not inheritance.lmtp and not inheritance.receivers:
+        state = {name: value for name, value in state.items() if name not in inheritance._field_defaults}
+    environment = {**os.environ, VARIABLE: json.dumps(state)}
     for descriptor in _descriptors(inheritance):
         os.set_inheritable(descriptor, True)
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
@@ -184,4 +192,8 @@ def become(inheritance: Inheritance) -> None:
 
 
 def _descriptors(inheritance: Inheritance) -> list[int]:
-    return [inheritance.listener, inheritance.channel, *(descriptor for _, descriptor, _ in inheritance.workers)]
+    return [
+        *(inheritance.listener, inheritance.channel, *inheritance.lmtp),
+        *(descriptor for _, descriptor, _ in inheritance.workers),
+        *(descriptor for _, descriptor in inheritance.receivers),
+    ]

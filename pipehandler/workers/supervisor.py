@@ -13,7 +13,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from selectors import EVENT_READ, DefaultSelector
 
@@ -25,7 +25,9 @@ from ..runtime.installation import code_digest, configuration_digest
 from ..settings.config import DEFAULT_PATH, Config, ConfigError, load
 from .connection_holder import hold_connections, take_over
 from .connections import MOST, Connection, Connections, has_ended, is_authorised, is_visible
+from .listener import ServeError
 from .pool import WorkerPool, log_event, record_lost
+from .reception import Reception
 from .renewal import Renewal
 from .succession import SIGNALS, Inheritance, become
 from .worker import Task
@@ -39,7 +41,8 @@ class Supervisor:
     """The service, on a listening socket.
 
     `path`: the configuration file, read again when it has changed and on SIGHUP. `created`: whether the service created
-    the socket. `inheritance`: the state left by this process's previous program.
+    the socket. `inheritance`: the state left by this process's previous program. `lmtp`: the sockets that were passed to
+    this process for LMTP. `lmtp_created`: whether the service opens those itself. Raises ServeError if those in the configuration cannot be opened.
     """
 
     def __init__(
@@ -49,6 +52,8 @@ class Supervisor:
         config: Config,
         created: bool = False,
         inheritance: Inheritance | None = None,
+        lmtp: Sequence[socket.socket] = (),
+        lmtp_created: bool = True,
     ) -> None:
         self._listener = listener
         self._path = path
@@ -58,6 +63,15 @@ class Supervisor:
         self._selector = DefaultSelector()
         self._pool = WorkerPool(config, self._selector, self._close_in_child, self._assign)
         self._connections = Connections(self._selector, self._receive)
+        self._reception = Reception(
+            config,
+            path,
+            listener.getsockname(),
+            lmtp,
+            lmtp_created,
+            self._selector,
+            lambda: (*self._close_in_child(), *self._pool.channels),
+        )
         self._counts = dict.fromkeys(("congested", "sent_back", "other_namespace"), 0)
         self._code = code_digest()
         self._installations = {INSTALLATION.decode("ascii")}
@@ -84,14 +98,16 @@ class Supervisor:
         if self._inheritance:
             self._inherit(self._inheritance)
         self._pool.spawn()
+        self._reception.spawn()
         log_event(self._config, "started", pid=os.getpid(), workers=self._config.serve.workers)
         systemd.notify("READY=1")
-        while self._pool or not self._stopping:
+        while self._pool or self._reception or not self._stopping:
             for key, _ in self._selector.select(self._select_timeout()):
                 key.data()
             self._expire()
             if not self._stopping:
                 self._pool.spawn()
+                self._reception.spawn()
             self._notify_status()
         log_event(self._config, "stopped", pid=os.getpid())
 
@@ -210,6 +226,7 @@ class Supervisor:
         if now >= self._kill_at:
             self._kill_at = float("inf")
             self._pool.kill()
+            self._reception.kill()
 
     def _close_in_child(self) -> Iterator[socket.socket]:
         """Yield the supervisor's sockets, for a new worker to close."""
@@ -220,6 +237,7 @@ class Supervisor:
             self._signals,
             self._signalled,
             *(connection.socket for connection in self._connections),
+            *self._reception.sockets,
         )
 
     # Signals, and the status for systemd.
@@ -241,16 +259,19 @@ class Supervisor:
         for connection in self._connections:
             self._connections.close(connection, b"cold")
         self._pool.retire_all()
+        self._reception.stop()
         self._kill_at = time.monotonic() + self._config.limits.deadline + 2 * GRACE
 
     def _reload(self) -> None:
         self._renewal.configuration_read()
         systemd.notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
         try:
-            self._config = self._pool.config = load(self._path)
-        except ConfigError as error:
+            config = load(self._path)
+            self._reception.configure(config)
+        except (ConfigError, ServeError) as error:
             log_event(self._config, "not reloaded", failed=True, reason=str(error))
         else:
+            self._config = self._pool.config = config
             self._pool.retire_all()
             log_event(self._config, "reloaded", workers=self._config.serve.workers)
         systemd.notify("READY=1")
@@ -275,12 +296,14 @@ class Supervisor:
             self._stay(str(error))
             return
         if holder == 0:
-            for inherited in (ours, *self._pool.channels):
+            for inherited in (ours, *self._pool.channels, *self._reception.sockets):
                 inherited.close()
             hold_connections(self._listener, theirs, self._connections.handed_on(), self._longest_wait(), MOST)
         theirs.close()
         log_event(self._config, "replaced", pid=os.getpid())
         self._pool.retire_all()
+        self._reception.retire_all()
+        lmtp, receivers = self._reception.heirs()
         inheritance = Inheritance(
             listener=self._listener.fileno(),
             channel=ours.fileno(),
@@ -289,6 +312,9 @@ class Supervisor:
             counts=self._pool.counts | self._counts,
             installation=INSTALLATION.decode("ascii"),
             created=self._created,
+            lmtp=lmtp,
+            lmtp_created=self._reception.created,
+            receivers=receivers,
         )
         try:
             become(inheritance)
@@ -308,6 +334,8 @@ class Supervisor:
         self._pool.counts |= {name: inheritance.counts.get(name, 0) for name in self._pool.counts}
         for pid, descriptor, task in inheritance.workers:
             self._pool.adopt(pid, socket.socket(fileno=descriptor), Task(*task) if task else None)
+        for pid, descriptor in inheritance.receivers:
+            self._reception.adopt(pid, socket.socket(fileno=descriptor))
         for held in take_over(socket.socket(fileno=inheritance.channel)):
             if not is_authorised(held.socket):
                 held.socket.close()
@@ -322,7 +350,7 @@ class Supervisor:
         """Return the seconds until the next timer is due; None if no timer is set."""
         times = [self._kill_at, self._renewal.at, *(connection.until for connection in self._connections)]
         if not self._stopping:
-            times.append(self._pool.spawns_at)
+            times += [self._pool.spawns_at, self._reception.spawns_at]
         if self._text() != self._notified:
             times.append(self._notify_at)
         first = min(times)

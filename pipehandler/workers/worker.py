@@ -1,6 +1,6 @@
 """A resident worker: delivers the messages that the supervisor assigns, one at a time, on one open database connection.
 
-A message takes the same path as in a cold delivery (ingress/pipe.py). Nothing carries over from one message to the
+A message takes the same path as in a cold delivery (ingress/pipe.py), or that of LMTP beside it (ingress/lmtp.py). Nothing carries over from one message to the
 next: limits and alarms are set for each, and the process is replaced after a number of messages, after it grew, and
 after an unexpected error.
 """
@@ -15,7 +15,8 @@ from typing import NamedTuple, NoReturn
 
 from ..delivery.turn import LARGE
 from ..handover import LARGEST, option, peer
-from ..ingress.pipe import Resident, run
+from ..ingress import lmtp, pipe
+from ..ingress.single import Finished, Resident
 from ..ingress.truncation import Caller
 from ..mail.outcome import FAULT, described
 from ..record.attempt import write_log
@@ -32,16 +33,23 @@ READY, FREE, LAST = b"ready", b"free", b"last"
 _DESCRIPTOR_SECONDS = 2.0
 """Seconds that the entrypoint may take to send the descriptor of the message."""
 
+_INGRESSES = {"deliver": pipe.INGRESS, "lmtp": lmtp.INGRESS}
+"""The ingress, by the first word of the packet."""
+
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class Task(NamedTuple):
-    """The first packet of an entrypoint. `parent`: the pid of pipe(8). `started`: time.monotonic in the entrypoint."""
+    """The first packet of an entrypoint, or of the LMTP receiver.
+
+    `parent`: the pid of pipe(8). `started`: time.monotonic in the entrypoint, or at the end of the message.
+    """
 
     installation: str
     parent: int
     started: float
     argv: list[str]
+    ingress: str = pipe.INGRESS
 
     @property
     def is_large(self) -> bool:
@@ -55,10 +63,10 @@ class Task(NamedTuple):
         words = os.fsdecode(packet).split("\0")
         try:
             kind, installation, parent, started, *argv = words
-            task = cls(installation, int(parent), float(started), argv)
-        except ValueError:
+            task = cls(installation, int(parent), float(started), argv, _INGRESSES[kind])
+        except (ValueError, KeyError):
             return None
-        return task if kind == "deliver" and task.started >= 0 else None  # not for NaN
+        return task if task.started >= 0 else None  # not for NaN
 
 
 def work(channel: socket.socket, config: Config) -> NoReturn:
@@ -119,17 +127,23 @@ def _deliver(task: Task, entrypoint: socket.socket, resident: Resident) -> bool:
         return True  # it has exited, or will deliver the message cold
     if not files:
         return True
-    caller = Caller(peer(entrypoint)[0], task.parent)
-    finished = run(task.argv, started, files[0], caller, resident)
+    finished = _run(task, started, files[0], entrypoint, resident)
     with suppress(OSError):
-        entrypoint.send(f"end {finished.status} {finished.line}".encode("ascii", "replace"))
+        lines = "\n".join(f"{result.outcome.status} {result.line}" for result in finished.results)
+        entrypoint.send(f"end {lines}".encode("ascii", "replace"))
     os.close(files[0])
     try:
         with deadline.afterwards():
             finished.after_reply()
     except BaseException:  # noqa: BLE001 # the message is stored and answered; another worker goes on
         return False
-    return finished.result.outcome != FAULT
+    return all(result.outcome != FAULT for result in finished.results)
+
+
+def _run(task: Task, started: float, file: int, entrypoint: socket.socket, resident: Resident) -> Finished:
+    if task.ingress == lmtp.INGRESS:
+        return lmtp.run(task.argv, started, file, resident)
+    return pipe.run(task.argv, started, file, Caller(peer(entrypoint)[0], task.parent), resident)
 
 
 def _size() -> int:

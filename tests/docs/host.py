@@ -57,7 +57,8 @@ case "$*" in
         until [ -S /run/pipehandler/socket ]; do sleep 0.1; done ;;
     restart*)
         [ ! -e /run/pipehandler/pid ] || { "$0" disable; "$0" enable; } ;;
-    disable*)
+    disable* | stop*)
+        [ -e /run/pipehandler/pid ] || exit 0  # it does not run
         kill "$(cat /run/pipehandler/pid)"
         rm /run/pipehandler/pid
         while [ -S /run/pipehandler/socket ]; do sleep 0.1; done ;;

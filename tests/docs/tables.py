@@ -1,5 +1,6 @@
 """The tables of the pages that are made from the code. As a program (script/tables) it writes them into the pages."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -45,7 +46,9 @@ def _default(value: Any) -> str:
     """A default in TOML form; a word without its quotes."""
     if isinstance(value, bool):
         return str(value).lower()
-    return {"": '""', (): "[]"}.get(value, str(value))
+    if isinstance(value, tuple):
+        return json.dumps(value)
+    return str(value) or '""'
 
 
 def _allowed(default: Any, key: config.Key) -> str:

@@ -30,10 +30,11 @@ KINDS = (
     "mailhost",
     "reload",
     "content",
+    "lmtp",
     "together",
     "stream",
 )
-_MODELESS = {"files", "filter", "planted", "reload", "rows", "stream"}
+_MODELESS = {"files", "filter", "lmtp", "planted", "reload", "rows", "stream"}
 """Kinds for which the mode makes no difference; they are run once, with the first one."""
 
 

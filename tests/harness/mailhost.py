@@ -52,7 +52,16 @@ class MailHost(Postfix):
             maxproc=8,
             database=self._database,
             client=self.handler.before,
+            lmtp=str(self.handler.folder / "lmtp"),
         )
+
+    def use_lmtp(self) -> None:
+        """Deliver by LMTP, as docs/lmtp.md sets it up: the same lines, and the keys of the handler."""
+        text = self.handler.config.read_text()
+        self.handler.config.write_text(f'{text}[lmtp]\nsocket = "{self.handler.folder}/lmtp"\n')
+        self.add("master.cf", self.lines("lmtp.master.cf"))
+        settings = [line for line in self.lines("lmtp.main.cf").splitlines() if line and not line.startswith("#")]
+        self.postconf("-e", *settings)
 
     def ask_the_pool(self) -> None:
         """Reject recipients that are not issued addresses at RCPT TO."""

@@ -106,8 +106,11 @@ class Service:
         return True
 
     def ready(self) -> bool:
-        """Whether it answers, and all workers are ready for a message."""
-        return self.answers() and self.status()["free"] == self.status()["workers"] > 0
+        """Whether it answers, and all workers are ready for a message, or have one."""
+        if not self.answers():
+            return False
+        shown = self.status()
+        return shown["free"] + shown["busy"] >= shown["workers"] > 0
 
     def status(self) -> dict[str, int]:
         """Its answer to a status request."""

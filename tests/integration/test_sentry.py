@@ -97,7 +97,7 @@ def test_internal_fault(either: Handler, database: Database, collector: Collecto
     (exception,) = event["exception"]["values"]
     assert exception["type"] == "OSError"
     assert "value" not in exception
-    assert exception["stacktrace"]["frames"][-1]["function"] == "_read_message"
+    assert exception["stacktrace"]["frames"][-1]["function"] == "read_message"
     assert "io.FileIO" in exception["stacktrace"]["frames"][-1]["context_line"]
     assert event["message"].startswith("fault: OSError (EBADF) at pipehandler.ingress.pipe:")
     assert event["extra"]["outcome"] == "fault"

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from harness.database import Database
 from harness.handler import Handler
+from harness.lmtp import dialogue, receiving
 from harness.service import Service, configure, ended, held, stuck, wait_until
 from harness.upgradable import Upgradable
 
@@ -111,6 +112,33 @@ def test_a_message_that_is_under_way(upgradable: Upgradable, handler: Handler, d
         wait_until(lambda: service.status()["delivered"] == 2)
         assert service.status()["died"] == 0
     assert database.value("SELECT count(*) FROM pipehandler.delivery") == 2
+
+
+def test_lmtp(upgradable: Upgradable, handler: Handler, database: Database) -> None:
+    """LMTP goes on across a replacement: a message that is in delivery, and one that has begun to come in, have their
+    replies, and no connection is refused."""
+    with receiving(handler, deadline=120, program=upgradable.program) as lmtp:
+        service = lmtp.service
+        code, receiver = service.status()["code"], lmtp.receiver()
+        half, whole = lmtp.client(), lmtp.client()
+        octets = dialogue(message(1), "half@example.com")
+        half.send(octets[:-20])
+        with held(database):
+            whole.send(dialogue(message(2), "a@example.com", "b@example.com"))
+            stuck(database)
+            upgradable.new("environment-2")
+            upgradable.exchange("environment-2")
+            wait_until(lambda: service.answers() and service.status()["code"] != code, "the new program")
+        assert [reply[:9] for reply in whole.replies()[-3:]] == ["250 2.0.0", "250 2.0.0", "221 2.0.0"]
+        half.send(octets[-20:])
+        assert [reply[:9] for reply in half.replies()[-2:]] == ["250 2.0.0", "221 2.0.0"]
+        assert lmtp.deliver(message(3))[0].startswith("250 2.0.0 stored ")
+        assert lmtp.receiver() != receiver
+        for each in (half, whole):
+            each.close()
+        assert service.status()["died"] == 0
+    assert database.value("SELECT count(*) FROM pipehandler.delivery") == 4
+    assert not [line for line in service.events() if "lost" in line]
 
 
 def test_a_program_that_cannot_start(upgradable: Upgradable, handler: Handler, database: Database) -> None:

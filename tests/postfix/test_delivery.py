@@ -15,12 +15,20 @@ _numbers = itertools.count(1)
 _RECEIVED = re.compile(rb"Received: [^\n]*\n(?:[ \t][^\n]*\n)*")
 
 
-@pytest.fixture(scope="module", params=["cold", "resident"], autouse=True)
-def mode(request: pytest.FixtureRequest, mail: MailHost) -> Iterator[str]:
-    """Whether resident workers deliver; if so, all messages went through them."""
-    if request.param == "cold":
-        yield "cold"
+@pytest.fixture(scope="module")
+def mail(request: pytest.FixtureRequest, mode: str) -> MailHost:
+    """The mail host, which delivers by pipe, or by LMTP."""
+    host: MailHost = request.getfixturevalue("lmtp_mail") if mode == "lmtp" else request.getfixturevalue("pipe_mail")
+    return host
+
+
+@pytest.fixture(scope="module", params=["cold", "resident", "lmtp"], autouse=True)
+def mode(request: pytest.FixtureRequest) -> Iterator[str]:
+    """How messages are delivered: by the entrypoint, by workers (then all of them), or by LMTP."""
+    if request.param != "resident":
+        yield request.param
         return
+    mail = request.getfixturevalue("pipe_mail")
     with Service(mail.handler) as service:
         before = len(mail.handler.log_lines())
         yield "resident"
@@ -73,14 +81,14 @@ def delivered(mail: MailHost, stored: Database, recipient: str) -> Callable[...,
     return deliver
 
 
-def test_one_message(delivered: Callable[..., Any], mail: MailHost, recipient: str) -> None:
+def test_one_message(delivered: Callable[..., Any], mail: MailHost, recipient: str, mode: str) -> None:
     """A message becomes one row with its exact bytes, its envelope, and its id in Postfix's log."""
     row = delivered(message(1))
     (attempt,) = mail.deliveries(recipient)
     assert attempt["dsn"] == "2.0.0"
-    assert f"(2.0.0 stored {row.message})" in attempt["text"]
+    assert f"2.0.0 stored {row.message}" in attempt["text"]
     assert row.queue_id == attempt["queue_id"]
-    assert (row.sender, row.original_recipient) == ("sender@example.org", recipient)
+    assert (row.sender, row.original_recipient) == ("sender@example.org", None if mode == "lmtp" else recipient)
     assert str(row.client_address) == "127.0.0.1"
     assert row.client_port > 0
     assert row.client_protocol == "ESMTP"
@@ -128,7 +136,7 @@ def test_recipients(mail: MailHost, stored: Database, given: str, stored_as: str
     mail.send(message(5), "sender@example.org", given)
     mail.drain()
     (row,) = rows(stored, stored_as)
-    assert row.original_recipient == given
+    assert row.original_recipient == (None if row.ingress == "lmtp" else given)
 
 
 def test_recipient_too_long_for_an_index(mail: MailHost, stored: Database) -> None:

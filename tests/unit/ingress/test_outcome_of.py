@@ -13,7 +13,8 @@ import pytest
 from pipehandler import fence
 from pipehandler.delivery import deliver
 from pipehandler.delivery.circuit_breaker import CircuitBreaker
-from pipehandler.ingress import pipe
+from pipehandler.ingress import lmtp, pipe
+from pipehandler.ingress.single import Finished, Resident
 from pipehandler.mail import identity
 from pipehandler.mail.envelope import UsageError
 from pipehandler.mail.outcome import (
@@ -28,9 +29,10 @@ from pipehandler.mail.outcome import (
     outcome_of,
 )
 from pipehandler.record.attempt import Attempt
+from pipehandler.record.journal import Journal
 from pipehandler.runtime import deadline, limits
 from pipehandler.runtime.deadline import TimeUp
-from pipehandler.settings.config import ConfigError
+from pipehandler.settings.config import Config, ConfigError, Database, Limits, Log, State
 from pipehandler.store.connection import Store
 from pipehandler.store.errors import StoreError
 
@@ -41,7 +43,7 @@ STAGES: dict[str, tuple[object, str]] = {
     "limits": (limits, "apply"),
     "journal": (Attempt, "begin"),
     "circuit breaker": (CircuitBreaker, "refuses"),
-    "message": (pipe, "_read_message"),
+    "message": (pipe, "read_message"),
     "identity": (identity, "identify"),
     "truncation": (pipe, "is_smaller"),
     "session": (deliver, "Session"),
@@ -81,7 +83,7 @@ RAISED = list(raised())
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Callable[[], pipe.Finished]:
+def run(tmp_path: Path) -> Callable[[], Finished]:
     """Deliver one small message in this process, with its own state directory and log file."""
     config = tmp_path / "pipehandler.toml"
     config.write_text(f"""
@@ -91,7 +93,7 @@ def run(tmp_path: Path) -> Callable[[], pipe.Finished]:
         log = {{ syslog = false, file = "{tmp_path}/log" }}
     """)
 
-    def deliver_one() -> pipe.Finished:
+    def deliver_one() -> Finished:
         reading, writing = os.pipe()
         os.write(writing, b"Subject: one\n\nbody\n")
         os.close(writing)
@@ -114,7 +116,7 @@ def run(tmp_path: Path) -> Callable[[], pipe.Finished]:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_exception_at_every_stage(
-    monkeypatch: pytest.MonkeyPatch, run: Callable[[], pipe.Finished], stage: str
+    monkeypatch: pytest.MonkeyPatch, run: Callable[[], Finished], stage: str
 ) -> None:
     """Whatever is raised at any stage, the result is that of outcome_of; it never bounces, and it can be recorded."""
     assert len(RAISED) > 200
@@ -126,9 +128,46 @@ def test_every_exception_at_every_stage(
 
         with monkeypatch.context() as patched:
             patched.setattr(owner, name, fail)
-            result = run().result
+            result = run().results[0]
         assert result.outcome == expected, (stage, error, result)
         assert result.outcome.status in (71, 75)
+
+
+LMTP_STAGES = {
+    **{stage: STAGES[stage] for stage in ("limits", "journal", "circuit breaker", "parser", "store")},
+    **{name: (lmtp, name) for name in ("from_argv", "Deadline", "read_message", "identify", "Session")},
+}
+"""The stages of a message that came by LMTP."""
+
+
+@pytest.mark.parametrize("stage", LMTP_STAGES)
+def test_every_exception_at_every_stage_of_lmtp(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stage: str) -> None:
+    """The same for LMTP, once for each recipient: there are as many results as recipients, whatever is raised."""
+    config = Config(
+        Database(f"host={tmp_path}"), state=State(str(tmp_path)), log=Log(False), limits=Limits(memory=1 << 40)
+    )
+    resident = Resident(config, Store(config.database.conninfo), Journal(str(tmp_path)))
+    file = os.memfd_create("message")
+    os.write(file, b"Subject: one\n\nbody\n")
+    before = [(kind, resource.getrlimit(kind)) for kind in limits._KINDS]
+    owner, name = LMTP_STAGES[stage]
+    try:
+        for error, expected in RAISED:
+
+            def fail(*_: object, error: BaseException = error, **__: object) -> None:
+                raise error
+
+            os.lseek(file, 0, os.SEEK_SET)
+            with monkeypatch.context() as patched:
+                patched.setattr(owner, name, fail)
+                finished = lmtp.run(["--sender=", "--", "a@b", "c@d", "a@b"], time.monotonic(), file, resident)
+            assert [result.outcome for result in finished.results] == [expected] * 3, (stage, error)
+    finally:
+        deadline.clear()
+        for kind, values in before:
+            resource.setrlimit(kind, values)
+        resident.journal.close()
+        os.close(file)
 
 
 def test_the_fence_agrees() -> None:

@@ -66,12 +66,14 @@ def test_only_places_are_filled_in(name: str) -> None:
         delimiter="+-",
         log_file="/l",
         client=("/ld", "/cl", "--packages=/e"),
+        lmtp="/r/lmtp",
         installation=Installation("/py", "/e", "/p"),
     )
     values = {
         "client": CLIENT_LINES.format("/ld /cl --packages=/e"), "python": "/py", "packages": "/e", "code": CODE, "program": "/p", "user": "@{domain}", "config": "/c/@{user}/$HOME",
         "socket": "/s/${sender}", "config_directory": "/d", "domain": "x.test", "maxproc": "7",
         "database": "postgresql:///x%20y?host=/pg", "database_name": "x y", "delimiter": "'+-'", "log_file": "/l",
+        "lmtp": "/r/lmtp",
     }  # fmt: skip
     parts = re.split(r"@\{([a-z_]+)\}", template)
     assert filled == "".join(values[part] if number % 2 else part for number, part in enumerate(parts))

@@ -12,6 +12,11 @@ from pipehandler.settings.config import keys as keys_of
 from pipehandler.settings.retention import KEYS, Rule
 
 DEFAULTS = {
+    "lmtp.socket": "",
+    "lmtp.address": "",
+    "lmtp.accounts": ("postfix",),
+    "lmtp.max_connections": 100,
+    "lmtp.trust_orcpt": False,
     "database.conninfo": "",
     "database.admin_conninfo": "",
     "database.connect_timeout": 5,
@@ -42,6 +47,7 @@ DEFAULTS = {
     "expire.max_change_percent": 20,
 }
 BOUNDS = {
+    "lmtp.max_connections": (1, 300),
     "database.connect_timeout": (2, 300),
     "database.statement_timeout": (1, 300),
     "limits.deadline": (5, 900),
