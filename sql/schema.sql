@@ -941,6 +941,7 @@ CREATE FUNCTION pipehandler.ingest(envelope jsonb, parsed jsonb, text_body text,
     SET enable_seqscan TO 'off'
     SET "DateStyle" TO 'ISO, YMD'
     SET "TimeZone" TO 'UTC'
+    SET plan_cache_mode TO 'force_generic_plan'
     AS $_$
 #variable_conflict use_column
 <<incoming>>
@@ -968,11 +969,19 @@ DECLARE
     client_port CONSTANT integer := CASE WHEN envelope ->> 'client_port' ~ '^[0-9]{1,5}$'
                                           AND (envelope ->> 'client_port')::integer < 65536
                                          THEN (envelope ->> 'client_port')::integer END;
-    addressees  jsonb;
-    claimed     integer;
-    written     integer;
-    brought     integer;
+    delimiter   CONSTANT text := coalesce(envelope ->> 'delimiter', '+');
+    new_list_id CONSTANT text := CASE WHEN octet_length(parsed ->> 'list_id') <= 998 THEN parsed ->> 'list_id' END;
+    addressee   record;
+    shortened   boolean := false;
+    leased      record;
+    earlier     record;
+    lease       bigint;
+    rejects     boolean;
+    claimed     boolean := false;
+    copies      jsonb := jsonb '[]'; -- the addressees for whom nothing was claimed
     incomplete  bigint[] := ARRAY[]::bigint[];
+    is_new      boolean;
+    has_bytes   boolean;
 BEGIN
     PERFORM pipehandler.secure_transaction();
 
@@ -989,41 +998,6 @@ BEGIN
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
 
-    -- A recipient that is stored shortened is whole in original_recipient, where that is not known.
-    -- The lease of each recipient. Mail that was stored already is never rejected: its sender would get a bounce for
-    -- it.
-    SELECT jsonb_agg(jsonb_build_object(
-               'recipient', r.recipient, 'given', r.given, 'original_recipient', r.original_recipient, 'lease', l.lease,
-               'extension', l.extension, 'rejected', l.rejects
-               AND NOT EXISTS (SELECT FROM pipehandler.delivery d
-                                WHERE d.recipient COLLATE "C" = r.recipient AND d.fingerprint = ANY (either)
-                                  AND d.fingerprint_version IN (1, version)
-                                  AND coalesce(d.lease, 0) = coalesce(l.lease, 0))))
-      INTO addressees
-      FROM (SELECT g.recipient AS given, s.recipient,
-                   CASE WHEN s.recipient = g.recipient THEN g.original_recipient
-                        ELSE coalesce(g.original_recipient, g.recipient) END AS original_recipient
-              FROM jsonb_to_recordset(envelope -> 'recipients') AS g (recipient text, original_recipient text),
-                   LATERAL (SELECT pipehandler.stored_recipient(g.recipient) AS recipient
-                             OFFSET 0) AS s) AS r, -- once, not for each use
-           LATERAL (SELECT o.extension,
-                           -- An archive brings mail back that was stored before its address had a lease: that is not
-                           -- stored again. Live mail is, or the holder of the lease would never get it.
-                           CASE WHEN envelope ->> 'ingress' = 'import'
-                                     AND EXISTS (SELECT FROM pipehandler.delivery d
-                                                  WHERE d.recipient COLLATE "C" = r.recipient
-                                                    AND d.fingerprint = ANY (either)
-                                                    AND d.fingerprint_version IN (1, version) AND d.lease IS NULL)
-                                     AND NOT EXISTS (SELECT FROM pipehandler.delivery d
-                                                      WHERE d.recipient COLLATE "C" = r.recipient
-                                                        AND d.fingerprint = ANY (either)
-                                                        AND d.fingerprint_version IN (1, version)
-                                                        AND d.lease = o.lease)
-                                THEN NULL ELSE o.lease END AS lease,
-                           CASE WHEN o.lease IS NULL THEN envelope ->> 'policy' = 'known'
-                                ELSE o.expires_at <= now() AND envelope ->> 'expired' = 'reject' END IS TRUE AS rejects
-                      FROM pipehandler.lease_of(r.recipient, coalesce(envelope ->> 'delimiter', '+')) AS o) AS l;
-
     -- Before it reads the rules of retention: pipehandler.apply_rules waits for all that may have read old ones.
     PERFORM pg_current_xact_id();
 
@@ -1031,55 +1005,103 @@ BEGIN
     -- so for its session, too; a pooler that changes sessions loses that.
     PERFORM set_config('client_min_messages', 'warning', true);
 
-    -- Claim the deliveries first; in one order everywhere, so that two handlers never wait for each other.
-    INSERT INTO pipehandler.delivery (
-        message, recipient, fingerprint, original_recipient, sender, queue_id, mail_host, ingress, client_address,
-        client_hostname, client_helo, client_port, client_protocol, sasl_username, prepended, received_at, stored_at,
-        lease, extension, expires_at, raw_until, attachments_until, fingerprint_version)
-    SELECT new_message, r.recipient, incoming.fingerprint, r.original_recipient, e.sender, e.queue_id,
-           e.mail_host, e.ingress, e.client_address, e.client_hostname, e.client_helo, incoming.client_port,
-           e.client_protocol, e.sasl_username, ingest.prepended, incoming.received_at, incoming.stored_at, r.lease,
-           r.extension, incoming.stored_at + t.keep, incoming.stored_at + t.raw, incoming.stored_at + t.attachments,
-           version
-      FROM jsonb_to_record(envelope) AS e (
-               sender text, queue_id text, mail_host text, ingress text, client_address inet, client_hostname text,
-               client_helo text, client_protocol text, sasl_username text)
-     CROSS JOIN jsonb_to_recordset(addressees) AS r (
-               recipient text, original_recipient text, lease bigint, extension text, rejected boolean)
-      LEFT JOIN LATERAL pipehandler.retention_of(
-               r.recipient, e.sender, parsed -> 'from_list' -> 0 ->> 'address', parsed ->> 'list_id') AS t ON true
-     WHERE NOT r.rejected
-       AND NOT EXISTS (SELECT FROM pipehandler.delivery d
-                        WHERE d.recipient COLLATE "C" = r.recipient AND d.fingerprint = former
-                          AND d.fingerprint_version = 1 AND coalesce(d.lease, 0) = coalesce(r.lease, 0))
-     ORDER BY r.recipient COLLATE "C"
-        ON CONFLICT (recipient COLLATE "C", fingerprint, coalesce(lease, 0)) DO NOTHING;
-    GET DIAGNOSTICS claimed = ROW_COUNT;
+    -- Claim the deliveries first; in one order everywhere, so that two handlers never wait for each other. One by one,
+    -- so that each row is found by the whole key of its index, whatever the statistics of the tables are.
+    -- A recipient that is stored shortened is whole in original_recipient, where that is not known.
+    FOR addressee IN
+        SELECT g.recipient AS given, s.recipient,
+               CASE WHEN s.recipient = g.recipient THEN g.original_recipient
+                    ELSE coalesce(g.original_recipient, g.recipient) END AS original_recipient
+          FROM jsonb_to_recordset(envelope -> 'recipients') AS g (recipient text, original_recipient text),
+               LATERAL (SELECT pipehandler.stored_recipient(g.recipient) AS recipient OFFSET 0) AS s
+         ORDER BY s.recipient COLLATE "C"
+    LOOP
+        shortened := shortened OR addressee.given <> addressee.recipient;
+        SELECT l.lease, l.expires_at, l.extension INTO leased
+          FROM pipehandler.lease_of(addressee.recipient, incoming.delimiter) AS l;
+        lease := leased.lease;
+        rejects := CASE WHEN lease IS NULL THEN envelope ->> 'policy' = 'known'
+                        ELSE leased.expires_at <= now() AND envelope ->> 'expired' = 'reject' END IS TRUE;
 
-    -- A delivery that is already there is a promise that its message can be read. Where a restored or damaged table
-    -- lacks something that retention has not removed, these bytes are stored in its place, and it is not a duplicate.
-    -- Nothing else is: the caller chooses the fingerprint, and must not exchange a message whose bytes are there. What
-    -- can be read from them, `reparse` restores.
-    IF claimed < jsonb_array_length(addressees) THEN
-        incomplete := ARRAY(
-            SELECT d.id
-              FROM jsonb_to_recordset(addressees) AS r (recipient text, lease bigint)
-              JOIN pipehandler.delivery d
-                ON d.recipient COLLATE "C" = r.recipient AND d.fingerprint = ANY (either)
-               AND d.fingerprint_version IN (1, version) AND coalesce(d.lease, 0) = coalesce(r.lease, 0)
-              LEFT JOIN pipehandler.message m ON m.id = d.message
-             WHERE d.xid <> pg_current_xact_id()
-               AND (m.id IS NULL
-                    OR (coalesce(d.raw_until > now(), true)
-                        AND NOT EXISTS (SELECT FROM pipehandler.raw_message b WHERE b.message = d.message))
-                    OR (d.message = new_message AND coalesce(d.attachments_until > now(), true)
-                        AND EXISTS (SELECT FROM pipehandler.attachment a
-                                     WHERE a.message = d.message AND a.content IS NULL
-                                       AND sha256(ingest.contents[a.ordinal]) = a.sha256))));
-    END IF;
+        -- An archive brings mail back that was stored before its address had a lease: that is not stored again. Live
+        -- mail is, or the holder of the lease would never get it.
+        IF lease IS NOT NULL AND envelope ->> 'ingress' = 'import'
+           AND NOT EXISTS (SELECT FROM unnest(either) AS f (fingerprint),
+                                  LATERAL (SELECT FROM pipehandler.delivery d
+                                            WHERE d.recipient COLLATE "C" = addressee.recipient
+                                              AND d.fingerprint = f.fingerprint
+                                              AND coalesce(d.lease, 0) = incoming.lease
+                                              AND d.fingerprint_version IN (1, version) OFFSET 0) AS e)
+           AND EXISTS (SELECT FROM unnest(either) AS f (fingerprint),
+                              LATERAL (SELECT FROM pipehandler.delivery d
+                                        WHERE d.recipient COLLATE "C" = addressee.recipient
+                                          AND d.fingerprint = f.fingerprint AND coalesce(d.lease, 0) = 0
+                                          AND d.fingerprint_version IN (1, version) OFFSET 0) AS e) THEN
+            lease := NULL;
+        END IF;
+
+        IF NOT rejects THEN
+            INSERT INTO pipehandler.delivery (
+                message, recipient, fingerprint, original_recipient, sender, queue_id, mail_host, ingress,
+                client_address, client_hostname, client_helo, client_port, client_protocol, sasl_username, prepended,
+                received_at, stored_at, lease, extension, expires_at, raw_until, attachments_until,
+                fingerprint_version)
+            SELECT new_message, addressee.recipient, incoming.fingerprint, addressee.original_recipient,
+                   envelope ->> 'sender', envelope ->> 'queue_id', envelope ->> 'mail_host', envelope ->> 'ingress',
+                   (envelope ->> 'client_address')::inet, envelope ->> 'client_hostname', envelope ->> 'client_helo',
+                   incoming.client_port, envelope ->> 'client_protocol', envelope ->> 'sasl_username',
+                   ingest.prepended, incoming.received_at, incoming.stored_at, incoming.lease, leased.extension,
+                   incoming.stored_at + t.keep, incoming.stored_at + t.raw, incoming.stored_at + t.attachments,
+                   version
+              FROM (SELECT) AS one
+              LEFT JOIN pipehandler.retention_of(
+                       addressee.recipient, envelope ->> 'sender', parsed -> 'from_list' -> 0 ->> 'address',
+                       parsed ->> 'list_id') AS t ON true
+             WHERE NOT EXISTS (SELECT FROM pipehandler.delivery d
+                                WHERE d.recipient COLLATE "C" = addressee.recipient AND d.fingerprint = former
+                                  AND coalesce(d.lease, 0) = coalesce(incoming.lease, 0)
+                                  AND d.fingerprint_version = 1)
+                ON CONFLICT (recipient COLLATE "C", fingerprint, coalesce(lease, 0)) DO NOTHING
+            RETURNING id INTO ingest.delivery;
+            IF FOUND THEN
+                ingest.recipient := addressee.given;
+                ingest.message := new_message;
+                ingest.duplicate := false;
+                claimed := true;
+                RETURN NEXT;
+                CONTINUE;
+            END IF;
+        END IF;
+
+        copies := copies || jsonb_build_object(
+            'given', addressee.given, 'recipient', addressee.recipient, 'original_recipient',
+            addressee.original_recipient, 'lease', lease, 'rejected', rejects);
+
+        -- A delivery that is already there is a promise that its message can be read. Where a restored or damaged
+        -- table lacks something that retention has not removed, these bytes are stored in its place, and it is not a
+        -- duplicate. Nothing else is: the caller chooses the fingerprint, and must not exchange a message whose bytes
+        -- are there. What can be read from them, `reparse` restores.
+        SELECT e.* INTO earlier
+          FROM unnest(either) AS f (fingerprint),
+               LATERAL (SELECT d.id, d.message, d.raw_until, d.attachments_until
+                          FROM pipehandler.delivery d
+                         WHERE d.recipient COLLATE "C" = addressee.recipient AND d.fingerprint = f.fingerprint
+                           AND coalesce(d.lease, 0) = coalesce(incoming.lease, 0)
+                           AND d.fingerprint_version IN (1, version) AND d.xid <> pg_current_xact_id()
+                        OFFSET 0) AS e;
+        IF FOUND AND (NOT EXISTS (SELECT FROM pipehandler.message m WHERE m.id = earlier.message)
+                      OR (coalesce(earlier.raw_until > now(), true)
+                          AND NOT EXISTS (SELECT FROM pipehandler.raw_message b WHERE b.message = earlier.message))
+                      OR (earlier.message = new_message AND coalesce(earlier.attachments_until > now(), true)
+                          AND EXISTS (SELECT FROM pipehandler.attachment a
+                                       WHERE a.message = new_message AND a.content IS NULL
+                                         AND sha256(ingest.contents[a.ordinal]) = a.sha256))) THEN
+            incomplete := array_append(incomplete, earlier.id);
+        END IF;
+    END LOOP;
 
     -- Write the message only for what was claimed. Another recipient's delivery may have written it before.
-    IF claimed > 0 OR cardinality(incomplete) > 0 THEN
+    IF claimed OR cardinality(incomplete) > 0 THEN
         INSERT INTO pipehandler.message (
             id, received_at, message_id, in_reply_to, reference_ids, date, date_offset, subject, from_name,
             from_address, from_list, sender_list, reply_to_list, to_list, cc_list, bcc_list, list_id, text_body,
@@ -1092,9 +1114,7 @@ BEGIN
                d.from_list, d.sender_list, d.reply_to_list, d.to_list, d.cc_list, d.bcc_list, d.list_id,
                ingest.text_body, ingest.html_body, d.header, d.authentication, octet_length(ingest.raw),
                digest, CASE WHEN d.error IS NULL THEN 'parsed' ELSE 'failed' END, d.error,
-               CASE WHEN EXISTS (SELECT FROM jsonb_to_recordset(addressees) AS r (given text, recipient text)
-                                  WHERE r.given <> r.recipient)
-                    THEN '[{"code": "envelope-value", "where": "recipient", "detail": ""}]' || d.defects
+               CASE WHEN shortened THEN '[{"code": "envelope-value", "where": "recipient", "detail": ""}]' || d.defects
                     ELSE d.defects END,
                d.parser, d.text_from_html, d.preview, d.auto_submitted, d.precedence,
                coalesce(d.list_unsubscribe, '{}'), coalesce(d.list_unsubscribe_post, false), d.report
@@ -1105,108 +1125,102 @@ BEGIN
                    parser text, text_from_html text, preview text, auto_submitted text, precedence text,
                    list_unsubscribe text[], list_unsubscribe_post boolean, report jsonb)
             ON CONFLICT (id) DO NOTHING;
-        GET DIAGNOSTICS written = ROW_COUNT;
+        is_new := FOUND;
 
         -- Hold it, so that no removal takes it before this transaction ends. The caller tries again after 40001.
-        PERFORM FROM pipehandler.message m WHERE m.id = new_message FOR KEY SHARE;
-        IF NOT FOUND THEN
-            RAISE EXCEPTION 'message % was removed while it was delivered again', new_message
-                USING ERRCODE = 'serialization_failure';
+        IF NOT is_new THEN
+            PERFORM FROM pipehandler.message m WHERE m.id = new_message FOR KEY SHARE;
+            IF NOT FOUND THEN
+                RAISE EXCEPTION 'message % was removed while it was delivered again', new_message
+                    USING ERRCODE = 'serialization_failure';
+            END IF;
         END IF;
 
         INSERT INTO pipehandler.raw_message (message, raw)
         VALUES (new_message, ingest.raw)
             ON CONFLICT (message) DO NOTHING;
-        GET DIAGNOSTICS brought = ROW_COUNT;
+        has_bytes := NOT FOUND;
 
         -- An earlier delivery could not read it, perhaps for want of memory or of time; this one has.
-        IF written = 0 AND parsed ->> 'error' IS NULL
+        IF NOT is_new AND parsed ->> 'error' IS NULL
            AND EXISTS (SELECT FROM pipehandler.message m WHERE m.id = new_message AND m.state = 'failed') THEN
             PERFORM pipehandler.reparse(new_message, parsed, ingest.text_body, ingest.html_body, contents);
         END IF;
 
-        INSERT INTO pipehandler.attachment (
-            message, ordinal, part, file_name, content_type, content_id, disposition, size, sha256, content, parameters,
-            content_location, content_description)
-        SELECT new_message, a.ordinal, a.part, a.file_name, a.content_type, a.content_id, a.disposition, a.size,
-               decode(a.sha256, 'hex'), ingest.contents[a.ordinal], coalesce(a.parameters, '{}'), a.content_location,
-               a.content_description
-          FROM jsonb_to_recordset(parsed -> 'attachments') AS a (
-                   ordinal integer, part text, file_name text, content_type text, content_id text, disposition text,
-                   size integer, sha256 text, parameters jsonb, content_location text, content_description text)
-         WHERE written > 0 OR brought > 0
-            ON CONFLICT (message, ordinal) DO NOTHING;
+        IF (is_new OR NOT has_bytes) AND parsed -> 'attachments' <> '[]' THEN
+            INSERT INTO pipehandler.attachment (
+                message, ordinal, part, file_name, content_type, content_id, disposition, size, sha256, content,
+                parameters, content_location, content_description)
+            SELECT new_message, a.ordinal, a.part, a.file_name, a.content_type, a.content_id, a.disposition, a.size,
+                   decode(a.sha256, 'hex'), ingest.contents[a.ordinal], coalesce(a.parameters, '{}'),
+                   a.content_location, a.content_description
+              FROM jsonb_to_recordset(parsed -> 'attachments') AS a (
+                       ordinal integer, part text, file_name text, content_type text, content_id text,
+                       disposition text, size integer, sha256 text, parameters jsonb, content_location text,
+                       content_description text)
+                ON CONFLICT (message, ordinal) DO NOTHING;
+        END IF;
 
         -- Retention may have taken from it what this delivery wants.
-        UPDATE pipehandler.attachment a
-           SET content = ingest.contents[a.ordinal]
-         WHERE written = 0 AND a.message = new_message AND a.content IS NULL
-           AND sha256(ingest.contents[a.ordinal]) = a.sha256;
+        IF NOT is_new THEN
+            UPDATE pipehandler.attachment a
+               SET content = ingest.contents[a.ordinal]
+             WHERE a.message = new_message AND a.content IS NULL AND sha256(ingest.contents[a.ordinal]) = a.sha256;
+        END IF;
 
         -- The bytes of another transmission of the same message take the place of those that are missing.
-        UPDATE pipehandler.delivery d
-           SET message = new_message, prepended = ingest.prepended
-         WHERE d.id = ANY (incomplete) AND d.message <> new_message;
+        IF cardinality(incomplete) > 0 THEN
+            UPDATE pipehandler.delivery d
+               SET message = new_message, prepended = ingest.prepended
+             WHERE d.id = ANY (incomplete) AND d.message <> new_message;
+        END IF;
     END IF;
 
-    -- What a copy that is not stored has of its own: another alias, or another list, that led to the same recipient.
-    -- At most 100 of each, because a sender may go on with new ones. Locked in the order of above.
-    IF claimed < jsonb_array_length(addressees) THEN
-        WITH copy AS (
-            SELECT r.recipient, r.lease,
-                   coalesce(array_agg(DISTINCT r.original_recipient) FILTER (WHERE r.original_recipient IS NOT NULL),
-                            '{}') AS originals,
-                   CASE WHEN octet_length(parsed ->> 'list_id') <= 998 THEN ARRAY[parsed ->> 'list_id'] ELSE '{}' END
-                   AS lists
-              FROM jsonb_to_recordset(addressees) AS r (recipient text, lease bigint, original_recipient text)
-             GROUP BY r.recipient, r.lease
-        ), added AS MATERIALIZED (
-            SELECT d.id,
-                   ARRAY(SELECT o FROM unnest(c.originals) AS o
-                          WHERE o IS DISTINCT FROM d.original_recipient AND o <> ALL (d.later_original_recipients))
-                   AS originals,
-                   ARRAY(SELECT l FROM unnest(c.lists) AS l
-                          WHERE l IS DISTINCT FROM m.list_id AND l <> ALL (d.later_list_ids)) AS lists
-              FROM copy c
-              JOIN pipehandler.delivery d
-                ON d.recipient COLLATE "C" = c.recipient AND coalesce(d.lease, 0) = coalesce(c.lease, 0)
-              LEFT JOIN pipehandler.message m ON m.id = d.message
-             WHERE d.fingerprint = ANY (either) AND d.fingerprint_version IN (1, version)
-               AND (cardinality(d.later_original_recipients) < 100
-                    AND NOT array_remove(c.originals, d.original_recipient) <@ d.later_original_recipients
-                    OR cardinality(d.later_list_ids) < 100
-                    AND NOT array_remove(c.lists, m.list_id) <@ d.later_list_ids)
-             ORDER BY d.recipient COLLATE "C"
-               FOR NO KEY UPDATE OF d
-        )
+    -- What is not stored again, in the order of above.
+    FOR addressee IN
+        SELECT r.*
+          FROM jsonb_to_recordset(copies) AS r (
+                   given text, recipient text, original_recipient text, lease bigint, rejected boolean)
+         ORDER BY r.recipient COLLATE "C"
+    LOOP
+        -- A duplicate is a promise, too. This server may be the only one that has its row, if it crashed before a
+        -- synchronous standby had it. A transaction that wrote nothing to the WAL would not wait for the standby; a
+        -- row lock is written.
+        SELECT e.* INTO earlier
+          FROM unnest(either) AS f (fingerprint),
+               LATERAL (SELECT d.id, d.message, d.xid = pg_current_xact_id() AS is_ours
+                          FROM pipehandler.delivery d
+                         WHERE d.recipient COLLATE "C" = addressee.recipient AND d.fingerprint = f.fingerprint
+                           AND coalesce(d.lease, 0) = coalesce(addressee.lease, 0)
+                           AND d.fingerprint_version IN (1, version)
+                           FOR KEY SHARE OF d) AS e;
+        IF NOT FOUND AND NOT addressee.rejected THEN
+            CONTINUE;
+        END IF;
+
+        -- What a copy has of its own: another alias, or another list, that led to the same recipient. At most 100 of
+        -- each, because a sender may go on with new ones.
         UPDATE pipehandler.delivery d
-           SET later_original_recipients = (d.later_original_recipients || a.originals)[:100],
-               later_list_ids = (d.later_list_ids || a.lists)[:100]
-          FROM added a
-         WHERE a.id = d.id;
-    END IF;
+           SET later_original_recipients = array_append(d.later_original_recipients, addressee.original_recipient)
+         WHERE d.id = earlier.id AND addressee.original_recipient IS NOT NULL
+           AND addressee.original_recipient IS DISTINCT FROM d.original_recipient
+           AND addressee.original_recipient <> ALL (d.later_original_recipients)
+           AND cardinality(d.later_original_recipients) < 100;
+        UPDATE pipehandler.delivery d
+           SET later_list_ids = array_append(d.later_list_ids, new_list_id)
+         WHERE d.id = earlier.id AND new_list_id IS NOT NULL AND new_list_id <> ALL (d.later_list_ids)
+           AND new_list_id IS DISTINCT FROM (SELECT m.list_id FROM pipehandler.message m WHERE m.id = d.message)
+           AND cardinality(d.later_list_ids) < 100;
 
-    -- A duplicate is a promise, too. This server may be the only one that has its row, if it crashed before a
-    -- synchronous standby had it. A transaction that wrote nothing to the WAL would not wait for the standby; a row
-    -- lock is written.
-    PERFORM FROM pipehandler.delivery d
-       JOIN jsonb_to_recordset(addressees) AS r (recipient text, lease bigint)
-         ON d.recipient COLLATE "C" = r.recipient AND coalesce(d.lease, 0) = coalesce(r.lease, 0)
-      WHERE d.fingerprint = ANY (either) AND d.fingerprint_version IN (1, version) AND d.xid <> pg_current_xact_id()
-      ORDER BY d.recipient COLLATE "C"
-        FOR KEY SHARE OF d;
-
-    -- One row for each recipient, even where the caller names one twice.
-    RETURN QUERY
-        SELECT DISTINCT ON (r.given) r.given, d.id, d.message,
-               d.xid <> pg_current_xact_id() AND d.id <> ALL (incomplete)
-          FROM jsonb_to_recordset(addressees) AS r (given text, recipient text, lease bigint, rejected boolean)
-          LEFT JOIN pipehandler.delivery d
-                 ON d.recipient COLLATE "C" = r.recipient AND d.fingerprint = ANY (either)
-                AND d.fingerprint_version IN (1, version)
-                AND coalesce(d.lease, 0) = coalesce(r.lease, 0)
-         WHERE d.id IS NOT NULL OR r.rejected
-         ORDER BY r.given, d.id;
+        -- One row for each recipient, even where the caller names one twice.
+        IF earlier.is_ours IS NOT TRUE AND ingest.recipient IS DISTINCT FROM addressee.given THEN
+            ingest.recipient := addressee.given;
+            ingest.delivery := earlier.id;
+            ingest.message := earlier.message;
+            ingest.duplicate := CASE WHEN earlier.id IS NOT NULL THEN earlier.id <> ALL (incomplete) END;
+            RETURN NEXT;
+        END IF;
+    END LOOP;
 END
 $_$;
 
@@ -1246,7 +1260,7 @@ message.';
 
 CREATE FUNCTION pipehandler.is_parsed(parsed jsonb) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN (((parsed @@ 'strict ((((((((((((((((((((((((((((((((((((((((($."header".type() == "array" && !($."header"[*].size() != 2)) && !($."header"[*][0].type() != "string")) && !($."header"[*][1].type() != "string")) && $."from_list".type() == "array") && !($."from_list"[*]."name".type() != "string")) && !($."from_list"[*]."address".type() != "string")) && !($."from_list"[*]."group".type() != "string")) && $."sender_list".type() == "array") && !($."sender_list"[*]."name".type() != "string")) && !($."sender_list"[*]."address".type() != "string")) && !($."sender_list"[*]."group".type() != "string")) && $."reply_to_list".type() == "array") && !($."reply_to_list"[*]."name".type() != "string")) && !($."reply_to_list"[*]."address".type() != "string")) && !($."reply_to_list"[*]."group".type() != "string")) && $."to_list".type() == "array") && !($."to_list"[*]."name".type() != "string")) && !($."to_list"[*]."address".type() != "string")) && !($."to_list"[*]."group".type() != "string")) && $."cc_list".type() == "array") && !($."cc_list"[*]."name".type() != "string")) && !($."cc_list"[*]."address".type() != "string")) && !($."cc_list"[*]."group".type() != "string")) && $."bcc_list".type() == "array") && !($."bcc_list"[*]."name".type() != "string")) && !($."bcc_list"[*]."address".type() != "string")) && !($."bcc_list"[*]."group".type() != "string")) && $."in_reply_to".type() == "array") && !($."in_reply_to"[*].type() != "string")) && $."reference_ids".type() == "array") && !($."reference_ids"[*].type() != "string")) && $."defects".type() == "array") && !($."defects"[*]."code".type() != "string")) && !($."defects"[*]."where".type() != "string")) && !($."defects"[*]."detail".type() != "string")) && $."attachments".type() == "array") && !($."attachments"[*]."ordinal".type() != "number")) && !($."attachments"[*]."part".type() != "string")) && !($."attachments"[*]."content_type".type() != "string")) && $."authentication".type() == "object") && $."parser".type() == "string")'::jsonpath) IS TRUE) AND ((COALESCE(jsonb_typeof((parsed -> 'list_unsubscribe'::text)), 'null'::text) = 'null'::text) OR ((parsed @@ 'strict ($."list_unsubscribe".type() == "array" && !($."list_unsubscribe"[*].type() != "string"))'::jsonpath) IS TRUE)) AND (COALESCE(jsonb_typeof((parsed -> 'list_unsubscribe_post'::text)), 'boolean'::text) = ANY (ARRAY['boolean'::text, 'null'::text])) AND ((parsed @? 'strict $."attachments"[*]?(exists (@."parameters"))."parameters"?(@.type() != "object" && @.type() != "null")'::jsonpath) IS NOT TRUE) AND ((parsed @? 'strict $."attachments"[*]?(@."parameters".type() == "object")."parameters".*?(@.type() != "string")'::jsonpath) IS NOT TRUE) AND (NOT (parsed @? '$."authentication".**{20}'::jsonpath)) AND (NOT (parsed @? '$."authentication".**?(@.type() == "number" && (@ > 170000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000 || @ < -170000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000))'::jsonpath)) AND ((COALESCE(jsonb_typeof((parsed -> 'report'::text)), 'null'::text) = 'null'::text) OR (((parsed @@ 'strict ($."report"."type".type() == "string" && !(exists ($."report".*?(@.type() != "string" && @.type() != "array"))))'::jsonpath) IS TRUE) AND ((COALESCE(((parsed -> 'report'::text) -> 'recipients'::text), '[]'::jsonb) @@ 'strict ($.type() == "array" && !($[*].*.type() != "string"))'::jsonpath) IS TRUE) AND ((jsonb_build_array(((parsed -> 'report'::text) -> 'feedback_type'::text), ((parsed -> 'report'::text) -> 'disposition'::text), ((parsed -> 'report'::text) -> 'original_message_id'::text)) @@ 'strict !(exists ($[*]?(@.type() != "string" && @.type() != "null")))'::jsonpath) IS TRUE) AND (NOT (parsed @? '$."report".**{20}'::jsonpath)) AND (NOT (parsed @? '$."report".**?(@.type() == "number" && (@ > 170000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000 || @ < -170000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000))'::jsonpath)))));
+    RETURN (((parsed @@ 'strict ((((((((((((((((((((((((((((((((((((((((($."header".type() == "array" && !($."header"[*].size() != 2)) && !($."header"[*][0].type() != "string")) && !($."header"[*][1].type() != "string")) && $."from_list".type() == "array") && !($."from_list"[*]."name".type() != "string")) && !($."from_list"[*]."address".type() != "string")) && !($."from_list"[*]."group".type() != "string")) && $."sender_list".type() == "array") && !($."sender_list"[*]."name".type() != "string")) && !($."sender_list"[*]."address".type() != "string")) && !($."sender_list"[*]."group".type() != "string")) && $."reply_to_list".type() == "array") && !($."reply_to_list"[*]."name".type() != "string")) && !($."reply_to_list"[*]."address".type() != "string")) && !($."reply_to_list"[*]."group".type() != "string")) && $."to_list".type() == "array") && !($."to_list"[*]."name".type() != "string")) && !($."to_list"[*]."address".type() != "string")) && !($."to_list"[*]."group".type() != "string")) && $."cc_list".type() == "array") && !($."cc_list"[*]."name".type() != "string")) && !($."cc_list"[*]."address".type() != "string")) && !($."cc_list"[*]."group".type() != "string")) && $."bcc_list".type() == "array") && !($."bcc_list"[*]."name".type() != "string")) && !($."bcc_list"[*]."address".type() != "string")) && !($."bcc_list"[*]."group".type() != "string")) && $."in_reply_to".type() == "array") && !($."in_reply_to"[*].type() != "string")) && $."reference_ids".type() == "array") && !($."reference_ids"[*].type() != "string")) && $."defects".type() == "array") && !($."defects"[*]."code".type() != "string")) && !($."defects"[*]."where".type() != "string")) && !($."defects"[*]."detail".type() != "string")) && $."attachments".type() == "array") && !($."attachments"[*]."ordinal".type() != "number")) && !($."attachments"[*]."part".type() != "string")) && !($."attachments"[*]."content_type".type() != "string")) && $."authentication".type() == "object") && $."parser".type() == "string")'::jsonpath) IS TRUE) AND ((COALESCE(jsonb_typeof((parsed -> 'list_unsubscribe'::text)), 'null'::text) = 'null'::text) OR ((parsed @@ 'strict ($."list_unsubscribe".type() == "array" && !($."list_unsubscribe"[*].type() != "string"))'::jsonpath) IS TRUE)) AND (COALESCE(jsonb_typeof((parsed -> 'list_unsubscribe_post'::text)), 'boolean'::text) = ANY (ARRAY['boolean'::text, 'null'::text])) AND ((parsed @? 'strict $."attachments"[*]?(exists (@."parameters"))."parameters"?(@.type() != "object" && @.type() != "null")'::jsonpath) IS NOT TRUE) AND ((parsed @? 'strict $."attachments"[*]?(@."parameters".type() == "object")."parameters".*?(@.type() != "string")'::jsonpath) IS NOT TRUE) AND (NOT (parsed @? '$."authentication".**{20}'::jsonpath)) AND (NOT (parsed @? '$."authentication".**?(@.type() == "number" && (@ > 170000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000 || @ < -170000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000))'::jsonpath)) AND ((COALESCE(jsonb_typeof((parsed -> 'report'::text)), 'null'::text) = 'null'::text) OR (((parsed @@ 'strict ($."report"."type".type() == "string" && !(exists ($."report".*?(@.type() != "string" && @.type() != "array"))))'::jsonpath) IS TRUE) AND ((COALESCE(((parsed -> 'report'::text) -> 'recipients'::text), '[]'::jsonb) @@ 'strict ($.type() == "array" && !($[*].*.type() != "string"))'::jsonpath) IS TRUE) AND (COALESCE(jsonb_typeof(((parsed -> 'report'::text) -> 'feedback_type'::text)), 'null'::text) = ANY (ARRAY['string'::text, 'null'::text])) AND (COALESCE(jsonb_typeof(((parsed -> 'report'::text) -> 'disposition'::text)), 'null'::text) = ANY (ARRAY['string'::text, 'null'::text])) AND (COALESCE(jsonb_typeof(((parsed -> 'report'::text) -> 'original_message_id'::text)), 'null'::text) = ANY (ARRAY['string'::text, 'null'::text])) AND (NOT (parsed @? '$."report".**{20}'::jsonpath)) AND (NOT (parsed @? '$."report".**?(@.type() == "number" && (@ > 170000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000 || @ < -170000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000))'::jsonpath)))));
 
 COMMENT ON FUNCTION pipehandler.is_parsed(parsed jsonb) IS 'Whether this has the shape that pipehandler.ingest expects of its argument parsed, and that readers rely on. In strict
 mode of jsonpath a comparison is true where it is for any item, and unknown where an item has not the member.';
@@ -1334,7 +1348,11 @@ CREATE FUNCTION pipehandler.lease_of(recipient text, delimiter text DEFAULT '+':
                              WHEN (split.extension IS NOT NULL) THEN split.base
                              ELSE NULL::text
                          END), (3,split.domain)) candidate(rank, address)
-              JOIN pipehandler.address a ON ((((a.address COLLATE "C") = pipehandler.canonical(candidate.address)) AND (NOT a.superseded))))
+              CROSS JOIN LATERAL ( SELECT x.lease,
+                     x.expires_at
+                    FROM pipehandler.address x
+                   WHERE (((x.address COLLATE "C") = pipehandler.canonical(candidate.address)) AND (NOT x.superseded))
+                  OFFSET 0) a)
            ORDER BY COALESCE((a.expires_at <= now()), false), candidate.rank
           LIMIT 1) found ON (true));
 END;
