@@ -20,7 +20,8 @@ from mail import newsletter
 from report import Aim, Report, Table
 from setting import Setting
 
-from pipehandler.ingress.pipe import Resident, run
+from pipehandler.ingress.pipe import run
+from pipehandler.ingress.single import Resident
 from pipehandler.ingress.truncation import Caller
 from pipehandler.mail.identity import identify
 from pipehandler.parse.loading import load_all
