@@ -38,6 +38,10 @@ KINDS: dict[str, Callable[[int], bytes]] = {
 }
 
 
+_ALL = {"cold": "cold and PostgreSQL", "resident": "resident and PostgreSQL"}
+"""What a delivery costs in all: with the processes of the server, which has both databases."""
+
+
 class Version(NamedTuple):
     """One of the two versions: its commands, and the processes that serve it."""
 
@@ -58,21 +62,31 @@ def measure(setting: Setting, environment: Path, *, rounds: int = 30) -> Report:
                 messages = [made(number + place) for place in range(1 + _BATCH)]
                 number += len(messages)
                 order = (0, 1) if each % 2 else (1, 0)
-                spent = dict(sorted((which, _spent(starter, versions[which], messages)) for which in order))
+                spent = dict(sorted((which, _spent(setting, starter, versions[which], messages)) for which in order))
                 if each:  # the first warms the caches
                     for mode in spent[0]:
                         found[kind, mode].append((spent[0][mode], spent[1][mode]))
     return _report(found, environment, rounds)
 
 
-def _spent(starter: Starter, version: Version, messages: list[bytes]) -> dict[str, float]:
+def _spent(setting: Setting, starter: Starter, version: Version, messages: list[bytes]) -> dict[str, float]:
     """The seconds that one message costs in each mode: the first is delivered cold, the others to the worker."""
     first, *others = messages
+    server = [setting.postgresql.seconds()]
     cold = starter.run(version.cold, first).cpu
+    server.append(setting.postgresql.seconds())
     before = sum(map(cpu, version.serving))
     entrypoint = sum(starter.run(version.resident, message).cpu for message in others) / len(others)
     service = (sum(map(cpu, version.serving)) - before) / len(others)
-    return {"cold": cold, "resident": entrypoint + service, "its entrypoint": entrypoint, "its service": service}
+    server.append(setting.postgresql.seconds())
+    return {
+        "cold": cold,
+        _ALL["cold"]: cold + server[1] - server[0],
+        "resident": entrypoint + service,
+        "its entrypoint": entrypoint,
+        "its service": service,
+        _ALL["resident"]: entrypoint + service + (server[2] - server[1]) / len(others),
+    }
 
 
 def _report(found: dict[tuple[str, str], list[tuple[float, float]]], environment: Path, rounds: int) -> Report:
@@ -83,13 +97,13 @@ def _report(found: dict[tuple[str, str], list[tuple[float, float]]], environment
         ratios = [pair[1] / pair[0] for pair in pairs]
         low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
         rows.append([kind, mode, len(pairs), before, after, middle, low, high])
-        if mode in ("cold", "resident"):
+        if mode in _ALL.values():
             aims.append(Aim(f"CPU of a delivery, of the other version's: {kind}, {mode}", middle, 1.03))
     other = _output(environment / "bin" / "pipehandler", "--version").split()[-1]
     note = (
         f"Messages of {_SIZE:,} octets, to {other} and to this version by turns; medians of {rounds} rounds, and the quartiles of the"
         f" ratio. Cold: the process that pipe(8) starts. Resident: that process, the supervisor and the worker, over {_BATCH} messages"
-        " in each round. PostgreSQL is not in it."
+        " in each round."
     )
     head = ["message", "mode", "rounds", "before ms", "now ms", "ratio", "1st quartile", "3rd quartile"]
     return Report([Table("CPU time of two versions", head, rows, note)], aims)
