@@ -36,6 +36,7 @@ COMMANDS = {
     "remove": "remove.remove",
     "expire": "expire.expire",
     "import": "import_.import_",
+    "watch": "watch.watch",
 }
 """Each command, as module and name in this package."""
 

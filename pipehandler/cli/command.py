@@ -19,6 +19,7 @@ import click
 
 from pipehandler.cli.terminal import say, say_json
 from pipehandler.mail.sysexits import EX_CANTCREAT, EX_CONFIG, EX_DATAERR, EX_NOINPUT, EX_UNAVAILABLE
+from pipehandler.maildir.folder import MaildirError
 from pipehandler.postfix.postconf import DEFAULT_DIRECTORY
 from pipehandler.settings.config import ConfigError, load
 from pipehandler.settings.extras import MissingExtraError
@@ -76,7 +77,7 @@ def reported_errors() -> Iterator[None]:
         raise Failure(str(error), EX_NOINPUT) from error
     except UnreadableMessage as error:
         raise Failure(str(error), EX_DATAERR) from error
-    except (MissingExtraError, ServeError) as error:
+    except (MissingExtraError, MaildirError, ServeError) as error:
         raise Failure(str(error), EX_UNAVAILABLE) from error
     except StoreError as error:
         code = f" (SQLSTATE {error.sqlstate})" if error.sqlstate else ""

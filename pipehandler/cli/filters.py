@@ -18,7 +18,7 @@ FILTERS: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
     "until": time_option("--until", "--before", "until", help="Received before this time."),
     "stored_since": time_option("--stored-since", help="Stored at this time or later, whenever it was received."),
     "ingress": click.option(
-        "--ingress", type=click.Choice(["pipe", "lmtp", "import"]), help="How the message came in."
+        "--ingress", type=click.Choice(["pipe", "lmtp", "maildir", "import"]), help="How the message came in."
     ),
     "state": click.option(
         "--state", type=click.Choice(["parsed", "failed"]), help="failed: stored without being parsed."

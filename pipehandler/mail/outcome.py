@@ -48,9 +48,12 @@ TRUNCATED = Outcome("truncated", "4.3.0", "message truncated", EX_TEMPFAIL)
 FAULT = Outcome("fault", "4.3.0", "internal fault", EX_TEMPFAIL)
 EXHAUSTED = Outcome("exhausted", "4.3.0", "mail system out of resources", EX_OSERR)
 
-# Only these two return mail to its sender, and only where the operator configured it.
+# Only these two return mail to its sender, and only where the operator configured it. From a Maildir, they and the third put it
+# into failed/.
 UNKNOWN_RECIPIENT = Outcome("unknown_recipient", "5.1.1", "recipient unknown", EX_NOUSER)
 TOO_LARGE = Outcome("too_large", "5.3.4", "message larger than this system accepts", EX_DATAERR)
+UNSTORABLE = Outcome("unstorable", "5.6.0", "message cannot be stored", EX_DATAERR)
+"""From a Maildir alone: it has no envelope, or one that the database cannot hold."""
 
 TABLE = (
     DELIVERED,
@@ -67,6 +70,7 @@ TABLE = (
     EXHAUSTED,
     UNKNOWN_RECIPIENT,
     TOO_LARGE,
+    UNSTORABLE,
 )
 """All outcomes; docs/outcomes.md shows the same table, and a test compares them."""
 

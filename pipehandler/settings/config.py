@@ -167,6 +167,19 @@ class Lmtp(NamedTuple):
     ] = False
 
 
+class Watch(NamedTuple):
+    """The Maildirs of `pipehandler watch`."""
+
+    maildirs: Annotated[
+        tuple[str, ...], Key("the Maildirs that are watched; `check` and `metrics` look at them as well")
+    ] = ()
+    stored: Annotated[str, Key("what happens to the file of a message that is stored", choices=("keep", "remove"))] = (
+        "keep"
+    )
+    workers: Annotated[int, Key("messages that are delivered at the same time, over a connection each", 1, 64)] = 2
+    scan_interval: Annotated[int, Key("seconds between two scans, which find what inotify did not report", 1, 3600)] = 5
+
+
 class Expire(NamedTuple):
     """What `pipehandler expire` may do without a person."""
 
@@ -208,6 +221,7 @@ class Config(NamedTuple):
     log: Log = Log()
     serve: Serve = Serve()
     lmtp: Lmtp = Lmtp()
+    watch: Watch = Watch()
     expire: Expire = Expire()
     sentry: Sentry = Sentry()
     retention: "tuple[Rule, ...]" = ()

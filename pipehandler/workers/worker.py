@@ -1,6 +1,7 @@
 """A resident worker: delivers the messages that the supervisor assigns, one at a time, on one open database connection.
 
-A message takes the same path as in a cold delivery (ingress/pipe.py), or that of LMTP beside it (ingress/lmtp.py). Nothing carries over from one message to the
+A message takes the same path as in a cold delivery (ingress/pipe.py), or that of LMTP or of a Maildir beside it
+(ingress/lmtp.py, ingress/maildir.py). Nothing carries over from one message to the
 next: limits and alarms are set for each, and the process is replaced after a number of messages, after it grew, and
 after an unexpected error.
 """
@@ -15,7 +16,7 @@ from typing import NamedTuple, NoReturn
 
 from ..delivery.turn import LARGE
 from ..handover import LARGEST, option, peer
-from ..ingress import lmtp, pipe
+from ..ingress import lmtp, maildir, pipe
 from ..ingress.single import Finished, Resident
 from ..ingress.truncation import Caller
 from ..mail.outcome import FAULT, described
@@ -33,7 +34,7 @@ READY, FREE, LAST = b"ready", b"free", b"last"
 _DESCRIPTOR_SECONDS = 2.0
 """Seconds that the entrypoint may take to send the descriptor of the message."""
 
-_INGRESSES = {"deliver": pipe.INGRESS, "lmtp": lmtp.INGRESS}
+_INGRESSES = {"deliver": pipe.INGRESS, "lmtp": lmtp.INGRESS, "maildir": maildir.INGRESS}
 """The ingress, by the first word of the packet."""
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -143,6 +144,8 @@ def _deliver(task: Task, entrypoint: socket.socket, resident: Resident) -> bool:
 def _run(task: Task, started: float, file: int, entrypoint: socket.socket, resident: Resident) -> Finished:
     if task.ingress == lmtp.INGRESS:
         return lmtp.run(task.argv, started, file, resident)
+    if task.ingress == maildir.INGRESS:
+        return maildir.run(task.argv, started, file, resident)
     return pipe.run(task.argv, started, file, Caller(peer(entrypoint)[0], task.parent), resident)
 
 
