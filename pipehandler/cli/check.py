@@ -8,6 +8,7 @@ from pipehandler.check.account import check_account
 from pipehandler.check.client import entrypoint
 from pipehandler.check.finding import Finding
 from pipehandler.check.handler import check_handler, unusable
+from pipehandler.check.maildirs import check_maildirs
 from pipehandler.check.operator import check_operator
 from pipehandler.check.postfix import check_postfix, unreadable
 from pipehandler.check.refused import account
@@ -105,7 +106,7 @@ def _check_host(path: str, directory: str, with_handler: bool, started: bool) ->
             "the account of the transport is unknown, or cannot run the interpreter: the handler's part was not checked"
         )
         of_handler = unloadable
-    of_operator = check_operator(config, path, postfix) if config else []
+    of_operator = [*check_operator(config, path, postfix), *check_maildirs(config)] if config else []
     return [*dict.fromkeys(tried), *checked], [*of_handler, *of_postfix, *_new(of_operator, of_handler)]
 
 

@@ -101,7 +101,7 @@ def postfix_lines(
     FILE is one of these; without it, all are printed. Postfix: master.cf, main.cf, pipehandler_status_filter, pgsql-recipients.cf;
     for a host that does nothing else, receive-only.master.cf and receive-only.main.cf; for LMTP, lmtp.master.cf and lmtp.main.cf.
     systemd: pipehandler-lmtp.socket, pipehandler.sysusers, pipehandler.tmpfiles, pipehandler.socket, pipehandler.service,
-    pipehandler-metrics.service, pipehandler-expire.service, pipehandler-expire.timer. logrotate: pipehandler.logrotate.
+    pipehandler-watch.service, pipehandler-metrics.service, pipehandler-expire.service, pipehandler-expire.timer. logrotate: pipehandler.logrotate.
     Prometheus: pipehandler.rules.yml. Grafana:
     pipehandler.dashboard.json.
     """

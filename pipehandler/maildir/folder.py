@@ -268,7 +268,7 @@ def _leased(file: int) -> bool:
 
 def _has_leases(path: str) -> bool:
     """Try a lease on a file in tmp/. NFS refuses it with the errors of a file that is being written, so this decides once."""
-    name = os.path.join(path, "tmp", f"pipehandler.{os.getpid()}")
+    name = os.path.join(path, "tmp", "pipehandler.lease")
     with suppress(FileNotFoundError):
         os.unlink(name)
     os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))

@@ -98,7 +98,7 @@ class Watcher:
                 self._act(time.monotonic())
         finally:
             self._sync()
-            self._log("stopped", pid=os.getpid(), **self._counts)
+            self._log("stopped", pid=os.getpid(), stored=self._counts["stored"], moved=self._counts["failed"])
 
     def _listen(self) -> None:
         """Ask for events. Without them the scan finds everything, later."""

@@ -156,6 +156,21 @@ METRICS = {
             "Time at which the oldest message in Postfix's queue arrived; absent if the queue is empty.",
         ),
         Described(
+            "pipehandler_maildirs", "gauge", ("state",), "Maildirs of watch.maildirs: watched, unwatched or unreadable."
+        ),
+        Described(
+            "pipehandler_maildir_files",
+            "gauge",
+            ("state",),
+            "Files in these Maildirs: messages that wait in new/ or went to failed/, and files that are left alone.",
+        ),
+        Described(
+            "pipehandler_maildir_oldest_timestamp_seconds",
+            "gauge",
+            ("state",),
+            "Time at which the oldest of these files was written; absent if there is none.",
+        ),
+        Described(
             "pipehandler_build_info",
             "gauge",
             ("version", "parser"),
@@ -186,6 +201,7 @@ def exposition(take: Callable[[], Snapshot]) -> bytes:
 def families(snapshot: Snapshot) -> Iterator[Metric]:
     """Yield the metrics that have at least one value, in the order of METRICS."""
     values = {**_of_journal(snapshot), **_of_database(snapshot), **_of_service(snapshot), **_of_queue(snapshot)}
+    values |= _of_maildirs(snapshot)
     values["pipehandler_build_info"] = {(__version__, PARSER_VERSION): 1}
     for name, (_, kind, labels, meaning) in METRICS.items():
         if kind == "histogram":
@@ -296,3 +312,16 @@ def _of_queue(snapshot: Snapshot) -> dict[str, _Values]:
             (name,): queued.oldest for name, queued in snapshot.queue.items()
         }
     return values
+
+
+def _of_maildirs(snapshot: Snapshot) -> dict[str, _Values]:
+    if snapshot.maildirs is None:
+        return {}
+    folders, files = snapshot.maildirs
+    return {
+        "pipehandler_maildirs": {(state,): number for state, number in folders.items()},
+        "pipehandler_maildir_files": {(kind,): found.files for kind, found in files.items()},
+        "pipehandler_maildir_oldest_timestamp_seconds": {
+            (kind,): found.oldest for kind, found in files.items() if found.oldest is not None
+        },
+    }

@@ -26,6 +26,7 @@ from ..store.roles import INGEST, MAINTENANCE, READER
 from ..store.sql_files import migrations
 from ..workers.listener import ServeError
 from .journal_totals import JournalError, JournalTotals, totals
+from .maildirs import Maildirs, look
 from .service_status import ask
 
 _T = TypeVar("_T")
@@ -48,7 +49,7 @@ class Snapshot(NamedTuple):
     journal: empty before the first attempt. schema_expected: the version of the schema that this program brings. service: the
     counts of the supervisor (Supervisor.status). queue: by the name of each queue that is not empty. outage: deliveries have
     found the database down, and none has succeeded since. postfix_running: None where it is not known. refused: the database
-    is up, and does not let this account in.
+    is up, and does not let this account in. maildirs: None if none are configured.
     """
 
     journal: JournalTotals | None
@@ -60,6 +61,7 @@ class Snapshot(NamedTuple):
     reasons: dict[str, str]
     postfix_running: bool | None = None
     refused: bool = False
+    maildirs: Maildirs | None = None
 
 
 def take_snapshot(
@@ -88,6 +90,7 @@ def take_snapshot(
         of_journal = pool.submit(_answer, "journal", lambda: _journal(config.state.directory), reasons)
         of_database = pool.submit(_answer, "database", lambda: _health(conninfos, refusals), reasons)
         of_service = pool.submit(_answer, "service", lambda: ask(config.serve.socket), reasons)
+        of_maildirs = pool.submit(look, config.watch.maildirs)
         of_queue = pool.submit(_answer, "queue", lambda: _queue(config_directory, queue_seconds, down), reasons)
     queue = of_queue.result()
     return Snapshot(
@@ -100,6 +103,7 @@ def take_snapshot(
         reasons=reasons,
         postfix_running=queue.running if queue else False if down else None,
         refused=bool(refusals),
+        maildirs=of_maildirs.result(),
     )
 
 

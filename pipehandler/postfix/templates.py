@@ -23,6 +23,7 @@ FILES = {
     "pipehandler.socket": "systemd",
     "pipehandler-lmtp.socket": "systemd",
     "pipehandler.service": "systemd",
+    "pipehandler-watch.service": "systemd",
     "pipehandler-metrics.service": "systemd",
     "pipehandler-expire.service": "systemd",
     "pipehandler-expire.timer": "systemd",

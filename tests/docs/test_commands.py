@@ -19,6 +19,7 @@ SHOWN = {
     "docs/uninstall.md": r"docs/uninstall\.md:\d+\n\Z",
     "docs/resident-workers.md": r"\bsecond\b.*^delivered +1$",
     "docs/lmtp.md": r"everything is as it should be.*\bthird\b",
+    "docs/maildir.md": r"\bfourth\b.*everything is as it should be",
     "docs/reading-mail.md": r"user@example\.com.*Hello\.",
     "docs/addresses.md": r"(\w{4}\.){3}\w{4}@example\.com",
     "docs/tutorial-disposable-inbox.md": r"^(\w{4}\.){3}\w{4}@example\.com\nshop@example\.org\nYour code\nIt is 4711\.$",

@@ -31,10 +31,11 @@ KINDS = (
     "reload",
     "content",
     "lmtp",
+    "maildir",
     "together",
     "stream",
 )
-_MODELESS = {"files", "filter", "lmtp", "planted", "reload", "rows", "stream"}
+_MODELESS = {"files", "filter", "lmtp", "maildir", "planted", "reload", "rows", "stream"}
 """Kinds for which the mode makes no difference; they are run once, with the first one."""
 
 

@@ -1,9 +1,11 @@
 """The metrics: their names, their numbers, and what is exported."""
 
+import os
 import re
 import shutil
 import subprocess
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from harness.missing import missing
@@ -11,7 +13,9 @@ from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from pipehandler.mail.outcome import TABLE
+from pipehandler.maildir.folder import Contents
 from pipehandler.monitor.journal_totals import Duration, Exits, JournalTotals
+from pipehandler.monitor.maildirs import Maildirs, look
 from pipehandler.monitor.metrics import METRICS, exposition, families
 from pipehandler.monitor.snapshot import Snapshot
 from pipehandler.postfix.postqueue import QUEUES, Queued
@@ -50,6 +54,10 @@ WHOLE = Snapshot(
     outage=True,
     reasons={},
     postfix_running=True,
+    maildirs=Maildirs(
+        {"watched": 1, "unwatched": 2, "unreadable": 3},
+        {"waiting": Contents(4, 5.0), "left_alone": Contents(0, None), "failed": Contents(6, 7.0)},
+    ),
 )
 EMPTY = WHOLE._replace(
     journal=JournalTotals([], [], 0), health=Health(6, 0, None), service=dict.fromkeys(WHOLE.service or {}, 0), queue={}
@@ -59,6 +67,7 @@ UNKNOWN = WHOLE._replace(
     health=None,
     service=None,
     queue=None,
+    maildirs=None,
     outage=False,
     postfix_running=None,
     reasons={"configuration": "x"},
@@ -225,6 +234,26 @@ def test_of_the_queue() -> None:
     expected = {**dict.fromkeys(QUEUES, 0), "deferred": 14, "hold": 1}
     assert values(WHOLE, "pipehandler_queue_messages") == expected
     assert values(WHOLE, "pipehandler_queue_oldest_timestamp_seconds") == {"deferred": 1000, "hold": 2000}
+
+
+def test_of_the_maildirs() -> None:
+    """All Maildirs together; the oldest file where there is one."""
+    assert values(WHOLE, "pipehandler_maildirs") == {"watched": 1, "unwatched": 2, "unreadable": 3}
+    assert values(WHOLE, "pipehandler_maildir_files") == {"waiting": 4, "left_alone": 0, "failed": 6}
+    assert values(WHOLE, "pipehandler_maildir_oldest_timestamp_seconds") == {"waiting": 5, "failed": 7}
+
+
+def test_maildirs_are_added_up(tmp_path: Path) -> None:
+    """The oldest file of all counts; one that cannot be read is counted as such."""
+    for number, name in enumerate(("a", "b")):
+        (tmp_path / name / "new").mkdir(parents=True)
+        (tmp_path / name / "new" / "x").touch()
+        os.utime(tmp_path / name / "new" / "x", (number, number))
+    found = look([str(tmp_path / name) for name in ("b", "a", "missing")])
+    assert found
+    assert found.folders == {"watched": 0, "unwatched": 2, "unreadable": 1}
+    assert found.files == {"waiting": (2, 0.0), "left_alone": (0, None), "failed": (0, None)}
+    assert look([]) is None
 
 
 def test_what_is_not_known_is_not_zero() -> None:

@@ -86,6 +86,10 @@ HELD, OLDEST_HELD = (f'pipehandler_queue_{each}{{queue="hold"}}' for each in ("m
 EXPIRED = "pipehandler_expired_oldest_timestamp_seconds"
 CLOCK = "pipehandler_clock_difference_seconds"
 DIED = 'pipehandler_workers_replaced_total{reason="died"}'
+UNWATCHED, IN_FAILED = 'pipehandler_maildirs{state="unwatched"}', 'pipehandler_maildir_files{state="failed"}'
+WAITING, LEFT_ALONE = (
+    f'pipehandler_maildir_oldest_timestamp_seconds{{state="{each}"}}' for each in ("waiting", "left_alone")
+)
 DROPPED = 'pipehandler_log_lines_dropped_total{destination="syslog"}'
 
 HEALTHY = {
@@ -105,6 +109,10 @@ HEALTHY = {
     "pipehandler_quarantine_messages": QUIET,
     HELD: QUIET,
     OLDEST_HELD: QUIET,
+    'pipehandler_maildirs{state="watched"}': ONE,
+    UNWATCHED: QUIET,
+    IN_FAILED: QUIET,
+    **dict.fromkeys((WAITING, LEFT_ALONE), FRESH),
 }
 
 TROUBLE: dict[str, tuple[dict[str, str], set[str]]] = {
@@ -148,6 +156,14 @@ TROUBLE: dict[str, tuple[dict[str, str], set[str]]] = {
     "sent back for a moment": ({"pipehandler_service_sent_back_total": ONCE}, set()),
     "sent back": ({"pipehandler_service_sent_back_total": OFTEN}, {"SentBack"}),
     "a line dropped": ({DROPPED: ONCE}, {"LogLinesDropped"}),
+    "a Maildir without a watcher": ({UNWATCHED: ONE}, {"MaildirUnwatched"}),
+    "an old file in a Maildir": ({WAITING: QUIET}, {"MaildirOld"}),
+    "a file in failed/": ({IN_FAILED: ONE}, {"MaildirFailed"}),
+    "rejected from a Maildir": (
+        {exits("too_large", "65").replace('"pipe"', '"maildir"'): ONCE, IN_FAILED: ONE},
+        {"MaildirFailed"},
+    ),
+    "a file of another account": ({LEFT_ALONE: QUIET}, {"MaildirLeftAlone"}),
     "journal": ({"pipehandler_journal_up": QUIET}, {"JournalUnreadable"}),
     "queue": ({"pipehandler_queue_up": QUIET}, {"QueueUnknown"}),
     "absent": ({"pipehandler_build_info": f"_x{MINUTES}"}, {"MetricsAbsent"}),

@@ -17,6 +17,10 @@ DEFAULTS = {
     "lmtp.accounts": ("postfix",),
     "lmtp.max_connections": 100,
     "lmtp.trust_orcpt": False,
+    "watch.maildirs": (),
+    "watch.stored": "keep",
+    "watch.workers": 2,
+    "watch.scan_interval": 5,
     "database.conninfo": "",
     "database.admin_conninfo": "",
     "database.connect_timeout": 5,
@@ -48,6 +52,8 @@ DEFAULTS = {
 }
 BOUNDS = {
     "lmtp.max_connections": (1, 300),
+    "watch.workers": (1, 64),
+    "watch.scan_interval": (1, 3600),
     "database.connect_timeout": (2, 300),
     "database.statement_timeout": (1, 300),
     "limits.deadline": (5, 900),
@@ -61,7 +67,11 @@ BOUNDS = {
     "sentry.min_interval": (1, 31_536_000),
     "expire.max_change_percent": (0, 100),
 }
-CHOICES = {"recipients.policy": ("any", "known"), "recipients.expired": ("store", "reject")}
+CHOICES = {
+    "recipients.policy": ("any", "known"),
+    "recipients.expired": ("store", "reject"),
+    "watch.stored": ("keep", "remove"),
+}
 # Keys that must accompany a value at its bound, so that the file as a whole is consistent.
 BESIDE = {
     "limits.deadline = 5": "limits.parse_timeout = 1",
