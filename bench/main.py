@@ -15,6 +15,7 @@ import compare
 import database
 import expiry
 import journal
+import latency
 import one
 import recipients
 import report
@@ -27,7 +28,7 @@ from setting import setting
 
 PARTS = {
     each.__name__: each
-    for each in (one, worker, through, sizes, recipients, rows, backlog, database, journal, expiry, rules)
+    for each in (one, worker, through, sizes, recipients, rows, backlog, database, journal, expiry, rules, latency)
 }
 
 

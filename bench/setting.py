@@ -11,6 +11,7 @@ from cost import Group, cpu
 from harness import account
 from harness.database import Database
 from harness.handler import Handler
+from harness.maildir import Mailbox, Watching
 from harness.mailhost import MailHost
 from harness.postgresql import PostgreSQL, binaries
 from harness.service import Service
@@ -66,6 +67,16 @@ class Setting:
             with self.workers.inside():
                 service = stack.enter_context(Service(handler))
             yield service
+
+    @contextmanager
+    def watcher(self, handler: Handler, maildir: Mailbox) -> Iterator[None]:
+        """A running `pipehandler watch` of a Maildir."""
+        with self.workers.inside():
+            watching = Watching(handler, [str(maildir.path)])
+        try:
+            yield
+        finally:
+            watching.stop()
 
     @contextmanager
     def mail_host(self, database: Database, *settings: str) -> Iterator[MailHost]:

@@ -1,24 +1,28 @@
-"""Through a real Postfix: the same mail delivered in five ways, as fast as possible.
+"""Through a real Postfix: the same mail delivered in six ways, as fast as possible.
 
     bench/run through [--messages 2000] [--rounds 2]
 
 The floor is a pipe to `cat >/dev/null`; then the usual script; then pipehandler, first cold, then with resident
-workers, to which the Python entrypoint, the hand-over client or lmtp(8) passes the mail. One Postfix has a transport for
-each; smtp-source sends the same messages to all, but fewer copies to the slow
+workers, to which the Python entrypoint, the hand-over client or lmtp(8) passes the mail; then through a
+Maildir, until its new/ is empty. One Postfix has a transport for each; smtp-source sends the same messages to all, but fewer copies to the slow
 ones.
 """
 
+import pwd
 import re
 import statistics
 import sys
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from cost import Memory
 from harness import account
 from harness.database import Database
+from harness.maildir import Mailbox
 from harness.mailhost import DOMAIN, MailHost
+from harness.service import wait_until
 from mail import keep, mix, newsletter
 from one import USUAL_TABLE, client_words, percentile, usual_script
 from posting import DISCARDED, Attempt, Log, send
@@ -29,8 +33,15 @@ SMALL = {"messages": 2, "rounds": 1, "files": 2}
 FLOOR, USUAL, COLD, RESIDENT = "pipe to cat >/dev/null", "usual script", "pipehandler, cold", "pipehandler, resident"
 CLIENT = "pipehandler, client"
 LMTP = "pipehandler, LMTP"
-WAYS = (FLOOR, USUAL, COLD, RESIDENT, CLIENT, LMTP)
-_DOMAINS = {FLOOR: "floor.example", USUAL: "usual.example", CLIENT: "client.example", LMTP: "lmtp.example"}
+MAILDIR = "pipehandler, Maildir"
+WAYS = (FLOOR, USUAL, COLD, RESIDENT, CLIENT, LMTP, MAILDIR)
+_DOMAINS = {
+    FLOOR: "floor.example",
+    USUAL: "usual.example",
+    CLIENT: "client.example",
+    LMTP: "lmtp.example",
+    MAILDIR: "maildir.example",
+}
 _SLOWER = {USUAL: 20, COLD: 10}  # so many times fewer messages
 
 _TRANSPORT = """
@@ -91,6 +102,7 @@ def measure(setting: Setting, *, messages: int = 2000, rounds: int = 2, files: i
                     1,
                 ),
                 Aim(f"LMTP, CPU of the floor ({name})", _cpu(runs[LMTP])[0] / _cpu(runs[FLOOR])[0], 1.5),
+                Aim(f"Maildir, CPU of the floor ({name})", _cpu(runs[MAILDIR])[0] / _cpu(runs[FLOOR])[0], 1.7),
             ]
     return report
 
@@ -102,13 +114,20 @@ def _add_transports(host: MailHost, database: Database, usual: Path) -> None:
     host.handler.before = client_words()
     host.add("master.cf", re.sub("(?m)^pipehandler ", "client ", host.lines("master.cf")))
     host.handler.before = []
+    host.add("master.cf", "virtual unix - n n - 8 virtual\n")
     routes = {domain: f"{domain.partition('.')[0]}:" for domain in _DOMAINS.values()}
     routes[_DOMAINS[LMTP]] = f"pipehandler-lmtp:unix:{host.handler.folder}/lmtp"
+    routes[_DOMAINS[MAILDIR]] = "virtual:"
+    owner = pwd.getpwnam(account.NAME)
     tables = ", ".join(f"{domain}={route}" for domain, route in routes.items())
     host.use_lmtp()
     host.postconf(
         "-e",
         "virtual_transport=pipehandler",
+        f"virtual_mailbox_base={host.handler.folder}",
+        "virtual_mailbox_maps=static:Maildir/",
+        f"virtual_uid_maps=static:{owner.pw_uid}",
+        f"virtual_gid_maps=static:{owner.pw_gid}",
         f"virtual_mailbox_domains={DOMAIN} {' '.join(_DOMAINS.values())}",
         f"transport_maps=inline:{{{tables}}}, {DISCARDED}",
         *(f"{name}_destination_recipient_limit=1" for name in (*commands, "client")),
@@ -121,19 +140,32 @@ def _run(
 ) -> Run:
     """Send everything and wait until Postfix has finished; raises if pipehandler did not store it all."""
     domain, sent, name = _DOMAINS.get(way, DOMAIN), len(files) * copies, f"{name}way{WAYS.index(way)}"
-    with setting.service(host.handler) if way in (RESIDENT, CLIENT, LMTP) else nullcontext():
+    with _service(setting, host, way):
         log = Log(host, domain)
         with Memory(setting.groups) as memory:
             watch = setting.watch()
             send(host, files, copies, name, domain)
             log.wait(sent)
+            if way == MAILDIR:
+                wait_until(Mailbox(host.handler.folder / "Maildir").is_empty)
             spent = watch.read()
         log.close()
-    if way in (COLD, RESIDENT, CLIENT, LMTP):
+    if way in (COLD, RESIDENT, CLIENT, LMTP, MAILDIR):
         stored = database.value("SELECT count(*) FROM pipehandler.delivery WHERE recipient LIKE %s", f"%{name}x%")
         if stored != sent:
             raise RuntimeError(f"{stored} of {sent} were stored: {way}")
     return Run(sent, log.statuses["sent"], spent, memory.most, log.attempts)
+
+
+@contextmanager
+def _service(setting: Setting, host: MailHost, way: str) -> Iterator[None]:
+    """What has to run for a way."""
+    with ExitStack() as stack:
+        if way in (RESIDENT, CLIENT, LMTP):
+            stack.enter_context(setting.service(host.handler))
+        if way == MAILDIR:
+            stack.enter_context(setting.watcher(host.handler, Mailbox(host.handler.folder / "Maildir")))
+        yield
 
 
 def _speed(runs: list[Run]) -> float:

@@ -50,7 +50,8 @@ def check_postfix(postfix: Postfix, path: str, config: Config | None, started: b
     ]
     if started and os.geteuid() == 0:
         findings += check_running(postfix)
-    if not services and not lmtp:
+    by_maildir = bool(config and config.watch.maildirs)  # check/maildirs.py
+    if not services and not lmtp and not by_maildir:
         findings.append(
             Finding(
                 "transport-missing",

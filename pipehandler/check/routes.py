@@ -34,7 +34,7 @@ def check_routes(postfix: Postfix, services: list[Service], path: str, config: C
     yield from filters
     if not using and not tables:
         name = services[0].name
-        if not filters:
+        if not filters and not (config and config.watch.maildirs):  # check/maildirs.py
             yield Finding(
                 "transport-unused",
                 f"nothing in main.cf names the transport {name}",

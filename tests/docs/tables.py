@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from pipehandler.mail.outcome import TABLE
+from pipehandler.mail.outcome import TABLE, UNSTORABLE
 from pipehandler.mail.sysexits import DEFERRED, EX_OK
 from pipehandler.monitor.metrics import METRICS
 from pipehandler.settings import config
@@ -26,7 +26,13 @@ def outcomes() -> Rows:
             f"`{row.name}`",
             row.line(),
             f"{row.status} {_STATUSES[row.status]}",
-            "done" if row.status == EX_OK else "tries again" if row.status in DEFERRED else "bounces",
+            "done"
+            if row.status == EX_OK
+            else "tries again"
+            if row.status in DEFERRED
+            else "has no part in it"
+            if row is UNSTORABLE
+            else "bounces",
         ]
         for row in TABLE
     ]

@@ -53,6 +53,7 @@ def run(scale: Scale, mode: Mode) -> Row:
 
         with watching(handler, maildir, watch={"scan_interval": 2}) as watch:
             if not scale.short:
+                watch.waits_for("event=watching")
                 watch.running.send_signal(signal.SIGSTOP)
                 for _ in range(_OVERFLOW):
                     put()
@@ -86,9 +87,8 @@ def run(scale: Scale, mode: Mode) -> Row:
             filling = threading.Thread(target=fill)
             filling.start()
             for number in range(_KILLS[scale]):
-                moved = len(maildir.names("cur"))
                 with suppress(TimeoutError):
-                    wait_until(lambda moved=moved: len(maildir.names("cur")) > moved or maildir.is_empty())
+                    maildir.wait(len(maildir.names("cur")) + 1)
                 kill_watcher()
                 faults[number % len(faults)]()
                 row.points += 2

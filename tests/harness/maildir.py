@@ -31,12 +31,12 @@ def content(number: int = 1) -> bytes:
 
 
 class Mailbox:
-    """A Maildir of the account, and what the watcher has made of it."""
+    """A Maildir of the account, made if it is not there, and what the watcher has made of it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         for name in ("", "tmp", "new", "cur"):
-            (path / name).mkdir()
+            (path / name).mkdir(exist_ok=True)
             account.give(path / name)
 
     def put(self, raw: bytes, name: str = "", rename: bool = False) -> str:
@@ -56,6 +56,10 @@ class Mailbox:
         """The names in one of its folders."""
         found = self.path / folder
         return sorted(os.listdir(found)) if found.exists() else []
+
+    def wait(self, count: int) -> None:
+        """Wait until so many messages were moved to cur/, or new/ is empty."""
+        wait_until(lambda: len(self.names("cur")) >= count or self.is_empty(), "the moves to cur/")
 
     def is_empty(self) -> bool:
         """Whether new/ is."""
