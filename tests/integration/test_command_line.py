@@ -88,7 +88,7 @@ def test_did_you_mean(words: list[str], meant: str) -> None:
 
 def test_every_command_can_print_json() -> None:
     """Each command that prints a result has --json; those that print bytes, SQL, files or nothing have none."""
-    without = {"deliver", "postfix", "raw", "attachment", "metrics", "setup", "client"}
+    without = {"deliver", "postfix", "raw", "attachment", "metrics", "setup", "client", "watch"}
     groups = {"pipehandler", "pipehandler address", "pipehandler quarantine"}
     lacking = {command.name for command in commands() if not any("--json" in names for names, _ in command.options)}
     assert lacking - groups == {f"pipehandler {name}" for name in without}
@@ -99,7 +99,7 @@ def test_quiet_everywhere() -> None:
     printing = {"list", "show", "raw", "attachment", "follow", "metrics", "postfix", "address list", "quarantine list"}
     printing |= {"quarantine show", "address new", "address add", "address extend", "address expire"}
     quiet = {command.name for command in commands() if any("--quiet" in names for names, _ in command.options)}
-    groups = {"", " address", " quarantine", " deliver", " serve", " client"}
+    groups = {"", " address", " quarantine", " deliver", " serve", " client", " watch"}
     assert {f"pipehandler {name}" for name in printing} | {f"pipehandler{name}" for name in groups} == {
         command.name for command in commands()
     } - quiet
