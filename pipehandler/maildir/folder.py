@@ -21,6 +21,9 @@ FAILED = "failed"
 REASON = ".reason"
 """The suffix of the file beside a failed message that says why."""
 
+_INFO = ":2,"  # and no flags; what a name in cur/ has behind its unique part
+_LONGEST_NAME = 240  # octets; file systems take 255
+
 _LOCK_SECONDS = 2.0  # `check` takes the lock for a moment
 _QUIET_SECONDS = 2.0
 
@@ -126,7 +129,7 @@ class Maildir:
         if remove:
             os.unlink(opened.name, dir_fd=self._new)
         else:
-            self._move(opened.name, self._cur, ":2,")
+            self._move(opened.name, self._cur, _INFO)
         self._dirty = True
         return True
 
@@ -166,6 +169,8 @@ class Maildir:
 
     def _move(self, name: str, folder: int, suffix: str) -> str:
         """Rename without replacing a file; only the watcher that has the lock does this."""
+        if _INFO in name or len(os.fsencode(name)) > _LONGEST_NAME:
+            suffix = ""
         target, number = name + suffix, 0
         while _exists(target, folder):
             number += 1

@@ -257,6 +257,10 @@ class Watcher:
 
     def _log(self, event: str, failed: bool = False, **values: object) -> None:
         """Log a line about the watcher itself, which goes on if that fails."""
+        # A name of a file may have octets that are not UTF-8; the log may not.
+        for key, value in values.items():
+            if isinstance(value, str):
+                values[key] = os.fsencode(value).decode("utf-8", "backslashreplace")
         with suppress(OSError):
             write_log(self._config, "watch", failed, event=event, **values)
 

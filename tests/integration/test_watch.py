@@ -67,6 +67,24 @@ def test_a_message_that_came_by_pipe_is_a_duplicate(handler: Handler, maildir: M
     assert (database.value(STORED), maildir.names("cur")) == (1, [])
 
 
+def test_any_name_will_do(handler: Handler, maildir: Mailbox, database: Database) -> None:
+    """Octets that are not UTF-8, line ends, flags, the longest name; and no file in cur/ or failed/ is replaced."""
+    names = [os.fsdecode(b"\xff\xfe"), "a\nb", "flagged:2,S", "x" * 255]
+    for number, name in enumerate(names):
+        maildir.put(message(number), name)
+    maildir.put(b"", os.fsdecode(b"\xff"))
+    (maildir.path / "new" / os.fsdecode(b"left\xff")).symlink_to("/")
+    (maildir.path / "cur" / "flagged:2,S").write_text("old")
+    with watching(handler, maildir) as watch:
+        wait_until(lambda: len(maildir.names("new")) == 1)
+        watch.waits_for("left alone")
+    expected = [f"{names[0]}:2,", "a\nb:2,", "flagged:2,S", "flagged:2,S.1", "x" * 255]
+    assert maildir.names("cur") == sorted(expected)
+    assert (maildir.path / "cur" / "flagged:2,S").read_text() == "old"
+    assert maildir.names("failed") == [os.fsdecode(b"\xff"), os.fsdecode(b"\xff.reason")]
+    assert database.value(STORED) == 4
+
+
 def test_what_can_never_be_stored_goes_to_failed(handler: Handler, maildir: Mailbox, database: Database) -> None:
     """Without an envelope, too large, for a recipient without a lease; each with its reason, and never tried again."""
     database.execute("INSERT INTO pipehandler.address (address) VALUES ('known@example.com')")
