@@ -836,7 +836,7 @@ COMMENT ON COLUMN pipehandler.delivery.queue_id IS 'Queue id in the log of mail_
 
 COMMENT ON COLUMN pipehandler.delivery.mail_host IS 'The mail host that stored this delivery.';
 
-COMMENT ON COLUMN pipehandler.delivery.ingress IS 'How the message came in: pipe, or import.';
+COMMENT ON COLUMN pipehandler.delivery.ingress IS 'How the message came in: pipe, lmtp, maildir, or import.';
 
 COMMENT ON COLUMN pipehandler.delivery.client_address IS 'IP address of the SMTP client; null for a local submission.';
 
@@ -2286,7 +2286,7 @@ COMMENT ON COLUMN pipehandler.current_delivery.queue_id IS 'Queue id in the log 
 
 COMMENT ON COLUMN pipehandler.current_delivery.mail_host IS 'The mail host that stored this delivery.';
 
-COMMENT ON COLUMN pipehandler.current_delivery.ingress IS 'How the message came in: pipe, or import.';
+COMMENT ON COLUMN pipehandler.current_delivery.ingress IS 'How the message came in: pipe, lmtp, maildir, or import.';
 
 COMMENT ON COLUMN pipehandler.current_delivery.client_address IS 'IP address of the SMTP client; null for a local submission.';
 

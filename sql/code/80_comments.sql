@@ -156,7 +156,7 @@ COMMENT ON COLUMN pipehandler.delivery.queue_id IS
 COMMENT ON COLUMN pipehandler.delivery.mail_host IS
 'The mail host that stored this delivery.';
 COMMENT ON COLUMN pipehandler.delivery.ingress IS
-'How the message came in: pipe, or import.';
+'How the message came in: pipe, lmtp, maildir, or import.';
 COMMENT ON COLUMN pipehandler.delivery.client_address IS
 'IP address of the SMTP client; null for a local submission.';
 COMMENT ON COLUMN pipehandler.delivery.client_hostname IS
