@@ -146,7 +146,7 @@ class Postfix:
         done = subprocess.run(["postqueue", "-c", self.config, "-j"], capture_output=True, text=True, check=True)
         return [json.loads(line) for line in done.stdout.splitlines()]
 
-    def drain(self, seconds: float = 60) -> None:
+    def drain(self, seconds: float = 120) -> None:
         """Wait until the queue is empty. It is listed twice: a message that moves between queues during a listing may
         be in neither."""
         until = time.monotonic() + seconds

@@ -309,10 +309,12 @@ def test_postfix_lines() -> None:
     everything = pipehandler("postfix", *options).text
     assert "mail.example.net" in everything
     assert [line for line in everything.splitlines() if line.startswith("##### ")] == [
-        *("##### master.cf", "##### main.cf", "##### pipehandler_status_filter"),
+        *("##### master.cf", "##### main.cf", "##### receive-only.main.cf", "##### receive-only.master.cf"),
+        *("##### lmtp.master.cf", "##### lmtp.main.cf", "##### pipehandler_status_filter"),
         "##### pgsql-recipients.cf",
         *("##### pipehandler.sysusers", "##### pipehandler.tmpfiles"),
-        *("##### pipehandler.socket", "##### pipehandler.service"),
+        *("##### pipehandler.socket", "##### pipehandler-lmtp.socket"),
+        *("##### pipehandler.service", "##### pipehandler-watch.service"),
         *("##### pipehandler-metrics.service", "##### pipehandler-expire.service", "##### pipehandler-expire.timer"),
         "##### pipehandler.logrotate",
         *("##### pipehandler.rules.yml", "##### pipehandler.dashboard.json"),

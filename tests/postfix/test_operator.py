@@ -155,6 +155,8 @@ def test_broken_environment(operator: Operator) -> None:
     assert "/opt/nowhere/python is missing or not executable" in found
     (fix,) = re.findall(r"fix: +(postconf .*)", found)
     subprocess.run(fix, shell=True, check=True)
+    # After a reload Postfix leaves a message alone for a minute that was just in delivery.
+    wait_until(lambda: [each["queue_name"] for each in operator.host.queue()] == ["deferred"], "the end of an attempt")
     operator.host.reload()
     assert operator.arrived() == 1
 

@@ -204,6 +204,7 @@ END
 """
 
 
+@pytest.mark.long
 def test_beside_dovecot(bare: Host) -> None:
     """A host with Dovecot keeps its mail, before, between and after; our domain is delivered to us; and the removal
     restores its files."""
@@ -250,6 +251,7 @@ def test_beside_dovecot(bare: Host) -> None:
     assert "elsewhere.example goes to discard: by transport_maps" in again
 
 
+@pytest.mark.long
 def test_receive_only(bare: Host) -> None:
     """--receive-only puts postscreen before smtpd: a stranger's mail is stored, and nothing is relayed."""
     script = f"""
