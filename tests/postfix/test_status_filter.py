@@ -10,11 +10,12 @@ from harness import account
 from harness.exits import OUTPUTS, SIGNALS, End, Exits
 from harness.missing import missing
 
-from pipehandler.mail.outcome import TABLE
+from pipehandler.mail.outcome import TABLE, UNSTORABLE
 
 REPOSITORY = Path(__file__).parents[2]
 EXAMPLE = REPOSITORY / "postfix" / "pipehandler_status_filter.example"
-OURS = [row.line() for row in TABLE if row.code.startswith("5.")]
+FROM_PIPE = [row for row in TABLE if row is not UNSTORABLE]
+OURS = [row.line() for row in FROM_PIPE if row.code.startswith("5.")]
 SAMPLE = [1, 2, 63, 64, 67, 70, 75, 77, 79, 120, 126, 127, 255]
 
 
@@ -56,7 +57,7 @@ def test_our_texts_bounce(exits: Exits) -> None:
     assert {status for _, status, _ in results.values()} == {"sent"}
 
 
-@pytest.mark.parametrize("line", [row.line() for row in TABLE])
+@pytest.mark.parametrize("line", [row.line() for row in FROM_PIPE])
 def test_outcomes(line: str) -> None:
     """The lines of the outcome table: those that bounce are passed unchanged, a temporary one needs no rule."""
     expected = line if line in OURS else f"4.3.0 {line[6:]}" if line.startswith("2.") else ""
