@@ -205,7 +205,7 @@ def test_taken_up_again_after_its_status_was_lost(own: MailHost, database: Datab
     master.write_text(good)
     own.reload()
     subprocess.run(["postsuper", "-c", own.config, "-r", "ALL"], check=True, capture_output=True)
-    kick = ["postkick", "-c", own.config, "public", "pickup", "W"]  # it would take up to a minute
+    kick = ["postkick", "-c", str(own.config), "public", "pickup", "W"]  # it would take up to a minute
     wait_until(lambda: not subprocess.run(kick).returncode, "a pickup that was not just ending")
     own.drain()
     assert "stored before" in own.deliveries(TO)[-1]["text"]
