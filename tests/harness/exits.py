@@ -85,12 +85,14 @@ class Exits:
             maxproc=1,
         )
         table.write_text(text)
-        self.postfix.add(
-            "main.cf",
-            "virtual_mailbox_domains = example.com\nvirtual_transport = program\nvirtual_mailbox_maps = static:all\n"
-            "program_destination_recipient_limit = 1\nprogram_destination_concurrency_failed_cohort_limit = 0\n"
-            "queue_run_delay = 1d\nminimal_backoff_time = 1d\nmaximal_backoff_time = 1d\n"
-            "default_destination_recipient_limit = 1\nqmgr_message_recipient_limit = 20000\n",
+        # Not a second entry of a parameter: each program of Postfix would log a warning at its start, and postlogd(8), which
+        # logs to itself, stands still if its socket holds ten lines of others then (net.unix.max_dgram_qlen).
+        self.postfix.postconf(
+            "-e",
+            *("virtual_mailbox_domains=example.com", "virtual_transport=program", "virtual_mailbox_maps=static:all"),
+            *("program_destination_recipient_limit=1", "program_destination_concurrency_failed_cohort_limit=0"),
+            *("queue_run_delay=1d", "minimal_backoff_time=1d", "maximal_backoff_time=1d"),
+            *("default_destination_recipient_limit=1", "qmgr_message_recipient_limit=20000"),
         )
         self.postfix.add(
             "master.cf",
