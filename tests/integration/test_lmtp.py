@@ -177,7 +177,7 @@ def test_worker_killed(lmtp: Receiving, database: Database) -> None:
                 os.kill(pid, signal.SIGKILL)
         assert [reply[:3] for reply in client.replies()] == ["250", "250", "250", "250", "250", "250", "354"]
     client.close()
-    wait_until(lmtp.service.ready)
+    wait_until(lambda: lmtp.service.status()["died"] == 2 and lmtp.service.ready(), "new workers")
     other.send(dialogue(MESSAGE, *THREE))
     assert codes(other.replies())[-4:-1] == ["250 2.0.0"] * 3
     other.close()

@@ -73,7 +73,7 @@ def test_the_child_keeps_no_pipe(handler: Handler) -> None:
         running.stdin.close()
         pipe = f"pipe:[{os.fstat(running.stdout.fileno()).st_ino}]"
         # strace's own helper is a child at the beginning, and ends.
-        wait_until(lambda: any(not _open_files(child) for child in _children(running.pid)), "a child without files")
+        wait_until(lambda: any(map(_has_no_files, _children(running.pid))), "a child without files")
         assert pipe in _open_files(running.pid)
         (child,) = _children(running.pid)
         running.kill()
@@ -83,6 +83,13 @@ def test_the_child_keeps_no_pipe(handler: Handler) -> None:
 def _open_files(pid: int | str) -> list[str]:
     """The files that a process has open."""
     return [os.readlink(each) for each in Path(f"/proc/{pid}/fd").iterdir()]
+
+
+def _has_no_files(pid: str) -> bool:
+    try:
+        return not _open_files(pid)
+    except FileNotFoundError:
+        return False  # it has ended
 
 
 def _children(pid: int) -> list[str]:

@@ -108,5 +108,6 @@ def test_one_transaction_at_a_time(database: Database, recipients: int) -> None:
     store = Store(database.conninfo)
     stored = store.ingest(submission(MESSAGE, *(f"r{n}@example.com" for n in range(recipients))))
     assert len(stored) == recipients
-    assert database.value("SELECT count(*) FROM pg_stat_activity WHERE usename = 'pipehandler'") == 1
+    sessions = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'pipehandler' AND datname = current_database()"
+    assert database.value(sessions) == 1
     store.close()
