@@ -12,6 +12,7 @@ from pipehandler.settings.config import Config
 
 from .argv import DEFERRED
 from .finding import Finding
+from .transport import processes
 
 NAME = "pipehandler-lmtp"
 """The name of the transport in the example."""
@@ -173,11 +174,11 @@ def _concurrency(postfix: Postfix, service: Service, config: Config | None) -> I
             "Postfix would not wait for the reply, and deliver the message again.",
             postfix.command("-P", f"{service.pattern}/{name}={max(600, needed)}s"),
         )
-    processes = service.maxproc if service.maxproc.isdigit() else postfix.parameters["default_process_limit"]
-    if processes == "0" or int(processes) > config.lmtp.max_connections:
+    maxproc = processes(postfix, service)
+    if not 0 < maxproc <= config.lmtp.max_connections:
         yield Finding(
             "lmtp-connections",
-            f"{service.name} may have {processes} processes (maxproc), but lmtp.max_connections is {config.lmtp.max_connections}",
+            f"{service.name} may have {maxproc or 'any number of'} processes (maxproc), but lmtp.max_connections is {config.lmtp.max_connections}",
             "Connections are refused when all are in use, and their mail is deferred.",
             postfix.command("-F", f"{service.pattern}/process_limit={config.lmtp.max_connections}"),
         )

@@ -6,9 +6,9 @@ import shlex
 from dataclasses import dataclass, replace
 
 from pipehandler.postfix.postconf import DEFAULT_DIRECTORY, Postfix, PostfixError, find_program
-from pipehandler.postfix.templates import PROGRAM
+from pipehandler.postfix.templates import PROGRAM, lines
 from pipehandler.settings.config import DEFAULT_PATH, Config, ConfigError, load
-from pipehandler.store.conninfo import located, parameters
+from pipehandler.store.conninfo import located, parameters, uri
 from pipehandler.store.errors import StoreError
 
 from .server import DEBIAN_SERVER, EMBEDDED_FOLDER, Server, embedded_server
@@ -68,6 +68,21 @@ class Host:
         socket = self.configuration.serve.socket
         options += [] if socket == Config().serve.socket else ["--socket", socket]
         return self.program("postfix", *arguments, *options)
+
+    def postfix_text(self, name: str) -> str:
+        """Return the output of that command for one file."""
+        text = lines(
+            name,
+            user=self.account,
+            config=self.config,
+            socket=self.configuration.serve.socket,
+            config_directory=self.config_directory,
+            domain="",
+            maxproc=0,
+            database=uri(self.configuration.database.conninfo or located(self.server.conninfo, self.database)),
+            delimiter=self.configuration.recipients.delimiter,
+        )
+        return text + "\n"
 
     def postfix_program(self, name: str, *arguments: str) -> str:
         """Return the command line of a Postfix program for this instance. sendmail(1) has its own option for that."""

@@ -17,6 +17,7 @@ from ..record.attempt import Attempt, write_log
 from ..record.journal import Journal
 from ..settings.config import Config
 from . import worker as process
+from .forking import fork_with_channel
 from .worker import Task
 
 _RESTART_SECONDS = 1.0
@@ -96,13 +97,7 @@ class WorkerPool:
         """Fork the missing workers, unless one died within the last second."""
         while time.monotonic() >= self.spawns_at:
             try:
-                ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-                try:
-                    pid = os.fork()
-                except OSError:
-                    ours.close()
-                    theirs.close()
-                    raise
+                pid, ours, theirs = fork_with_channel()
             except OSError as error:
                 self._spawn_not_before = time.monotonic() + _RESTART_SECONDS
                 log_event(self.config, "no worker", failed=True, reason=str(error))

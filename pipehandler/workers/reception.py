@@ -16,6 +16,7 @@ from typing import NoReturn
 from ..lmtp.receiver import Receiver
 from ..mail.outcome import described
 from ..settings.config import Config, Lmtp
+from .forking import fork_with_channel
 from .listener import ServeError, listen_for_lmtp, user_ids
 from .pool import log_event
 
@@ -82,13 +83,7 @@ class Reception:
         if time.monotonic() < self.spawns_at:
             return
         try:
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            try:
-                pid = os.fork()
-            except OSError:
-                ours.close()
-                theirs.close()
-                raise
+            pid, ours, theirs = fork_with_channel()
         except OSError as error:
             self._spawn_not_before = time.monotonic() + _RESTART_SECONDS
             log_event(self._config, "no receiver", failed=True, reason=str(error))

@@ -70,7 +70,10 @@ class Renewal:
             return
         again = self._program.look() == self._failed  # a program that failed its trial is retried after a while
         if self._program.settled() and not (again and time.monotonic() < self._trial_not_before):
-            self._trial = Trial(self._path, self._selector, self._tried)
+            try:
+                self._trial = Trial(self._path, self._selector, self._tried)
+            except OSError as error:  # no further process or descriptor
+                self._tried(None, str(error))
         else:
             self._look_at = time.monotonic() + _LOOK_SECONDS
 

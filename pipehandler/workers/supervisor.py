@@ -21,6 +21,7 @@ from ..settings.config import Config, ConfigError, load
 from .connection_holder import hold_connections, take_over
 from .connections import MOST
 from .dispatcher import Dispatcher
+from .forking import fork_with_channel
 from .listener import ServeError
 from .pool import WorkerPool, log_event
 from .reception import Reception
@@ -182,9 +183,8 @@ class Supervisor:
 
     def _become_new(self) -> None:
         """Leave the connections to a fork and become the installed program. Returns only if that fails."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            holder = os.fork()
+            holder, ours, theirs = fork_with_channel()
         except OSError as error:
             self._renewal.failed()
             self._stay(str(error))

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from harness import account
 from harness.database import Database
 from harness.handler import Handler
 from harness.lmtp import dialogue, receiving
@@ -161,6 +162,34 @@ def test_a_program_that_cannot_start(upgradable: Upgradable, handler: Handler, d
         wait_until(lambda: service.answers() and service.status()["code"] != code, "the new program")
         assert handler.run(upgradable.command(handler), message(2)).status == 0
         wait_until(lambda: service.status()["delivered"] >= 1)
+
+
+def allow_processes(service: Service, count: str) -> None:
+    """Set how many processes the service's account may have when it starts another one (RLIMIT_NPROC)."""
+    subprocess.run(["prlimit", f"--nproc={count}:", "--pid", str(service.pid)], check=True, **account.identity())
+
+
+def test_no_process_for_the_trial(upgradable: Upgradable, handler: Handler, database: Database) -> None:
+    """A service that may not start a process stays as it is, and goes on; later a new program replaces it."""
+    configure(handler)
+    with Service(handler, program=upgradable.program) as service:
+        wait_until(service.ready)
+        code = service.status()["code"]
+        allow_processes(service, "0")
+        upgradable.new("environment-2")
+        upgradable.exchange("environment-2")
+        refused = "Resource temporarily unavailable"
+        wait_until(
+            lambda: service.answers() and any('event="not replaced"' in line for line in service.events()), "the trial"
+        )
+        assert refused in "\n".join(service.events())
+        assert service.status()["code"] == code
+        assert handler.deliver(message(1)).status == 0
+        allow_processes(service, "1000")
+        package = upgradable.new("environment-3")
+        (package / "__init__.py").write_text((package / "__init__.py").read_text() + "# newer\n")
+        upgradable.exchange("environment-3")
+        wait_until(lambda: service.answers() and service.status()["code"] != code, "the new program")
 
 
 def test_a_configuration_that_is_half_written(handler: Handler, database: Database) -> None:

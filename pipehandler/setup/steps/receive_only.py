@@ -4,7 +4,6 @@ import re
 import shlex
 
 from pipehandler.postfix.postconf import Service
-from pipehandler.postfix.templates import lines
 
 from ..host import Host
 from ..postfix_state import PostfixState
@@ -32,7 +31,7 @@ def receive_only(host: Host, record: Record) -> Step:
         return Step("receive-only", "")
     state = PostfixState.read(host)
     _refuse_other_mail(state)
-    wanted = _settings(host)
+    wanted = parsed(host.postfix_text("receive-only.main.cf"))
     if not _CERTIFICATES.isdisjoint(state.explicit):
         wanted = {name: value for name, value in wanted.items() if name not in _CERTIFICATE}
     missing = {name: value for name, value in wanted.items() if name not in state.explicit}
@@ -74,20 +73,6 @@ def _refuse_other_mail(state: PostfixState) -> None:
 
 def _services(state: PostfixState) -> list[Service]:
     return state.postfix.services if state.postfix else []
-
-
-def _settings(host: Host) -> dict[str, str]:
-    """Return the parameters of the example file."""
-    text = lines(
-        "receive-only.main.cf",
-        user=host.account,
-        config=host.config,
-        socket=host.configuration.serve.socket,
-        config_directory=host.config_directory,
-        domain="",
-        maxproc=0,
-    )
-    return parsed(text)
 
 
 def parsed(text: str) -> dict[str, str]:

@@ -3,7 +3,6 @@
 import os
 
 from pipehandler.postfix.postconf import DEFAULT_DIRECTORY
-from pipehandler.postfix.templates import lines
 
 from ..files import write
 from ..host import Host
@@ -25,7 +24,9 @@ def units(host: Host, record: Record) -> Step:
             " (docs/retention.md)",
         )
     folder = os.path.join(host.folder, "systemd/system")
-    parts = [write(record, os.path.join(folder, unit), _text(host, unit), host.postfix_files(unit)) for unit in _FILES]
+    parts = [
+        write(record, os.path.join(folder, unit), host.postfix_text(unit), host.postfix_files(unit)) for unit in _FILES
+    ]
     commands = [command for part in parts for command in part.commands]
     if commands:
         commands.append("systemctl daemon-reload")
@@ -52,16 +53,3 @@ def postfix(host: Host, _: Record) -> Step:
 
 def _is_active(unit: str) -> bool:
     return output(["systemctl", "is-active", unit]) is not None
-
-
-def _text(host: Host, name: str) -> str:
-    text = lines(
-        name,
-        user=host.account,
-        config=host.config,
-        socket=host.configuration.serve.socket,
-        config_directory=host.config_directory,
-        domain="",
-        maxproc=0,
-    )
-    return text + "\n"

@@ -3,8 +3,6 @@
 import shlex
 
 from pipehandler.postfix.postconf import words
-from pipehandler.postfix.templates import lines
-from pipehandler.store.conninfo import located, uri
 
 from ..files import write
 from ..host import Host
@@ -18,9 +16,9 @@ _FILTER = "pipehandler_status_filter"
 def tables(host: Host, record: Record) -> Step:
     """Return the step that writes the missing tables. Raises SetupError."""
     state = PostfixState.read(host)
-    parts = [write(record, host.file(_FILTER), _text(host, _FILTER), host.postfix_files(_FILTER))]
+    parts = [write(record, host.file(_FILTER), host.postfix_text(_FILTER), host.postfix_files(_FILTER))]
     if not accepts_any(state):
-        text, command = _text(host, RECIPIENTS), host.postfix_files(RECIPIENTS)
+        text, command = host.postfix_text(RECIPIENTS), host.postfix_files(RECIPIENTS)
         if state.beside:  # recipients of other domains must never be looked up here
             more = f"domain = {', '.join(dict.fromkeys([*state.routes(), *host.domains]))}"
             text, command = f"{text}{more}\n", f"{{ {command}; echo {shlex.quote(more)}; }}"
@@ -49,22 +47,3 @@ def accepts_any(state: PostfixState) -> bool:
     """Return whether the operator configured that every recipient of the handler's domains exists (static:)."""
     maps = words(state.explicit.get("virtual_mailbox_maps", ""))
     return not state.beside and any(table.startswith("static:") for table in maps)
-
-
-def _text(host: Host, name: str) -> str:
-    """Return the output of `pipehandler postfix` for this host."""
-    conninfo = host.configuration.database.conninfo or located(host.server.conninfo, host.database)
-    return (
-        lines(
-            name,
-            user=host.account,
-            config=host.config,
-            socket=host.configuration.serve.socket,
-            config_directory=host.config_directory,
-            domain="",
-            maxproc=0,
-            database=uri(conninfo),
-            delimiter=host.configuration.recipients.delimiter,
-        )
-        + "\n"
-    )
