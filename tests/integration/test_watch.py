@@ -165,9 +165,9 @@ def test_a_file_that_changes_during_its_delivery_stays(
     handler: Handler, maildir: Mailbox, database: Database, change: str
 ) -> None:
     """What was stored is not what is there now, so that is delivered as well."""
-    name = maildir.put(message(1))
     with watching(handler, maildir, watch=SCAN_ONLY) as watch:
         with held(database):
+            name = maildir.put(message(1))
             stuck(database)
             if change == "grown":
                 with (maildir.path / "new" / name).open("ab") as file:
@@ -181,9 +181,9 @@ def test_a_file_that_changes_during_its_delivery_stays(
 
 def test_sigterm_finishes_the_message_under_way(handler: Handler, maildir: Mailbox, database: Database) -> None:
     """It is stored and moved; the next one stays."""
-    maildir.put(message(1))
     with watching(handler, maildir, watch={"workers": 1}) as watch:
         with held(database):
+            maildir.put(message(1))
             stuck(database)
             maildir.put(message(2))
             watch.running.send_signal(signal.SIGTERM)
