@@ -35,6 +35,7 @@ _BODIES = (
     b"Content-Transfer-Encoding: base64\n\n" + b"QUJD" * 18 + b"\n" + (b"QUJD" * 18 + b"\n") * 3_000 + b"--b--\n",
     _FIELDS + b"\n" + b"a line of a long text\n" * 10_000,
 )
+_DECIDING = (b"message-id", b"date", b"from", b"to", b"subject", b"content-type", b"content-transfer-encoding")
 _RECEIVED = (b"", b"Received: from a by mx1\n\tid 1; now\n", b"Received: from a by mx2\n\tid 2; then\n")
 _PREPENDED = (b"", b"Return-Path: <a@example.org>\nX-Original-To: b\nDelivered-To: b\n", b"Delivered-To: c\n\tc\n")
 
@@ -58,15 +59,25 @@ def content(raw: bytes) -> bytes:
     return re.sub(rb"\A(?:(?:Return-Path|X-Original-To|Delivered-To):[^\n]*\n(?:[ \t][^\n]*\n)*)*", b"", raw)
 
 
-def meaning(raw: bytes) -> bytes:
-    """What two copies of the same message have in common: the identifying fields and the body; or, without exactly one
+def meaning(raw: bytes) -> str:
+    """What two copies of the same message have in common: the deciding fields and the body; or, without exactly one
     Message-ID, all of it. Sufficient for the messages above and for their truncated forms."""
     lines = content(raw).replace(b"\r\n", b"\n").rstrip(b"\n").split(b"\n")
     header = list(takewhile(lambda line: re.match(rb"[!-9;-~]+:|[ \t]", line), lines))
-    named = [line for line in header if re.match(rb"(?i)(message-id|date|from|to|cc|subject):", line)]
-    if sum(line.startswith(b"Message-ID: <") for line in named) == 1:
-        return b"\n".join([*sorted(named), b"", *lines[len(header) :]])
-    return b"\n".join(lines)
+    fields = [(name.lower(), body.strip()) for name, _, body in (line.partition(b":") for line in header)]
+    names = [1 if body.strip(b"<>") else 2 for name, body in fields if name == b"message-id"]
+    if sum(names) == 1:
+        deciding = sorted((name, _compared(name, body)) for name, body in fields if name in _DECIDING)
+        return repr((deciding, lines[len(header) :]))
+    return repr(lines)
+
+
+def _compared(name: bytes, body: bytes) -> tuple[bytes, ...]:
+    """A Content-Type is its value and its parameters; what has no "=" yet is not a parameter."""
+    if name != b"content-type":
+        return (body,)
+    value, *parameters = (part.strip() for part in body.split(b";"))
+    return value, *sorted(parameter for parameter in parameters if b"=" in parameter)
 
 
 def declared_size(raw: bytes) -> int:
@@ -136,7 +147,7 @@ def machine(world: World) -> type[RuleBasedStateMachine]:
 
         def __init__(self) -> None:
             super().__init__()
-            self.expected: dict[tuple[str, bytes], bytes] = {}
+            self.expected: dict[tuple[str, str], bytes] = {}
             self.sent: list[tuple[bytes, list[str]]] = []
             self.queue: list[tuple[bytes, list[str]]] = []
             self.history: list[str] = []
