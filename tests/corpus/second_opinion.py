@@ -54,9 +54,7 @@ def commands(modules: str) -> dict[str, list[str]]:
 
 
 def missing(modules: str) -> str:
-    """What the comparison needs and is missing, or ""."""
-    if not (FOLDER / "MANIFEST.tsv").is_file():
-        return f"no corpus of real mail in {FOLDER}"
+    """Return which parser is missing; "" if all are here."""
     if sys.version_info[:2] != PYTHON:
         return f"the table is for the email of Python {PYTHON[0]}.{PYTHON[1]}"
     if not Path(modules, "node_modules/postal-mime").is_dir() or not shutil.which("node"):
@@ -173,9 +171,12 @@ def main() -> int:
         "--modules", default=os.environ.get("PIPEHANDLER_NODE_MODULES", "."), help="has node_modules"
     )
     modules = str(Path(arguments.parse_args().modules).resolve())
-    if reason := missing(modules):
-        sys.stdout.write(f"skipped: {reason}\n")
+    if not (FOLDER / "MANIFEST.tsv").is_file():
+        sys.stdout.write(f"skipped: no corpus of real mail in {FOLDER}\n")
         return 0
+    if reason := missing(modules):
+        sys.stdout.write(f"cannot compare: {reason}\n")
+        return 1
     lines = report(modules)
     sys.stdout.write("\n".join(lines or [f"all {len(explained())} differences are explained"]) + "\n")
     return 1 if lines else 0
