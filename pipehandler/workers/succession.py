@@ -21,7 +21,7 @@ from ..runtime.installation import code_digest
 VARIABLE = "PIPEHANDLER_SUCCESSION"
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-"""The signals that the supervisor handles. They stay blocked until the new program handles them."""
+"""The signals that the supervisor handles. They are blocked from before `become` until the new program handles them."""
 
 _SETTLED_SECONDS = 1.0
 """The age from which a changed file is read: a younger one may be half written. Postfix waits as well."""
@@ -174,7 +174,10 @@ def inherited() -> Inheritance | None:
 
 
 def become(inheritance: Inheritance) -> None:
-    """Become the installed program, with this one's arguments. Never returns; raises OSError if it fails."""
+    """Become the installed program, with this one's arguments. Never returns; raises OSError if it fails.
+
+    SIGNALS are to be blocked: what arrives then stays pending across execve(2). One that this program has only noted is lost.
+    """
     words = [*command(), *sys.argv[1:]]
     state = inheritance._asdict()
     if not inheritance.lmtp and not inheritance.receivers:
@@ -182,11 +185,9 @@ def become(inheritance: Inheritance) -> None:
     environment = {**os.environ, VARIABLE: json.dumps(state)}
     for descriptor in _descriptors(inheritance):
         os.set_inheritable(descriptor, True)
-    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         os.execve(words[0], words, environment)  # noqa: S606 # ourselves
     finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         for descriptor in _descriptors(inheritance):
             os.set_inheritable(descriptor, False)
 

@@ -182,6 +182,16 @@ class Supervisor:
         self._dispatcher.send_held_back()
 
     def _become_new(self) -> None:
+        """Become the installed program, unless a signal has ended the service meanwhile. Returns only if it does not."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        try:
+            self._handle_signals()  # the new program receives none that this one has noted
+            if not self._stopping:
+                self._exchange()
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+    def _exchange(self) -> None:
         """Leave the connections to a fork and become the installed program. Returns only if that fails."""
         try:
             holder, ours, theirs = fork_with_channel()

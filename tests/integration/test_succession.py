@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -83,8 +84,9 @@ def test_nothing_is_lost_or_cold(upgradable: Upgradable, handler: Handler, datab
         wait_until(service.ready, "its workers")
         assert len(configurations | {service.status()["configuration"]}) == 2
         assert service.pid == pid
+        wait_until(lambda: service.status()["delivered"] == MESSAGES, "a worker that finishes for the new program")
         shown = service.status()
-        assert (shown["delivered"], shown["sent_back"], shown["congested"], shown["died"]) == (MESSAGES, 0, 0, 0)
+        assert (shown["sent_back"], shown["congested"], shown["died"]) == (0, 0, 0)
         events = [line for line in service.events() if "event=replaced" in line]
         assert len(events) == 2
     assert database.value("SELECT count(*) FROM pipehandler.delivery") == MESSAGES
@@ -219,3 +221,21 @@ def test_an_end_while_it_is_replaced(upgradable: Upgradable, handler: Handler) -
             threading.Event().wait((number - 2) * 0.7)
             assert service.stop() == 0
         assert not handler.socket.exists()
+
+
+def test_an_end_just_before_it_is_replaced(upgradable: Upgradable, handler: Handler, folder: Path) -> None:
+    """SIGTERM that arrives while the service prepares to become the new program ends the service."""
+    configure(handler)
+    trace = folder / "trace"
+    with Service(handler, program=upgradable.program) as service:
+        wait_until(service.ready)
+        slow = ["-e", "trace=socketpair", "-e", "inject=socketpair:delay_enter=1000000"]  # the channel to the holder
+        tracer = subprocess.Popen(["strace", "-q", *slow, "-o", str(trace), "-p", str(service.pid)])
+        upgradable.new("environment-2")
+        upgradable.exchange("environment-2")
+        service.status()  # it looks for a new program when a connection arrives
+        wait_until(lambda: trace.exists() and "socketpair(" in trace.read_text(), "the replacement")
+        service.signal(signal.SIGTERM)
+        with tracer:
+            assert service.wait() == 0
+    assert not handler.socket.exists()
