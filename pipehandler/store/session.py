@@ -31,6 +31,7 @@ SETTINGS = {
     "default_transaction_isolation": "read committed",
     "default_transaction_deferrable": "off",
     "idle_in_transaction_session_timeout": "1min",  # of a process that was stopped, such as `migrate`
+    "idle_session_timeout": "0",  # a worker keeps its session while no mail comes
 }
 """By the names under which the server reports them."""
 

@@ -2,6 +2,7 @@
 detected."""
 
 import itertools
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -172,6 +173,17 @@ def test_conninfo_does_not_contradict(database: Database) -> None:
     with closing(Store(conninfo)) as store:
         assert shown(store) == SETTINGS
         assert store.values("SELECT pg_catalog.current_setting('work_mem')", of=str) == ["1MB"]
+
+
+@pytest.mark.parametrize("scope", ["database", "role"])
+def test_idle_session(database: Database, scope: str) -> None:
+    """A session stays open between two messages, whatever idle_session_timeout is set to."""
+    spoil(database, {"idle_session_timeout": "1"}, scope)
+    with closing(Store(database.conninfo)) as store:
+        for number in range(2):
+            assert [row.duplicate for row in store.ingest(submission(b"Subject: %d\n\nx" % number))] == [False]
+            threading.Event().wait(0.05)
+        assert shown(store) == SETTINGS
 
 
 def test_ingest_leaves_no_setting(database: Database) -> None:
