@@ -216,6 +216,7 @@ def test_missing_configuration(handler: Handler, path: str) -> None:
 # The broken installation.
 
 
+@pytest.mark.unmeasured
 @COLD
 def test_package_is_missing(handler: Handler) -> None:
     """Without the package (a half-removed virtual environment) the message is deferred."""
@@ -372,6 +373,7 @@ def test_message_that_never_ends(handler: Handler, parent: list[str]) -> None:
         assert_ended(Ended(running.wait(60), running.stdout.read().decode()), outcome.DEADLINE)
 
 
+@pytest.mark.unmeasured
 @BOTH_COLD
 @pytest.mark.parametrize(
     "limit", [*(f"--nofile={number}" for number in range(4, 12)), "--as=40000000", "--as=60000000"]

@@ -43,6 +43,7 @@ def kept(command: list[str], use: Callable[[str], None] = lambda printed: None, 
     return printed
 
 
+@pytest.mark.unmeasured
 def test_demo_without_root(folder: Path) -> None:
     """Without root the same messages are delivered through the same entrypoint from stdin, and the commands that it prints
     do the same."""

@@ -7,10 +7,11 @@ import pytest
 from fault.campaign import runs
 from fault.ledger import Mode, Scale
 
-_LONG = [("mailhost", Mode.CLIENT)]  # differs from the resident mode in the process that Postfix starts
-_RUNS = [
-    pytest.param(*each, id=f"{each[0]}-{each[1].value}", marks=[pytest.mark.long] * (each in _LONG)) for each in runs()
-]
+_MARKS = {
+    ("mailhost", Mode.CLIENT): pytest.mark.long,  # differs from the resident mode in the process that Postfix starts
+    ("files", Mode.COLD): pytest.mark.unmeasured,
+}
+_RUNS = [pytest.param(*each, id=f"{each[0]}-{each[1].value}", marks=_MARKS.get(each, ())) for each in runs()]
 
 
 @pytest.mark.parametrize(("kind", "mode"), _RUNS)

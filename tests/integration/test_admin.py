@@ -298,6 +298,7 @@ def test_changed_migration(database: Database) -> None:
 # Postfix and the rest.
 
 
+@pytest.mark.unmeasured
 def test_postfix_lines() -> None:
     """`postfix` prints the lines for master.cf and main.cf with the paths of this installation and the given names."""
     options = ["--user", "mailuser", "--domain", "mail.example.net", "--maxproc", "7"]

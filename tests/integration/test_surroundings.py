@@ -194,6 +194,7 @@ def test_check_finds_the_other_namespace(handler: Handler, database: Database) -
             wait_until(lambda: not service.answers(), "the end")
 
 
+@pytest.mark.unmeasured
 def test_another_python(handler: Handler) -> None:
     """With the libraries of another Python, messages are deferred as misconfigured, and the hint names the fix."""
     with account.folder("pipehandler-python-") as folder:

@@ -118,6 +118,7 @@ def floors() -> dict[str, str]:
     return {each[1]: each[2] for each in found if each}
 
 
+@pytest.mark.unmeasured
 def test_delivers(environment: Environment, empty: Database) -> None:
     """From an empty database to a stored message, using only what the wheel contains."""
     migrated = environment.run("--conninfo", empty.admin, "migrate")
@@ -178,6 +179,7 @@ def shipped_client(environment: Environment) -> Path:
     return file
 
 
+@pytest.mark.unmeasured
 def test_client(alone: Environment, handler: Handler, database: Database) -> None:
     """The client of the wheel is installed by its command, delivers with the lines that are printed, and needs less than 100 KB."""
     assert shipped_client(alone).stat().st_size < 100_000
@@ -247,6 +249,7 @@ def test_metrics(alone: Environment, lowest: Environment, handler: Handler) -> N
     assert f"{alone.python} -m pip install 'prometheus-client" in refused.stderr
 
 
+@pytest.mark.unmeasured
 def test_sentry_is_missing(alone: Environment, handler: Handler, database: Database) -> None:
     """`sentry.dsn` without sentry-sdk changes no status; `check` reports it, and its fix is complete."""
     handler.configure(database.conninfo, sentry={"dsn": "http://key@127.0.0.1:1/1", "quarantined": True})
@@ -259,6 +262,7 @@ def test_sentry_is_missing(alone: Environment, handler: Handler, database: Datab
     assert finding["fix"] == f"{alone.python} -m pip install 'sentry-sdk>=2,<3'"
 
 
+@pytest.mark.unmeasured
 def test_sentry(lowest: Environment, handler: Handler, database: Database) -> None:
     """The lowest sentry-sdk sends an event for an internal fault, and `check` has nothing to report about it."""
     with create_server(("127.0.0.1", 0)) as server:

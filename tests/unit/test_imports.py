@@ -8,6 +8,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pytest
 from harness import account
 from harness.handler import ENVIRONMENT, Handler
 from harness.service import Service
@@ -102,6 +103,7 @@ def test_service_has_loaded_what_messages_need() -> None:
     assert {name.partition(".")[0] for name in names} - {"encodings", *codecs} <= {"compressed_rtf", "striprtf"}
 
 
+@pytest.mark.unmeasured
 def test_handing_over_loads_next_to_nothing(handler: Handler) -> None:
     """An entrypoint that hands its message over loads two of our modules, and otherwise only built-in ones."""
     with Service(handler):

@@ -127,6 +127,7 @@ def test_what_is_opened_counts_as_parts() -> None:
     assert "parts-left-out" in [defect.code for defect in parsed.defects]
 
 
+@pytest.mark.unmeasured
 def test_ordinary_messages_load_no_reader_of_containers() -> None:
     """Libraries for RTF and HTML are loaded on demand, never by a delivery of mail that has text."""
     program = r"""
