@@ -45,6 +45,9 @@ class Database:
                 store = Store(server.conninfo("migrated"), statement_timeout=100)
                 migrate(store)
                 store.close()
+                if server.version < 15:  # docs/install.md: newer versions create databases so
+                    with psycopg.connect(server.conninfo("migrated"), autocommit=True) as migrated:
+                        migrated.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
                 if logins:
                     maintenance.execute("CREATE ROLE pipehandler LOGIN IN ROLE pipehandler_ingest")
                     maintenance.execute("CREATE ROLE reader LOGIN IN ROLE pipehandler_reader")

@@ -201,7 +201,7 @@ DAMAGE = {
     "the digest": "DROP FUNCTION pipehandler.code_objects()",
     "the comparison": "DROP FUNCTION pipehandler.code_status()",
     "never recorded": "DELETE FROM pipehandler.code",
-    "another server": "UPDATE pipehandler.code SET server = 14",
+    "another server": "UPDATE pipehandler.code SET server = server - 1",
 }
 
 

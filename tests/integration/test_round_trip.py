@@ -1,5 +1,7 @@
 """One message is one round trip and one transaction: counted on the wire, and by the server itself."""
 
+import threading
+
 import pytest
 from harness.database import Database
 from harness.handler import Handler
@@ -43,7 +45,17 @@ def commits(database: Database, count: int) -> int:
             return seen[0] == "0"
 
         wait_until(alone, "the end of the sessions")
-        return int(seen[1])
+        if database.server.version >= 15:
+            return int(seen[1])
+        # PostgreSQL 14 has a process that collects what sessions report, and shows it twice a second.
+        shown = ""
+        for _ in range(20):
+            threading.Event().wait(1.5)
+            shown = seen[1]
+            alone()
+            if seen[1] == shown:
+                break
+        return int(shown)
 
     before = committed()
     store = Store(database.conninfo)
