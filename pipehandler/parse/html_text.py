@@ -30,7 +30,9 @@ _HIDDEN = re.compile(
     r"|font-size\s*:\s*1px)\s*(?:!\s*important\s*)?(?:;|$)",
     re.IGNORECASE,
 )
-_QUOTES = 10  # levels of quoted lines that are marked
+_LINE_ENDS = dict.fromkeys(map(ord, "\t\n\r"))  # they do not count in a link target (WHATWG URL 4.4)
+_LINK_PIECES = 100  # of a link whose text is compared with its target; links can be nested without end
+_QUOTE = "> " * 10  # before quoted lines, by their level
 
 
 def to_text(html: str, links: bool = True, size: int = _SIZE) -> str:
@@ -60,22 +62,26 @@ def _read(html: str, size: int, target: "_Text") -> str:
 
 
 class _Text:
-    """A target for lxml's parser, which calls start, data and end in document order."""
+    """A target for lxml's parser, which calls start, data and end in document order.
+
+    Most of the cost is in these calls, so they collect pieces, and the white space is folded once for each line.
+    """
 
     def __init__(self, links: bool, enough: int) -> None:
         self._links, self._enough = links, enough
         self._size = 0
         self._lines: list[str] = []
-        self._line: list[str] = []
+        self._line: list[str] = []  # as it was read; outside <pre>, the first piece is not blank
         self._gap: int | None = None  # an empty line is pending, at this quote depth
-        self._space = False  # a space is pending
+        self._space = False  # white space was read since the line began, and nothing else
         self._item = False  # the next line begins a list item
         self._quotes = self._verbatim = 0
         self._hidden: list[str] = []  # the open elements from the outermost hidden one inwards
-        self._targets: list[tuple[str, int, int]] = []  # of open links, with the lines and words before each
+        self._targets: list[tuple[str, int, int]] = []  # of open links, with the lines and pieces before each
+        self._styles: dict[str, bool] = {}  # whether it hides an element; many elements have the same
 
     def start(self, tag: str, attributes: Mapping[str, str]) -> None:
-        if self._hidden or tag in _NOT_SHOWN or (attributes and _is_hidden(attributes)):
+        if self._hidden or tag in _NOT_SHOWN or (attributes and self._hides(attributes)):
             if tag not in _EMPTY:
                 self._hidden.append(tag)
             return
@@ -88,18 +94,22 @@ class _Text:
                 self._quotes += 1
             elif tag == "pre":
                 self._verbatim += 1
-        elif tag in ("br", "hr"):
-            self._break(gap=tag == "hr")
-        elif tag in ("td", "th"):
-            self._space = True
-        elif tag == "img" and (alt := (attributes.get("alt") or "").strip()):
-            self.data(f" {alt} ")
         elif tag == "a":
             self._targets.append((attributes.get("href") or "", len(self._lines), len(self._line)))
+        elif tag == "br":
+            self._break()
+        elif tag in ("td", "th"):
+            if not self._verbatim:
+                self.data(" ")
+        elif tag == "img":
+            if alt := (attributes.get("alt") or "").strip():
+                self.data(f" {alt} ")
+        elif tag == "hr":
+            self._break(gap=True)
 
     def end(self, tag: str) -> None:
         if self._hidden:
-            if tag in self._hidden[-1:]:
+            if tag == self._hidden[-1]:
                 self._hidden.pop()
             return
         gap = _BREAKS.get(tag)
@@ -119,19 +129,16 @@ class _Text:
             return
         if self._verbatim:
             first, *others = text.split("\n")
-            self._add(first)
+            if first:
+                self._line.append(first)
             for line in others:
                 self._break(keep=True)
-                self._add(line)
-            return
-        words = " ".join(text.split())
-        if not words:
-            self._space = self._space or bool(text)
-            return
-        if self._line and (self._space or text[0].isspace()) and not self._line[-1].endswith(" "):
-            words = f" {words}"
-        self._add(words)
-        self._space = text[-1].isspace()
+                if line:
+                    self._line.append(line)
+        elif self._line or not text.isspace():
+            self._line.append(text)
+        else:
+            self._space = True
 
     def close(self) -> None:
         """Accept the end of the document, as lxml requires."""
@@ -145,38 +152,48 @@ class _Text:
         self._break()
         return "\n".join(self._lines)
 
-    def _add(self, text: str) -> None:
-        if text:
-            self._line.append(text)
-            self._size += len(text)
-
     def _break(self, gap: bool = False, keep: bool = False) -> None:
         self._space = False
-        if keep or self._line:
+        if self._line or keep:
             line = "".join(self._line)
             self._line.clear()
-            if keep or line.strip():
-                self._end_line(line)
-        if gap:
-            self._gap = self._quotes if self._gap is None else min(self._gap, self._quotes)
+            if not self._verbatim:
+                self._end_line(" ".join(line.split()))
+            elif keep or line.strip():
+                self._end_line(line.rstrip())
+        if gap and (self._gap is None or self._gap > self._quotes):
+            self._gap = self._quotes
 
     def _end_line(self, line: str) -> None:
-        if self._gap is not None and self._lines:
-            self._lines.append(self._quoted(min(self._gap, self._quotes), ""))
-        self._lines.append(self._quoted(self._quotes, "- " * self._item + line))
-        self._size += len(self._lines[-1]) - len(line)
-        self._gap, self._item = None, False
+        if self._gap is not None:
+            if self._lines:
+                self._lines.append(_QUOTE[: 2 * min(self._gap, self._quotes)].rstrip())
+            self._gap = None
+        if self._item:
+            line, self._item = f"- {line}".rstrip(), False
+        if self._quotes:
+            line = (_QUOTE[: 2 * self._quotes] + line).rstrip()
+        self._lines.append(line)
+        self._size += len(line)
 
-    def _quoted(self, depth: int, line: str) -> str:
-        return ("> " * min(depth, _QUOTES) + line).rstrip()
-
-    def _end_link(self, target: str, lines: int, words: int) -> None:
-        target = target.strip()
+    def _end_link(self, target: str, lines: int, pieces: int) -> None:
+        target = target.strip().translate(_LINE_ENDS)
         if self._links and target.lower().startswith(("http://", "https://", "mailto:")):
-            shown = "".join(self._line[words:]).strip() if lines == len(self._lines) else ""
+            shown = ""
+            if lines == len(self._lines) and len(self._line) - pieces <= _LINK_PIECES:
+                shown = " ".join("".join(self._line[pieces:]).split())
             if target not in (shown, f"mailto:{shown}", f"{shown}/"):
-                self._add(f" <{target}>" if self._line else f"<{target}>")
+                # White space that ends the text of the link separates its target from what follows.
+                space = self._line[-1][-1].isspace() if self._line else self._space
+                after = " " if space and not self._verbatim else ""
+                self._line.append(f" <{target}>{after}" if self._line else f"<{target}>{after}")
 
-
-def _is_hidden(attributes: Mapping[str, str]) -> bool:
-    return "hidden" in attributes or bool(_HIDDEN.search(attributes.get("style") or ""))
+    def _hides(self, attributes: Mapping[str, str]) -> bool:
+        style = attributes.get("style")
+        if style:
+            hides = self._styles.get(style)
+            if hides is None:
+                hides = self._styles[style] = bool(_HIDDEN.search(style))
+            if hides:
+                return True
+        return "hidden" in attributes

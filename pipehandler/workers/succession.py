@@ -192,6 +192,12 @@ def become(inheritance: Inheritance) -> None:
             os.set_inheritable(descriptor, False)
 
 
+def begin_again() -> None:
+    """Become the installed program, with this one's arguments and no state. As `become`."""
+    words = [*command(), *sys.argv[1:]]
+    os.execve(words[0], words, os.environ)  # noqa: S606 # ourselves
+
+
 def _descriptors(inheritance: Inheritance) -> list[int]:
     return [
         *(inheritance.listener, inheritance.channel, *inheritance.lmtp),

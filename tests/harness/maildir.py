@@ -69,9 +69,12 @@ class Mailbox:
 class Watching:
     """A running `pipehandler watch`."""
 
-    def __init__(self, handler: Handler, arguments: Sequence[str], under: Sequence[str] = ()) -> None:
+    def __init__(
+        self, handler: Handler, arguments: Sequence[str], under: Sequence[str] = (), program: Path | None = None
+    ) -> None:
         self.handler = handler
-        self._command = [*under, str(Path(sys.executable).with_name("pipehandler")), "--config", str(handler.config)]
+        program = program or Path(sys.executable).with_name("pipehandler")
+        self._command = [*under, str(program), "--config", str(handler.config)]
         self._command += ["watch", *arguments]
         self.running = self.started()
 
@@ -137,13 +140,14 @@ def watching(
     *maildirs: Mailbox,
     remove: bool = False,
     under: Sequence[str] = (),
+    program: Path | None = None,
     **sections: dict[str, object],
 ) -> Iterator[Watching]:
-    """Run the watcher of these Maildirs. under: a command that starts it. sections: of the configuration."""
+    """Run the watcher of these Maildirs. under: a command that starts it. program: another one. sections: of the configuration."""
     limits: dict[str, object] = {"deadline": 10, "parse_timeout": 4, **sections.pop("limits", {})}
     handler.configure(handler.conninfo, limits=limits, **sections)
     options = ["--remove"] if remove else []
-    running = Watching(handler, [*options, *(str(each.path) for each in maildirs)], under)
+    running = Watching(handler, [*options, *(str(each.path) for each in maildirs)], under, program)
     try:
         yield running
     finally:

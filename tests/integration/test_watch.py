@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -11,6 +12,7 @@ from harness.database import Database
 from harness.handler import Handler
 from harness.maildir import Mailbox, content, message, watching
 from harness.service import held, stuck, wait_until
+from harness.upgradable import Upgradable
 
 from pipehandler.maildir.folder import contents, is_watched
 
@@ -189,6 +191,46 @@ def test_sigterm_finishes_the_message_under_way(handler: Handler, maildir: Mailb
             watch.running.send_signal(signal.SIGTERM)
         assert watch.wait() == 0
     assert (len(maildir.names("cur")), len(maildir.names("new")), database.value(STORED)) == (1, 1, 1)
+
+
+def test_it_becomes_the_program_that_is_installed(
+    folder: Path, handler: Handler, maildir: Mailbox, database: Database
+) -> None:
+    """It finishes what is under way, and is the same process with another program, and with another configuration.
+
+    A program that does not start and a wrong configuration do not replace it.
+    """
+    upgradable = Upgradable(folder)
+
+    def started(times: int) -> None:
+        wait_until(lambda: sum("event=watching" in line for line in watch.events()) == times, "the new program")
+
+    with watching(handler, maildir, program=upgradable.program, watch=SCAN_ONLY) as watch:
+        with held(database):
+            maildir.put(message(1))
+            stuck(database)
+            upgradable.new("environment-2")
+            upgradable.exchange("environment-2")
+            watch.waits_for("event=replaced")
+            maildir.put(message(2))
+        started(2)
+        wait_until(maildir.is_empty)
+        configuration = handler.config.read_text()
+        handler.config.write_text(configuration + "nonsense")
+        watch.waits_for('event="not reloaded"')
+        handler.config.write_text(configuration + "\n# edited\n")
+        started(3)
+        (upgradable.new("environment-3") / "parse" / "message.py").write_text("nonsense")
+        upgradable.exchange("environment-3")
+        watch.waits_for('event="not replaced"')
+        maildir.put(message(3))
+        wait_until(maildir.is_empty)
+        assert watch.stop() == 0
+    assert watch.outcomes() == ["delivered"] * 3
+    assert database.value(STORED) == 3
+    assert {line.partition(" pid=")[2].split()[0] for line in watch.events() if "event=watching" in line} == {
+        str(watch.running.pid)
+    }
 
 
 def test_one_watcher_for_each_maildir(handler: Handler, maildir: Mailbox) -> None:

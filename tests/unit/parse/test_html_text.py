@@ -41,6 +41,12 @@ def test_text_of_a_newsletter() -> None:
         ('<a href="https://x.example/">https://x.example</a>', "https://x.example"),
         ('<a href="mailto:a@x.example">a@x.example</a>', "a@x.example"),
         ('<a href="javascript:x()">a</a> <a href="#top">b</a>', "a b"),
+        ('<a href=" https://x.example/long\n\tpath ">a</a>b', "a <https://x.example/longpath>b"),
+        ('<a href="https://x.example">a </a>b', "a <https://x.example> b"),
+        ('<td>a<td> <a href="https://x.example"></a>b', "a <https://x.example> b"),
+        ('<a href="https://x.example"><div>a</div></a>b', "a\n<https://x.example>b"),
+        ('<pre>\n<a href="https://x.example">a  b</a>  c\n\n d</pre>', "\na  b <https://x.example>  c\n\n d"),
+        ("a<b> b</b>\n<i>c </i> d", "a b c d"),
         ('<p style="font-size:0"><span style="font-size:16px">seen</span></p>', "seen"),
         ('<p style="mso-hide:all">seen</p>', "seen"),
         ('<p style="color:red; DISPLAY : none !important">no</p>yes', "yes"),
@@ -103,6 +109,7 @@ HOSTILE: dict[str, Callable[[int], str]] = {
     "quoted lines": lambda size: "<blockquote>" * 200 + "<br>x" * (size // 5),
     "formatting elements": lambda size: "".join(f"<font a={n}>" for n in range(size // 28)) + "<p>x" * (size // 8),
     "links": lambda size: "<a href=http://x>y</a>" * (size // 22),
+    "links in links": lambda size: "<a href=http://x><b>y" * (size // 50) + "</a>" * (size // 50),
     "attributes": lambda size: "<p " + " ".join(f"a{n}=1" for n in range(size // 8)) + ">x",
     "elements with attributes": lambda size: (
         ("<p " + " ".join(f"a{n}=1" for n in range(3_500)) + ">x") * (size // 30_000)
