@@ -77,6 +77,7 @@ def test_the_answer_comes_first(handler: Handler, database: Database, way: str) 
                 running.stdin.close()
                 assert running.stdout.readline().startswith(b"2.0.0 stored ")
             assert running.wait(60) == 0
+            wait_until(lambda: wire.hits, "the notification, which follows the answer")
             if service:
                 wait_until(service.ready)
             assert wire.hits == 1
