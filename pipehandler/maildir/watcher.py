@@ -20,16 +20,15 @@ from ..mail.sysexits import EX_DATAERR, EX_NOUSER, EX_OK
 from ..record.attempt import write_log
 from ..runtime import systemd
 from ..runtime.deadline import GRACE
-from ..runtime.installation import code_digest
-from ..settings.config import Config, ConfigError, load
+from ..settings.config import Config
 from ..workers.pool import WorkerPool
-from ..workers.renewal import Renewal
-from ..workers.succession import SIGNALS, begin_again
+from ..workers.succession import SIGNALS
 from ..workers.worker import Task
 from .delivery import Delivery
 from .folder import Growing, LeftAlone, Maildir, MaildirError
 from .inotify import Inotify
 from .queue import Key, Queue
+from .replacement import Replacement
 
 _NOTIFY_SECONDS = 1.0
 
@@ -73,11 +72,8 @@ class Watcher:
         self._scan_at = 0.0
         self._kill_at = float("inf")
         self._notify_at = 0.0
-        self._stopping = self._replacing = False
-        self._renewal = Renewal(
-            path, code_digest(), self._selector, self._reload, lambda: self._replace("program"), self._stay
-        )
-        self._refused = ""  # why the installed program did not replace this one
+        self._stopping = False
+        self._replacement = Replacement(path, self._selector, self._log, self._end)
         self._counts = dict.fromkeys(("stored", "failed"), 0)
         self._signals, self._signalled = socket.socketpair()
 
@@ -102,7 +98,7 @@ class Watcher:
             self._scan()
             systemd.notify("READY=1")
             while self._pool or self._deliveries or not self._stopping:
-                if self._replacing and not self._pool and not self._deliveries:
+                if self._replacement.decided and not self._pool and not self._deliveries:
                     self._become_new()
                 if not self._ending:
                     self._pool.spawn()
@@ -151,14 +147,14 @@ class Watcher:
     def _act(self, now: float) -> None:
         """Do what is due at a time."""
         if not self._ending:
-            self._renewal.act(now)
+            self._replacement.act(now)
         if now >= self._kill_at:
             self._kill_at = float("inf")
             self._pool.kill()
         if now >= self._scan_at and not self._ending:
             self._sync()
             self._scan()
-            self._renewal.look()
+            self._replacement.look()
         if now >= self._notify_at:
             self._notify_at = now + _NOTIFY_SECONDS
             stored, failed = self._counts.values()
@@ -175,7 +171,7 @@ class Watcher:
             wake = self._kill_at if self._pool or self._deliveries else 0.0
         else:
             due = self._queue.due() if self._pool.free else float("inf")
-            wake = min(self._scan_at, self._pool.spawns_at, due, self._renewal.at)
+            wake = min(self._scan_at, self._pool.spawns_at, due, self._replacement.at)
         return None if wake == float("inf") else max(0.0, wake - time.monotonic())
 
     def _assign(self) -> None:
@@ -296,46 +292,20 @@ class Watcher:
     @property
     def _ending(self) -> bool:
         """Whether no further message is begun."""
-        return self._stopping or self._replacing
+        return self._stopping or self._replacement.decided
 
     def _end(self) -> None:
-        self._renewal.stop()
+        self._replacement.stop()
         self._pool.retire_all()
         self._kill_at = time.monotonic() + self._config.limits.deadline + 2 * GRACE
 
-    def _reload(self) -> None:
-        try:
-            load(self._path)
-        except ConfigError as error:
-            self._renewal.configuration_read()
-            self._log("not reloaded", failed=True, reason=str(error))
-        else:
-            self._replace("configuration")
-
-    def _replace(self, reason: str) -> None:
-        """Finish the messages under way, to become the installed program."""
-        if not self._ending:
-            self._log("replaced", pid=os.getpid(), reason=f"another {reason}")
-            self._replacing = True
-            self._end()
-
-    def _stay(self, reason: str) -> None:
-        if reason and reason != self._refused:
-            self._log("not replaced", failed=True, reason=reason)
-        self._refused = reason
-
     def _become_new(self) -> None:
-        """Become the installed program. Returns if a signal came meanwhile, or if that fails: then it goes on."""
+        """Become the installed program. Returns if a signal came meanwhile, or if that fails: then the watcher goes on."""
         self._sync()
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:
             self._handle_signals()
-            if self._stopping:
-                return
-            begin_again()
-        except OSError as error:
-            self._renewal.failed()
-            self._stay(str(error))
-            self._replacing, self._kill_at = False, float("inf")
+            if not self._stopping and not self._replacement.make():
+                self._kill_at = float("inf")
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, ())
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
