@@ -6,6 +6,8 @@ bench/run compare ENVIRONMENT            this version beside the one that is ins
 """
 
 import argparse
+import resource
+import signal
 import sys
 import time
 from pathlib import Path
@@ -70,7 +72,10 @@ def main() -> None:
         for name, options in wanted.items():
             started = time.monotonic()
             print(f"==> {name}", file=sys.stderr, flush=True)
+            processes = resource.getrlimit(resource.RLIMIT_NPROC)
             found = PARTS[name].measure(shared, **options)
+            if signal.getitimer(signal.ITIMER_REAL)[0] or resource.getrlimit(resource.RLIMIT_NPROC) != processes:
+                raise RuntimeError(f"{name} leaves a timer or a limit on processes to the next part")
             used = {**report.options(PARTS[name].measure), **options}
             command = " ".join([name, *(f"--{option.replace('_', '-')} {value}" for option, value in used.items())])
             pages.append(f"## {name}\n\n`bench/run {command}`, {time.monotonic() - started:.0f} s\n")

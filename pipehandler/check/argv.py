@@ -109,7 +109,8 @@ def _program(service: Service) -> Iterator[PartialFinding]:
         )
     if not os.path.exists(file):
         yield "entrypoint-missing", f"{file} does not exist", "The handler cannot start. " + DEFERRED, ""
-    elif not os.path.samefile(file, os.path.join(PACKAGES, "pipehandler", "__main__.py")):
+        return
+    if not os.path.samefile(file, os.path.join(PACKAGES, "pipehandler", "__main__.py")):
         detail = "The installation that was checked is not the one that delivers; its version and schema may differ."
         what = f"it runs {os.path.dirname(file)}, but this installation is {os.path.join(PACKAGES, 'pipehandler')}"
         yield "installation", what, detail, ""

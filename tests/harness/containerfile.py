@@ -9,12 +9,16 @@ import re
 import shlex
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 _ROOTS = Path("/var/cache/pipehandler")
-_IMAGES = {"docker.io/library/debian:12-slim": "bookworm"}
+_IMAGES = {"docker.io/library/debian:12-slim": "bookworm", "docker.io/library/debian:13-slim": "trixie"}
 """The images that can be made here, with the release of Debian."""
+
+_SLIM = "path-exclude /usr/share/doc/*\npath-exclude /usr/share/man/*\n"
+"""What such an image leaves out of packages."""
 
 _MIRROR = ("apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages")
 _KEYS = "/usr/share/keyrings/debian-archive-keyring.gpg"
@@ -35,37 +39,31 @@ def instructions(path: Path) -> list[Instruction]:
 
 
 class Image:
-    """An image in `folder`: its layers, as an overlay that exists while a command runs. entrypoint: the words of ENTRYPOINT."""
+    """An image in `folder`: the layer above that of its base. entrypoint: the words of ENTRYPOINT. base: another image than FROM
+    names."""
 
-    def __init__(self, folder: Path, path: Path, context: Path) -> None:
+    def __init__(self, folder: Path, path: Path, context: Path, base: str = "") -> None:
         self.entrypoint: list[str] = []
         self.volumes: list[str] = []
-        self._folder, self._base, self._directory = folder, Path(), "/"
+        self._folder, self._lower, self._directory = folder, Path(), "/"
         for name in ("layer", "work", "root"):
-            (folder / name).mkdir()
+            (folder / name).mkdir(parents=True)
         for instruction in instructions(path):
-            self._carry_out(instruction, context)
+            self._carry_out(Instruction("FROM", base) if base and instruction.name == "FROM" else instruction, context)
 
-    def start(self, script: str, *words: str) -> list[str]:
-        """The command that runs a shell script in namespaces of its own, with the root of the image at $ROOT; `words` are its
-        arguments."""
-        mount = f"lowerdir={self._base},upperdir={self._folder}/layer,workdir={self._folder}/work"
-        head = f"""set -eu
-ROOT={self._folder}/root
-mount -t overlay overlay -o {mount} "$ROOT"
-mount -t proc proc "$ROOT/proc"
-mount --rbind /dev "$ROOT/dev"
-mount -t tmpfs -o mode=755 tmpfs "$ROOT/run"
-cp -L /etc/resolv.conf /etc/hosts "$ROOT/etc"
-cp -L /etc/ssl/certs/ca-certificates.crt "$ROOT/run/certificates"
-"""
-        return ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", head + script, "sh", *words]
+    @property
+    def layers(self) -> list[Path]:
+        """Its layers, the uppermost first."""
+        return [self._folder / "layer", self._lower]
 
     def _carry_out(self, instruction: Instruction, context: Path) -> None:
         name, text = instruction
         match name:
             case "FROM":
-                self._base = _root(_IMAGES[text])
+                self._lower = _root(_IMAGES[text])
+                settings = self._folder / "layer/etc/dpkg/dpkg.cfg.d"
+                settings.mkdir(parents=True)
+                (settings / "docker").write_text(_SLIM)
             case "RUN":
                 self._run('exec chroot "$ROOT" /bin/sh -euc "cd $1 && $2"', self._directory, text)
             case "COPY":
@@ -93,10 +91,52 @@ cp -L /etc/ssl/certs/ca-certificates.crt "$ROOT/run/certificates"
         settings |= {name: os.environ[name] for name in ("PIP_INDEX_URL",) if name in os.environ}
         env = {**settings, "PATH": os.environ["PATH"], "HOME": "/root", "PIP_CERT": "/run/certificates"}
         done = subprocess.run(
-            self.start(script, *words), env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True
+            _inside(self._folder, [self._lower], script, *words),
+            env=env,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
         )
         if done.returncode:
             raise RuntimeError(f"{shlex.join(words)}: {done.stdout}{done.stderr}")
+
+
+class Container:
+    """A container of an image: what it changes is in `folder`, except for the volumes, folders in `volumes` that another container
+    may use as well. A volume that is not there yet begins as what the image has in its place, as an engine does it."""
+
+    def __init__(self, image: Image, folder: Path, volumes: Path) -> None:
+        self._image, self._folder, self._volumes = image, folder, volumes
+        for name in ("layer", "work", "root"):
+            (folder / name).mkdir(parents=True)
+
+    def start(self, script: str, *words: str) -> list[str]:
+        """The command that runs a shell script in namespaces of its own, with the root of the container at $ROOT; `words` are its
+        arguments."""
+        mount = "".join(
+            f'[ -e "{self._volume(path)}" ] || cp -a "$ROOT{path}" "{self._volume(path)}"\n'
+            f'mount --bind "{self._volume(path)}" "$ROOT{path}"\n'
+            for path in self._image.volumes
+        )
+        return _inside(self._folder, self._image.layers, mount + script, *words)
+
+    def _volume(self, path: str) -> Path:
+        return self._volumes / path.strip("/").replace("/", "-")
+
+
+def _inside(folder: Path, lower: Sequence[Path], script: str, *words: str) -> list[str]:
+    """The command that runs a script in namespaces of its own, with an overlay at $ROOT whose changes are in `folder`."""
+    mount = f"lowerdir={':'.join(map(str, lower))},upperdir={folder}/layer,workdir={folder}/work"
+    head = f"""set -eu
+ROOT={folder}/root
+mount -t overlay overlay -o {mount} "$ROOT"
+mount -t proc proc "$ROOT/proc"
+mount --rbind /dev "$ROOT/dev"
+mount -t tmpfs -o mode=755 tmpfs "$ROOT/run"
+cp -L /etc/resolv.conf /etc/hosts "$ROOT/etc"
+cp -L /etc/ssl/certs/ca-certificates.crt "$ROOT/run/certificates"
+"""
+    return ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", head + script, "sh", *words]
 
 
 def _root(release: str) -> Path:

@@ -570,6 +570,16 @@ def test_another_python(host: MailHost) -> None:
     assert finding["fix"].startswith("# create the environment again")
 
 
+def test_the_folder_of_another_python(host: MailHost) -> None:
+    """A new environment for a newer Python has another folder: master.cf names the former one, and its line is to be printed again,
+    nothing else."""
+    there = host.folder / "venv" / "lib" / "python3.0" / "site-packages"
+    master(re.escape(f"{PACKAGES} deliver"), f"{there} deliver")(host)
+    (finding,) = check(host, "--part", "postfix")
+    assert finding["code"] == "entrypoint-missing"
+    assert " postfix master.cf " in finding["fix"]
+
+
 def test_no_python(host: MailHost) -> None:
     """A file that is not an interpreter."""
     master(r"argv=\S+", "argv=/bin/false")(host)
