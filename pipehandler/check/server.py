@@ -1,9 +1,8 @@
-"""Check the server's settings: whether commits are durable, and whether there are enough connections for all deliveries."""
+"""Check the server's settings: whether commits are durable, and whether its log keeps mail out."""
 
 from collections.abc import Iterator
 from typing import Any
 
-from pipehandler.settings.config import Config
 from pipehandler.store.connection import Store
 
 from .finding import Finding
@@ -126,35 +125,3 @@ def _settings(store: Store, about: dict[str, Any]) -> Iterator[Finding]:
         yield Finding(
             row["name"].replace("_", "-"), f"{row['name']} is {row['setting']} ({row['source']})", detail, fix
         )
-
-
-def check_connections(about: dict[str, Any], config: Config, maxproc: int) -> Iterator[Finding]:
-    """Compare the limits on connections with the number that may be needed. maxproc: as for check_handler."""
-    # While the service reloads, the number of workers doubles.
-    needed = maxproc + 2 * config.serve.workers
-    limits = (
-        (
-            about["connections"],
-            "max_connections, without the reserved ones,",
-            # Other clients connect as well, hence the margin.
-            f"ALTER SYSTEM SET max_connections = {needed + 50}; -- and restart the server",
-        ),
-        (
-            about["of_role"],
-            f"the connection limit of role {about['role']}",
-            f"ALTER ROLE {quoted(about['role'])} CONNECTION LIMIT -1;",
-        ),
-        (
-            about["of_database"],
-            f"the connection limit of database {about['database']}",
-            f"ALTER DATABASE {quoted(about['database'])} CONNECTION LIMIT -1;",
-        ),
-    )
-    for limit, name, fix in limits:
-        if 0 <= limit < needed:
-            yield Finding(
-                "connections",
-                f"{name} is {limit}; the transport ({maxproc} processes) and {config.serve.workers} workers may need {needed}",
-                "In a burst of mail, messages are deferred because no connection is left.",
-                fix,
-            )

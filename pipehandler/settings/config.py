@@ -59,6 +59,12 @@ class Database(NamedTuple):
         int, Key("seconds to wait for a connection, for each host named in conninfo", 2, 300)
     ] = 5
     statement_timeout: Annotated[int, Key("seconds that the server may spend on one message", 1, 300)] = 20
+    mail_hosts: Annotated[
+        int,
+        Key(
+            "mail hosts like this one that log in with the same role: its connection limit is for all of them", 1, 1000
+        ),
+    ] = 1
 
 
 class Limits(NamedTuple):

@@ -27,6 +27,7 @@ KINDS = (
     "failing",
     "wire",
     "server",
+    "standby",
     "mailhost",
     "reload",
     "content",
