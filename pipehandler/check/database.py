@@ -20,6 +20,7 @@ from .connections import LIMITS, PROCESSES, check_connections, sessions
 from .contents import check_contents
 from .finding import Finding
 from .refused import unreachable
+from .replication import check_replication
 from .restored import check_restored
 from .role import check_role
 from .schema import check_schema
@@ -64,6 +65,7 @@ def check_database(config: Config, path: str, maxproc: int) -> list[Finding]:
             *of_role,
             *of_schema,
             *check_collation(store, about),
+            *([] if of_schema else check_replication(store, config, path, about)),
             *([] if of_schema or of_role else check_contents(store)),
             *([] if of_schema else check_restored(store, lambda name: _as_owner(name, config, about, path))),
         ]

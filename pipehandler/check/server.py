@@ -14,17 +14,16 @@ CLOCK = 5.0
 _OLDEST = 140000
 
 _SETTINGS = {
-    "fsync": ("on", "After a power failure committed mail may be gone, and the whole database with it."),
-    "full_page_writes": ("on", "After a power failure half-written pages may make the database unreadable."),
+    "fsync": ("on", ("off",), "After a power failure committed mail may be gone, and the whole database with it."),
+    "full_page_writes": ("on", ("off",), "After a power failure half-written pages may make the database unreadable."),
     "synchronous_commit": (
         "on",
-        "A commit is confirmed before it is on disk: Postfix removes mail from its queue that a crash of the server loses.",
+        ("off", "local"),
+        "`ingest` raises it for its message. What else is committed may be lost in a crash (off) or a fail-over (local).",
     ),
-    "default_transaction_read_only": ("off", "Nothing can be stored: every message would be deferred."),
+    "default_transaction_read_only": ("off", ("on",), "Nothing can be stored: every message would be deferred."),
 }
-"""The value that each setting should have, and the effect of the opposite value; any third value is accepted."""
-
-_OPPOSITE = {"on": "off", "off": "on"}
+"""The value that each setting should have, those that are reported, and their effect; any other value is accepted."""
 
 
 def check_clock(server: float, before: float, after: float) -> Iterator[Finding]:
@@ -110,8 +109,8 @@ def _logged(store: Store, about: dict[str, Any]) -> Iterator[Finding]:
 def _settings(store: Store, about: dict[str, Any]) -> Iterator[Finding]:
     names = list(_SETTINGS)
     for row in store.rows("SELECT name, setting, source FROM pg_settings WHERE name = ANY (%s)", [names]):
-        good, detail = _SETTINGS[row["name"]]
-        if row["setting"] != _OPPOSITE[good]:
+        good, bad, detail = _SETTINGS[row["name"]]
+        if row["setting"] not in bad:
             continue
         role, database = quoted(about["role"]), quoted(about["database"])
         fix = {

@@ -65,6 +65,15 @@ class Database(NamedTuple):
             "mail hosts like this one that log in with the same role: its connection limit is for all of them", 1, 1000
         ),
     ] = 1
+    servers: Annotated[
+        int,
+        Key(
+            "servers that should have a message when it is acknowledged; `check` and monitoring report fewer; 0: 2 where"
+            " conninfo names several hosts or the server has a standby, otherwise 1",
+            0,
+            8,
+        ),
+    ] = 0
 
 
 class Limits(NamedTuple):
