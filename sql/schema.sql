@@ -1866,6 +1866,29 @@ COMMENT ON FUNCTION pipehandler.replace_cursors() IS 'For `pipehandler restored`
 or another timeline. Returns what cursors begin with from now on, null if the former ones stay.';
 
 --
+-- Name: replication_status(); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.replication_status(OUT required integer, OUT synchronous bigint, OUT connected bigint) RETURNS record
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    SELECT CASE WHEN s.names !~ '\S' THEN 0
+                ELSE coalesce((regexp_match(s.names, '^\s*(?:(?:first|any)\s+)?([0-9]+)\s*\(', 'i'))[1]::integer, 1) END,
+           CASE WHEN bool_or(r.pid IS NOT NULL AND r.state IS NULL) THEN NULL
+                ELSE count(*) FILTER (WHERE r.sync_state IN ('sync', 'quorum') AND r.state = 'streaming') END,
+           count(r.pid)
+      FROM (SELECT current_setting('synchronous_standby_names')) AS s (names)
+      LEFT JOIN pg_stat_replication r
+             ON coalesce(r.state, 'streaming') IN ('streaming', 'catchup')
+                AND NOT EXISTS (SELECT FROM pg_replication_slots l WHERE l.active_pid = r.pid AND l.slot_type = 'logical')
+     GROUP BY s.names
+$$;
+
+COMMENT ON FUNCTION pipehandler.replication_status(OUT required integer, OUT synchronous bigint, OUT connected bigint) IS 'For how many synchronous standbys a commit waits (0: for none), how many of those are connected (null where the owner
+of this function may not see it: grant pg_read_all_stats), and how many standbys are connected in all.';
+
+--
 -- Name: retention_held(); Type: FUNCTION
 --
 
@@ -3093,6 +3116,11 @@ REVOKE ALL ON FUNCTION pipehandler.reparse(message uuid, parsed jsonb, text_body
 GRANT ALL ON FUNCTION pipehandler.reparse(message uuid, parsed jsonb, text_body text, html_body text, contents bytea[], dry_run boolean) TO pipehandler_maintenance;
 
 REVOKE ALL ON FUNCTION pipehandler.replace_cursors() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipehandler.replication_status(OUT required integer, OUT synchronous bigint, OUT connected bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION pipehandler.replication_status(OUT required integer, OUT synchronous bigint, OUT connected bigint) TO pipehandler_ingest;
+GRANT ALL ON FUNCTION pipehandler.replication_status(OUT required integer, OUT synchronous bigint, OUT connected bigint) TO pipehandler_reader;
+GRANT ALL ON FUNCTION pipehandler.replication_status(OUT required integer, OUT synchronous bigint, OUT connected bigint) TO pipehandler_maintenance;
 
 REVOKE ALL ON FUNCTION pipehandler.retention_held(OUT since timestamp with time zone, OUT deliveries bigint, OUT stored bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.retention_held(OUT since timestamp with time zone, OUT deliveries bigint, OUT stored bigint) TO pipehandler_ingest;

@@ -1,6 +1,6 @@
 """Check the database with the handler's conninfo, and so with the handler's role.
 
-Here: whether it can be reached. The server's settings are in server.py, the rights of the role in role.py, the schema in
+Here: whether it can be reached. The server's settings are in server.py, its limits in connections.py, the rights of the role in role.py, the schema in
 schema.py, and what its indexes depend on in collation.py.
 """
 
@@ -16,13 +16,15 @@ from pipehandler.store.conninfo import for_user, is_local
 from pipehandler.store.errors import StoreError
 
 from .collation import check_collation
+from .connections import LIMITS, PROCESSES, check_connections, sessions
 from .contents import check_contents
 from .finding import Finding
 from .refused import unreachable
+from .replication import check_replication
 from .restored import check_restored
 from .role import check_role
 from .schema import check_schema
-from .server import check_clock, check_connections, check_server
+from .server import check_clock, check_server
 
 _ABOUT = """
 SELECT current_user::text AS role, current_database()::text AS database, d.datdba::regrole::text AS owner,
@@ -30,12 +32,9 @@ SELECT current_user::text AS role, current_database()::text AS database, d.datdb
        current_setting('server_encoding') AS encoding, pg_is_in_recovery() AS standby,
        extract(epoch FROM clock_timestamp())::float8 AS clock,
        (SELECT rolname::text FROM pg_roles WHERE rolsuper ORDER BY oid LIMIT 1) AS superuser,
-       current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
-       - coalesce(current_setting('reserved_connections', true)::int, 0) AS connections,
-       r.rolconnlimit AS of_role, d.datconnlimit AS of_database,
        EXISTS (SELECT FROM pg_namespace WHERE nspname = 'pipehandler') AS schema
-  FROM pg_roles r, pg_database d
- WHERE r.rolname = current_user AND d.datname = current_database()
+  FROM pg_database d
+ WHERE d.datname = current_database()
 """
 
 
@@ -46,13 +45,16 @@ def check_database(config: Config, path: str, maxproc: int) -> list[Finding]:
         try:
             store.connect()
         except StoreError as error:
-            return [unreachable(config.database.conninfo, error, path)]
+            limit = sessions(config, maxproc or PROCESSES)
+            return [unreachable(config.database.conninfo, error, path, limit=limit)]
         before = time.time()
         (about,) = store.rows(_ABOUT)
+        after = time.time()
+        (limits,) = store.rows(LIMITS)
         findings = [
-            *check_clock(about["clock"], before, time.time()),
+            *check_clock(about["clock"], before, after),
             *check_server(store, about),
-            *check_connections(about, config, maxproc),
+            *check_connections(limits, about["role"], about["database"], config, path, maxproc),
         ]
         if not about["schema"]:
             return [*findings, _migrate("schema-missing", "there is no schema pipehandler", config, about, path)]
@@ -63,6 +65,7 @@ def check_database(config: Config, path: str, maxproc: int) -> list[Finding]:
             *of_role,
             *of_schema,
             *check_collation(store, about),
+            *([] if of_schema else check_replication(store, config, path, about)),
             *([] if of_schema or of_role else check_contents(store)),
             *([] if of_schema else check_restored(store, lambda name: _as_owner(name, config, about, path))),
         ]

@@ -42,11 +42,17 @@ def account() -> str:
 
 
 def unreachable(
-    conninfo: str, error: StoreError, path: str, key: str = "database.conninfo", groups: tuple[str, ...] = (INGEST,)
+    conninfo: str,
+    error: StoreError,
+    path: str,
+    key: str = "database.conninfo",
+    groups: tuple[str, ...] = (INGEST,),
+    limit: int = -1,
 ) -> Finding:
     """Return the finding that a connection failed with `error`.
 
     path: of the configuration; key: the name of `conninfo` there. groups: those that a missing role should be a member of.
+    limit: the connection limit that the role should have, -1: none.
     """
     code, fix = "database-unreachable", f"# start the server, or correct host and port of {key} in {path}"
     what = f"no connection to the database: {error}"
@@ -54,7 +60,7 @@ def unreachable(
         code, fix = "conninfo", f"# correct {key} in {path}"
     elif refused := refusal(conninfo):
         where = f"in {path}, {key}"
-        code, fix = _reason(refused, where, groups) or (
+        code, fix = _reason(refused, where, groups, limit) or (
             code,
             f"# read the server's log about SQLSTATE {refused.sqlstate}",
         )
@@ -73,10 +79,11 @@ def unreachable(
     return Finding(code, what, effect, fix)
 
 
-def _reason(refused: Refusal, where: str, groups: tuple[str, ...]) -> tuple[str, str] | None:
+def _reason(refused: Refusal, where: str, groups: tuple[str, ...], limit: int) -> tuple[str, str] | None:
     """Return the code and the fix of a refusal; None if it has none of its own."""
     role, database = quoted(refused.role), quoted(refused.database)
-    create, allow = f"CREATE ROLE {role} LOGIN IN ROLE {', '.join(groups)}", f"ALTER ROLE {role} LOGIN"
+    limited = f" CONNECTION LIMIT {limit}" if limit >= 0 else ""
+    create, allow = f"CREATE ROLE {role} LOGIN IN ROLE {', '.join(groups)}{limited}", f"ALTER ROLE {role} LOGIN"
     either = (
         f"DO $do$ BEGIN EXECUTE CASE WHEN EXISTS (SELECT FROM pg_roles WHERE rolname = {_literal(refused.role)})"
         f" THEN {_literal(allow)} ELSE {_literal(create)} END;END $do$;"
@@ -86,7 +93,7 @@ def _reason(refused: Refusal, where: str, groups: tuple[str, ...]) -> tuple[str,
         NO_LOGIN: ("role-nologin", f"{allow};"),
         MISSING_ROLE_OR_NO_LOGIN: ("role-missing", either),
         NO_PASSWORD: ("authentication", f"# give {account()} a passfile, and name it {where} (passfile=...)"),
-        ROLE_LIMIT: ("connections", f"ALTER ROLE {role} CONNECTION LIMIT -1;"),
+        ROLE_LIMIT: ("connections", f"ALTER ROLE {role} CONNECTION LIMIT {limit};"),
         DATABASE_LIMIT: ("connections", f"ALTER DATABASE {database} CONNECTION LIMIT -1;"),
     }
     by_sqlstate = {

@@ -1,9 +1,8 @@
-"""Check the server's settings: whether commits are durable, and whether there are enough connections for all deliveries."""
+"""Check the server's settings: whether commits are durable, and whether its log keeps mail out."""
 
 from collections.abc import Iterator
 from typing import Any
 
-from pipehandler.settings.config import Config
 from pipehandler.store.connection import Store
 
 from .finding import Finding
@@ -15,17 +14,16 @@ CLOCK = 5.0
 _OLDEST = 140000
 
 _SETTINGS = {
-    "fsync": ("on", "After a power failure committed mail may be gone, and the whole database with it."),
-    "full_page_writes": ("on", "After a power failure half-written pages may make the database unreadable."),
+    "fsync": ("on", ("off",), "After a power failure committed mail may be gone, and the whole database with it."),
+    "full_page_writes": ("on", ("off",), "After a power failure half-written pages may make the database unreadable."),
     "synchronous_commit": (
         "on",
-        "A commit is confirmed before it is on disk: Postfix removes mail from its queue that a crash of the server loses.",
+        ("off", "local"),
+        "`ingest` raises it for its message. What else is committed may be lost in a crash (off) or a fail-over (local).",
     ),
-    "default_transaction_read_only": ("off", "Nothing can be stored: every message would be deferred."),
+    "default_transaction_read_only": ("off", ("on",), "Nothing can be stored: every message would be deferred."),
 }
-"""The value that each setting should have, and the effect of the opposite value; any third value is accepted."""
-
-_OPPOSITE = {"on": "off", "off": "on"}
+"""The value that each setting should have, those that are reported, and their effect; any other value is accepted."""
 
 
 def check_clock(server: float, before: float, after: float) -> Iterator[Finding]:
@@ -111,8 +109,8 @@ def _logged(store: Store, about: dict[str, Any]) -> Iterator[Finding]:
 def _settings(store: Store, about: dict[str, Any]) -> Iterator[Finding]:
     names = list(_SETTINGS)
     for row in store.rows("SELECT name, setting, source FROM pg_settings WHERE name = ANY (%s)", [names]):
-        good, detail = _SETTINGS[row["name"]]
-        if row["setting"] != _OPPOSITE[good]:
+        good, bad, detail = _SETTINGS[row["name"]]
+        if row["setting"] not in bad:
             continue
         role, database = quoted(about["role"]), quoted(about["database"])
         fix = {
@@ -126,35 +124,3 @@ def _settings(store: Store, about: dict[str, Any]) -> Iterator[Finding]:
         yield Finding(
             row["name"].replace("_", "-"), f"{row['name']} is {row['setting']} ({row['source']})", detail, fix
         )
-
-
-def check_connections(about: dict[str, Any], config: Config, maxproc: int) -> Iterator[Finding]:
-    """Compare the limits on connections with the number that may be needed. maxproc: as for check_handler."""
-    # While the service reloads, the number of workers doubles.
-    needed = maxproc + 2 * config.serve.workers
-    limits = (
-        (
-            about["connections"],
-            "max_connections, without the reserved ones,",
-            # Other clients connect as well, hence the margin.
-            f"ALTER SYSTEM SET max_connections = {needed + 50}; -- and restart the server",
-        ),
-        (
-            about["of_role"],
-            f"the connection limit of role {about['role']}",
-            f"ALTER ROLE {quoted(about['role'])} CONNECTION LIMIT -1;",
-        ),
-        (
-            about["of_database"],
-            f"the connection limit of database {about['database']}",
-            f"ALTER DATABASE {quoted(about['database'])} CONNECTION LIMIT -1;",
-        ),
-    )
-    for limit, name, fix in limits:
-        if 0 <= limit < needed:
-            yield Finding(
-                "connections",
-                f"{name} is {limit}; the transport ({maxproc} processes) and {config.serve.workers} workers may need {needed}",
-                "In a burst of mail, messages are deferred because no connection is left.",
-                fix,
-            )

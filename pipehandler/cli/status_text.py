@@ -7,6 +7,7 @@ from typing import Any
 
 from pipehandler.mail.sysexits import EX_OK
 from pipehandler.monitor.service_status import OTHER_NAMESPACE
+from pipehandler.monitor.snapshot import Snapshot
 from pipehandler.monitor.status import STATUSES, Status
 from pipehandler.monitor.verdict import FLOWING, STOPPED, UNKNOWN
 
@@ -81,6 +82,8 @@ def _about(status: Status) -> Iterator[tuple[str, str]]:
     else:
         version = snapshot.health.schema_version
         yield "Database", f"up, schema {version}{_schema_hint(version, snapshot.schema_expected)}"
+        if text := _servers(snapshot):
+            yield "Servers", text
         oldest = snapshot.health.oldest_quarantined
         count = snapshot.health.quarantined
         since = f"{count}, the oldest from {_time(oldest.timestamp())}" if oldest else f"{count}" if count else "empty"
@@ -128,6 +131,23 @@ def _about(status: Status) -> Iterator[tuple[str, str]]:
             yield "", f"{counts['other_namespace']} messages were left to cold deliveries: {OTHER_NAMESPACE}"
 
 
+def _servers(snapshot: Snapshot) -> str:
+    """Return on how many servers acknowledged mail is, "" where no fail-over is planned or nothing is known."""
+    found = snapshot.health.replication if snapshot.health else None
+    expected = snapshot.servers_expected or 1
+    if found is None or max(expected, found.servers) == 1:
+        return ""
+    by = "one server only" if found.servers == 1 else f"{found.servers} servers"
+    if found.servers < expected:
+        return f"acknowledged by {by}, {expected} are expected: `pipehandler check`"
+    if found.away:
+        return (
+            f"a commit waits for {found.required} synchronous standbys, {found.synchronous} are connected:"
+            " mail is deferred: `pipehandler check`"
+        )
+    return f"acknowledged by {by}"
+
+
 def _schema_hint(version: int, expected: int) -> str:
     if version == expected:
         return ""
@@ -165,7 +185,7 @@ def as_json(status: Status) -> dict[str, Any]:
         "log_lines_dropped": {name: count for name, (count, _) in snapshot.journal.dropped.items()}
         if snapshot.journal
         else None,
-        "database": snapshot.health._asdict() if snapshot.health else None,
+        "database": _database(snapshot),
         "schema_expected": snapshot.schema_expected,
         "outage": snapshot.outage,
         "postfix_running": snapshot.postfix_running,
@@ -174,6 +194,17 @@ def as_json(status: Status) -> dict[str, Any]:
         else None,
         "service": snapshot.service,
         "reasons": snapshot.reasons,
+    }
+
+
+def _database(snapshot: Snapshot) -> dict[str, Any] | None:
+    if snapshot.health is None:
+        return None
+    found = snapshot.health.replication
+    servers = {"servers": found.servers, "servers_expected": snapshot.servers_expected} if found else {}
+    return {
+        **snapshot.health._asdict(),
+        "replication": {**found._asdict(), **servers} if found else None,
     }
 
 

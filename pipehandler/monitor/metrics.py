@@ -118,6 +118,24 @@ METRICS = {
         Described(
             "pipehandler_service_up", "gauge", (), "Whether the resident workers' service answered (1) or not (0)."
         ),
+        Described(
+            "pipehandler_acknowledging_servers",
+            "gauge",
+            (),
+            "Servers that have a message when it is acknowledged: one, and the synchronous standbys that a commit waits for.",
+        ),
+        Described(
+            "pipehandler_acknowledging_servers_expected",
+            "gauge",
+            (),
+            "Servers that should have a message when it is acknowledged (database.servers).",
+        ),
+        Described(
+            "pipehandler_synchronous_standbys",
+            "gauge",
+            (),
+            "Synchronous standbys that are connected; absent where the owner of the database may not see them.",
+        ),
         Described("pipehandler_workers", "gauge", ("state",), "Resident workers that are free or busy."),
         Described("pipehandler_waiting_messages", "gauge", (), "Messages that wait for a free worker."),
         Described(
@@ -282,6 +300,12 @@ def _of_database(snapshot: Snapshot) -> dict[str, _Values]:
         held = snapshot.health.held_deliveries or 1 if snapshot.health.held_since else 0
         values["pipehandler_retention_held_deliveries"] = {(): held}
         values["pipehandler_expired_oldest_timestamp_seconds"] = {(): expired.timestamp()} if expired else {}
+        if standbys := snapshot.health.replication:
+            values["pipehandler_acknowledging_servers"] = {(): standbys.servers}
+            connected = standbys.synchronous
+            values["pipehandler_synchronous_standbys"] = {} if connected is None else {(): connected}
+        if snapshot.servers_expected is not None:
+            values["pipehandler_acknowledging_servers_expected"] = {(): snapshot.servers_expected}
     return values
 
 

@@ -22,6 +22,7 @@ from ..store.connection import Store
 from ..store.errors import StoreError, hint
 from ..store.health import Health, health
 from ..store.refusal import advice
+from ..store.replication import servers_expected
 from ..store.roles import INGEST, MAINTENANCE, READER
 from ..store.sql_files import migrations
 from ..workers.listener import ServeError
@@ -49,7 +50,8 @@ class Snapshot(NamedTuple):
     journal: empty before the first attempt. schema_expected: the version of the schema that this program brings. service: the
     counts of the supervisor (Supervisor.status). queue: by the name of each queue that is not empty. outage: deliveries have
     found the database down, and none has succeeded since. postfix_running: None where it is not known. refused: the database
-    is up, and does not let this account in. maildirs: None if none are configured.
+    is up, and does not let this account in. maildirs: None if none are configured. servers_expected: that should have
+    acknowledged mail; None where it is not known.
     """
 
     journal: JournalTotals | None
@@ -62,6 +64,7 @@ class Snapshot(NamedTuple):
     postfix_running: bool | None = None
     refused: bool = False
     maildirs: Maildirs | None = None
+    servers_expected: int | None = None
 
 
 def take_snapshot(
@@ -92,10 +95,10 @@ def take_snapshot(
         of_service = pool.submit(_answer, "service", lambda: ask(config.serve.socket), reasons)
         of_maildirs = pool.submit(look, config.watch.maildirs)
         of_queue = pool.submit(_answer, "queue", lambda: _queue(config_directory, queue_seconds, down), reasons)
-    queue = of_queue.result()
+    queue, found = of_queue.result(), of_database.result()
     return Snapshot(
         journal=of_journal.result(),
-        health=of_database.result(),
+        health=found,
         schema_expected=max(migration.version for migration in migrations()),
         service=of_service.result(),
         queue=queue.queues if queue else None,
@@ -104,7 +107,16 @@ def take_snapshot(
         postfix_running=queue.running if queue else False if down else None,
         refused=bool(refusals),
         maildirs=of_maildirs.result(),
+        servers_expected=_servers_expected(config, found),
     )
+
+
+def _servers_expected(config: Config, found: Health | None) -> int | None:
+    if found is None or found.replication is None:
+        return None
+    with suppress(StoreError):  # a conninfo that libpq cannot parse
+        return servers_expected(config.database.conninfo, config.database.servers, found.replication)
+    return None
 
 
 def _answer(name: str, ask: Callable[[], _T], reasons: dict[str, str]) -> _T | None:

@@ -59,6 +59,21 @@ class Database(NamedTuple):
         int, Key("seconds to wait for a connection, for each host named in conninfo", 2, 300)
     ] = 5
     statement_timeout: Annotated[int, Key("seconds that the server may spend on one message", 1, 300)] = 20
+    mail_hosts: Annotated[
+        int,
+        Key(
+            "mail hosts like this one that log in with the same role: its connection limit is for all of them", 1, 1000
+        ),
+    ] = 1
+    servers: Annotated[
+        int,
+        Key(
+            "servers that should have a message when it is acknowledged; `check` and monitoring report fewer; 0: 2 where"
+            " conninfo names several hosts or the server has a standby, otherwise 1",
+            0,
+            8,
+        ),
+    ] = 0
 
 
 class Limits(NamedTuple):

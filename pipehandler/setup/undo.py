@@ -124,6 +124,15 @@ def _grant(host: Host, change: Change) -> Step:
     return Step(f"role {change.name}", f"made a member of {change.after} by setup", (command,))
 
 
+def _limit(host: Host, change: Change) -> Step:
+    query = "SELECT rolconnlimit FROM pg_roles WHERE rolname = :'role'"
+    current = host.server.query("postgres", query, role=change.name) or []
+    if current != [change.after]:
+        return Step(f"role {change.name}", "its connection limit was changed since setup, and stays")
+    command = host.server.command(host.database, f'ALTER ROLE "{change.name}" CONNECTION LIMIT {change.before}')
+    return Step(f"role {change.name}", f"given the connection limit {change.after} by setup", (command,))
+
+
 def _units(_: Host, change: Change) -> Step:
     return Step("units", change.name, (f"systemctl disable --now {change.name}",))
 
@@ -144,6 +153,7 @@ _UNDO: dict[str, Callable[[Host, Change], Step]] = {
     "account": _account,
     "role": _role,
     "grant": _grant,
+    "limit": _limit,
     "units": _units,
     "kept": _kept,
 }

@@ -130,7 +130,8 @@ _HINTS = {
     TRANSACTION_TIMEOUT: "transaction_timeout is set on the database or the role: set it to 0, or higher",
     DISK_FULL: "make room on the disk of the database",
     TOO_MANY_CONNECTIONS: (
-        "all connections of the database are in use: raise max_connections, or lower maxproc and serve.workers"
+        "all connections of the database or the role are in use: start a synchronous standby that is away; or raise"
+        " max_connections or the limit of the role (`pipehandler check`), or lower maxproc and serve.workers"
     ),
     LOCK_NOT_AVAILABLE: "another transaction holds a lock; to see what waits: SELECT * FROM pg_stat_activity",
     QUERY_CANCELED: "the database is slow, or waits for a lock: SELECT * FROM pg_stat_activity",

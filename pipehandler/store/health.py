@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from .connection import Store
 from .errors import UNDEFINED_FUNCTION, StoreError
 from .readable import Unreadable, tolerant_rows
+from .replication import Replication, replication
 
 
 class Health(NamedTuple):
@@ -21,6 +22,7 @@ class Health(NamedTuple):
     held_since:         since when changed rules of retention wait for `pipehandler expire --confirm`; None: none do.
     held_deliveries:    how many deliveries they would remove something of; held_stored: of how many. None where that is not
                         known.
+    replication:        the standbys; None from a schema that does not report them.
     """
 
     schema_version: int
@@ -31,6 +33,7 @@ class Health(NamedTuple):
     held_since: datetime | None = None
     held_deliveries: int | None = None
     held_stored: int | None = None
+    replication: Replication | None = None
 
 
 _HELD = (
@@ -54,6 +57,11 @@ def health(store: Store) -> Health:
     before = time.time()
     (clock,) = store.values(_CLOCK, of=float)
     values["clock_difference"] = max(clock - time.time(), 0.0) + min(clock - before, 0.0)
+    try:
+        values["replication"] = replication(store)
+    except StoreError as error:
+        if error.sqlstate != UNDEFINED_FUNCTION:  # the schema is older
+            raise
     return Health(**values)
 
 

@@ -5,9 +5,11 @@ alone. PostgreSQL says so with a warning, which names the function that waited, 
 """
 
 from contextlib import suppress
+from threading import Thread
 from typing import Any
 
 import psycopg
+from psycopg.pq.abc import PGcancel
 
 _WAITING = "SyncRepWaitForLSN"
 _CANCEL_SECONDS = 1.0
@@ -30,4 +32,15 @@ def cancel(connection: psycopg.Connection[Any]) -> None:
     A session that waits for a standby does not notice that its client has gone, and keeps its place in max_connections.
     """
     with suppress(psycopg.Error):
-        connection.cancel_safe(timeout=_CANCEL_SECONDS)
+        if psycopg.capabilities.has_cancel_safe():
+            connection.cancel_safe(timeout=_CANCEL_SECONDS)
+        elif not connection.closed:
+            # libpq before 17 waits for the server to accept another connection, and knows no time limit for that.
+            canceller = Thread(target=_send, args=(connection.pgconn.get_cancel(),), daemon=True)
+            canceller.start()
+            canceller.join(_CANCEL_SECONDS)
+
+
+def _send(request: PGcancel) -> None:
+    with suppress(psycopg.Error):
+        request.cancel()

@@ -46,6 +46,30 @@ COMMENT ON FUNCTION pipehandler.data_status() IS
 'How many deliveries lack their message or its bytes although retention has not removed them, and how many rows
 pipehandler.doubled has.';
 
+-- Without the rights of pg_read_all_stats, pg_stat_replication has a row for each standby and null in most columns.
+CREATE OR REPLACE FUNCTION pipehandler.replication_status(
+    OUT required    integer,
+    OUT synchronous bigint,
+    OUT connected   bigint
+)
+LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT CASE WHEN s.names !~ '\S' THEN 0
+                ELSE coalesce((regexp_match(s.names, '^\s*(?:(?:first|any)\s+)?([0-9]+)\s*\(', 'i'))[1]::integer, 1) END,
+           CASE WHEN bool_or(r.pid IS NOT NULL AND r.state IS NULL) THEN NULL
+                ELSE count(*) FILTER (WHERE r.sync_state IN ('sync', 'quorum') AND r.state = 'streaming') END,
+           count(r.pid)
+      FROM (SELECT current_setting('synchronous_standby_names')) AS s (names)
+      LEFT JOIN pg_stat_replication r
+             ON coalesce(r.state, 'streaming') IN ('streaming', 'catchup')
+                AND NOT EXISTS (SELECT FROM pg_replication_slots l WHERE l.active_pid = r.pid AND l.slot_type = 'logical')
+     GROUP BY s.names
+$$;
+COMMENT ON FUNCTION pipehandler.replication_status() IS
+'For how many synchronous standbys a commit waits (0: for none), how many of those are connected (null where the owner
+of this function may not see it: grant pg_read_all_stats), and how many standbys are connected in all.';
+
 CREATE OR REPLACE FUNCTION pipehandler.code_objects() RETURNS TABLE (object text, digest text)
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp

@@ -27,6 +27,7 @@ PAGES = (
     "docs/retention.md",
     "docs/erase.md",
     "docs/backup.md",
+    "docs/high-availability.md",
     "docs/schema.md",
     "docs/tutorial-disposable-inbox.md",
     "docs/tutorial-newsletter-reader.md",

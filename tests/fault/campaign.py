@@ -27,6 +27,8 @@ KINDS = (
     "failing",
     "wire",
     "server",
+    "standby",
+    "patroni",
     "mailhost",
     "reload",
     "content",
@@ -35,7 +37,7 @@ KINDS = (
     "together",
     "stream",
 )
-_MODELESS = {"files", "filter", "lmtp", "maildir", "planted", "reload", "rows", "stream"}
+_MODELESS = {"files", "filter", "lmtp", "maildir", "patroni", "planted", "reload", "rows", "stream"}
 """Kinds for which the mode makes no difference; they are run once, with the first one."""
 
 

@@ -14,6 +14,9 @@ from pipehandler.store.migrate import migrate
 
 from .postgresql import PostgreSQL
 
+CONNECTIONS = 87
+"""The connection limit of the handler's role: max_connections (100) without 3 for superusers and 10 for others."""
+
 _numbers = itertools.count(1)
 
 
@@ -49,7 +52,9 @@ class Database:
                     with psycopg.connect(server.conninfo("migrated"), autocommit=True) as migrated:
                         migrated.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
                 if logins:
-                    maintenance.execute("CREATE ROLE pipehandler LOGIN IN ROLE pipehandler_ingest")
+                    maintenance.execute(
+                        f"CREATE ROLE pipehandler LOGIN IN ROLE pipehandler_ingest CONNECTION LIMIT {CONNECTIONS}"
+                    )
                     maintenance.execute("CREATE ROLE reader LOGIN IN ROLE pipehandler_reader")
                     maintenance.execute("CREATE ROLE upkeep LOGIN IN ROLE pipehandler_maintenance")
                     maintenance.execute("CREATE ROLE lessor LOGIN IN ROLE pipehandler_address_admin")

@@ -38,18 +38,18 @@ class Network:
             commands = ["link set lo up", *(f"addr add {address}/32 dev lo" for address in CLIENTS)]
             subprocess.run(["ip", "-batch", "-"], input="\n".join(commands), text=True, check=True)
         finally:
-            _enter(outside)
+            enter(outside)
             os.close(outside)
 
     @contextmanager
     def inside(self) -> Iterator[None]:
         """What this thread opens and starts meanwhile belongs to this network."""
         outside = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
-        _enter(self._inside)
+        enter(self._inside)
         try:
             yield
         finally:
-            _enter(outside)
+            enter(outside)
             os.close(outside)
 
     def run(self, *command: str) -> None:
@@ -105,6 +105,7 @@ class Network:
         os.close(self._inside)
 
 
-def _enter(namespace: int) -> None:
+def enter(namespace: int) -> None:
+    """Let this thread, and those that it starts, be in the network of this descriptor."""
     if _LIBC.setns(namespace, _CLONE_NEWNET):
         raise OSError(ctypes.get_errno(), "setns")

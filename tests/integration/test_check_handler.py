@@ -16,13 +16,15 @@ import psycopg
 import pytest
 from click.testing import CliRunner
 from harness import account
-from harness.database import Database
+from harness.database import CONNECTIONS, Database
 from harness.handler import Handler
 from harness.postgresql import FAST, PostgreSQL
 from harness.preloaded import PROGRAM
 from harness.service import Service, wait_until
 from harness.upgradable import Upgradable
 
+from pipehandler.check.connections import LIMITS as LIMITS_QUERY
+from pipehandler.check.connections import check_connections
 from pipehandler.check.server import check_clock
 from pipehandler.cli import cli
 from pipehandler.settings.config import RENAMED, load
@@ -40,6 +42,8 @@ def migrated(server: PostgreSQL) -> Iterator[Database]:
 @pytest.fixture
 def own_handler(folder: Path, migrated: Database) -> Handler:
     """The handler's files for one test."""
+    migrated.execute(f"DROP ROLE IF EXISTS nosuch, {account.NAME}")  # which fixes of other tests have created
+    migrated.execute(f"ALTER ROLE pipehandler CONNECTION LIMIT {CONNECTIONS // 2}")
     return Handler(folder, migrated.conninfo)
 
 
@@ -166,6 +170,7 @@ LACKING = {
         ["synchronous-commit"],
     ),
     "the same, of all": (["ALTER ROLE ALL SET synchronous_commit = off"], ["synchronous-commit"]),
+    "a commit on one server": (["ALTER ROLE pipehandler SET synchronous_commit = local"], ["synchronous-commit"]),
     "writing": (["ALTER ROLE pipehandler SET default_transaction_read_only = on"], ["default-transaction-read-only"]),
 }
 
@@ -204,22 +209,81 @@ def test_options_of_the_client(own_handler: Handler, migrated: Database) -> None
 
 
 def test_connections(own_handler: Handler, migrated: Database) -> None:
-    """max_connections has to suffice for the transport and for twice the number of workers; the printed statement and a restart
-    raise it far enough."""
-    free = 100 - 3  # max_connections, and those reserved for superusers
-    assert Checked(own_handler, "--maxproc", str(free - 8)).found() == []
-    (found,) = Checked(own_handler, "--maxproc", str(free - 7)).found()
-    assert found["code"] == "connections"
-    assert found["fix"] == "ALTER SYSTEM SET max_connections = 148; -- and restart the server"
+    """max_connections and the limit of the role have to suffice for the transport, for twice the number of workers, and for
+    others; the printed statements and a restart raise them far enough."""
+    free = 100 - 3 - 10  # max_connections, without those reserved for superusers and for others
+    migrated.execute(f"ALTER ROLE pipehandler CONNECTION LIMIT {free}")
+    assert Checked(own_handler, "--maxproc", str(free - 10)).found() == []
+    of_server, of_role = Checked(own_handler, "--maxproc", str(free - 9)).found()
+    assert (of_server["code"], of_role["code"]) == ("connections", "connections")
+    assert of_server["fix"] == "ALTER SYSTEM SET max_connections = 138; -- and restart the server"
+    assert of_role["fix"] == "ALTER ROLE pipehandler CONNECTION LIMIT 88;"
     try:
-        for statement in (found["fix"], "ALTER SYSTEM RESET max_connections"):
+        for statement in (of_server["fix"], "ALTER SYSTEM RESET max_connections"):
             migrated.execute(statement)
+            migrated.execute(of_role["fix"])
             migrated.server.stop()
             migrated.server.start()
             if "RESET" not in statement:
-                assert Checked(own_handler, "--maxproc", str(free - 7)).found() == []
+                assert Checked(own_handler, "--maxproc", str(free - 9)).found() == []
     finally:
         migrated.execute("ALTER SYSTEM RESET max_connections")
+
+
+LIMITS = {
+    "none": ("-1", "connection-limit", "ALTER ROLE pipehandler CONNECTION LIMIT 18;"),
+    "all connections of the server": ("97", "connection-limit", "ALTER ROLE pipehandler CONNECTION LIMIT 18;"),
+    "less than is needed": ("17", "connections", "ALTER ROLE pipehandler CONNECTION LIMIT 18;"),
+}
+
+
+@pytest.mark.parametrize("what", LIMITS)
+def test_connection_limit(own_handler: Handler, migrated: Database, what: str) -> None:
+    """The role of the handler has a connection limit: enough for its deliveries, and not all that the server has."""
+    limit, code, fix = LIMITS[what]
+    migrated.execute(f"ALTER ROLE pipehandler CONNECTION LIMIT {limit}")
+    checked = Checked(own_handler, "--maxproc", "8")
+    (found,) = checked.found()
+    assert (found["code"], found["fix"]) == (code, fix)
+    apply_fixes(migrated, [found])
+    assert checked.found() == []
+
+
+def test_connection_limit_of_all_hosts(own_handler: Handler, migrated: Database) -> None:
+    """It is for all mail hosts; other roles of the group have their own limits, which count together."""
+    own_handler.configure(migrated.conninfo, database={"mail_hosts": 3})
+    migrated.execute("ALTER ROLE pipehandler CONNECTION LIMIT 87")
+    checked = Checked(own_handler, "--maxproc", "19")
+    assert checked.found() == []  # 3 * (19 + 8 + 2) = 87
+    migrated.execute("CREATE ROLE another LOGIN IN ROLE pipehandler_ingest CONNECTION LIMIT 1")
+    try:
+        found = checked.found()
+        assert codes(found) == ["connections"]
+        assert (
+            "11 for others, is 86; the transport (19 processes) and the workers of 3 mail hosts may need 87"
+            in found[0]["what"]
+        )
+        assert found[0]["fix"] == "ALTER SYSTEM SET max_connections = 138; -- and restart the server"
+    finally:
+        migrated.execute("DROP ROLE another")
+
+
+def test_more_mail_hosts(own_handler: Handler, migrated: Database) -> None:
+    """Sessions of the role from more addresses than there should be mail hosts: the limit is computed for too few. All
+    addresses of loopback are one host."""
+    with (
+        psycopg.connect(migrated.conninfo),
+        psycopg.connect(f"{migrated.server.conninfo(migrated.name, 'pipehandler', tcp=True)}"),
+    ):
+        store = Store(migrated.conninfo)
+        (limits,) = store.rows(LIMITS_QUERY)
+        store.close()
+    assert limits["hosts"] == 1
+    (found,) = check_connections(
+        {**limits, "hosts": 2}, "pipehandler", "mail", load(str(own_handler.config)), "the file", 8
+    )
+    assert found.code == "mail-hosts"
+    assert found.fix == "# in the file, on each mail host: [database], mail_hosts = 2"
 
 
 def test_no_connection_left(own_handler: Handler, migrated: Database) -> None:
@@ -368,7 +432,7 @@ def test_collation(folder: Path, what: str) -> None:
         store.script("CREATE SCHEMA pipehandler")
         migrate(store)
         store.close()
-        database.execute("CREATE ROLE pipehandler LOGIN IN ROLE pipehandler_ingest")
+        database.execute("CREATE ROLE pipehandler LOGIN IN ROLE pipehandler_ingest CONNECTION LIMIT 30")
         checked = Checked(Handler(folder, database.conninfo))
         assert checked.found() == []
         if kind == "COLLATION":
@@ -606,7 +670,7 @@ def test_role_of_another_account(own_handler: Handler, migrated: Database) -> No
     before = hba.read_text()
     hba.write_text(f"local all root,daemon,{account.NAME} peer\n{before}")
     migrated.server.reload()
-    migrated.execute(f"CREATE ROLE {account.NAME} LOGIN IN ROLE pipehandler_ingest")
+    migrated.execute(f"CREATE ROLE {account.NAME} LOGIN IN ROLE pipehandler_ingest CONNECTION LIMIT 30")
     try:
         server = migrated.conninfo.partition(" dbname")[0]
         own_handler.configure(f"{server} dbname={migrated.name} user=daemon")

@@ -114,7 +114,7 @@ REFUSALS: dict[str, tuple[str, str, str, str, Callable[[PostgreSQL], object]]] =
         "mail",
         "nobody9",
         "role-missing",
-        "CREATE ROLE nobody9 LOGIN IN ROLE pipehandler_ingest;",
+        "CREATE ROLE nobody9 LOGIN IN ROLE pipehandler_ingest CONNECTION LIMIT 30;",
         nothing,
     ),
     "role without login": ("mail", "nologin", "role-nologin", "ALTER ROLE nologin LOGIN;", nothing),
@@ -124,7 +124,7 @@ REFUSALS: dict[str, tuple[str, str, str, str, Callable[[PostgreSQL], object]]] =
     "no password": ("mail", "secret", "authentication", "# give root a passfile", nothing),
     "wrong password": ("mail", "secret password=wrong", "authentication", "# in ", nothing),
     "role without password": ("mail", "nopassword password=x", "authentication", "# in ", nothing),
-    "limit of the role": ("mail", "full_role", "connections", "ALTER ROLE full_role CONNECTION LIMIT -1;", nothing),
+    "limit of the role": ("mail", "full_role", "connections", "ALTER ROLE full_role CONNECTION LIMIT 30;", nothing),
     "limit of the database": (
         "full_database",
         "handler",

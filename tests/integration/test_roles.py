@@ -200,7 +200,15 @@ def test_functions(untouched: Database) -> None:
 
 
 FUNCTIONS = {
-    "pipehandler": {"cluster_status", "code_status", "data_status", "health", "ingest", "retention_held"},
+    "pipehandler": {
+        "cluster_status",
+        "code_status",
+        "data_status",
+        "health",
+        "ingest",
+        "replication_status",
+        "retention_held",
+    },
     "postfix": {"lookup"},
     "lessor": {"expire_lease", "extend_lease", "find_lease", "lease_address", "lease_random_address", "remove_lease"},
 }

@@ -2,15 +2,20 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from ctypes.util import find_library
 
 import pytest
 from harness import account
 from harness.database import Database
 from harness.handler import Ended, Handler
-from harness.postgresql import FAST, PostgreSQL
+from harness.missing import missing
+from harness.postgresql import FAST, VERSION, PostgreSQL
+from harness.service import bounded
 from harness.submission import MESSAGE, submission
 
 from pipehandler.store.connection import Store
@@ -128,6 +133,42 @@ def test_cancelled_at_any_moment(pair: Pair) -> None:
     pair.primary.stop(signal.SIGKILL)
     pair.standby.thaw()
     assert set(acknowledged) <= pair.fail_over()
+
+
+CANCEL = """
+import sys, psycopg
+from pipehandler.store.standby import cancel
+connection = psycopg.connect(sys.argv[1])
+connection.pgconn.send_query(b"SELECT pg_sleep(1000)")
+connection.pgconn.flush()
+print(psycopg.capabilities.has_cancel_safe(), flush=True)
+sys.stdin.readline()
+cancel(connection)
+"""
+
+
+@pytest.mark.parametrize("implementation", ["binary", "python"])
+def test_cancel_of_a_frozen_server(servers: Callable[[int], PostgreSQL], implementation: str) -> None:
+    """A server that does not answer a request to cancel holds nothing up, neither with libpq 17 nor with an older one,
+    which knows no time limit."""
+    if implementation == "python" and find_library("pq") is None:
+        missing("the system's libpq")
+    server = servers(VERSION)
+    running = subprocess.Popen(
+        [sys.executable, "-c", CANCEL, server.conninfo()],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PSYCOPG_IMPL": implementation},
+    )
+    with bounded(running):
+        assert running.stdout
+        assert running.stdout.readline() in (b"True\n", b"False\n")
+        server.freeze()
+        try:
+            running.communicate(b"\n")
+        finally:
+            server.thaw()
+    assert running.returncode == 0  # it was not killed for taking too long
 
 
 def test_error_is_named(pair: Pair) -> None:

@@ -599,7 +599,7 @@ def test_peer_authentication(host: MailHost, server: PostgreSQL) -> None:
             f"local all pipehandler peer map=pipehandler, and to pg_ident.conf: pipehandler {account.NAME} pipehandler"
             in found["fix"]
         )
-        server.psql("postgres", f"CREATE ROLE {account.NAME} LOGIN IN ROLE pipehandler_ingest")
+        server.psql("postgres", f"CREATE ROLE {account.NAME} LOGIN IN ROLE pipehandler_ingest CONNECTION LIMIT 30")
         host.handler.configure(_conninfo(host).replace("user=pipehandler", f"user={account.NAME}"))
         assert check(host) == []
     finally:

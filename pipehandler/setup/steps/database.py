@@ -2,6 +2,8 @@
 
 import shlex
 
+from pipehandler.check.connections import PROCESSES, sessions
+from pipehandler.check.transport import processes, transports
 from pipehandler.postfix.templates import PROGRAM
 from pipehandler.store.conninfo import located, parameters
 from pipehandler.store.roles import INGEST, LOOKUP, MAINTENANCE, READER
@@ -12,6 +14,7 @@ from ..step import Change, SetupError, Step, output
 
 _ENCODING = "SELECT pg_encoding_to_char(encoding) FROM pg_database WHERE datname = :'name'"
 _ROLE = "SELECT 1 FROM pg_roles WHERE rolname = :'role'"
+_LIMIT = "SELECT rolconnlimit FROM pg_roles WHERE rolname = :'role'"
 _MEMBER = """
 SELECT 1 FROM pg_roles r, pg_roles g
  WHERE r.rolname = :'role' AND g.rolname = :'group' AND pg_has_role(r.oid, g.oid, 'USAGE')
@@ -71,19 +74,31 @@ def roles(host: Host, _: Record) -> Step:
     wanted = _wanted(host)
     for name, groups in wanted.items():
         lacking = [group for group in groups if not _ask(host, _MEMBER, role=name, group=group)]
+        wants_limit = sessions(host.configuration, _processes(host) or PROCESSES) if INGEST in groups else -1
         if not _ask(host, _ROLE, role=name):
-            statements.append(f'CREATE ROLE "{name}" LOGIN IN ROLE {", ".join(groups)}')
+            limit = f" CONNECTION LIMIT {wants_limit}" if INGEST in groups else ""
+            statements.append(f'CREATE ROLE "{name}" LOGIN IN ROLE {", ".join(groups)}{limit}')
             changes.append(Change("role", name))
             if INGEST in groups:
                 # Otherwise a server that logs slow statements would write whole messages to its log.
                 statements.append(f'ALTER ROLE "{name}" SET log_parameter_max_length = 0')
-        elif lacking:
-            statements += [f'GRANT {group} TO "{name}"' for group in lacking]
-            changes += [Change("grant", name, after=group) for group in lacking]
+            continue
+        statements += [f'GRANT {group} TO "{name}"' for group in lacking]
+        changes += [Change("grant", name, after=group) for group in lacking]
+        for limited in _ask(host, _LIMIT, role=name):
+            if int(limited) < wants_limit:  # -1: none
+                statements.append(f'ALTER ROLE "{name}" CONNECTION LIMIT {wants_limit}')
+                changes.append(Change("limit", name, limited, str(wants_limit)))
     if not statements:
         return Step("roles", f"{', '.join(wanted)} exist")
     command = host.server.command(host.database, *statements)
-    return Step("roles", "roles or their memberships are missing", (command,), tuple(changes))
+    return Step("roles", "roles, their memberships or their connection limit are missing", (command,), tuple(changes))
+
+
+def _processes(host: Host) -> int:
+    """Return how many processes the transports may have, or will have."""
+    postfix = host.postfix()
+    return sum(processes(postfix, service) for service in transports(postfix)) if postfix else 0
 
 
 def _wanted(host: Host) -> dict[str, list[str]]:

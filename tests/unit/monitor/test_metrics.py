@@ -21,6 +21,7 @@ from pipehandler.monitor.snapshot import Snapshot
 from pipehandler.postfix.postqueue import QUEUES, Queued
 from pipehandler.record.journal import BOUNDS
 from pipehandler.store.health import Health
+from pipehandler.store.replication import Replication
 
 TOTALS = JournalTotals(
     exits=[
@@ -37,7 +38,11 @@ TOTALS = JournalTotals(
 )
 WHOLE = Snapshot(
     journal=TOTALS,
-    health=Health(5, 8, datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC), -6.5),
+    health=Health(
+        *(5, 8, datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC), -6.5),
+        replication=Replication(1, 2, 3),
+    ),
+    servers_expected=4,
     schema_expected=6,
     service={
         "workers": 5,
@@ -213,6 +218,10 @@ def test_of_the_database() -> None:
     assert value(EMPTY, "pipehandler_clock_difference_seconds") == 0
     assert value(WHOLE, "pipehandler_schema_version") == 5
     assert value(WHOLE, "pipehandler_schema_version_expected") == 6
+    assert value(WHOLE, "pipehandler_acknowledging_servers") == 2
+    assert value(WHOLE, "pipehandler_acknowledging_servers_expected") == 4
+    assert value(WHOLE, "pipehandler_synchronous_standbys") == 2
+    assert value(EMPTY._replace(servers_expected=None), "pipehandler_acknowledging_servers") is None
     assert value(WHOLE, "pipehandler_quarantine_messages") == 8
     assert value(WHOLE, "pipehandler_quarantine_oldest_timestamp_seconds") == 1767225600
     assert value(EMPTY, "pipehandler_quarantine_oldest_timestamp_seconds") is None

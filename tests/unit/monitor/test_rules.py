@@ -63,7 +63,7 @@ def test_they_say_what_to_do(alert: str) -> None:
 
 MINUTES = 240
 NOW = "3h"
-QUIET, OFTEN, ONE, FRESH = (f"{each}x{MINUTES}" for each in ("0+0", "0+10", "1+0", "0+60"))
+QUIET, OFTEN, ONE, TWO, FRESH = (f"{each}x{MINUTES}" for each in ("0+0", "0+10", "1+0", "2+0", "0+60"))
 ONCE = f"0x170 1x{MINUTES - 170}"  # ten minutes ago
 
 
@@ -105,6 +105,8 @@ HEALTHY = {
     **dict.fromkeys(("pipehandler_build_info", "pipehandler_schema_version", DEFERRED), ONE),
     **dict.fromkeys((TEXTFILE, OLDEST, EXPIRED), FRESH),
     "pipehandler_schema_version_expected": ONE,
+    **dict.fromkeys((f"pipehandler_acknowledging_servers{each}" for each in ("", "_expected")), TWO),
+    "pipehandler_synchronous_standbys": ONE,
     CLOCK: QUIET,
     "pipehandler_quarantine_messages": QUIET,
     HELD: QUIET,
@@ -139,6 +141,19 @@ TROUBLE: dict[str, tuple[dict[str, str], set[str]]] = {
     ),
     "old schema": ({"pipehandler_schema_version_expected": f"2x{MINUTES}"}, {"SchemaTooOld"}),
     "newer schema": ({"pipehandler_schema_version": f"2x{MINUTES}"}, set()),
+    "no synchronous standby": (
+        {"pipehandler_acknowledging_servers": ONE, "pipehandler_synchronous_standbys": QUIET},
+        {"OneServerOnly"},
+    ),
+    "one server, as expected": (
+        {
+            "pipehandler_acknowledging_servers": ONE,
+            "pipehandler_acknowledging_servers_expected": ONE,
+            "pipehandler_synchronous_standbys": QUIET,
+        },
+        set(),
+    ),
+    "the standby is away": ({"pipehandler_synchronous_standbys": QUIET}, {"StandbyAway"}),
     "clock ahead": ({CLOCK: f"6x{MINUTES}"}, {"ClockDifference"}),
     "clock behind": ({CLOCK: f"-6x{MINUTES}"}, {"ClockDifference"}),
     "clock nearly right": ({CLOCK: f"4x{MINUTES}"}, set()),
