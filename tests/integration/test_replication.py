@@ -40,7 +40,7 @@ class Pair:
     def metrics(self) -> dict[str, float]:
         """The metrics about the servers."""
         words = ["--config", str(self.handler.config), "metrics", "--config-directory", "/nonexistent"]
-        samples = [line.split() for line in preloaded.run_text(*words).stdout.splitlines() if line[:1] != "#"]
+        samples = [line.rsplit(" ", 1) for line in preloaded.run_text(*words).stdout.splitlines() if line[:1] != "#"]
         return {
             name.removeprefix("pipehandler_"): float(value)
             for name, value in samples
