@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from harness import account, preloaded
-from harness.database import Database
+from harness.database import CONNECTIONS, Database
 from harness.handler import old_entrypoint
 from harness.mailhost import MailHost
 from harness.postgresql import PostgreSQL
@@ -599,12 +599,15 @@ def test_peer_authentication(host: MailHost, server: PostgreSQL) -> None:
             f"local all pipehandler peer map=pipehandler, and to pg_ident.conf: pipehandler {account.NAME} pipehandler"
             in found["fix"]
         )
+        server.psql("postgres", "ALTER ROLE pipehandler CONNECTION LIMIT 40")  # there is room for another role
         server.psql("postgres", f"CREATE ROLE {account.NAME} LOGIN IN ROLE pipehandler_ingest CONNECTION LIMIT 30")
         host.handler.configure(_conninfo(host).replace("user=pipehandler", f"user={account.NAME}"))
         assert check(host) == []
     finally:
         hba.write_text(before)
         server.reload()
+        server.psql("postgres", f"ALTER ROLE pipehandler CONNECTION LIMIT {CONNECTIONS}")
+        server.psql("postgres", f"DROP ROLE IF EXISTS {account.NAME}")
 
 
 def test_another_configuration(host: MailHost) -> None:
