@@ -56,14 +56,16 @@ LANGUAGE sql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT CASE WHEN s.names !~ '\S' THEN 0
-                ELSE coalesce((regexp_match(s.names, '^\s*(?:(?:first|any)\s+)?([0-9]+)\s*\(', 'i'))[1]::integer, 1) END,
+                ELSE coalesce((regexp_match(s.names, '^\s*(?:(?:first|any)\s+)?([0-9]+)\s*\(', 'i'))[1]::integer, 1)
+           END,
            CASE WHEN bool_or(r.pid IS NOT NULL AND r.state IS NULL) THEN NULL
                 ELSE count(*) FILTER (WHERE r.sync_state IN ('sync', 'quorum') AND r.state = 'streaming') END,
            count(r.pid)
       FROM (SELECT current_setting('synchronous_standby_names')) AS s (names)
       LEFT JOIN pg_stat_replication r
              ON coalesce(r.state, 'streaming') IN ('streaming', 'catchup')
-                AND NOT EXISTS (SELECT FROM pg_replication_slots l WHERE l.active_pid = r.pid AND l.slot_type = 'logical')
+                AND NOT EXISTS (SELECT FROM pg_replication_slots l
+                                 WHERE l.active_pid = r.pid AND l.slot_type = 'logical')
      GROUP BY s.names
 $$;
 COMMENT ON FUNCTION pipehandler.replication_status() IS

@@ -51,7 +51,7 @@ def test_pages(subtests: pytest.Subtests) -> None:
         output = done_well(done)
         assert re.search(SHOWN[INSTALL], output, re.MULTILINE | re.DOTALL), output
         run_before_another = {earlier for page in PAGES for earlier in before(page)}
-        alone = [page for page in PAGES if before(page) and page not in run_before_another]
+        alone = [page for page in PAGES if before(page) and commands(page) and page not in run_before_another]
         checks = {page: threads.submit(run_page, installed, page) for page in alone}
         checks["README.md"] = threads.submit(run_readme, installed.only("opt"))
         checks["the sample of check"] = threads.submit(run_check, installed)
