@@ -21,7 +21,10 @@ _ONLY = os.environ.get("PIPEHANDLER_POSTGRESQL")
 VERSION = int(_ONLY or 16)
 """The major version for a test that needs one server; script/matrix sets another."""
 
-VERSIONS = (VERSION,) if _ONLY else (15, 16, 18)
+DEBIAN = max((int(path.parts[4]) for path in Path("/usr/lib/postgresql").glob("*/bin/initdb")), default=15)
+"""The major version of Debian's server, which has translations, TLS and extensions: 15 in bookworm, 17 in trixie."""
+
+VERSIONS = (VERSION,) if _ONLY else tuple(sorted({DEBIAN, 16, 18}))
 """The major versions for a test that runs on each: Debian's and the two of the wheel; script/matrix sets one at a time."""
 
 _MORE = Path(os.environ.get("PIPEHANDLER_SERVERS", "/nonexistent"))

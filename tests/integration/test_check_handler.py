@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from harness import account
 from harness.database import CONNECTIONS, Database
 from harness.handler import Handler
-from harness.postgresql import FAST, PostgreSQL
+from harness.postgresql import DEBIAN, FAST, PostgreSQL
 from harness.preloaded import PROGRAM
 from harness.service import Service, wait_until
 from harness.upgradable import Upgradable
@@ -765,7 +765,7 @@ def test_tls(folder: Path) -> None:
         return tls[0] if tls else ""
 
     # Debian's server, because not every build has TLS.
-    with account.folder("pipehandler-pg-") as place, PostgreSQL(place / "15", 15, FAST).start() as server:
+    with account.folder("pipehandler-pg-") as place, PostgreSQL(place / str(DEBIAN), DEBIAN, FAST).start() as server:
         host = f"host=server.example hostaddr=127.0.0.1 port={server.port}"
         assert "the server has no TLS" in reported(f"{host} sslmode=require")
         server.configure({"ssl": "on", "ssl_cert_file": f"{folder}/server.crt", "ssl_key_file": f"{folder}/server.key"})

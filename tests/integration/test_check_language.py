@@ -15,11 +15,11 @@ from click.testing import CliRunner
 from harness import account
 from harness.handler import Handler
 from harness.missing import missing
-from harness.postgresql import FAST, PostgreSQL
+from harness.postgresql import DEBIAN, FAST, PostgreSQL
 
 from pipehandler.cli import cli
 
-VERSION = 15  # Debian's, which has the translations
+VERSION = DEBIAN  # which has the translations
 LANGUAGES = {"C": "C", "de_DE": "existiert nicht", "ja_JP": "存在しません"}
 """Each locale, and the server's message in it that a role does not exist; C: in English."""
 

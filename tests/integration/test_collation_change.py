@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from harness import account, previous_release
 from harness.database import Database
-from harness.postgresql import FAST, PostgreSQL
+from harness.postgresql import DEBIAN, FAST, PostgreSQL
 from harness.submission import submission
 from psycopg import sql
 
@@ -50,7 +50,7 @@ SELECT c.relname AS index, a.attname AS column
 @pytest.fixture
 def cluster() -> Iterator[PostgreSQL]:
     """A server whose databases may be damaged."""
-    with account.folder("pipehandler-pg-") as folder, PostgreSQL(folder / "15", 15, FAST).start() as server:
+    with account.folder("pipehandler-pg-") as folder, PostgreSQL(folder / str(DEBIAN), DEBIAN, FAST).start() as server:
         yield server
 
 

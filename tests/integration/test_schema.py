@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from harness.database import Database
 from harness.missing import missing
-from harness.postgresql import PostgreSQL
+from harness.postgresql import DEBIAN, PostgreSQL
 from reference import schema
 
 SCHEMA = Path(__file__).parents[2] / "docs" / "schema.md"
@@ -63,7 +63,7 @@ def test_documentation(untouched: Database) -> None:
 @pytest.fixture
 def checker(servers: Callable[[int], PostgreSQL]) -> Iterator[Database]:
     """A migrated database on Debian's server, with the extension plpgsql_check."""
-    with Database.fresh(servers(15)) as database:
+    with Database.fresh(servers(DEBIAN)) as database:
         if not database.rows("SELECT FROM pg_available_extensions WHERE name = 'plpgsql_check'"):
             missing("the extension plpgsql_check")
         database.execute("CREATE EXTENSION plpgsql_check")

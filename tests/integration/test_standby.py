@@ -14,7 +14,7 @@ from harness import account
 from harness.database import Database
 from harness.handler import Ended, Handler
 from harness.missing import missing
-from harness.postgresql import FAST, VERSION, PostgreSQL
+from harness.postgresql import DEBIAN, FAST, VERSION, PostgreSQL
 from harness.service import bounded
 from harness.submission import MESSAGE, submission
 
@@ -59,7 +59,7 @@ class Pair:
         return {bytes(row.raw) for row in self.database.rows("SELECT raw FROM pipehandler.raw_message")}
 
 
-@pytest.fixture(params=[15, 18], ids=lambda version: f"pg{version}")
+@pytest.fixture(params=[DEBIAN, 18], ids=lambda version: f"pg{version}")
 def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
     """Both servers, of the oldest and the newest version."""
     with account.folder("pipehandler-pg-") as folder, account.folder("pipehandler-") as home:
