@@ -26,7 +26,9 @@ BEGIN
                 ('pipehandler_lookup', NULL,
                  'Postfix at RCPT TO: may call pipehandler.lookup; cannot read or change anything.'),
                 ('pipehandler_address_admin', 'pipehandler_lessor',
-                 'Applications that issue addresses: may call the functions for leases; cannot read or change a table.')
+                 'Applications that issue addresses: may call the functions for leases; cannot read or change a table.'),
+                ('pipehandler_web', NULL,
+                 'The inbox page: may call functions that take the key of an inbox; cannot read or change a table.')
                ) AS r (name, former, purpose)
     LOOP
         -- Step 1: the role exists. When another database changes it at this moment, look again.

@@ -71,6 +71,68 @@ COMMENT ON COLUMN pipehandler.streamed_delivery.attachments IS 'How many attachm
 COMMENT ON COLUMN pipehandler.streamed_delivery.state IS 'parsed; or failed: only the bytes are stored (quarantine), and error gives the reason.';
 
 --
+-- Name: capability; Type: TABLE
+--
+
+CREATE TABLE pipehandler.capability (
+    digest bytea NOT NULL,
+    lease bigint,
+    kind text NOT NULL,
+    label text,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    expires_at timestamp with time zone,
+    CONSTRAINT capability_digest_check CHECK ((octet_length(digest) = 32)),
+    CONSTRAINT capability_kind_check CHECK ((kind = ANY (ARRAY['owner'::text, 'shared'::text, 'viewer'::text]))),
+    CONSTRAINT capability_scope CHECK (((lease IS NOT NULL) OR (kind = 'viewer'::text)))
+);
+
+COMMENT ON TABLE pipehandler.capability IS 'The keys of the inbox page, by their digests. Who has a key opens one lease, or all mail.';
+
+COMMENT ON COLUMN pipehandler.capability.digest IS 'SHA-256 of the key, which has 32 random octets and is stored nowhere.';
+
+COMMENT ON COLUMN pipehandler.capability.lease IS 'The lease that it opens; null: all mail.';
+
+COMMENT ON COLUMN pipehandler.capability.kind IS 'owner: the visitor who opened the inbox, who may extend, end and empty it. shared: a key that the owner made, which
+reads it. viewer: a key of pipehandler web key, which reads.';
+
+COMMENT ON COLUMN pipehandler.capability.label IS 'The name by which pipehandler web revoke revokes a viewer''s key.';
+
+COMMENT ON COLUMN pipehandler.capability.created_at IS 'Since when.';
+
+COMMENT ON COLUMN pipehandler.capability.expires_at IS 'Until when; null: as long as the lease, or until it is revoked.';
+
+--
+-- Name: admit(bytea, boolean, boolean); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.admit(key bytea, as_owner boolean DEFAULT false, ended boolean DEFAULT false) RETURNS pipehandler.capability
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+DECLARE
+    admitted pipehandler.capability;
+    until    timestamptz;
+BEGIN
+    SELECT (u.capability).*, u.lease_ends
+      INTO admitted.digest, admitted.lease, admitted.kind, admitted.label, admitted.created_at, admitted.expires_at,
+           until
+      FROM pipehandler.usable_key(key) AS u;
+    IF admitted.digest IS NULL OR as_owner AND admitted.kind <> 'owner' THEN
+        RAISE EXCEPTION 'this key opens no inbox' USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    IF until <= now() AND NOT ended THEN
+        RAISE EXCEPTION 'this inbox has ended' USING ERRCODE = 'PH002', HINT = 'Extend it.';
+    END IF;
+    RETURN admitted;
+END
+$$;
+
+COMMENT ON FUNCTION pipehandler.admit(key bytea, as_owner boolean, ended boolean) IS 'For the functions of the inbox page: what a key opens. as_owner: only the key of the owner counts. ended: an inbox in
+its time of grace counts, too. Raises insufficient_privilege for a key that opens nothing, PH002 where the inbox has
+ended.';
+
+--
 -- Name: adopt_deliveries(integer); Type: FUNCTION
 --
 
@@ -97,6 +159,30 @@ $$;
 
 COMMENT ON FUNCTION pipehandler.adopt_deliveries(batch integer) IS 'For `pipehandler restored`: gives up to batch deliveries with transaction numbers that this cluster has not reached the
 number of one that has ended, or the stream would never return them. Returns how many; call it until that is 0.';
+
+--
+-- Name: announce_change(); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.announce_change() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+BEGIN
+    IF tg_table_name = 'capability' THEN
+        IF EXISTS (SELECT FROM changed) THEN
+            PERFORM pg_notify('pipehandler_inbox', '');
+        END IF;
+    ELSIF EXISTS (SELECT FROM changed c, pipehandler.capability k WHERE k.lease = c.lease) THEN
+        PERFORM pg_notify('pipehandler_inbox', '');
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+COMMENT ON FUNCTION pipehandler.announce_change() IS 'Trigger of address and capability: notifies the channel pipehandler_inbox, without a payload, when a key, or a lease
+that a key opens, is changed or removed.';
 
 --
 -- Name: apply_rules(integer); Type: FUNCTION
@@ -185,6 +271,77 @@ CREATE FUNCTION pipehandler.apply_retention(batch integer DEFAULT 1000, OUT appl
 END;
 
 COMMENT ON FUNCTION pipehandler.apply_retention(batch integer, OUT applied bigint, OUT changed bigint, OUT waits boolean) IS 'Deprecated: use pipehandler.apply_rules.';
+
+--
+-- Name: arrivals_after(text, integer); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.arrivals_after(after text, max_rows integer DEFAULT 1000) RETURNS TABLE(cursor text, lease bigint)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 100
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_sort TO 'off'
+    SET plan_cache_mode TO 'force_custom_plan'
+    AS $$
+#variable_conflict use_column
+DECLARE
+    -- As in pipehandler.deliveries_after.
+    horizon  CONSTANT xid8 := pg_snapshot_xmin(pg_current_snapshot());
+    prefix   text;
+    last_xid xid8;
+    last_id  bigint;
+BEGIN
+    SELECT p.prefix, p.xid, p.id INTO prefix, last_xid, last_id FROM pipehandler.cursor_position(after) AS p;
+    RETURN QUERY
+        SELECT prefix || d.xid || '-' || d.id, d.lease
+          FROM pipehandler.delivery d
+         WHERE (d.xid, d.id) > (last_xid, last_id) AND d.xid < horizon
+         ORDER BY d.xid, d.id
+         LIMIT max_rows;
+END
+$$;
+
+COMMENT ON FUNCTION pipehandler.arrivals_after(after text, max_rows integer) IS 'Needs no key and returns no content: the leases (null: none) of the deliveries after a cursor, in the order of the
+stream, so that the streams of these leases are woken. Raises raise_exception for an invalid cursor.';
+
+--
+-- Name: arrivals_waiting(); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.arrivals_waiting() RETURNS boolean
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+    SELECT EXISTS (SELECT FROM pipehandler.delivery d WHERE d.xid >= pg_snapshot_xmin(pg_current_snapshot()))
+$$;
+
+COMMENT ON FUNCTION pipehandler.arrivals_waiting() IS 'Needs no key: as pipehandler.deliveries_waiting, for a role that reads no table.';
+
+--
+-- Name: bury_address(); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.bury_address() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+DECLARE
+    until CONSTANT timestamptz := least(now(), old.mail_until) + old.held;
+BEGIN
+    IF until > now() THEN
+        INSERT INTO pipehandler.web_tombstone AS t (address_digest, holder, held_until)
+        VALUES (old.address_digest, old.holder, until)
+            ON CONFLICT (address_digest) DO UPDATE SET holder = excluded.holder, held_until = excluded.held_until
+         WHERE excluded.held_until > t.held_until;
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+COMMENT ON FUNCTION pipehandler.bury_address() IS 'Trigger of web_inbox: whoever removes the lease of a visitor leaves a row in web_tombstone, so that the address goes to
+no other person for a while.';
 
 --
 -- Name: canonical(text); Type: FUNCTION
@@ -344,6 +501,93 @@ sample where there are more than 5,000, unless max_percent is 0; null where they
 prevented it. Mail whose lease ends within the day does not count.';
 
 --
+-- Name: address; Type: TABLE
+--
+
+CREATE TABLE pipehandler.address (
+    lease bigint NOT NULL,
+    address text NOT NULL,
+    label text,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    expires_at timestamp with time zone,
+    superseded boolean DEFAULT false NOT NULL,
+    CONSTRAINT address_form CHECK (((address ~ '^[^[:cntrl:]]*@[^@[:cntrl:][:space:]]+$'::text) AND (octet_length(address) <= 998))),
+    CONSTRAINT address_period CHECK ((expires_at >= created_at))
+)
+WITH (autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='500');
+
+COMMENT ON TABLE pipehandler.address IS 'One lease: one period of one recipient address. An address that is issued again gets another lease.';
+
+COMMENT ON COLUMN pipehandler.address.lease IS 'The number of the lease; never issued again.';
+
+COMMENT ON COLUMN pipehandler.address.address IS 'The recipient address, as pipehandler.canonical writes it; @domain is a catch-all.';
+
+COMMENT ON COLUMN pipehandler.address.label IS 'Free text of the application.';
+
+COMMENT ON COLUMN pipehandler.address.created_at IS 'When the lease began.';
+
+COMMENT ON COLUMN pipehandler.address.expires_at IS 'When the lease ends; null: never.';
+
+COMMENT ON COLUMN pipehandler.address.superseded IS 'The address was issued again: this lease can no longer be extended.';
+
+--
+-- Name: close_inbox(bigint); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.close_inbox(lease bigint) RETURNS pipehandler.address
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+DECLARE
+    closed pipehandler.address;
+BEGIN
+    closed := pipehandler.expire_lease(lease);
+    UPDATE pipehandler.web_inbox w SET holder = NULL WHERE w.lease = close_inbox.lease;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'lease % was not opened on the inbox page; use pipehandler address expire, or remove', lease
+            USING ERRCODE = 'no_data_found';
+    END IF;
+    DELETE FROM pipehandler.capability c WHERE c.lease = close_inbox.lease AND c.kind <> 'viewer';
+    RETURN closed;
+END
+$$;
+
+COMMENT ON FUNCTION pipehandler.close_inbox(lease bigint) IS 'Ends a visitor''s inbox against their will: the lease, the keys of the visitor, and the right to get the address back.
+Its mail stays, hidden, until its time of grace ends. Raises no_data_found where there is no such inbox.';
+
+--
+-- Name: close_network(cidr, interval, text, boolean); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.close_network(network cidr, ttl interval DEFAULT NULL::interval, label text DEFAULT NULL::text, inboxes boolean DEFAULT false) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+#variable_conflict use_column
+BEGIN
+    PERFORM pipehandler.secure_transaction();
+    INSERT INTO pipehandler.web_closed_network (network, label, expires_at)
+    VALUES (close_network.network, close_network.label, now() + ttl)
+        ON CONFLICT (network) DO UPDATE
+       SET label = excluded.label, closed_at = excluded.closed_at, expires_at = excluded.expires_at;
+    IF NOT inboxes THEN
+        RETURN 0;
+    END IF;
+    RETURN (SELECT count(pipehandler.close_inbox(w.lease))
+              FROM (SELECT i.lease
+                      FROM pipehandler.web_inbox i
+                      JOIN pipehandler.address a ON a.lease = i.lease
+                     WHERE i.network <<= close_network.network AND a.expires_at > now()
+                     ORDER BY i.lease) AS w);
+END
+$$;
+
+COMMENT ON FUNCTION pipehandler.close_network(network cidr, ttl interval, label text, inboxes boolean) IS 'No visitor from this network opens an inbox for ttl, or (null) until pipehandler.reopen_network. inboxes: also closes
+those that were opened from there and have not ended; returns how many.';
+
+--
 -- Name: cluster_now(); Type: FUNCTION
 --
 
@@ -452,7 +696,7 @@ migrate did not install (unknown). No row where migrate never recorded any.';
 --
 
 CREATE FUNCTION pipehandler.cursor_now() RETURNS text
-    LANGUAGE sql STABLE
+    LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
     SELECT coalesce((SELECT nullif(c.cursors, '') || '-' FROM pipehandler.cluster c), '')
@@ -460,6 +704,71 @@ CREATE FUNCTION pipehandler.cursor_now() RETURNS text
 $$;
 
 COMMENT ON FUNCTION pipehandler.cursor_now() IS 'A cursor for pipehandler.deliveries_after that begins now: everything that is not committed yet comes after it.';
+
+--
+-- Name: cursor_position(text); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.cursor_position(cursor text, OUT prefix text, OUT xid xid8, OUT id bigint) RETURNS record
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+DECLARE
+    -- Every transaction that was committed here is below it.
+    future CONSTANT xid8 := pg_snapshot_xmax(pg_current_snapshot());
+    parts  text[];
+BEGIN
+    -- Cursors begin so since the last restore, if there was one (pipehandler.replace_cursors).
+    prefix := coalesce((SELECT nullif(c.cursors, '') || '-' FROM pipehandler.cluster c), '');
+    parts := regexp_match(coalesce(nullif(cursor_position.cursor, ''), prefix || '0-0'),
+                          '^([0-9a-f]{8}-)?([0-9]{1,19})-([0-9]{1,18})$');
+    IF parts IS NULL THEN
+        RAISE EXCEPTION 'invalid cursor %: pass one that was returned with a delivery, pipehandler.cursor_now(), '
+                        'or an empty one to begin with the first delivery',
+            quote_literal(left(cursor_position.cursor, 60));
+    END IF;
+    IF coalesce(parts[1], '') <> prefix THEN
+        RAISE EXCEPTION 'the cursor % is from before this database was restored, and says nothing about it; '
+                        'begin with an empty cursor, or with pipehandler.cursor_now()', cursor_position.cursor;
+    END IF;
+    xid := parts[2]::xid8;
+    id := parts[3]::bigint;
+    -- A standby may still reach the transactions of its primary.
+    IF xid > future AND NOT pg_is_in_recovery() THEN
+        RAISE EXCEPTION 'the cursor % is from another cluster, this one has only come to %; '
+                        'begin with an empty cursor, or with pipehandler.cursor_now()',
+            cursor_position.cursor, future;
+    END IF;
+END
+$_$;
+
+COMMENT ON FUNCTION pipehandler.cursor_position(cursor text, OUT prefix text, OUT xid xid8, OUT id bigint) IS 'For the functions that take a cursor: the position that it stands for, and what cursors of this database begin with.
+Raises raise_exception for an invalid cursor, one from before a restore, and one from another cluster.';
+
+--
+-- Name: cut_text(text, integer); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.cut_text(value text, octets integer) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    encoded bytea;
+    length  integer := octets;
+BEGIN
+    IF value IS NULL OR octet_length(value) <= octets THEN
+        RETURN value;
+    END IF;
+    encoded := convert_to(left(value, octets), 'UTF8');
+    WHILE length > 0 AND length < octet_length(encoded) AND get_byte(encoded, length) & 192 = 128 LOOP
+        length := length - 1; -- not within a character
+    END LOOP;
+    RETURN convert_from(substring(encoded FOR length), 'UTF8');
+END
+$$;
+
+COMMENT ON FUNCTION pipehandler.cut_text(value text, octets integer) IS 'The beginning of a text, of at most so many octets in UTF-8.';
 
 --
 -- Name: data_status(); Type: FUNCTION
@@ -489,7 +798,7 @@ CREATE FUNCTION pipehandler.deliveries_after(cursor text, recipient text DEFAULT
     SET enable_seqscan TO 'off'
     SET enable_sort TO 'off'
     SET plan_cache_mode TO 'force_custom_plan'
-    AS $_$
+    AS $$
 #variable_conflict use_column
 DECLARE
     -- Below it all transactions have ended; above it one may still bring a delivery that comes earlier in the order.
@@ -497,28 +806,12 @@ DECLARE
     -- Every transaction that was committed here is below it.
     future   CONSTANT xid8   := pg_snapshot_xmax(pg_current_snapshot());
     address  CONSTANT text   := pipehandler.canonical(deliveries_after.recipient);
-    -- Cursors begin so since the last restore, if there was one (pipehandler.replace_cursors).
-    prefix   CONSTANT text   := coalesce((SELECT nullif(c.cursors, '') || '-' FROM pipehandler.cluster c), '');
-    parts    CONSTANT text[] := regexp_match(coalesce(nullif(deliveries_after.cursor, ''), prefix || '0-0'),
-                                             '^([0-9a-f]{8}-)?([0-9]{1,19})-([0-9]{1,18})$');
-    last_xid CONSTANT xid8   := parts[2]::xid8;
-    last_id  CONSTANT bigint := parts[3]::bigint;
+    prefix   text;
+    last_xid xid8;
+    last_id  bigint;
 BEGIN
-    IF parts IS NULL THEN
-        RAISE EXCEPTION 'invalid cursor %: pass one that was returned with a delivery, pipehandler.cursor_now(), '
-                        'or an empty one to begin with the first delivery',
-            quote_literal(left(deliveries_after.cursor, 60));
-    END IF;
-    IF coalesce(parts[1], '') <> prefix THEN
-        RAISE EXCEPTION 'the cursor % is from before this database was restored, and says nothing about it; '
-                        'begin with an empty cursor, or with pipehandler.cursor_now()', deliveries_after.cursor;
-    END IF;
-    -- A standby may still reach the transactions of its primary.
-    IF last_xid > future AND NOT pg_is_in_recovery() THEN
-        RAISE EXCEPTION 'the cursor % is from another cluster, this one has only come to %; '
-                        'begin with an empty cursor, or with pipehandler.cursor_now()',
-            deliveries_after.cursor, future;
-    END IF;
+    SELECT p.prefix, p.xid, p.id INTO prefix, last_xid, last_id
+      FROM pipehandler.cursor_position(deliveries_after.cursor) AS p;
 
     RETURN QUERY
         SELECT prefix || d.xid || '-' || d.id, d.id, d.message, d.recipient, d.extension, d.lease, d.sender,
@@ -538,7 +831,7 @@ BEGIN
                         'the stream would never return them; as the owner of the table run: pipehandler restored';
     END IF;
 END
-$_$;
+$$;
 
 COMMENT ON FUNCTION pipehandler.deliveries_after(cursor text, recipient text, lease bigint, max_rows integer) IS 'The deliveries after a cursor that have not expired, at most max_rows of them, in an order that never changes: that
 of the transactions that stored them. An application that continues with the cursor of the last one misses none and
@@ -561,6 +854,30 @@ $$;
 
 COMMENT ON FUNCTION pipehandler.deliveries_waiting() IS 'Whether deliveries are committed that pipehandler.deliveries_after does not return yet, because an older transaction
 is still writing. Then it is worth asking again in a moment.';
+
+--
+-- Name: delivery_of(bytea, bigint); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.delivery_of(key bytea, delivery bigint, OUT lease bigint, OUT id bigint, OUT xid xid8, OUT message uuid, OUT prepended bytea) RETURNS record
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+#variable_conflict use_column
+BEGIN
+    lease := (pipehandler.admit(key)).lease;
+    SELECT d.id, d.xid, d.message, d.prepended INTO id, xid, message, prepended
+      FROM pipehandler.current_delivery d
+     WHERE d.id = delivery_of.delivery AND (delivery_of.lease IS NULL OR d.lease = delivery_of.lease);
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'there is no delivery % in this inbox', delivery USING ERRCODE = 'no_data_found';
+    END IF;
+END
+$$;
+
+COMMENT ON FUNCTION pipehandler.delivery_of(key bytea, delivery bigint, OUT lease bigint, OUT id bigint, OUT xid xid8, OUT message uuid, OUT prepended bytea) IS 'For the functions of the inbox page: a delivery that a key opens, and the lease that the key opens (null: all mail).
+Raises what pipehandler.admit raises, and no_data_found for another delivery.';
 
 --
 -- Name: expire(integer, timestamp with time zone); Type: FUNCTION
@@ -609,13 +926,21 @@ BEGIN
           FROM due_by_time t
     ),
     due_by_lease AS MATERIALIZED (
-        -- Step 2: deliveries whose lease has expired.
-        SELECT d.id, d.message, a.expires_at AS due_at
-          FROM pipehandler.address a
-          JOIN pipehandler.delivery d ON d.lease = a.lease
-         WHERE a.expires_at BETWEEN resume_from AND (SELECT k.due_at FROM known_through k)
-         ORDER BY a.expires_at
-         LIMIT batch
+        -- Step 2: deliveries whose lease has expired; of a visitor of the inbox page, with its time of grace.
+        (SELECT d.id, d.message, a.expires_at AS due_at
+           FROM pipehandler.address a
+           JOIN pipehandler.delivery d ON d.lease = a.lease
+          WHERE a.expires_at BETWEEN resume_from AND (SELECT k.due_at FROM known_through k)
+            AND NOT EXISTS (SELECT FROM pipehandler.web_inbox w WHERE w.lease = a.lease)
+          ORDER BY a.expires_at
+          LIMIT batch)
+        UNION ALL
+        (SELECT d.id, d.message, w.mail_until
+           FROM pipehandler.web_inbox w
+           JOIN pipehandler.delivery d ON d.lease = w.lease
+          WHERE w.mail_until BETWEEN resume_from AND (SELECT k.due_at FROM known_through k)
+          ORDER BY w.mail_until
+          LIMIT batch)
     )
     SELECT array_agg(c.id), array_agg(DISTINCT c.message), max(c.due_at)
       INTO due, touched, next_from
@@ -690,34 +1015,20 @@ END;
 COMMENT ON FUNCTION pipehandler.expire(since timestamp with time zone, batch integer, OUT deliveries bigint, OUT messages bigint, OUT raws bigint, OUT attachments bigint, OUT reached timestamp with time zone) IS 'Deprecated, for calls with since => ...: use pipehandler.expire(batch, resume_from).';
 
 --
--- Name: address; Type: TABLE
+-- Name: expire_inbox(bytea); Type: FUNCTION
 --
 
-CREATE TABLE pipehandler.address (
-    lease bigint NOT NULL,
-    address text NOT NULL,
-    label text,
-    created_at timestamp with time zone DEFAULT now() NOT NULL,
-    expires_at timestamp with time zone,
-    superseded boolean DEFAULT false NOT NULL,
-    CONSTRAINT address_form CHECK (((address ~ '^[^[:cntrl:]]*@[^@[:cntrl:][:space:]]+$'::text) AND (octet_length(address) <= 998))),
-    CONSTRAINT address_period CHECK ((expires_at >= created_at))
-)
-WITH (autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='500');
+CREATE FUNCTION pipehandler.expire_inbox(key bytea) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+BEGIN
+    PERFORM pipehandler.expire_lease((pipehandler.admit(key, as_owner => true, ended => true)).lease);
+END
+$$;
 
-COMMENT ON TABLE pipehandler.address IS 'One lease: one period of one recipient address. An address that is issued again gets another lease.';
-
-COMMENT ON COLUMN pipehandler.address.lease IS 'The number of the lease; never issued again.';
-
-COMMENT ON COLUMN pipehandler.address.address IS 'The recipient address, as pipehandler.canonical writes it; @domain is a catch-all.';
-
-COMMENT ON COLUMN pipehandler.address.label IS 'Free text of the application.';
-
-COMMENT ON COLUMN pipehandler.address.created_at IS 'When the lease began.';
-
-COMMENT ON COLUMN pipehandler.address.expires_at IS 'When the lease ends; null: never.';
-
-COMMENT ON COLUMN pipehandler.address.superseded IS 'The address was issued again: this lease can no longer be extended.';
+COMMENT ON FUNCTION pipehandler.expire_inbox(key bytea) IS 'For the owner: ends an inbox now. It can be brought back in its time of grace.';
 
 --
 -- Name: expire_lease(bigint); Type: FUNCTION
@@ -745,6 +1056,47 @@ $$;
 
 COMMENT ON FUNCTION pipehandler.expire_lease(lease bigint) IS 'Ends a lease now: Postfix refuses its address, and the view inbox no longer shows its mail. Raises no_data_found
 where there is no such lease.';
+
+--
+-- Name: extend_inbox(bytea, interval); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.extend_inbox(key bytea, ttl interval) RETURNS timestamp with time zone
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $_$
+DECLARE
+    admitted CONSTANT pipehandler.capability := pipehandler.admit(key, as_owner => true, ended => true);
+    leased pipehandler.address;
+    rules  pipehandler.web_domain;
+    until  timestamptz;
+BEGIN
+    PERFORM pipehandler.secure_transaction();
+    SELECT a.* INTO leased FROM pipehandler.address a WHERE a.lease = admitted.lease FOR NO KEY UPDATE;
+    SELECT r.* INTO rules
+      FROM pipehandler.web_domain r
+     WHERE r.domain = substring(leased.address FROM '@([^@]*)$');
+    IF NOT FOUND OR leased.superseded THEN
+        RAISE EXCEPTION 'there are no addresses of this domain any more' USING ERRCODE = 'PH003';
+    END IF;
+    IF (ttl > interval '0' AND ttl <= rules.max_ttl) IS NOT TRUE THEN
+        RAISE EXCEPTION 'ttl must be positive and at most %; got %', rules.max_ttl, ttl
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    until := greatest(leased.expires_at,
+                      least(greatest(leased.expires_at, now()) + ttl, leased.created_at + rules.max_life));
+    IF until <= now() THEN
+        RAISE EXCEPTION 'this inbox has reached its longest lifetime' USING ERRCODE = 'PH007';
+    END IF;
+    UPDATE pipehandler.address a SET expires_at = until WHERE a.lease = leased.lease AND a.expires_at < until;
+    RETURN until;
+END
+$_$;
+
+COMMENT ON FUNCTION pipehandler.extend_inbox(key bytea, ttl interval) IS 'For the owner: lets an inbox last for ttl more, or brings it back for ttl in its time of grace; never longer than
+web_domain.max_life after it was opened. Returns the new end. Raises what pipehandler.admit raises, PH007 where an inbox
+that has ended cannot be brought back, PH003 where the domain is not issued any more.';
 
 --
 -- Name: extend_lease(bigint, interval); Type: FUNCTION
@@ -907,6 +1259,49 @@ COMMENT ON FUNCTION pipehandler.find_lease(by_lease bigint, by_address text) IS 
 now or, without one, had last. For roles that may change leases and read no table. No row where there is none.';
 
 --
+-- Name: follow_lease(); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.follow_lease() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+BEGIN
+    UPDATE pipehandler.web_inbox w SET mail_until = new.expires_at + w.grace WHERE w.lease = new.lease;
+    RETURN NULL;
+END
+$$;
+
+COMMENT ON FUNCTION pipehandler.follow_lease() IS 'Trigger of address: keeps web_inbox.mail_until as long after the end of the lease as its grace says.';
+
+--
+-- Name: grant_view(bytea, bigint, text, interval); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.grant_view(digest bytea, lease bigint, label text, ttl interval DEFAULT NULL::interval) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+BEGIN
+    PERFORM pipehandler.secure_transaction();
+    IF coalesce(label, '') = '' OR ttl <= interval '0' THEN
+        RAISE EXCEPTION 'a viewer''s key needs a label, by which it is revoked, and a ttl that is positive or null'
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    INSERT INTO pipehandler.capability (digest, lease, kind, label, expires_at)
+    VALUES (grant_view.digest, grant_view.lease, 'viewer', grant_view.label, now() + ttl);
+EXCEPTION WHEN foreign_key_violation THEN
+    RAISE EXCEPTION 'there is no lease %: it was removed', lease USING ERRCODE = 'no_data_found';
+END
+$$;
+
+COMMENT ON FUNCTION pipehandler.grant_view(digest bytea, lease bigint, label text, ttl interval) IS 'Stores a key that reads the mail of one lease, or (null) all mail, for ttl from now on, or (null) until it is revoked.
+digest: SHA-256 of the key, so that the key is in no log of the server. Raises no_data_found where there is no such
+lease.';
+
+--
 -- Name: health(); Type: FUNCTION
 --
 
@@ -918,11 +1313,18 @@ CREATE FUNCTION pipehandler.health() RETURNS TABLE(schema_version integer, quara
            least((SELECT min(d.expires_at) FROM pipehandler.delivery d WHERE d.expires_at <= now()),
                  (SELECT min(a.expires_at)
                     FROM pipehandler.address a
-                   WHERE a.expires_at <= now() - interval '144 hours'),
+                   WHERE a.expires_at <= now() - interval '144 hours'
+                     AND NOT EXISTS (SELECT FROM pipehandler.web_inbox w
+                                      WHERE w.lease = a.lease AND w.mail_until > now() - interval '24 hours')),
                  (SELECT min(a.expires_at)
                     FROM pipehandler.address a
                    WHERE a.expires_at BETWEEN now() - interval '1 day' AND now()
-                     AND EXISTS (SELECT FROM pipehandler.delivery d WHERE d.lease = a.lease)))
+                     AND NOT EXISTS (SELECT FROM pipehandler.web_inbox w WHERE w.lease = a.lease)
+                     AND EXISTS (SELECT FROM pipehandler.delivery d WHERE d.lease = a.lease)),
+                 (SELECT min(w.mail_until)
+                    FROM pipehandler.web_inbox w
+                   WHERE w.mail_until BETWEEN now() - interval '1 day' AND now()
+                     AND EXISTS (SELECT FROM pipehandler.delivery d WHERE d.lease = w.lease)))
       FROM pipehandler.message m
      WHERE m.state = 'failed'
 $$;
@@ -930,6 +1332,338 @@ $$;
 COMMENT ON FUNCTION pipehandler.health() IS 'The version of the schema (the greatest in pipehandler.migration), how many messages are in quarantine (state
 failed), when the oldest of them was received, and since when something has been expired that pipehandler expire has
 not removed yet.';
+
+--
+-- Name: inbox_after(bytea, text, integer); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.inbox_after(key bytea, after text, max_rows integer DEFAULT 100) RETURNS TABLE(cursor text, delivery bigint, subject text, sender_name text, sender_address text, received_at timestamp with time zone, size integer, attachments integer, state text, preview text, recipient text)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 100
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+        SELECT s.cursor, s.id, left(s.subject, 300), left(s.from_name, 200),
+               left(coalesce(s.from_address, s.sender), 300), s.received_at, s.size, s.attachments, s.state, m.preview,
+               left(s.recipient, 300)
+          FROM pipehandler.deliveries_after(after, NULL, (pipehandler.admit(key)).lease,
+                                            least(greatest(max_rows, 1), 1000)) WITH ORDINALITY AS s
+          JOIN pipehandler.message m ON m.id = s.message
+         ORDER BY s.ordinality;
+END
+$$;
+
+COMMENT ON FUNCTION pipehandler.inbox_after(key bytea, after text, max_rows integer) IS 'The deliveries of an inbox after a cursor, as pipehandler.deliveries_after returns them: each once, in the order of the
+stream; at most max_rows (1,000). Raises what pipehandler.admit raises, and raise_exception for an invalid cursor.';
+
+--
+-- Name: inbox_attachment(bytea, bigint, integer, bigint, integer); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.inbox_attachment(key bytea, delivery bigint, ordinal integer, first bigint DEFAULT 0, octets integer DEFAULT 262144) RETURNS bytea
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+DECLARE
+    its  CONSTANT uuid := (pipehandler.delivery_of(key, delivery)).message;
+    most CONSTANT integer := least(greatest(octets, 1), 1048576);
+    piece bytea;
+BEGIN
+    SELECT substring(a.content FROM (first + 1)::integer FOR most) INTO piece
+      FROM pipehandler.attachment a
+     WHERE a.message = its AND a.ordinal = inbox_attachment.ordinal;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'the delivery has no attachment %', ordinal USING ERRCODE = 'no_data_found';
+    ELSIF piece IS NULL THEN
+        RAISE EXCEPTION 'the content of attachment % was not kept', ordinal USING ERRCODE = 'PH008';
+    END IF;
+    RETURN piece;
+END
+$$;
+
+COMMENT ON FUNCTION pipehandler.inbox_attachment(key bytea, delivery bigint, ordinal integer, first bigint, octets integer) IS 'A piece of the content of an attachment of an inbox: octets (at most 1 MiB) of it after the first ones; empty at its
+end. Raises what pipehandler.inbox_message raises, and PH008 where the content was not kept.';
+
+--
+-- Name: inbox_domains(); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.inbox_domains() RETURNS TABLE(domain text, max_ttl interval, max_life interval, grace interval)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    SELECT r.domain, r.max_ttl, r.max_life, r.grace FROM pipehandler.web_domain r ORDER BY r.ordinal, r.domain
+$$;
+
+COMMENT ON FUNCTION pipehandler.inbox_domains() IS 'The domains whose addresses visitors of the inbox page get, the first one unless they choose.';
+
+--
+-- Name: inbox_is_full(bigint); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.inbox_is_full(lease bigint) RETURNS boolean
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    AS $$
+#variable_conflict use_column
+DECLARE
+    quota record;
+BEGIN
+    SELECT w.max_messages, w.max_octets INTO quota FROM pipehandler.web_inbox w WHERE w.lease = inbox_is_full.lease;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    -- Octets are not counted any more where there are too many messages.
+    RETURN (SELECT count(*) >= quota.max_messages OR coalesce(sum(m.size), 0) >= quota.max_octets
+              FROM (SELECT d.message
+                      FROM pipehandler.delivery d
+                     WHERE d.lease = inbox_is_full.lease
+                     LIMIT quota.max_messages) AS d
+              JOIN pipehandler.message m ON m.id = d.message);
+END
+$$;
+
+COMMENT ON FUNCTION pipehandler.inbox_is_full(lease bigint) IS 'Whether a lease is an inbox of the inbox page that has as much mail as it may (web_inbox.max_messages and max_octets).
+Counts its mail: it has no counter, for which simultaneous deliveries would wait.';
+
+--
+-- Name: inbox_message(bytea, bigint); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.inbox_message(key bytea, delivery bigint) RETURNS TABLE(id bigint, cursor text, message uuid, recipient text, extension text, sender text, subject text, from_list jsonb, sender_list jsonb, reply_to_list jsonb, to_list jsonb, cc_list jsonb, date timestamp with time zone, date_offset smallint, received_at timestamp with time zone, size integer, state text, error text, preview text, text_body text, text_from_html text, html_body text, is_cut boolean, header jsonb, message_id text, list_id text, list_unsubscribe text[], list_unsubscribe_post boolean, authentication jsonb, defects jsonb, report jsonb, is_automatic boolean, has_raw boolean, attachments jsonb, previous bigint, next bigint)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 1
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_sort TO 'off'
+    SET plan_cache_mode TO 'force_custom_plan'
+    AS $$
+#variable_conflict use_column
+DECLARE
+    largest CONSTANT integer := 2097152; -- octets of a body
+    its     record;
+BEGIN
+    SELECT o.lease, o.id, o.xid, o.message INTO its FROM pipehandler.delivery_of(key, inbox_message.delivery) AS o;
+    RETURN QUERY
+        SELECT d.id, (SELECT p.prefix FROM pipehandler.cursor_position('') AS p) || d.xid || '-' || d.id, d.message,
+               d.recipient, d.extension, d.sender, m.subject, m.from_list, m.sender_list, m.reply_to_list,
+               m.to_list, m.cc_list, m.date, m.date_offset, d.received_at, m.size, m.state, m.error, m.preview,
+               pipehandler.cut_text(m.text_body, largest), pipehandler.cut_text(m.text_from_html, largest),
+               pipehandler.cut_text(m.html_body, largest),
+               greatest(octet_length(m.text_body), octet_length(m.text_from_html), octet_length(m.html_body))
+               > largest IS TRUE,
+               m.header, m.message_id, m.list_id, m.list_unsubscribe, m.list_unsubscribe_post, m.authentication,
+               m.defects, m.report,
+               pipehandler.is_automatic(d.sender, m.auto_submitted, m.precedence, m.list_id, m.report),
+               EXISTS (SELECT FROM pipehandler.raw_message r WHERE r.message = m.id),
+               coalesce((SELECT jsonb_agg(jsonb_build_object(
+                                    'ordinal', a.ordinal, 'part', a.part, 'file_name', a.file_name, 'content_type',
+                                    a.content_type, 'content_id', a.content_id, 'disposition', a.disposition, 'size',
+                                    a.size, 'kept', a.content IS NOT NULL, 'parameters', a.parameters,
+                                    'content_location', a.content_location, 'content_description',
+                                    a.content_description) ORDER BY a.ordinal)
+                           FROM pipehandler.attachment a WHERE a.message = m.id), '[]'),
+               (SELECT n.id FROM pipehandler.current_delivery n
+                 WHERE (n.xid, n.id) > (its.xid, its.id) AND (its.lease IS NULL OR n.lease = its.lease)
+                 ORDER BY n.xid, n.id LIMIT 1),
+               (SELECT n.id FROM pipehandler.current_delivery n
+                 WHERE (n.xid, n.id) < (its.xid, its.id) AND (its.lease IS NULL OR n.lease = its.lease)
+                 ORDER BY n.xid DESC, n.id DESC LIMIT 1)
+          FROM pipehandler.current_delivery d
+          JOIN pipehandler.message m ON m.id = d.message
+         WHERE d.id = its.id;
+END
+$$;
+
+COMMENT ON FUNCTION pipehandler.inbox_message(key bytea, delivery bigint) IS 'One delivery of an inbox with its message: the columns of delivery and message; bodies of at most 2 MiB each (is_cut:
+there is more); attachments as an array of {"ordinal", "part", "file_name", "content_type", "content_id",
+"disposition", "size", "kept": whether its content is stored, "parameters", "content_location",
+"content_description"}; has_raw: whether its bytes are stored; previous and next: the deliveries above and below it in
+pipehandler.inbox_page. Raises what pipehandler.admit raises, and no_data_found for a delivery of another inbox.';
+
+--
+-- Name: inbox_of(bytea); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.inbox_of(key bytea) RETURNS TABLE(lease bigint, address text, label text, created_at timestamp with time zone, expires_at timestamp with time zone, grace_until timestamp with time zone, life_until timestamp with time zone, kind text, deliveries bigint, octets bigint, max_messages bigint, max_octets bigint, cursor text, state text)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 1
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+#variable_conflict use_column
+BEGIN
+    PERFORM pipehandler.admit(key, ended => true);
+    RETURN QUERY
+        SELECT i.lease, i.address, i.label, i.created_at, i.expires_at, i.grace_until, i.life_until, i.kind,
+               i.deliveries, i.octets, i.max_messages, i.max_octets, i.cursor, i.state
+          FROM pipehandler.inboxes_of(ARRAY[key]) AS i;
+END
+$$;
+
+COMMENT ON FUNCTION pipehandler.inbox_of(key bytea) IS 'The same of one key. Raises insufficient_privilege for a key that opens nothing.';
+
+--
+-- Name: inbox_page(bytea, text, integer, jsonb); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.inbox_page(key bytea, before text DEFAULT NULL::text, max_rows integer DEFAULT 50, wanted jsonb DEFAULT NULL::jsonb) RETURNS TABLE(cursor text, delivery bigint, subject text, sender_name text, sender_address text, received_at timestamp with time zone, size integer, attachments integer, state text, preview text, recipient text, newest text)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 50
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_sort TO 'off'
+    SET plan_cache_mode TO 'force_custom_plan'
+    AS $$
+#variable_conflict use_column
+DECLARE
+    -- As in pipehandler.deliveries_after, so that a stream that begins at newest continues this page without a gap.
+    horizon  CONSTANT xid8 := pg_snapshot_xmin(pg_current_snapshot());
+    its      CONSTANT bigint := (pipehandler.admit(key)).lease;
+    limited  CONSTANT integer := least(greatest(coalesce(max_rows, 50), 1), 200);
+    scanned  CONSTANT integer := CASE WHEN wanted IS NULL THEN limited + 1 ELSE 1000 END;
+    prefix   text;
+    last_xid xid8;
+    last_id  bigint;
+    hits     integer := 0;
+    seen     integer := 0;
+    one      record;
+    older    text;
+    more     boolean := false;
+BEGIN
+    SELECT p.prefix, p.xid, p.id INTO prefix, last_xid, last_id FROM pipehandler.cursor_position(before) AS p;
+    IF coalesce(before, '') = '' THEN
+        last_xid := horizon;
+        last_id := 0;
+    END IF;
+    FOR one IN
+        SELECT prefix || d.xid || '-' || d.id AS cursor, d.id, left(m.subject, 300) AS subject,
+               left(m.from_name, 200) AS sender_name, left(coalesce(m.from_address, d.sender), 300) AS sender_address,
+               d.received_at, m.size,
+               (SELECT count(*) FROM pipehandler.attachment a WHERE a.message = m.id)::integer AS attachments, m.state,
+               m.preview, left(d.recipient, 300) AS recipient
+          FROM pipehandler.current_delivery d
+          JOIN pipehandler.message m ON m.id = d.message
+         WHERE (d.xid, d.id) < (last_xid, last_id) AND d.xid < horizon
+           AND (its IS NULL OR d.lease = its)
+         ORDER BY d.xid DESC, d.id DESC
+         LIMIT scanned
+    LOOP
+        more := hits = limited;
+        EXIT WHEN more;
+        seen := seen + 1;
+        older := one.cursor;
+        IF wanted IS NULL OR pipehandler.is_wanted(one.id, wanted) THEN
+            hits := hits + 1;
+            cursor := one.cursor;
+            delivery := one.id;
+            subject := one.subject;
+            sender_name := one.sender_name;
+            sender_address := one.sender_address;
+            received_at := one.received_at;
+            size := one.size;
+            attachments := one.attachments;
+            state := one.state;
+            preview := one.preview;
+            recipient := one.recipient;
+            RETURN NEXT;
+        END IF;
+    END LOOP;
+    cursor := CASE WHEN more OR seen = 1000 THEN older END;
+    delivery := NULL;
+    newest := pipehandler.cursor_now();
+    RETURN NEXT;
+END
+$$;
+
+COMMENT ON FUNCTION pipehandler.inbox_page(key bytea, before text, max_rows integer, wanted jsonb) IS 'A page of an inbox, the newest delivery first: those before a cursor (null: all), at most max_rows (200) of them.
+wanted: a search as in pipehandler.is_wanted, which looks at the newest 1,000 of them. The last row has no delivery: its
+cursor is where the next page begins, null where there is none; newest is the cursor at which the stream goes on after
+this page (pipehandler.inbox_after). Rows are shortened. Raises what pipehandler.admit raises, and raise_exception for
+an invalid cursor.';
+
+--
+-- Name: inbox_raw(bytea, bigint, bigint, integer); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.inbox_raw(key bytea, delivery bigint, first bigint DEFAULT 0, octets integer DEFAULT 262144) RETURNS bytea
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+DECLARE
+    its   record;
+    most  CONSTANT integer := least(greatest(octets, 1), 1048576);
+    own   bytea; -- of what Postfix prepended
+    piece bytea;
+BEGIN
+    SELECT o.message, coalesce(o.prepended, '') AS prepended INTO its FROM pipehandler.delivery_of(key, delivery) AS o;
+    own := substring(its.prepended FROM (least(first, octet_length(its.prepended)) + 1)::integer FOR most);
+    SELECT substring(r.raw FROM (greatest(first - octet_length(its.prepended), 0) + 1)::integer
+                     FOR most - octet_length(own))
+      INTO piece
+      FROM pipehandler.raw_message r
+     WHERE r.message = its.message;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'the bytes of delivery % were not kept', delivery USING ERRCODE = 'PH008';
+    END IF;
+    RETURN own || piece;
+END
+$$;
+
+COMMENT ON FUNCTION pipehandler.inbox_raw(key bytea, delivery bigint, first bigint, octets integer) IS 'The same of the bytes of a delivery, exactly as they were delivered.';
+
+--
+-- Name: inboxes_of(bytea[]); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.inboxes_of(keys bytea[]) RETURNS TABLE(place bigint, lease bigint, address text, label text, created_at timestamp with time zone, expires_at timestamp with time zone, grace_until timestamp with time zone, life_until timestamp with time zone, kind text, deliveries bigint, octets bigint, max_messages bigint, max_octets bigint, cursor text, state text)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    AS $_$
+#variable_conflict use_column
+DECLARE
+    newest CONSTANT text := pipehandler.cursor_now();
+BEGIN
+    RETURN QUERY
+        SELECT k.place, c.lease, a.address, coalesce(c.label, a.label), coalesce(a.created_at, c.created_at),
+               least(a.expires_at, c.expires_at),
+               CASE WHEN w.lease IS NULL THEN a.expires_at + interval '120 hours' ELSE w.mail_until END,
+               CASE WHEN c.kind = 'owner'
+                    THEN a.created_at + (SELECT r.max_life FROM pipehandler.web_domain r
+                                          WHERE r.domain = substring(a.address FROM '@([^@]*)$')) END,
+               c.kind, used.deliveries, used.octets, w.max_messages, w.max_octets, newest,
+               CASE WHEN a.expires_at <= now() THEN 'expired' ELSE 'active' END
+          FROM unnest(keys) WITH ORDINALITY AS k (key, place)
+         CROSS JOIN LATERAL (
+                   SELECT (u.capability).lease, (u.capability).kind, (u.capability).label, (u.capability).created_at,
+                          (u.capability).expires_at
+                     FROM pipehandler.usable_key(k.key) AS u
+                   OFFSET 0) AS c
+          LEFT JOIN pipehandler.address a ON a.lease = c.lease
+          LEFT JOIN pipehandler.web_inbox w ON w.lease = c.lease
+          LEFT JOIN LATERAL (
+                   -- What a page shows. Of a great many, that they are at least so many is enough.
+                   SELECT count(*) AS deliveries, coalesce(sum(m.size), 0)::bigint AS octets
+                     FROM (SELECT d.message FROM pipehandler.delivery d
+                            WHERE d.lease = c.lease AND (d.expires_at IS NULL OR d.expires_at > now())
+                            LIMIT 10000) AS d
+                     JOIN pipehandler.message m ON m.id = d.message) AS used ON c.lease IS NOT NULL
+         ORDER BY k.place;
+END
+$_$;
+
+COMMENT ON FUNCTION pipehandler.inboxes_of(keys bytea[]) IS 'The inboxes that keys open, by their places in the array: the lease and its address (null: all mail), until when the
+key reads it, until when it can be brought back (grace_until), how long its owner can make it last (life_until), the
+kind of the key, how much mail it has (at most 10,000 are counted) and may have, pipehandler.cursor_now() and the state:
+active, or expired. No row for a key that opens nothing. Open streams ask after a notification of the channel
+pipehandler_inbox.';
 
 --
 -- Name: ingest(jsonb, jsonb, text, text, bytea, bytea, bytea[]); Type: FUNCTION
@@ -1022,6 +1756,11 @@ BEGIN
         lease := leased.lease;
         rejects := CASE WHEN lease IS NULL THEN envelope ->> 'policy' = 'known'
                         ELSE leased.expires_at <= now() AND envelope ->> 'expired' = 'reject' END IS TRUE;
+        -- Postfix refuses such a recipient (pipehandler.lookup), but for what it has accepted meanwhile.
+        IF lease IS NOT NULL AND envelope ->> 'ingress' <> 'import'
+           AND EXISTS (SELECT FROM pipehandler.web_inbox w WHERE w.lease = incoming.lease) THEN
+            rejects := rejects OR pipehandler.inbox_is_full(lease);
+        END IF;
 
         -- An archive brings mail back that was stored before its address had a lease: that is not stored again. Live
         -- mail is, or the holder of the lease would never get it.
@@ -1230,8 +1969,8 @@ retention did not remove them, or (of the same bytes) contents of its attachment
 called a duplicate. Retention counts from stored_at, the clock of the database; a received_at outside of the years
 1970 to 9999 is replaced by it, and a client_port outside of 0 to 65535 by null. A recipient of more than 998 octets
 is stored as pipehandler.stored_recipient, and whole as original_recipient, with the defect envelope-value. With
-"ingress": "import", one that was stored before its address had a lease is a duplicate, too. Raises
-invalid_parameter_value for JSON of another shape.
+"ingress": "import", one that was stored before its address had a lease is a duplicate, too; otherwise an inbox of the
+inbox page that is full rejects. Raises invalid_parameter_value for JSON of another shape.
 envelope: {"fingerprint": hex of version 1, "fingerprint_2": hex, "recipients": [{"recipient", "original_recipient"}],
 "policy", "expired", "delimiter", and the columns of delivery}. A fingerprint of version 1 matches only deliveries that
 have no other. policy: known to reject recipients that have no lease, else any. expired:
@@ -1266,6 +2005,188 @@ COMMENT ON FUNCTION pipehandler.is_parsed(parsed jsonb) IS 'Whether this has the
 mode of jsonpath a comparison is true where it is for any item, and unknown where an item has not the member.';
 
 --
+-- Name: is_reserved_name(text, text[]); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.is_reserved_name(name text, more text[]) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    BEGIN ATOMIC
+ SELECT ((translate(name, '.-'::text, ''::text) = ANY (ARRAY['info'::text, 'marketing'::text, 'sales'::text, 'support'::text, 'abuse'::text, 'noc'::text, 'security'::text, 'postmaster'::text, 'hostmaster'::text, 'usenet'::text, 'news'::text, 'webmaster'::text, 'www'::text, 'uucp'::text, 'ftp'::text, 'admin'::text, 'administrator'::text, 'root'::text, 'sysadmin'::text, 'ssladmin'::text, 'ssladministrator'::text, 'sslwebmaster'::text, 'is'::text, 'it'::text, 'mis'::text, 'mailerdaemon'::text, 'daemon'::text, 'bounce'::text, 'bounces'::text, 'nobody'::text, 'noreply'::text, 'donotreply'::text, 'listserv'::text, 'majordomo'::text, 'autoconfig'::text, 'autodiscover'::text, 'mail'::text, 'mailadmin'::text, 'mta'::text, 'dmarc'::text, 'tlsrpt'::text, 'smtp'::text, 'api'::text, 'billing'::text, 'contact'::text, 'help'::text, 'helpdesk'::text, 'hello'::text, 'service'::text, 'office'::text, 'team'::text, 'staff'::text, 'owner'::text, 'operator'::text, 'moderator'::text, 'official'::text, 'privacy'::text, 'legal'::text, 'dpo'::text, 'gdpr'::text, 'compliance'::text, 'trust'::text, 'cert'::text, 'csirt'::text, 'pki'::text, 'press'::text, 'jobs'::text, 'payments'::text, 'invoice'::text, 'accounts'::text, 'system'::text, 'test'::text])) OR (name ~~ 'owner-%'::text) OR (name ~~ '%-request'::text) OR (translate(name, '.-'::text, ''::text) IN ( SELECT translate(lower((m.word COLLATE "C")), '.-'::text, ''::text) AS translate
+            FROM unnest(is_reserved_name.more) m(word))));
+END;
+
+COMMENT ON FUNCTION pipehandler.is_reserved_name(name text, more text[]) IS 'Whether no visitor may choose this local part, in lower case: names of roles (RFC 2142), names with which certificates
+for a domain are ordered, others that a reader would take for the operator, and more. Dots and hyphens do not count.';
+
+--
+-- Name: is_wanted(bigint, jsonb); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.is_wanted(delivery bigint, wanted jsonb) RETURNS boolean
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+BEGIN
+    RETURN (
+        SELECT NOT EXISTS (
+                   SELECT FROM jsonb_to_recordset(wanted -> 'terms') AS t ("in" text, "like" text, "not" boolean)
+                    WHERE coalesce(t."not", false) = (
+                              (t."in" IN ('any', 'subject') AND m.subject ILIKE t."like") IS TRUE
+                              OR (t."in" IN ('any', 'from')
+                                  AND (m.from_name ILIKE t."like" OR m.from_address ILIKE t."like"
+                                       OR d.sender ILIKE t."like")) IS TRUE
+                              OR (t."in" IN ('any', 'to')
+                                  AND (d.recipient ILIKE t."like" OR m.to_list::text ILIKE t."like")) IS TRUE
+                              OR (t."in" IN ('any', 'text')
+                                  AND coalesce(m.text_body, m.text_from_html) ILIKE t."like") IS TRUE
+                              OR (t."in" IN ('any', 'file')
+                                  AND EXISTS (SELECT FROM pipehandler.attachment f
+                                               WHERE f.message = m.id AND f.file_name ILIKE t."like"))))
+               AND coalesce((wanted ->> 'attachment')::boolean
+                            = EXISTS (SELECT FROM pipehandler.attachment f WHERE f.message = m.id), true)
+               AND coalesce(d.received_at < (wanted ->> 'before')::timestamptz, true)
+               AND coalesce(d.received_at >= (wanted ->> 'after')::timestamptz, true)
+               AND coalesce(m.size > (wanted ->> 'larger')::bigint, true)
+               AND coalesce(m.size < (wanted ->> 'smaller')::bigint, true)
+          FROM pipehandler.delivery d
+          JOIN pipehandler.message m ON m.id = d.message
+         WHERE d.id = is_wanted.delivery);
+END
+$$;
+
+COMMENT ON FUNCTION pipehandler.is_wanted(delivery bigint, wanted jsonb) IS 'For pipehandler.inbox_page: whether a search finds this delivery. wanted: {"terms": [{"in": any, subject, from, to,
+text or file, "like": a pattern for ILIKE, "not": whether it must not match}], "attachment": whether it has some,
+"before", "after": times, "larger", "smaller": octets}; all of them have to match.';
+
+--
+-- Name: issue_lease(text, interval, text, bytea); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.issue_lease(canonical text, ttl interval, label text, holder bytea) RETURNS pipehandler.address
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+#variable_conflict use_column
+DECLARE
+    leased pipehandler.address;
+BEGIN
+    IF ttl <= interval '0' THEN
+        RAISE EXCEPTION 'ttl must be positive, or null for a lease that never ends; got %', ttl;
+    ELSIF isfinite(ttl) AND ttl > interval '1000 years' THEN -- clients cannot read a time after the year 9999
+        RAISE EXCEPTION 'ttl must be at most 1000 years, or null for a lease that never ends; got %', ttl;
+    END IF;
+    PERFORM pipehandler.keep_names_apart(issue_lease.canonical, issue_lease.holder);
+    BEGIN
+        UPDATE pipehandler.address a
+           SET superseded = true
+         WHERE a.address COLLATE "C" = issue_lease.canonical AND NOT a.superseded AND a.expires_at <= now();
+        INSERT INTO pipehandler.address (address, label, expires_at)
+        VALUES (issue_lease.canonical, issue_lease.label, nullif(now() + ttl, 'infinity'))
+        RETURNING * INTO leased;
+    EXCEPTION
+        WHEN unique_violation THEN
+            RAISE EXCEPTION '% already has a current lease', issue_lease.canonical
+                USING ERRCODE = 'unique_violation', HINT = 'Extend it, or expire it first.';
+        WHEN check_violation OR not_null_violation THEN
+            RAISE EXCEPTION 'invalid address %: expected LOCAL@DOMAIN, or @DOMAIN for a catch-all',
+                coalesce(quote_literal(issue_lease.canonical), 'null');
+    END;
+    RETURN leased;
+END
+$$;
+
+COMMENT ON FUNCTION pipehandler.issue_lease(canonical text, ttl interval, label text, holder bytea) IS 'For the functions that issue addresses. canonical: the address as pipehandler.canonical writes it. holder: the digest
+of the key that it is for, null for one without a key.';
+
+--
+-- Name: keep_names_apart(text, bytea); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.keep_names_apart(canonical text, holder bytea) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $_$
+DECLARE
+    space      CONSTANT integer := 1885958757; -- of our advisory locks on names
+    local      CONSTANT text := substring(canonical FROM '^(.*)@');
+    its_domain CONSTANT text := substring(canonical FROM '@([^@]*)$');
+    rules      pipehandler.web_domain;
+    place      integer;
+    base       text;
+    digest     bytea;
+    other      text;
+    until      timestamptz;
+BEGIN
+    IF local = '' THEN
+        PERFORM pg_advisory_xact_lock(space, hashtext(canonical));
+    END IF;
+    SELECT r.* INTO rules FROM pipehandler.web_domain r WHERE r.domain = its_domain;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    IF local = '' THEN
+        RAISE EXCEPTION 'the inbox page issues addresses of %, so there is no catch-all for the rest of it', its_domain
+            USING ERRCODE = 'PH004', HINT = 'Remove the domain from web.domains, and run pipehandler expire.';
+    END IF;
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION 'addresses of % are issued in transactions that are READ COMMITTED, or two of them could '
+                        'share mail', its_domain
+            USING ERRCODE = 'invalid_transaction_state';
+    END IF;
+    SELECT min(strpos(local, c)) INTO place
+      FROM unnest(string_to_array(rules.delimiter, NULL)) AS c
+     WHERE strpos(local, c) > 1;
+    base := coalesce(left(local, place - 1), local) || '@' || its_domain;
+    digest := sha256(convert_to(base, 'UTF8'));
+
+    -- One after the other. Each statement from here on sees what the one before has committed.
+    PERFORM pg_advisory_xact_lock(space, hashtext(base));
+
+    -- Mail to anna+bank would go to anna, or the reverse.
+    SELECT a.address INTO other
+      FROM pipehandler.address a
+     WHERE base <> canonical AND a.address COLLATE "C" = base AND NOT a.superseded
+       AND (a.expires_at IS NULL OR a.expires_at > now());
+    IF base = canonical THEN
+        SELECT a.address INTO other
+          FROM unnest(string_to_array(rules.delimiter, NULL)) AS c
+          JOIN pipehandler.address a
+            ON a.address COLLATE "C" >= local || c AND a.address COLLATE "C" < local || chr(ascii(c) + 1)
+         WHERE NOT a.superseded AND (a.expires_at IS NULL OR a.expires_at > now())
+           AND right(a.address, length(its_domain) + 1) = '@' || its_domain
+         LIMIT 1;
+    END IF;
+    IF other IS NOT NULL THEN
+        RAISE EXCEPTION '% and % would share mail, and % has a lease', canonical, other, other
+            USING ERRCODE = 'PH004';
+    END IF;
+
+    -- The next holder would get what is meant for the former one, such as links that reset a password.
+    SELECT max(h.until) INTO until
+      FROM (SELECT least(now(), w.mail_until) + w.held AS until
+              FROM pipehandler.web_inbox w
+             WHERE w.address_digest = digest AND w.holder IS DISTINCT FROM keep_names_apart.holder
+            UNION ALL
+            SELECT t.held_until
+              FROM pipehandler.web_tombstone t
+             WHERE t.address_digest = digest AND t.holder IS DISTINCT FROM keep_names_apart.holder) AS h
+     WHERE h.until > now();
+    IF until IS NOT NULL THEN
+        RAISE EXCEPTION '% belongs to a visitor of the inbox page, or did until recently', base
+            USING ERRCODE = 'PH004', DETAIL = format('It goes to nobody else until %s or later.', until);
+    END IF;
+END
+$_$;
+
+COMMENT ON FUNCTION pipehandler.keep_names_apart(canonical text, holder bytea) IS 'For pipehandler.issue_lease. On a domain of the inbox page, raises PH004 where a lease of this address would share mail
+with another lease (anna and anna+bank, in both directions), where it is a catch-all, and where it was that of a visitor
+until recently, unless this is the holder (the digest of the key) to whom it belonged. Takes a lock that lasts until the
+end of the transaction.';
+
+--
 -- Name: lease_address(text, interval, text); Type: FUNCTION
 --
 
@@ -1274,37 +2195,15 @@ CREATE FUNCTION pipehandler.lease_address(address text, ttl interval DEFAULT NUL
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     AS $$
-#variable_conflict use_column
-DECLARE
-    canonical CONSTANT text := pipehandler.canonical(lease_address.address);
-    leased    pipehandler.address;
 BEGIN
     PERFORM pipehandler.secure_transaction();
-    IF ttl <= interval '0' THEN
-        RAISE EXCEPTION 'ttl must be positive, or null for a lease that never ends; got %', ttl;
-    ELSIF isfinite(ttl) AND ttl > interval '1000 years' THEN -- clients cannot read a time after the year 9999
-        RAISE EXCEPTION 'ttl must be at most 1000 years, or null for a lease that never ends; got %', ttl;
-    END IF;
-    UPDATE pipehandler.address a
-       SET superseded = true
-     WHERE a.address COLLATE "C" = canonical AND NOT a.superseded AND a.expires_at <= now();
-    INSERT INTO pipehandler.address (address, label, expires_at)
-    VALUES (canonical, lease_address.label, nullif(now() + ttl, 'infinity'))
-    RETURNING * INTO leased;
-    RETURN leased;
-EXCEPTION
-    WHEN unique_violation THEN
-        RAISE EXCEPTION '% already has a current lease', canonical
-            USING ERRCODE = 'unique_violation', HINT = 'Extend it, or expire it first.';
-    WHEN check_violation OR not_null_violation THEN
-        RAISE EXCEPTION 'invalid address %: expected LOCAL@DOMAIN, or @DOMAIN for a catch-all',
-            coalesce(quote_literal(canonical), 'null');
+    RETURN pipehandler.issue_lease(pipehandler.canonical(address), ttl, label, NULL);
 END
 $$;
 
 COMMENT ON FUNCTION pipehandler.lease_address(address text, ttl interval, label text) IS 'Issues an address: a new lease, for ttl from now on, or (null) forever. @domain is a catch-all: all addresses of the
-domain that have no lease of their own. Raises unique_violation where the address has a current lease, raise_exception
-for an invalid address.';
+domain that have no lease of their own. Raises unique_violation where the address has a current lease, PH004 where it is
+one of a domain of the inbox page and pipehandler.keep_names_apart refuses it, raise_exception for an invalid address.';
 
 --
 -- Name: lease_of(text, text); Type: FUNCTION
@@ -1372,21 +2271,13 @@ CREATE FUNCTION pipehandler.lease_random_address(domain text, ttl interval DEFAU
     SET enable_seqscan TO 'off'
     AS $$
 DECLARE
-    random_bytes bytea;
-    local        text;
+    local text;
 BEGIN
     IF strpos(domain, '@') > 0 THEN
         RAISE EXCEPTION 'invalid domain %: expected a name such as example.com', quote_literal(domain);
     END IF;
     LOOP
-        -- Eight syllables of six random bits each; the first six octets of a UUID version 4 are random.
-        random_bytes := uuid_send(gen_random_uuid());
-        SELECT string_agg(substr('bdfghjklmnprstvz', bits / 4 + 1, 1) || substr('aiou', bits % 4 + 1, 1)
-                          || CASE WHEN n % 2 = 1 AND n < 7 THEN '.' ELSE '' END, '' ORDER BY n)
-          INTO local
-          FROM generate_series(0, 7) AS n,
-               LATERAL (SELECT sum(get_bit(random_bytes, n * 6 + b) << b)::integer AS bits
-                          FROM generate_series(0, 5) AS b) AS syllable;
+        local := pipehandler.random_name();
         -- One that no lease has or had.
         CONTINUE WHEN EXISTS (SELECT FROM pipehandler.address a
                                WHERE a.address COLLATE "C" = pipehandler.canonical(local || '@' || domain)
@@ -1416,14 +2307,15 @@ BEGIN
     END IF;
     -- No row instead of null, because Postfix logs a warning for each null.
     RETURN QUERY SELECT 'OK' FROM pipehandler.lease_of(recipient, delimiter) AS l
-                  WHERE l.lease IS NOT NULL AND (l.expires_at IS NULL OR l.expires_at > now());
+                  WHERE l.lease IS NOT NULL AND (l.expires_at IS NULL OR l.expires_at > now())
+                    AND NOT pipehandler.inbox_is_full(l.lease);
 EXCEPTION WHEN character_not_in_repertoire OR untranslatable_character THEN -- not UTF-8, so not an address of ours
     RETURN;
 END
 $$;
 
-COMMENT ON FUNCTION pipehandler.lookup(address text, delimiter text) IS 'For virtual_mailbox_maps of Postfix: OK where a current lease accepts mail to this address, else no row. delimiter:
-as for lease_of.';
+COMMENT ON FUNCTION pipehandler.lookup(address text, delimiter text) IS 'For virtual_mailbox_maps of Postfix: OK where a current lease accepts mail to this address, else no row; none, either,
+where it belongs to a visitor of the inbox page and is full. delimiter: as for lease_of.';
 
 --
 -- Name: move_numbers(); Type: FUNCTION
@@ -1466,6 +2358,104 @@ COMMENT ON FUNCTION pipehandler.move_numbers() IS 'For `pipehandler restored`: l
 present time in milliseconds since 1970. Returns each sequence with its last number and its next one.';
 
 --
+-- Name: open_inbox(bytea, text, text, interval, text, inet); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.open_inbox(key bytea, domain text, name text, ttl interval, label text DEFAULT NULL::text, client inet DEFAULT NULL::inet) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $_$
+DECLARE
+    key_digest CONSTANT bytea := sha256(key);
+    rules      pipehandler.web_domain;
+    local      text := lower(name COLLATE "C");
+    leased     pipehandler.address;
+BEGIN
+    PERFORM pipehandler.secure_transaction();
+    IF octet_length(key) = 32 IS NOT TRUE THEN
+        RAISE EXCEPTION 'a key has 32 octets' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF EXISTS (SELECT FROM pipehandler.web_closed_network n
+                WHERE n.network >>= client AND (n.expires_at IS NULL OR n.expires_at > now())) THEN
+        RAISE EXCEPTION 'this network may not open inboxes' USING ERRCODE = 'PH006';
+    END IF;
+    SELECT r.* INTO rules
+      FROM pipehandler.web_domain r
+     WHERE r.domain = substring(pipehandler.canonical('@' || open_inbox.domain) FROM 2);
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'there are no addresses of %', quote_nullable(left(domain, 100)) USING ERRCODE = 'PH003';
+    END IF;
+    IF (ttl > interval '0' AND ttl <= rules.max_ttl) IS NOT TRUE THEN
+        RAISE EXCEPTION 'ttl must be positive and at most %; got %', rules.max_ttl, ttl
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF local IS NOT NULL
+       AND (local !~ '^[a-z0-9]([a-z0-9.-]{0,30}[a-z0-9])?$' OR strpos(local, '..') > 0
+            OR translate(local, rules.delimiter, '') <> local
+            OR pipehandler.is_reserved_name(local, rules.reserved_names)) THEN
+        RAISE EXCEPTION 'the name % is not free to choose', quote_literal(left(name, 100)) USING ERRCODE = 'PH003';
+    END IF;
+
+    -- Its inbox can still be brought back, or was not removed yet.
+    DELETE FROM pipehandler.capability c
+     USING pipehandler.web_inbox w
+     WHERE c.digest = key_digest AND c.kind = 'owner' AND w.lease = c.lease AND w.mail_until <= now();
+    IF EXISTS (SELECT FROM pipehandler.capability c WHERE c.digest = key_digest) THEN
+        RAISE EXCEPTION 'this key opens another inbox already' USING ERRCODE = 'PH004';
+    END IF;
+
+    LOOP
+        local := coalesce(local, pipehandler.random_name());
+        EXIT WHEN name IS NOT NULL
+               OR NOT EXISTS (SELECT FROM pipehandler.address a
+                               WHERE a.address COLLATE "C" = local || '@' || rules.domain AND NOT a.superseded);
+        local := NULL;
+    END LOOP;
+    leased := pipehandler.issue_lease(local || '@' || rules.domain, least(ttl, rules.max_life), left(label, 200),
+                                      key_digest);
+    INSERT INTO pipehandler.web_inbox (lease, address_digest, holder, network, grace, held, mail_until, max_messages,
+                                       max_octets)
+    VALUES (leased.lease, sha256(convert_to(leased.address, 'UTF8')), key_digest,
+            set_masklen(client::cidr, CASE family(client) WHEN 6 THEN 64 ELSE 32 END), rules.grace, rules.held,
+            leased.expires_at + rules.grace, rules.max_messages, rules.max_octets);
+    INSERT INTO pipehandler.capability (digest, lease, kind) VALUES (key_digest, leased.lease, 'owner');
+    RETURN leased.lease;
+EXCEPTION WHEN unique_violation THEN
+    RAISE EXCEPTION '% has a lease', quote_literal(left(name, 100)) USING ERRCODE = 'PH004';
+END
+$_$;
+
+COMMENT ON FUNCTION pipehandler.open_inbox(key bytea, domain text, name text, ttl interval, label text, client inet) IS 'Opens an inbox for a new key of 32 random octets, which becomes its owner''s: leases an address of a domain in
+pipehandler.web_domain, for ttl. name: the local part that the visitor chose, of ASCII letters, digits, dot and hyphen;
+null for a random one. client: the address of the visitor. A visitor whose inbox has ended, or who has removed it, gets
+the address back with the same key. Returns the lease. Raises PH003 for a domain or a name that visitors do not get,
+PH004 where the address or the key is in use or was until recently, PH006 where the network is closed,
+invalid_parameter_value for a ttl or a key of another size.';
+
+--
+-- Name: random_name(); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.random_name() RETURNS text
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    -- Eight syllables of six random bits each; the first six octets of a UUID version 4 are random.
+    random_bytes CONSTANT bytea := uuid_send(gen_random_uuid());
+BEGIN
+    RETURN (SELECT string_agg(substr('bdfghjklmnprstvz', bits / 4 + 1, 1) || substr('aiou', bits % 4 + 1, 1)
+                              || CASE WHEN n % 2 = 1 AND n < 7 THEN '.' ELSE '' END, '' ORDER BY n)
+              FROM generate_series(0, 7) AS n,
+                   LATERAL (SELECT sum(get_bit(random_bytes, n * 6 + b) << b)::integer AS bits
+                              FROM generate_series(0, 5) AS b) AS syllable);
+END
+$$;
+
+COMMENT ON FUNCTION pipehandler.random_name() IS 'A random local part that can be read aloud, such as bodu.kifa.ravo.timu, with 48 random bits.';
+
+--
 -- Name: record_cluster(); Type: FUNCTION
 --
 
@@ -1506,6 +2496,10 @@ BEGIN
                               ORDER BY o.recipient COLLATE "C", o.id FOR UPDATE));
     GET DIAGNOSTICS deliveries = ROW_COUNT;
     SELECT r.messages_removed INTO messages FROM pipehandler.remove_unreferenced(touched) AS r;
+    -- Open pages show it no longer.
+    IF deliveries > 0 THEN
+        PERFORM pg_notify('pipehandler_inbox', '');
+    END IF;
 END
 $$;
 
@@ -1530,7 +2524,10 @@ BEGIN
      WHERE d.id = ANY (ARRAY(SELECT o.id
                                FROM pipehandler.delivery o
                                LEFT JOIN pipehandler.address a ON a.lease = o.lease
-                              WHERE o.id = ANY (due) AND (o.expires_at <= now() OR a.expires_at <= now())
+                               LEFT JOIN pipehandler.web_inbox w ON w.lease = o.lease
+                              WHERE o.id = ANY (due)
+                                AND (o.expires_at <= now()
+                                     OR CASE WHEN w.lease IS NULL THEN a.expires_at ELSE w.mail_until END <= now())
                               ORDER BY o.recipient COLLATE "C", o.id
                                 FOR UPDATE OF o));
     GET DIAGNOSTICS deliveries = ROW_COUNT;
@@ -1550,6 +2547,76 @@ COMMENT ON FUNCTION pipehandler.remove_due(due bigint[], touched uuid[], OUT del
 needs any more.';
 
 --
+-- Name: remove_ended_keys(); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.remove_ended_keys() RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+BEGIN
+    DELETE FROM pipehandler.capability c WHERE c.expires_at <= now();
+    DELETE FROM pipehandler.web_tombstone t WHERE t.held_until <= now();
+    DELETE FROM pipehandler.web_closed_network n WHERE n.expires_at <= now();
+END
+$$;
+
+COMMENT ON FUNCTION pipehandler.remove_ended_keys() IS 'For pipehandler.remove_leases: removes keys, tombstones and closed networks whose time has ended.';
+
+--
+-- Name: remove_inbox(bytea); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.remove_inbox(key bytea) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+DECLARE
+    its CONSTANT bigint := (pipehandler.admit(key, as_owner => true, ended => true)).lease;
+    removed bigint;
+BEGIN
+    PERFORM pipehandler.secure_transaction();
+    removed := pipehandler.remove_mail_of_lease(its);
+    -- The row stays for a while, so that mail that was accepted at RCPT TO finds that its address has ended.
+    PERFORM pipehandler.expire_lease(its);
+    UPDATE pipehandler.web_inbox w SET grace = '0', mail_until = now() WHERE w.lease = its;
+    DELETE FROM pipehandler.capability c WHERE c.lease = its AND c.kind <> 'viewer';
+    RETURN removed;
+END
+$$;
+
+COMMENT ON FUNCTION pipehandler.remove_inbox(key bytea) IS 'For the owner: removes the mail of an inbox and the keys of its owner for good, and ends the address. Only the same key
+gets it back within web_domain.held (pipehandler.open_inbox), empty. Returns how many deliveries it had.';
+
+--
+-- Name: remove_inbox_mail(bytea, bigint[]); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.remove_inbox_mail(key bytea, deliveries bigint[]) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+DECLARE
+    its CONSTANT bigint := (pipehandler.admit(key, as_owner => true)).lease;
+    ids CONSTANT bigint[] := ARRAY(SELECT d.id
+                                     FROM pipehandler.current_delivery d
+                                    WHERE d.id = ANY (deliveries[:1000]) AND d.lease = its);
+BEGIN
+    PERFORM pipehandler.secure_transaction();
+    IF cardinality(ids) = 0 THEN
+        RAISE EXCEPTION 'there is none of these deliveries in this inbox' USING ERRCODE = 'no_data_found';
+    END IF;
+    RETURN (SELECT r.deliveries FROM pipehandler.remove_deliveries(ids) AS r);
+END
+$$;
+
+COMMENT ON FUNCTION pipehandler.remove_inbox_mail(key bytea, deliveries bigint[]) IS 'For the owner: removes these deliveries of an inbox for good, the first 1,000 of them; others are ignored. Returns how
+many there were; raises no_data_found where there was none.';
+
+--
 -- Name: remove_lease(bigint); Type: FUNCTION
 --
 
@@ -1559,25 +2626,10 @@ CREATE FUNCTION pipehandler.remove_lease(lease bigint) RETURNS bigint
     SET enable_seqscan TO 'off'
     AS $$
 DECLARE
-    touched uuid[];
     removed bigint;
 BEGIN
     PERFORM pipehandler.secure_transaction();
-    -- The one lease comes first, as in ingest; from here on no delivery is added to it.
-    PERFORM FROM pipehandler.address a WHERE a.lease = remove_lease.lease FOR UPDATE;
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'there is no lease %: it was removed', lease USING ERRCODE = 'no_data_found';
-    END IF;
-    touched := ARRAY(SELECT m.id
-                       FROM pipehandler.message m
-                      WHERE m.id IN (SELECT d.message FROM pipehandler.delivery d WHERE d.lease = remove_lease.lease)
-                      ORDER BY m.id
-                        FOR UPDATE OF m);
-    DELETE FROM pipehandler.delivery d
-     WHERE d.id = ANY (ARRAY(SELECT o.id FROM pipehandler.delivery o WHERE o.lease = remove_lease.lease
-                              ORDER BY o.recipient COLLATE "C", o.id FOR UPDATE));
-    GET DIAGNOSTICS removed = ROW_COUNT;
-    PERFORM pipehandler.remove_unreferenced(touched);
+    removed := pipehandler.remove_mail_of_lease(lease);
     DELETE FROM pipehandler.address a WHERE a.lease = remove_lease.lease;
     RETURN removed;
 END
@@ -1606,6 +2658,7 @@ BEGIN
               FROM pipehandler.address a
              WHERE a.expires_at BETWEEN resume_from AND now() - grace
                AND NOT EXISTS (SELECT FROM pipehandler.delivery d WHERE d.lease = a.lease)
+               AND NOT EXISTS (SELECT FROM pipehandler.web_inbox w WHERE w.lease = a.lease AND w.mail_until > now())
              ORDER BY a.expires_at
              LIMIT batch
                FOR UPDATE SKIP LOCKED) AS o;
@@ -1614,13 +2667,15 @@ BEGIN
     GET DIAGNOSTICS leases = ROW_COUNT;
     next_from := CASE WHEN leases > 0 THEN next_from END;
     reached := next_from;
+    PERFORM pipehandler.remove_ended_keys();
 END
 $$;
 
 COMMENT ON FUNCTION pipehandler.remove_leases(batch integer, resume_from timestamp with time zone, grace interval, OUT leases bigint, OUT next_from timestamp with time zone, OUT reached timestamp with time zone) IS 'Removes up to batch leases that expired longer than grace ago and have no deliveries. Called in the same way as
 pipehandler.expire. grace: how long a message that was accepted for the address may still wait in the queue of Postfix
-(maximal_queue_lifetime); until then it can be distinguished from one for an address that never existed. reached is the
-former name of next_from, for one release.';
+(maximal_queue_lifetime); until then it can be distinguished from one for an address that never existed. Removes keys,
+tombstones and closed networks of the inbox page that have ended as well. reached is the former name of next_from, for
+one release.';
 
 --
 -- Name: remove_leases(timestamp with time zone, integer, interval); Type: FUNCTION
@@ -1635,6 +2690,42 @@ CREATE FUNCTION pipehandler.remove_leases(since timestamp with time zone, batch 
 END;
 
 COMMENT ON FUNCTION pipehandler.remove_leases(since timestamp with time zone, batch integer, grace interval, OUT leases bigint, OUT reached timestamp with time zone) IS 'Deprecated, for calls with since => ...: use pipehandler.remove_leases(batch, resume_from, grace).';
+
+--
+-- Name: remove_mail_of_lease(bigint); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.remove_mail_of_lease(lease bigint) RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+DECLARE
+    touched uuid[];
+    removed bigint;
+BEGIN
+    -- The one lease comes first, as in ingest; from here on no delivery is added to it.
+    PERFORM FROM pipehandler.address a WHERE a.lease = remove_mail_of_lease.lease FOR UPDATE;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'there is no lease %: it was removed', lease USING ERRCODE = 'no_data_found';
+    END IF;
+    touched := ARRAY(SELECT m.id
+                       FROM pipehandler.message m
+                      WHERE m.id IN (SELECT d.message FROM pipehandler.delivery d
+                                      WHERE d.lease = remove_mail_of_lease.lease)
+                      ORDER BY m.id
+                        FOR UPDATE OF m);
+    DELETE FROM pipehandler.delivery d
+     WHERE d.id = ANY (ARRAY(SELECT o.id FROM pipehandler.delivery o WHERE o.lease = remove_mail_of_lease.lease
+                              ORDER BY o.recipient COLLATE "C", o.id FOR UPDATE));
+    GET DIAGNOSTICS removed = ROW_COUNT;
+    PERFORM pipehandler.remove_unreferenced(touched);
+    RETURN removed;
+END
+$$;
+
+COMMENT ON FUNCTION pipehandler.remove_mail_of_lease(lease bigint) IS 'For the functions that remove a lease or empty it: removes its deliveries, and the messages that have no other one, and
+keeps the lease locked. Returns how many deliveries it had. Raises no_data_found where there is no such lease.';
 
 --
 -- Name: remove_unreferenced(uuid[]); Type: FUNCTION
@@ -1691,6 +2782,24 @@ END
 $$;
 
 COMMENT ON FUNCTION pipehandler.renew(due bigint[]) IS 'For pipehandler.apply_rules: gives these deliveries the times that the current rules mean; returns how many changed.';
+
+--
+-- Name: reopen_network(cidr); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.reopen_network(network cidr) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+BEGIN
+    PERFORM pipehandler.secure_transaction();
+    DELETE FROM pipehandler.web_closed_network c WHERE c.network = reopen_network.network;
+    RETURN FOUND;
+END
+$$;
+
+COMMENT ON FUNCTION pipehandler.reopen_network(network cidr) IS 'Takes back pipehandler.close_network; returns whether the network was closed. Inboxes that were closed stay closed.';
 
 --
 -- Name: reparse(uuid, jsonb, text, text, bytea[], boolean); Type: FUNCTION
@@ -1980,6 +3089,27 @@ COMMENT ON FUNCTION pipehandler.retention_of(recipient text, sender text, from_a
 address of From, and List-Id; no row where none matches. A value of more than 998 octets matches no pattern.';
 
 --
+-- Name: revoke_view(text); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.revoke_view(label text) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+DECLARE
+    revoked bigint;
+BEGIN
+    PERFORM pipehandler.secure_transaction();
+    DELETE FROM pipehandler.capability c WHERE c.kind = 'viewer' AND c.label COLLATE "C" = revoke_view.label;
+    GET DIAGNOSTICS revoked = ROW_COUNT;
+    RETURN revoked;
+END
+$$;
+
+COMMENT ON FUNCTION pipehandler.revoke_view(label text) IS 'Removes the viewers'' keys with this label; returns how many there were.';
+
+--
 -- Name: secure_transaction(); Type: FUNCTION
 --
 
@@ -2052,6 +3182,98 @@ COMMENT ON FUNCTION pipehandler.set_retention(rules jsonb) IS 'Replaces the rule
 {"recipient", "sender", "list_id": patterns for LIKE, "keep", "raw", "attachments": seconds}; a null or missing value
 is null in the table. New deliveries follow the new rules from the commit on; pipehandler.apply_rules applies them
 to stored ones.';
+
+--
+-- Name: set_web_domains(jsonb); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.set_web_domains(rules jsonb, OUT changed boolean, OUT refused text[]) RETURNS record
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+DECLARE
+    one  record;
+    kept text[] := ARRAY[]::text[];
+    rows bigint;
+BEGIN
+    changed := false;
+    refused := '{}';
+    FOR one IN
+        SELECT substring(pipehandler.canonical('@' || r.domain) FROM 2) AS domain, min(e.n) AS ordinal,
+               min(make_interval(secs => r.max_ttl)) AS max_ttl, min(make_interval(secs => r.max_life)) AS max_life,
+               min(make_interval(secs => r.grace)) AS grace, min(make_interval(secs => r.held)) AS held,
+               min(r.delimiter) AS delimiter, min(r.reserved_names) AS reserved_names,
+               min(r.max_messages) AS max_messages, min(r.max_octets) AS max_octets
+          FROM jsonb_array_elements(set_web_domains.rules) WITH ORDINALITY AS e (rule, n),
+               LATERAL jsonb_to_record(e.rule) AS r (
+                   domain text, max_ttl float8, max_life float8, grace float8, held float8, delimiter text,
+                   reserved_names text[], max_messages bigint, max_octets bigint)
+         GROUP BY 1
+         ORDER BY 1 -- the order of the locks
+    LOOP
+        PERFORM pg_advisory_xact_lock(1885958757, hashtext('@' || one.domain)); -- as in keep_names_apart
+        IF EXISTS (SELECT FROM pipehandler.address a
+                    WHERE a.address COLLATE "C" = '@' || one.domain AND NOT a.superseded
+                      AND (a.expires_at IS NULL OR a.expires_at > now())) THEN
+            refused := refused || one.domain;
+            CONTINUE;
+        END IF;
+        kept := kept || one.domain;
+        INSERT INTO pipehandler.web_domain AS w (domain, ordinal, max_ttl, max_life, grace, held, delimiter,
+                                                 reserved_names, max_messages, max_octets)
+        VALUES (one.domain, one.ordinal, one.max_ttl, one.max_life, one.grace, one.held, one.delimiter,
+                one.reserved_names, one.max_messages, one.max_octets)
+            ON CONFLICT (domain) DO UPDATE
+           SET ordinal = excluded.ordinal, max_ttl = excluded.max_ttl, max_life = excluded.max_life,
+               grace = excluded.grace, held = excluded.held, delimiter = excluded.delimiter,
+               reserved_names = excluded.reserved_names, max_messages = excluded.max_messages,
+               max_octets = excluded.max_octets
+         WHERE (w.ordinal, w.max_ttl, w.max_life, w.grace, w.held, w.delimiter, w.reserved_names, w.max_messages,
+                w.max_octets)
+               IS DISTINCT FROM (excluded.ordinal, excluded.max_ttl, excluded.max_life, excluded.grace, excluded.held,
+                                 excluded.delimiter, excluded.reserved_names, excluded.max_messages,
+                                 excluded.max_octets);
+        changed := changed OR FOUND;
+    END LOOP;
+    DELETE FROM pipehandler.web_domain w WHERE w.domain <> ALL (kept);
+    GET DIAGNOSTICS rows = ROW_COUNT;
+    changed := changed OR rows > 0;
+END
+$$;
+
+COMMENT ON FUNCTION pipehandler.set_web_domains(rules jsonb, OUT changed boolean, OUT refused text[]) IS 'Replaces the rows of pipehandler.web_domain where they differ; returns whether they did. rules: an array of {"domain",
+"max_ttl", "max_life", "grace", "held": seconds, "delimiter", "reserved_names", "max_messages", "max_octets"}. refused:
+the domains that have a catch-all lease, of which visitors get no addresses. Leases that exist stay as they are.';
+
+--
+-- Name: share_inbox(bytea, bytea, interval); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.share_inbox(key bytea, new_digest bytea, ttl interval DEFAULT NULL::interval) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+DECLARE
+    shared CONSTANT bigint := (pipehandler.admit(key, as_owner => true)).lease;
+BEGIN
+    PERFORM pipehandler.secure_transaction();
+    IF ttl <= interval '0' THEN
+        RAISE EXCEPTION 'ttl must be positive, or null for as long as the inbox; got %', ttl
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    PERFORM FROM pipehandler.address a WHERE a.lease = shared FOR NO KEY UPDATE; -- one after the other
+    IF (SELECT count(*) FROM pipehandler.capability c WHERE c.lease = shared AND c.kind = 'shared') >= 20 THEN
+        RAISE EXCEPTION 'this inbox is shared by 20 keys; revoke them first' USING ERRCODE = 'PH005';
+    END IF;
+    INSERT INTO pipehandler.capability (digest, lease, kind, expires_at)
+    VALUES (new_digest, shared, 'shared', now() + ttl);
+END
+$$;
+
+COMMENT ON FUNCTION pipehandler.share_inbox(key bytea, new_digest bytea, ttl interval) IS 'For the owner: another key reads this inbox, and changes nothing, for ttl, or (null) as long as the inbox exists.
+new_digest: SHA-256 of that key. Raises PH005 where 20 keys do.';
 
 --
 -- Name: stored_recipient(text); Type: FUNCTION
@@ -2132,6 +3354,89 @@ $_$;
 
 COMMENT ON FUNCTION pipehandler.u_label(label text) IS 'The U-label of an A-label in lower case (RFC 5890 2.3.2.1), such as bücher for xn--bcher-kva; anything else, and
 what is longer than a label may be (63 octets, RFC 1035 2.3.4), is returned unchanged.';
+
+--
+-- Name: unshare_inbox(bytea); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.unshare_inbox(key bytea) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+DECLARE
+    shared CONSTANT bigint := (pipehandler.admit(key, as_owner => true, ended => true)).lease;
+    revoked bigint;
+BEGIN
+    PERFORM pipehandler.secure_transaction();
+    DELETE FROM pipehandler.capability c WHERE c.lease = shared AND c.kind = 'shared';
+    GET DIAGNOSTICS revoked = ROW_COUNT;
+    RETURN revoked;
+END
+$$;
+
+COMMENT ON FUNCTION pipehandler.unshare_inbox(key bytea) IS 'For the owner: revokes all keys of pipehandler.share_inbox; returns how many there were.';
+
+--
+-- Name: web_inbox; Type: TABLE
+--
+
+CREATE TABLE pipehandler.web_inbox (
+    lease bigint NOT NULL,
+    address_digest bytea NOT NULL,
+    holder bytea,
+    network cidr,
+    grace interval NOT NULL,
+    held interval NOT NULL,
+    mail_until timestamp with time zone,
+    max_messages bigint NOT NULL,
+    max_octets bigint NOT NULL,
+    CONSTRAINT web_inbox_address_digest_check CHECK ((octet_length(address_digest) = 32)),
+    CONSTRAINT web_inbox_holder_check CHECK ((octet_length(holder) = 32))
+);
+
+COMMENT ON TABLE pipehandler.web_inbox IS 'The leases that visitors opened on the inbox page, with the rules of that time.';
+
+COMMENT ON COLUMN pipehandler.web_inbox.lease IS 'The lease.';
+
+COMMENT ON COLUMN pipehandler.web_inbox.address_digest IS 'SHA-256 of its address.';
+
+COMMENT ON COLUMN pipehandler.web_inbox.holder IS 'The digest of the key that opened it, which may have its address again; null: nobody''s, the operator closed it.';
+
+COMMENT ON COLUMN pipehandler.web_inbox.network IS 'From where it was opened: an IPv4 address, or an IPv6 network of 64 bits.';
+
+COMMENT ON COLUMN pipehandler.web_inbox.grace IS 'How long after its end it can be brought back.';
+
+COMMENT ON COLUMN pipehandler.web_inbox.held IS 'How long after that the address goes to nobody else.';
+
+COMMENT ON COLUMN pipehandler.web_inbox.mail_until IS 'The end of its lease and the time of grace: then pipehandler expire removes its mail, and its keys open nothing. Null:
+never.';
+
+COMMENT ON COLUMN pipehandler.web_inbox.max_messages IS 'How many deliveries it takes.';
+
+COMMENT ON COLUMN pipehandler.web_inbox.max_octets IS 'How many octets of messages it takes.';
+
+--
+-- Name: usable_key(bytea); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.usable_key(key bytea) RETURNS TABLE(capability pipehandler.capability, lease_ends timestamp with time zone)
+    LANGUAGE sql STABLE
+    BEGIN ATOMIC
+ SELECT c.*::pipehandler.capability AS c,
+     a.expires_at
+    FROM ((pipehandler.capability c
+      LEFT JOIN pipehandler.address a ON ((a.lease = c.lease)))
+      LEFT JOIN pipehandler.web_inbox w ON ((w.lease = c.lease)))
+   WHERE ((c.digest = sha256(usable_key.key)) AND ((c.expires_at IS NULL) OR (c.expires_at > now())) AND COALESCE((
+         CASE
+             WHEN (w.lease IS NULL) THEN (a.expires_at + '120:00:00'::interval)
+             ELSE w.mail_until
+         END > now()), true));
+END;
+
+COMMENT ON FUNCTION pipehandler.usable_key(key bytea) IS 'For the functions of the inbox page: the row of a key, and when its lease ends (null: never). No row where the key
+opens nothing: it is unknown, was removed, revoked, has expired, or the time of grace of its inbox has ended.';
 
 --
 -- Name: address_lease_seq; Type: SEQUENCE
@@ -2794,6 +4099,94 @@ COMMENT ON COLUMN pipehandler.retention_hold.stored IS 'How many deliveries were
 COMMENT ON COLUMN pipehandler.retention_hold.since IS 'Since when they wait.';
 
 --
+-- Name: web_closed_network; Type: TABLE
+--
+
+CREATE TABLE pipehandler.web_closed_network (
+    network cidr NOT NULL,
+    label text,
+    closed_at timestamp with time zone DEFAULT now() NOT NULL,
+    expires_at timestamp with time zone
+);
+
+COMMENT ON TABLE pipehandler.web_closed_network IS 'Networks from which no inbox is opened (pipehandler web close).';
+
+COMMENT ON COLUMN pipehandler.web_closed_network.network IS 'The network.';
+
+COMMENT ON COLUMN pipehandler.web_closed_network.label IS 'Why, in the words of the operator.';
+
+COMMENT ON COLUMN pipehandler.web_closed_network.closed_at IS 'Since when.';
+
+COMMENT ON COLUMN pipehandler.web_closed_network.expires_at IS 'Until when; null: until it is opened again.';
+
+--
+-- Name: web_domain; Type: TABLE
+--
+
+CREATE TABLE pipehandler.web_domain (
+    domain text NOT NULL COLLATE pg_catalog."C",
+    ordinal bigint NOT NULL,
+    max_ttl interval NOT NULL,
+    max_life interval NOT NULL,
+    grace interval NOT NULL,
+    held interval NOT NULL,
+    delimiter text NOT NULL,
+    reserved_names text[] NOT NULL,
+    max_messages bigint NOT NULL,
+    max_octets bigint NOT NULL,
+    CONSTRAINT web_domain_domain_check CHECK ((domain ~ '^[^@[:cntrl:][:space:]]+$'::text)),
+    CONSTRAINT web_domain_grace_check CHECK ((grace >= '00:00:00'::interval)),
+    CONSTRAINT web_domain_held_check CHECK ((held >= '00:00:00'::interval)),
+    CONSTRAINT web_domain_max_life_check CHECK ((max_life > '00:00:00'::interval)),
+    CONSTRAINT web_domain_max_messages_check CHECK ((max_messages > 0)),
+    CONSTRAINT web_domain_max_octets_check CHECK ((max_octets > 0)),
+    CONSTRAINT web_domain_max_ttl_check CHECK ((max_ttl > '00:00:00'::interval))
+);
+
+COMMENT ON TABLE pipehandler.web_domain IS 'The domains whose addresses visitors of the inbox page get, and the rules for them. Written by pipehandler expire from
+the configuration. Such a domain has no catch-all.';
+
+COMMENT ON COLUMN pipehandler.web_domain.domain IS 'The domain, as pipehandler.canonical writes it.';
+
+COMMENT ON COLUMN pipehandler.web_domain.ordinal IS 'The position in the configuration; visitors get addresses of the first one unless they choose.';
+
+COMMENT ON COLUMN pipehandler.web_domain.max_ttl IS 'How long a new inbox, or one extension, may last.';
+
+COMMENT ON COLUMN pipehandler.web_domain.max_life IS 'How long an inbox may last with all its extensions.';
+
+COMMENT ON COLUMN pipehandler.web_domain.grace IS 'How long after its end an inbox can be brought back with its mail.';
+
+COMMENT ON COLUMN pipehandler.web_domain.held IS 'How long after that its address goes to nobody else.';
+
+COMMENT ON COLUMN pipehandler.web_domain.delimiter IS 'The characters that may begin an extension: no visitor may choose a name with one.';
+
+COMMENT ON COLUMN pipehandler.web_domain.reserved_names IS 'Names that no visitor may choose, beside those of pipehandler.is_reserved_name.';
+
+COMMENT ON COLUMN pipehandler.web_domain.max_messages IS 'How many deliveries one inbox takes.';
+
+COMMENT ON COLUMN pipehandler.web_domain.max_octets IS 'How many octets of messages one inbox takes; the message that exceeds it is the last one.';
+
+--
+-- Name: web_tombstone; Type: TABLE
+--
+
+CREATE TABLE pipehandler.web_tombstone (
+    address_digest bytea NOT NULL,
+    holder bytea,
+    held_until timestamp with time zone NOT NULL,
+    CONSTRAINT web_tombstone_address_digest_check CHECK ((octet_length(address_digest) = 32)),
+    CONSTRAINT web_tombstone_holder_check CHECK ((octet_length(holder) = 32))
+);
+
+COMMENT ON TABLE pipehandler.web_tombstone IS 'Addresses that visitors had, which go to nobody else for a while: the next holder would get what is meant for them.';
+
+COMMENT ON COLUMN pipehandler.web_tombstone.address_digest IS 'SHA-256 of the address, which itself is gone.';
+
+COMMENT ON COLUMN pipehandler.web_tombstone.holder IS 'The digest of the key that may have it again; null: none may.';
+
+COMMENT ON COLUMN pipehandler.web_tombstone.held_until IS 'Until when; an operator who knows better may delete the row.';
+
+--
 -- Name: address address_pkey; Type: CONSTRAINT
 --
 
@@ -2806,6 +4199,13 @@ ALTER TABLE ONLY pipehandler.address
 
 ALTER TABLE ONLY pipehandler.attachment
     ADD CONSTRAINT attachment_pkey PRIMARY KEY (message, ordinal);
+
+--
+-- Name: capability capability_pkey; Type: CONSTRAINT
+--
+
+ALTER TABLE ONLY pipehandler.capability
+    ADD CONSTRAINT capability_pkey PRIMARY KEY (digest);
 
 --
 -- Name: cluster cluster_pkey; Type: CONSTRAINT
@@ -2871,6 +4271,34 @@ ALTER TABLE ONLY pipehandler.retention
     ADD CONSTRAINT retention_pkey PRIMARY KEY (ordinal);
 
 --
+-- Name: web_closed_network web_closed_network_pkey; Type: CONSTRAINT
+--
+
+ALTER TABLE ONLY pipehandler.web_closed_network
+    ADD CONSTRAINT web_closed_network_pkey PRIMARY KEY (network);
+
+--
+-- Name: web_domain web_domain_pkey; Type: CONSTRAINT
+--
+
+ALTER TABLE ONLY pipehandler.web_domain
+    ADD CONSTRAINT web_domain_pkey PRIMARY KEY (domain);
+
+--
+-- Name: web_inbox web_inbox_pkey; Type: CONSTRAINT
+--
+
+ALTER TABLE ONLY pipehandler.web_inbox
+    ADD CONSTRAINT web_inbox_pkey PRIMARY KEY (lease);
+
+--
+-- Name: web_tombstone web_tombstone_pkey; Type: CONSTRAINT
+--
+
+ALTER TABLE ONLY pipehandler.web_tombstone
+    ADD CONSTRAINT web_tombstone_pkey PRIMARY KEY (address_digest);
+
+--
 -- Name: address_current; Type: INDEX
 --
 
@@ -2881,6 +4309,24 @@ CREATE UNIQUE INDEX address_current ON pipehandler.address USING btree (address 
 --
 
 CREATE INDEX address_expires_at ON pipehandler.address USING btree (expires_at) WHERE (expires_at IS NOT NULL);
+
+--
+-- Name: capability_expires_at; Type: INDEX
+--
+
+CREATE INDEX capability_expires_at ON pipehandler.capability USING btree (expires_at) WHERE (expires_at IS NOT NULL);
+
+--
+-- Name: capability_label; Type: INDEX
+--
+
+CREATE INDEX capability_label ON pipehandler.capability USING btree (label COLLATE "C") WHERE (kind = 'viewer'::text);
+
+--
+-- Name: capability_lease; Type: INDEX
+--
+
+CREATE INDEX capability_lease ON pipehandler.capability USING btree (lease);
 
 --
 -- Name: delivery_attachments_until; Type: INDEX
@@ -2955,11 +4401,72 @@ CREATE INDEX message_from_address ON pipehandler.message USING btree (lower((fro
 CREATE INDEX message_message_id ON pipehandler.message USING btree (message_id COLLATE "C") WHERE (message_id IS NOT NULL);
 
 --
+-- Name: web_inbox_address_digest; Type: INDEX
+--
+
+CREATE INDEX web_inbox_address_digest ON pipehandler.web_inbox USING btree (address_digest);
+
+--
+-- Name: web_inbox_mail_until; Type: INDEX
+--
+
+CREATE INDEX web_inbox_mail_until ON pipehandler.web_inbox USING btree (mail_until);
+
+--
+-- Name: web_inbox_network; Type: INDEX
+--
+
+CREATE INDEX web_inbox_network ON pipehandler.web_inbox USING gist (network inet_ops) WHERE (network IS NOT NULL);
+
+--
+-- Name: web_tombstone_held_until; Type: INDEX
+--
+
+CREATE INDEX web_tombstone_held_until ON pipehandler.web_tombstone USING btree (held_until);
+
+--
+-- Name: address announce_change; Type: TRIGGER
+--
+
+CREATE TRIGGER announce_change AFTER UPDATE ON pipehandler.address REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION pipehandler.announce_change();
+
+--
+-- Name: capability announce_change; Type: TRIGGER
+--
+
+CREATE TRIGGER announce_change AFTER UPDATE ON pipehandler.capability REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION pipehandler.announce_change();
+
+--
+-- Name: capability announce_removal; Type: TRIGGER
+--
+
+CREATE TRIGGER announce_removal AFTER DELETE ON pipehandler.capability REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION pipehandler.announce_change();
+
+--
+-- Name: web_inbox bury_address; Type: TRIGGER
+--
+
+CREATE TRIGGER bury_address AFTER DELETE ON pipehandler.web_inbox FOR EACH ROW EXECUTE FUNCTION pipehandler.bury_address();
+
+--
+-- Name: address follow_lease; Type: TRIGGER
+--
+
+CREATE TRIGGER follow_lease AFTER UPDATE OF expires_at ON pipehandler.address FOR EACH ROW WHEN ((old.expires_at IS DISTINCT FROM new.expires_at)) EXECUTE FUNCTION pipehandler.follow_lease();
+
+--
 -- Name: attachment attachment_message_fkey; Type: FK CONSTRAINT
 --
 
 ALTER TABLE ONLY pipehandler.attachment
     ADD CONSTRAINT attachment_message_fkey FOREIGN KEY (message) REFERENCES pipehandler.message(id) ON DELETE CASCADE;
+
+--
+-- Name: capability capability_lease_fkey; Type: FK CONSTRAINT
+--
+
+ALTER TABLE ONLY pipehandler.capability
+    ADD CONSTRAINT capability_lease_fkey FOREIGN KEY (lease) REFERENCES pipehandler.address(lease) ON DELETE CASCADE;
 
 --
 -- Name: delivery delivery_lease_fkey; Type: FK CONSTRAINT
@@ -2982,13 +4489,28 @@ ALTER TABLE ONLY pipehandler.delivery
 ALTER TABLE ONLY pipehandler.raw_message
     ADD CONSTRAINT raw_message_message_fkey FOREIGN KEY (message) REFERENCES pipehandler.message(id) ON DELETE CASCADE;
 
+--
+-- Name: web_inbox web_inbox_lease_fkey; Type: FK CONSTRAINT
+--
+
+ALTER TABLE ONLY pipehandler.web_inbox
+    ADD CONSTRAINT web_inbox_lease_fkey FOREIGN KEY (lease) REFERENCES pipehandler.address(lease) ON DELETE CASCADE;
+
 GRANT USAGE ON SCHEMA pipehandler TO pipehandler_ingest;
 GRANT USAGE ON SCHEMA pipehandler TO pipehandler_reader;
 GRANT USAGE ON SCHEMA pipehandler TO pipehandler_maintenance;
 GRANT USAGE ON SCHEMA pipehandler TO pipehandler_lookup;
 GRANT USAGE ON SCHEMA pipehandler TO pipehandler_address_admin;
+GRANT USAGE ON SCHEMA pipehandler TO pipehandler_web;
+
+GRANT SELECT ON TABLE pipehandler.capability TO pipehandler_reader;
+GRANT SELECT ON TABLE pipehandler.capability TO pipehandler_maintenance;
+
+REVOKE ALL ON FUNCTION pipehandler.admit(key bytea, as_owner boolean, ended boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipehandler.adopt_deliveries(batch integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipehandler.announce_change() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipehandler.apply_rules(batch integer, OUT applied bigint, OUT changed bigint, OUT waits boolean, OUT skipped bigint[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.apply_rules(batch integer, OUT applied bigint, OUT changed bigint, OUT waits boolean, OUT skipped bigint[]) TO pipehandler_maintenance;
@@ -2996,12 +4518,29 @@ GRANT ALL ON FUNCTION pipehandler.apply_rules(batch integer, OUT applied bigint,
 REVOKE ALL ON FUNCTION pipehandler.apply_retention(batch integer, OUT applied bigint, OUT changed bigint, OUT waits boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.apply_retention(batch integer, OUT applied bigint, OUT changed bigint, OUT waits boolean) TO pipehandler_maintenance;
 
+REVOKE ALL ON FUNCTION pipehandler.arrivals_after(after text, max_rows integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION pipehandler.arrivals_after(after text, max_rows integer) TO pipehandler_web;
+
+REVOKE ALL ON FUNCTION pipehandler.arrivals_waiting() FROM PUBLIC;
+GRANT ALL ON FUNCTION pipehandler.arrivals_waiting() TO pipehandler_web;
+
+REVOKE ALL ON FUNCTION pipehandler.bury_address() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION pipehandler.canonical(address text) FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.canonical(address text) TO pipehandler_reader;
 GRANT ALL ON FUNCTION pipehandler.canonical(address text) TO pipehandler_maintenance;
 
 REVOKE ALL ON FUNCTION pipehandler.change_retention(rules jsonb, max_percent integer, OUT changed boolean, OUT held boolean, OUT deliveries bigint, OUT stored bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.change_retention(rules jsonb, max_percent integer, OUT changed boolean, OUT held boolean, OUT deliveries bigint, OUT stored bigint) TO pipehandler_maintenance;
+
+GRANT SELECT ON TABLE pipehandler.address TO pipehandler_reader;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE pipehandler.address TO pipehandler_maintenance;
+
+REVOKE ALL ON FUNCTION pipehandler.close_inbox(lease bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION pipehandler.close_inbox(lease bigint) TO pipehandler_maintenance;
+
+REVOKE ALL ON FUNCTION pipehandler.close_network(network cidr, ttl interval, label text, inboxes boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION pipehandler.close_network(network cidr, ttl interval, label text, inboxes boolean) TO pipehandler_maintenance;
 
 REVOKE ALL ON FUNCTION pipehandler.cluster_now(OUT system_identifier bigint, OUT timeline integer, OUT relation oid) FROM PUBLIC;
 
@@ -3018,8 +4557,15 @@ GRANT ALL ON FUNCTION pipehandler.code_status() TO pipehandler_reader;
 GRANT ALL ON FUNCTION pipehandler.code_status() TO pipehandler_maintenance;
 
 REVOKE ALL ON FUNCTION pipehandler.cursor_now() FROM PUBLIC;
+GRANT ALL ON FUNCTION pipehandler.cursor_now() TO pipehandler_web;
 GRANT ALL ON FUNCTION pipehandler.cursor_now() TO pipehandler_reader;
 GRANT ALL ON FUNCTION pipehandler.cursor_now() TO pipehandler_maintenance;
+
+REVOKE ALL ON FUNCTION pipehandler.cursor_position(cursor text, OUT prefix text, OUT xid xid8, OUT id bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION pipehandler.cursor_position(cursor text, OUT prefix text, OUT xid xid8, OUT id bigint) TO pipehandler_reader;
+GRANT ALL ON FUNCTION pipehandler.cursor_position(cursor text, OUT prefix text, OUT xid xid8, OUT id bigint) TO pipehandler_maintenance;
+
+REVOKE ALL ON FUNCTION pipehandler.cut_text(value text, octets integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipehandler.data_status() FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.data_status() TO pipehandler_ingest;
@@ -3034,18 +4580,23 @@ REVOKE ALL ON FUNCTION pipehandler.deliveries_waiting() FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.deliveries_waiting() TO pipehandler_reader;
 GRANT ALL ON FUNCTION pipehandler.deliveries_waiting() TO pipehandler_maintenance;
 
+REVOKE ALL ON FUNCTION pipehandler.delivery_of(key bytea, delivery bigint, OUT lease bigint, OUT id bigint, OUT xid xid8, OUT message uuid, OUT prepended bytea) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION pipehandler.expire(batch integer, resume_from timestamp with time zone, OUT deliveries bigint, OUT messages bigint, OUT raw_messages bigint, OUT attachments bigint, OUT next_from timestamp with time zone, OUT raws bigint, OUT reached timestamp with time zone, OUT skipped bigint[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.expire(batch integer, resume_from timestamp with time zone, OUT deliveries bigint, OUT messages bigint, OUT raw_messages bigint, OUT attachments bigint, OUT next_from timestamp with time zone, OUT raws bigint, OUT reached timestamp with time zone, OUT skipped bigint[]) TO pipehandler_maintenance;
 
 REVOKE ALL ON FUNCTION pipehandler.expire(since timestamp with time zone, batch integer, OUT deliveries bigint, OUT messages bigint, OUT raws bigint, OUT attachments bigint, OUT reached timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.expire(since timestamp with time zone, batch integer, OUT deliveries bigint, OUT messages bigint, OUT raws bigint, OUT attachments bigint, OUT reached timestamp with time zone) TO pipehandler_maintenance;
 
-GRANT SELECT ON TABLE pipehandler.address TO pipehandler_reader;
-GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE pipehandler.address TO pipehandler_maintenance;
+REVOKE ALL ON FUNCTION pipehandler.expire_inbox(key bytea) FROM PUBLIC;
+GRANT ALL ON FUNCTION pipehandler.expire_inbox(key bytea) TO pipehandler_web;
 
 REVOKE ALL ON FUNCTION pipehandler.expire_lease(lease bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.expire_lease(lease bigint) TO pipehandler_address_admin;
 GRANT ALL ON FUNCTION pipehandler.expire_lease(lease bigint) TO pipehandler_maintenance;
+
+REVOKE ALL ON FUNCTION pipehandler.extend_inbox(key bytea, ttl interval) FROM PUBLIC;
+GRANT ALL ON FUNCTION pipehandler.extend_inbox(key bytea, ttl interval) TO pipehandler_web;
 
 REVOKE ALL ON FUNCTION pipehandler.extend_lease(lease bigint, ttl interval) FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.extend_lease(lease bigint, ttl interval) TO pipehandler_address_admin;
@@ -3058,10 +4609,41 @@ REVOKE ALL ON FUNCTION pipehandler.find_lease(by_lease bigint, by_address text) 
 GRANT ALL ON FUNCTION pipehandler.find_lease(by_lease bigint, by_address text) TO pipehandler_address_admin;
 GRANT ALL ON FUNCTION pipehandler.find_lease(by_lease bigint, by_address text) TO pipehandler_maintenance;
 
+REVOKE ALL ON FUNCTION pipehandler.follow_lease() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipehandler.grant_view(digest bytea, lease bigint, label text, ttl interval) FROM PUBLIC;
+GRANT ALL ON FUNCTION pipehandler.grant_view(digest bytea, lease bigint, label text, ttl interval) TO pipehandler_maintenance;
+
 REVOKE ALL ON FUNCTION pipehandler.health() FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.health() TO pipehandler_ingest;
 GRANT ALL ON FUNCTION pipehandler.health() TO pipehandler_reader;
 GRANT ALL ON FUNCTION pipehandler.health() TO pipehandler_maintenance;
+
+REVOKE ALL ON FUNCTION pipehandler.inbox_after(key bytea, after text, max_rows integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION pipehandler.inbox_after(key bytea, after text, max_rows integer) TO pipehandler_web;
+
+REVOKE ALL ON FUNCTION pipehandler.inbox_attachment(key bytea, delivery bigint, ordinal integer, first bigint, octets integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION pipehandler.inbox_attachment(key bytea, delivery bigint, ordinal integer, first bigint, octets integer) TO pipehandler_web;
+
+REVOKE ALL ON FUNCTION pipehandler.inbox_domains() FROM PUBLIC;
+GRANT ALL ON FUNCTION pipehandler.inbox_domains() TO pipehandler_web;
+
+REVOKE ALL ON FUNCTION pipehandler.inbox_is_full(lease bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipehandler.inbox_message(key bytea, delivery bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION pipehandler.inbox_message(key bytea, delivery bigint) TO pipehandler_web;
+
+REVOKE ALL ON FUNCTION pipehandler.inbox_of(key bytea) FROM PUBLIC;
+GRANT ALL ON FUNCTION pipehandler.inbox_of(key bytea) TO pipehandler_web;
+
+REVOKE ALL ON FUNCTION pipehandler.inbox_page(key bytea, before text, max_rows integer, wanted jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION pipehandler.inbox_page(key bytea, before text, max_rows integer, wanted jsonb) TO pipehandler_web;
+
+REVOKE ALL ON FUNCTION pipehandler.inbox_raw(key bytea, delivery bigint, first bigint, octets integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION pipehandler.inbox_raw(key bytea, delivery bigint, first bigint, octets integer) TO pipehandler_web;
+
+REVOKE ALL ON FUNCTION pipehandler.inboxes_of(keys bytea[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION pipehandler.inboxes_of(keys bytea[]) TO pipehandler_web;
 
 REVOKE ALL ON FUNCTION pipehandler.ingest(envelope jsonb, parsed jsonb, text_body text, html_body text, prepended bytea, raw bytea, contents bytea[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.ingest(envelope jsonb, parsed jsonb, text_body text, html_body text, prepended bytea, raw bytea, contents bytea[]) TO pipehandler_ingest;
@@ -3072,6 +4654,14 @@ GRANT ALL ON FUNCTION pipehandler.is_automatic(sender text, auto_submitted text,
 GRANT ALL ON FUNCTION pipehandler.is_automatic(sender text, auto_submitted text, precedence text, list_id text, report jsonb) TO pipehandler_maintenance;
 
 REVOKE ALL ON FUNCTION pipehandler.is_parsed(parsed jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipehandler.is_reserved_name(name text, more text[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipehandler.is_wanted(delivery bigint, wanted jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipehandler.issue_lease(canonical text, ttl interval, label text, holder bytea) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipehandler.keep_names_apart(canonical text, holder bytea) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipehandler.lease_address(address text, ttl interval, label text) FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.lease_address(address text, ttl interval, label text) TO pipehandler_address_admin;
@@ -3090,6 +4680,11 @@ GRANT ALL ON FUNCTION pipehandler.lookup(address text, delimiter text) TO pipeha
 
 REVOKE ALL ON FUNCTION pipehandler.move_numbers() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION pipehandler.open_inbox(key bytea, domain text, name text, ttl interval, label text, client inet) FROM PUBLIC;
+GRANT ALL ON FUNCTION pipehandler.open_inbox(key bytea, domain text, name text, ttl interval, label text, client inet) TO pipehandler_web;
+
+REVOKE ALL ON FUNCTION pipehandler.random_name() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION pipehandler.record_cluster() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipehandler.remove_deliveries(ids bigint[], OUT deliveries bigint, OUT messages bigint) FROM PUBLIC;
@@ -3097,6 +4692,15 @@ GRANT ALL ON FUNCTION pipehandler.remove_deliveries(ids bigint[], OUT deliveries
 
 REVOKE ALL ON FUNCTION pipehandler.remove_due(due bigint[], touched uuid[], OUT deliveries bigint, OUT messages bigint, OUT raw_messages bigint, OUT attachments bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.remove_due(due bigint[], touched uuid[], OUT deliveries bigint, OUT messages bigint, OUT raw_messages bigint, OUT attachments bigint) TO pipehandler_maintenance;
+
+REVOKE ALL ON FUNCTION pipehandler.remove_ended_keys() FROM PUBLIC;
+GRANT ALL ON FUNCTION pipehandler.remove_ended_keys() TO pipehandler_maintenance;
+
+REVOKE ALL ON FUNCTION pipehandler.remove_inbox(key bytea) FROM PUBLIC;
+GRANT ALL ON FUNCTION pipehandler.remove_inbox(key bytea) TO pipehandler_web;
+
+REVOKE ALL ON FUNCTION pipehandler.remove_inbox_mail(key bytea, deliveries bigint[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION pipehandler.remove_inbox_mail(key bytea, deliveries bigint[]) TO pipehandler_web;
 
 REVOKE ALL ON FUNCTION pipehandler.remove_lease(lease bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.remove_lease(lease bigint) TO pipehandler_address_admin;
@@ -3108,11 +4712,16 @@ GRANT ALL ON FUNCTION pipehandler.remove_leases(batch integer, resume_from times
 REVOKE ALL ON FUNCTION pipehandler.remove_leases(since timestamp with time zone, batch integer, grace interval, OUT leases bigint, OUT reached timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.remove_leases(since timestamp with time zone, batch integer, grace interval, OUT leases bigint, OUT reached timestamp with time zone) TO pipehandler_maintenance;
 
+REVOKE ALL ON FUNCTION pipehandler.remove_mail_of_lease(lease bigint) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION pipehandler.remove_unreferenced(messages uuid[], OUT messages_removed bigint, OUT raw_messages_removed bigint, OUT attachments_removed bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.remove_unreferenced(messages uuid[], OUT messages_removed bigint, OUT raw_messages_removed bigint, OUT attachments_removed bigint) TO pipehandler_maintenance;
 
 REVOKE ALL ON FUNCTION pipehandler.renew(due bigint[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.renew(due bigint[]) TO pipehandler_maintenance;
+
+REVOKE ALL ON FUNCTION pipehandler.reopen_network(network cidr) FROM PUBLIC;
+GRANT ALL ON FUNCTION pipehandler.reopen_network(network cidr) TO pipehandler_maintenance;
 
 REVOKE ALL ON FUNCTION pipehandler.reparse(message uuid, parsed jsonb, text_body text, html_body text, contents bytea[], dry_run boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.reparse(message uuid, parsed jsonb, text_body text, html_body text, contents bytea[], dry_run boolean) TO pipehandler_maintenance;
@@ -3136,10 +4745,19 @@ REVOKE ALL ON FUNCTION pipehandler.retention_of(recipient text, sender text, fro
 GRANT ALL ON FUNCTION pipehandler.retention_of(recipient text, sender text, from_address text, list_id text) TO pipehandler_reader;
 GRANT ALL ON FUNCTION pipehandler.retention_of(recipient text, sender text, from_address text, list_id text) TO pipehandler_maintenance;
 
+REVOKE ALL ON FUNCTION pipehandler.revoke_view(label text) FROM PUBLIC;
+GRANT ALL ON FUNCTION pipehandler.revoke_view(label text) TO pipehandler_maintenance;
+
 REVOKE ALL ON FUNCTION pipehandler.secure_transaction() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipehandler.set_retention(rules jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.set_retention(rules jsonb) TO pipehandler_maintenance;
+
+REVOKE ALL ON FUNCTION pipehandler.set_web_domains(rules jsonb, OUT changed boolean, OUT refused text[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION pipehandler.set_web_domains(rules jsonb, OUT changed boolean, OUT refused text[]) TO pipehandler_maintenance;
+
+REVOKE ALL ON FUNCTION pipehandler.share_inbox(key bytea, new_digest bytea, ttl interval) FROM PUBLIC;
+GRANT ALL ON FUNCTION pipehandler.share_inbox(key bytea, new_digest bytea, ttl interval) TO pipehandler_web;
 
 REVOKE ALL ON FUNCTION pipehandler.stored_recipient(recipient text) FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.stored_recipient(recipient text) TO pipehandler_reader;
@@ -3148,6 +4766,14 @@ GRANT ALL ON FUNCTION pipehandler.stored_recipient(recipient text) TO pipehandle
 REVOKE ALL ON FUNCTION pipehandler.u_label(label text) FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.u_label(label text) TO pipehandler_reader;
 GRANT ALL ON FUNCTION pipehandler.u_label(label text) TO pipehandler_maintenance;
+
+REVOKE ALL ON FUNCTION pipehandler.unshare_inbox(key bytea) FROM PUBLIC;
+GRANT ALL ON FUNCTION pipehandler.unshare_inbox(key bytea) TO pipehandler_web;
+
+GRANT SELECT ON TABLE pipehandler.web_inbox TO pipehandler_reader;
+GRANT SELECT ON TABLE pipehandler.web_inbox TO pipehandler_maintenance;
+
+REVOKE ALL ON FUNCTION pipehandler.usable_key(key bytea) FROM PUBLIC;
 
 GRANT SELECT ON SEQUENCE pipehandler.address_lease_seq TO pipehandler_reader;
 GRANT SELECT ON SEQUENCE pipehandler.address_lease_seq TO pipehandler_maintenance;
@@ -3193,3 +4819,12 @@ GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE pipehandler.retention_change TO pipeh
 
 GRANT SELECT ON TABLE pipehandler.retention_hold TO pipehandler_reader;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE pipehandler.retention_hold TO pipehandler_maintenance;
+
+GRANT SELECT ON TABLE pipehandler.web_closed_network TO pipehandler_reader;
+GRANT SELECT ON TABLE pipehandler.web_closed_network TO pipehandler_maintenance;
+
+GRANT SELECT ON TABLE pipehandler.web_domain TO pipehandler_reader;
+GRANT SELECT ON TABLE pipehandler.web_domain TO pipehandler_maintenance;
+
+GRANT SELECT ON TABLE pipehandler.web_tombstone TO pipehandler_reader;
+GRANT SELECT,DELETE ON TABLE pipehandler.web_tombstone TO pipehandler_maintenance;

@@ -24,7 +24,8 @@ from .command import Failure, counted, echo_json, local, opened_store, quiet_opt
 from .upkeep import confirm, confirmation, hinted
 
 
-def _period(_context: click.Context, _parameter: click.Parameter, value: str | None) -> timedelta | None:
+def period_of(_context: click.Context, _parameter: click.Parameter, value: str | None) -> timedelta | None:
+    """Read an option that is a duration, or "forever", which is None like a missing one."""
     try:
         return None if value is None else period(value)
     except ValueError as error:
@@ -33,7 +34,7 @@ def _period(_context: click.Context, _parameter: click.Parameter, value: str | N
 
 _ttl = click.option(
     "--ttl",
-    callback=_period,
+    callback=period_of,
     metavar="DURATION",
     help="How long from now, such as 10m, 36h, 1d12h; default: forever.",
 )

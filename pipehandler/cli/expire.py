@@ -10,8 +10,7 @@ import click
 
 from pipehandler.cli.terminal import say
 from pipehandler.mail.sysexits import EX_TEMPFAIL
-from pipehandler.settings.config import load
-from pipehandler.settings.retention import Rule
+from pipehandler.settings.config import Config, load
 from pipehandler.store import expiry
 from pipehandler.store.expiry import (
     APPLIED,
@@ -28,6 +27,7 @@ from pipehandler.store.expiry import (
     WAITING,
     Counts,
 )
+from pipehandler.store.web_domains import configured, set_domains
 
 from .command import Failure, echo_json, quiet_option, reported_errors
 from .upkeep import INTERRUPTED, opened_for_upkeep, progress
@@ -71,7 +71,7 @@ def expire(
 
     It works in short transactions and can be interrupted at any time; the next run continues. Expired mail is hidden even before
     it is removed. Changed rules that would remove much of what is stored wait for --confirm; then the exit status is 75, and
-    the rules before them stay in force.
+    the rules before them stay in force. The domains of the inbox page are copied to the database as well.
     """
     if every and (dry_run or confirmed):
         raise click.UsageError("--every excludes --dry-run and --confirm")
@@ -80,12 +80,13 @@ def expire(
         return
     total: Counts = Counter()
     if dry_run:
-        rules, max_percent = _settings(context, confirmed)
+        config = _config(context)
         with opened_for_upkeep(context) as store:
-            total = expiry.due(store, rules, max_percent)
+            total = expiry.due(store, config.retention, _max_percent(config, confirmed))
     else:
         try:
-            _once(context, batch, total, confirmed)
+            if refused := _once(context, batch, total, confirmed):
+                say(_refused(refused), err=True)
         except KeyboardInterrupt:
             _show(total, as_json)
             raise Failure("interrupted; the next run continues", INTERRUPTED) from None
@@ -96,17 +97,25 @@ def expire(
         context.exit(EX_TEMPFAIL)
 
 
-def _settings(context: click.Context, confirmed: bool) -> tuple[tuple[Rule, ...], int]:
-    """Return the rules of the configuration, and how many percent of the deliveries a change of them may concern."""
+def _config(context: click.Context) -> Config:
     with reported_errors():
-        config = load(context.obj["config"])
-    return config.retention, 100 if confirmed else config.expire.max_change_percent
+        return load(context.obj["config"])
 
 
-def _once(context: click.Context, batch: int, total: Counts, confirmed: bool = False) -> None:
-    """Run once, with the current configuration, and add what was removed to `total`."""
-    rules, max_percent = _settings(context, confirmed)
+def _max_percent(config: Config, confirmed: bool) -> int:
+    """Return how many percent of the deliveries a change of the rules may concern."""
+    return 100 if confirmed else config.expire.max_change_percent
+
+
+def _once(context: click.Context, batch: int, total: Counts, confirmed: bool = False) -> list[str]:
+    """Run once, with the current configuration, and add what was removed to `total`.
+
+    Returns the domains of the inbox page whose addresses it cannot give out.
+    """
+    config = _config(context)
+    rules, max_percent = config.retention, _max_percent(config, confirmed)
     with opened_for_upkeep(context) as store:
+        refused = set_domains(store, configured(config)).refused
 
         def length() -> int:
             counts = expiry.due(store, rules, max_percent)
@@ -116,22 +125,26 @@ def _once(context: click.Context, batch: int, total: Counts, confirmed: bool = F
             for counts in expiry.expire(store, rules, batch, _report, max_percent):
                 total.update(counts)
                 bar.advance(counts[DELIVERIES] + counts[RAW_MESSAGES] + counts[ATTACHMENTS] + counts[LEASES])
+    return refused
 
 
 def _repeat(context: click.Context, every: int, batch: int, quiet: bool, as_json: bool) -> None:
     """Run until SIGTERM or Ctrl-C; report whatever fails, and try again."""
-    with reported_errors():
-        load(context.obj["config"])
+    _config(context)
     signal.signal(signal.SIGTERM, _interrupt)
     if not quiet:
         say(f"removing expired mail every {every} s", err=True)
     reported = ""
+    known: list[str] = []
     try:
         while True:
             started = time.monotonic()
             total: Counts = Counter()
             try:
-                _once(context, batch, total)
+                refused = _once(context, batch, total)
+                if refused and refused != known:
+                    say(_refused(refused), err=True)
+                known = refused
             except click.ClickException as error:
                 say(f"{error.format_message()}; trying again in {every} s", err=True)
             done = any(count for name, count in total.items() if name not in (HELD, STORED))
@@ -155,6 +168,14 @@ def _report(delivery: int) -> None:
     say(
         f"delivery {delivery} was skipped: it cannot be changed or removed; the log of PostgreSQL has the reason",
         err=True,
+    )
+
+
+def _refused(domains: list[str]) -> str:
+    """Return what to do about domains of the inbox page that have a catch-all."""
+    return (
+        f"visitors of the inbox page get no addresses of {', '.join(domains)}: a catch-all (@DOMAIN) has a lease there; expire"
+        " it with `pipehandler address expire`, or remove the domain from web.domains"
     )
 
 

@@ -221,6 +221,72 @@ class Sentry(NamedTuple):
     )
 
 
+class Web(NamedTuple):
+    """The inbox page of `pipehandler web`."""
+
+    listen: Annotated[
+        str, Key("the address and the TCP port of the page, or the path of a Unix socket; a proxy with TLS is in front")
+    ] = "127.0.0.1:8025"
+    hosts: Annotated[
+        tuple[str, ...],
+        Key(
+            "the names by which browsers may call the page, the first one for its links; others get 421; loopback always may"
+        ),
+    ] = ()
+    public: Annotated[
+        bool,
+        Key(
+            "true: visitors open inboxes of web.domains, over HTTPS; false: only the keys of `pipehandler web key` open anything"
+        ),
+    ] = False
+    domains: Annotated[
+        tuple[str, ...], Key("the domains whose addresses visitors get, the first one unless they choose; no catch-all")
+    ] = ()
+    conninfo: Annotated[
+        str, Key("libpq connection string of the page, whose role is in pipehandler_web; empty: database.conninfo")
+    ] = ""
+    connections: Annotated[int, Key("connections to the database, beside the one that listens", 1, 64)] = 4
+    trusted_proxies: Annotated[
+        tuple[str, ...],
+        Key(
+            "the networks of proxies whose X-Forwarded-For and X-Forwarded-Proto are believed, such as 127.0.0.1; unix: any"
+        ),
+    ] = ()
+    ttl: Annotated[int, Key("seconds that a new inbox lasts", 60, 31_536_000)] = 600
+    extension: Annotated[int, Key("seconds that one extension adds", 60, 31_536_000)] = 600
+    max_life: Annotated[int, Key("seconds that an inbox lasts with all extensions", 60, 315_360_000)] = 86_400
+    grace: Annotated[
+        int, Key("seconds after its end in which an inbox and its mail can be brought back", 0, 31_536_000)
+    ] = 86_400
+    held_days: Annotated[
+        int, Key("days in which the address of an inbox that ended goes to no other visitor", 0, 3650)
+    ] = 30
+    reserved_names: Annotated[
+        tuple[str, ...], Key("names that no visitor may choose, beside those of RFC 2142 and of other roles")
+    ] = ()
+    max_messages: Annotated[int, Key("messages that one inbox takes", 1, 1_000_000)] = 1000
+    max_octets: Annotated[int, Key("octets that one inbox takes", 1_048_576, 1 << 40)] = 104_857_600
+    opened_per_hour: Annotated[
+        int,
+        Key("inboxes that one client network (IPv4 /32, IPv6 /64) may open in an hour; as many at once", 1, 100_000),
+    ] = 30
+    streams: Annotated[int, Key("streams and waiting requests at the same time", 1, 100_000)] = 20_000
+    streams_per_owner: Annotated[int, Key("the same with one owner's key", 1, 1000)] = 4
+    streams_per_viewer: Annotated[int, Key("the same with one read-only key", 1, 10_000)] = 50
+    streams_per_network: Annotated[int, Key("the same from one client network", 1, 100_000)] = 100
+    operator: Annotated[str, Key("who runs the page, for its contact page and its terms")] = ""
+    contact: Annotated[str, Key("the operator's email address, on the contact page")] = ""
+    postal_address: Annotated[str, Key("the operator's postal address, on the contact page")] = ""
+    abuse: Annotated[str, Key("the email address for reports of abuse; empty: web.contact")] = ""
+    design: Annotated[
+        str, Key("a folder whose templates/ and static/ replace or add files of the page; empty: none")
+    ] = ""
+    articles: Annotated[str, Key("a folder with articles, LANG/SLUG.md; empty: those of the package")] = ""
+    status_socket: Annotated[
+        str, Key("the Unix socket where `pipehandler metrics` and `check` ask the page for its counts")
+    ] = "/run/pipehandler-web/status"
+
+
 class Config(NamedTuple):
     """The whole configuration; an instance without arguments has the defaults.
 
@@ -239,6 +305,7 @@ class Config(NamedTuple):
     watch: Watch = Watch()
     expire: Expire = Expire()
     sentry: Sentry = Sentry()
+    web: Web = Web()
     retention: "tuple[Rule, ...]" = ()
     old_keys: tuple[str, ...] = ()
 

@@ -65,7 +65,7 @@ def embedded_server(folder: str = EMBEDDED_FOLDER) -> Server:
 
 def embedded_programs(folder: str) -> str:
     """Return the folder of its programs: those of the major version that created the data, or of the newest."""
-    module = EXTRAS["embedded"].module
+    (module,) = EXTRAS["embedded"].modules
     spec = find_spec(module)
     installed = list(spec.submodule_search_locations or []) if spec else []
     version = f"python{sys.version_info[0]}.{sys.version_info[1]}"

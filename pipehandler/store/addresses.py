@@ -12,7 +12,7 @@ from typing import Any
 
 from .bigint import bigint
 from .connection import Store
-from .errors import NO_DATA_FOUND, RAISE_EXCEPTION, UNIQUE_VIOLATION, DataRefused, StoreError
+from .errors import NAME_TAKEN, NO_DATA_FOUND, RAISE_EXCEPTION, UNIQUE_VIOLATION, DataRefused, StoreError
 from .filters import pattern
 from .readable import readable_rows
 
@@ -147,6 +147,8 @@ def _translated(name: str) -> Iterator[None]:
     except StoreError as error:
         if error.sqlstate == UNIQUE_VIOLATION:
             raise AddressTaken(f"{error}; extend it, or expire it first") from error
+        if error.sqlstate == NAME_TAKEN:
+            raise AddressTaken(str(error)) from error
         if error.sqlstate == RAISE_EXCEPTION:
             raise NoAddress(str(error)) from error
         if error.sqlstate == NO_DATA_FOUND:

@@ -53,6 +53,14 @@ CRASH_SHUTDOWN = "57P02"
 CANNOT_CONNECT_NOW = "57P03"
 RAISE_EXCEPTION = "P0001"
 NO_DATA_FOUND = "P0002"
+INBOX_ENDED = "PH002"
+NAME_REFUSED = "PH003"
+NAME_TAKEN = "PH004"
+QUOTA_REACHED = "PH005"
+NETWORK_CLOSED = "PH006"
+LIFETIME_REACHED = "PH007"
+NOT_KEPT = "PH008"
+"""Our own, of the functions of the inbox page (sql/code/56_inbox_rules.sql)."""
 INTERNAL_ERROR = "XX000"
 NO_SQLSTATE = ""
 """The connection ended, or was never made: the server has sent no error."""
@@ -68,6 +76,7 @@ _TRANSACTION_ROLLBACK = "40"
 _SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION = "42"
 _PROGRAM_LIMIT_EXCEEDED = "54"
 _PLPGSQL_ERROR = "P0"
+_OURS = "PH"
 
 CONFLICTS = frozenset({SERIALIZATION_FAILURE, DEADLOCK_DETECTED, FOREIGN_KEY_VIOLATION})
 """Another transaction changed the same rows (23503: it removed or added one that ours refers to): the same statement,
@@ -110,6 +119,7 @@ _PERMANENT_CLASSES = frozenset(
         _INVALID_SCHEMA_NAME,
         _SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION,
         _PLPGSQL_ERROR,
+        _OURS,
     }
 )
 

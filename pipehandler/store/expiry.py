@@ -63,10 +63,13 @@ _LEASES = "SELECT next_from::text, leases FROM pipehandler.remove_leases(%s, %s:
 
 _DUE = """
 WITH delivery AS (
-    SELECT d.message, coalesce(d.expires_at <= now(), false) OR coalesce(a.expires_at <= now(), false) AS expired,
+    SELECT d.message,
+           coalesce(d.expires_at <= now(), false)
+           OR coalesce(CASE WHEN w.lease IS NULL THEN a.expires_at ELSE w.mail_until END <= now(), false) AS expired,
            coalesce(d.raw_until > now(), true) AS raw, coalesce(d.attachments_until > now(), true) AS attachments
       FROM {} d
       LEFT JOIN pipehandler.address a ON a.lease = d.lease
+      LEFT JOIN pipehandler.web_inbox w ON w.lease = d.lease
 ),
 message AS (
     SELECT d.message, count(*) FILTER (WHERE d.expired) AS deliveries, bool_and(d.expired) AS expired,
@@ -81,7 +84,10 @@ SELECT NULL AS next_from, coalesce(sum(m.deliveries), 0)::bigint AS deliveries,
            SELECT FROM pipehandler.raw_message r WHERE r.message = m.message)) AS raw_messages,
        coalesce(sum((SELECT count(*) FROM pipehandler.attachment a WHERE a.message = m.message AND a.content IS NOT NULL))
                 FILTER (WHERE NOT m.expired AND NOT m.attachments), 0)::bigint AS attachments,
-       (SELECT count(*) FROM pipehandler.address a WHERE a.expires_at <= now() - %s::interval) AS leases
+       (SELECT count(*)
+          FROM pipehandler.address a
+          LEFT JOIN pipehandler.web_inbox w ON w.lease = a.lease
+         WHERE a.expires_at <= now() - %s::interval AND coalesce(w.mail_until <= now(), true)) AS leases
   FROM message m
 """
 _CHANGED = """

@@ -12,7 +12,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 import psycopg
-from psycopg.adapt import Buffer, Loader
+from psycopg.adapt import AdaptersMap, Buffer, Loader
 from psycopg.rows import dict_row
 from psycopg.types.datetime import TimestamptzLoader
 
@@ -69,12 +69,17 @@ def _finite(text: str) -> float:
     return number
 
 
+def tolerate(adapters: AdaptersMap) -> None:
+    """Have a cursor or a connection load values that Python cannot hold as Unreadable."""
+    adapters.register_loader("timestamptz", _Time)
+    adapters.register_loader("jsonb", _Json)
+
+
 def tolerant_rows(store: Store, statement: str, parameters: Parameters = ()) -> list[dict[str, Any]]:
     """The rows that `statement` returns, each a dict, in which values that Python cannot hold are Unreadable."""
     with translated():
         cursor = store.connect().cursor(row_factory=dict_row)
-        cursor.adapters.register_loader("timestamptz", _Time)
-        cursor.adapters.register_loader("jsonb", _Json)
+        tolerate(cursor.adapters)
         return cursor.execute(statement, parameters).fetchall()
 
 
@@ -114,6 +119,8 @@ def _matches(value: Any, hint: Any) -> bool:
         return _matches(value, arguments[0]) and len(value) == arguments[1]
     if origin in (Union, UnionType):
         return any(_matches(value, argument) for argument in arguments)
+    if origin is tuple:
+        return isinstance(value, tuple) and all(_matches(item, arguments[0]) for item in value)
     if origin is list:
         return isinstance(value, list) and all(_matches(item, arguments[0]) for item in value)
     if origin is dict:

@@ -46,23 +46,44 @@ def open_session(parameters: dict[str, Any], timeouts: dict[str, int]) -> psycop
 
     parameters: of libpq; its `options` count where they do not contradict. timeouts: settings in milliseconds.
     """
-    settings = {**SETTINGS, **{name: str(value) for name, value in timeouts.items()}}
-    own = parameters.get("options") or ""
-    options = " ".join([own, *(f"-c {name}={_escaped(value)}" for name, value in settings.items())]).strip()
     try:
-        connection = _connect({**parameters, "options": options})
+        connection = _connect(with_settings(parameters, timeouts))
     except psycopg.OperationalError as error:
-        if _REFUSED not in str(error):
+        if not is_refused(error):
             raise
         connection = _connect({**parameters, "options": ""})
-    if any(connection.info.parameter_status(name) != SETTINGS[name] for name in _REPORTED):
+    if statement := statement_of_settings(connection.info, timeouts):
         try:
-            calls = ", ".join(["pg_catalog.set_config(%s, %s, false)"] * len(settings))
-            connection.execute(f"SELECT {calls}", [text for setting in settings.items() for text in setting])
+            connection.execute(*statement)
         except BaseException:
             connection.close()
             raise
     return connection
+
+
+def with_settings(parameters: dict[str, Any], timeouts: dict[str, int]) -> dict[str, Any]:
+    """`parameters` with SETTINGS and `timeouts` in their `options`."""
+    own = parameters.get("options") or ""
+    options = [f"-c {name}={_escaped(value)}" for name, value in _texts(timeouts).items()]
+    return {**parameters, "options": " ".join([own, *options]).strip()}
+
+
+def is_refused(error: psycopg.OperationalError) -> bool:
+    """Whether a pooler refuses `options`."""
+    return _REFUSED in str(error)
+
+
+def statement_of_settings(info: psycopg.ConnectionInfo, timeouts: dict[str, int]) -> tuple[str, list[str]] | None:
+    """The statement that sets what `options` should have set, and its parameters; None where these arrived."""
+    if all(info.parameter_status(name) == SETTINGS[name] for name in _REPORTED):
+        return None
+    settings = _texts(timeouts)
+    calls = ", ".join(["pg_catalog.set_config(%s, %s, false)"] * len(settings))
+    return f"SELECT {calls}", [text for setting in settings.items() for text in setting]
+
+
+def _texts(timeouts: dict[str, int]) -> dict[str, str]:
+    return {**SETTINGS, **{name: str(value) for name, value in timeouts.items()}}
 
 
 class _Octets(BytesBinaryDumper):

@@ -93,14 +93,57 @@ BEGIN
     END IF;
     -- No row instead of null, because Postfix logs a warning for each null.
     RETURN QUERY SELECT 'OK' FROM pipehandler.lease_of(recipient, delimiter) AS l
-                  WHERE l.lease IS NOT NULL AND (l.expires_at IS NULL OR l.expires_at > now());
+                  WHERE l.lease IS NOT NULL AND (l.expires_at IS NULL OR l.expires_at > now())
+                    AND NOT pipehandler.inbox_is_full(l.lease);
 EXCEPTION WHEN character_not_in_repertoire OR untranslatable_character THEN -- not UTF-8, so not an address of ours
     RETURN;
 END
 $$;
 COMMENT ON FUNCTION pipehandler.lookup(text, text) IS
-'For virtual_mailbox_maps of Postfix: OK where a current lease accepts mail to this address, else no row. delimiter:
-as for lease_of.';
+'For virtual_mailbox_maps of Postfix: OK where a current lease accepts mail to this address, else no row; none, either,
+where it belongs to a visitor of the inbox page and is full. delimiter: as for lease_of.';
+
+CREATE OR REPLACE FUNCTION pipehandler.issue_lease(
+    canonical text,
+    ttl       interval,
+    label     text,
+    holder    bytea
+) RETURNS pipehandler.address
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off
+AS $$
+#variable_conflict use_column
+DECLARE
+    leased pipehandler.address;
+BEGIN
+    IF ttl <= interval '0' THEN
+        RAISE EXCEPTION 'ttl must be positive, or null for a lease that never ends; got %', ttl;
+    ELSIF isfinite(ttl) AND ttl > interval '1000 years' THEN -- clients cannot read a time after the year 9999
+        RAISE EXCEPTION 'ttl must be at most 1000 years, or null for a lease that never ends; got %', ttl;
+    END IF;
+    PERFORM pipehandler.keep_names_apart(issue_lease.canonical, issue_lease.holder);
+    BEGIN
+        UPDATE pipehandler.address a
+           SET superseded = true
+         WHERE a.address COLLATE "C" = issue_lease.canonical AND NOT a.superseded AND a.expires_at <= now();
+        INSERT INTO pipehandler.address (address, label, expires_at)
+        VALUES (issue_lease.canonical, issue_lease.label, nullif(now() + ttl, 'infinity'))
+        RETURNING * INTO leased;
+    EXCEPTION
+        WHEN unique_violation THEN
+            RAISE EXCEPTION '% already has a current lease', issue_lease.canonical
+                USING ERRCODE = 'unique_violation', HINT = 'Extend it, or expire it first.';
+        WHEN check_violation OR not_null_violation THEN
+            RAISE EXCEPTION 'invalid address %: expected LOCAL@DOMAIN, or @DOMAIN for a catch-all',
+                coalesce(quote_literal(issue_lease.canonical), 'null');
+    END;
+    RETURN leased;
+END
+$$;
+COMMENT ON FUNCTION pipehandler.issue_lease(text, interval, text, bytea) IS
+'For the functions that issue addresses. canonical: the address as pipehandler.canonical writes it. holder: the digest
+of the key that it is for, null for one without a key.';
 
 CREATE OR REPLACE FUNCTION pipehandler.lease_address(
     address text,
@@ -111,37 +154,33 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off
 AS $$
-#variable_conflict use_column
-DECLARE
-    canonical CONSTANT text := pipehandler.canonical(lease_address.address);
-    leased    pipehandler.address;
 BEGIN
     PERFORM pipehandler.secure_transaction();
-    IF ttl <= interval '0' THEN
-        RAISE EXCEPTION 'ttl must be positive, or null for a lease that never ends; got %', ttl;
-    ELSIF isfinite(ttl) AND ttl > interval '1000 years' THEN -- clients cannot read a time after the year 9999
-        RAISE EXCEPTION 'ttl must be at most 1000 years, or null for a lease that never ends; got %', ttl;
-    END IF;
-    UPDATE pipehandler.address a
-       SET superseded = true
-     WHERE a.address COLLATE "C" = canonical AND NOT a.superseded AND a.expires_at <= now();
-    INSERT INTO pipehandler.address (address, label, expires_at)
-    VALUES (canonical, lease_address.label, nullif(now() + ttl, 'infinity'))
-    RETURNING * INTO leased;
-    RETURN leased;
-EXCEPTION
-    WHEN unique_violation THEN
-        RAISE EXCEPTION '% already has a current lease', canonical
-            USING ERRCODE = 'unique_violation', HINT = 'Extend it, or expire it first.';
-    WHEN check_violation OR not_null_violation THEN
-        RAISE EXCEPTION 'invalid address %: expected LOCAL@DOMAIN, or @DOMAIN for a catch-all',
-            coalesce(quote_literal(canonical), 'null');
+    RETURN pipehandler.issue_lease(pipehandler.canonical(address), ttl, label, NULL);
 END
 $$;
 COMMENT ON FUNCTION pipehandler.lease_address(text, interval, text) IS
 'Issues an address: a new lease, for ttl from now on, or (null) forever. @domain is a catch-all: all addresses of the
-domain that have no lease of their own. Raises unique_violation where the address has a current lease, raise_exception
-for an invalid address.';
+domain that have no lease of their own. Raises unique_violation where the address has a current lease, PH004 where it is
+one of a domain of the inbox page and pipehandler.keep_names_apart refuses it, raise_exception for an invalid address.';
+
+CREATE OR REPLACE FUNCTION pipehandler.random_name() RETURNS text
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    -- Eight syllables of six random bits each; the first six octets of a UUID version 4 are random.
+    random_bytes CONSTANT bytea := uuid_send(gen_random_uuid());
+BEGIN
+    RETURN (SELECT string_agg(substr('bdfghjklmnprstvz', bits / 4 + 1, 1) || substr('aiou', bits % 4 + 1, 1)
+                              || CASE WHEN n % 2 = 1 AND n < 7 THEN '.' ELSE '' END, '' ORDER BY n)
+              FROM generate_series(0, 7) AS n,
+                   LATERAL (SELECT sum(get_bit(random_bytes, n * 6 + b) << b)::integer AS bits
+                              FROM generate_series(0, 5) AS b) AS syllable);
+END
+$$;
+COMMENT ON FUNCTION pipehandler.random_name() IS
+'A random local part that can be read aloud, such as bodu.kifa.ravo.timu, with 48 random bits.';
 
 CREATE OR REPLACE FUNCTION pipehandler.lease_random_address(
     domain text,
@@ -153,21 +192,13 @@ SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off
 AS $$
 DECLARE
-    random_bytes bytea;
-    local        text;
+    local text;
 BEGIN
     IF strpos(domain, '@') > 0 THEN
         RAISE EXCEPTION 'invalid domain %: expected a name such as example.com', quote_literal(domain);
     END IF;
     LOOP
-        -- Eight syllables of six random bits each; the first six octets of a UUID version 4 are random.
-        random_bytes := uuid_send(gen_random_uuid());
-        SELECT string_agg(substr('bdfghjklmnprstvz', bits / 4 + 1, 1) || substr('aiou', bits % 4 + 1, 1)
-                          || CASE WHEN n % 2 = 1 AND n < 7 THEN '.' ELSE '' END, '' ORDER BY n)
-          INTO local
-          FROM generate_series(0, 7) AS n,
-               LATERAL (SELECT sum(get_bit(random_bytes, n * 6 + b) << b)::integer AS bits
-                          FROM generate_series(0, 5) AS b) AS syllable;
+        local := pipehandler.random_name();
         -- One that no lease has or had.
         CONTINUE WHEN EXISTS (SELECT FROM pipehandler.address a
                                WHERE a.address COLLATE "C" = pipehandler.canonical(local || '@' || domain)

@@ -85,7 +85,10 @@ BEGIN
      WHERE d.id = ANY (ARRAY(SELECT o.id
                                FROM pipehandler.delivery o
                                LEFT JOIN pipehandler.address a ON a.lease = o.lease
-                              WHERE o.id = ANY (due) AND (o.expires_at <= now() OR a.expires_at <= now())
+                               LEFT JOIN pipehandler.web_inbox w ON w.lease = o.lease
+                              WHERE o.id = ANY (due)
+                                AND (o.expires_at <= now()
+                                     OR CASE WHEN w.lease IS NULL THEN a.expires_at ELSE w.mail_until END <= now())
                               ORDER BY o.recipient COLLATE "C", o.id
                                 FOR UPDATE OF o));
     GET DIAGNOSTICS deliveries = ROW_COUNT;
@@ -158,13 +161,21 @@ BEGIN
           FROM due_by_time t
     ),
     due_by_lease AS MATERIALIZED (
-        -- Step 2: deliveries whose lease has expired.
-        SELECT d.id, d.message, a.expires_at AS due_at
-          FROM pipehandler.address a
-          JOIN pipehandler.delivery d ON d.lease = a.lease
-         WHERE a.expires_at BETWEEN resume_from AND (SELECT k.due_at FROM known_through k)
-         ORDER BY a.expires_at
-         LIMIT batch
+        -- Step 2: deliveries whose lease has expired; of a visitor of the inbox page, with its time of grace.
+        (SELECT d.id, d.message, a.expires_at AS due_at
+           FROM pipehandler.address a
+           JOIN pipehandler.delivery d ON d.lease = a.lease
+          WHERE a.expires_at BETWEEN resume_from AND (SELECT k.due_at FROM known_through k)
+            AND NOT EXISTS (SELECT FROM pipehandler.web_inbox w WHERE w.lease = a.lease)
+          ORDER BY a.expires_at
+          LIMIT batch)
+        UNION ALL
+        (SELECT d.id, d.message, w.mail_until
+           FROM pipehandler.web_inbox w
+           JOIN pipehandler.delivery d ON d.lease = w.lease
+          WHERE w.mail_until BETWEEN resume_from AND (SELECT k.due_at FROM known_through k)
+          ORDER BY w.mail_until
+          LIMIT batch)
     )
     SELECT array_agg(c.id), array_agg(DISTINCT c.message), max(c.due_at)
       INTO due, touched, next_from
@@ -244,6 +255,7 @@ BEGIN
               FROM pipehandler.address a
              WHERE a.expires_at BETWEEN resume_from AND now() - grace
                AND NOT EXISTS (SELECT FROM pipehandler.delivery d WHERE d.lease = a.lease)
+               AND NOT EXISTS (SELECT FROM pipehandler.web_inbox w WHERE w.lease = a.lease AND w.mail_until > now())
              ORDER BY a.expires_at
              LIMIT batch
                FOR UPDATE SKIP LOCKED) AS o;
@@ -252,16 +264,18 @@ BEGIN
     GET DIAGNOSTICS leases = ROW_COUNT;
     next_from := CASE WHEN leases > 0 THEN next_from END;
     reached := next_from;
+    PERFORM pipehandler.remove_ended_keys();
 END
 $$;
 COMMENT ON FUNCTION pipehandler.remove_leases(integer, timestamptz, interval) IS
 'Removes up to batch leases that expired longer than grace ago and have no deliveries. Called in the same way as
 pipehandler.expire. grace: how long a message that was accepted for the address may still wait in the queue of Postfix
-(maximal_queue_lifetime); until then it can be distinguished from one for an address that never existed. reached is the
-former name of next_from, for one release.';
+(maximal_queue_lifetime); until then it can be distinguished from one for an address that never existed. Removes keys,
+tombstones and closed networks of the inbox page that have ended as well. reached is the former name of next_from, for
+one release.';
 
-CREATE OR REPLACE FUNCTION pipehandler.remove_lease(lease bigint) RETURNS bigint
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+CREATE OR REPLACE FUNCTION pipehandler.remove_mail_of_lease(lease bigint) RETURNS bigint
+LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off
 AS $$
@@ -269,22 +283,39 @@ DECLARE
     touched uuid[];
     removed bigint;
 BEGIN
-    PERFORM pipehandler.secure_transaction();
     -- The one lease comes first, as in ingest; from here on no delivery is added to it.
-    PERFORM FROM pipehandler.address a WHERE a.lease = remove_lease.lease FOR UPDATE;
+    PERFORM FROM pipehandler.address a WHERE a.lease = remove_mail_of_lease.lease FOR UPDATE;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'there is no lease %: it was removed', lease USING ERRCODE = 'no_data_found';
     END IF;
     touched := ARRAY(SELECT m.id
                        FROM pipehandler.message m
-                      WHERE m.id IN (SELECT d.message FROM pipehandler.delivery d WHERE d.lease = remove_lease.lease)
+                      WHERE m.id IN (SELECT d.message FROM pipehandler.delivery d
+                                      WHERE d.lease = remove_mail_of_lease.lease)
                       ORDER BY m.id
                         FOR UPDATE OF m);
     DELETE FROM pipehandler.delivery d
-     WHERE d.id = ANY (ARRAY(SELECT o.id FROM pipehandler.delivery o WHERE o.lease = remove_lease.lease
+     WHERE d.id = ANY (ARRAY(SELECT o.id FROM pipehandler.delivery o WHERE o.lease = remove_mail_of_lease.lease
                               ORDER BY o.recipient COLLATE "C", o.id FOR UPDATE));
     GET DIAGNOSTICS removed = ROW_COUNT;
     PERFORM pipehandler.remove_unreferenced(touched);
+    RETURN removed;
+END
+$$;
+COMMENT ON FUNCTION pipehandler.remove_mail_of_lease(bigint) IS
+'For the functions that remove a lease or empty it: removes its deliveries, and the messages that have no other one, and
+keeps the lease locked. Returns how many deliveries it had. Raises no_data_found where there is no such lease.';
+
+CREATE OR REPLACE FUNCTION pipehandler.remove_lease(lease bigint) RETURNS bigint
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off
+AS $$
+DECLARE
+    removed bigint;
+BEGIN
+    PERFORM pipehandler.secure_transaction();
+    removed := pipehandler.remove_mail_of_lease(lease);
     DELETE FROM pipehandler.address a WHERE a.lease = remove_lease.lease;
     RETURN removed;
 END
@@ -315,6 +346,10 @@ BEGIN
                               ORDER BY o.recipient COLLATE "C", o.id FOR UPDATE));
     GET DIAGNOSTICS deliveries = ROW_COUNT;
     SELECT r.messages_removed INTO messages FROM pipehandler.remove_unreferenced(touched) AS r;
+    -- Open pages show it no longer.
+    IF deliveries > 0 THEN
+        PERFORM pg_notify('pipehandler_inbox', '');
+    END IF;
 END
 $$;
 COMMENT ON FUNCTION pipehandler.remove_deliveries(bigint[]) IS

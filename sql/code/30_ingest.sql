@@ -150,6 +150,11 @@ BEGIN
         lease := leased.lease;
         rejects := CASE WHEN lease IS NULL THEN envelope ->> 'policy' = 'known'
                         ELSE leased.expires_at <= now() AND envelope ->> 'expired' = 'reject' END IS TRUE;
+        -- Postfix refuses such a recipient (pipehandler.lookup), but for what it has accepted meanwhile.
+        IF lease IS NOT NULL AND envelope ->> 'ingress' <> 'import'
+           AND EXISTS (SELECT FROM pipehandler.web_inbox w WHERE w.lease = incoming.lease) THEN
+            rejects := rejects OR pipehandler.inbox_is_full(lease);
+        END IF;
 
         -- An archive brings mail back that was stored before its address had a lease: that is not stored again. Live
         -- mail is, or the holder of the lease would never get it.
@@ -358,8 +363,8 @@ retention did not remove them, or (of the same bytes) contents of its attachment
 called a duplicate. Retention counts from stored_at, the clock of the database; a received_at outside of the years
 1970 to 9999 is replaced by it, and a client_port outside of 0 to 65535 by null. A recipient of more than 998 octets
 is stored as pipehandler.stored_recipient, and whole as original_recipient, with the defect envelope-value. With
-"ingress": "import", one that was stored before its address had a lease is a duplicate, too. Raises
-invalid_parameter_value for JSON of another shape.
+"ingress": "import", one that was stored before its address had a lease is a duplicate, too; otherwise an inbox of the
+inbox page that is full rejects. Raises invalid_parameter_value for JSON of another shape.
 envelope: {"fingerprint": hex of version 1, "fingerprint_2": hex, "recipients": [{"recipient", "original_recipient"}],
 "policy", "expired", "delimiter", and the columns of delivery}. A fingerprint of version 1 matches only deliveries that
 have no other. policy: known to reject recipients that have no lease, else any. expired:

@@ -3,6 +3,47 @@
 --
 -- For enable_seqscan, see 10_addresses.sql.
 
+CREATE OR REPLACE FUNCTION pipehandler.cursor_position(
+    cursor     text,
+    OUT prefix text,
+    OUT xid    xid8,
+    OUT id     bigint
+)
+LANGUAGE plpgsql STABLE SECURITY INVOKER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    -- Every transaction that was committed here is below it.
+    future CONSTANT xid8 := pg_snapshot_xmax(pg_current_snapshot());
+    parts  text[];
+BEGIN
+    -- Cursors begin so since the last restore, if there was one (pipehandler.replace_cursors).
+    prefix := coalesce((SELECT nullif(c.cursors, '') || '-' FROM pipehandler.cluster c), '');
+    parts := regexp_match(coalesce(nullif(cursor_position.cursor, ''), prefix || '0-0'),
+                          '^([0-9a-f]{8}-)?([0-9]{1,19})-([0-9]{1,18})$');
+    IF parts IS NULL THEN
+        RAISE EXCEPTION 'invalid cursor %: pass one that was returned with a delivery, pipehandler.cursor_now(), '
+                        'or an empty one to begin with the first delivery',
+            quote_literal(left(cursor_position.cursor, 60));
+    END IF;
+    IF coalesce(parts[1], '') <> prefix THEN
+        RAISE EXCEPTION 'the cursor % is from before this database was restored, and says nothing about it; '
+                        'begin with an empty cursor, or with pipehandler.cursor_now()', cursor_position.cursor;
+    END IF;
+    xid := parts[2]::xid8;
+    id := parts[3]::bigint;
+    -- A standby may still reach the transactions of its primary.
+    IF xid > future AND NOT pg_is_in_recovery() THEN
+        RAISE EXCEPTION 'the cursor % is from another cluster, this one has only come to %; '
+                        'begin with an empty cursor, or with pipehandler.cursor_now()',
+            cursor_position.cursor, future;
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION pipehandler.cursor_position(text) IS
+'For the functions that take a cursor: the position that it stands for, and what cursors of this database begin with.
+Raises raise_exception for an invalid cursor, one from before a restore, and one from another cluster.';
+
 -- STABLE, so that all of it uses the snapshot of the calling statement; the horizon of another one would lose
 -- deliveries. The plan is made for each call, because one that serves any recipient, or none, reads too much for each
 -- of them. The order comes from an index, because a sort reads everything after the cursor for a hundred rows of it.
@@ -25,28 +66,12 @@ DECLARE
     -- Every transaction that was committed here is below it.
     future   CONSTANT xid8   := pg_snapshot_xmax(pg_current_snapshot());
     address  CONSTANT text   := pipehandler.canonical(deliveries_after.recipient);
-    -- Cursors begin so since the last restore, if there was one (pipehandler.replace_cursors).
-    prefix   CONSTANT text   := coalesce((SELECT nullif(c.cursors, '') || '-' FROM pipehandler.cluster c), '');
-    parts    CONSTANT text[] := regexp_match(coalesce(nullif(deliveries_after.cursor, ''), prefix || '0-0'),
-                                             '^([0-9a-f]{8}-)?([0-9]{1,19})-([0-9]{1,18})$');
-    last_xid CONSTANT xid8   := parts[2]::xid8;
-    last_id  CONSTANT bigint := parts[3]::bigint;
+    prefix   text;
+    last_xid xid8;
+    last_id  bigint;
 BEGIN
-    IF parts IS NULL THEN
-        RAISE EXCEPTION 'invalid cursor %: pass one that was returned with a delivery, pipehandler.cursor_now(), '
-                        'or an empty one to begin with the first delivery',
-            quote_literal(left(deliveries_after.cursor, 60));
-    END IF;
-    IF coalesce(parts[1], '') <> prefix THEN
-        RAISE EXCEPTION 'the cursor % is from before this database was restored, and says nothing about it; '
-                        'begin with an empty cursor, or with pipehandler.cursor_now()', deliveries_after.cursor;
-    END IF;
-    -- A standby may still reach the transactions of its primary.
-    IF last_xid > future AND NOT pg_is_in_recovery() THEN
-        RAISE EXCEPTION 'the cursor % is from another cluster, this one has only come to %; '
-                        'begin with an empty cursor, or with pipehandler.cursor_now()',
-            deliveries_after.cursor, future;
-    END IF;
+    SELECT p.prefix, p.xid, p.id INTO prefix, last_xid, last_id
+      FROM pipehandler.cursor_position(deliveries_after.cursor) AS p;
 
     RETURN QUERY
         SELECT prefix || d.xid || '-' || d.id, d.id, d.message, d.recipient, d.extension, d.lease, d.sender,
@@ -76,7 +101,7 @@ pipehandler.canonical does; lease: only those of this lease. Raises raise_except
 one from before a restore, and one from another cluster.';
 
 CREATE OR REPLACE FUNCTION pipehandler.cursor_now() RETURNS text
-LANGUAGE sql STABLE
+LANGUAGE sql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT coalesce((SELECT nullif(c.cursors, '') || '-' FROM pipehandler.cluster c), '')

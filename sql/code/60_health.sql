@@ -18,11 +18,18 @@ AS $$
            least((SELECT min(d.expires_at) FROM pipehandler.delivery d WHERE d.expires_at <= now()),
                  (SELECT min(a.expires_at)
                     FROM pipehandler.address a
-                   WHERE a.expires_at <= now() - interval '144 hours'),
+                   WHERE a.expires_at <= now() - interval '144 hours'
+                     AND NOT EXISTS (SELECT FROM pipehandler.web_inbox w
+                                      WHERE w.lease = a.lease AND w.mail_until > now() - interval '24 hours')),
                  (SELECT min(a.expires_at)
                     FROM pipehandler.address a
                    WHERE a.expires_at BETWEEN now() - interval '1 day' AND now()
-                     AND EXISTS (SELECT FROM pipehandler.delivery d WHERE d.lease = a.lease)))
+                     AND NOT EXISTS (SELECT FROM pipehandler.web_inbox w WHERE w.lease = a.lease)
+                     AND EXISTS (SELECT FROM pipehandler.delivery d WHERE d.lease = a.lease)),
+                 (SELECT min(w.mail_until)
+                    FROM pipehandler.web_inbox w
+                   WHERE w.mail_until BETWEEN now() - interval '1 day' AND now()
+                     AND EXISTS (SELECT FROM pipehandler.delivery d WHERE d.lease = w.lease)))
       FROM pipehandler.message m
      WHERE m.state = 'failed'
 $$;

@@ -357,3 +357,85 @@ COMMENT ON COLUMN pipehandler.doubled.id IS
 'The number of the delivery, or of the lease.';
 COMMENT ON COLUMN pipehandler.doubled.found_at IS
 'When migrate found it.';
+
+COMMENT ON TABLE pipehandler.capability IS
+'The keys of the inbox page, by their digests. Who has a key opens one lease, or all mail.';
+COMMENT ON COLUMN pipehandler.capability.digest IS
+'SHA-256 of the key, which has 32 random octets and is stored nowhere.';
+COMMENT ON COLUMN pipehandler.capability.lease IS
+'The lease that it opens; null: all mail.';
+COMMENT ON COLUMN pipehandler.capability.kind IS
+'owner: the visitor who opened the inbox, who may extend, end and empty it. shared: a key that the owner made, which
+reads it. viewer: a key of pipehandler web key, which reads.';
+COMMENT ON COLUMN pipehandler.capability.label IS
+'The name by which pipehandler web revoke revokes a viewer''s key.';
+COMMENT ON COLUMN pipehandler.capability.created_at IS
+'Since when.';
+COMMENT ON COLUMN pipehandler.capability.expires_at IS
+'Until when; null: as long as the lease, or until it is revoked.';
+
+COMMENT ON TABLE pipehandler.web_domain IS
+'The domains whose addresses visitors of the inbox page get, and the rules for them. Written by pipehandler expire from
+the configuration. Such a domain has no catch-all.';
+COMMENT ON COLUMN pipehandler.web_domain.domain IS
+'The domain, as pipehandler.canonical writes it.';
+COMMENT ON COLUMN pipehandler.web_domain.ordinal IS
+'The position in the configuration; visitors get addresses of the first one unless they choose.';
+COMMENT ON COLUMN pipehandler.web_domain.max_ttl IS
+'How long a new inbox, or one extension, may last.';
+COMMENT ON COLUMN pipehandler.web_domain.max_life IS
+'How long an inbox may last with all its extensions.';
+COMMENT ON COLUMN pipehandler.web_domain.grace IS
+'How long after its end an inbox can be brought back with its mail.';
+COMMENT ON COLUMN pipehandler.web_domain.held IS
+'How long after that its address goes to nobody else.';
+COMMENT ON COLUMN pipehandler.web_domain.delimiter IS
+'The characters that may begin an extension: no visitor may choose a name with one.';
+COMMENT ON COLUMN pipehandler.web_domain.reserved_names IS
+'Names that no visitor may choose, beside those of pipehandler.is_reserved_name.';
+COMMENT ON COLUMN pipehandler.web_domain.max_messages IS
+'How many deliveries one inbox takes.';
+COMMENT ON COLUMN pipehandler.web_domain.max_octets IS
+'How many octets of messages one inbox takes; the message that exceeds it is the last one.';
+
+COMMENT ON TABLE pipehandler.web_inbox IS
+'The leases that visitors opened on the inbox page, with the rules of that time.';
+COMMENT ON COLUMN pipehandler.web_inbox.lease IS
+'The lease.';
+COMMENT ON COLUMN pipehandler.web_inbox.address_digest IS
+'SHA-256 of its address.';
+COMMENT ON COLUMN pipehandler.web_inbox.holder IS
+'The digest of the key that opened it, which may have its address again; null: nobody''s, the operator closed it.';
+COMMENT ON COLUMN pipehandler.web_inbox.network IS
+'From where it was opened: an IPv4 address, or an IPv6 network of 64 bits.';
+COMMENT ON COLUMN pipehandler.web_inbox.grace IS
+'How long after its end it can be brought back.';
+COMMENT ON COLUMN pipehandler.web_inbox.held IS
+'How long after that the address goes to nobody else.';
+COMMENT ON COLUMN pipehandler.web_inbox.mail_until IS
+'The end of its lease and the time of grace: then pipehandler expire removes its mail, and its keys open nothing. Null:
+never.';
+COMMENT ON COLUMN pipehandler.web_inbox.max_messages IS
+'How many deliveries it takes.';
+COMMENT ON COLUMN pipehandler.web_inbox.max_octets IS
+'How many octets of messages it takes.';
+
+COMMENT ON TABLE pipehandler.web_tombstone IS
+'Addresses that visitors had, which go to nobody else for a while: the next holder would get what is meant for them.';
+COMMENT ON COLUMN pipehandler.web_tombstone.address_digest IS
+'SHA-256 of the address, which itself is gone.';
+COMMENT ON COLUMN pipehandler.web_tombstone.holder IS
+'The digest of the key that may have it again; null: none may.';
+COMMENT ON COLUMN pipehandler.web_tombstone.held_until IS
+'Until when; an operator who knows better may delete the row.';
+
+COMMENT ON TABLE pipehandler.web_closed_network IS
+'Networks from which no inbox is opened (pipehandler web close).';
+COMMENT ON COLUMN pipehandler.web_closed_network.network IS
+'The network.';
+COMMENT ON COLUMN pipehandler.web_closed_network.label IS
+'Why, in the words of the operator.';
+COMMENT ON COLUMN pipehandler.web_closed_network.closed_at IS
+'Since when.';
+COMMENT ON COLUMN pipehandler.web_closed_network.expires_at IS
+'Until when; null: until it is opened again.';

@@ -59,6 +59,7 @@ class Database:
                     maintenance.execute("CREATE ROLE upkeep LOGIN IN ROLE pipehandler_maintenance")
                     maintenance.execute("CREATE ROLE lessor LOGIN IN ROLE pipehandler_address_admin")
                     maintenance.execute("CREATE ROLE postfix LOGIN IN ROLE pipehandler_lookup")
+                    maintenance.execute("CREATE ROLE page LOGIN IN ROLE pipehandler_web")
             maintenance.execute(sql.SQL(f"CREATE DATABASE {{}} TEMPLATE migrated {server.copying}").format(name))
             # As docs/install.md has it.
             maintenance.execute(sql.SQL("REVOKE TEMPORARY ON DATABASE {} FROM PUBLIC").format(name))

@@ -131,6 +131,11 @@ def test_a_delivery_executes_nothing_planted(planted: Database) -> None:
         ("upkeep", "SELECT * FROM pipehandler.expire('-infinity'::pg_catalog.timestamptz)"),
         ("upkeep", "SELECT * FROM pipehandler.delivery_under_current_rules"),
         ("upkeep", "SELECT pipehandler.canonical('Ä@xn--bcher-kva.example')"),
+        ("upkeep", "SELECT * FROM pipehandler.set_web_domains('[]')"),
+        ("upkeep", "SELECT pipehandler.close_network('192.0.2.0/24'::pg_catalog.cidr)"),
+        ("page", "SELECT * FROM pipehandler.inboxes_of(ARRAY[''::pg_catalog.bytea])"),
+        ("page", "SELECT * FROM pipehandler.arrivals_after('')"),
+        ("page", "SELECT pipehandler.arrivals_waiting()"),
         ("pipehandler", "SELECT * FROM pipehandler.health()"),
         ("pipehandler", "SELECT * FROM pipehandler.code_status()"),
     ):

@@ -18,6 +18,7 @@ from pipehandler.store.connection import Store
 TABLES = (
     "address",
     "attachment",
+    "capability",
     "cluster",
     "code",
     "delivery",
@@ -28,6 +29,10 @@ TABLES = (
     "retention",
     "retention_change",
     "retention_hold",
+    "web_closed_network",
+    "web_domain",
+    "web_inbox",
+    "web_tombstone",
 )
 ACTIONS = {
     "SELECT": "SELECT * FROM {}",
@@ -40,10 +45,12 @@ ALLOWED = {
     "pipehandler": {},
     "postfix": {},
     "lessor": {},
+    "page": {},
     "reader": {table: {"SELECT"} for table in TABLES},
     "upkeep": {
         "address": {"SELECT", "INSERT", "UPDATE", "DELETE"},
         "attachment": {"SELECT", "INSERT", "UPDATE", "DELETE"},
+        "capability": {"SELECT"},
         "cluster": {"SELECT"},
         "code": {"SELECT"},
         "delivery": {"SELECT", "UPDATE", "DELETE"},
@@ -54,6 +61,10 @@ ALLOWED = {
         "retention": {"SELECT", "INSERT", "UPDATE", "DELETE"},
         "retention_change": {"SELECT", "INSERT", "UPDATE", "DELETE"},
         "retention_hold": {"SELECT", "INSERT", "UPDATE", "DELETE"},
+        "web_closed_network": {"SELECT"},
+        "web_domain": {"SELECT"},
+        "web_inbox": {"SELECT"},
+        "web_tombstone": {"SELECT", "DELETE"},
     },
 }
 REPARSE = "SELECT * FROM pipehandler.reparse(NULL, '{}', NULL, NULL, NULL)"
@@ -211,6 +222,11 @@ FUNCTIONS = {
     },
     "postfix": {"lookup"},
     "lessor": {"expire_lease", "extend_lease", "find_lease", "lease_address", "lease_random_address", "remove_lease"},
+    "page": {
+        *("arrivals_after", "arrivals_waiting", "cursor_now", "expire_inbox", "extend_inbox", "inbox_after"),
+        *("inbox_attachment", "inbox_domains", "inbox_message", "inbox_of", "inbox_page", "inbox_raw", "inboxes_of"),
+        *("open_inbox", "remove_inbox", "remove_inbox_mail", "share_inbox", "unshare_inbox"),
+    },
 }
 """The functions that roles without the right to read may call."""
 

@@ -42,8 +42,10 @@ SELECT conrelid::regclass::text || '.' || conname AS key
 PROBLEMS = """
 SELECT c.functionid || ' line ' || c.lineno || ': ' || c.level || ': ' || c.message AS problem
   FROM pg_proc p
-  JOIN pg_language l ON l.oid = p.prolang,
-       plpgsql_check_function_tb(p.oid, performance_warnings => false) AS c
+  JOIN pg_language l ON l.oid = p.prolang
+  LEFT JOIN pg_trigger t ON t.tgfoid = p.oid,
+       plpgsql_check_function_tb(p.oid, relid => coalesce(t.tgrelid, 0)::regclass, performance_warnings => false,
+                                 oldtable => t.tgoldtable, newtable => t.tgnewtable) AS c
  WHERE p.pronamespace = 'pipehandler'::regnamespace AND l.lanname = 'plpgsql'
 """
 

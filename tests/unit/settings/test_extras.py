@@ -14,7 +14,7 @@ def test_requirements() -> None:
     """The packages named as missing are those that the extra installs; the other extras choose how libpq is
     installed."""
     declared = PYPROJECT["project"]["optional-dependencies"]
-    assert {name: [extra.requirement] for name, extra in EXTRAS.items()} == {
+    assert {name: list(extra.requirements) for name, extra in EXTRAS.items()} == {
         name: requirements for name, requirements in declared.items() if name not in ("binary", "c")
     }
 
@@ -36,7 +36,7 @@ def test_installed(extra: str) -> None:
 
 def test_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     """The error names the feature, the extra and the command."""
-    monkeypatch.setitem(EXTRAS, "sentry", EXTRAS["sentry"]._replace(module="not_installed"))
+    monkeypatch.setitem(EXTRAS, "sentry", EXTRAS["sentry"]._replace(modules=("not_installed",)))
     with pytest.raises(MissingExtraError) as error:
         require("sentry", "a feature")
     assert str(error.value).startswith("a feature needs sentry-sdk")
