@@ -5,7 +5,7 @@ import sys
 from importlib.metadata import PackageNotFoundError, distribution
 
 from ..handover import INSTALLATION
-from ..settings.config import Config
+from ..settings.config import Config, Web
 
 PACKAGES = ("pipehandler", "psycopg", "psycopg-binary", "psycopg-c", "mail-parser", "chardet", "click")
 """The distributions that deliveries run; those that are not installed are skipped."""
@@ -29,8 +29,8 @@ def code_digest() -> int:
 
 
 def configuration_digest(config: Config) -> int:
-    """Return the digest of a configuration: of its values, not of its text."""
-    return digest(repr(config).encode("utf-8", "surrogatepass"))
+    """Return the digest of a configuration: of its values, not of its text; without [web], which no delivery uses."""
+    return digest(repr(config._replace(web=Web())).encode("utf-8", "surrogatepass"))
 
 
 def _record(name: str) -> bytes:

@@ -1,0 +1,1 @@
+"""The inbox page: mail in the browser as it arrives."""
