@@ -19,6 +19,7 @@ from harness import account
 from harness.handler import Handler
 from harness.mailhost import DOMAIN, MailHost, pipehandler
 from harness.postgresql import PostgreSQL
+from harness.web import WebServer
 
 MEMBER = f"member@{DOMAIN}"
 SENDER = "news@sender.example"
@@ -212,6 +213,43 @@ def raw(handler: Handler, *arguments: object) -> bytes:
     return subprocess.run(command, capture_output=True, check=True).stdout
 
 
+def inbox_page(folder: Path, server: PostgreSQL, host: MailHost | None, stack: ExitStack) -> None:
+    """Start the inbox page for the addresses of a domain of its own, and show how to send mail to one of them."""
+    server.psql("mail", "CREATE ROLE page LOGIN IN ROLE pipehandler_web")
+    admin = server.conninfo("mail")
+    rules = {
+        "domain": DOMAIN,
+        "max_ttl": 86_400,
+        "max_life": 604_800,
+        "grace": 86_400,
+        "held": 2_592_000,
+        "delimiter": "+",
+        "reserved_names": ["member", "second"],
+        "max_messages": 1000,
+        "max_octets": 100_000_000,
+    }
+    server.psql("mail", f"SELECT pipehandler.set_web_domains('{json.dumps([rules])}')")
+    page = WebServer(folder / "page", server.conninfo("mail", user="page"), domains=[DOMAIN], ttl=3600, max_life=86_400)
+    stack.enter_context(page)
+    show(f"the inbox page: http://127.0.0.1:{page.port}/")
+    if host is not None:
+        show("get an address there, and send it something:")
+        show(
+            "printf 'Subject: Your code is 481516\\n\\nYour code is 481516.\\n' |"
+            f" curl smtp://127.0.0.1:{host.port} --mail-from you@example.org --mail-rcpt NAME@{DOMAIN} -T -"
+        )
+    show(f"all mail: {viewer(admin, page)}")
+
+
+def viewer(admin: str, page: WebServer) -> str:
+    """The link of a viewer's key to all mail."""
+    printed = pipehandler(
+        "--config", page.config, "--conninfo", admin, "web", "key", "--all", "--label", "demonstration"
+    )
+    key = re.search(r"#\S+", printed)
+    return f"http://127.0.0.1:{page.port}/en/open{key[0] if key else ''}"
+
+
 def main() -> int:
     """Run the demonstration; the status is 0 when everything arrived as it was sent."""
     options = argparse.ArgumentParser(description="pipehandler, from nothing to stored mail")
@@ -262,6 +300,7 @@ def main() -> int:
                 show(f"printf 'Subject: mine\\n\\nHello.\\n' | {shlex.join(handler.command(MEMBER))}")
                 show(f"{program} --config {handler.config} list")
             show(f"psql '{admin}'")
+            inbox_page(folder, server, host, stack)
             # Blocked before anyone is told of Ctrl-C, so that one that comes at once is not lost.
             ends = {signal.SIGINT, signal.SIGTERM}
             signal.pthread_sigmask(signal.SIG_BLOCK, ends)

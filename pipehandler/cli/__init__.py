@@ -37,6 +37,7 @@ COMMANDS = {
     "expire": "expire.expire",
     "import": "import_.import_",
     "watch": "watch.watch",
+    "web": "web.web",
 }
 """Each command, as module and name in this package."""
 

@@ -13,6 +13,7 @@ from pipehandler.check.operator import check_operator
 from pipehandler.check.postfix import check_postfix, unreadable
 from pipehandler.check.refused import account
 from pipehandler.check.transport import processes, transports
+from pipehandler.check.web import check_web
 from pipehandler.cli.terminal import say, say_all, working
 from pipehandler.postfix.postconf import Postfix, PostfixError, Service
 from pipehandler.settings.config import Config, ConfigError, load
@@ -106,7 +107,9 @@ def _check_host(path: str, directory: str, with_handler: bool, started: bool) ->
             "the account of the transport is unknown, or cannot run the interpreter: the handler's part was not checked"
         )
         of_handler = unloadable
-    of_operator = [*check_operator(config, path, postfix), *check_maildirs(config)] if config else []
+    of_operator = (
+        [*check_operator(config, path, postfix), *check_maildirs(config), *check_web(config, path)] if config else []
+    )
     return [*dict.fromkeys(tried), *checked], [*of_handler, *of_postfix, *_new(of_operator, of_handler)]
 
 

@@ -101,14 +101,14 @@ def postfix_lines(
     FILE is one of these; without it, all are printed. Postfix: master.cf, main.cf, pipehandler_status_filter, pgsql-recipients.cf;
     for a host that does nothing else, receive-only.master.cf and receive-only.main.cf; for LMTP, lmtp.master.cf and lmtp.main.cf.
     systemd: pipehandler-lmtp.socket, pipehandler.sysusers, pipehandler.tmpfiles, pipehandler.socket, pipehandler.service,
-    pipehandler-watch.service, pipehandler-metrics.service, pipehandler-expire.service, pipehandler-expire.timer. logrotate: pipehandler.logrotate.
-    Prometheus: pipehandler.rules.yml. Grafana:
+    pipehandler-watch.service, pipehandler-metrics.service, pipehandler-expire.service, pipehandler-expire.timer,
+    pipehandler-web.service. logrotate: pipehandler.logrotate. nginx: pipehandler.nginx. Prometheus: pipehandler.rules.yml. Grafana:
     pipehandler.dashboard.json.
     """
     options["domain"] = ", ".join(domains)
     if file in ("all", "master.cf"):
         options["client"] = _client_words(client_path)
-    if file in ("all", "pgsql-recipients.cf", "pipehandler.logrotate", *_LMTP) and os.path.exists(
+    if file in ("all", "pgsql-recipients.cf", "pipehandler.logrotate", "pipehandler.nginx", *_LMTP) and os.path.exists(
         context.obj["config"]
     ):
         with reported_errors():
@@ -116,6 +116,7 @@ def postfix_lines(
             options["delimiter"] = configured.recipients.delimiter
             options["log_file"] = configured.log.file
             options["lmtp"] = configured.lmtp.socket
+            options["web"] = configured.web
             if configured.database.conninfo:
                 options["database"] = uri(configured.database.conninfo)
     for name in templates.FILES if file == "all" else [file]:

@@ -189,6 +189,39 @@ METRICS = {
             "Time at which the oldest of these files was written; absent if there is none.",
         ),
         Described(
+            "pipehandler_web_up",
+            "gauge",
+            (),
+            "Whether the inbox page answered (1) or not (0); absent where there should be none.",
+        ),
+        Described(
+            "pipehandler_web_database_up", "gauge", (), "Whether the database answers the inbox page (1) or not (0)."
+        ),
+        Described(
+            "pipehandler_web_listening", "gauge", (), "Whether the inbox page gets notifications (1) or polls (0)."
+        ),
+        Described("pipehandler_web_streams", "gauge", (), "Streams and waiting requests of the inbox page."),
+        Described("pipehandler_web_requests_total", "counter", (), "Requests to the inbox page."),
+        Described("pipehandler_web_inboxes_opened_total", "counter", (), "Inboxes that visitors opened."),
+        Described(
+            "pipehandler_web_refused_total",
+            "counter",
+            ("reason",),
+            "Requests that were refused: another name (host), a form of another site (origin), a limit (opened, streams).",
+        ),
+        Described(
+            "pipehandler_web_html_refused_total",
+            "counter",
+            ("reason",),
+            "Messages shown as text because their HTML was too costly to make safe, or all sanitisers were busy.",
+        ),
+        Described(
+            "pipehandler_web_failures_total",
+            "counter",
+            ("reason",),
+            "Requests that failed: the database was away, or an internal fault.",
+        ),
+        Described(
             "pipehandler_build_info",
             "gauge",
             ("version", "parser"),
@@ -219,7 +252,7 @@ def exposition(take: Callable[[], Snapshot]) -> bytes:
 def families(snapshot: Snapshot) -> Iterator[Metric]:
     """Yield the metrics that have at least one value, in the order of METRICS."""
     values = {**_of_journal(snapshot), **_of_database(snapshot), **_of_service(snapshot), **_of_queue(snapshot)}
-    values |= _of_maildirs(snapshot)
+    values |= _of_maildirs(snapshot) | _of_web(snapshot)
     values["pipehandler_build_info"] = {(__version__, PARSER_VERSION): 1}
     for name, (_, kind, labels, meaning) in METRICS.items():
         if kind == "histogram":
@@ -348,4 +381,26 @@ def _of_maildirs(snapshot: Snapshot) -> dict[str, _Values]:
         "pipehandler_maildir_oldest_timestamp_seconds": {
             (kind,): found.oldest for kind, found in files.items() if found.oldest is not None
         },
+    }
+
+
+def _of_web(snapshot: Snapshot) -> dict[str, _Values]:
+    counts = snapshot.web
+    if counts is None:
+        return {"pipehandler_web_up": {(): 0}} if snapshot.web_expected else {}
+    return {
+        "pipehandler_web_up": {(): 1},
+        "pipehandler_web_database_up": {(): counts["database_up"]},
+        "pipehandler_web_listening": {(): counts["listening"]},
+        "pipehandler_web_streams": {(): counts["open_streams"]},
+        "pipehandler_web_requests_total": {(): counts["requests"]},
+        "pipehandler_web_inboxes_opened_total": {(): counts["opened"]},
+        "pipehandler_web_refused_total": {
+            (reason,): counts[f"refused_{reason}"] for reason in ("host", "origin", "opened", "streams")
+        },
+        "pipehandler_web_html_refused_total": {
+            ("costly",): counts["sanitiser_refused"],
+            ("busy",): counts["sanitiser_busy"],
+        },
+        "pipehandler_web_failures_total": {("database",): counts["unavailable"], ("fault",): counts["faults"]},
     }

@@ -29,6 +29,7 @@ from ..workers.listener import ServeError
 from .journal_totals import JournalError, JournalTotals, totals
 from .maildirs import Maildirs, look
 from .service_status import ask
+from .web_status import WebStatusError, ask_page, is_expected
 
 _T = TypeVar("_T")
 
@@ -44,14 +45,14 @@ _GROUPS = f"{INGEST}, {READER} or {MAINTENANCE}"  # those that may call pipehand
 
 
 class Snapshot(NamedTuple):
-    """The status of every source. None: unavailable; `reasons` says why, by "journal", "database", "service" or "queue".
+    """The status of every source. None: unavailable; `reasons` says why, by "journal", "database", "service", "queue" or "web".
     A configuration that cannot be loaded is in there as "configuration".
 
     journal: empty before the first attempt. schema_expected: the version of the schema that this program brings. service: the
     counts of the supervisor (Supervisor.status). queue: by the name of each queue that is not empty. outage: deliveries have
     found the database down, and none has succeeded since. postfix_running: None where it is not known. refused: the database
-    is up, and does not let this account in. maildirs: None if none are configured. servers_expected: that should have
-    acknowledged mail; None where it is not known.
+    is up, and does not let this account in. maildirs: None if none are configured. web: the counts of the inbox page;
+    web_expected: whether there should be one. servers_expected: that should have acknowledged mail; None where it is not known.
     """
 
     journal: JournalTotals | None
@@ -64,6 +65,8 @@ class Snapshot(NamedTuple):
     postfix_running: bool | None = None
     refused: bool = False
     maildirs: Maildirs | None = None
+    web: dict[str, int] | None = None
+    web_expected: bool = False
     servers_expected: int | None = None
 
 
@@ -94,6 +97,10 @@ def take_snapshot(
         of_database = pool.submit(_answer, "database", lambda: _health(conninfos, refusals), reasons)
         of_service = pool.submit(_answer, "service", lambda: ask(config.serve.socket), reasons)
         of_maildirs = pool.submit(look, config.watch.maildirs)
+        web_expected = is_expected(config.web)
+        of_web = pool.submit(
+            _answer, "web", lambda: ask_page(config.web.status_socket) if web_expected else None, reasons
+        )
         of_queue = pool.submit(_answer, "queue", lambda: _queue(config_directory, queue_seconds, down), reasons)
     queue, found = of_queue.result(), of_database.result()
     return Snapshot(
@@ -107,6 +114,8 @@ def take_snapshot(
         postfix_running=queue.running if queue else False if down else None,
         refused=bool(refusals),
         maildirs=of_maildirs.result(),
+        web=of_web.result(),
+        web_expected=web_expected,
         servers_expected=_servers_expected(config, found),
     )
 
@@ -125,7 +134,7 @@ def _answer(name: str, ask: Callable[[], _T], reasons: dict[str, str]) -> _T | N
         return ask()
     except StoreError as error:
         reasons[name] = "; ".join(filter(None, (str(error), hint(error.sqlstate, _GROUPS))))
-    except (JournalError, ServeError, QueueError) as error:
+    except (JournalError, ServeError, QueueError, WebStatusError) as error:
         reasons[name] = str(error)
     return None
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
+from ..settings.config import Web
+
 FILES = {
     "master.cf": "postfix",
     "main.cf": "postfix",
@@ -27,6 +29,8 @@ FILES = {
     "pipehandler-metrics.service": "systemd",
     "pipehandler-expire.service": "systemd",
     "pipehandler-expire.timer": "systemd",
+    "pipehandler-web.service": "systemd",
+    "pipehandler.nginx": "nginx",
     "pipehandler.logrotate": "logrotate",
     "pipehandler.rules.yml": "prometheus",
     "pipehandler.dashboard.json": "grafana",
@@ -84,6 +88,9 @@ DATABASE = "postgresql:///mail?host=/run/postgresql"
 """The database of the examples."""
 
 
+_WEB = Web()
+
+
 class Installation(NamedTuple):
     """The files that the examples run; by default, those of this installation."""
 
@@ -121,6 +128,7 @@ def lines(
     log_file: str = "",
     client: Sequence[str] = (),
     lmtp: str = LMTP_SOCKET,
+    web: Web = _WEB,
     installation: Installation = THIS_INSTALLATION,
 ) -> str:
     """Return the example file `name`, filled in.
@@ -129,7 +137,7 @@ def lines(
     serve`. config_directory: Postfix's. domain: the domain whose mail is stored. maxproc: the number of messages that may be
     delivered at the same time; keep it below PostgreSQL's max_connections. database: its URI, for the table of recipients.
     delimiter: recipients.delimiter. log_file: log.file; "": the one of the docs. lmtp: lmtp.socket.
-    client: what starts the hand-over client (client.start); (): Python is started.
+    client: what starts the hand-over client (client.start); (): Python is started. web: where the inbox page listens, and its name.
     """
     text = (files("pipehandler") / "examples" / FILES[name] / name).read_text("utf-8")
     return _Template(text).substitute(
@@ -144,6 +152,8 @@ def lines(
         maxproc=maxproc,
         log_file=log_file or LOG_FILE,
         lmtp=lmtp or LMTP_SOCKET,
+        web_listen=f"unix:{web.listen}" if web.listen.startswith("/") else web.listen,
+        web_host=web.hosts[0] if web.hosts else f"inbox.{domain.partition(',')[0]}",
         database=database,
         database_name=unquote(urlsplit(database).path[1:]),
         delimiter=literal(delimiter),

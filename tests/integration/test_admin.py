@@ -317,7 +317,7 @@ def test_postfix_lines() -> None:
         *("##### pipehandler.socket", "##### pipehandler-lmtp.socket"),
         *("##### pipehandler.service", "##### pipehandler-watch.service"),
         *("##### pipehandler-metrics.service", "##### pipehandler-expire.service", "##### pipehandler-expire.timer"),
-        "##### pipehandler.logrotate",
+        *("##### pipehandler-web.service", "##### pipehandler.nginx", "##### pipehandler.logrotate"),
         *("##### pipehandler.rules.yml", "##### pipehandler.dashboard.json"),
     ]
 

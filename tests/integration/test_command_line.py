@@ -88,7 +88,7 @@ def test_did_you_mean(words: list[str], meant: str) -> None:
 
 def test_every_command_can_print_json() -> None:
     """Each command that prints a result has --json; those that print bytes, SQL, files or nothing have none."""
-    without = {"deliver", "postfix", "raw", "attachment", "metrics", "setup", "client", "watch"}
+    without = {"deliver", "postfix", "raw", "attachment", "metrics", "setup", "client", "watch", "web", "web export"}
     groups = {"pipehandler", "pipehandler address", "pipehandler quarantine"}
     lacking = {command.name for command in commands() if not any("--json" in names for names, _ in command.options)}
     assert lacking - groups == {f"pipehandler {name}" for name in without}
@@ -98,8 +98,9 @@ def test_quiet_everywhere() -> None:
     """Each command that does or checks something has -q; those that are called for what they print have none."""
     printing = {"list", "show", "raw", "attachment", "follow", "metrics", "postfix", "address list", "quarantine list"}
     printing |= {"quarantine show", "address new", "address add", "address extend", "address expire"}
+    printing |= {f"web {name}" for name in ("key", "keys", "revoke", "close", "reopen", "export")}
     quiet = {command.name for command in commands() if any("--quiet" in names for names, _ in command.options)}
-    groups = {"", " address", " quarantine", " deliver", " serve", " client", " watch"}
+    groups = {"", " address", " quarantine", " deliver", " serve", " client", " watch", " web"}
     assert {f"pipehandler {name}" for name in printing} | {f"pipehandler{name}" for name in groups} == {
         command.name for command in commands()
     } - quiet

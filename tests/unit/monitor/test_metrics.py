@@ -18,10 +18,12 @@ from pipehandler.monitor.journal_totals import Duration, Exits, JournalTotals
 from pipehandler.monitor.maildirs import Maildirs, look
 from pipehandler.monitor.metrics import METRICS, exposition, families
 from pipehandler.monitor.snapshot import Snapshot
+from pipehandler.monitor.web_status import COUNTS
 from pipehandler.postfix.postqueue import QUEUES, Queued
 from pipehandler.record.journal import BOUNDS
 from pipehandler.store.health import Health
 from pipehandler.store.replication import Replication
+from pipehandler.web import server
 
 TOTALS = JournalTotals(
     exits=[
@@ -63,6 +65,8 @@ WHOLE = Snapshot(
         {"watched": 1, "unwatched": 2, "unreadable": 3},
         {"waiting": Contents(4, 5.0), "left_alone": Contents(0, None), "failed": Contents(6, 7.0)},
     ),
+    web={name: number for number, name in enumerate(COUNTS, 20)} | {"database_up": 1, "listening": 1},
+    web_expected=True,
 )
 EMPTY = WHOLE._replace(
     journal=JournalTotals([], [], 0), health=Health(6, 0, None), service=dict.fromkeys(WHOLE.service or {}, 0), queue={}
@@ -73,6 +77,7 @@ UNKNOWN = WHOLE._replace(
     service=None,
     queue=None,
     maildirs=None,
+    web=None,
     outage=False,
     postfix_running=None,
     reasons={"configuration": "x"},
@@ -275,9 +280,20 @@ def test_what_is_not_known_is_not_zero() -> None:
         "pipehandler_service_up": 0,
         "pipehandler_configuration_up": 0,
         "pipehandler_queue_up": 0,
+        "pipehandler_web_up": 0,
     }
+    assert "pipehandler_web_up" not in exported(UNKNOWN._replace(web_expected=False))
     assert value(WHOLE._replace(postfix_running=False), "pipehandler_postfix_up") == 0
     assert {value(WHOLE, name) for name in METRICS if name.endswith("_up")} == {1}
+
+
+def test_page() -> None:
+    """What the page counts: each number once, under its name."""
+    assert values(WHOLE, "pipehandler_web_refused_total") == {"host": 23, "origin": 24, "opened": 25, "streams": 26}
+    assert values(WHOLE, "pipehandler_web_html_refused_total") == {"busy": 27, "costly": 28}
+    assert values(WHOLE, "pipehandler_web_failures_total") == {"database": 29, "fault": 30}
+    assert (value(WHOLE, "pipehandler_web_requests_total"), value(WHOLE, "pipehandler_web_streams")) == (20, 31)
+    assert set(COUNTS) <= {*server.COUNTS, "open_streams", "database_up", "listening"}
 
 
 def test_no_content() -> None:

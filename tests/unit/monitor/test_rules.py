@@ -132,6 +132,8 @@ TROUBLE: dict[str, tuple[dict[str, str], set[str]]] = {
     "a burst": ({DEFERRED: OFTEN}, set()),
     "database down": ({"pipehandler_database_up": QUIET}, {"DatabaseDown"}),
     "outage": ({"pipehandler_outage": ONE}, {"Outage"}),
+    "the inbox page down": ({"pipehandler_web_up": QUIET}, {"WebDown"}),
+    "the inbox page fails": ({'pipehandler_web_failures_total{reason="fault"}': FRESH}, {"WebFailing"}),
     "bounced": ({exits("too_large", "65"): ONCE}, {"MailBounced"}),
     "fault": ({exits("fault", "75"): ONCE}, {"Fault"}),
     "killed": ({exits("killed", "killed"): ONCE}, {"AttemptsKilled"}),

@@ -9,6 +9,7 @@ from click.testing import CliRunner
 
 from pipehandler.cli import cli
 from pipehandler.postfix.templates import CLIENT_LINES, CODE, FILES, Installation, lines
+from pipehandler.settings.config import Web
 
 REPOSITORY = Path(__file__).parents[3]
 EXAMPLES = files("pipehandler") / "examples"
@@ -67,13 +68,14 @@ def test_only_places_are_filled_in(name: str) -> None:
         log_file="/l",
         client=("/ld", "/cl", "--packages=/e"),
         lmtp="/r/lmtp",
+        web=Web(listen="/r/web", hosts=("inbox.test",)),
         installation=Installation("/py", "/e", "/p"),
     )
     values = {
         "client": CLIENT_LINES.format("/ld /cl --packages=/e"), "python": "/py", "packages": "/e", "code": CODE, "program": "/p", "user": "@{domain}", "config": "/c/@{user}/$HOME",
         "socket": "/s/${sender}", "config_directory": "/d", "domain": "x.test", "maxproc": "7",
         "database": "postgresql:///x%20y?host=/pg", "database_name": "x y", "delimiter": "'+-'", "log_file": "/l",
-        "lmtp": "/r/lmtp",
+        "lmtp": "/r/lmtp", "web_listen": "unix:/r/web", "web_host": "inbox.test",
     }  # fmt: skip
     parts = re.split(r"@\{([a-z_]+)\}", template)
     assert filled == "".join(values[part] if number % 2 else part for number, part in enumerate(parts))

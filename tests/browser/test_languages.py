@@ -1,0 +1,30 @@
+"""Every language at 320 px, which is also 1280 px at 400 %: no page is wider than the window, and nothing is cut."""
+
+from collections.abc import Callable
+
+from harness import inbox_mail
+from harness.inbox_site import Site
+from playwright.sync_api import BrowserContext, expect
+
+from pipehandler.web.languages import LANGUAGES
+
+_CUT = """[...document.querySelectorAll(".button, .tabs a, .facts, h1, h2, summary")].filter((each) =>
+  each.checkVisibility() && each.scrollWidth > each.clientWidth + 1 && getComputedStyle(each).display !== "inline"
+  && getComputedStyle(each).overflow !== "visible").map((each) => each.textContent.trim())"""
+
+
+def test_all_languages_fit_a_narrow_window(site: Site, new_context: Callable[..., BrowserContext]) -> None:
+    page = new_context(viewport={"width": 320, "height": 700}, reduced_motion="reduce").new_page()
+    address = site.open(page)
+    site.store(address, inbox_mail.files(), inbox_mail.code())
+    expect(page.locator(".row")).to_have_count(2)
+    message = str(page.locator(".row .to").first.get_attribute("href")).removeprefix("/en/")
+    found = []
+    for code, language in LANGUAGES.items():
+        for path in ("", "inbox", message):
+            page.goto(f"{site.origin}/{code}/{path}", wait_until="domcontentloaded")
+            assert page.locator("html").get_attribute("dir") == language.direction
+            wide = page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth")
+            cut = page.evaluate(_CUT)
+            found += [(code, path, wide, cut)] if wide or cut else []
+    assert found == []

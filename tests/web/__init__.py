@@ -1,0 +1,1 @@
+"""The inbox page over HTTP: a real server and a real database."""

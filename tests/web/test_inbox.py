@@ -1,0 +1,207 @@
+"""The life of an inbox over HTTP, as a visitor without a script and as a program have it."""
+
+import re
+
+from harness import account
+from harness.database import Database
+from harness.inboxes import send
+from harness.web import JSON, Visitor, WebServer, web_server
+
+
+def test_whole_life(visitor: Visitor, web_database: Database) -> None:
+    """Get an address by name, read, extend, delete a message, delete everything: by forms alone."""
+    opened = visitor.open(name="Anna-Life", domain="other.example")
+    assert "anna-life@other.example" in opened.text
+    first, second = (send(web_database, "anna-life@other.example")[0] for _ in range(2))
+    listed = visitor.get("inbox").text
+    assert listed.index(f"/en/m/{second}") < listed.index(f"/en/m/{first}")
+    assert "body" in visitor.get(f"m/{first}?view=text").text
+    assert b"Subject: hello" in visitor.get(f"m/{first}.eml").body
+
+    before = visitor.inbox()["expires_at"]
+    assert "notice=extended" in visitor.post("extend").headers["location"]
+    assert visitor.inbox()["expires_at"] > before
+
+    assert visitor.post("remove", {"delivery": [first]}).status == 303
+    assert [row["delivery"] for row in visitor.inbox()["rows"]] == [second]
+    assert visitor.get(f"m/{first}", JSON).status == 404
+
+    key = visitor.key
+    ended = visitor.post("end")
+    assert "notice=deleted" in ended.headers["location"]
+    assert not visitor.cookies
+    assert visitor.get(f"m/{second}", {"Authorization": f"Bearer {key}"}).json["error"] == "key_refused"
+
+
+def test_ended_and_brought_back(visitor: Visitor, web_database: Database) -> None:
+    """An inbox that has ended shows no mail, and has it again once it is brought back."""
+    visitor.open()
+    (delivery,) = send(web_database, visitor.inbox()["address"])
+    visitor.post("end", {"keep": "yes"})
+    page = visitor.get("inbox")
+    assert page.status == 200
+    assert f"/m/{delivery}" not in page.text
+    assert visitor.get(f"m/{delivery}", JSON).status == 410
+    visitor.post("extend")
+    assert visitor.get(f"m/{delivery}").status == 200
+
+
+def test_names(visitor: Visitor) -> None:
+    """What cannot be chosen is an error on the form, which keeps what was typed."""
+    for name, status in (("postmaster", 422), ("a..b", 422), ("anna+x", 422), ("ünal", 422), ("", 303)):
+        answer = visitor.post("inbox", {"name": name})
+        assert answer.status == status, name
+        if status != 303:
+            assert 'aria-invalid="true"' in answer.text
+    assert visitor.post("inbox", {"domain": "elsewhere.example"}).status == 422
+    visitor.open(name="taken-name")
+    other = Visitor(visitor.server)
+    assert other.post("inbox", {"name": "taken-name"}).status == 409
+    assert other.post("inbox", {"name": "taken-name"}, JSON).json["error"] == "name_taken"
+
+
+def test_eight_keys(visitor: Visitor) -> None:
+    """A browser has up to eight inboxes, and switches between them; a ninth replaces the oldest."""
+    addresses = []
+    for _ in range(9):
+        visitor.open()
+        addresses.append(visitor.inbox()["address"])
+    assert visitor.cookies["__Host-inbox"].count(".") == 7
+    text = visitor.get("inbox").text
+    assert all(address in text for address in addresses[1:])
+    assert addresses[0] not in text
+    lease = re.findall(r'name="lease" value="(\d+)"', text)[-1]
+    visitor.post("switch", {"lease": lease})
+    assert str(visitor.inbox()["lease"]) == lease
+    assert visitor.cookies["__Host-inbox"].count(".") == 7
+    assert visitor.post("switch", {"lease": "1000000"}).headers["location"].startswith("/en/")
+
+
+def test_key_page_and_another_device(visitor: Visitor) -> None:
+    """The link of the key page opens the inbox elsewhere, after a question, and replaces no key."""
+    visitor.open()
+    link = re.search(r'id="link" value="([^"]+)"', visitor.get("key").text)
+    assert link
+    assert link[1].startswith("https://inbox.example/en/open#")
+    other = Visitor(visitor.server)
+    other.open()
+    asked = other.post("open", {"key": link[1]})
+    assert asked.status == 200
+    assert visitor.inbox()["address"] in asked.text
+    assert other.inbox()["address"] != visitor.inbox()["address"]
+    other.post("open", {"key": link[1].partition("#")[2], "confirm": "yes"})
+    assert other.inbox()["address"] == visitor.inbox()["address"]
+    assert other.cookies["__Host-inbox"].count(".") == 1
+    assert other.post("open", {"key": "nonsense"}).status == 403
+
+
+def test_shared(visitor: Visitor, web_database: Database) -> None:
+    """A shared key reads and changes nothing, and reads nothing once it is revoked."""
+    visitor.open()
+    (delivery,) = send(web_database, visitor.inbox()["address"])
+    shared = re.search(r'id="shared" value="[^"#]+#([^"]+)"', visitor.post("share").text)
+    assert shared
+    reader = {"Authorization": f"Bearer {shared[1]}", "Cookie": ""}
+    assert visitor.get(f"m/{delivery}", reader).json["subject"] == "hello"
+    for path in ("extend", "end", "share", "unshare"):
+        assert visitor.post(path, headers=reader).status == 403
+    assert visitor.post("remove", {"delivery": [delivery]}, reader).status == 403
+    visitor.post("unshare")
+    assert visitor.get(f"m/{delivery}", reader).status == 403
+
+
+def test_another_inbox(visitor: Visitor, web_database: Database) -> None:
+    """No path shows a delivery of another inbox."""
+    visitor.open()
+    (delivery,) = send(web_database, visitor.inbox()["address"])
+    other = Visitor(visitor.server)
+    other.open()
+    for path in ("", "/html", "/print", "/headers", "/raw", ".eml", ".zip", "/part/1"):
+        assert other.get(f"m/{delivery}{path}", JSON).status == 404
+    assert other.post("remove", {"delivery": [delivery]}, JSON).status == 404
+
+
+def test_search_and_pages(visitor: Visitor, web_database: Database) -> None:
+    """The list is read page by page, and searched."""
+    visitor.open()
+    address = visitor.inbox()["address"]
+    for number in range(60):
+        send(
+            web_database,
+            address,
+            raw=b"Subject: number %d\nMessage-ID: <%d@%s>\n\nx\n" % (number, number, address.encode()),
+        )
+    first = visitor.inbox()
+    rest = visitor.get(f"inbox?before={first['older']}", JSON).json
+    assert [row["subject"] for row in first["rows"] + rest["rows"]] == [
+        f"number {number}" for number in reversed(range(60))
+    ]
+    assert rest["older"] is None
+    found = visitor.get("inbox?q=subject:%22number+7%22", JSON).json["rows"]
+    assert [row["subject"] for row in found] == ["number 7"]
+    assert visitor.get("inbox?before=nonsense", JSON).status == 400
+    assert visitor.get("inbox?before=nonsense").status == 200
+
+
+def test_program(visitor: Visitor, web_database: Database) -> None:
+    """The same routes as JSON: open with a key of one's own, wait, read, extend, end."""
+    opened = visitor.post("inbox", {"name": "program-1"}, JSON)
+    assert (opened.status, opened.json["address"]) == (201, "program-1@tmp.example")
+    visitor.cookies.clear()
+    program = {"Authorization": f"Bearer {opened.json['key']}"}
+    send(
+        web_database,
+        "program-1@tmp.example",
+        raw=b"Subject: Your code is 481516\nMessage-ID: <p1@x>\n\nYour code is 481516\n",
+    )
+    waited = visitor.get(f"rows?after={opened.json['cursor']}&wait=30", program).json
+    (row,) = waited["rows"]
+    assert visitor.get(row["url"], program).json["code"] == "481516"
+    assert visitor.get(f"rows?after={waited['cursor']}&wait=1", program).json["rows"] == []
+    assert visitor.post("extend", headers=program).json["owner"] is True
+    assert visitor.post("end", headers=program).json == {"done": "deleted"}
+    assert visitor.get("inbox", program).status == 403
+    paths = visitor.get("/openapi.json").json["paths"]
+    assert {"/{lang}/inbox", "/{lang}/rows", "/{lang}/m/{delivery}"} <= paths.keys()
+
+
+def test_limit_of_a_network(web_database: Database) -> None:
+    """A network opens so many inboxes at once, behind the proxy; the answer is a plain 429 with Retry-After."""
+    with account.folder("pipehandler-web-") as folder, web_server(folder, web_database, opened_per_hour=3) as server:
+
+        def opened(client: str) -> int:
+            return Visitor(server, X_Forwarded_For=client).post("inbox").status
+
+        assert [opened(f"2001:db8::{number}") for number in range(4)] == [303, 303, 303, 429]
+        assert opened("198.51.100.1") == 303
+        assert opened("1.2.3.4, 2001:db8::ffff") == 429
+        refused = Visitor(server, X_Forwarded_For="2001:db8::1").post("inbox")
+        assert 0 < int(refused.headers["retry-after"]) <= 1200
+        assert "<h1>" in refused.text
+        assert server.counts()["refused_opened"] == 3
+
+
+def test_not_public(web_database: Database) -> None:
+    """A page that is not public opens nothing."""
+    with account.folder("pipehandler-web-") as folder, web_server(folder, web_database, public=False) as server:
+        assert Visitor(server).post("inbox").status == 403
+        assert Visitor(server).get("/en/").status == 200
+
+
+def test_closed_network(visitor: Visitor, web_database: Database) -> None:
+    """The operator closes a network: its visitors open nothing more."""
+    web_database.execute("SELECT pipehandler.close_network('203.0.113.0/24', NULL, 'test', false)")
+    assert (
+        Visitor(visitor.server, X_Forwarded_For="203.0.113.9").post("inbox", headers=JSON).json["error"]
+        == "network_closed"
+    )
+    assert Visitor(visitor.server, X_Forwarded_For="203.0.114.9").post("inbox").status == 303
+
+
+def test_stop(web_database: Database) -> None:
+    """SIGTERM ends the program with 0, and leaves no socket."""
+    with account.folder("pipehandler-web-") as folder, web_server(folder, web_database) as server:
+        assert isinstance(server, WebServer)
+        assert server.status_socket.exists()
+        assert server.stop() == 0
+        assert not server.status_socket.exists()
