@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from pipehandler.store.errors import StoreError, concerns_data
 from pipehandler.store.inbox_errors import BadCursor, InboxExpired, KeyRefused, NoSuchMail, NotKept
 
-from . import mail_pages, pages
+from . import key_pages, mail_pages, pages
 from .answers import accepts_gzip, problem, see_other
 from .guard import is_ours
 from .headers import response_headers
@@ -39,8 +39,8 @@ GET: dict[str, Page] = {
     "home": pages.home,
     "inbox": pages.inbox,
     "rows": pages.rows,
-    "key": pages.key_page,
-    "open": pages.open_form,
+    "key": key_pages.key_page,
+    "open": key_pages.open_form,
     "abuse": pages.abuse,
     "manifest": pages.manifest,
     "eml": mail_pages.eml,
@@ -60,9 +60,9 @@ POST: dict[str, Page] = {
     "extend": pages.extend,
     "end": pages.end,
     "switch": pages.switch,
-    "share": pages.share,
-    "unshare": pages.unshare,
-    "open": pages.open_key,
+    "share": key_pages.share,
+    "unshare": key_pages.unshare,
+    "open": key_pages.open_key,
     "language": pages.language,
 }
 """What changes something."""

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import segno
 from starlette.responses import Response
 
 from pipehandler.mail.outcome import STORE_UNAVAILABLE
@@ -20,7 +19,6 @@ from pipehandler.store.inbox_errors import (
     NameRefused,
     NameTaken,
     NetworkClosed,
-    QuotaReached,
     SearchTooSlow,
 )
 from pipehandler.store.inbox_values import Inbox, InboxPage
@@ -30,8 +28,7 @@ from .answers import accepts_gzip, answer, document, problem, see_other
 from .headers import response_headers
 from .languages import LANGUAGES
 from .limits import TooMany
-from .links_to import path_of
-from .notices import NOTICES, failure_text, notice_text
+from .notices import failure_text, notice_text
 from .rows import inbox_json, row_json
 from .site import Site
 from .static_pages import alternates
@@ -129,7 +126,7 @@ async def create(site: Site, visit: Visit) -> Response:
         return refused(site, visit, 403, "not_public", "this page gives out no addresses; it opens with a key")
     domain = visit.field("domain") or site.settings.domains[0]
     name = visit.field("name") or None
-    ttl = _seconds(visit.field("ttl")) or site.settings.ttl
+    ttl = seconds_of(visit.field("ttl")) or site.settings.ttl
     key = keys.new_key()
     client = str(visit.network.network_address) if visit.network else None
     try:
@@ -152,7 +149,8 @@ async def create(site: Site, visit: Visit) -> Response:
     return response
 
 
-def _seconds(text: str) -> int:
+def seconds_of(text: str) -> int:
+    """Return a number of seconds in a form or a query; 0 if it is none."""
     return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
 
 
@@ -242,7 +240,7 @@ async def rows(site: Site, visit: Visit) -> Response:
             if notice
             else answer(_page_json(listed, visit.lang))
         )
-    after, limit = query["after"], _seconds(query.get("wait", ""))
+    after, limit = query["after"], seconds_of(query.get("wait", ""))
     if not limit:
         return _after(visit, await site.reader.after(visit.key, after), after)
     return await wait(site, visit, visit.key, after, min(limit, 60))
@@ -280,7 +278,7 @@ async def extend(site: Site, visit: Visit) -> Response:
     if visit.key is None:
         return no_inbox(visit)
     before = await site.inboxes.inbox(visit.key)
-    seconds = _seconds(visit.field("ttl")) or site.settings.extension
+    seconds = seconds_of(visit.field("ttl")) or site.settings.extension
     try:
         after = await site.inboxes.extend(visit.key, timedelta(seconds=seconds))
     except LifetimeReached:
@@ -322,95 +320,6 @@ async def switch(site: Site, visit: Visit) -> Response:
             set_keys(site, visit, response, keys.with_current([each for each in visit.keys if each in found], key))
             return response
     return no_inbox(visit)
-
-
-async def key_page(site: Site, visit: Visit) -> Response:
-    """The key, to return with later or on another device."""
-    mine = await opened(site, visit)
-    if mine.current is None:
-        return no_inbox(visit)
-    return _key_page(site, visit, mine)
-
-
-def _key_page(site: Site, visit: Visit, mine: Opened, shared: bytes | None = None) -> Response:
-    link = _link(visit, mine.kept[0])
-    shared_link = _link(visit, shared) if shared else ""
-    own = {"link": link, "qr": _qr(link), "shared": shared_link, "shared_qr": _qr(shared_link) if shared else ""}
-    return page(site, visit, "key.html", own, mine, compress=False)
-
-
-def _link(visit: Visit, key: bytes) -> str:
-    """A link that opens the inbox elsewhere; no server sees its fragment."""
-    return f"{visit.origin}{path_of('open', visit.lang)}#{keys.text_of(key)}"
-
-
-def _qr(link: str) -> str:
-    code: str = segno.make(link, error="m").svg_data_uri(scale=5, border=4)
-    return code
-
-
-async def share(site: Site, visit: Visit) -> Response:
-    """Make a key that reads and changes nothing; it is shown once."""
-    if visit.key is None:
-        return no_inbox(visit)
-    new = keys.new_key()
-    ttl = _seconds(visit.field("ttl"))
-    try:
-        await site.inboxes.share(visit.key, new, timedelta(seconds=ttl) if ttl else None)
-    except QuotaReached:
-        return done(visit, "shares", to="key") if not visit.as_json else problem(409, "shares", NOTICES["shares"])
-    if visit.as_json:
-        return answer({"key": keys.text_of(new)}, 201)
-    return _key_page(site, visit, await opened(site, visit), new)
-
-
-async def unshare(site: Site, visit: Visit) -> Response:
-    """Revoke all read-only keys of the inbox."""
-    if visit.key is None:
-        return no_inbox(visit)
-    await site.inboxes.unshare(visit.key)
-    return done(visit, "unshared", to="key")
-
-
-async def open_form(site: Site, visit: Visit) -> Response:
-    """A form for a key: pasted, or put there by the script from the fragment of a link."""
-    mine = await opened(site, visit)
-    return page(site, visit, "open.html", {"candidate": None, "key": "", "problem": ""}, mine)
-
-
-async def open_key(site: Site, visit: Visit) -> Response:
-    """Show which inbox a key opens, and take the key when the visitor confirms: nobody else's link does that (session fixation)."""
-    key = keys.key_of(visit.field("key"))
-    mine = await opened(site, visit)
-    try:
-        found = await site.inboxes.inbox(key) if key else None
-    except KeyRefused:
-        found = None
-    if key is None or found is None:
-        if visit.as_json:
-            return problem(403, "key_refused", "this key opens no inbox")
-        return page(
-            site,
-            visit,
-            "open.html",
-            {"candidate": None, "key": "", "problem": notice_text("bad_key", visit.lang)},
-            mine,
-            403,
-        )
-    if visit.as_json:
-        return answer(inbox_json(found))
-    if not visit.field("confirm"):
-        return page(
-            site,
-            visit,
-            "open.html",
-            {"candidate": found, "key": keys.text_of(key), "problem": ""},
-            mine,
-            compress=False,
-        )
-    response = see_other(visit, "inbox", "added")
-    set_keys(site, visit, response, keys.with_current(mine.kept, key))
-    return response
 
 
 async def language(site: Site, visit: Visit) -> Response:
