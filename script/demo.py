@@ -227,6 +227,8 @@ def inbox_page(folder: Path, server: PostgreSQL, host: MailHost | None, stack: E
         "reserved_names": ["member", "second"],
         "max_messages": 1000,
         "max_octets": 100_000_000,
+        "max_opened_per_hour": 10_000,
+        "max_inboxes": 100_000,
     }
     server.psql("mail", f"SELECT pipehandler.set_web_domains('{json.dumps([rules])}')")
     page = WebServer(folder / "page", server.conninfo("mail", user="page"), domains=[DOMAIN], ttl=3600, max_life=86_400)

@@ -692,6 +692,31 @@ the server that it was on. And what the schema has now: a digest of it, what is 
 migrate did not install (unknown). No row where migrate never recorded any.';
 
 --
+-- Name: count_attachments(uuid); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.count_attachments(message uuid) RETURNS integer
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+BEGIN
+    RETURN (SELECT count(*)
+              FROM pipehandler.attachment a
+             WHERE a.message = count_attachments.message
+               -- An image that the HTML shows in its own place is no attachment to a reader.
+               AND NOT (a.content_id IS NOT NULL AND a.content_type ILIKE 'image/%'
+                        AND EXISTS (SELECT FROM pipehandler.message m
+                                     WHERE m.id = a.message
+                                       AND strpos(left(m.html_body, 200000),
+                                                  'cid:' || trim(BOTH '<>' FROM a.content_id)) > 0)));
+END
+$$;
+
+COMMENT ON FUNCTION pipehandler.count_attachments(message uuid) IS 'For the functions of the inbox page: how many attachments a message has to a reader, so without images that belong to
+its HTML.';
+
+--
 -- Name: cursor_now(); Type: FUNCTION
 --
 
@@ -1346,7 +1371,8 @@ CREATE FUNCTION pipehandler.inbox_after(key bytea, after text, max_rows integer 
 BEGIN
     RETURN QUERY
         SELECT s.cursor, s.id, left(s.subject, 300), left(s.from_name, 200),
-               left(coalesce(s.from_address, s.sender), 300), s.received_at, s.size, s.attachments, s.state, m.preview,
+               left(coalesce(s.from_address, s.sender), 300), s.received_at, s.size,
+               CASE WHEN s.attachments = 0 THEN 0 ELSE pipehandler.count_attachments(m.id) END, s.state, m.preview,
                left(s.recipient, 300)
           FROM pipehandler.deliveries_after(after, NULL, (pipehandler.admit(key)).lease,
                                             least(greatest(max_rows, 1), 1000)) WITH ORDINALITY AS s
@@ -1543,8 +1569,8 @@ BEGIN
         SELECT prefix || d.xid || '-' || d.id AS cursor, d.id, left(m.subject, 300) AS subject,
                left(m.from_name, 200) AS sender_name, left(coalesce(m.from_address, d.sender), 300) AS sender_address,
                d.received_at, m.size,
-               (SELECT count(*) FROM pipehandler.attachment a WHERE a.message = m.id)::integer AS attachments, m.state,
-               m.preview, left(d.recipient, 300) AS recipient
+               pipehandler.count_attachments(m.id) AS attachments, m.state, m.preview,
+               left(d.recipient, 300) AS recipient
           FROM pipehandler.current_delivery d
           JOIN pipehandler.message m ON m.id = d.message
          WHERE (d.xid, d.id) < (last_xid, last_id) AND d.xid < horizon
@@ -2044,7 +2070,7 @@ BEGIN
                                   AND EXISTS (SELECT FROM pipehandler.attachment f
                                                WHERE f.message = m.id AND f.file_name ILIKE t."like"))))
                AND coalesce((wanted ->> 'attachment')::boolean
-                            = EXISTS (SELECT FROM pipehandler.attachment f WHERE f.message = m.id), true)
+                            = (pipehandler.count_attachments(m.id) > 0), true)
                AND coalesce(d.received_at < (wanted ->> 'before')::timestamptz, true)
                AND coalesce(d.received_at >= (wanted ->> 'after')::timestamptz, true)
                AND coalesce(m.size > (wanted ->> 'larger')::bigint, true)
@@ -2404,6 +2430,7 @@ BEGIN
     IF EXISTS (SELECT FROM pipehandler.capability c WHERE c.digest = key_digest) THEN
         RAISE EXCEPTION 'this key opens another inbox already' USING ERRCODE = 'PH004';
     END IF;
+    PERFORM pipehandler.require_room_for_inbox(rules);
 
     LOOP
         local := coalesce(local, pipehandler.random_name());
@@ -2414,9 +2441,9 @@ BEGIN
     END LOOP;
     leased := pipehandler.issue_lease(local || '@' || rules.domain, least(ttl, rules.max_life), left(label, 200),
                                       key_digest);
-    INSERT INTO pipehandler.web_inbox (lease, address_digest, holder, network, grace, held, mail_until, max_messages,
-                                       max_octets)
-    VALUES (leased.lease, sha256(convert_to(leased.address, 'UTF8')), key_digest,
+    INSERT INTO pipehandler.web_inbox (lease, domain, opened_at, address_digest, holder, network, grace, held,
+                                       mail_until, max_messages, max_octets)
+    VALUES (leased.lease, rules.domain, clock_timestamp(), sha256(convert_to(leased.address, 'UTF8')), key_digest,
             set_masklen(client::cidr, CASE family(client) WHEN 6 THEN 64 ELSE 32 END), rules.grace, rules.held,
             leased.expires_at + rules.grace, rules.max_messages, rules.max_octets);
     INSERT INTO pipehandler.capability (digest, lease, kind) VALUES (key_digest, leased.lease, 'owner');
@@ -2430,8 +2457,9 @@ COMMENT ON FUNCTION pipehandler.open_inbox(key bytea, domain text, name text, tt
 pipehandler.web_domain, for ttl. name: the local part that the visitor chose, of ASCII letters, digits, dot and hyphen;
 null for a random one. client: the address of the visitor. A visitor whose inbox has ended, or who has removed it, gets
 the address back with the same key. Returns the lease. Raises PH003 for a domain or a name that visitors do not get,
-PH004 where the address or the key is in use or was until recently, PH006 where the network is closed,
-invalid_parameter_value for a ttl or a key of another size.';
+PH004 where the address or the key is in use or was until recently, PH006 where the network is closed, PH009 where
+there are as many inboxes as may be (pipehandler.require_room_for_inbox), invalid_parameter_value for a ttl or a key of
+another size.';
 
 --
 -- Name: random_name(); Type: FUNCTION
@@ -3000,6 +3028,108 @@ COMMENT ON FUNCTION pipehandler.replication_status(OUT required integer, OUT syn
 of this function may not see it: grant pg_read_all_stats), and how many standbys are connected in all.';
 
 --
+-- Name: web_domain; Type: TABLE
+--
+
+CREATE TABLE pipehandler.web_domain (
+    domain text NOT NULL COLLATE pg_catalog."C",
+    ordinal bigint NOT NULL,
+    max_ttl interval NOT NULL,
+    max_life interval NOT NULL,
+    grace interval NOT NULL,
+    held interval NOT NULL,
+    delimiter text NOT NULL,
+    reserved_names text[] NOT NULL,
+    max_messages bigint NOT NULL,
+    max_octets bigint NOT NULL,
+    max_opened_per_hour bigint NOT NULL,
+    max_inboxes bigint NOT NULL,
+    CONSTRAINT web_domain_domain_check CHECK ((domain ~ '^[^@[:cntrl:][:space:]]+$'::text)),
+    CONSTRAINT web_domain_grace_check CHECK ((grace >= '00:00:00'::interval)),
+    CONSTRAINT web_domain_held_check CHECK ((held >= '00:00:00'::interval)),
+    CONSTRAINT web_domain_max_inboxes_check CHECK ((max_inboxes > 0)),
+    CONSTRAINT web_domain_max_life_check CHECK ((max_life > '00:00:00'::interval)),
+    CONSTRAINT web_domain_max_messages_check CHECK ((max_messages > 0)),
+    CONSTRAINT web_domain_max_octets_check CHECK ((max_octets > 0)),
+    CONSTRAINT web_domain_max_opened_per_hour_check CHECK ((max_opened_per_hour > 0)),
+    CONSTRAINT web_domain_max_ttl_check CHECK ((max_ttl > '00:00:00'::interval))
+);
+
+COMMENT ON TABLE pipehandler.web_domain IS 'The domains whose addresses visitors of the inbox page get, and the rules for them. Written by pipehandler expire from
+the configuration. Such a domain has no catch-all.';
+
+COMMENT ON COLUMN pipehandler.web_domain.domain IS 'The domain, as pipehandler.canonical writes it.';
+
+COMMENT ON COLUMN pipehandler.web_domain.ordinal IS 'The position in the configuration; visitors get addresses of the first one unless they choose.';
+
+COMMENT ON COLUMN pipehandler.web_domain.max_ttl IS 'How long a new inbox, or one extension, may last.';
+
+COMMENT ON COLUMN pipehandler.web_domain.max_life IS 'How long an inbox may last with all its extensions.';
+
+COMMENT ON COLUMN pipehandler.web_domain.grace IS 'How long after its end an inbox can be brought back with its mail.';
+
+COMMENT ON COLUMN pipehandler.web_domain.held IS 'How long after that its address goes to nobody else.';
+
+COMMENT ON COLUMN pipehandler.web_domain.delimiter IS 'The characters that may begin an extension: no visitor may choose a name with one.';
+
+COMMENT ON COLUMN pipehandler.web_domain.reserved_names IS 'Names that no visitor may choose, beside those of pipehandler.is_reserved_name.';
+
+COMMENT ON COLUMN pipehandler.web_domain.max_messages IS 'How many deliveries one inbox takes.';
+
+COMMENT ON COLUMN pipehandler.web_domain.max_octets IS 'How many octets of messages one inbox takes; the message that exceeds it is the last one.';
+
+COMMENT ON COLUMN pipehandler.web_domain.max_opened_per_hour IS 'How many inboxes of this domain all visitors together may open within an hour.';
+
+COMMENT ON COLUMN pipehandler.web_domain.max_inboxes IS 'With how many inboxes of all domains, those included that can be brought back, no further one of this domain is opened.';
+
+--
+-- Name: require_room_for_inbox(pipehandler.web_domain); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.require_room_for_inbox(rules pipehandler.web_domain) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_sort TO 'off'
+    AS $$
+#variable_conflict use_column
+DECLARE
+    moment timestamptz;
+    again  timestamptz;
+BEGIN
+    -- One after the other, so that transactions which do not see each other's inboxes cannot exceed a limit together.
+    PERFORM pg_advisory_xact_lock(1885958758, 0);
+    moment := clock_timestamp(); -- not when the transaction began, which its client decides
+    SELECT w.opened_at + interval '1 hour' INTO again
+      FROM pipehandler.web_inbox w
+     WHERE w.domain = rules.domain AND w.opened_at > moment - interval '1 hour'
+     ORDER BY w.opened_at DESC
+    OFFSET rules.max_opened_per_hour - 1
+     LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'as many inboxes of % were opened within an hour as may be: %', rules.domain,
+                        rules.max_opened_per_hour
+            USING ERRCODE = 'PH009', CONSTRAINT = 'domain_opened_per_hour',
+                  DETAIL = ceil(extract(epoch FROM again - moment));
+    END IF;
+    SELECT w.mail_until INTO again
+      FROM pipehandler.web_inbox w
+     WHERE w.mail_until > moment
+     ORDER BY w.mail_until DESC
+    OFFSET rules.max_inboxes - 1
+     LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'there are as many inboxes as may be: %', rules.max_inboxes
+            USING ERRCODE = 'PH009', CONSTRAINT = 'max_inboxes', DETAIL = ceil(extract(epoch FROM again - moment));
+    END IF;
+END
+$$;
+
+COMMENT ON FUNCTION pipehandler.require_room_for_inbox(rules pipehandler.web_domain) IS 'For pipehandler.open_inbox. Raises PH009 where a domain was given out web_domain.max_opened_per_hour times within an
+hour, or where there are web_domain.max_inboxes inboxes, those included that can be brought back; CONSTRAINT is the key
+in [web], DETAIL the seconds after which there may be room. Takes a lock that lasts until the end of the transaction.';
+
+--
 -- Name: retention_held(); Type: FUNCTION
 --
 
@@ -3204,11 +3334,13 @@ BEGIN
                min(make_interval(secs => r.max_ttl)) AS max_ttl, min(make_interval(secs => r.max_life)) AS max_life,
                min(make_interval(secs => r.grace)) AS grace, min(make_interval(secs => r.held)) AS held,
                min(r.delimiter) AS delimiter, min(r.reserved_names) AS reserved_names,
-               min(r.max_messages) AS max_messages, min(r.max_octets) AS max_octets
+               min(r.max_messages) AS max_messages, min(r.max_octets) AS max_octets,
+               min(r.max_opened_per_hour) AS max_opened_per_hour, min(r.max_inboxes) AS max_inboxes
           FROM jsonb_array_elements(set_web_domains.rules) WITH ORDINALITY AS e (rule, n),
                LATERAL jsonb_to_record(e.rule) AS r (
                    domain text, max_ttl float8, max_life float8, grace float8, held float8, delimiter text,
-                   reserved_names text[], max_messages bigint, max_octets bigint)
+                   reserved_names text[], max_messages bigint, max_octets bigint, max_opened_per_hour bigint,
+                   max_inboxes bigint)
          GROUP BY 1
          ORDER BY 1 -- the order of the locks
     LOOP
@@ -3221,19 +3353,21 @@ BEGIN
         END IF;
         kept := kept || one.domain;
         INSERT INTO pipehandler.web_domain AS w (domain, ordinal, max_ttl, max_life, grace, held, delimiter,
-                                                 reserved_names, max_messages, max_octets)
+                                                 reserved_names, max_messages, max_octets, max_opened_per_hour,
+                                                 max_inboxes)
         VALUES (one.domain, one.ordinal, one.max_ttl, one.max_life, one.grace, one.held, one.delimiter,
-                one.reserved_names, one.max_messages, one.max_octets)
+                one.reserved_names, one.max_messages, one.max_octets, one.max_opened_per_hour, one.max_inboxes)
             ON CONFLICT (domain) DO UPDATE
            SET ordinal = excluded.ordinal, max_ttl = excluded.max_ttl, max_life = excluded.max_life,
                grace = excluded.grace, held = excluded.held, delimiter = excluded.delimiter,
                reserved_names = excluded.reserved_names, max_messages = excluded.max_messages,
-               max_octets = excluded.max_octets
+               max_octets = excluded.max_octets, max_opened_per_hour = excluded.max_opened_per_hour,
+               max_inboxes = excluded.max_inboxes
          WHERE (w.ordinal, w.max_ttl, w.max_life, w.grace, w.held, w.delimiter, w.reserved_names, w.max_messages,
-                w.max_octets)
+                w.max_octets, w.max_opened_per_hour, w.max_inboxes)
                IS DISTINCT FROM (excluded.ordinal, excluded.max_ttl, excluded.max_life, excluded.grace, excluded.held,
                                  excluded.delimiter, excluded.reserved_names, excluded.max_messages,
-                                 excluded.max_octets);
+                                 excluded.max_octets, excluded.max_opened_per_hour, excluded.max_inboxes);
         changed := changed OR FOUND;
     END LOOP;
     DELETE FROM pipehandler.web_domain w WHERE w.domain <> ALL (kept);
@@ -3243,8 +3377,9 @@ END
 $$;
 
 COMMENT ON FUNCTION pipehandler.set_web_domains(rules jsonb, OUT changed boolean, OUT refused text[]) IS 'Replaces the rows of pipehandler.web_domain where they differ; returns whether they did. rules: an array of {"domain",
-"max_ttl", "max_life", "grace", "held": seconds, "delimiter", "reserved_names", "max_messages", "max_octets"}. refused:
-the domains that have a catch-all lease, of which visitors get no addresses. Leases that exist stay as they are.';
+"max_ttl", "max_life", "grace", "held": seconds, "delimiter", "reserved_names", "max_messages", "max_octets",
+"max_opened_per_hour", "max_inboxes"}. refused: the domains that have a catch-all lease, of which visitors get no
+addresses. Leases that exist stay as they are.';
 
 --
 -- Name: share_inbox(bytea, bytea, interval); Type: FUNCTION
@@ -3391,6 +3526,8 @@ CREATE TABLE pipehandler.web_inbox (
     mail_until timestamp with time zone,
     max_messages bigint NOT NULL,
     max_octets bigint NOT NULL,
+    domain text NOT NULL COLLATE pg_catalog."C",
+    opened_at timestamp with time zone NOT NULL,
     CONSTRAINT web_inbox_address_digest_check CHECK ((octet_length(address_digest) = 32)),
     CONSTRAINT web_inbox_holder_check CHECK ((octet_length(holder) = 32))
 );
@@ -3415,6 +3552,10 @@ never.';
 COMMENT ON COLUMN pipehandler.web_inbox.max_messages IS 'How many deliveries it takes.';
 
 COMMENT ON COLUMN pipehandler.web_inbox.max_octets IS 'How many octets of messages it takes.';
+
+COMMENT ON COLUMN pipehandler.web_inbox.domain IS 'The domain of its address.';
+
+COMMENT ON COLUMN pipehandler.web_inbox.opened_at IS 'When it was opened.';
 
 --
 -- Name: usable_key(bytea); Type: FUNCTION
@@ -4120,53 +4261,6 @@ COMMENT ON COLUMN pipehandler.web_closed_network.closed_at IS 'Since when.';
 COMMENT ON COLUMN pipehandler.web_closed_network.expires_at IS 'Until when; null: until it is opened again.';
 
 --
--- Name: web_domain; Type: TABLE
---
-
-CREATE TABLE pipehandler.web_domain (
-    domain text NOT NULL COLLATE pg_catalog."C",
-    ordinal bigint NOT NULL,
-    max_ttl interval NOT NULL,
-    max_life interval NOT NULL,
-    grace interval NOT NULL,
-    held interval NOT NULL,
-    delimiter text NOT NULL,
-    reserved_names text[] NOT NULL,
-    max_messages bigint NOT NULL,
-    max_octets bigint NOT NULL,
-    CONSTRAINT web_domain_domain_check CHECK ((domain ~ '^[^@[:cntrl:][:space:]]+$'::text)),
-    CONSTRAINT web_domain_grace_check CHECK ((grace >= '00:00:00'::interval)),
-    CONSTRAINT web_domain_held_check CHECK ((held >= '00:00:00'::interval)),
-    CONSTRAINT web_domain_max_life_check CHECK ((max_life > '00:00:00'::interval)),
-    CONSTRAINT web_domain_max_messages_check CHECK ((max_messages > 0)),
-    CONSTRAINT web_domain_max_octets_check CHECK ((max_octets > 0)),
-    CONSTRAINT web_domain_max_ttl_check CHECK ((max_ttl > '00:00:00'::interval))
-);
-
-COMMENT ON TABLE pipehandler.web_domain IS 'The domains whose addresses visitors of the inbox page get, and the rules for them. Written by pipehandler expire from
-the configuration. Such a domain has no catch-all.';
-
-COMMENT ON COLUMN pipehandler.web_domain.domain IS 'The domain, as pipehandler.canonical writes it.';
-
-COMMENT ON COLUMN pipehandler.web_domain.ordinal IS 'The position in the configuration; visitors get addresses of the first one unless they choose.';
-
-COMMENT ON COLUMN pipehandler.web_domain.max_ttl IS 'How long a new inbox, or one extension, may last.';
-
-COMMENT ON COLUMN pipehandler.web_domain.max_life IS 'How long an inbox may last with all its extensions.';
-
-COMMENT ON COLUMN pipehandler.web_domain.grace IS 'How long after its end an inbox can be brought back with its mail.';
-
-COMMENT ON COLUMN pipehandler.web_domain.held IS 'How long after that its address goes to nobody else.';
-
-COMMENT ON COLUMN pipehandler.web_domain.delimiter IS 'The characters that may begin an extension: no visitor may choose a name with one.';
-
-COMMENT ON COLUMN pipehandler.web_domain.reserved_names IS 'Names that no visitor may choose, beside those of pipehandler.is_reserved_name.';
-
-COMMENT ON COLUMN pipehandler.web_domain.max_messages IS 'How many deliveries one inbox takes.';
-
-COMMENT ON COLUMN pipehandler.web_domain.max_octets IS 'How many octets of messages one inbox takes; the message that exceeds it is the last one.';
-
---
 -- Name: web_tombstone; Type: TABLE
 --
 
@@ -4419,6 +4513,12 @@ CREATE INDEX web_inbox_mail_until ON pipehandler.web_inbox USING btree (mail_unt
 CREATE INDEX web_inbox_network ON pipehandler.web_inbox USING gist (network inet_ops) WHERE (network IS NOT NULL);
 
 --
+-- Name: web_inbox_opened_at; Type: INDEX
+--
+
+CREATE INDEX web_inbox_opened_at ON pipehandler.web_inbox USING btree (domain, opened_at);
+
+--
 -- Name: web_tombstone_held_until; Type: INDEX
 --
 
@@ -4555,6 +4655,8 @@ REVOKE ALL ON FUNCTION pipehandler.code_status() FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.code_status() TO pipehandler_ingest;
 GRANT ALL ON FUNCTION pipehandler.code_status() TO pipehandler_reader;
 GRANT ALL ON FUNCTION pipehandler.code_status() TO pipehandler_maintenance;
+
+REVOKE ALL ON FUNCTION pipehandler.count_attachments(message uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipehandler.cursor_now() FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.cursor_now() TO pipehandler_web;
@@ -4733,6 +4835,11 @@ GRANT ALL ON FUNCTION pipehandler.replication_status(OUT required integer, OUT s
 GRANT ALL ON FUNCTION pipehandler.replication_status(OUT required integer, OUT synchronous bigint, OUT connected bigint) TO pipehandler_reader;
 GRANT ALL ON FUNCTION pipehandler.replication_status(OUT required integer, OUT synchronous bigint, OUT connected bigint) TO pipehandler_maintenance;
 
+GRANT SELECT ON TABLE pipehandler.web_domain TO pipehandler_reader;
+GRANT SELECT ON TABLE pipehandler.web_domain TO pipehandler_maintenance;
+
+REVOKE ALL ON FUNCTION pipehandler.require_room_for_inbox(rules pipehandler.web_domain) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION pipehandler.retention_held(OUT since timestamp with time zone, OUT deliveries bigint, OUT stored bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.retention_held(OUT since timestamp with time zone, OUT deliveries bigint, OUT stored bigint) TO pipehandler_ingest;
 GRANT ALL ON FUNCTION pipehandler.retention_held(OUT since timestamp with time zone, OUT deliveries bigint, OUT stored bigint) TO pipehandler_reader;
@@ -4822,9 +4929,6 @@ GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE pipehandler.retention_hold TO pipehan
 
 GRANT SELECT ON TABLE pipehandler.web_closed_network TO pipehandler_reader;
 GRANT SELECT ON TABLE pipehandler.web_closed_network TO pipehandler_maintenance;
-
-GRANT SELECT ON TABLE pipehandler.web_domain TO pipehandler_reader;
-GRANT SELECT ON TABLE pipehandler.web_domain TO pipehandler_maintenance;
 
 GRANT SELECT ON TABLE pipehandler.web_tombstone TO pipehandler_reader;
 GRANT SELECT,DELETE ON TABLE pipehandler.web_tombstone TO pipehandler_maintenance;

@@ -108,7 +108,13 @@ def _check_host(path: str, directory: str, with_handler: bool, started: bool) ->
         )
         of_handler = unloadable
     of_operator = (
-        [*check_operator(config, path, postfix), *check_maildirs(config), *check_web(config, path)] if config else []
+        [
+            *check_operator(config, path, postfix),
+            *check_maildirs(config),
+            *check_web(config, path, postfix if services else None),
+        ]
+        if config
+        else []
     )
     return [*dict.fromkeys(tried), *checked], [*of_handler, *of_postfix, *_new(of_operator, of_handler)]
 

@@ -207,7 +207,8 @@ METRICS = {
             "pipehandler_web_refused_total",
             "counter",
             ("reason",),
-            "Requests that were refused: another name (host), a form of another site (origin), a limit (opened, streams).",
+            "Requests that were refused: another name (host), a form of another site (origin), a limit of one network (opened), "
+            "of all visitors (full), of streams (streams).",
         ),
         Described(
             "pipehandler_web_html_refused_total",
@@ -396,7 +397,7 @@ def _of_web(snapshot: Snapshot) -> dict[str, _Values]:
         "pipehandler_web_requests_total": {(): counts["requests"]},
         "pipehandler_web_inboxes_opened_total": {(): counts["opened"]},
         "pipehandler_web_refused_total": {
-            (reason,): counts[f"refused_{reason}"] for reason in ("host", "origin", "opened", "streams")
+            (reason,): counts[f"refused_{reason}"] for reason in ("host", "origin", "opened", "full", "streams")
         },
         "pipehandler_web_html_refused_total": {
             ("costly",): counts["sanitiser_refused"],

@@ -270,6 +270,12 @@ class Web(NamedTuple):
         int,
         Key("inboxes that one client network (IPv4 /32, IPv6 /64) may open in an hour; as many at once", 1, 100_000),
     ] = 30
+    domain_opened_per_hour: Annotated[
+        int, Key("inboxes of one domain that all visitors together may open in an hour", 1, 100_000_000)
+    ] = 10_000
+    max_inboxes: Annotated[
+        int, Key("inboxes at the same time, those included that can be brought back", 1, 100_000_000)
+    ] = 100_000
     streams: Annotated[int, Key("streams and waiting requests at the same time", 1, 100_000)] = 20_000
     streams_per_owner: Annotated[int, Key("the same with one owner's key", 1, 1000)] = 4
     streams_per_viewer: Annotated[int, Key("the same with one read-only key", 1, 10_000)] = 50

@@ -17,6 +17,7 @@ from .errors import (
     NOT_KEPT,
     QUOTA_REACHED,
     RAISE_EXCEPTION,
+    TOO_MANY_INBOXES,
     StoreError,
     translated,
 )
@@ -50,6 +51,16 @@ class NetworkClosed(InboxError):
     """The operator lets nobody of this network open an inbox."""
 
 
+class TooManyInboxes(InboxError):
+    """There are as many inboxes as the database lets visitors open (sql/code/56_inbox_rules.sql).
+
+    limit: the key in [web]: domain_opened_per_hour or max_inboxes. seconds: after these there may be room.
+    """
+
+    limit: str = ""
+    seconds: int = 60
+
+
 class LifetimeReached(InboxError):
     """The inbox has ended, and has lasted as long as it may."""
 
@@ -79,6 +90,7 @@ _ERRORS: dict[str, type[InboxError]] = {
     LIFETIME_REACHED: LifetimeReached,
     NO_DATA_FOUND: NoSuchMail,
     NOT_KEPT: NotKept,
+    TOO_MANY_INBOXES: TooManyInboxes,
     RAISE_EXCEPTION: BadCursor,  # nothing else that is called here raises it
 }
 
@@ -98,7 +110,11 @@ def refused() -> Iterator[None]:
             kind = KeyRefused
         if kind is None:
             raise
-        raise kind(error.outcome, str(error), error.sqlstate) from error
+        refusal = kind(error.outcome, str(error), error.sqlstate)
+        if isinstance(refusal, TooManyInboxes) and isinstance(error.__cause__, psycopg.Error):
+            refusal.limit = error.__cause__.diag.constraint_name or ""
+            refusal.seconds = int(error.__cause__.diag.message_detail or refusal.seconds)
+        raise refusal from error
 
 
 def _raised(cause: BaseException | None) -> bool:

@@ -5,23 +5,13 @@ and nothing else; the role in pipehandler_web reads no table. Every method raise
 errors of inbox_errors.py where it refuses. Rows that cannot be read are left out and logged (store/readable.py).
 """
 
-import asyncio
 import json
-import logging
-import random
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
 from datetime import timedelta
 from hashlib import sha256
-from typing import Any, TypeVar
-
-from psycopg.rows import dict_row
-from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
 from ..mail.outcome import STORE_UNAVAILABLE
-from . import async_session
-from .async_session import AsyncSession
-from .errors import CONTENTION, NO_DATA_FOUND, QUERY_CANCELED, NotConnected, StoreError
+from .errors import NO_DATA_FOUND, QUERY_CANCELED, StoreError
 from .inbox_errors import (
     BadCursor,
     InboxError,
@@ -35,11 +25,11 @@ from .inbox_errors import (
     NotKept,
     QuotaReached,
     SearchTooSlow,
-    refused,
+    TooManyInboxes,
 )
 from .inbox_search import search
+from .inbox_statements import PIECE, Statements, readable_rows
 from .inbox_values import Inbox, InboxAttachment, InboxDomain, InboxMessage, InboxPage, InboxRow
-from .readable import mismatch, tolerate
 
 __all__ = [
     "PIECE",
@@ -62,19 +52,8 @@ __all__ = [
     "NotKept",
     "QuotaReached",
     "SearchTooSlow",
+    "TooManyInboxes",
 ]
-
-_T = TypeVar("_T")
-
-_log = logging.getLogger("pipehandler.store")
-
-PIECE = 262_144
-"""Octets of a piece of an attachment, or of the bytes of a message."""
-
-_WAIT = 10.0  # seconds for a free connection
-_TRIES = 3
-_PAUSE = (0.02, 0.2)  # seconds
-
 
 _COLUMNS = """i.lease, i.address, i.label, i.created_at, i.expires_at, i.grace_until, i.life_until, i.kind, i.deliveries,
        i.octets, i.max_messages, i.max_octets, i.cursor, i.state"""
@@ -105,7 +84,6 @@ _UNSHARE = "SELECT pipehandler.unshare_inbox(%s::bytea)"
 _ARRIVALS = "SELECT a.cursor, a.lease FROM pipehandler.arrivals_after(%s::text, %s::integer) AS a"
 _WAITING = "SELECT pipehandler.arrivals_waiting()"
 _NOW = "SELECT pipehandler.cursor_now()"
-_LIMIT = "SELECT pg_catalog.set_config('statement_timeout', %s, true)"
 
 
 class Inboxes:
@@ -115,27 +93,15 @@ class Inboxes:
     """
 
     def __init__(self, conninfo: str, connections: int = 4, search_timeout: float = 2.0) -> None:
-        self._search_timeout = search_timeout
-        self._pool: AsyncConnectionPool[AsyncSession] = AsyncConnectionPool(
-            connection_class=AsyncSession,
-            kwargs=async_session.arguments(conninfo),
-            min_size=1,
-            max_size=connections,
-            timeout=_WAIT,
-            max_lifetime=3600.0,
-            open=False,
-            configure=_configure,
-            check=AsyncConnectionPool.check_connection,
-            name="inboxes",
-        )
+        self._statements = Statements(conninfo, connections, search_timeout)
 
     async def open_pool(self) -> None:
         """Start connecting; a database that is away is reported by the calls that need it."""
-        await self._pool.open()
+        await self._statements.open_pool()
 
     async def close(self) -> None:
         """End all connections."""
-        await self._pool.close()
+        await self._statements.close()
 
     # Inboxes.
 
@@ -150,65 +116,65 @@ class Inboxes:
     ) -> Inbox:
         """Open an inbox for a new key. name: the local part; None: a random one. client: the visitor's IP address.
 
-        Raises NameRefused, NameTaken and NetworkClosed.
+        Raises NameRefused, NameTaken, NetworkClosed and TooManyInboxes.
         """
-        await self._write(_OPEN, key, domain, name, ttl, label, client)
+        await self._statements.write(_OPEN, key, domain, name, ttl, label, client)
         return await self.inbox(key)
 
     async def inbox(self, key: bytes) -> Inbox:
         """What the key opens, also in its time of grace. Raises KeyRefused."""
-        for inbox in await self._read(_INBOX, [key], Inbox):
+        for inbox in await self._statements.read(_INBOX, [key], Inbox):
             return inbox
         raise StoreError(STORE_UNAVAILABLE, "the row of an inbox cannot be read")
 
     async def inboxes(self, keys: Sequence[bytes]) -> Mapping[bytes, Inbox]:
         """What the keys open, by the key; those that open nothing are left out."""
         found: dict[bytes, Inbox] = {}
-        for columns in await self._rows(_INBOXES, [list(keys)]):
+        for columns in await self._statements.rows(_INBOXES, [list(keys)]):
             place = columns.pop("place")
-            for inbox in _readable([columns], Inbox):
+            for inbox in readable_rows([columns], Inbox):
                 found[keys[place - 1]] = inbox
         return found
 
     async def domains(self) -> tuple[InboxDomain, ...]:
         """The domains whose addresses visitors get, the first one unless they choose."""
-        return tuple(await self._read(_DOMAINS, [], InboxDomain))
+        return tuple(await self._statements.read(_DOMAINS, [], InboxDomain))
 
     async def extend(self, key: bytes, ttl: timedelta) -> Inbox:
         """Let it last for `ttl` more, at most until Inbox.life_until, or bring it back for `ttl`. For the owner.
 
         Raises KeyRefused, LifetimeReached, and NameRefused if its domain is not issued any more.
         """
-        await self._write(_EXTEND, key, ttl)
+        await self._statements.write(_EXTEND, key, ttl)
         return await self.inbox(key)
 
     async def expire(self, key: bytes) -> Inbox:
         """End it now; `extend` brings it back in its time of grace. For the owner. Raises KeyRefused."""
-        await self._write(_EXPIRE, key)
+        await self._statements.write(_EXPIRE, key)
         return await self.inbox(key)
 
     async def remove(self, key: bytes) -> int:
         """Remove its mail, and the keys to it, for good. For the owner. Returns how many deliveries. Raises KeyRefused."""
-        return int(await self._write(_REMOVE, key))
+        return int(await self._statements.write(_REMOVE, key))
 
     async def remove_mail(self, key: bytes, deliveries: Sequence[int]) -> int:
         """Remove these deliveries for good, at most 1,000; returns how many there were. For the owner.
 
         Raises KeyRefused, InboxExpired, and NoSuchMail if the inbox has none of them.
         """
-        return int(await self._write(_REMOVE_MAIL, key, list(deliveries)))
+        return int(await self._statements.write(_REMOVE_MAIL, key, list(deliveries)))
 
     async def share(self, key: bytes, new_key: bytes, ttl: timedelta | None = None) -> Inbox:
         """Let a new key read it, for `ttl` or as long as it exists. For the owner. Returns what the new key opens.
 
         Raises KeyRefused, InboxExpired and QuotaReached.
         """
-        await self._write(_SHARE, key, sha256(new_key).digest(), ttl)
+        await self._statements.write(_SHARE, key, sha256(new_key).digest(), ttl)
         return await self.inbox(new_key)
 
     async def unshare(self, key: bytes) -> int:
         """Revoke all keys of `share`; returns how many. For the owner. Raises KeyRefused."""
-        return int(await self._write(_UNSHARE, key))
+        return int(await self._statements.write(_UNSHARE, key))
 
     # Mail.
 
@@ -223,118 +189,51 @@ class Inboxes:
         terms = search(wanted) if wanted else None
         parameters = [key, before, max_rows, None if terms is None else json.dumps(terms)]
         try:
-            *rows, last = await self._rows(_PAGE, parameters, limited=terms is not None)
+            *rows, last = await self._statements.rows(_PAGE, parameters, limited=terms is not None)
         except StoreError as error:
             if terms is not None and error.sqlstate == QUERY_CANCELED:
                 raise SearchTooSlow(error.outcome, "the search took too long", error.sqlstate) from error
             raise
         for columns in rows:
             del columns["newest"]
-        return InboxPage(tuple(_readable(rows, InboxRow)), last["cursor"], last["newest"])
+        return InboxPage(tuple(readable_rows(rows, InboxRow)), last["cursor"], last["newest"])
 
     async def after(self, key: bytes, cursor: str, max_rows: int = 100) -> list[InboxRow]:
         """The rows after a cursor, in the order of the stream. Raises KeyRefused, InboxExpired and BadCursor."""
-        return await self._read(_AFTER, [key, cursor, max_rows], InboxRow)
+        return await self._statements.read(_AFTER, [key, cursor, max_rows], InboxRow)
 
     async def message(self, key: bytes, delivery: int) -> InboxMessage:
         """One delivery with its message. Raises KeyRefused, InboxExpired and NoSuchMail."""
-        (columns,) = await self._rows(_MESSAGE, [key, delivery])
+        (columns,) = await self._statements.rows(_MESSAGE, [key, delivery])
         attachments = columns.pop("attachments")
-        columns["attachments"] = tuple(_readable(attachments if isinstance(attachments, list) else [], InboxAttachment))
-        for message in _readable([columns], InboxMessage):
+        columns["attachments"] = tuple(
+            readable_rows(attachments if isinstance(attachments, list) else [], InboxAttachment)
+        )
+        for message in readable_rows([columns], InboxMessage):
             return message
         raise NoSuchMail(STORE_UNAVAILABLE, f"the row of delivery {delivery} cannot be read", NO_DATA_FOUND)
 
     async def attachment(self, key: bytes, delivery: int, ordinal: int) -> AsyncIterator[bytes]:
         """The content of an attachment, in pieces of PIECE octets. Raises KeyRefused, InboxExpired, NoSuchMail and NotKept,
         with the first piece or, if the key is revoked meanwhile, with a later one."""
-        async for piece in self._pieces(_ATTACHMENT, [key, delivery, ordinal]):
+        async for piece in self._statements.pieces(_ATTACHMENT, [key, delivery, ordinal]):
             yield piece
 
     async def raw(self, key: bytes, delivery: int) -> AsyncIterator[bytes]:
         """The bytes of a delivery exactly as they were delivered, in the same way."""
-        async for piece in self._pieces(_RAW, [key, delivery]):
+        async for piece in self._statements.pieces(_RAW, [key, delivery]):
             yield piece
 
     # The stream, for which no key is needed; none of it is content.
 
     async def arrivals_after(self, cursor: str, max_rows: int = 1000) -> list[tuple[str, int | None]]:
         """The cursors and leases of the deliveries after a cursor. Raises BadCursor."""
-        return [(row["cursor"], row["lease"]) for row in await self._rows(_ARRIVALS, [cursor, max_rows])]
+        return [(row["cursor"], row["lease"]) for row in await self._statements.rows(_ARRIVALS, [cursor, max_rows])]
 
     async def arrivals_waiting(self) -> bool:
         """Whether something is committed that an older transaction still holds back."""
-        return bool(await self._value(_WAITING))
+        return bool(await self._statements.value(_WAITING))
 
     async def cursor_now(self) -> str:
         """The position after everything that is visible."""
-        return str(await self._value(_NOW))
-
-    # Statements. None of them is ever built from input.
-
-    async def _pieces(self, statement: str, parameters: list[Any]) -> AsyncIterator[bytes]:
-        first = 0
-        while True:
-            piece = bytes(await self._value(statement, [*parameters, first, PIECE]))
-            if piece:
-                yield piece
-            if len(piece) < PIECE:
-                return
-            first += PIECE
-
-    async def _write(self, statement: str, *parameters: Any) -> Any:
-        """The value of a statement that changes something; tried again if another transaction changed the same rows."""
-        for number in range(1, _TRIES):
-            try:
-                return await self._value(statement, list(parameters))
-            except StoreError as error:
-                if error.sqlstate not in CONTENTION:
-                    raise
-                await asyncio.sleep(random.uniform(*_PAUSE) * number)  # noqa: S311 # jitter needs no secrecy
-        return await self._value(statement, list(parameters))
-
-    async def _value(self, statement: str, parameters: Sequence[Any] = ()) -> Any:
-        (row,) = await self._rows(statement, parameters)
-        (value,) = row.values()
-        return value
-
-    async def _read(self, statement: str, parameters: Sequence[Any], row: type[_T]) -> list[_T]:
-        return list(_readable(await self._rows(statement, parameters), row))
-
-    async def _rows(
-        self, statement: str, parameters: Sequence[Any] = (), limited: bool = False
-    ) -> list[dict[str, Any]]:
-        """The rows of a statement. limited: it may take as long as a search."""
-        async with self._connection() as connection:
-            with refused():
-                cursor = connection.cursor(row_factory=dict_row)
-                if not limited:
-                    return await (await cursor.execute(statement, parameters)).fetchall()
-                async with connection.transaction():
-                    await cursor.execute(_LIMIT, [str(int(1000 * self._search_timeout))])
-                    return await (await cursor.execute(statement, parameters)).fetchall()
-
-    @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[AsyncSession]:
-        try:
-            async with self._pool.connection() as connection:
-                yield connection
-        except (PoolTimeout, PoolClosed) as error:
-            raise NotConnected(STORE_UNAVAILABLE, f"no connection to the database: {error}") from error
-
-
-async def _configure(connection: AsyncSession) -> None:
-    tolerate(connection.adapters)
-
-
-def _readable(rows: Sequence[dict[str, Any]], row: type[_T]) -> list[_T]:
-    """The rows as values, without those whose columns are not of the types that `row` declares."""
-    values = []
-    for columns in rows:
-        wrong = mismatch(columns, row)
-        if wrong:
-            which = next(iter(columns.values()))
-            _log.warning("a row of an inbox (%s) cannot be read and is left out: %s", which, wrong)
-        else:
-            values.append(row(**columns))
-    return values
+        return str(await self._statements.value(_NOW))

@@ -9,7 +9,37 @@ from typing import NamedTuple
 from ..settings.config import Config
 from .connection import Store
 
-_ISSUED = "SELECT r.domain FROM pipehandler.web_domain r"
+_DIFFERENCES = """
+SELECT coalesce(d.domain, w.domain) AS domain,
+       CASE WHEN d.domain IS NULL THEN 'missing' WHEN w.domain IS NULL THEN 'surplus' ELSE 'changed' END AS kind
+  FROM (SELECT substring(pipehandler.canonical('@' || r.domain) FROM 2) AS domain,
+               jsonb_build_object('max_ttl', r.max_ttl, 'max_life', r.max_life, 'grace', r.grace, 'held', r.held,
+                                  'delimiter', r.delimiter, 'reserved_names', r.reserved_names,
+                                  'max_messages', r.max_messages, 'max_octets', r.max_octets,
+                                  'max_opened_per_hour', r.max_opened_per_hour, 'max_inboxes', r.max_inboxes) AS rules
+          FROM jsonb_to_recordset(%s::jsonb) AS r (
+                   domain text, max_ttl bigint, max_life bigint, grace bigint, held bigint, delimiter text,
+                   reserved_names jsonb, max_messages bigint, max_octets bigint, max_opened_per_hour bigint,
+                   max_inboxes bigint)) AS w
+  FULL JOIN
+       (SELECT r.domain,
+               jsonb_build_object('max_ttl', extract(epoch FROM r.max_ttl)::bigint,
+                                  'max_life', extract(epoch FROM r.max_life)::bigint,
+                                  'grace', extract(epoch FROM r.grace)::bigint,
+                                  'held', extract(epoch FROM r.held)::bigint,
+                                  'delimiter', r.delimiter, 'reserved_names', to_jsonb(r.reserved_names),
+                                  'max_messages', r.max_messages, 'max_octets', r.max_octets,
+                                  'max_opened_per_hour', r.max_opened_per_hour, 'max_inboxes', r.max_inboxes) AS rules
+          FROM pipehandler.web_domain r) AS d ON d.domain = w.domain
+ WHERE d.rules IS DISTINCT FROM w.rules
+ ORDER BY 1
+"""
+_USED = """
+SELECT (SELECT count(*) FROM pipehandler.web_inbox w WHERE w.mail_until > now()) AS inboxes,
+       coalesce((SELECT max(o.opened)
+                   FROM (SELECT count(*) AS opened FROM pipehandler.web_inbox w
+                          WHERE w.opened_at > now() - interval '1 hour' GROUP BY w.domain) AS o), 0) AS opened
+"""
 _SET = "SELECT changed, refused FROM pipehandler.set_web_domains(%s::jsonb)"
 
 
@@ -25,6 +55,8 @@ class WebDomain(NamedTuple):
     reserved_names: tuple[str, ...]
     max_messages: int
     max_octets: int
+    max_opened_per_hour: int
+    max_inboxes: int
 
 
 class Domains(NamedTuple):
@@ -32,6 +64,20 @@ class Domains(NamedTuple):
 
     changed: bool
     refused: list[str]
+
+
+class Difference(NamedTuple):
+    """A domain whose rules in the database are not those of the configuration. kind: missing there, surplus there, or changed."""
+
+    domain: str
+    kind: str
+
+
+class Used(NamedTuple):
+    """How many inboxes there are, those included that can be brought back, and how many of one domain were opened within an hour."""
+
+    inboxes: int
+    opened: int
 
 
 def configured(config: Config) -> list[WebDomain]:
@@ -50,6 +96,8 @@ def configured(config: Config) -> list[WebDomain]:
             reserved_names=web.reserved_names,
             max_messages=web.max_messages,
             max_octets=web.max_octets,
+            max_opened_per_hour=web.domain_opened_per_hour,
+            max_inboxes=web.max_inboxes,
         )
         for domain in web.domains
     ]
@@ -62,6 +110,13 @@ def set_domains(store: Store, domains: list[WebDomain]) -> Domains:
     return changed
 
 
-def issued(store: Store) -> list[str]:
-    """The domains that the database gives out to visitors. Raises StoreError."""
-    return store.values(_ISSUED, of=str)
+def differences(store: Store, domains: list[WebDomain]) -> list[Difference]:
+    """Compare these domains with those of which visitors get addresses. Raises StoreError."""
+    rules = json.dumps([domain._asdict() for domain in domains], ensure_ascii=False)
+    return store.rows(_DIFFERENCES, [rules], row=Difference)
+
+
+def used(store: Store) -> Used:
+    """Count what web.max_inboxes and web.domain_opened_per_hour limit. Raises StoreError."""
+    (found,) = store.rows(_USED, row=Used)
+    return found

@@ -32,7 +32,9 @@ def answer(value: Any, status: int = 200) -> Response:
 
 
 def see_other(visit: Visit, page: str, notice: str = "", **parameters: object) -> Response:
-    """Return a redirect after a POST (RFC 9110 15.4.4)."""
+    """Return a redirect after a POST (RFC 9110 15.4.4). It leads to the inbox that the request named."""
+    if page in ("inbox", "key"):
+        parameters = {"inbox": visit.wanted} | parameters
     location = path_of(page, visit.lang, **parameters, notice=notice or None)
     return Response(status_code=303, headers={"Location": location, **_quiet()})
 

@@ -1,7 +1,6 @@
 """The application: its routes, and what every request passes before and after its page."""
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -13,36 +12,37 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from pipehandler.store.errors import StoreError, concerns_data
-from pipehandler.store.inbox_errors import BadCursor, InboxExpired, KeyRefused, NoSuchMail, NotKept
+from pipehandler.mail.outcome import STORE_UNAVAILABLE
+from pipehandler.store.errors import INSUFFICIENT_PRIVILEGE
+from pipehandler.store.inbox_errors import KeyRefused
 
-from . import key_pages, mail_pages, pages
-from .answers import accepts_gzip, problem, see_other
+from . import general_pages, home_page, inbox_actions, key_pages, list_pages, mail_pages
+from .answers import accepts_gzip, problem
+from .failures import failed
 from .guard import is_ours
 from .headers import response_headers
 from .hub import cancelled
 from .languages import LANGUAGES
-from .limits import TooMany
 from .links_to import PATHS
 from .openapi import openapi
+from .pages import current_key, refused
+from .rows import name_of
 from .site import Site
 from .stream import Stream
-from .visit import BadForm, Visit
-
-_log = logging.getLogger(__name__)
+from .visit import Visit
 
 Page = Callable[[Site, Visit], Awaitable[Response]]
 
 _NUMBERS = {"{delivery}": "{delivery:int}", "{ordinal}": "{ordinal:int}"}
 
 GET: dict[str, Page] = {
-    "home": pages.home,
-    "inbox": pages.inbox,
-    "rows": pages.rows,
+    "home": home_page.home,
+    "inbox": list_pages.inbox,
+    "rows": list_pages.rows,
     "key": key_pages.key_page,
     "open": key_pages.open_form,
-    "abuse": pages.abuse,
-    "manifest": pages.manifest,
+    "abuse": general_pages.abuse,
+    "manifest": general_pages.manifest,
     "eml": mail_pages.eml,
     "zip": mail_pages.archive,
     "message": mail_pages.message,
@@ -55,15 +55,15 @@ GET: dict[str, Page] = {
 """The pages that are read, in the order in which their paths are compared."""
 
 POST: dict[str, Page] = {
-    "create": pages.create,
-    "remove_mail": pages.remove_mail,
-    "extend": pages.extend,
-    "end": pages.end,
-    "switch": pages.switch,
+    "create": home_page.create,
+    "remove_mail": inbox_actions.remove_mail,
+    "extend": inbox_actions.extend,
+    "end": inbox_actions.end,
+    "switch": inbox_actions.switch,
     "share": key_pages.share,
     "unshare": key_pages.unshare,
     "open": key_pages.open_key,
-    "language": pages.language,
+    "language": general_pages.language,
 }
 """What changes something."""
 
@@ -85,12 +85,12 @@ def application(site: Site) -> ASGIApp:
             await site.mail_views.sanitiser.close()
 
     routes = [
-        Route("/", _endpoint(site, pages.root), methods=["GET"]),
+        Route("/", _endpoint(site, general_pages.root), methods=["GET"]),
         Route("/openapi.json", _endpoint(site, openapi), methods=["GET"]),
-        Route("/healthz", _endpoint(site, pages.health), methods=["GET"]),
+        Route("/healthz", _endpoint(site, general_pages.health), methods=["GET"]),
         *(Route(_route(name), _endpoint(site, page), methods=["GET"]) for name, page in GET.items()),
         *(Route(PATHS[name], _endpoint(site, page), methods=["POST"]) for name, page in POST.items()),
-        Route("/{path:path}", _endpoint(site, pages.fixed), methods=["GET"]),
+        Route("/{path:path}", _endpoint(site, general_pages.fixed), methods=["GET"]),
     ]
     handlers: Any = {HTTPException: _handler(site), Exception: _handler(site)}
     return _Door(site, Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers))
@@ -145,11 +145,16 @@ class _Door:
         after = request.headers.get("last-event-id") or request.query_params.get("after", "")
         try:
             inbox = await site.reader.inbox(key)
+            if visit.wanted not in (None, name_of(inbox)):
+                key = await current_key(site, visit)
+                if key is None:
+                    raise KeyRefused(STORE_UNAVAILABLE, "this key opens no inbox", INSUFFICIENT_PRIVILEGE)
+                inbox = await site.reader.inbox(key)
             with site.streams.counted(key, inbox.owner, visit.network), site.hub.waiting(key, inbox) as waiter:
                 site.counts["streams"] += 1
                 await Stream(site.hub, site.reader, waiter, inbox, lang, after or inbox.cursor).run(receive, send)
         except Exception as error:  # noqa: BLE001 # every error has its answer
-            await (await _failed(site, visit, error))(request.scope, receive, send)
+            await (await failed(site, visit, error))(request.scope, receive, send)
 
 
 def _visit(site: Site, request: Request) -> Visit:
@@ -160,54 +165,18 @@ def _endpoint(site: Site, page: Page) -> Callable[[Request], Awaitable[Response]
     async def endpoint(request: Request) -> Response:
         visit = _visit(site, request)
         if request.path_params.get("lang", "en") not in LANGUAGES:
-            return await pages.fixed(site, visit)
+            return await general_pages.fixed(site, visit)
         if not is_ours(request.method, request.headers):
             site.counts["refused_origin"] += 1
-            return pages.refused(site, visit, 403, "forbidden", "this request was sent by another site")
+            return refused(site, visit, 403, "forbidden", "this request was sent by another site")
         try:
             if request.method == "POST":
                 await visit.read_form()
             return await page(site, visit)
         except Exception as error:  # noqa: BLE001 # every error has its answer
-            return await _failed(site, visit, error)
+            return await failed(site, visit, error)
 
     return endpoint
-
-
-async def _failed(site: Site, visit: Visit, error: Exception) -> Response:
-    """Return the answer to a request that raised an error."""
-    match error:
-        case KeyRefused():
-            return await pages.key_refused(site, visit)
-        case InboxExpired():
-            return _notice(visit, 410, "expired", "this inbox has ended; extend it", "")
-        case NoSuchMail():
-            return _notice(visit, 404, "not_found", "there is no such message in this inbox", "not_found")
-        case NotKept():
-            return _notice(visit, 410, "not_kept", "the content was not kept", "not_kept")
-        case BadCursor():
-            return problem(400, "bad_cursor", "the cursor is of another cluster, or none; begin with that of the inbox")
-        case TooMany():
-            site.counts["refused_streams"] += 1
-            headers = {"Retry-After": str(error.seconds)}
-            return pages.refused(site, visit, 429, "too_many", f"the limit web.{error} is reached", headers)
-        case BadForm():
-            return pages.refused(site, visit, 400, "bad_request", str(error))
-        case StoreError() if concerns_data(error.sqlstate):
-            return pages.refused(site, visit, 400, "bad_request", "a value cannot be used")
-        case StoreError():
-            _log.warning("%s: %s", visit.request.url.path, error)
-            return await pages.unavailable(site, visit)
-    _log.error("%s %s", visit.request.method, visit.request.url.path, exc_info=error)
-    site.counts["faults"] += 1
-    return pages.refused(site, visit, 500, "fault", "an internal fault, which was logged")
-
-
-def _notice(visit: Visit, status: int, code: str, text: str, notice: str) -> Response:
-    """An error of one message: for a person, the list with a notice."""
-    if visit.as_json or visit.request.headers.get("sec-fetch-dest") in ("iframe", "image", "empty"):
-        return problem(status, code, text)
-    return see_other(visit, "inbox", notice)
 
 
 def _handler(site: Site) -> Callable[[Request, Exception], Awaitable[Response]]:
@@ -215,8 +184,8 @@ def _handler(site: Site) -> Callable[[Request, Exception], Awaitable[Response]]:
         visit = _visit(site, request)
         if isinstance(error, HTTPException):
             code = "not_found" if error.status_code == 404 else "bad_request"
-            return pages.refused(site, visit, error.status_code, code, error.detail, error.headers)
-        return await _failed(site, visit, error)
+            return refused(site, visit, error.status_code, code, error.detail, error.headers)
+        return await failed(site, visit, error)
 
     return handler
 

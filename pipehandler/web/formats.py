@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 from babel.dates import format_date, format_datetime
 from babel.numbers import format_decimal
@@ -43,14 +43,16 @@ def span(value: timedelta | int, code: str) -> str:
 
 
 def size(octets: int, code: str) -> str:
-    """Return a size with at most one decimal place: "12.3 kB"."""
+    """Return a size with at most one decimal place: "12.3 kB"; octets as a word in its plural form: "1 byte", "370 bytes"."""
     locale, value = LANGUAGES[code].locale, float(octets)
     for unit in _UNITS:
         if value < _STEP or unit == _UNITS[-1]:
             break
         value /= _STEP
     shown = round(value, 1 if unit != "byte" else 0)
-    return format_unit(shown, f"digital-{unit}", length="short", format="#,##0.#", locale=locale)
+    # The short form of a byte has no plural in English.
+    length: Literal["long", "short"] = "long" if unit == "byte" else "short"
+    return format_unit(shown, f"digital-{unit}", length=length, format="#,##0.#", locale=locale)
 
 
 def number(value: int, code: str) -> str:

@@ -121,6 +121,14 @@ _RESERVED = frozenset({"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("
 _TURNING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
+def shown_file_name(name: str) -> str:
+    """Return a name that a sender has given, as it is safe to read: without what turns, hides or breaks it.
+
+    The joiners of Arabic and Indic letters and of emoji stay. Empty if nothing can be read.
+    """
+    return "".join(letter for letter in name if letter.isprintable() or letter in "\u200c\u200d").strip()
+
+
 def safe_file_name(name: str) -> str:
     """Return a name for a file that a sender has named: no folder, no control character, not hidden, not a device.
 

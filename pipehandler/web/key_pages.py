@@ -11,8 +11,8 @@ from . import keys
 from .answers import answer, problem, see_other
 from .links_to import path_of
 from .notices import NOTICES, notice_text
-from .pages import Opened, done, no_inbox, opened, page, seconds_of, set_keys
-from .rows import inbox_json
+from .pages import Opened, current_key, done, no_inbox, opened, page, seconds_of, set_keys
+from .rows import inbox_json, name_of
 from .site import Site
 from .visit import Visit
 
@@ -26,7 +26,8 @@ async def key_page(site: Site, visit: Visit) -> Response:
 
 
 def _key_page(site: Site, visit: Visit, mine: Opened, shared: bytes | None = None) -> Response:
-    link = _link(visit, mine.kept[0])
+    assert mine.key  # noqa: S101 # the caller has looked at mine.current
+    link = _link(visit, mine.key)
     shared_link = _link(visit, shared) if shared else ""
     own = {"link": link, "qr": _qr(link), "shared": shared_link, "shared_qr": _qr(shared_link) if shared else ""}
     return page(site, visit, "key.html", own, mine, compress=False)
@@ -44,12 +45,13 @@ def _qr(link: str) -> str:
 
 async def share(site: Site, visit: Visit) -> Response:
     """Make a key that reads and changes nothing; it is shown once."""
-    if visit.key is None:
+    key = await current_key(site, visit)
+    if key is None:
         return no_inbox(visit)
     new = keys.new_key()
     ttl = seconds_of(visit.field("ttl"))
     try:
-        await site.inboxes.share(visit.key, new, timedelta(seconds=ttl) if ttl else None)
+        await site.inboxes.share(key, new, timedelta(seconds=ttl) if ttl else None)
     except QuotaReached:
         return done(visit, "shares", to="key") if not visit.as_json else problem(409, "shares", NOTICES["shares"])
     if visit.as_json:
@@ -59,9 +61,10 @@ async def share(site: Site, visit: Visit) -> Response:
 
 async def unshare(site: Site, visit: Visit) -> Response:
     """Revoke all read-only keys of the inbox."""
-    if visit.key is None:
+    key = await current_key(site, visit)
+    if key is None:
         return no_inbox(visit)
-    await site.inboxes.unshare(visit.key)
+    await site.inboxes.unshare(key)
     return done(visit, "unshared", to="key")
 
 
@@ -101,6 +104,6 @@ async def open_key(site: Site, visit: Visit) -> Response:
             mine,
             compress=False,
         )
-    response = see_other(visit, "inbox", "added")
+    response = see_other(visit, "inbox", "added", inbox=name_of(found))
     set_keys(site, visit, response, keys.with_current(mine.kept, key))
     return response

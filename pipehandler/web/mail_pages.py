@@ -1,27 +1,29 @@
 """The pages of one message: as HTML, text, headers and source; its attachments; for paper; as files."""
 
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from markupsafe import Markup
 from starlette.responses import Response, StreamingResponse
 
-from pipehandler.store.inbox_errors import NoSuchMail, NotKept
+from pipehandler.store.inbox_errors import InboxError, InboxExpired, KeyRefused, NoSuchMail, NotKept
 from pipehandler.store.inbox_values import InboxAttachment, InboxMessage
 
 from .answers import answer, document
 from .archive import ArchivedFile, zip_of
-from .headers import response_headers
+from .headers import response_headers, shown_file_name
 from .images import MAX_THUMBNAIL, thumbnail_type
+from .list_pages import list_of, listing
 from .mail_view import MailView
 from .message_json import message_json
-from .pages import list_of, listing, no_inbox, opened, page
+from .pages import no_inbox, opened, page
 from .safe_html import document as mail_document
 from .site import Site
 from .visit import Visit
 
 _SOURCE = 200_000  # octets of the source that the page shows
+_TEXT, _LINES = 200_000, 5_000  # characters and lines of the text that it shows: each line is an element
 _LOOKED_INTO = 65_536  # octets of the largest attachment whose text the page shows
 _MOST_HEADS = 12  # attachments that are read to find out whether they are images
 _TEXTS = ("text/plain", "text/csv", "text/calendar", "message/rfc822", "message/delivery-status")
@@ -30,7 +32,10 @@ _IMAGES = ("image/png", "image/jpeg", "image/gif", "image/webp")
 
 @dataclass(frozen=True, slots=True)
 class AttachmentView:
-    """An attachment as a line of the page. thumbnail: whether its image may be shown. text: what can be read of it, or ""."""
+    """An attachment as a line of the page.
+
+    name: as it is safe to read, or "". thumbnail: whether its image may be shown. text: what can be read of it, or "".
+    """
 
     ordinal: int
     name: str
@@ -61,8 +66,8 @@ async def _message(site: Site, visit: Visit, wanted: str, images: bool) -> Respo
     mine = await opened(site, visit)
     if mine.current is None:
         return no_inbox(visit)
-    key = mine.kept[0]
-    found = await site.inboxes.message(key, _delivery(visit))
+    key, found = await _of_keys(site, mine.kept, _delivery(visit))
+    mine = replace(mine, key=key)
     view = await site.mail_views.view(key, found)
     if visit.as_json:
         return answer(message_json(view, visit.lang))
@@ -72,14 +77,22 @@ async def _message(site: Site, visit: Visit, wanted: str, images: bool) -> Respo
         "images": images,
         "shown": wanted if wanted in ("text", "headers", "raw") else "html" if view.safe else "text",
         "attachments": [
-            await _attachment_view(site, key, found, part, number) for number, part in enumerate(found.attachments)
+            await _attachment_view(site, key, found, part, number)
+            for number, part in enumerate(part for part in found.attachments if part.ordinal not in view.inline)
         ],
         "source": "",
         "source_is_cut": False,
     }
+    own["lines"], own["text_is_cut"] = _lines(view.text)
     if wanted == "raw":
         own["source"], own["source_is_cut"] = await _source(site, key, found)
     return page(site, visit, "message.html", own, mine)
+
+
+def _lines(text: str) -> tuple[list[str], bool]:
+    """The lines of the text that the page shows, none if it has nothing to read; and whether there are more."""
+    lines = text[:_TEXT].splitlines()
+    return (lines[:_LINES] if text.strip() else []), len(text) > _TEXT or len(lines) > _LINES
 
 
 async def _source(site: Site, key: bytes, found: InboxMessage) -> tuple[str, bool]:
@@ -107,7 +120,8 @@ async def _attachment_view(
             text = _decoded(
                 await _head(site, key, found.delivery, part.ordinal), part.parameters.get("charset", "utf-8")
             )
-    return AttachmentView(part.ordinal, part.file_name or "", part.content_type, part.size, part.kept, thumbnail, text)
+    name = shown_file_name(part.file_name or "")
+    return AttachmentView(part.ordinal, name, part.content_type, part.size, part.kept, thumbnail, text)
 
 
 async def _head(site: Site, key: bytes, delivery: int, ordinal: int) -> bytes:
@@ -142,7 +156,11 @@ async def print_page(site: Site, visit: Visit) -> Response:
     images = visit.request.query_params.get("images") == "1"
     fragment = None if view.safe is None else view.safe.with_images if images else view.safe.blocked
     body = None if fragment is None else Markup(fragment)  # noqa: S704 # made safe by the sanitiser, and the policy holds
-    context = site.templates.common(visit.lang) | {"view": view, "images": images, "body": body}
+    names = [
+        shown_file_name(part.file_name or "") for part in view.message.attachments if part.ordinal not in view.inline
+    ]
+    own = {"view": view, "images": images, "attachments": names, "body": body}
+    context = site.templates.common(visit.lang) | own
     text = site.templates.render("print.html", context)
     return document(visit, text, "print_with_images" if images else "print")
 
@@ -207,9 +225,18 @@ async def _file(pieces: AsyncIterator[bytes], headers: dict[str, str], size: int
 
 async def _found(site: Site, visit: Visit) -> tuple[bytes, InboxMessage]:
     """The key, and the message that it opens."""
-    if visit.key is None:
-        raise _nothing()
-    return visit.key, await site.inboxes.message(visit.key, _delivery(visit))
+    return await _of_keys(site, visit.keys, _delivery(visit))
+
+
+async def _of_keys(site: Site, keys: Sequence[bytes], delivery: int) -> tuple[bytes, InboxMessage]:
+    """A message, and the first key that opens it. Raises what the last key raises, InboxExpired rather than anything else."""
+    refusal: InboxError = _nothing()
+    for key in keys:
+        try:
+            return key, await site.inboxes.message(key, delivery)
+        except (InboxExpired, KeyRefused, NoSuchMail) as error:
+            refusal = refusal if isinstance(refusal, InboxExpired) else error
+    raise refusal
 
 
 async def _view(site: Site, visit: Visit) -> MailView:

@@ -3,12 +3,13 @@
 from collections import Counter
 from dataclasses import dataclass
 
-from pipehandler.store.inbox_values import InboxMessage
+from pipehandler.store.inbox_values import InboxAttachment, InboxMessage
 from pipehandler.store.inboxes import Inboxes
 
 from . import codes
+from .findings import Findings
 from .images import MAX_INLINE, InlineImage
-from .links import Link, links_of_text
+from .links import Link
 from .safe_html import Busy, SafeHtml, Sanitiser, TooCostly
 from .sanitise import content_ids
 
@@ -18,7 +19,8 @@ class MailView:
     """A message as it is shown.
 
     safe: its HTML made safe, None without HTML or if that costs too much; costly: which of the two. text: what a person reads
-    of it. links: its links with their real hosts. found: the one-time code or the confirmation link, by rule.
+    of it. links: its links with their real hosts. found: the one-time code or the confirmation link, by rule. inline: the
+    ordinals of the attachments that its HTML shows in their place, so that they are none to a reader.
     """
 
     message: InboxMessage
@@ -27,6 +29,7 @@ class MailView:
     text: str
     links: tuple[Link, ...]
     found: codes.OneTimeCode | codes.ConfirmationLink | None
+    inline: frozenset[int] = frozenset()
 
 
 class MailViews:
@@ -42,7 +45,8 @@ class MailViews:
         safe, costly, text = None, False, message.text_body or message.text_from_html or ""
         if message.html_body:
             try:
-                inline = await self._inline(key, message)
+                kept = self.sanitiser.is_kept(message.message)
+                inline = {} if kept else await self._inline(key, message)
                 safe = await self.sanitiser.clean(message.html_body, inline, key=message.message)
             except TooCostly as error:
                 costly = True
@@ -50,16 +54,24 @@ class MailViews:
                 text = text or error.text
             else:
                 text = text or safe.text
-        links = _distinct((*(safe.links if safe else ()), *links_of_text(message.text_body or "")))
-        found = codes.find(message.subject or "", safe.text if safe and not message.text_body else text, links)
-        return MailView(message, safe, costly, text, links, found)
+        links = safe.links if safe else ()
+        shown = safe.text if safe and not message.text_body else text
+        try:
+            found = await self.sanitiser.find(
+                message.subject or "", shown, message.text_body or "", links, key=message.message
+            )
+        except Busy:
+            self._counts["sanitiser_busy"] += 1
+            found = Findings(links, None)
+        shown_inline = frozenset(part.ordinal for part in message.attachments if safe and _is_inline(part, safe.inline))
+        return MailView(message, safe, costly, text, found.links, found.found, shown_inline)
 
     async def _inline(self, key: bytes, message: InboxMessage) -> dict[str, InlineImage]:
         """Read the parts that the HTML names, as far as they are shown."""
         named = content_ids(message.html_body or "")
         room, found = MAX_INLINE, {}
         for part in message.attachments:
-            name = (part.content_id or "").strip("<>")
+            name = _name(part)
             if name in named and name not in found and part.kept and part.size <= room:
                 content = b"".join(
                     [piece async for piece in self._inboxes.attachment(key, message.delivery, part.ordinal)]
@@ -69,6 +81,10 @@ class MailViews:
         return found
 
 
-def _distinct(links: tuple[Link, ...]) -> tuple[Link, ...]:
-    """Return each link once; the one with a text of its own, which comes first, stays."""
-    return tuple({link.url: link for link in reversed(links)}.values())[::-1]
+def _name(part: InboxAttachment) -> str:
+    return (part.content_id or "").strip("<>")
+
+
+def _is_inline(part: InboxAttachment, shown: frozenset[str]) -> bool:
+    """Whether HTML that shows these Content-IDs is where a part belongs; SQL counts by the same rule (count_attachments)."""
+    return part.content_type.lower().startswith("image/") and _name(part) in shown

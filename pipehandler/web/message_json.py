@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from . import codes
+from .headers import safe_file_name
 from .links_to import path_of
 from .mail_view import MailView
 
@@ -15,6 +16,9 @@ def message_json(view: MailView, lang: str) -> dict[str, Any]:
     delivery = view.message.delivery
     for each in columns["attachments"]:
         each["url"] = path_of("attachment", lang, delivery=delivery, ordinal=each["ordinal"])
+        # The name is the sender's; this one is safe to show, and to save under.
+        each["safe_file_name"] = safe_file_name(each["file_name"] or f"attachment-{each['ordinal']}")
+        each["inline"] = each["ordinal"] in view.inline
     return {name: _plain(value) for name, value in columns.items()} | {
         "text": view.text,
         "html": view.safe.blocked if view.safe else None,

@@ -52,6 +52,10 @@ FAILURES = {
     "too_many": Failure(
         mark("Please wait a little"), mark("You have opened many inboxes, or many windows, in a short time.")
     ),
+    "full": Failure(
+        mark("No new address at the moment"),
+        mark("Very many inboxes are open just now. Those that exist work as usual."),
+    ),
     "unavailable": Failure(
         mark("The mail cannot be reached"), mark("Nothing is lost. Please try again in a few seconds.")
     ),

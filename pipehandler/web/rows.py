@@ -34,6 +34,11 @@ def row_json(row: InboxRow, lang: str) -> dict[str, Any]:
     }
 
 
+def name_of(inbox: Inbox) -> str:
+    """Return by what a page names one of the visitor's inboxes: its lease, or `all`."""
+    return "all" if inbox.lease is None else str(inbox.lease)
+
+
 def inbox_json(inbox: Inbox) -> dict[str, Any]:
     """Return an inbox."""
     times = {

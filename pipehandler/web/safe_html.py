@@ -1,7 +1,8 @@
-"""HTML of a message, made safe by two processes that are started beforehand and killed at the deadline.
+"""Mail, made safe and read by two processes that are started beforehand and killed at the deadline.
 
-Sanitising takes quadratic time for some inputs: 100,000 nested elements take more than half a minute. So it never runs in
-the process of the page. A message that is too costly raises TooCostly, and the page shows its text and a notice.
+Sanitising takes quadratic time for some inputs: 100,000 nested elements take more than half a minute. So neither it nor a search
+for links and codes ever runs in the process of the page. HTML that is too costly raises TooCostly, and the page shows the text
+and a notice.
 
 This is one of three layers. The frame and the headers (headers.py) each stop every script without it, and the headers
 stop every request.
@@ -9,22 +10,27 @@ stop every request.
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html import escape
 from itertools import islice
 
 from ..runtime.confined import ConfinedProcess, Ended
+from .codes import ConfirmationLink, OneTimeCode
+from .findings import Findings, packed, unpacked
 from .images import MAX_INLINE, InlineImage, image_type
-from .links import Link, link
+from .links import Link
 from .recent import Recent
+from .sanitise import HTML, TEXT
 
 _MODULE = "pipehandler.web.sanitise"
 _SECONDS = 2.0  # for one message; sanitise.SECONDS is its CPU time
 _WAIT = 0.8  # seconds for a process that is free
 _MAX_SENT = 2_000_001  # characters: one more than the child accepts, so that it refuses what was cut
+_MAX_READ = 200_000  # characters of a text in which links and codes are looked for: what the page shows of it
 _CACHE = 32_000_000  # characters of results that are kept
+_CACHE_OF_FINDINGS = 8_000_000  # characters of the links of messages
 _CACHE_AGE = 300.0  # seconds: after this, what was deleted by others is gone here as well
 PROCESSES = 2
 """Messages that are sanitised at once."""
@@ -37,7 +43,7 @@ class SafeHtml:
 
     blocked: without remote images. with_images: with them, and all of http over https. images: how many remote images a
     click shows. not_shown: images that cannot be shown at all. text: what a reader sees, without links. links: every
-    link of the message, in its order.
+    link of the message, in its order. inline: the Content-IDs of the parts that are shown as images within it.
     """
 
     blocked: str
@@ -46,6 +52,7 @@ class SafeHtml:
     not_shown: int
     text: str
     links: tuple[Link, ...]
+    inline: frozenset[str] = frozenset()
 
     @property
     def size(self) -> int:
@@ -75,6 +82,7 @@ class Sanitiser:
     _all: set[ConfinedProcess] = field(default_factory=set)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _recent: Recent[SafeHtml | TooCostly] = field(default_factory=lambda: Recent(_CACHE, _CACHE_AGE))
+    _findings: Recent[Findings] = field(default_factory=lambda: Recent(_CACHE_OF_FINDINGS, _CACHE_AGE))
     _closed: bool = False
 
     async def start(self) -> None:
@@ -112,10 +120,44 @@ class Sanitiser:
             raise TooCostly(found.text)
         return found
 
+    def is_kept(self, key: object) -> bool:
+        """Whether `clean` has a result for this key, and needs no parts."""
+        return self._recent.get(key) is not None
+
     def forget(self, keys: Iterable[object]) -> None:
         """Drop what is kept of these messages: they were deleted."""
         for key in keys:
             self._recent.drop(key)
+            self._findings.drop(key)
+
+    async def find(self, subject: str, text: str, plain: str, links: Sequence[Link], key: object = None) -> Findings:
+        """Return what `findings.findings` finds. key: what identifies the message; with it, results are kept for a few minutes.
+
+        A message that takes too long has the `links` that are known, and no code. Raises Busy, as `clean` does.
+        """
+        found = self._findings.get(key) if key is not None else None
+        if found is None:
+            try:
+                found = await self._find(subject, text, plain, links)
+            except Busy:
+                raise
+            except TooCostly:
+                found = Findings(tuple(links), None)
+            if key is not None:
+                self._findings.put(key, found, found.size + 200)
+        return found
+
+    async def _find(self, subject: str, text: str, plain: str, links: Sequence[Link]) -> Findings:
+        fields = [value[:_MAX_READ].encode("utf-8", "replace") for value in (subject, text, plain)]
+        async with self._process() as process:
+            try:
+                async with asyncio.timeout(_SECONDS):
+                    await process.send((TEXT, *fields, packed(links)))
+                    every, code, link = await process.receive()
+                    found = ConfirmationLink(*unpacked(link)) if link else OneTimeCode(code.decode()) if code else None
+                    return Findings(unpacked(every), found)
+            except (TimeoutError, Ended, ValueError, TypeError):
+                raise TooCostly from None
 
     async def _clean(self, html: str, inline: Mapping[str, InlineImage]) -> SafeHtml:
         images = _shown(inline)
@@ -124,14 +166,14 @@ class Sanitiser:
         async with self._process() as process:
             try:
                 async with asyncio.timeout(_SECONDS):
-                    await process.send((html[:_MAX_SENT].encode("utf-8", "replace"), names, *images.values()))
+                    await process.send((HTML, html[:_MAX_SENT].encode("utf-8", "replace"), names, *images.values()))
                     text = (await process.receive())[0].decode("utf-8", "replace")
                     answer = await process.receive()
             except (TimeoutError, Ended, IndexError):
                 raise TooCostly(text) from None
         if not answer:
             raise TooCostly(text)
-        return _result(answer)
+        return replace(_result(answer), inline=frozenset(images))
 
     @asynccontextmanager
     async def _process(self) -> AsyncIterator[ConfinedProcess]:
@@ -164,7 +206,7 @@ class Sanitiser:
         process = await ConfinedProcess.start(_MODULE)
         self._all.add(process)
         try:
-            await process.send((b"<p>ready</p>", b"[]"))
+            await process.send((HTML, b"<p>ready</p>", b"[]"))
             await process.receive()
             await process.receive()
         except BaseException:
@@ -208,7 +250,8 @@ def _shown(inline: Mapping[str, InlineImage]) -> dict[str, bytes]:
 
 
 def _result(answer: list[bytes]) -> SafeHtml:
-    facts, text, blocked, with_images = (field.decode("utf-8", "replace") for field in answer)
+    facts, links, *fields = answer
+    text, blocked, with_images = (field.decode("utf-8", "replace") for field in fields)
     values = json.loads(facts)
     return SafeHtml(
         blocked=blocked,
@@ -216,5 +259,5 @@ def _result(answer: list[bytes]) -> SafeHtml:
         images=int(values["images"]),
         not_shown=int(values["not_shown"]),
         text=text,
-        links=tuple(link(str(shown), str(url)) for shown, url in values["links"]),
+        links=unpacked(links),
     )

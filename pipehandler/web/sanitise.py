@@ -11,12 +11,15 @@ import base64
 import json
 import re
 from collections.abc import Iterator
+from itertools import islice
 from typing import NamedTuple
 
 import nh3
 
 from ..parse.html_text import to_text
 from ..runtime.confined import Fields, serve
+from .codes import OneTimeCode
+from .findings import findings, packed, unpacked
 from .images import MAX_INLINE, image_type
 from .links import links_of_html
 
@@ -194,7 +197,8 @@ def _with_body(html: str) -> str:
     return f"{around}<div{body[1]}>{html[: body.start()]}{html[body.end() :]}"
 
 
-_CID = re.compile(r"cid:([^\"'\s<>)]+)", re.IGNORECASE)
+_CID = re.compile(r"cid:([^\"'\s<>)]{1,500})", re.IGNORECASE)
+_MOST_CIDS = 2000  # this is looked for in the process of the page
 
 
 def content_id(url: str) -> str:
@@ -208,11 +212,32 @@ def content_ids(html: str) -> list[str]:
     """Return the Content-IDs that `html` names, each once, in their order: the parts that the sanitiser needs."""
     from html import unescape
 
-    return list(dict.fromkeys(content_id(unescape(url[0])) for url in _CID.finditer(html)))
+    return list(dict.fromkeys(content_id(unescape(url[0])) for url in islice(_CID.finditer(html), _MOST_CIDS)))
+
+
+HTML, TEXT = b"html", b"text"
+"""The first field of a request."""
 
 
 def _answers(fields: list[bytes]) -> Iterator[Fields]:
-    """Answer one request: the HTML, a list of Content-IDs in JSON, and the images.
+    kind, *rest = fields
+    yield from _of_text(rest) if kind == TEXT else _of_html(rest)
+
+
+def _of_text(fields: list[bytes]) -> Iterator[Fields]:
+    """Answer a request for what a reader takes from a message: its subject, its text, its plain text, the links of its HTML."""
+    subject, text, plain, links = fields
+    result = findings(subject.decode(), text.decode(), plain.decode(), unpacked(links))
+    code, link = "", b""
+    if isinstance(result.found, OneTimeCode):
+        code = result.found.code
+    elif result.found is not None:
+        link = packed([result.found.link])
+    yield packed(result.links), code.encode(), link
+
+
+def _of_html(fields: list[bytes]) -> Iterator[Fields]:
+    """Answer a request to make HTML safe: the HTML, a list of Content-IDs in JSON, and the images.
 
     First the text with the targets of its links, which is quickly made whatever the HTML is; then, unless that is too
     large, everything else.
@@ -228,17 +253,15 @@ def _answers(fields: list[bytes]) -> Iterator[Fields]:
     except TooLarge:
         yield ()
         return
-    facts = {
-        "images": result.images,
-        "not_shown": result.not_shown,
-        "links": [(link.text, link.url) for link in links_of_html(result.blocked)],
-    }
+    facts = {"images": result.images, "not_shown": result.not_shown}
+    links = packed(links_of_html(result.blocked))
     with_images = "" if result.with_images == result.blocked else result.with_images
     without_links = to_text(text, links=False)
-    yield json.dumps(facts).encode(), without_links.encode(), result.blocked.encode(), with_images.encode()
+    yield json.dumps(facts).encode(), links, without_links.encode(), result.blocked.encode(), with_images.encode()
 
 
 if __name__ == "__main__":
     sanitise('<p style="color:red"><a href="https://example.org">ready</a>', {})  # all that is loaded at first use
     to_text("<p>ready</p>")
+    findings("", "your code is 123456", "https://example.org", ())
     serve(_answers, MEMORY, SECONDS)

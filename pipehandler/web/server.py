@@ -166,6 +166,7 @@ COUNTS = (
     "refused_host",
     "refused_origin",
     "refused_opened",
+    "refused_full",
     "refused_streams",
     "sanitiser_busy",
     "sanitiser_refused",

@@ -10,6 +10,7 @@ exactly there. The events and their data (JSON):
     expired  the inbox (rows.inbox_json): it has ended and can be brought back; the stream goes on
     gone     {}: the key opens nothing any more; the stream ends, and the browser must not come back
     reset    {}: the cursor is of another cluster, or from before a restore; the stream ends, and the page loads again
+    beat     {}: nothing else was said for a while; a browser that hears nothing for longer has lost its stream unnoticed
 
 A stream is raw ASGI: Starlette's StreamingResponse needs twice the memory for each client. What it keeps is a cursor. A client
 that does not read makes its own `send` wait, and nothing else.
@@ -32,11 +33,11 @@ from .hub import Hub, Waiter
 from .rows import arrivals_text, inbox_json, row_json
 
 HEARTBEAT = 15.0
-"""Seconds of silence after which a comment is sent: proxies end what is idle for a minute."""
+"""Seconds of silence after which a stream says so: proxies end what is idle for a minute."""
 
 _ROWS = 100  # rows that are fetched at once
 _RETRY = b"retry: 2000\n\n"  # milliseconds until a browser reconnects
-_COMMENT = b":\n\n"
+_BEAT = b"event: beat\ndata: {}\n\n"
 _AGAIN = 1.0  # seconds until the next try while the database is away
 
 HEADERS = [
@@ -165,7 +166,7 @@ class Stream:
         return False
 
     def _seconds(self, again: float | None) -> float:
-        """How long to wait: until the next comment, the end of the inbox or of its grace."""
+        """How long to wait: until the next beat, the end of the inbox or of its grace."""
         seconds = HEARTBEAT if again is None else again
         inbox = self._waiter.inbox
         ends = None if inbox is None else inbox.grace_until if self._ended else inbox.expires_at
@@ -175,7 +176,7 @@ class Stream:
 
     async def _silence(self, send: Send) -> None:
         """Say that the connection lives, and look at the inbox if its time is up."""
-        await _send(send, _COMMENT)
+        await _send(send, _BEAT)
         inbox = self._waiter.inbox
         ends = None if inbox is None else inbox.grace_until if self._ended else inbox.expires_at
         if ends is not None and ends <= datetime.now(UTC):

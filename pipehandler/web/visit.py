@@ -25,7 +25,8 @@ class Visit:
 
     lang: that of the path, else of the cookie, else of Accept-Language. client: the address of the browser, behind trusted
     proxies; network: its network. secure: the browser uses HTTPS. bearer: the key is in Authorization, so no other site can
-    have caused the request. keys: the current one first. form: the fields of a POST.
+    have caused the request. keys: the current one first. wanted: the inbox that the request names (rows.name_of), None if it
+    names none. form: the fields of a POST.
     """
 
     def __init__(self, request: Request, proxies: TrustedProxies, public: bool) -> None:
@@ -44,6 +45,7 @@ class Visit:
         self.preferred = chosen if chosen in LANGUAGES else negotiate(headers.get("accept-language"))
         written = request.path_params.get("lang", "")
         self.lang: str = written if written in LANGUAGES else self.preferred
+        self.wanted = request.query_params.get("inbox") or None
         self.form: Mapping[str, list[str]] = {}
 
     @property

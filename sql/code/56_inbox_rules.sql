@@ -3,7 +3,7 @@
 --
 -- SQLSTATEs of our own: PH002 the inbox has ended; PH003 a name or a domain is refused; PH004 an address belongs to
 -- another one; PH005 there are too many keys; PH006 the network is closed; PH007 the longest lifetime is reached; PH008
--- the content was not kept.
+-- the content was not kept; PH009 there are as many inboxes as there may be.
 
 CREATE OR REPLACE FUNCTION pipehandler.is_reserved_name(name text, more text[]) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -132,11 +132,13 @@ BEGIN
                min(make_interval(secs => r.max_ttl)) AS max_ttl, min(make_interval(secs => r.max_life)) AS max_life,
                min(make_interval(secs => r.grace)) AS grace, min(make_interval(secs => r.held)) AS held,
                min(r.delimiter) AS delimiter, min(r.reserved_names) AS reserved_names,
-               min(r.max_messages) AS max_messages, min(r.max_octets) AS max_octets
+               min(r.max_messages) AS max_messages, min(r.max_octets) AS max_octets,
+               min(r.max_opened_per_hour) AS max_opened_per_hour, min(r.max_inboxes) AS max_inboxes
           FROM jsonb_array_elements(set_web_domains.rules) WITH ORDINALITY AS e (rule, n),
                LATERAL jsonb_to_record(e.rule) AS r (
                    domain text, max_ttl float8, max_life float8, grace float8, held float8, delimiter text,
-                   reserved_names text[], max_messages bigint, max_octets bigint)
+                   reserved_names text[], max_messages bigint, max_octets bigint, max_opened_per_hour bigint,
+                   max_inboxes bigint)
          GROUP BY 1
          ORDER BY 1 -- the order of the locks
     LOOP
@@ -149,19 +151,21 @@ BEGIN
         END IF;
         kept := kept || one.domain;
         INSERT INTO pipehandler.web_domain AS w (domain, ordinal, max_ttl, max_life, grace, held, delimiter,
-                                                 reserved_names, max_messages, max_octets)
+                                                 reserved_names, max_messages, max_octets, max_opened_per_hour,
+                                                 max_inboxes)
         VALUES (one.domain, one.ordinal, one.max_ttl, one.max_life, one.grace, one.held, one.delimiter,
-                one.reserved_names, one.max_messages, one.max_octets)
+                one.reserved_names, one.max_messages, one.max_octets, one.max_opened_per_hour, one.max_inboxes)
             ON CONFLICT (domain) DO UPDATE
            SET ordinal = excluded.ordinal, max_ttl = excluded.max_ttl, max_life = excluded.max_life,
                grace = excluded.grace, held = excluded.held, delimiter = excluded.delimiter,
                reserved_names = excluded.reserved_names, max_messages = excluded.max_messages,
-               max_octets = excluded.max_octets
+               max_octets = excluded.max_octets, max_opened_per_hour = excluded.max_opened_per_hour,
+               max_inboxes = excluded.max_inboxes
          WHERE (w.ordinal, w.max_ttl, w.max_life, w.grace, w.held, w.delimiter, w.reserved_names, w.max_messages,
-                w.max_octets)
+                w.max_octets, w.max_opened_per_hour, w.max_inboxes)
                IS DISTINCT FROM (excluded.ordinal, excluded.max_ttl, excluded.max_life, excluded.grace, excluded.held,
                                  excluded.delimiter, excluded.reserved_names, excluded.max_messages,
-                                 excluded.max_octets);
+                                 excluded.max_octets, excluded.max_opened_per_hour, excluded.max_inboxes);
         changed := changed OR FOUND;
     END LOOP;
     DELETE FROM pipehandler.web_domain w WHERE w.domain <> ALL (kept);
@@ -171,8 +175,52 @@ END
 $$;
 COMMENT ON FUNCTION pipehandler.set_web_domains(jsonb) IS
 'Replaces the rows of pipehandler.web_domain where they differ; returns whether they did. rules: an array of {"domain",
-"max_ttl", "max_life", "grace", "held": seconds, "delimiter", "reserved_names", "max_messages", "max_octets"}. refused:
-the domains that have a catch-all lease, of which visitors get no addresses. Leases that exist stay as they are.';
+"max_ttl", "max_life", "grace", "held": seconds, "delimiter", "reserved_names", "max_messages", "max_octets",
+"max_opened_per_hour", "max_inboxes"}. refused: the domains that have a catch-all lease, of which visitors get no
+addresses. Leases that exist stay as they are.';
+
+CREATE OR REPLACE FUNCTION pipehandler.require_room_for_inbox(rules pipehandler.web_domain) RETURNS void
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off
+SET enable_sort = off
+AS $$
+#variable_conflict use_column
+DECLARE
+    moment timestamptz;
+    again  timestamptz;
+BEGIN
+    -- One after the other, so that transactions which do not see each other's inboxes cannot exceed a limit together.
+    PERFORM pg_advisory_xact_lock(1885958758, 0);
+    moment := clock_timestamp(); -- not when the transaction began, which its client decides
+    SELECT w.opened_at + interval '1 hour' INTO again
+      FROM pipehandler.web_inbox w
+     WHERE w.domain = rules.domain AND w.opened_at > moment - interval '1 hour'
+     ORDER BY w.opened_at DESC
+    OFFSET rules.max_opened_per_hour - 1
+     LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'as many inboxes of % were opened within an hour as may be: %', rules.domain,
+                        rules.max_opened_per_hour
+            USING ERRCODE = 'PH009', CONSTRAINT = 'domain_opened_per_hour',
+                  DETAIL = ceil(extract(epoch FROM again - moment));
+    END IF;
+    SELECT w.mail_until INTO again
+      FROM pipehandler.web_inbox w
+     WHERE w.mail_until > moment
+     ORDER BY w.mail_until DESC
+    OFFSET rules.max_inboxes - 1
+     LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'there are as many inboxes as may be: %', rules.max_inboxes
+            USING ERRCODE = 'PH009', CONSTRAINT = 'max_inboxes', DETAIL = ceil(extract(epoch FROM again - moment));
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION pipehandler.require_room_for_inbox(pipehandler.web_domain) IS
+'For pipehandler.open_inbox. Raises PH009 where a domain was given out web_domain.max_opened_per_hour times within an
+hour, or where there are web_domain.max_inboxes inboxes, those included that can be brought back; CONSTRAINT is the key
+in [web], DETAIL the seconds after which there may be room. Takes a lock that lasts until the end of the transaction.';
 
 CREATE OR REPLACE FUNCTION pipehandler.inbox_is_full(lease bigint) RETURNS boolean
 LANGUAGE plpgsql STABLE

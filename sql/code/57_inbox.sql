@@ -198,6 +198,7 @@ BEGIN
     IF EXISTS (SELECT FROM pipehandler.capability c WHERE c.digest = key_digest) THEN
         RAISE EXCEPTION 'this key opens another inbox already' USING ERRCODE = 'PH004';
     END IF;
+    PERFORM pipehandler.require_room_for_inbox(rules);
 
     LOOP
         local := coalesce(local, pipehandler.random_name());
@@ -208,9 +209,9 @@ BEGIN
     END LOOP;
     leased := pipehandler.issue_lease(local || '@' || rules.domain, least(ttl, rules.max_life), left(label, 200),
                                       key_digest);
-    INSERT INTO pipehandler.web_inbox (lease, address_digest, holder, network, grace, held, mail_until, max_messages,
-                                       max_octets)
-    VALUES (leased.lease, sha256(convert_to(leased.address, 'UTF8')), key_digest,
+    INSERT INTO pipehandler.web_inbox (lease, domain, opened_at, address_digest, holder, network, grace, held,
+                                       mail_until, max_messages, max_octets)
+    VALUES (leased.lease, rules.domain, clock_timestamp(), sha256(convert_to(leased.address, 'UTF8')), key_digest,
             set_masklen(client::cidr, CASE family(client) WHEN 6 THEN 64 ELSE 32 END), rules.grace, rules.held,
             leased.expires_at + rules.grace, rules.max_messages, rules.max_octets);
     INSERT INTO pipehandler.capability (digest, lease, kind) VALUES (key_digest, leased.lease, 'owner');
@@ -224,8 +225,9 @@ COMMENT ON FUNCTION pipehandler.open_inbox(bytea, text, text, interval, text, in
 pipehandler.web_domain, for ttl. name: the local part that the visitor chose, of ASCII letters, digits, dot and hyphen;
 null for a random one. client: the address of the visitor. A visitor whose inbox has ended, or who has removed it, gets
 the address back with the same key. Returns the lease. Raises PH003 for a domain or a name that visitors do not get,
-PH004 where the address or the key is in use or was until recently, PH006 where the network is closed,
-invalid_parameter_value for a ttl or a key of another size.';
+PH004 where the address or the key is in use or was until recently, PH006 where the network is closed, PH009 where
+there are as many inboxes as may be (pipehandler.require_room_for_inbox), invalid_parameter_value for a ttl or a key of
+another size.';
 
 CREATE OR REPLACE FUNCTION pipehandler.inbox_domains()
 RETURNS TABLE (domain text, max_ttl interval, max_life interval, grace interval)
@@ -265,6 +267,27 @@ COMMENT ON FUNCTION pipehandler.delivery_of(bytea, bigint) IS
 'For the functions of the inbox page: a delivery that a key opens, and the lease that the key opens (null: all mail).
 Raises what pipehandler.admit raises, and no_data_found for another delivery.';
 
+CREATE OR REPLACE FUNCTION pipehandler.count_attachments(message uuid) RETURNS integer
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off
+AS $$
+BEGIN
+    RETURN (SELECT count(*)
+              FROM pipehandler.attachment a
+             WHERE a.message = count_attachments.message
+               -- An image that the HTML shows in its own place is no attachment to a reader.
+               AND NOT (a.content_id IS NOT NULL AND a.content_type ILIKE 'image/%'
+                        AND EXISTS (SELECT FROM pipehandler.message m
+                                     WHERE m.id = a.message
+                                       AND strpos(left(m.html_body, 200000),
+                                                  'cid:' || trim(BOTH '<>' FROM a.content_id)) > 0)));
+END
+$$;
+COMMENT ON FUNCTION pipehandler.count_attachments(uuid) IS
+'For the functions of the inbox page: how many attachments a message has to a reader, so without images that belong to
+its HTML.';
+
 CREATE OR REPLACE FUNCTION pipehandler.is_wanted(delivery bigint, wanted jsonb) RETURNS boolean
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -287,7 +310,7 @@ BEGIN
                                   AND EXISTS (SELECT FROM pipehandler.attachment f
                                                WHERE f.message = m.id AND f.file_name ILIKE t."like"))))
                AND coalesce((wanted ->> 'attachment')::boolean
-                            = EXISTS (SELECT FROM pipehandler.attachment f WHERE f.message = m.id), true)
+                            = (pipehandler.count_attachments(m.id) > 0), true)
                AND coalesce(d.received_at < (wanted ->> 'before')::timestamptz, true)
                AND coalesce(d.received_at >= (wanted ->> 'after')::timestamptz, true)
                AND coalesce(m.size > (wanted ->> 'larger')::bigint, true)
@@ -352,8 +375,8 @@ BEGIN
         SELECT prefix || d.xid || '-' || d.id AS cursor, d.id, left(m.subject, 300) AS subject,
                left(m.from_name, 200) AS sender_name, left(coalesce(m.from_address, d.sender), 300) AS sender_address,
                d.received_at, m.size,
-               (SELECT count(*) FROM pipehandler.attachment a WHERE a.message = m.id)::integer AS attachments, m.state,
-               m.preview, left(d.recipient, 300) AS recipient
+               pipehandler.count_attachments(m.id) AS attachments, m.state, m.preview,
+               left(d.recipient, 300) AS recipient
           FROM pipehandler.current_delivery d
           JOIN pipehandler.message m ON m.id = d.message
          WHERE (d.xid, d.id) < (last_xid, last_id) AND d.xid < horizon
@@ -419,7 +442,8 @@ AS $$
 BEGIN
     RETURN QUERY
         SELECT s.cursor, s.id, left(s.subject, 300), left(s.from_name, 200),
-               left(coalesce(s.from_address, s.sender), 300), s.received_at, s.size, s.attachments, s.state, m.preview,
+               left(coalesce(s.from_address, s.sender), 300), s.received_at, s.size,
+               CASE WHEN s.attachments = 0 THEN 0 ELSE pipehandler.count_attachments(m.id) END, s.state, m.preview,
                left(s.recipient, 300)
           FROM pipehandler.deliveries_after(after, NULL, (pipehandler.admit(key)).lease,
                                             least(greatest(max_rows, 1), 1000)) WITH ORDINALITY AS s

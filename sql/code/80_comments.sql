@@ -397,11 +397,19 @@ COMMENT ON COLUMN pipehandler.web_domain.max_messages IS
 'How many deliveries one inbox takes.';
 COMMENT ON COLUMN pipehandler.web_domain.max_octets IS
 'How many octets of messages one inbox takes; the message that exceeds it is the last one.';
+COMMENT ON COLUMN pipehandler.web_domain.max_opened_per_hour IS
+'How many inboxes of this domain all visitors together may open within an hour.';
+COMMENT ON COLUMN pipehandler.web_domain.max_inboxes IS
+'With how many inboxes of all domains, those included that can be brought back, no further one of this domain is opened.';
 
 COMMENT ON TABLE pipehandler.web_inbox IS
 'The leases that visitors opened on the inbox page, with the rules of that time.';
 COMMENT ON COLUMN pipehandler.web_inbox.lease IS
 'The lease.';
+COMMENT ON COLUMN pipehandler.web_inbox.domain IS
+'The domain of its address.';
+COMMENT ON COLUMN pipehandler.web_inbox.opened_at IS
+'When it was opened.';
 COMMENT ON COLUMN pipehandler.web_inbox.address_digest IS
 'SHA-256 of its address.';
 COMMENT ON COLUMN pipehandler.web_inbox.holder IS

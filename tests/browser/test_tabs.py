@@ -1,11 +1,9 @@
 """Several tabs on one stream, lost streams, and a process that dies: every tab ends with every row once."""
 
-from collections.abc import Callable
-
 from harness import inbox_mail
 from harness.inbox_site import Site
 from harness.service import wait_until
-from playwright.sync_api import BrowserContext, Page, Route, expect
+from playwright.sync_api import BrowserContext, Page, expect
 
 
 def _subjects(page: Page) -> list[str]:
@@ -48,21 +46,6 @@ def test_a_tab_that_was_suspended_misses_nothing(site: Site, context: BrowserCon
     site.store(address, inbox_mail.plain(4))
     _shows(page, range(1, 5))
     _shows(other, range(1, 5))
-
-
-def test_without_a_stream_the_page_asks(site: Site, new_context: Callable[..., BrowserContext]) -> None:
-    context = new_context()
-
-    def refuse(route: Route) -> None:
-        route.abort()
-
-    context.route("**/events?*", refuse)
-    page = context.new_page()
-    address = site.open(page)
-    expect(page.locator("#link")).to_have_attribute("data-state", "polling", timeout=30_000)
-    expect(page.locator("#link")).to_contain_text("Checking every 10 seconds")
-    site.store(address, inbox_mail.plain(1))
-    expect(page.locator(".row .subject")).to_have_text(["Message 1"], timeout=30_000)
 
 
 def test_a_page_outlives_the_process(site: Site, page: Page) -> None:

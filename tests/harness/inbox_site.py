@@ -28,6 +28,8 @@ RULES = {
     "reserved_names": [],
     "max_messages": 1000,
     "max_octets": 104_857_600,
+    "max_opened_per_hour": 1_000_000,
+    "max_inboxes": 1_000_000,
 }
 """What visitors get, as upkeep writes it from the configuration."""
 

@@ -1,6 +1,5 @@
 """Inboxes of the inbox page, for tests: their rules, a client, and mail for them."""
 
-import asyncio
 import json
 import secrets
 from collections.abc import Awaitable, Callable
@@ -12,6 +11,7 @@ from pipehandler.store.connection import Store
 from pipehandler.store.inboxes import Inbox, Inboxes
 
 from .database import Database
+from .loop import run_in_loop
 from .submission import submission
 
 _T = TypeVar("_T")
@@ -27,6 +27,8 @@ RULES = {
     "reserved_names": ["Brand-Name"],
     "max_messages": 1000,
     "max_octets": 100_000_000,
+    "max_opened_per_hour": 1_000_000,
+    "max_inboxes": 1_000_000,
 }
 """The rules of the domain in these tests: ten minutes and one hour are allowed, two hours in all, a day of grace."""
 
@@ -62,7 +64,7 @@ class Page:
             finally:
                 await inboxes.close()
 
-        return asyncio.run(whole())
+        return run_in_loop(whole())
 
     def open(self, name: str | None = None, key: bytes | None = None, **more: Any) -> tuple[bytes, Inbox]:
         """Open an inbox for ten minutes: its key, and what it is."""

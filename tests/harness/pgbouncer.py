@@ -13,8 +13,11 @@ from .missing import missing
 
 
 @contextmanager
-def pgbouncer(folder: Path, database: Database, **settings: str) -> Iterator[str]:
-    """PgBouncer for one database, with these settings of pgbouncer.ini; yields the handler's conninfo through it."""
+def pgbouncer(folder: Path, database: Database, user: str = "pipehandler", **settings: str) -> Iterator[str]:
+    """PgBouncer for one database, with these settings of pgbouncer.ini; yields a conninfo through it.
+
+    user: the account on the server, whatever the client says.
+    """
     program = shutil.which("pgbouncer") or "/usr/sbin/pgbouncer"
     if not Path(program).exists():
         missing("PgBouncer")
@@ -29,13 +32,13 @@ def pgbouncer(folder: Path, database: Database, **settings: str) -> Iterator[str
         **settings,
     }
     # With auth_type any, the server's user is that of the entry.
-    target = f"host={server.folder} port={server.port} user=pipehandler"
+    target = f"host={server.folder} port={server.port} user={user}"
     lines = ["[databases]", f"{database.name} = {target}", "[pgbouncer]", *(f"{k} = {v}" for k, v in values.items())]
     file.write_text("\n".join(lines) + "\n")
     account.give(folder)
     running = subprocess.Popen([program, "-q", str(file)], cwd="/", **account.identity())
     try:
-        conninfo = f"host=127.0.0.1 port={port} dbname={database.name} user=pipehandler"
+        conninfo = f"host=127.0.0.1 port={port} dbname={database.name} user={user}"
         for _ in range(100):
             if subprocess.run(["pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)]).returncode != 2:
                 break

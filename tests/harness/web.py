@@ -298,6 +298,8 @@ class EventSource:
                 data = value
             elif name == "id":
                 cursor = value
+            elif not name and kind == "beat":
+                kind = ""
             elif not name and kind:
                 if cursor:
                     self.cursor = cursor

@@ -28,6 +28,8 @@ grace = 60
 held_days = 2
 max_messages = 7
 max_octets = 2000000
+domain_opened_per_hour = 20
+max_inboxes = 200
 """
 
 
@@ -123,10 +125,10 @@ def test_expire_copies_the_domains(console: Console, database: Database) -> None
     rows = database.rows(
         "SELECT domain, extract(epoch FROM max_ttl)::int AS ttl, extract(epoch FROM max_life)::int AS life,"
         " extract(epoch FROM grace)::int AS grace, extract(epoch FROM held)::int AS held, delimiter, reserved_names,"
-        " max_messages, max_octets"
+        " max_messages, max_octets, max_opened_per_hour, max_inboxes"
         " FROM pipehandler.web_domain ORDER BY ordinal"
     )
-    rules = (900, 1800, 60, 172_800, "+-", ["acme"], 7, 2_000_000)
+    rules = (900, 1800, 60, 172_800, "+-", ["acme"], 7, 2_000_000, 20, 200)
     assert [tuple(row) for row in rows] == [(DOMAIN, *rules), ("second.example", *rules)]
     assert Page(database).open("anna", domain="second.example")[1].address == "anna@second.example"
     with pytest.raises(client.NameRefused):

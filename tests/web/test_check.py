@@ -1,16 +1,22 @@
 """`check` and `metrics` for the inbox page."""
 
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
 from harness.database import Database
+from harness.inboxes import Page
 from harness.service import wait_until
 from harness.web import WebServer
 
 from pipehandler.check.web import check_web
 from pipehandler.monitor.web_status import COUNTS, WebStatusError, ask_page
+from pipehandler.postfix.postconf import Postfix
 from pipehandler.settings import config
 from pipehandler.settings.config import Config, Recipients, Web
+from pipehandler.store.connection import Store
+from pipehandler.store.web_domains import configured, set_domains
 
 
 def configuration(page: WebServer, database: Database, **changes: Any) -> Config:
@@ -34,19 +40,63 @@ def codes(found: Config) -> list[str]:
     return [finding.code for finding in check_web(found, "/etc/pipehandler/pipehandler.toml")]
 
 
-def test_nothing_to_find(page: WebServer, web_database: Database) -> None:
-    """A page that runs is as it should be; where there should be none, nothing is looked at."""
+def copied(found: Config, database: Database) -> Config:
+    """The same configuration, after `pipehandler expire` has copied its domains."""
+    with closing(Store(database.admin)) as store:
+        set_domains(store, configured(found))
+    return found
+
+
+def test_nothing_to_find(page: WebServer, database: Database) -> None:
+    """A page that runs is as it should be, however its domains are spelt; where there should be none, nothing is looked at."""
     wait_until(lambda: page.counts()["listening"])
-    assert codes(configuration(page, web_database)) == []
+    assert codes(copied(configuration(page, database, domains=("Tmp.Example", "bücher.example")), database)) == []
     assert codes(Config(web=Web(status_socket="/nonexistent/status"))) == []
 
 
-def test_findings(page: WebServer, web_database: Database) -> None:
-    """A page that is down, a domain that the database does not know, a configuration that cannot be served."""
-    assert codes(configuration(page, web_database, status_socket="/nonexistent/status")) == ["web-down"]
-    assert codes(configuration(page, web_database, domains=("tmp.example", "new.example"))) == ["web-domains"]
-    for changes in ({"hosts": ()}, {"domains": ()}, {"trusted_proxies": ()}, {"max_life": 60}):
-        assert codes(configuration(page, web_database, **changes)) == ["web-configuration"]
+def test_findings(page: WebServer, database: Database) -> None:
+    """A page that is down, domains that the database has otherwise, a configuration that cannot be served."""
+    copied(configuration(page, database), database)
+    assert codes(configuration(page, database, status_socket="/nonexistent/status")) == ["web-down"]
+    for changes in (
+        {"domains": ("tmp.example", "new.example")},
+        {"domains": ("tmp.example",), "max_inboxes": 7},
+        {"public": False},
+    ):
+        assert codes(configuration(page, database, **changes)) == ["web-domains"]
+    assert codes(configuration(page, database, domains=("other.example",))) == ["web-domains", "web-domains"]
+    for wrong in ({"hosts": ()}, {"domains": ()}, {"trusted_proxies": ()}, {"max_life": 60}):
+        assert "web-configuration" in codes(configuration(page, database, **wrong))
+
+
+def test_limits_that_are_nearly_reached(page: WebServer, database: Database) -> None:
+    """`check` says which limit on the inboxes of all visitors is the one."""
+    found = copied(configuration(page, database, max_inboxes=10, domain_opened_per_hour=1000), database)
+    visitors = Page(database)
+    for _ in range(8):
+        visitors.open(domain="tmp.example")
+    assert codes(found) == []
+    visitors.open(domain="tmp.example")
+    (finding,) = check_web(found, "/etc/pipehandler/pipehandler.toml")
+    assert (finding.code, finding.what) == ("web-full", "9 of the 10 inboxes that web.max_inboxes allows")
+
+
+def test_domains_that_postfix_does_not_receive(page: WebServer, database: Database, folder: Path) -> None:
+    """A domain has to be in one of Postfix's classes: in main.cf itself, or in a table that it names."""
+    table = folder / "domains"
+    table.write_text("tabled.example x\n")
+    (folder / "main.cf").write_text(
+        "compatibility_level = 3.6\nmydomain = mine.example\nmydestination = $mydomain\n"
+        f"virtual_mailbox_domains = listed.example, texthash:{table}\n"
+    )
+    (folder / "master.cf").write_text("")
+    postfix = Postfix(str(folder))
+    domains = ("Listed.example", "tabled.example", "mine.example", "other.example")
+    found = copied(configuration(page, database, domains=domains), database)
+    (finding,) = check_web(found, "/etc/pipehandler/pipehandler.toml", postfix)
+    assert finding.code == "web-not-received"
+    assert "has other.example, for which" in finding.what
+    assert f"texthash:{table}, other.example" in finding.fix
 
 
 def test_counts(page: WebServer) -> None:

@@ -1,11 +1,15 @@
 """The life of an inbox over HTTP, as a visitor without a script and as a program have it."""
 
+import html
 import re
+from pathlib import Path
 
 from harness import account
 from harness.database import Database
-from harness.inboxes import send
+from harness.inboxes import issue, send
 from harness.web import JSON, Visitor, WebServer, web_server
+
+from pipehandler.parse.message import parse
 
 
 def test_whole_life(visitor: Visitor, web_database: Database) -> None:
@@ -205,3 +209,89 @@ def test_stop(web_database: Database) -> None:
         assert server.status_socket.exists()
         assert server.stop() == 0
         assert not server.status_socket.exists()
+
+
+def test_no_room(folder: Path, database: Database) -> None:
+    """When the database lets visitors open no more, they get 503 with a time, and inboxes that exist go on."""
+    issue(database, max_inboxes=1, grace=60)
+    with web_server(folder / "web", database) as server:
+        first = Visitor(server)
+        first.open()
+        page = Visitor(server).post("inbox")
+        assert page.status == 503
+        assert "Very many inboxes are open just now." in page.text
+        assert "You can try again in 11 minutes." in page.text
+        refused = Visitor(server).post("inbox", headers=JSON)
+        assert (refused.status, refused.json["error"]) == (503, "full")
+        assert 600 < int(refused.headers["retry-after"]) <= 660
+        assert server.counts()["refused_full"] == 2
+        assert first.post("extend").status == 303
+
+
+def test_two_inboxes_in_two_tabs(visitor: Visitor, web_database: Database) -> None:
+    """What a page of one inbox links and sends is about that inbox, whichever one was opened or chosen in another tab."""
+    visitor.open()
+    first = visitor.inbox()
+    page = visitor.get("inbox").text
+    visitor.open()
+    second = visitor.inbox()
+    (delivery,) = send(web_database, first["address"])
+    actions = {name: html.unescape(path) for path, name in re.findall(r'action="(/en/(\w+)[^"]*)"', page)}
+    (rows,) = re.findall(r'data-rows="([^"]+)"', page)
+    assert visitor.get(html.unescape(rows), JSON).json["rows"][0]["delivery"] == delivery
+    visitor.post(actions["extend"])
+    after = {
+        each["address"]: each
+        for each in (visitor.get(f"inbox?inbox={lease}", JSON).json for lease in (first["lease"], second["lease"]))
+    }
+    assert after[first["address"]]["expires_at"] > first["expires_at"]
+    assert after[second["address"]]["expires_at"] == second["expires_at"]
+    shown = visitor.get(f"m/{delivery}")
+    assert (shown.status, first["address"] in shown.text) == (200, True)
+    assert visitor.get(f"m/{delivery}.eml").status == 200
+    assert visitor.inbox()["address"] == second["address"]  # looking at a page chooses nothing
+    assert visitor.post("remove?inbox=" + str(first["lease"]), {"delivery": [delivery]}).status == 303
+    visitor.post(actions["end"])
+    assert visitor.inbox()["address"] == second["address"]
+    assert visitor.post(actions["end"]).status == 303
+    assert visitor.post(actions["extend"], headers=JSON).json["error"] == "key_refused"
+    assert visitor.inbox()["address"] == second["address"]
+
+
+def test_answers_are_as_described(visitor: Visitor, web_database: Database) -> None:
+    """Each answer has exactly the properties that /openapi.json lists, none of them missing."""
+    described = visitor.get("/openapi.json").json
+    opened = visitor.post("inbox", {}, JSON).json
+    visitor.cookies.clear()
+    program = {"Authorization": f"Bearer {opened['key']}"}
+    raw = (
+        b"From: a@x.example\nSubject: hello\nMessage-ID: <described@x>\nMIME-Version: 1.0\n"
+        b"Content-Type: multipart/mixed; boundary=b\n\n--b\nContent-Type: text/plain\n\nhttps://x.example/\n"
+        b"--b\nContent-Type: text/csv\nContent-Disposition: attachment;\n"
+        b" filename*=utf-8''invoice%E2%80%AEfdp.exe\n\na;b\n--b--\n"
+    )
+    (delivery,) = send(web_database, opened["address"], raw=raw, parsed=parse(raw))
+    message = visitor.get(f"m/{delivery}", program).json
+    rows = visitor.get(f"rows?after={opened['cursor']}", program).json
+    assert rows["text"] == "1 new message"
+    found = {
+        "NewInbox": opened,
+        "InboxWithRows": visitor.get("inbox", program).json,
+        "Rows": rows,
+        "Row": rows["rows"][0],
+        "List": visitor.get("rows", program).json,
+        "Message": message,
+        "Attachment": message["attachments"][0],
+        "Link": message["links"][0],
+        "Inbox": visitor.post("extend", headers=program).json,
+        "Key": visitor.post("share", headers=program).json,
+        "Removed": visitor.post("remove", {"delivery": [delivery]}, program).json,
+        "Done": visitor.post("end", headers=program).json,
+        "Problem": visitor.get("inbox", program).json,
+    }
+    schemas = described["components"]["schemas"]
+    assert {name: set(each) for name, each in found.items()} == {
+        name: set(schema["properties"]) for name, schema in schemas.items()
+    }
+    assert message["attachments"][0]["file_name"] == "invoice\u202efdp.exe"
+    assert message["attachments"][0]["safe_file_name"] == "invoicefdp.exe"

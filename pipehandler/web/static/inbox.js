@@ -164,6 +164,7 @@ function live() {
     if (known.has(id)) return false;
     known.add(id);
     deliveries += 1;
+    if (leading) notify(mail);
     if (document.hidden) unseen += 1;
     if (!page.dataset.first) {
       others += 1;
@@ -198,7 +199,11 @@ function live() {
     throw new Error(value.error);
   }
 
-  const rowsAfter = (position) => `${page.dataset.rows}?after=${encodeURIComponent(position)}`;
+  function after(position, path) {
+    const url = new URL(path, location);
+    url.searchParams.set("after", position);
+    return url;
+  }
 
   let catching = null;
 
@@ -207,12 +212,12 @@ function live() {
     catching ??= (async () => {
       let count = 0;
       for (;;) {
-        const { rows, text } = await fetchJson(rowsAfter(cursor));
+        const { rows, text } = await fetchJson(after(cursor, page.dataset.rows));
         if (!rows.length) return count;
         for (const row of rows) {
           if (addRow(row)) count += 1;
         }
-        if (count) announce(text ?? $("#news a").dataset.label);
+        if (count) announce(text);
       }
     })().finally(() => (catching = null));
     return catching;
@@ -328,14 +333,23 @@ function live() {
   const name = `inbox:${lease}:${lang}`;
   const channel = new BroadcastChannel(name);
   const line = $("#link");
+  const FIRST = 10000; // milliseconds: a proxy that collects what passes through sends nothing until then
+  const SILENCE = 40000; // the stream says something every 15 seconds
+  const MANY = 4; // cuts within a minute: something on the way does not like streams
   let leading = false;
   let source = null;
-  let failures = 0;
+  let opened = false; // the stream has said something
+  let failures = 0; // since it did
+  let cuts = [];
   let timer = null;
+  let alarm = null;
+  let doubt = null;
+  let spoke = 0;
   let state = "waiting";
   let heard = 0;
   let release = null;
   let stopped = false;
+  let looked = 0;
 
   function show(now) {
     state = now;
@@ -345,36 +359,68 @@ function live() {
   }
 
   function tell(now) {
+    clearTimeout(doubt);
+    doubt = null;
     show(now);
     channel.postMessage({ kind: "state", state: now });
   }
 
-  function connect() {
-    clearTimeout(timer);
-    source?.close();
-    source = new EventSource(`${page.dataset.events}?after=${encodeURIComponent(cursor)}`);
-    source.onopen = () => {
-      failures = 0;
-      tell("live");
-    };
-    source.onerror = () => {
-      failures += 1;
-      if (failures < 3) {
-        tell("waiting");
-        if (source.readyState === EventSource.CLOSED) timer = setTimeout(connect, 2000);
-        return;
-      }
-      source.close();
+  function expectWithin(time) {
+    clearTimeout(alarm);
+    alarm = setTimeout(lost, time, true);
+  }
+
+  function alive() {
+    opened = true;
+    failures = 0;
+    spoke = Date.now();
+    if (state !== "live" || doubt) tell("live");
+    expectWithin(SILENCE);
+  }
+
+  /* The stream was cut, or is silent. A short interruption is not worth a word. */
+  function lost(silent) {
+    const now = Date.now();
+    cuts = cuts.filter((time) => now - time < 60000);
+    if (opened) cuts.push(now); // not a server that is just starting
+    failures += 1;
+    if (failures >= 3 || cuts.length >= MANY || (silent && !opened)) {
+      disconnect();
       poll(0);
-    };
+      return;
+    }
+    if (silent) return connect();
+    opened = false;
+    if (state === "live") doubt ??= setTimeout(tell, 3000, "waiting");
+    expectWithin(FIRST);
+    if (source.readyState !== EventSource.CLOSED) return; // the browser comes back by itself
+    disconnect();
+    catchUp().catch(() => {}); // which says why, if the key opens nothing any more
+    timer = setTimeout(connect, 2000);
+  }
+
+  function disconnect() {
+    clearTimeout(timer);
+    clearTimeout(alarm);
+    source?.close();
+  }
+
+  function connect() {
+    disconnect();
+    if (stopped) return;
+    opened = false;
+    source = new EventSource(after(cursor, page.dataset.events));
+    source.onerror = () => lost(false);
+    expectWithin(FIRST);
     for (const kind of Object.keys(on)) {
       source.addEventListener(kind, ({ data }) => {
+        alive();
         const event = { kind, data: JSON.parse(data), after: cursor };
         channel.postMessage(event);
-        notify(event);
         take(event);
       });
     }
+    source.addEventListener("beat", alive);
   }
 
   /* Where no stream passes: every ten seconds, and each sixth time the stream is tried again. */
@@ -398,8 +444,8 @@ function live() {
 
   function follow(error) {
     leading = false;
-    clearTimeout(timer);
-    source?.close();
+    clearTimeout(doubt);
+    disconnect();
     if (error?.name === "AbortError" && !stopped) queue();
   }
 
@@ -428,6 +474,14 @@ function live() {
       if (leading) channel.postMessage({ kind: "state", state });
       return;
     }
+    if (data.kind === "looking") {
+      if (!document.hidden) channel.postMessage({ kind: "looked" });
+      return;
+    }
+    if (data.kind === "looked") {
+      looked = Date.now();
+      return;
+    }
     heard = Date.now();
     if (data.kind === "state") show(data.state);
     else if (data.kind === "look") catchUp().catch(() => {});
@@ -452,6 +506,7 @@ function live() {
     unseen = 0;
     document.title = title;
     tick();
+    if (leading && opened && Date.now() - spoke > SILENCE) connect(); // the device slept
     check();
   });
 
@@ -504,13 +559,21 @@ function live() {
     });
   }
 
-  function notify({ kind, data }) {
-    if (kind !== "mail" || !document.hidden || !("Notification" in window) || !wants()) return;
+  /* From the tab that leads, unless one of them is looked at. */
+  function notify(mail) {
+    if (!document.hidden || !("Notification" in window) || !wants()) return;
+    const asked = Date.now();
+    channel.postMessage({ kind: "looking" });
+    setTimeout(() => looked < asked && ring(mail), 300);
+  }
+
+  function ring(mail) {
     try {
-      const shown = new Notification(data.shown.sender, { body: data.shown.subject, tag: name, lang });
+      const shown = new Notification(mail.shown.sender, { body: mail.shown.subject, tag: `${name}:${mail.delivery}`, lang });
       shown.onclick = () => {
         window.focus();
         shown.close();
+        location.assign(mail.url);
       };
     } catch {
       // some phones allow them to service workers only

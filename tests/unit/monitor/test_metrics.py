@@ -289,10 +289,16 @@ def test_what_is_not_known_is_not_zero() -> None:
 
 def test_page() -> None:
     """What the page counts: each number once, under its name."""
-    assert values(WHOLE, "pipehandler_web_refused_total") == {"host": 23, "origin": 24, "opened": 25, "streams": 26}
-    assert values(WHOLE, "pipehandler_web_html_refused_total") == {"busy": 27, "costly": 28}
-    assert values(WHOLE, "pipehandler_web_failures_total") == {"database": 29, "fault": 30}
-    assert (value(WHOLE, "pipehandler_web_requests_total"), value(WHOLE, "pipehandler_web_streams")) == (20, 31)
+    assert values(WHOLE, "pipehandler_web_refused_total") == {
+        "host": 23,
+        "origin": 24,
+        "opened": 25,
+        "full": 26,
+        "streams": 27,
+    }
+    assert values(WHOLE, "pipehandler_web_html_refused_total") == {"busy": 28, "costly": 29}
+    assert values(WHOLE, "pipehandler_web_failures_total") == {"database": 30, "fault": 31}
+    assert (value(WHOLE, "pipehandler_web_requests_total"), value(WHOLE, "pipehandler_web_streams")) == (20, 32)
     assert set(COUNTS) <= {*server.COUNTS, "open_streams", "database_up", "listening"}
 
 

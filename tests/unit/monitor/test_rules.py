@@ -134,6 +134,7 @@ TROUBLE: dict[str, tuple[dict[str, str], set[str]]] = {
     "outage": ({"pipehandler_outage": ONE}, {"Outage"}),
     "the inbox page down": ({"pipehandler_web_up": QUIET}, {"WebDown"}),
     "the inbox page fails": ({'pipehandler_web_failures_total{reason="fault"}': FRESH}, {"WebFailing"}),
+    "no room for inboxes": ({'pipehandler_web_refused_total{reason="full"}': FRESH}, {"InboxesFull"}),
     "bounced": ({exits("too_large", "65"): ONCE}, {"MailBounced"}),
     "fault": ({exits("fault", "75"): ONCE}, {"Fault"}),
     "killed": ({exits("killed", "killed"): ONCE}, {"AttemptsKilled"}),

@@ -43,8 +43,9 @@ def test_a_span_has_its_largest_whole_unit(value: timedelta | int, code: str, te
 @pytest.mark.parametrize(
     ("octets", "text"),
     [
-        (0, "0 byte"),
-        (999, "999 byte"),
+        (0, "0 bytes"),
+        (1, "1 byte"),
+        (999, "999 bytes"),
         (1000, "1 kB"),
         (12_345, "12.3 kB"),
         (1_000_000, "1 MB"),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipehandler.web.headers import HEADERS, KINDS, response_headers, safe_file_name
+from pipehandler.web.headers import HEADERS, KINDS, response_headers, safe_file_name, shown_file_name
 
 MAIL = (
     "sandbox allow-popups allow-popups-to-escape-sandbox; default-src 'none'; {images}; style-src 'unsafe-inline'; "
@@ -81,3 +81,16 @@ def test_attachments_are_files() -> None:
 def test_file_names(name: str, safe: str) -> None:
     """No folder, no control character, no device, at most 200 octets, and the extension stays."""
     assert safe_file_name(name) == safe
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("invoice\u202efdp.exe", "invoicefdp.exe"),
+        ("a\u2066b\u2069\u200b\x00\n.pdf", "ab.pdf"),
+        ("می\u200cخواهم.pdf", "می\u200cخواهم.pdf"),
+        (" \u202e ", ""),
+    ],
+)
+def test_a_name_is_shown_without_what_turns_or_hides_it(name: str, shown: str) -> None:
+    assert shown_file_name(name) == shown

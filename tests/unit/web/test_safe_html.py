@@ -16,6 +16,7 @@ import pytest
 from harness.images import png
 from harness.loop import run_in_loop
 
+from pipehandler.web.codes import OneTimeCode
 from pipehandler.web.images import InlineImage
 from pipehandler.web.safe_html import Busy, SafeHtml, Sanitiser, TooCostly, document
 from pipehandler.web.sanitise import MAX_HTML, Sanitised, content_ids, sanitise
@@ -413,3 +414,32 @@ def test_a_parent_that_dies() -> None:
     while any(Path(f"/proc/{pid}").exists() for pid in pids):
         assert time.monotonic() < ends
         time.sleep(0.01)
+
+
+def test_what_a_text_says_is_found_outside_of_the_loop() -> None:
+    """Links and codes come from the child, are kept, and are given up for a text that takes too long; the loop goes on meanwhile."""
+
+    async def work(sanitiser: Sanitiser) -> None:
+        text = "Your verification code is 481729. See https://example.org/a"
+        found = await sanitiser.find("Your code", text, text, (), key=1)
+        assert (found.found, [link.host for link in found.links]) == (OneTimeCode("481729"), ["example.org"])
+        assert await sanitiser.find("", "", "", (), key=1) is found
+        sanitiser.forget([1])
+        assert (await sanitiser.find("", "", "", (), key=1)).links == ()
+        for each in sanitiser._all:
+            os.kill(each.pid, signal.SIGSTOP)  # as a text does whose search never ends
+        turns = 0
+
+        async def turn() -> None:
+            nonlocal turns
+            while True:
+                await asyncio.sleep(0.01)
+                turns += 1
+
+        turning = asyncio.create_task(turn())
+        given_up = await sanitiser.find("", text, text, found.links, key=2)
+        turning.cancel()
+        assert (given_up.links, given_up.found) == (found.links, None)
+        assert turns > 10
+
+    run(work)

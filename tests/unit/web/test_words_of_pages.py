@@ -121,6 +121,8 @@ def opened(of: InboxMessage, /, **others: object) -> Mapping[str, object]:
         "images": False,
         "shown": "html",
         "attachments": ATTACHMENTS,
+        "lines": [VALUE] if view["text"] else [],
+        "text_is_cut": True,
         "source": VALUE,
         "source_is_cut": True,
     } | others
@@ -157,7 +159,11 @@ PAGES: dict[str, tuple[str, Mapping[str, object], Web]] = {
     "failed message": ("message.html", opened(message(state="failed", error=VALUE), safe=None, shown="raw"), SETTINGS),
     "print": (
         "print.html",
-        {"view": MailView(message(subject=None), None, False, VALUE, (), None), "body": None},
+        {
+            "view": MailView(message(subject=None), None, False, VALUE, (), None),
+            "attachments": ["", VALUE],
+            "body": None,
+        },
         SETTINGS,
     ),
     "key": ("key.html", KEY, SETTINGS),
