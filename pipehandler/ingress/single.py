@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from ..store.connection import Store
 
 
+_CHUNK = 65_536  # octets: the capacity of a pipe (pipe(7))
+
+
 class Resident(NamedTuple):
     """What a resident worker has ready, and a cold delivery makes for itself: the configuration, a store with an open
     connection, and an open journal."""
@@ -51,7 +54,10 @@ def read_message(file: int, attempt: Attempt) -> bytes:
     largest = attempt.config.limits.message_size
     attempt.stopwatch.enter("read")
     os.set_blocking(file, True)  # or a pause of the writer would be taken for the end
-    raw = io.BufferedReader(io.FileIO(file, closefd=False)).read(largest + 1)
+    read = io.BytesIO()  # it grows with the message, and is not copied at the end
+    while octets := os.read(file, min(_CHUNK, largest + 1 - read.tell())):
+        read.write(octets)
+    raw = read.getvalue()
     attempt.size = len(raw)
     attempt.stopwatch.enter("start")
     if len(raw) > largest:
