@@ -40,7 +40,7 @@ def check_installation() -> list[Finding]:
 def _damaged(name: str) -> Iterator[tuple[str, str]]:
     """Yield each file of a package that differs from RECORD, with what is wrong. Bytecode has no hash there.
 
-    RECORD has lines such as `pipehandler/core.py,sha256=...,1234` (PyPA's specification of installed projects). It is read here,
+    RECORD has lines such as `pipehandler/fence.py,sha256=...,1234` (PyPA's specification of installed projects). It is read here,
     because from Python 3.12 on `Distribution.files` leaves out the files that are missing.
     """
     try:
