@@ -2,13 +2,15 @@
 that fails, or a change by hand."""
 
 import base64
+import csv
 import errno
 import hashlib
 import os
 import shlex
 import sys
 from collections.abc import Iterator
-from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import PurePosixPath
 
 from pipehandler.runtime.installation import PACKAGES
 
@@ -36,22 +38,32 @@ def check_installation() -> list[Finding]:
 
 
 def _damaged(name: str) -> Iterator[tuple[str, str]]:
-    """Yield each file of a package that differs from RECORD, with what is wrong. Bytecode has no hash there."""
+    """Yield each file of a package that differs from RECORD, with what is wrong. Bytecode has no hash there.
+
+    RECORD has lines such as `pipehandler/fence.py,sha256=...,1234` (PyPA's specification of installed projects). It is read here,
+    because from Python 3.12 on `Distribution.files` leaves out the files that are missing.
+    """
     try:
-        installed: Distribution = distribution(name)
+        installed = distribution(name)
     except PackageNotFoundError:
         return
-    for file in installed.files or []:
-        if file.hash is None or file.suffix == ".pyc" or ".." in file.parts:
+    for row in csv.reader((installed.read_text("RECORD") or "").splitlines()):
+        if len(row) != 3:
+            yield f"RECORD of {name}", "is truncated"
+            return
+        file, recorded, _ = row
+        relative = PurePosixPath(file)
+        if not recorded or relative.suffix == ".pyc" or ".." in relative.parts:
             continue
-        path = str(file.locate())
+        path = str(installed.locate_file(relative))
+        algorithm, _, expected = recorded.partition("=")
         try:
             with open(path, "rb") as opened:
-                digest = hashlib.file_digest(opened, file.hash.mode).digest()
+                digest = hashlib.file_digest(opened, algorithm).digest()
         except FileNotFoundError:
             yield path, "is missing"
         except OSError as error:
             yield path, f"cannot be read ({error.strerror})"
         else:
-            if base64.urlsafe_b64encode(digest).rstrip(b"=").decode("ascii") != file.hash.value:
+            if base64.urlsafe_b64encode(digest).rstrip(b"=").decode("ascii") != expected:
                 yield path, "differs"

@@ -15,7 +15,7 @@ _WHAT = {
 }
 _EFFECT = (
     "Numbers of leases and deliveries that were given out after the backup may be given out again, and an application that keeps"
-    " one would show the mail of another. If no commit was lost (pg_upgrade, a synchronous standby), add --nothing-lost."
+    " one would show the mail of another. If no commit was lost (pg_upgrade, pg_upgradecluster, a synchronous standby), add --nothing-lost."
 )
 
 

@@ -1,5 +1,6 @@
 """The options that select deliveries, the same for each command that has them. store/filters.py has the rule."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -27,8 +28,8 @@ FILTERS: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
 """The options, by the field of Filters."""
 
 RULE = """A TEXT matches without regard to case. With * it is a pattern for the whole value, in which * stands for anything; a whole
-    address means that address; any other TEXT is a part of the value. A TIME is a date, a date and time, or how long ago,
-    such as 2h or yesterday."""
+address means that address; any other TEXT is a part of the value. A TIME is a date, a date and time, or how long ago, such as 2h
+or yesterday."""
 """What a TEXT and a TIME are, for the help of a command."""
 
 
@@ -38,7 +39,8 @@ def filtered(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     def add(command: Callable[..., Any]) -> Callable[..., Any]:
         for name in reversed(names or tuple(FILTERS)):
             command = FILTERS[name](command)
-        command.__doc__ = f"{command.__doc__}\n\n    {RULE}"
+        # cleandoc: Python 3.13 has removed the indentation already, 3.11 and 3.12 have not.
+        command.__doc__ = f"{inspect.cleandoc(command.__doc__ or '')}\n\n{RULE}"
         return command
 
     return add

@@ -14,8 +14,8 @@ from .upkeep import hinted
 @click.option(
     "--nothing-lost",
     is_flag=True,
-    help="The cluster changed, and no commit was lost: after pg_upgrade, or a fail-over to a synchronous standby. Only record"
-    " that.",
+    help="No commit was lost: after pg_upgrade, pg_upgradecluster, or a fail-over to a synchronous standby. Numbers go on as"
+    " they are.",
 )
 @quiet_option
 @click.option("--json", "as_json", is_flag=True, help="What was done as a JSON object, for programs.")
@@ -29,10 +29,10 @@ def restored(context: click.Context, nothing_lost: bool, quiet: bool, as_json: b
     """
     with opened_store(context) as store, hinted():
         steps = migrate(store, lambda line: say(line, err=True), again=True)
-        moved: list[store_of.Moved] = []
+        moved = [] if nothing_lost else store_of.move_numbers(store)
         refused, adopted = False, 0
-        if not nothing_lost:
-            moved = store_of.move_numbers(store)
+        # In a dump, transactions have the numbers of the former cluster, even if nothing was lost.
+        if not nothing_lost or store_of.changed(store) == store_of.DUMP:
             refused = store_of.replace_cursors(store)
             adopted = sum(store_of.adopt_deliveries(store))
         store_of.record(store)

@@ -21,6 +21,12 @@ _HEADLINES = {
     STOPPED: "Mail is NOT flowing",
     UNKNOWN: "Whether mail is flowing is unknown",
 }
+_LOGS = {
+    "file": ("log.file", "`pipehandler check`"),
+    "syslog": ("syslog", "does a syslog daemon run here? log.file names a file for them"),
+}
+"""The destinations of the log, as operators call them, and what to do about lost lines."""
+
 _OVERDUE = 600  # seconds after which expired mail should have been removed
 
 
@@ -72,8 +78,9 @@ def _about(status: Status) -> Iterator[tuple[str, str]]:
         last = max((exits.last for exits in snapshot.journal.exits if exits.status == EX_OK), default=None)
         yield "Delivered", f"last {_time(last)}" if last else "nothing yet"
         for destination, (count, at) in snapshot.journal.dropped.items():
-            name = "log.file" if destination == "file" else destination
-            yield "Log", f"{count} lines were not taken by {name}, the last {_time(at)}: `pipehandler check`"
+            lost = "1 line was" if count == 1 else f"{count} lines were"
+            name, hint = _LOGS.get(destination, (destination, ""))
+            yield "Log", f"{lost} not taken by {name}, the last {_time(at)}: {hint}"
         if snapshot.journal.under_way:
             yield "Under way", f"{snapshot.journal.under_way} deliveries"
     if snapshot.health is None:

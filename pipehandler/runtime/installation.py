@@ -7,7 +7,18 @@ from importlib.metadata import PackageNotFoundError, distribution
 from ..handover import INSTALLATION
 from ..settings.config import Config, Web
 
-PACKAGES = ("pipehandler", "psycopg", "psycopg-binary", "psycopg-c", "mail-parser", "chardet", "click")
+PACKAGES = (
+    "pipehandler",
+    "psycopg",
+    "psycopg-binary",
+    "psycopg-c",
+    "mail-parser",
+    "chardet",
+    "lxml",
+    "compressed-rtf",
+    "striprtf",
+    "click",
+)
 """The distributions that deliveries run; those that are not installed are skipped."""
 
 

@@ -2,8 +2,8 @@
 statement does.
 
 The settings go with the connection, as libpq's `options`: there they win over ALTER DATABASE and ALTER ROLE, and cost no
-round trip. PgBouncer drops or refuses `options`. The server reports some settings without being asked
-(PQparameterStatus); where these differ, one statement sets them all.
+round trip. PgBouncer drops or refuses `options`, or applies some of them (from 1.20 on). The server reports some settings
+without being asked (PQparameterStatus); where these differ, one statement sets them all.
 
 Not stated: default_transaction_read_only, by which operators keep writers away from a server that was replaced; and
 synchronous_commit and transaction_timeout (PostgreSQL 17), which the functions that store something raise in their own
@@ -35,6 +35,10 @@ SETTINGS = {
 }
 """By the names under which the server reports them."""
 
+_SPELLED = {"DateStyle": "ISO,YMD"}
+"""What `options` contain instead: the server reports it as in SETTINGS. PgBouncer from 1.20 on, with
+ignore_startup_parameters = options, applies the few settings that it tracks, drops the rest, and reports them as they were written."""
+
 _REPORTED = ("DateStyle", "IntervalStyle", "TimeZone", "standard_conforming_strings")
 
 _REFUSED = "unsupported startup parameter"
@@ -64,7 +68,7 @@ def open_session(parameters: dict[str, Any], timeouts: dict[str, int]) -> psycop
 def with_settings(parameters: dict[str, Any], timeouts: dict[str, int]) -> dict[str, Any]:
     """`parameters` with SETTINGS and `timeouts` in their `options`."""
     own = parameters.get("options") or ""
-    options = [f"-c {name}={_escaped(value)}" for name, value in _texts(timeouts).items()]
+    options = [f"-c {name}={_escaped(value)}" for name, value in {**_texts(timeouts), **_SPELLED}.items()]
     return {**parameters, "options": " ".join([own, *options]).strip()}
 
 

@@ -50,7 +50,7 @@ case "$*" in
     *"--now pipehandler-expire.timer")
         unit=pipehandler-expire.service
         $(value ExecStart) ;;
-    *watch.service)
+    enable*watch.service)
         unit=pipehandler-watch.service
         setpriv --reuid "$(value User)" --regid "$(value User)" --clear-groups $(value ExecStart) &
         until find /var/mail/pipehandler/ -name pipehandler.lock | grep -q .; do sleep 0.1; done ;;

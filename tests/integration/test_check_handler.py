@@ -421,7 +421,7 @@ def test_collation(folder: Path, what: str) -> None:
     """An index created under another text order than the server's current one is found, and the fix works."""
     statement, kind = COLLATIONS[what]
     # Debian's server has ICU; its database as operators make them, with a locale that has versions.
-    with account.folder("pipehandler-pg-") as place, PostgreSQL(place / "15", 15).start() as server:
+    with account.folder("pipehandler-pg-") as place, PostgreSQL(place / str(DEBIAN), DEBIAN).start() as server:
         database = Database(server, "sorted")
         server.psql(
             "postgres",

@@ -18,6 +18,7 @@ from pipehandler.store.migrate import migrate
 
 # Another ICU order: punctuation is ignored, and upper case sorts first.
 _CHANGED = "en-US-u-ka-shifted-kf-upper"
+_LOCALE = "daticulocale" if DEBIAN < 17 else "datlocale"
 
 ADDRESSES = sorted(
     {
@@ -67,7 +68,7 @@ def icu(server: PostgreSQL, name: str) -> None:
 def change(server: PostgreSQL, name: str) -> None:
     """Replace the library behind the collation."""
     with psycopg.connect(server.conninfo(), autocommit=True) as connection:
-        connection.execute("UPDATE pg_database SET daticulocale = %s WHERE datname = %s", [_CHANGED, name])
+        connection.execute(f"UPDATE pg_database SET {_LOCALE} = %s WHERE datname = %s", [_CHANGED, name])
     server.stop()
     server.start()
 
@@ -115,7 +116,7 @@ def test_what_was_doubled_before(cluster: PostgreSQL) -> None:
     with suppress(psycopg.errors.AdminShutdown), previous_release.database(cluster, "mail") as database:
         with psycopg.connect(cluster.conninfo(), autocommit=True) as connection:
             connection.execute(
-                "UPDATE pg_database SET datlocprovider = 'i', daticulocale = 'en-US' WHERE datname = 'mail'"
+                f"UPDATE pg_database SET datlocprovider = 'i', {_LOCALE} = 'en-US' WHERE datname = 'mail'"
             )
         cluster.stop()
         cluster.start()

@@ -277,10 +277,16 @@ def cut(path: Path) -> None:
     os.truncate(path, 5_000)
 
 
+def other_tables(path: Path) -> None:
+    """A database of another program."""
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("CREATE TABLE attempt (id)")
+
+
 SPOILED: dict[str, Callable[[Path], object]] = {
     "no database": lambda path: path.write_bytes(b"no database " * 500),
     "truncated": cut,
-    "other tables": lambda path: sqlite3.connect(path).executescript("CREATE TABLE attempt (id)"),
+    "other tables": other_tables,
     "empty": lambda path: path.touch(),
 }
 

@@ -69,6 +69,16 @@ def test_everything_is_well(handler: Handler, database: Database) -> None:
     assert "LAST FAILURES" not in text
 
 
+def test_lost_lines_of_the_log() -> None:
+    """Lines that the log did not take are counted, with what to do: `check` finds out about the file alone."""
+    dropped = {"syslog": (1, 1e6), "file": (2, 1e6)}
+    text = list(lines(status([], NOTHING._replace(journal=JournalTotals([], [], 0, dropped)), 1e6)))
+    (syslog,) = (line for line in text if "1 line was not taken by syslog" in line)
+    (file,) = (line for line in text if "2 lines were not taken by log.file" in line)
+    assert syslog.endswith(": does a syslog daemon run here? log.file names a file for them")
+    assert file.endswith(": `pipehandler check`")
+
+
 def test_what_went_wrong(handler: Handler, database: Database) -> None:
     """A failure is shown with its reason, count, last queue id and a hint; similar ones are grouped."""
     handler.configure(f"host=127.0.0.1 port={account.free_port()} user=pipehandler dbname=mail")

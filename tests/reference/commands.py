@@ -21,7 +21,7 @@ Before this page: [Install](install.md).
 
 - `--config` and `--conninfo` are understood before and after the command.
 - Short options: `-c` `--config`, `-h` `--help`, `-n` `--dry-run` where something would be changed and `--limit` in lists,
-  `-o` `--output`, `-v` `--verbose`, `-y` `--yes`.
+  `-o` `--output`, `-q` `--quiet`, `-v` `--verbose`, `-y` `--yes`.
 - Every command that prints a result has `--json`: one object or array, or one object on each line for what goes on.
   Times are in UTC there, and in the local time zone in text.
 - Results go to stdout, notes and errors to stderr.
