@@ -24,6 +24,7 @@ from harness import account
 from harness.handler import ENVIRONMENT
 from harness.service import wait_until
 from mail import html, legacy, newsletter, text
+from pipehandler.ingress.truncation import queue_file_octets
 from process import Starter
 from report import Aim, Report, Table
 from setting import Setting
@@ -73,10 +74,10 @@ def _spent(setting: Setting, starter: Starter, version: Version, messages: list[
     """The seconds that one message costs in each mode: the first is delivered cold, the others to the worker."""
     first, *others = messages
     server = [setting.postgresql.seconds()]
-    cold = starter.run(version.cold, first).cpu
+    cold = starter.run(_with_size(version.cold, first), first).cpu
     server.append(setting.postgresql.seconds())
     before = sum(map(cpu, version.serving))
-    entrypoint = sum(starter.run(version.resident, message).cpu for message in others) / len(others)
+    entrypoint = sum(starter.run(_with_size(version.resident, message), message).cpu for message in others) / len(others)
     service = (sum(map(cpu, version.serving)) - before) / len(others)
     server.append(setting.postgresql.seconds())
     return {
@@ -87,6 +88,12 @@ def _spent(setting: Setting, starter: Starter, version: Version, messages: list[
         "its service": service,
         _ALL["resident"]: entrypoint + service + (server[2] - server[1]) / len(others),
     }
+
+
+def _with_size(command: list[str], message: bytes) -> list[str]:
+    """The command for this message: with ${size}, as master.cf has it."""
+    place = command.index("--")
+    return [*command[:place], f"--size={queue_file_octets(message, 0)}", *command[place:]]
 
 
 def _report(found: dict[tuple[str, str], list[tuple[float, float]]], environment: Path, rounds: int) -> Report:

@@ -5,6 +5,7 @@ charsets (punycode and idna take quadratic time, unicode_escape and rot13 are no
 `storable` is the one place where text is made fit for PostgreSQL and JSON; every text of a ParsedMessage passes it.
 """
 
+import codecs
 import re
 from encodings.aliases import aliases
 from typing import NamedTuple
@@ -33,6 +34,7 @@ STATEFUL = frozenset({
 SEVEN_BIT = WIDE | STATEFUL
 # Mail is a superset of ASCII (RFC 5322 2.3, RFC 2046 4.1.2): these are used only if a label names them, never guessed.
 EBCDIC = frozenset({"cp037", "cp273", "cp424", "cp500", "cp875", "cp1026", "cp1140"})
+VISCII = "viscii"  # beyond ASCII like others, but six of its letters are control characters in ASCII
 
 _SUPERSETS = {
     "euc_kr": "cp949", "gb2312": "gb18030", "gbk": "gb18030", "big5": "big5hkscs", "shift_jis": "cp932",
@@ -70,6 +72,7 @@ _LABELS = {
     "ansi": "cp1252", "westerneuropeanwindows": "cp1252", "xuserdefined": "cp1252", "xansi": "cp1252",
     "macintosh": "mac_roman", "xmacroman": "mac_roman", "xmaccyrillic": "mac_cyrillic", "xmacgreek": "mac_greek",
     "xmacturkish": "mac_turkish", "koi": "koi8_r", "koi8": "koi8_r", "koi8ru": "koi8_u", "koi8unicode": "koi8_u",
+    "viscii": VISCII, "viscii11": VISCII, "viscii111": VISCII,
     "646": "ascii", "iso646": "ascii", "us": "ascii", "usascii": "ascii", "usasc": "ascii", "asciius": "ascii",
 }  # fmt: skip
 
@@ -107,6 +110,18 @@ class Hints(list[str]):
         """Whether one more detection is allowed; each call that returns True uses one up."""
         self.detections -= 1
         return self.detections >= 0
+
+
+def _find(name: str) -> codecs.CodecInfo | None:
+    """Return the codec that Python lacks, for its registry."""
+    if name != VISCII:
+        return None
+    from . import viscii  # which few messages need
+
+    return viscii.CODEC
+
+
+codecs.register(_find)
 
 
 def storable(text: str) -> str:

@@ -152,8 +152,11 @@ def _month(word: str) -> int | None:
 
 
 def _year(digits: str) -> int:
-    """Return the full year (RFC 5322 4.3): two digits below 50 add 2000, other two digits and three digits add 1900."""
+    """Return the full year (RFC 5322 4.3): two digits below 50 add 2000, other two digits and three digits add 1900.
+
+    So do three digits behind a zero, as in 0126. Fewer are a year that no date has, such as 0001 of .NET's empty one.
+    """
     year = int(digits)
-    if year < 50 and len(digits) == 2:
-        return 2000 + year
-    return year if year >= 1000 else 1900 + year
+    if len(digits) == 2:
+        return year + (2000 if year < 50 else 1900)
+    return year if year >= 1000 or (year < 100 and len(digits) == 4) else 1900 + year

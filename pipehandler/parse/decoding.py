@@ -15,7 +15,7 @@ Most text is ASCII or UTF-8 and labelled as such. That case is decided here, all
 import codecs
 from collections.abc import Sequence
 
-from .charset import EBCDIC, SEVEN_BIT, Decoded, codec, strictly
+from .charset import EBCDIC, SEVEN_BIT, VISCII, Decoded, codec, strictly
 
 
 def decode(octets: bytes, label: str | None = None, hints: Sequence[str] = (), html: bool = False) -> Decoded:
@@ -28,7 +28,7 @@ def decode(octets: bytes, label: str | None = None, hints: Sequence[str] = (), h
     name = codec(label)
     if octets.isascii():
         followed = name not in SEVEN_BIT and name not in EBCDIC and (name is not None or not label)
-        if followed and b"\x1b" not in octets and b"~{" not in octets and b"\0" not in octets:
+        if followed and name != VISCII and b"\x1b" not in octets and b"~{" not in octets and b"\0" not in octets:
             return Decoded(octets.decode("ascii"), "ascii")
     elif name == "utf_8" and b"\x1b" not in octets and not octets.startswith(codecs.BOM_UTF8):
         text = strictly(octets, "utf_8")

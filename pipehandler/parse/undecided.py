@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from . import stateful, utf_16
-from .charset import EBCDIC, SEVEN_BIT, STATEFUL, WIDE, Decoded, Hints, codec, is_utf8, strictly
+from .charset import EBCDIC, SEVEN_BIT, STATEFUL, VISCII, WIDE, Decoded, Hints, codec, is_utf8, strictly
 from .detection import ranked
 from .plausibility import ODD, oddness
 from .utf_8 import is_cut, without_surrogates
@@ -53,6 +53,8 @@ def _ascii(octets: bytes, name: str | None, label: str | None) -> Decoded:
         return Decoded(text, hidden, f"{label or 'no charset'}: escape sequences of {hidden}")
     if utf_16.has_zeros(octets) and (wide := utf_16.read(octets, "utf_16")) is not None:
         return Decoded(wide, "utf_16", f"{label or 'no charset'}: octets are UTF-16")
+    if name == VISCII:
+        return Decoded(octets.decode(VISCII), VISCII)
     useless = bool(label) and (name is None or name in EBCDIC)
     return Decoded(octets.decode("ascii"), "ascii", f"unknown charset {label}" if useless else "")
 

@@ -17,7 +17,7 @@ from ..lmtp.receiver import Receiver
 from ..mail.outcome import described
 from ..settings.config import Config, Lmtp
 from .forking import fork_with_channel
-from .listener import ServeError, listen_for_lmtp, user_ids
+from .listener import listen_for_lmtp, user_ids
 from .pool import log_event
 
 _RESTART_SECONDS = 1.0
@@ -116,15 +116,19 @@ class Reception:
         before, after = self._config.lmtp, config.lmtp
         accounts = user_ids(after.accounts if _places(after) or self._listeners else ())
         if self.created and _places(before) != _places(after):
-            # Those that stay the same cannot be bound twice, so they are closed first.
-            kept, self._listeners = self._listeners, []
-            for listener in kept:
-                listener.close()
-            try:
-                self._listeners = listen_for_lmtp(after)
-            except ServeError:
-                self._listeners = listen_for_lmtp(before)
-                raise
+            # One whose place stays is kept: the receiver listens there as well, so nothing else could be bound to it.
+            moved = {socket.AF_UNIX} if before.socket != after.socket else set()
+            moved |= {socket.AF_INET, socket.AF_INET6} if before.address != after.address else set()
+            opened = listen_for_lmtp(
+                after._replace(
+                    socket=after.socket if socket.AF_UNIX in moved else "",
+                    address=after.address if socket.AF_INET in moved else "",
+                )
+            )
+            for listener in self._listeners:
+                if listener.family in moved:
+                    listener.close()
+            self._listeners = [listener for listener in self._listeners if listener.family not in moved] + opened
         self._config, self._accounts = config, accounts
         self.retire_all()
 

@@ -30,14 +30,14 @@ REPOSITORY = Path(__file__).parents[2]
 EQUIVALENT = Path(__file__).with_name("equivalent.tsv")
 
 PYTHON = (
-    *("fence.py", "handover.py", "ingress/pipe.py", "ingress/truncation.py"),
+    *("fence.py", "handover.py", "ingress/pipe.py", "ingress/single.py", "ingress/truncation.py"),
     *("delivery/*.py", "mail/*.py", "record/*.py", "runtime/*.py", "workers/*.py"),
     *("store/connection.py", "store/conninfo.py", "store/errors.py", "store/ingest.py", "store/notify.py"),
     *("store/resolve.py", "store/session.py", "store/standby.py", "store/view.py"),
 )
 """The modules on the path of a delivery, cold or resident, below pipehandler/."""
 
-SQL = ("[1-7]0_*.sql", "90_*.sql")
+SQL = ("[1-7]?_*.sql", "90_*.sql")
 """Functions, views and grants, below sql/code/; the other file has comments."""
 
 _ENOUGH = 0.95

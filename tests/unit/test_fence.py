@@ -1,5 +1,6 @@
 """Before the fence: the encoding of argv."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -61,3 +62,49 @@ def test_which_commands(monkeypatch: pytest.MonkeyPatch, words: list[str], wante
     fence.main()
     assert ("utf8" in called) == wanted
     assert (f"deliver {words[1:]}" in called) == (words[:1] == ["deliver"])
+
+
+@pytest.mark.parametrize(
+    ("error", "meaning"),
+    [
+        (MemoryError(), (71, "4.3.0 mail system out of resources")),
+        *((OSError(number, "x"), (71, "4.3.0 mail system out of resources"))
+          for number in (errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM)),
+        (OSError(errno.ENOENT, "x"), (75, "4.3.0 internal fault")),
+        (ModuleNotFoundError("x"), (75, "4.3.5 mail system incorrectly configured")),
+        (ImportError("x"), (75, "4.3.0 internal fault")),
+        (SystemExit(0), (75, "4.3.0 internal fault")),
+        (KeyboardInterrupt(), (75, "4.3.0 internal fault")),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_meaning(error: BaseException, meaning: tuple[int, str]) -> None:
+    """What ends a delivery outside of `run` is temporary, and what the host lacks is told from a fault."""
+    assert fence._meaning(error) == meaning
+
+
+@pytest.mark.parametrize("arguments", [["-h"], ["--help"]])
+def test_call_for_help(arguments: list[str]) -> None:
+    """A person gets the help; pipe(8), which writes into a pipe, never gets its status 0."""
+    program = "import sys\nfrom pipehandler import fence\nprint(fence._is_call_for_help(sys.argv[1:]))"
+    command = [sys.executable, "-P", "-c", program]
+
+    def answer(words: list[str], **stdin: int) -> str:
+        return subprocess.run([*command, *words], capture_output=True, text=True, check=True, **stdin).stdout  # type: ignore[call-overload, no-any-return]
+
+    assert answer(arguments, stdin=subprocess.DEVNULL) == "True\n"
+    with open("/proc/self/stat", "rb") as file:
+        assert answer(arguments, stdin=file.fileno()) == "True\n"
+    read, write = os.pipe()
+    os.close(write)
+    assert answer(arguments, stdin=read) == "False\n"
+    os.close(read)
+    assert answer([*arguments, "a@x"], stdin=subprocess.DEVNULL) == "False\n"
+    assert answer([], stdin=subprocess.DEVNULL) == "False\n"
+
+
+def test_call_for_help_without_stdin() -> None:
+    """A closed descriptor is no person."""
+    program = "import os\nos.close(0)\nfrom pipehandler import fence\nprint(fence._is_call_for_help(['-h']))"
+    done = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

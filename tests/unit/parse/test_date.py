@@ -95,7 +95,8 @@ def test_exact(body: str, exact: bool) -> None:
     "body",
     ["", "soon", "03/04/2026 09:00", "Tue, 45 Mar 2023 09:26:53 +0100", "Tue, 14 Mar 2023 18:26:53 AM",
      "Tue, 14 Mar 9999 09:26:53 +0100", "Fri, 31 Dec 9999 23:59:59 -2359", "Tue, 14 Mar 2023 25:00 +0100",
-     "Tue, 14 Mar 2023 09:61 +0100", "Tue, 14 Mar 2023", "14 Xyz 2023 09:26", "29 Feb 2023 09:00"],
+     "Tue, 14 Mar 2023 09:61 +0100", "Tue, 14 Mar 2023", "14 Xyz 2023 09:26", "29 Feb 2023 09:00",
+     "Mon, 1 Jan 0001 00:00:00 +0000", "01 Jan 0001 00:00:00 -0100", "0001-01-01T00:00:00Z", "Thu, 26 Nov 0026 09:00 +0100"],
 )  # fmt: skip
 def test_nothing_where_it_is_in_doubt(body: str) -> None:
     """A wrong time is worse than none."""

@@ -1,6 +1,7 @@
 """charset, decoding: every label found in mail, and a guess without one."""
 
 import time
+import unicodedata
 from encodings.aliases import aliases
 
 import pytest
@@ -42,11 +43,26 @@ from pipehandler.parse.decoding import decode
         ("iso-2022-cn", "iso2022_cn"),
         ("x-tis-620", "tis_620"),
         ("CESU-8", "utf_8"),
+        ("VISCII1.1-1", "viscii"),
+        ("csVISCII", "viscii"),
     ],
 )
 def test_labels(label: str, name: str) -> None:
     """A label maps to the codec that it means in mail."""
     assert codec(label) == name
+
+
+def test_viscii() -> None:
+    """Each octet has one character: the 134 letters of RFC 1456 beside ASCII, of which six take the place of controls."""
+    text = bytes(range(256)).decode("viscii")
+    assert text.encode("viscii") == bytes(range(256))
+    letters = "aăâeêioôơuưy"
+    accents = ("", "\u0300", "\u0301", "\u0303", "\u0309", "\u0323")
+    vietnamese = {unicodedata.normalize("NFC", letter + accent) for letter in letters for accent in accents} | {"đ"}
+    vietnamese |= {letter.upper() for letter in vietnamese}
+    assert set(text) - set(map(chr, range(128))) == {letter for letter in vietnamese if letter > "\x7f"}
+    assert [octet for octet in range(128) if text[octet] != chr(octet)] == [0x02, 0x05, 0x06, 0x14, 0x19, 0x1E]
+    assert (text[0x02], text[0x1E], text[0xBD], text[0xF0]) == ("Ẳ", "Ỵ", "ơ", "đ")
 
 
 def test_names_that_python_knows() -> None:
@@ -85,6 +101,9 @@ def test_storable() -> None:
         ("koi8-u", "Привіт"),
         ("tis-620", "สวัสดี"),
         ("cp500", "EBCDIC"),
+        ("viscii", "Kính gửi quý khách, đơn hàng của quý khách đã được giao"),
+        ("viscii", "MỸ"),
+        ("viscii", "plain\n"),
     ],
 )
 def test_charsets(label: str, text: str) -> None:

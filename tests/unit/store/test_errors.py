@@ -164,3 +164,63 @@ def test_hints() -> None:
     assert "older" in hint("42883")
     assert hint("42P01") == hint("42703") != ""
     assert hint("") == hint("XX000") == ""
+
+
+CONNECTION_LOST = {"", "57P01", "57P02", "57P03"}
+MESSAGE_MAY_CAUSE = {"", "08P01", "53200", "53400", "25P04", "P0001", "XX000"}
+
+
+@pytest.mark.parametrize("sqlstate", ["", *sorted(CODES)])
+def test_consequences(sqlstate: str) -> None:
+    """What follows from an error: whether a new connection may help, whether the breaker opens, whether the message is
+    suspected, whether it fails again."""
+    error = StoreError(STORE_UNAVAILABLE, "reason", sqlstate)
+    assert error.stale == (sqlstate in CONNECTION_LOST or sqlstate == "25006" or sqlstate[:2] == "08")
+    assert error.outage == (sqlstate not in ("40001", "40P01", "23503", "55P03", "57014"))
+    assert error.result == (STORE_UNAVAILABLE, "", "reason", sqlstate, None, error.outage, None)
+    assert not error.by_message, "the database has not answered"
+    error.answered = True
+    assert not error.outage
+    assert error.by_message == (sqlstate in MESSAGE_MAY_CAUSE)
+    error.timed_out = True
+    assert error.by_message
+    assert error.permanent == (sqlstate[:2] in ("0A", "22", "28", "3D", "3F", "42", "P0", "PH"))
+    assert concerns_data(sqlstate) == (sqlstate[:2] in ("0A", "22", "23", "54"))
+
+
+def test_our_own_shortage_is_no_outage() -> None:
+    """Only what another message would meet as well is one: the database, or its disk."""
+    assert StoreError(STORE_FULL, "reason").outage
+    assert not StoreError(EXHAUSTED, "reason").outage
+
+
+@pytest.mark.parametrize(
+    ("sqlstate", "words"),
+    [
+        ("28P01", "pg_hba.conf"),
+        ("3D000", "create the database"),
+        ("3F000", "no schema pipehandler"),
+        ("42P01", "migrate"),
+        ("40001", "trying again resolves it"),
+        ("42501", "member of pipehandler_ingest; `pipehandler check`"),
+        ("42883", "older than this program"),
+        ("25006", "target_session_attrs=read-write"),
+        ("25P04", "transaction_timeout"),
+        ("53100", "disk"),
+        ("53300", "max_connections"),
+        ("55P03", "holds a lock"),
+        ("57014", "slow"),
+        ("57P03", "starting or recovering"),
+    ],
+)
+def test_every_hint(sqlstate: str, words: str) -> None:
+    """What an operator can do about each error that has a way out."""
+    assert words in hint(sqlstate)
+
+
+def test_pauses_become_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The n-th pause is n times as long as the first; one that just fits is made."""
+    pauses: list[float] = []
+    monkeypatch.setattr("time.sleep", pauses.append)
+    assert retried(Statement("40001", "40001", "40001"), errors.CONFLICTS, 4, (0.5, 0.5), lambda: 1.5) == "done"
+    assert pauses == [0.5, 1.0, 1.5]
