@@ -114,8 +114,13 @@ class Seen:
         return [
             each
             for each in self.clicked
-            if each.destination != "document" or {"Referer", "Cookie", "Origin"} & each.headers.keys()
+            if not _is_navigation(each) or {"Referer", "Cookie", "Origin"} & each.headers.keys()
         ]
+
+
+def _is_navigation(request: Request) -> bool:
+    """Whether a window has opened a page; over http Chromium says so by another field. Frames are found by _STRANGE."""
+    return request.destination == "document" or (not request.secure and "Upgrade-Insecure-Requests" in request.headers)
 
 
 class FinishedPage:
@@ -190,7 +195,7 @@ class FinishedPage:
             self.seen.elements += frame.evaluate(_TOUCH, False)
         asked = len(self.internet.requests)
         # The page of a link that was clicked before may come as late as now.
-        late = [each for each in self.internet.requests[before:asked] if "Sec-Fetch-User" in each.headers]
+        late = [each for each in self.internet.requests[before:asked] if _is_navigation(each)]
         self.seen.unasked += [each for each in self.internet.requests[before:asked] if each not in late]
         self.seen.clicked += late
         if not clicks:
