@@ -22,6 +22,8 @@ from harness.postgresql import VERSION, PostgreSQL
 from harness.stream import announce
 from harness.submission import submission
 from harness.web import EventSource, Visitor, WebServer
+from inbox_arrival import arrival, visit
+from inbox_resources import resources
 
 from pipehandler.store.connection import Store
 from pipehandler.store.errors import StoreError
@@ -246,13 +248,16 @@ async def clients(database: Database, folder: Path, options: argparse.Namespace)
 def main() -> int:
     """Run what was chosen; the status is 1 if a row is missing."""
     options = argparse.ArgumentParser(description="what the inbox page stands")
-    options.add_argument("what", choices=("gap", "clients"))
+    options.add_argument("what", choices=("arrival", "visit", "resources", "gap", "clients"))
+    options.add_argument("--cold", action="store_true", help="arrival: deliver without the resident service")
     options.add_argument("--seed", type=int, default=1)
     for name, default in {
         "deliveries": 2000,
         "cuts": 200,
         "kills": 20,
         "restarts": 5,
+        "messages": 200,
+        "requests": 300,
         "clients": 10_000,
         "targeted": 200,
         "idle": 60,
@@ -261,12 +266,16 @@ def main() -> int:
     chosen = options.parse_args()
     with ExitStack() as stack:
         folder = stack.enter_context(account.folder("pipehandler-inbox-page-"))
-        server = PostgreSQL(folder / "pg", VERSION).start()
+        server = PostgreSQL(folder / "pg", VERSION, {"track_commit_timestamp": "on"}).start()
         stack.callback(server.stop)
         database = stack.enter_context(Database.fresh(server))
+        if chosen.what in ("arrival", "visit"):
+            return 0 if (arrival if chosen.what == "arrival" else visit)(database, folder, chosen) else 1
         issue(database)
         if chosen.what == "gap":
             return 0 if gap(server, database, folder, chosen) else 1
+        if chosen.what == "resources":
+            return 0 if resources(database, folder) else 1
         return 0 if asyncio.run(clients(database, folder, chosen)) else 1
 
 

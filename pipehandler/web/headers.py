@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from typing import Literal, get_args
 from urllib.parse import quote
 
+from .names import straight_file_name
+
 Kind = Literal[
     "page", "mail", "mail_with_images", "print", "print_with_images", "attachment", "thumbnail", "static", "json"
 ]
@@ -117,8 +119,6 @@ def _file_name(name: str) -> str:
 
 _LONGEST_NAME = 200  # octets in UTF-8; file systems accept 255, and browsers append " (1)"
 _RESERVED = frozenset({"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))})
-# They turn the direction of what follows, so that "exe.gpj" can be shown as "jpg.exe".
-_TURNING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 def shown_file_name(name: str) -> str:
@@ -136,8 +136,8 @@ def safe_file_name(name: str) -> str:
     """
     name = "".join(
         "_" if letter in '/\\:*?"<>|' else letter
-        for letter in name.encode("utf-8", "replace").decode()
-        if letter.isprintable() and letter not in _TURNING
+        for letter in straight_file_name(name.encode("utf-8", "replace").decode())
+        if letter.isprintable()
     )
     name = " ".join(name.split()).strip(". ")
     stem, dot, extension = name.rpartition(".")

@@ -10,7 +10,7 @@ from jinja2 import BaseLoader, ChoiceLoader, Environment, FileSystemLoader, Pack
 
 from pipehandler.settings.config import Web
 
-from . import formats, languages
+from . import formats, languages, names
 from .assets import Assets
 from .links_to import path_of
 
@@ -47,6 +47,7 @@ class Templates:
         )
         languages.install(self.environment)
         formats.install(self.environment)
+        names.install(self.environment)
         self._assets = assets
         self._domains = domains
         self._settings = SimpleNamespace(

@@ -7,6 +7,7 @@ from pipehandler.store.inbox_values import Inbox, InboxRow
 from . import formats
 from .languages import words
 from .links_to import path_of
+from .names import straight
 
 
 def row_json(row: InboxRow, lang: str) -> dict[str, Any]:
@@ -25,8 +26,8 @@ def row_json(row: InboxRow, lang: str) -> dict[str, Any]:
         "preview": row.preview,
         "url": path_of("message", lang, delivery=row.delivery),
         "shown": {
-            "subject": row.subject or words(lang).gettext("(no subject)"),
-            "sender": row.sender_name or row.sender_address or words(lang).gettext("(unknown sender)"),
+            "subject": straight(row.subject) or words(lang).gettext("(no subject)"),
+            "sender": straight(row.sender_name or row.sender_address) or words(lang).gettext("(unknown sender)"),
             "received": formats.date_time(row.received_at, lang),
             "size": formats.size(row.size, lang),
             "attachments": attachments_text(row.attachments, lang),

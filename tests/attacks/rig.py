@@ -28,7 +28,7 @@ LAYERS = ("sanitiser", "sandbox", "header")
 _AT_ONCE = 40  # mails in one page
 _TIME = 60_000  # ms for one page
 
-_HOOK = """(() => {
+HOOK = """(() => {
   const report = () => {
     const places = [];
     try { for (let w = window; ; w = w.parent) { places.push(w.location.href); if (w === w.parent) break; } } catch (e) {}
@@ -40,6 +40,16 @@ _TOUCH = """() => [...document.querySelectorAll('*')].slice(0, 40).map(e => {
   const r = e.getBoundingClientRect();
   return [e.tagName, r.left + Math.min(r.width / 2, 20), r.top + Math.min(r.height / 2, 10), r.width * r.height];
 })"""
+
+
+def arguments_of(internet: Internet) -> list[str]:
+    """Return the arguments with which Chromium finds `internet` under every name but 127.0.0.1."""
+    return [
+        f"--host-resolver-rules=MAP * 127.0.0.1:{internet.port}, EXCLUDE 127.0.0.1, EXCLUDE *.localhost",
+        "--ignore-certificate-errors",
+        "--disable-popup-blocking",
+        *(["--no-sandbox"] if account.IS_ROOT else []),
+    ]
 
 
 @dataclass
@@ -74,14 +84,10 @@ class Rig:
         with Internet(folder, pages) as internet:
             async with async_playwright() as playwright:
                 browser = await playwright.chromium.launch(
-                    executable_path=CHROMIUM,
-                    args=[
-                        f"--host-resolver-rules=MAP * 127.0.0.1:{internet.port}, EXCLUDE 127.0.0.1, EXCLUDE *.localhost",
-                        "--ignore-certificate-errors", "--disable-popup-blocking", *(["--no-sandbox"] if account.IS_ROOT else []), *arguments,
-                    ],
-                )  # fmt: skip
+                    executable_path=CHROMIUM, args=[*arguments_of(internet), *arguments]
+                )
                 context = await browser.new_context(viewport={"width": 1280, "height": 1000})
-                await context.add_init_script(_HOOK)
+                await context.add_init_script(HOOK)
                 await context.add_cookies(
                     [{"name": "inbox", "value": "key", "url": f"http://127.0.0.1:{internet.port}", "sameSite": "Lax"}]
                 )

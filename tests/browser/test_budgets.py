@@ -3,31 +3,13 @@
 import gzip
 from collections.abc import Callable
 from importlib.resources import files
-from typing import Any
 
 from harness import inbox_mail
 from harness.inbox_site import Site
-from playwright.sync_api import BrowserContext, CDPSession, expect
+from harness.wire import Wire
+from playwright.sync_api import BrowserContext, expect
 
 KB = 1000
-
-
-class _Wire:
-    """The requests of a tab: their addresses and their octets, headers included."""
-
-    def __init__(self, devtools: CDPSession) -> None:
-        self.urls: dict[str, str] = {}
-        self.octets: dict[str, int] = {}
-        devtools.on("Network.requestWillBeSent", self._sent)
-        devtools.on("Network.loadingFinished", self._finished)
-        devtools.send("Network.enable")
-
-    def _sent(self, event: Any) -> None:
-        if event["request"]["url"].startswith("http"):
-            self.urls[event["requestId"]] = event["request"]["url"]
-
-    def _finished(self, event: Any) -> None:
-        self.octets[event["requestId"]] = int(event["encodedDataLength"])
 
 
 def test_an_inbox_and_a_message_are_small(site: Site, new_context: Callable[..., BrowserContext]) -> None:
@@ -37,7 +19,7 @@ def test_an_inbox_and_a_message_are_small(site: Site, new_context: Callable[...,
     site.store(address, *(inbox_mail.plain(number) for number in range(9)), inbox_mail.code())
     # Another browser with the same cookie, and nothing in its cache.
     fresh = new_context(storage_state=context.storage_state()).new_page()
-    wire = _Wire(fresh.context.new_cdp_session(fresh))
+    wire = Wire(fresh.context.new_cdp_session(fresh))
     fresh.goto(f"{site.origin}/en/inbox")
     expect(fresh.locator("#link")).to_have_attribute("data-state", "live")
     expect(fresh.locator(".row")).to_have_count(10)
