@@ -24,10 +24,11 @@ from harness import account
 from harness.handler import ENVIRONMENT
 from harness.service import wait_until
 from mail import html, legacy, newsletter, text
-from pipehandler.ingress.truncation import queue_file_octets
 from process import Starter
 from report import Aim, Report, Table
 from setting import Setting
+
+from pipehandler.ingress.truncation import queue_file_octets
 
 _BATCH = 10  # messages to a worker in each round: a single one takes little more than the noise of the clock
 _SIZE = 12_000
@@ -77,7 +78,7 @@ def _spent(setting: Setting, starter: Starter, version: Version, messages: list[
     cold = starter.run(_with_size(version.cold, first), first).cpu
     server.append(setting.postgresql.seconds())
     before = sum(map(cpu, version.serving))
-    entrypoint = sum(starter.run(_with_size(version.resident, message), message).cpu for message in others) / len(others)
+    entrypoint = sum(starter.run(_with_size(version.resident, each), each).cpu for each in others) / len(others)
     service = (sum(map(cpu, version.serving)) - before) / len(others)
     server.append(setting.postgresql.seconds())
     return {
