@@ -175,7 +175,9 @@ def test_killed(make: Any, tmp_path: Path) -> None:
     made = make(Lmtp(socket=f"{tmp_path}/lmtp"))
     pid = made.adopt()
     made.reception.kill()
-    assert os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT).si_status == signal.SIGKILL
+    ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    assert ended
+    assert ended.si_status == signal.SIGKILL
 
 
 def test_another_configuration(make: Any, tmp_path: Path) -> None:
