@@ -3,10 +3,9 @@
 import json
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from pathlib import Path
 
-import psycopg
 import pytest
 from fault.continuous import Load, MailHost, mail_hosts
 from fault.ledger import Ledger
@@ -54,11 +53,13 @@ def test_pgbouncer(servers_of_pair: tuple[PostgreSQL, PostgreSQL, Database], tmp
     After a promotion PgBouncer has to reconnect: it reports of its server what it learned from its first connection."""
     primary, standby, database = servers_of_pair
     with ExitStack() as stack:
-        ports = []
+        folders, ports = [], []
         for server in (standby, primary):
             folder = stack.enter_context(account.folder("pipehandler-bouncer-"))
             behind = Database(server, database.name)
-            ports.append(_port(stack.enter_context(pgbouncer(folder, behind, **SETTINGS))))
+            settings = {**SETTINGS, "unix_socket_dir": str(folder)}
+            ports.append(_port(stack.enter_context(pgbouncer(folder, behind, **settings))))
+            folders.append(folder)
         home = stack.enter_context(account.folder("pipehandler-"))
         conninfo = (
             f"host=127.0.0.1,127.0.0.1 port={','.join(ports)} dbname={database.name} user=pipehandler"
@@ -80,9 +81,7 @@ def test_pgbouncer(servers_of_pair: tuple[PostgreSQL, PostgreSQL, Database], tmp
 
         assert not stored()
         (command,) = re.findall(r"-d pgbouncer -c (\w+)$", block("#!/bin/sh"), re.MULTILINE)
-        admin = f"host=127.0.0.1 port={ports[0]} dbname=pgbouncer user=pgbouncer"
-        with closing(psycopg.connect(admin, autocommit=True)) as console:
-            console.execute(command.encode())
+        standby.run("psql", "-h", str(folders[0]), "-p", ports[0], "-U", "pgbouncer", "-d", "pgbouncer", "-c", command)
         wait_until(stored, "the delivery after the promotion")
         assert database.value("SELECT count(*) FROM pipehandler.delivery") == 2
 

@@ -56,7 +56,7 @@ class MailHost:
             done = subprocess.run(
                 command, capture_output=True, text=True, env=ENVIRONMENT, cwd="/", timeout=120, **account.identity()
             )
-        return done.stdout + done.stderr
+        return str(done.stdout)
 
     @contextmanager
     def serving(self) -> Iterator[None]:

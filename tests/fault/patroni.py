@@ -20,7 +20,9 @@ from harness.patroni import LOOP_WAIT, TTL, Node, Patroni, patroni
 from .continuous import CLIENTS, Load, MailHost, mail_hosts
 from .ledger import Ledger, Mode, Row, Scale
 
-_ROUNDS = {Scale.SHORT: 4, Scale.THIN: 8, Scale.FULL: 20}
+_ROUNDS = {Scale.SHORT: 4, Scale.THIN: 8, Scale.FULL: 10}
+"""On each of the two clusters."""
+
 _MESSAGES = {Scale.SHORT: 200, Scale.THIN: 500, Scale.FULL: 2_000}
 _LONGER = 12
 """Seconds for which a fault lasts longer than Patroni's ttl."""
@@ -116,8 +118,11 @@ def _cluster(scale: Scale, strict: bool) -> tuple[Row, dict[tuple[str, str], lis
                     row.note(f"{name}, {mode}, {way}: an outage of {load.outage:.1f} s; the bound is {BOUND} s")
                 if load.given_up:
                     row.note(f"{name}, {mode}, {way}: {load.given_up} messages were never acknowledged")
-        cluster.settle()
-        ledger.check(Stored(cluster), row)  # type: ignore[arg-type]
+            cluster.settle()
+            so_far = Row("patroni")
+            ledger.check(Stored(cluster), so_far)  # type: ignore[arg-type]
+            _say(f"round {number + 1}, {mode}: {so_far.sent} messages, {so_far.lost} lost, {so_far.doubled} doubled")
+        row.add(so_far)
     return row, outages
 
 

@@ -46,8 +46,7 @@ _CONFIGURATION = """
 scope: mail
 name: {name}
 restapi: {{listen: "{address}:8008", connect_address: "{address}:8008"}}
-etcd3: {{host: "{etcd}:2379", protocol: http}}
-bootstrap:
+{store}bootstrap:
   dcs:
 {dynamic}
   initdb: [{{encoding: UTF8}}, {{locale: C}}]
@@ -135,7 +134,7 @@ class Node:
     def processes(self, but: str = "") -> list[int]:
         """Everything that runs in the namespace; `but`: without programs of this name."""
         found = subprocess.run(["ip", "netns", "pids", self.namespace], capture_output=True, text=True)
-        return [int(pid) for pid in found.stdout.split() if _name(pid) != but]
+        return [pid for pid in map(int, found.stdout.split()) if _name(pid) != but]
 
     def signal(self, number: signal.Signals, but: str = "") -> None:
         """Send a signal to all of these."""
@@ -148,8 +147,12 @@ class Node:
         self.signal(signal.SIGSTOP, but)  # or they restart each other
         while self.processes(but):
             self.signal(signal.SIGKILL, but)
-            self._running = [each for each in self._running if each.poll() is None]
             time.sleep(0.05)
+        left = self.processes()
+        for each in self._running:
+            if each.pid not in left:
+                each.wait(30)
+        self._running = [each for each in self._running if each.returncode is None]
 
     def connected(self, up: bool) -> None:
         """Pull the cable of the node out, or put it in again."""
@@ -199,7 +202,7 @@ class Patroni:
         """Start etcd and the servers, and wait for a leader with all its synchronous standbys."""
         client = f"http://{ADDRESSES[ETCD]}:2379"
         self.etcd.start(
-            *("etcd", "--data-dir", str(self.etcd.folder / "data"), "--unsafe-no-fsync"),
+            *("etcd", "--data-dir", str(self.etcd.folder / "data"), "--unsafe-no-fsync", "--enable-v2"),
             *("--listen-client-urls", client, "--advertise-client-urls", client),
         )
         for node in self.servers.values():
@@ -217,7 +220,7 @@ class Patroni:
             _CONFIGURATION.format(
                 name=node.name,
                 address=node.address,
-                etcd=ADDRESSES[ETCD],
+                store=block("etcd:").replace("etcd1:2379", f"{ADDRESSES[ETCD]}:2379"),
                 dynamic=textwrap.indent(dynamic.replace("strict: true", f"strict: {str(self.strict).lower()}"), "    "),
                 folder=node.folder,
                 programs=PROGRAMS,
