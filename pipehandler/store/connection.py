@@ -158,8 +158,14 @@ class Store:
         started = time.monotonic()
         settings = resolved(settings, seconds)
         settings["connect_timeout"] = max(2, int(seconds - (time.monotonic() - started)))
-        # A host that died sends nothing; the kernel notices that nothing is acknowledged any more.
-        settings.setdefault("tcp_user_timeout", 1000 * self._connect_timeout)
+        # A host that died sends nothing; the kernel notices that nothing is acknowledged any more (tcp(7)). While the server
+        # works, only keepalives are left to be acknowledged.
+        liveness = {
+            "tcp_user_timeout": 1000 * self._connect_timeout,
+            "keepalives_idle": max(1, self._connect_timeout // 2),
+            "keepalives_interval": 1,
+        }
+        settings = {**liveness, **settings}
         with translated(NotConnected):
             connection = open_session(settings, timeouts)
         connection.add_notice_handler(self._commit)

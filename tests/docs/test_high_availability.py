@@ -1,34 +1,35 @@
 """docs/high-availability.md: the settings on the page, in front of a real pair of servers."""
 
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from fault.continuous import Load, MailHost, mail_hosts
+from fault.ledger import Ledger
 from harness import account
 from harness.database import Database
 from harness.handler import Handler
-from harness.patroni import DYNAMIC
+from harness.patroni import Node, Patroni, block, patroni
 from harness.pgbouncer import pgbouncer
 from harness.postgresql import FAST, VERSION, PostgreSQL
 from harness.service import wait_until
 
 from pipehandler.settings.config import load
 from pipehandler.store.connection import Store
+from pipehandler.store.conninfo import parameters
+from pipehandler.store.errors import StoreError
 
-from .pages import REPOSITORY
-
-PAGE = (REPOSITORY / "docs" / "high-availability.md").read_text("utf-8")
-
-
-def block(first: str) -> str:
-    """The text of the block that begins with this line."""
-    (found,) = re.findall(rf"^```text\n({re.escape(first)}\n.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-    return str(found)
-
-
-SETTINGS = dict(line.split(" = ", 1) for line in block("pool_mode = session").splitlines())
+SETTINGS = {
+    name: value
+    for name, value in (
+        line.split(" = ", 1) for line in block("[databases]").partition("[pgbouncer]\n")[2].splitlines() if line
+    )
+    if name not in ("listen_addr", "listen_port", "unix_socket_dir", "auth_type", "auth_file")
+}
+"""Of PgBouncer on the page, without those that belong to its host."""
 
 
 @pytest.fixture(scope="module")
@@ -49,15 +50,16 @@ def _port(conninfo: str) -> str:
 
 def test_pgbouncer(servers_of_pair: tuple[PostgreSQL, PostgreSQL, Database], tmp_path: Path) -> None:
     """Through a PgBouncer at each server, the standby's first: mail is stored on the primary, and a notification arrives.
-    After a promotion mail is stored through a PgBouncer that was started again: it reports of its server what it learned
-    from its first connection."""
+    After a promotion PgBouncer has to reconnect: it reports of its server what it learned from its first connection."""
     primary, standby, database = servers_of_pair
     with ExitStack() as stack:
-        ports = []
+        folders, ports = [], []
         for server in (standby, primary):
             folder = stack.enter_context(account.folder("pipehandler-bouncer-"))
             behind = Database(server, database.name)
-            ports.append(_port(stack.enter_context(pgbouncer(folder, behind, **SETTINGS))))
+            settings = {**SETTINGS, "unix_socket_dir": str(folder)}
+            ports.append(_port(stack.enter_context(pgbouncer(folder, behind, **settings))))
+            folders.append(folder)
         home = stack.enter_context(account.folder("pipehandler-"))
         conninfo = (
             f"host=127.0.0.1,127.0.0.1 port={','.join(ports)} dbname={database.name} user=pipehandler"
@@ -72,25 +74,98 @@ def test_pgbouncer(servers_of_pair: tuple[PostgreSQL, PostgreSQL, Database], tmp
         primary.stop()
         standby.promote()
         database.move(standby)
-        folder = stack.enter_context(account.folder("pipehandler-bouncer-"))
-        again = _port(stack.enter_context(pgbouncer(folder, database, **SETTINGS)))
-        handler.configure(conninfo.replace(ports[0], again))
 
         def stored() -> bool:
             (handler.state / "outage").unlink(missing_ok=True)
             return handler.deliver(b"Message-ID: <2@example.org>\n\nsecond\n").status == 0
 
+        assert not stored()
+        (command,) = re.findall(r"-d pgbouncer -c (\w+)$", block("#!/bin/sh"), re.MULTILINE)
+        standby.run("psql", "-h", str(folders[0]), "-p", ports[0], "-U", "pgbouncer", "-d", "pgbouncer", "-c", command)
         wait_until(stored, "the delivery after the promotion")
         assert database.value("SELECT count(*) FROM pipehandler.delivery") == 2
 
 
-def test_configuration(tmp_path: Path) -> None:
-    """The keys of the configuration exist, and the conninfo is one."""
+@pytest.mark.parametrize("through", ["dbname=mail", "port=6432"])
+def test_configuration(through: str, tmp_path: Path) -> None:
+    """The keys of both configurations exist, and their conninfo names three servers."""
     file = tmp_path / "pipehandler.toml"
-    file.write_text(block("[database]"))
-    assert load(str(file)).database[3:] != load(str(file)).database._replace(mail_hosts=1, servers=0)[3:]
+    file.write_text(block(f'[database]\nconninfo = "host=db1,db2,db3 {through}'))
+    database = load(str(file)).database
+    assert (database.connect_timeout, database.mail_hosts, database.servers) == (2, 2, 2)
+    assert parameters(database.conninfo)["host"] == "db1,db2,db3"
 
 
-def test_patroni_of_the_campaign() -> None:
-    """The campaign runs Patroni with the settings of the page."""
-    assert DYNAMIC.format(strict="true") == block("ttl: 20")
+@pytest.mark.long
+def test_two_mail_hosts() -> None:
+    """Every block of the page at once: two mail hosts, one of them through PgBouncer, in front of three servers under Patroni. Mail
+    is stored and `follow` is woken after a switchover, after the leader's end, and when only PgBouncer survived it; `check` reports
+    nothing but the new timeline, until `restored` is run."""
+    with patroni(strict=True) as cluster, mail_hosts(cluster) as hosts:
+        assert _codes(hosts) == set()
+        for name, change in _CHANGES.items():
+            leader = cluster.leader()
+            assert leader
+            change(cluster, leader)
+            for host in hosts:
+                reader = Store(host.handler.conninfo)
+                wait_until(lambda reader=reader: _listens(reader), f"{name}: a reader {host.way}")  # type: ignore[misc]
+                load = Load(host, Ledger(), 1)
+                load.run()
+                assert (name, host.way, len(load.acknowledged)) == (name, host.way, 1)
+                assert reader.wait(60)
+                reader.close()
+            if not leader.processes():
+                cluster.run(leader)
+            cluster.settle()
+            assert cluster.leader() is not leader
+            assert _codes(hosts) == {"restored"}
+            hosts[0].run("restored", "--nothing-lost")
+            assert _codes(hosts) == set()
+
+
+def _switch_over(cluster: Patroni, leader: Node) -> None:
+    cluster.patronictl(
+        "switchover", "mail", "--primary", leader.name, "--candidate", _other(cluster, leader), "--force"
+    )
+
+
+def _end(_: Patroni, leader: Node) -> None:
+    leader.kill()
+
+
+def _end_all_but_pgbouncer(cluster: Patroni, leader: Node) -> None:
+    leader.kill("pgbouncer")
+    cluster.wait(lambda: cluster.leader() not in (None, leader), 60)
+    leader.start("patroni", str(leader.folder / "patroni.yml"))
+
+
+_CHANGES = {"switchover": _switch_over, "end": _end, "end of all but PgBouncer": _end_all_but_pgbouncer}
+
+
+def _other(cluster: Patroni, leader: Node) -> str:
+    return next(name for name, node in cluster.servers.items() if node is not leader)
+
+
+def _listens(reader: Store) -> bool:
+    try:
+        reader.listen()
+    except StoreError:
+        reader.close()
+        return False
+    return True
+
+
+def _codes(hosts: Iterable[MailHost]) -> set[str]:
+    """What `check` reports about the database, on either mail host. They are without Postfix, which is another page."""
+    found = set()
+    for host in hosts:
+        findings = json.loads(host.run("check", "--json"))
+        found |= {finding["code"] for finding in findings} & _OF_THE_DATABASE
+    return found
+
+
+_OF_THE_DATABASE = {
+    *("one-server-only", "too-few-servers", "standby-away", "replication-hidden", "standby", "database", "restored"),
+    *("connections", "connection-limit", "mail-hosts"),
+}

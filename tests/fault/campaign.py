@@ -29,6 +29,7 @@ KINDS = (
     "server",
     "standby",
     "patroni",
+    "pair",
     "mailhost",
     "reload",
     "content",
@@ -37,7 +38,7 @@ KINDS = (
     "together",
     "stream",
 )
-_MODELESS = {"files", "filter", "lmtp", "maildir", "patroni", "planted", "reload", "rows", "stream"}
+_MODELESS = {"files", "filter", "lmtp", "maildir", "pair", "patroni", "planted", "reload", "rows", "stream"}
 """Kinds for which the mode makes no difference; they are run once, with the first one."""
 
 
@@ -95,12 +96,7 @@ def main() -> int:
         print(f"    {row.kind}: {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
     total = Row("all")
     for row in rows:
-        total.points += row.points
-        total.sent += row.sent
-        total.lost += row.lost
-        total.doubled += row.doubled
-        total.bounced += row.bounced
-        total.statuses += row.statuses
+        total.add(row)
     print(line(total))
     return 0 if all(row.clean for row in rows) else 1
 

@@ -65,6 +65,16 @@ class Row:
         """Whether the promise held."""
         return not (self.lost or self.doubled or self.bounced or self.findings)
 
+    def add(self, other: "Row") -> None:
+        """Count what another row counted."""
+        self.points += other.points
+        self.sent += other.sent
+        self.lost += other.lost
+        self.doubled += other.doubled
+        self.bounced += other.bounced
+        self.statuses += other.statuses
+        self.findings += other.findings
+
     def note(self, finding: str) -> None:
         """Record something that should not have happened; it fails the campaign."""
         self.findings.append(finding)

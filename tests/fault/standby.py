@@ -11,6 +11,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -35,9 +36,10 @@ _SECONDS = {Scale.SHORT: 0, Scale.THIN: 60, Scale.FULL: 600}
 """For how long the standby is away; for the sample until the limit has refused a delivery."""
 
 _CLIENTS = 4
-_MAXPROC = 6
+_MAXPROC = 2
 _SETTINGS = {**FAST, "max_connections": "30"}
 _HANDLER: dict[str, dict[str, object]] = {
+    "database": {"mail_hosts": 2},
     "limits": {"deadline": 8, "parse_timeout": 2},
     "serve": {"workers": 2, "queue_timeout": 2},
 }
@@ -52,6 +54,7 @@ class _Watch:
     def __init__(self, database: Database, row: Row) -> None:
         self.most = 0
         self.logins = 0
+        self.slowest = 0.0
         self._conninfo = database.server.conninfo(database.name, user="upkeep")
         self._row = row
         self._ended = threading.Event()
@@ -67,6 +70,7 @@ class _Watch:
 
     def _look(self) -> None:
         while not self._ended.wait(0.1):
+            started = time.monotonic()
             try:
                 with psycopg.connect(self._conninfo, connect_timeout=5) as connection:
                     (count,) = connection.execute(_SESSIONS).fetchone() or (0,)
@@ -75,6 +79,7 @@ class _Watch:
                 return
             self.most = max(self.most, count)
             self.logins += 1
+            self.slowest = max(self.slowest, time.monotonic() - started)
 
 
 class _Load:
@@ -190,6 +195,7 @@ def _away(row: Row, scale: Scale, pair: tuple[PostgreSQL, PostgreSQL, Database],
     going_on = threading.Event()
     going_on.set()
     standby.freeze()
+    since = time.monotonic()
     try:
         with _Watch(database, row) as watch, ThreadPoolExecutor(_CLIENTS) as pool:
             clients = [pool.submit(load_.run, handler, going_on) for handler in load_.of_clients(_CLIENTS)]
@@ -202,6 +208,13 @@ def _away(row: Row, scale: Scale, pair: tuple[PostgreSQL, PostgreSQL, Database],
                 each.result()
     finally:
         standby.thaw()
+    acknowledged = row.statuses[0]
+    sys.stderr.write(
+        f"    {row.kind}: the standby was away for {time.monotonic() - since:.0f} s; {len(load_.sent)} messages,"
+        f" {load_.killed} killed while they waited, {load_.refused} refused by the limit, {acknowledged} acknowledged;"
+        f" at most {watch.most} sessions of the handlers, limit {limit}, max_connections {_SETTINGS['max_connections']};"
+        f" an administrator logged in {watch.logins} times, at most after {watch.slowest:.1f} s\n"
+    )
     if watch.most > limit:
         row.note(f"{watch.most} sessions of the handler's role, more than its limit {limit}")
     if not watch.logins:

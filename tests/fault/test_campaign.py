@@ -10,6 +10,7 @@ from fault.ledger import Mode, Scale
 _MARKS = {
     ("mailhost", Mode.CLIENT): pytest.mark.long,  # differs from the resident mode in the process that Postfix starts
     ("patroni", Mode.COLD): pytest.mark.long,  # minutes, and packages that no other test needs
+    ("pair", Mode.COLD): pytest.mark.long,  # the same
     ("files", Mode.COLD): pytest.mark.unmeasured,
 }
 _RUNS = [pytest.param(*each, id=f"{each[0]}-{each[1].value}", marks=_MARKS.get(each, ())) for each in runs()]

@@ -1,4 +1,5 @@
-"""A network of its own: loopback with more addresses, on which every port is free, and a name server for it."""
+"""Networks of their own: loopback with more addresses, on which every port is free, and a name server for it; and two hosts with a
+cable between them."""
 
 import ctypes
 import os
@@ -109,3 +110,74 @@ def enter(namespace: int) -> None:
     """Let this thread, and those that it starts, be in the network of this descriptor."""
     if _LIBC.setns(namespace, _CLONE_NEWNET):
         raise OSError(ctypes.get_errno(), "setns")
+
+
+@contextmanager
+def inside(name: str) -> Iterator[None]:
+    """What this thread opens and starts meanwhile, threads included, is in this network namespace of ip-netns(8)."""
+    outside = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+    try:
+        namespace = os.open(f"/run/netns/{name}", os.O_RDONLY)
+        try:
+            enter(namespace)
+        finally:
+            os.close(namespace)
+        try:
+            yield
+        finally:
+            enter(outside)
+    finally:
+        os.close(outside)
+
+
+class Cable:
+    """Two hosts, as network namespaces, and the cable between them. `near`, `far`: their names; `address`: of the far one."""
+
+    address = "198.18.1.2"  # RFC 2544: reserved for tests
+
+    def __init__(self) -> None:
+        self.near, self.far = (f"pipehandler-{os.getpid()}-{name}" for name in ("near", "far"))
+
+    def _ip(self, *commands: str) -> None:
+        for command in commands:
+            subprocess.run(["ip", *command.split()], check=True)
+
+    def lay(self) -> None:
+        """Make the hosts and connect them."""
+        self._ip(
+            f"netns add {self.near}",
+            f"netns add {self.far}",
+            f"link add eth0 netns {self.near} type veth peer name eth0 netns {self.far}",
+            f"-n {self.near} addr add 198.18.1.1/24 dev eth0",
+            f"-n {self.far} addr add {self.address}/24 dev eth0",
+            f"-n {self.near} link set eth0 up",
+            f"-n {self.far} link set eth0 up",
+        )
+
+    def pull(self) -> None:
+        """Let nothing through any more; neither host notices. (Without a carrier, TCP would not count what it cannot send.)"""
+        self._ip(f"-n {self.far} addr del {self.address}/24 dev eth0")
+
+    def plug(self) -> None:
+        """Connect them again."""
+        self._ip(f"-n {self.far} addr add {self.address}/24 dev eth0")
+
+    def remove(self) -> None:
+        """Remove both hosts."""
+        for name in (self.near, self.far):
+            subprocess.run(["ip", "netns", "del", name])
+
+
+@contextmanager
+def cable() -> Iterator[Cable]:
+    """Two hosts."""
+    if shutil.which("ip") is None:
+        missing("ip (iproute2)")
+    if os.geteuid():
+        missing("the right to make a network namespace")
+    laid = Cable()
+    try:
+        laid.lay()
+        yield laid
+    finally:
+        laid.remove()

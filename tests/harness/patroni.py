@@ -1,15 +1,18 @@
-"""Three PostgreSQL servers under Debian's Patroni with etcd, each node in a network namespace of its own, on one bridge."""
+"""PostgreSQL servers under Debian's Patroni with etcd, a PgBouncer beside each, and mail hosts: each node in a network namespace of
+its own, on one bridge. The configuration is that of docs/high-availability.md."""
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import textwrap
 import time
 import urllib.request
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,39 +20,41 @@ import psycopg
 
 from . import account
 from .missing import missing
-from .network import enter
+from .network import inside
 
-ETCD, MAIL, ONE, TWO, THREE = "etcd", "mail", "db1", "db2", "db3"
-ADDRESSES = {ETCD: "198.18.0.10", ONE: "198.18.0.11", TWO: "198.18.0.12", THREE: "198.18.0.13", MAIL: "198.18.0.20"}
-"""Of the nodes (RFC 2544: reserved for tests). The handlers are in MAIL."""
+ETCD, MAIL_ONE, MAIL_TWO, ONE, TWO, THREE = "etcd", "mail1", "mail2", "db1", "db2", "db3"
+ADDRESSES = {
+    ETCD: "198.18.0.10",
+    ONE: "198.18.0.11",
+    TWO: "198.18.0.12",
+    THREE: "198.18.0.13",
+    MAIL_ONE: "198.18.0.21",
+    MAIL_TWO: "198.18.0.22",
+}
+"""Of the nodes (RFC 2544: reserved for tests)."""
 
 PROGRAMS = Path("/usr/lib/postgresql/15/bin")
+PAGE = Path(__file__).parents[2] / "docs" / "high-availability.md"
+PASSWORD = "secret of pipehandler"
+"""Of the handlers' role, where it connects through PgBouncer."""
 
-DYNAMIC = """\
-ttl: 20
-loop_wait: 5
-retry_timeout: 5
-maximum_lag_on_failover: 1048576
-synchronous_mode: true
-synchronous_mode_strict: {strict}
-postgresql:
-  use_pg_rewind: true
-"""
-"""Patroni's configuration of the cluster, as docs/high-availability.md has it."""
-
-TTL, LOOP_WAIT = 20, 5
-"""Seconds, of DYNAMIC."""
+_BOUNCER = "/usr/sbin/pgbouncer"
+_SOCKETS = "/run/postgresql"
+_LIMITS = "max_connections: 100\n    wal_keep_size: 256MB\n"
 
 _CONFIGURATION = """
-scope: pair
+scope: mail
 name: {name}
 restapi: {{listen: "{address}:8008", connect_address: "{address}:8008"}}
-etcd3: {{host: "{etcd}:2379", protocol: http}}
-bootstrap:
+{store}bootstrap:
   dcs:
-{dynamic}      parameters: {{max_connections: 60, wal_keep_size: 256MB, wal_log_hints: "on"}}
+{dynamic}
   initdb: [{{encoding: UTF8}}, {{locale: C}}]
-  pg_hba: ["local all all trust", "host all all 198.18.0.0/24 trust", "host replication all 198.18.0.0/24 trust"]
+  pg_hba:
+  - local all pipehandler scram-sha-256
+  - local all all trust
+  - host all all 198.18.0.0/24 trust
+  - host replication all 198.18.0.0/24 trust
 postgresql:
   listen: "{address}:5432"
   connect_address: "{address}:5432"
@@ -61,25 +66,46 @@ postgresql:
     replication: {{username: replicator, password: x}}
     rewind: {{username: rewinder, password: x}}
   parameters: {{unix_socket_directories: {folder}, fsync: "off"}}
-"""
+{callbacks}"""
+
+
+def block(first: str) -> str:
+    """The block of the page that begins with this text."""
+    (found,) = re.findall(rf"^```text\n({re.escape(first)}.*?)^```$", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    return str(found)
+
+
+def _seconds(key: str) -> int:
+    return int(re.findall(rf"^{key}: (\d+)$", PAGE.read_text("utf-8"), re.MULTILINE)[0])
+
+
+TTL, LOOP_WAIT = _seconds("ttl"), _seconds("loop_wait")
+"""Of the page."""
+
+
+def _name(pid: int) -> str:
+    """The name of a process; "" if it has ended."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    return ""
 
 
 class Node:
-    """One node: its namespace, and the program that runs in it."""
+    """One node: its namespace, and the programs that run in it."""
 
-    def __init__(self, pair: "Patroni", name: str) -> None:
+    def __init__(self, cluster: "Patroni", name: str) -> None:
         self.name, self.address = name, ADDRESSES[name]
-        self.namespace = f"{pair.prefix}-{name}"
-        self.folder = pair.folder / name
+        self.namespace = f"{cluster.prefix}-{name}"
+        self.folder = cluster.folder / name
         self.folder.mkdir()
         account.give(self.folder)
-        self._hub = f"{pair.prefix}-hub"
-        self._running: subprocess.Popen[bytes] | None = None
+        self._hub = f"{cluster.prefix}-hub"
+        self._running: list[subprocess.Popen[bytes]] = []
 
     def start(self, *command: str) -> None:
         """Start a program there, as the servers' account, in a process group of its own."""
         with (self.folder / "log").open("ab") as log:
-            self._running = subprocess.Popen(
+            running = subprocess.Popen(
                 [
                     *("ip", "netns", "exec", self.namespace),
                     *("setpriv", "--reuid", account.NAME, "--regid", "nogroup", "--clear-groups", *command),
@@ -89,26 +115,44 @@ class Node:
                 cwd="/",
                 start_new_session=True,
             )
+        self._running.append(running)
 
-    def processes(self) -> list[int]:
-        """Everything that runs in the namespace."""
+    def inside(self) -> AbstractContextManager[None]:
+        """What this thread opens and starts meanwhile belongs to this node, threads and processes included."""
+        return inside(self.namespace)
+
+    def write(self, name: str, text: str, mode: int = 0o644) -> Path:
+        """Write a file of the page there; its paths become those of the node."""
+        file = self.folder / name
+        for path in (_SOCKETS, "/etc/pgbouncer", "/etc/patroni", "/etc/pipehandler"):
+            text = text.replace(path, str(self.folder))
+        file.write_text(text)
+        file.chmod(mode)
+        account.give(file)
+        return file
+
+    def processes(self, but: str = "") -> list[int]:
+        """Everything that runs in the namespace; `but`: without programs of this name."""
         found = subprocess.run(["ip", "netns", "pids", self.namespace], capture_output=True, text=True)
-        return [int(pid) for pid in found.stdout.split()]
+        return [pid for pid in map(int, found.stdout.split()) if _name(pid) != but]
 
-    def signal(self, number: signal.Signals) -> None:
-        """Send a signal to everything there."""
-        for pid in self.processes():
+    def signal(self, number: signal.Signals, but: str = "") -> None:
+        """Send a signal to all of these."""
+        for pid in self.processes(but):
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
 
-    def kill(self) -> None:
-        """As if the power failed: everything there ends at once."""
-        self.signal(signal.SIGSTOP)  # or they restart each other
-        while self.processes():
-            self.signal(signal.SIGKILL)
-            if self._running:
-                self._running.wait(30)
+    def kill(self, but: str = "") -> None:
+        """As if the power failed: all of these end at once."""
+        self.signal(signal.SIGSTOP, but)  # or they restart each other
+        while self.processes(but):
+            self.signal(signal.SIGKILL, but)
             time.sleep(0.05)
+        left = self.processes()
+        for each in self._running:
+            if each.pid not in left:
+                each.wait(30)
+        self._running = [each for each in self._running if each.returncode is None]
 
     def connected(self, up: bool) -> None:
         """Pull the cable of the node out, or put it in again."""
@@ -116,18 +160,20 @@ class Node:
 
 
 class Patroni:
-    """The whole: three servers, etcd, and an empty node for the handlers. strict: synchronous_mode_strict."""
+    """The whole: the servers, etcd, and two empty nodes for the mail hosts. strict: synchronous_mode_strict."""
 
-    def __init__(self, folder: Path, strict: bool) -> None:
+    def __init__(self, folder: Path, strict: bool, servers: Sequence[str]) -> None:
         self.folder, self.strict = folder, strict
-        self.prefix = f"pipehandler-{os.getpid()}"
-        self.etcd, self.mail = Node(self, ETCD), Node(self, MAIL)
-        self.servers = {name: Node(self, name) for name in (ONE, TWO, THREE)}
+        self.prefix = f"pipehandler-{os.getpid()}{'-strict' if strict else ''}"
+        self.etcd = Node(self, ETCD)
+        self.mail = [Node(self, name) for name in (MAIL_ONE, MAIL_TWO)]
+        self.servers = {name: Node(self, name) for name in servers}
+        self._bouncers = False
 
     @property
     def nodes(self) -> list[Node]:
         """All nodes."""
-        return [self.etcd, *self.servers.values(), self.mail]
+        return [self.etcd, *self.servers.values(), *self.mail]
 
     def network(self) -> None:
         """Connect the nodes."""
@@ -153,10 +199,10 @@ class Patroni:
             subprocess.run(["ip", "netns", "del", name])
 
     def start(self) -> None:
-        """Start etcd and the servers, and wait for a leader with a synchronous standby."""
+        """Start etcd and the servers, and wait for a leader with all its synchronous standbys."""
         client = f"http://{ADDRESSES[ETCD]}:2379"
         self.etcd.start(
-            *("etcd", "--data-dir", str(self.etcd.folder / "data"), "--unsafe-no-fsync"),
+            *("etcd", "--data-dir", str(self.etcd.folder / "data"), "--unsafe-no-fsync", "--enable-v2"),
             *("--listen-client-urls", client, "--advertise-client-urls", client),
         )
         for node in self.servers.values():
@@ -166,19 +212,42 @@ class Patroni:
         self.settle()
 
     def run(self, node: Node) -> None:
-        """Start Patroni on a node."""
-        configuration = node.folder / "patroni.yml"
-        configuration.write_text(
+        """Start Patroni on a node, and PgBouncer if it is used."""
+        node.write("pgbouncer-reconnect", block("#!/bin/sh"), 0o755)
+        dynamic = block(f"ttl: {TTL}").replace("parameters:\n", f"parameters:\n    {_LIMITS}")
+        configuration = node.write(
+            "patroni.yml",
             _CONFIGURATION.format(
                 name=node.name,
                 address=node.address,
-                etcd=ADDRESSES[ETCD],
-                dynamic=textwrap.indent(DYNAMIC.format(strict=str(self.strict).lower()), "    "),
+                store=block("etcd:").replace("etcd1:2379", f"{ADDRESSES[ETCD]}:2379"),
+                dynamic=textwrap.indent(dynamic.replace("strict: true", f"strict: {str(self.strict).lower()}"), "    "),
                 folder=node.folder,
                 programs=PROGRAMS,
-            )
+                callbacks=block("postgresql:").partition("\n")[2],
+            ),
         )
         node.start("patroni", str(configuration))
+        if self._bouncers:
+            node.start(_BOUNCER, "-q", str(node.folder / "pgbouncer.ini"))
+
+    def bounce(self) -> None:
+        """Start PgBouncer on each server, for the password that the handlers' role has now."""
+        self._bouncers = True
+        query = block('SELECT format(\'"%s" "%s"\', rolname, rolpassword)')
+        with psycopg.connect(self.conninfo()) as connection:
+            lines = [line for (line,) in connection.execute(query.encode()).fetchall()]
+        for node in self.servers.values():
+            node.write("userlist.txt", "".join(f"{line}\n" for line in lines), 0o600)
+            file = node.write("pgbouncer.ini", block("[databases]"))
+            node.start(_BOUNCER, "-q", str(file))
+
+    def patronictl(self, *arguments: str) -> None:
+        """Run patronictl; this thread is in the network of a mail host."""
+        configuration = next(iter(self.servers.values())).folder / "patroni.yml"
+        done = subprocess.run(["patronictl", "-c", str(configuration), *arguments], capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(f"patronictl {arguments}: {done.stdout}{done.stderr}")
 
     def cluster(self) -> list[dict[str, Any]]:
         """The members as any living node sees them; [] if none answers."""
@@ -197,20 +266,40 @@ class Patroni:
                     return node
         return None
 
-    def settle(self) -> None:
-        """Wait until there is a leader, and a standby that it waits for."""
-        self.wait(lambda: {each.get("role") for each in self.cluster()} >= {"leader", "sync_standby"}, 180)
+    def settle(self, servers: int = 0) -> None:
+        """Wait until all servers, or so many, are there: a leader, and its synchronous standbys."""
+        standbys = (servers or len(self.servers)) - 1
+        self.wait(lambda: self._standbys() == standbys, 180)
 
-    def wait(self, done: Any, seconds: float) -> None:
+    def _standbys(self) -> int:
+        """The synchronous standbys, if Patroni and PostgreSQL agree about them; -1 without a leader."""
+        known = Counter(each.get("role") for each in self.cluster())
+        leader = self.leader()
+        if leader is None or known["leader"] != 1:
+            return -1
+        with psycopg.connect(self.conninfo(leader.name), connect_timeout=2) as connection:
+            ((streaming,),) = connection.execute(
+                "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming' AND sync_state IN ('sync', 'quorum')"
+            ).fetchall()
+        return int(streaming) if known["sync_standby"] == streaming else -1
+
+    def wait(self, done: Callable[[], object], seconds: float) -> None:
         """Wait for a condition; what the nodes logged, if it does not come true."""
         until = time.monotonic() + seconds
-        while not done():
+        while not self._is(done):
             if time.monotonic() > until:
-                logs = {
-                    node.name: (node.folder / "log").read_text("utf-8", "replace")[-3000:] for node in self.nodes[:3]
-                }
+                nodes = [self.etcd, *self.servers.values()]
+                logs = {node.name: (node.folder / "log").read_text("utf-8", "replace")[-3000:] for node in nodes}
                 raise TimeoutError("\n".join(f"{name}:\n{text}" for name, text in logs.items()))
             time.sleep(0.3)
+
+    @staticmethod
+    def _is(done: Callable[[], object]) -> bool:
+        """Whether the condition holds; not while a server goes away under it."""
+        try:
+            return bool(done())
+        except psycopg.Error:
+            return False
 
     def conninfo(self, name: str = "", dbname: str = "postgres", user: str = "postgres") -> str:
         """How to connect to one server; without a name, to whichever accepts writes."""
@@ -220,24 +309,17 @@ class Patroni:
 
 
 @contextmanager
-def patroni(strict: bool) -> Iterator[Patroni]:
-    """A pair; this thread, and those that it starts, are in the namespace of the handlers meanwhile."""
-    for program in ("patroni", "etcd", "ip", "setpriv"):
+def patroni(strict: bool, servers: Sequence[str] = (ONE, TWO, THREE)) -> Iterator[Patroni]:
+    """The cluster; this thread, and those that it starts, are in the network of the first mail host meanwhile."""
+    for program in ("patroni", "etcd", "ip", "setpriv", _BOUNCER):
         if shutil.which(program) is None:
             missing(program)
     if not PROGRAMS.exists():
         missing("PostgreSQL 15 of Debian")
     with ExitStack() as stack:
-        pair = Patroni(stack.enter_context(account.folder("pipehandler-patroni-")), strict)
-        stack.callback(pair.close)
-        pair.network()
-        outside = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
-        stack.callback(os.close, outside)
-        inside = os.open(f"/run/netns/{pair.mail.namespace}", os.O_RDONLY)
-        try:
-            enter(inside)
-        finally:
-            os.close(inside)
-        stack.callback(enter, outside)
-        pair.start()
-        yield pair
+        cluster = Patroni(stack.enter_context(account.folder("pipehandler-patroni-")), strict, servers)
+        stack.callback(cluster.close)
+        cluster.network()
+        stack.enter_context(cluster.mail[0].inside())
+        cluster.start()
+        yield cluster

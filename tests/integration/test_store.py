@@ -65,10 +65,12 @@ def test_parameters_of_the_connection(database: Database) -> None:
         opened.close()
         assert found["connect_timeout"] in seconds
         assert (found["tcp_user_timeout"], found["application_name"]) == ("7000", "pipehandler")
-    opened = Store(f"{database.admin} application_name=mine tcp_user_timeout=1")
+        assert (found["keepalives_idle"], found["keepalives_interval"]) == ("3", "1")
+    opened = Store(f"{database.admin} application_name=mine tcp_user_timeout=1 keepalives_idle=9")
     found = opened.connect().info.get_parameters()
     opened.close()
     assert (found["tcp_user_timeout"], found["application_name"]) == ("1", "mine")
+    assert (found["keepalives_idle"], found["keepalives_interval"]) == ("9", "1")
 
 
 def test_wait(store: Store, database: Database) -> None:
