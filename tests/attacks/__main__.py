@@ -40,7 +40,7 @@ def table(part: str, results: dict[Task, Result]) -> list[str]:
     """Print the table of a part and its failures; return them."""
     title = {"scripts": "scripts behind", "requests": "requests behind", "page": "the page with"}[part]
     print(
-        f"\n{title:38} {'mails':>6} {'executed':>8} {'requests':>8} {'lookups':>8} {'touched':>9} {'navigated':>9} {'CPU':>7}"
+        f"\n{title:38} {'mails':>6} {'executed':>8} {'requests':>8} {'lookups':>8} {'touched':>9} {'navigated':>9} {'time':>7}"
     )
     failures = []
     for behind, images in dict.fromkeys((task.behind, task.images) for task in results):
