@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
@@ -56,7 +57,8 @@ class Studio:
             "reduced_motion": "reduce",
             "color_scheme": scheme,
         }
-        context: BrowserContext = self._browser.new_context(**settings | look | state)  # type: ignore[arg-type]
+        options: Any = settings | look | state
+        context: BrowserContext = self._browser.new_context(**options)
         page = context.new_page()
         page.clock.set_fixed_time(NOW)
         yield page

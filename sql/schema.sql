@@ -3080,7 +3080,7 @@ COMMENT ON COLUMN pipehandler.web_domain.max_octets IS 'How many octets of messa
 
 COMMENT ON COLUMN pipehandler.web_domain.max_opened_per_hour IS 'How many inboxes of this domain all visitors together may open within an hour.';
 
-COMMENT ON COLUMN pipehandler.web_domain.max_inboxes IS 'With how many inboxes of all domains, those included that can be brought back, no further one of this domain is opened.';
+COMMENT ON COLUMN pipehandler.web_domain.max_inboxes IS 'How many inboxes all domains may have, with those that can be brought back; beyond it none is opened.';
 
 --
 -- Name: require_room_for_inbox(pipehandler.web_domain); Type: FUNCTION

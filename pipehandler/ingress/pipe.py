@@ -45,10 +45,12 @@ def run(
         attempt.begin()
         attempt.recipients = len(envelope.recipients)
         turn = None if resident else Turn(attempt.config, deadline)
-        if turn:
+        if turn:  # before the breaker, whose probe must not wait
             turn.take(envelope.size or 0)
-        raw = read_message(file, attempt, turn)
-        with CircuitBreaker(attempt.config.state.directory):  # last: its probe must wait for no turn
+        with CircuitBreaker(attempt.config.state.directory):
+            raw = read_message(file, attempt)
+            if turn:
+                turn.take(len(raw))
             # Imported here, because what is refused above does not need it.
             from ..delivery.deliver import Session, deliver
             from ..mail.identity import identify

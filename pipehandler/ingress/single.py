@@ -5,7 +5,6 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..delivery.turn import LARGE, Turn
 from ..mail.outcome import NEWLY_STORED, TOO_LARGE, Result, Undelivered
 from ..record.attempt import Attempt
 from ..record.journal import Journal
@@ -13,9 +12,6 @@ from ..settings.config import Config
 
 if TYPE_CHECKING:
     from ..store.connection import Store
-
-
-_CHUNK = 65_536  # octets: the capacity of a pipe (pipe(7))
 
 
 class Resident(NamedTuple):
@@ -50,30 +46,14 @@ class Finished:
                 self._store.close()
 
 
-def read_message(file: int, attempt: Attempt, turn: Turn | None = None) -> bytes:
-    """Read the message whole. Raises Undelivered for one that is larger than the limit.
-
-    turn: a large message takes it before the rest of it is read, because what waits is held in memory.
-    """
+def read_message(file: int, attempt: Attempt) -> bytes:
+    """Read the message whole. Raises Undelivered for one that is larger than the limit."""
     largest = attempt.config.limits.message_size
     attempt.stopwatch.enter("read")
     os.set_blocking(file, True)  # or a pause of the writer would be taken for the end
-    message = io.BytesIO()  # it grows with the message, and is not copied at the end
-    _read(file, message, min(LARGE, largest + 1) if turn else largest + 1)
-    if turn and message.tell() == LARGE:
-        attempt.stopwatch.enter("start")
-        turn.take(LARGE)
-        attempt.stopwatch.enter("read")
-        _read(file, message, largest + 1)
-    raw = message.getvalue()
+    raw = io.BufferedReader(io.FileIO(file, closefd=False)).read(largest + 1)
     attempt.size = len(raw)
     attempt.stopwatch.enter("start")
     if len(raw) > largest:
         raise Undelivered(TOO_LARGE, f"larger than limits.message_size = {largest}")
     return raw
-
-
-def _read(file: int, message: io.BytesIO, size: int) -> None:
-    """Append what the descriptor has, until the message has that many octets or ends."""
-    while message.tell() < size and (octets := os.read(file, min(_CHUNK, size - message.tell()))):
-        message.write(octets)

@@ -400,7 +400,7 @@ COMMENT ON COLUMN pipehandler.web_domain.max_octets IS
 COMMENT ON COLUMN pipehandler.web_domain.max_opened_per_hour IS
 'How many inboxes of this domain all visitors together may open within an hour.';
 COMMENT ON COLUMN pipehandler.web_domain.max_inboxes IS
-'With how many inboxes of all domains, those included that can be brought back, no further one of this domain is opened.';
+'How many inboxes all domains may have, with those that can be brought back; beyond it none is opened.';
 
 COMMENT ON TABLE pipehandler.web_inbox IS
 'The leases that visitors opened on the inbox page, with the rules of that time.';

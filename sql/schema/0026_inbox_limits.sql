@@ -1,11 +1,14 @@
 -- How many inboxes visitors may open. The database keeps the limits, because a page that was taken over calls
--- pipehandler.open_inbox directly.
+-- open_inbox directly.
+
+-- Both tables are small (a row for each domain and for each living inbox), so the locks are short:
+-- squawk-ignore-file ban-drop-default, adding-not-nullable-field, require-concurrent-index-creation
 
 ALTER TABLE pipehandler.web_domain
     ADD COLUMN max_opened_per_hour bigint NOT NULL DEFAULT 10000 CHECK (max_opened_per_hour > 0),
     ADD COLUMN max_inboxes         bigint NOT NULL DEFAULT 100000 CHECK (max_inboxes > 0);
 
--- From now on the configuration says it (pipehandler.set_web_domains).
+-- From now on the configuration says it (set_web_domains).
 ALTER TABLE pipehandler.web_domain
     ALTER COLUMN max_opened_per_hour DROP DEFAULT,
     ALTER COLUMN max_inboxes         DROP DEFAULT;
