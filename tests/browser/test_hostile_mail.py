@@ -19,6 +19,7 @@ from harness import account
 from harness.database import Database
 from harness.inboxes import issue
 from harness.postgresql import VERSION, PostgreSQL
+from harness.service import wait_until
 from harness.web import JSON, Visitor, WebServer, web_server
 from playwright.sync_api import Browser, Page, expect
 
@@ -124,7 +125,7 @@ def test_what_is_shown_is_what_was_sent(hostile: Hostile) -> None:
     assert page.locator(".row .subject").inner_text() == payload
     assert page.locator(".row .sender").inner_text() == payload
     expect(page.locator(".row input")).to_have_attribute("aria-label", f"Select “{payload}”")
-    page.wait_for_function("notices.length")
+    wait_until(lambda: page.evaluate("notices.length"), "a notification")
     assert page.evaluate("notices") == [[payload, payload]]
     page.goto(f"{opened.origin}/en/m/{delivery}")
     assert page.title().startswith(f"{payload} – ")
@@ -153,7 +154,7 @@ def test_nothing_turns_its_direction(hostile: Hostile) -> None:
     (delivery,) = opened.arrivals(page, [named(f"Ann {RLO}gro", f"{RLO}\u2067turned", f"invoice{RLO}fdp.exe")], address)
     turning = set(map(chr, (*range(0x202A, 0x202F), *range(0x2066, 0x206A))))
     assert not turning & set(_texts(page))
-    page.wait_for_function("notices.length")
+    wait_until(lambda: page.evaluate("notices.length"), "a notification")
     assert page.evaluate("notices") == [["Ann gro", "turned"]]
     for path in ("inbox", f"m/{delivery}", f"m/{delivery}/headers", f"m/{delivery}/raw", f"m/{delivery}/print"):
         page.goto(f"{opened.origin}/en/{path}")
