@@ -84,13 +84,14 @@ def test_the_rig_notices(hostile: Hostile) -> None:
     page, _ = opened.inbox()
     for payload in (*PAYLOADS[:5], f"<img src=https://{opened.host}/x>"):
         page.evaluate("(text) => document.querySelector('#main').insertAdjacentHTML('beforeend', text)", payload)
+    # Before the page is left, which would cancel the request.
+    wait_until(lambda: page.evaluate("true") and opened.internet.requests, "a request")
     page.goto("data:text/html,<script>alert(1)</script>")
     assert opened.seen.executed
     page, _ = opened.inbox()
     page.evaluate("document.querySelector('#main').insertAdjacentHTML('beforeend', '<b onclick=x>')")
     opened.check(page)
     assert [each.rpartition(": ")[2] for each in opened.seen.strange] == ["b ", "b onclick=x"]
-    assert opened.internet.requests
 
 
 @pytest.mark.parametrize("policy", [True, False], ids=["all layers", "escaping alone"])
