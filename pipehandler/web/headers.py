@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from typing import Literal, get_args
 from urllib.parse import quote
 
-from .names import straight_file_name
-
 Kind = Literal[
     "page", "mail", "mail_with_images", "print", "print_with_images", "attachment", "thumbnail", "static", "json"
 ]
@@ -136,8 +134,8 @@ def safe_file_name(name: str) -> str:
     """
     name = "".join(
         "_" if letter in '/\\:*?"<>|' else letter
-        for letter in straight_file_name(name.encode("utf-8", "replace").decode())
-        if letter.isprintable()
+        for letter in name.encode("utf-8", "replace").decode()
+        if letter.isprintable()  # what turns the direction of text is not (UAX 9)
     )
     name = " ".join(name.split()).strip(". ")
     stem, dot, extension = name.rpartition(".")

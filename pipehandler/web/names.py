@@ -1,4 +1,4 @@
-"""What senders chose, as a page shows it in one line: names, subjects, addresses, names of files.
+"""What senders chose, as a page shows it in one line: names, subjects, addresses. Names of files are in headers.py.
 
 Embeddings, overrides and isolates (UAX 9, 2.1 to 2.4) turn the direction of what follows them, so that "exe.gpj" is read as
 "jpg.exe". An element isolates its text (`bdi`, `dir`), but the title of a tab, a notification and a label are plain text.
@@ -11,18 +11,11 @@ from jinja2 import Environment
 from .hosts import forms, has_mixed_scripts
 
 _TURNING = re.compile("[\u202a-\u202e\u2066-\u2069]")
-# These have no text within them, and are needed in names of two scripts; in names of files they only deceive.
-_MARKS = re.compile("[\u061c\u200e\u200f]")
 
 
 def straight(text: str | None) -> str:
     """Return a text without what turns the direction of what follows; "" for none."""
     return _TURNING.sub("", text or "")
-
-
-def straight_file_name(name: str | None) -> str:
-    """Return the name of a file without anything that moves its parts; "" for none."""
-    return _MARKS.sub("", straight(name))
 
 
 def visible(text: str | None) -> str:

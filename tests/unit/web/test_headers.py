@@ -94,3 +94,9 @@ def test_file_names(name: str, safe: str) -> None:
 )
 def test_a_name_is_shown_without_what_turns_or_hides_it(name: str, shown: str) -> None:
     assert shown_file_name(name) == shown
+
+
+@pytest.mark.parametrize("control", "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+def test_nothing_turns_the_name_of_a_file(control: str) -> None:
+    """Neither the name that is shown nor the one to save under has a character of UAX 9 that moves its parts."""
+    assert safe_file_name(f"a{control}b") == shown_file_name(f"a{control}b") == "ab"

@@ -3,21 +3,20 @@
 import pytest
 from harness.page import templates
 
-from pipehandler.web.names import ascii_domain, imitates, straight, straight_file_name, visible
+from pipehandler.web.names import ascii_domain, imitates, straight, visible
 
 TURNING = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 MARKS = "\u061c\u200e\u200f"
 
 
 def test_directions() -> None:
-    """Nothing turns what follows; marks, which names of two scripts need, stay but in names of files; a source shows all."""
+    """Nothing turns what follows; marks, which names of two scripts need, stay; a source shows what turns."""
     for each in TURNING:
-        assert straight(f"a{each}b") == straight_file_name(f"a{each}b") == "ab"
+        assert straight(f"a{each}b") == "ab"
         assert visible(f"a{each}b") == f"a\\u{ord(each):04x}b"
     for each in MARKS:
         assert straight(f"a{each}b") == visible(f"a{each}b") == f"a{each}b"
-        assert straight_file_name(f"a{each}b") == "ab"
-    assert straight(None) == straight_file_name(None) == visible(None) == ""
+    assert straight(None) == visible(None) == ""
 
 
 @pytest.mark.parametrize(
