@@ -81,6 +81,8 @@ NEWLY_STORED = frozenset({DELIVERED, QUARANTINED})
 EXHAUSTED_ERRORS = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 """The operating system errors for running out of processes, descriptors or memory (EX_OSERR)."""
 
+_NOT_MAPPED = "failed to map segment from shared object"
+"""What glibc's dynamic loader reports where there is no memory for a library."""
 
 INCOMPLETE = "the installation is not complete, or not for this Python:"
 """The beginning of the reason if a module cannot be found."""
@@ -143,8 +145,12 @@ def out_of_resources(error: BaseException) -> bool:
     """Whether the host ran out of a resource that the delivery needed, as opposed to a fault in the program."""
     if isinstance(error, OSError):
         return error.errno in EXHAUSTED_ERRORS
-    # The dynamic loader and similar libraries report only a text: that of strerror(3).
-    return isinstance(error, ImportError) and any(os.strerror(number) in str(error) for number in EXHAUSTED_ERRORS)
+    if not isinstance(error, ImportError):
+        return False
+    # The dynamic loader and similar libraries report only a text: that of strerror(3), or the loader's own.
+    text = str(error)
+    lacks_memory = _NOT_MAPPED in text and f"{_NOT_MAPPED}:" not in text  # another reason follows a colon
+    return lacks_memory or any(os.strerror(number) in text for number in EXHAUSTED_ERRORS)
 
 
 def folded(results: Sequence[Result]) -> Result:

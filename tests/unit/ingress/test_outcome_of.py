@@ -73,6 +73,8 @@ def raised() -> Iterator[tuple[BaseException, Outcome]]:
         missing = MISCONFIGURED if isinstance(error, ModuleNotFoundError) else FAULT
         yield error, EXHAUSTED if isinstance(error, MemoryError) else missing
     yield ImportError(f"libpq.so.5: cannot open shared object file: {os.strerror(errno.EMFILE)}"), EXHAUSTED
+    yield ImportError("libpq.so.5: failed to map segment from shared object"), EXHAUSTED
+    yield ImportError("libpq.so.5: failed to map segment from shared object: Operation not permitted"), FAULT
     yield TimeUp(), DEADLINE
     yield UsageError("argument"), MISCONFIGURED
     yield ConfigError("key"), MISCONFIGURED
