@@ -39,10 +39,15 @@ class CircuitBreaker:
         self._path = os.path.join(directory, "outage")
         self._probe: int | None = None
 
+    def check(self) -> None:
+        """Raise Undelivered where entering would do so at once. Has no side effect, so a message need not be read for it."""
+        if self._is_held():
+            raise _refusal()
+
     def __enter__(self) -> "CircuitBreaker":
         if self.refuses():
             self._release()
-            raise Undelivered(OUTAGE, "the database is known to be down")
+            raise _refusal()
         return self
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
@@ -62,9 +67,9 @@ class CircuitBreaker:
 
         If not, it may be the one that probes, which then holds the lock until `__exit__`.
         """
+        if self._is_held():
+            return True
         try:
-            if _is_recent(os.stat(self._path).st_mtime, HOLD):
-                return True
             # Without O_CREAT: if the file is gone by now, the database is back.
             self._probe = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
             locked = self._lock(self._probe)
@@ -82,6 +87,13 @@ class CircuitBreaker:
         except OSError:
             return False
         return False
+
+    def _is_held(self) -> bool:
+        """Whether a delivery has failed within the last HOLD seconds."""
+        try:
+            return _is_recent(os.stat(self._path).st_mtime, HOLD)
+        except OSError:
+            return False
 
     def trip(self) -> None:
         """Open the breaker: the database could not be used."""
@@ -124,6 +136,10 @@ class CircuitBreaker:
             with suppress(OSError):
                 os.close(self._probe)
             self._probe = None
+
+
+def _refusal() -> Undelivered:
+    return Undelivered(OUTAGE, "the database is known to be down")
 
 
 def _is_recent(then: float, seconds: float) -> bool:

@@ -2,7 +2,8 @@
 
 A large message may take limits.memory and many seconds of CPU time, and pipe(8) runs up to maxproc (master.cf)
 deliveries at once. So at most as many large messages as the host has processors, but at least two, are delivered cold
-at a time. The others wait, and do so before they are read if Postfix passes their size. Small messages never wait.
+at a time. The others wait: if Postfix passes their size before they are read, else when LARGE octets are read. Small
+messages never wait.
 
 A turn is a lock on one octet of the file `large` in the state directory (fcntl(2), POSIX locks). It ends with the
 process, however that ends. If the state directory cannot be written, there are no turns. Resident workers take none:

@@ -44,13 +44,13 @@ def run(
         limits.apply(attempt.config.limits)
         attempt.begin()
         attempt.recipients = len(envelope.recipients)
+        breaker = CircuitBreaker(attempt.config.state.directory)
+        breaker.check()
         turn = None if resident else Turn(attempt.config, deadline)
-        if turn:  # before the breaker, whose probe must not wait
+        if turn:
             turn.take(envelope.size or 0)
-        with CircuitBreaker(attempt.config.state.directory):
-            raw = read_message(file, attempt)
-            if turn:
-                turn.take(len(raw))
+        raw = read_message(file, attempt, turn)
+        with breaker:  # entered last: its probe must wait for no turn
             # Imported here, because what is refused above does not need it.
             from ..delivery.deliver import Session, deliver
             from ..mail.identity import identify

@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from ..delivery.turn import LARGE, Turn
 from ..mail.outcome import NEWLY_STORED, TOO_LARGE, Result, Undelivered
 from ..record.attempt import Attempt
 from ..record.journal import Journal
@@ -46,12 +47,21 @@ class Finished:
                 self._store.close()
 
 
-def read_message(file: int, attempt: Attempt) -> bytes:
-    """Read the message whole. Raises Undelivered for one that is larger than the limit."""
+def read_message(file: int, attempt: Attempt, turn: Turn | None = None) -> bytes:
+    """Read the message whole. Raises Undelivered for one that is larger than the limit.
+
+    turn: a large message takes it before the rest of it is read, because what waits is held in memory.
+    """
     largest = attempt.config.limits.message_size
     attempt.stopwatch.enter("read")
     os.set_blocking(file, True)  # or a pause of the writer would be taken for the end
-    raw = io.BufferedReader(io.FileIO(file, closefd=False)).read(largest + 1)
+    reader = io.BufferedReader(io.FileIO(file, closefd=False))
+    raw = reader.read(min(LARGE, largest + 1) if turn else largest + 1)
+    if turn and len(raw) == LARGE:
+        attempt.stopwatch.enter("start")
+        turn.take(LARGE)
+        attempt.stopwatch.enter("read")
+        raw += reader.read(largest + 1 - LARGE)
     attempt.size = len(raw)
     attempt.stopwatch.enter("start")
     if len(raw) > largest:

@@ -98,7 +98,7 @@ def test_internal_fault(either: Handler, database: Database, collector: Collecto
     assert exception["type"] == "OSError"
     assert "value" not in exception
     assert exception["stacktrace"]["frames"][-1]["function"] == "read_message"
-    assert "io.FileIO" in exception["stacktrace"]["frames"][-1]["context_line"]
+    assert "reader.read(" in exception["stacktrace"]["frames"][-1]["context_line"]
     assert event["message"].startswith("fault: OSError (EBADF) at pipehandler.ingress.single:")
     assert event["extra"]["outcome"] == "fault"
     assert event["extra"]["status"] == 75

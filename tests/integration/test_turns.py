@@ -1,6 +1,7 @@
 """Large messages take turns: they wait for each other, and no small message waits for them."""
 
 import fcntl
+import io
 import os
 import shutil
 import signal
@@ -136,8 +137,9 @@ def test_a_killed_delivery_gives_its_turn_back(
         assert sent.result().status == 0
 
 
+@pytest.mark.parametrize("known", [True, False], ids=["size known", "size unknown"])
 def test_the_probe_of_the_breaker_waits_for_no_turn(
-    handler: Handler, database: Database, senders: ThreadPoolExecutor
+    handler: Handler, database: Database, senders: ThreadPoolExecutor, known: bool
 ) -> None:
     """While a large message waits for its turn, another one may find out whether the database is back."""
     configure(handler, database)
@@ -148,12 +150,43 @@ def test_the_probe_of_the_breaker_waits_for_no_turn(
         breaker.touch()
         shutil.chown(breaker, account.NAME)
         os.utime(breaker, (1, 1))
-        sent.append(send(senders, handler, AT_ONCE))
+        sent.append(send(senders, handler, AT_ONCE, known))
         wait_until(lambda: _open_in(str(handler.state / "large")) == AT_ONCE + 1)
         assert handler.deliver(MESSAGE).status == 0
         assert not breaker.exists()
         keeper.execute(f"SELECT pg_advisory_unlock({GATE})")
         assert [each.result().status for each in sent] == [0] * len(sent)
+
+
+def test_what_waits_is_not_read_whole(handler: Handler, database: Database) -> None:
+    """A message of unknown size waits as soon as it is large: the rest of it stays in the pipe, not in memory."""
+    configure(handler, database)
+    with (handler.state / "large").open("wb") as turns:
+        (handler.state / "large").chmod(0o666)
+        fcntl.lockf(turns, fcntl.LOCK_EX, AT_ONCE)
+        running = handler.start(["taskset", "--cpu-list", "0", *handler.command()])
+        assert running.stdin
+        pipe = running.stdin.fileno()
+        os.set_blocking(pipe, False)
+        written = 0
+
+        def write() -> None:
+            nonlocal written
+            with suppress(BlockingIOError):
+                while True:
+                    written += os.write(pipe, BIG[:65_536])
+
+        def waits() -> bool:
+            write()
+            return _open_in(turns.name) == 2
+
+        wait_until(waits)
+        write()
+        assert written <= LARGE + fcntl.fcntl(pipe, fcntl.F_GETPIPE_SZ) + 2 * io.DEFAULT_BUFFER_SIZE
+        fcntl.lockf(turns, fcntl.LOCK_UN, AT_ONCE)
+        output, _ = running.communicate(timeout=200)
+        assert (running.returncode, output[:12]) == (0, b"2.0.0 stored")
+    assert database.value("SELECT size FROM pipehandler.message") == written
 
 
 def _open_in(path: str) -> int:
