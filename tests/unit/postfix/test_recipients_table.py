@@ -9,7 +9,10 @@ from click.testing import CliRunner
 from pipehandler.cli import cli
 from pipehandler.mail.sysexits import EX_CONFIG
 
-TIMES = "&user=postfix&connect_timeout=3&tcp_user_timeout=5000&options=-cstatement_timeout%3D5000"
+TIMES = (
+    "&user=postfix&connect_timeout=3&tcp_user_timeout=5000"
+    "&keepalives_idle=3&keepalives_interval=1&keepalives_count=3&options=-cstatement_timeout%3D5000"
+)
 
 
 def table(config: Path, status: int = 0) -> dict[str, str]:
