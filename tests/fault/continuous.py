@@ -61,9 +61,9 @@ class MailHost:
     @contextmanager
     def serving(self) -> Iterator[None]:
         """Resident workers meanwhile."""
-        with self.node.inside():
-            service = Service(self.handler).start()
-        with service:
+        with ExitStack() as stack:
+            with self.node.inside():
+                stack.enter_context(Service(self.handler))
             yield
 
 
