@@ -57,20 +57,22 @@ def database(server: PostgreSQL, name: str, files: int = FILES) -> Iterator[Data
     made = Database(server, name)
     with psycopg.connect(server.conninfo(), autocommit=True) as maintenance:
         maintenance.execute(f"CREATE DATABASE {name} TEMPLATE template0")
-        try:
-            with psycopg.connect(made.admin) as owner:
-                owner.execute(_TABLE)
-                for path in sorted((_ROOT / "sql" / "schema").glob("*.sql"))[:files]:
-                    text = path.read_text("utf-8")
-                    owner.execute(text)
-                    owner.execute(
-                        "INSERT INTO pipehandler.migration (version, name, checksum) VALUES (%s, %s, %s)",
-                        [int(path.name[:4]), path.name, sha256(text.encode()).hexdigest()],
-                    )
-            if files == FILES and not made.value("SELECT to_regrole('owner_of_leases') IS NOT NULL"):
-                made.execute(_LOGINS)
-            yield made
-        finally:
+    try:
+        with psycopg.connect(made.admin) as owner:
+            owner.execute(_TABLE)
+            for path in sorted((_ROOT / "sql" / "schema").glob("*.sql"))[:files]:
+                text = path.read_text("utf-8")
+                owner.execute(text)
+                owner.execute(
+                    "INSERT INTO pipehandler.migration (version, name, checksum) VALUES (%s, %s, %s)",
+                    [int(path.name[:4]), path.name, sha256(text.encode()).hexdigest()],
+                )
+        if files == FILES and not made.value("SELECT to_regrole('owner_of_leases') IS NOT NULL"):
+            made.execute(_LOGINS)
+        yield made
+    finally:
+        # Another connection: the test may have restarted the server.
+        with psycopg.connect(server.conninfo(), autocommit=True) as maintenance:
             maintenance.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 

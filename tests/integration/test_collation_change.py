@@ -2,7 +2,7 @@
 change of it are reported and kept."""
 
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing, nullcontext, suppress
 
 import psycopg
 import pytest
@@ -80,16 +80,18 @@ def migrated(server: PostgreSQL, name: str) -> Database:
     return Database(server, name)
 
 
-def fill(database: Database, lease: bool = True) -> list[bool]:
-    """Lease each address, and deliver one message to it; whether it was a duplicate, for each."""
+def fill(database: Database, lease: bool = True, doubtful: bool = False) -> list[bool]:
+    """Lease each address, and deliver one message to it; whether it was a duplicate, for each. doubtful: the indexes are
+    damaged, so a delivery may be deferred: one index may have its duplicate, and another may not find it."""
     found = []
     with closing(Store(database.admin)) as store:
         for address in ADDRESSES:
             if lease:
                 with suppress(StoreError):  # it has one
                     store.script(f"SELECT pipehandler.lease_address('{address}')")
-            (stored,) = store.ingest(submission(b"Subject: x\n\n" + address.encode(), address))
-            found.append(stored.duplicate)
+            with suppress(StoreError) if doubtful else nullcontext():
+                (stored,) = store.ingest(submission(b"Subject: x\n\n" + address.encode(), address))
+                found.append(stored.duplicate)
     return found
 
 
@@ -111,9 +113,7 @@ def test_after_the_change_of_a_collation(cluster: PostgreSQL) -> None:
 def test_what_was_doubled_before(cluster: PostgreSQL) -> None:
     """A database of the previous release, whose collation changed and led to duplicate mail and leases, is migrated:
     everything is kept, all duplicates are recorded, and no new ones arise."""
-    complete = False
-    # The server is restarted below, which ends the connection that would drop the database.
-    with suppress(psycopg.errors.AdminShutdown), previous_release.database(cluster, "mail") as database:
+    with previous_release.database(cluster, "mail") as database:
         with psycopg.connect(cluster.conninfo(), autocommit=True) as connection:
             connection.execute(
                 f"UPDATE pg_database SET datlocprovider = 'i', {_LOCALE} = 'en-US' WHERE datname = 'mail'"
@@ -122,7 +122,7 @@ def test_what_was_doubled_before(cluster: PostgreSQL) -> None:
         cluster.start()
         assert fill(database) == [False] * len(ADDRESSES)
         change(cluster, "mail")
-        fill(database)
+        fill(database, doubtful=True)
         deliveries, leases = (
             database.value(f"SELECT count(*) FROM (SELECT * FROM pipehandler.{table} OFFSET 0) AS t")
             for table in ("delivery", "address")
@@ -137,8 +137,6 @@ def test_what_was_doubled_before(cluster: PostgreSQL) -> None:
         assert doubled["lease"] == leases - len(ADDRESSES)
         assert fill(database, lease=False).count(False) <= len(ADDRESSES)
         assert fill(database, lease=False) == [True] * len(ADDRESSES)
-        complete = True
-    assert complete
 
 
 def test_every_index_is_in_the_order_of_octets(untouched: Database) -> None:

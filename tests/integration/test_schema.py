@@ -1,5 +1,6 @@
 """The schema is self-explanatory, and has what a PostgreSQL expert looks for first."""
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -49,6 +50,11 @@ SELECT c.functionid || ' line ' || c.lineno || ': ' || c.level || ': ' || c.mess
  WHERE p.pronamespace = 'pipehandler'::regnamespace AND l.lanname = 'plpgsql'
 """
 
+LESS_VOLATILE = {"cluster_now", "cursor_position", "cut_text", "u_label"}
+"""Functions of which plpgsql_check 2.8 warns that they call one that is declared more volatile than they are: whether and
+where this server is, and conversions of text, which PostgreSQL declares for all types and for conversions that users may
+replace. None of it changes within a statement."""
+
 
 def test_everything_has_a_comment(untouched: Database) -> None:
     """\\d+ explains the data to a newcomer: each table, view, column, function and role has a comment."""
@@ -75,8 +81,8 @@ def checker(servers: Callable[[int], PostgreSQL]) -> Iterator[Database]:
 def test_bodies_of_functions(checker: Database) -> None:
     """PL/pgSQL is not checked when a function is created; plpgsql_check finds missing tables, columns, types and
     variables, and unused variables."""
-    rows = checker.rows(PROBLEMS)
-    assert [row.problem for row in rows] == []
+    volatile = re.compile(rf"pipehandler\.({'|'.join(LESS_VOLATILE)}) line \d+: warning: routine is marked as ")
+    assert [row.problem for row in checker.rows(PROBLEMS) if not volatile.match(row.problem)] == []
     checker.execute("ALTER TABLE pipehandler.message RENAME COLUMN sha256 TO digest")
     assert any("sha256" in row.problem for row in checker.rows(PROBLEMS))
 
