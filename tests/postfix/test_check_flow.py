@@ -46,6 +46,7 @@ class Site(NamedTuple):
                 for statement in line.rstrip(";").split("; "):
                     self.database.execute(statement)
             else:
+                self.host.settle()
                 subprocess.run(["bash", "-euc", line], check=True, cwd="/")
 
 

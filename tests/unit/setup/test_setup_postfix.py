@@ -28,13 +28,22 @@ def host(tmp_path: Path) -> Host:
         missing("Postfix")
     (tmp_path / "main.cf").write_text("compatibility_level = 3.6\nmyhostname = mx.example.net\n")
     (tmp_path / "master.cf").write_text("pickup unix n - y 60 1 pickup\n")
-    return Host(("example.com",), str(tmp_path / "pipehandler.toml"), config_directory=str(tmp_path), systemd=True)
+    made = Host(("example.com",), str(tmp_path / "pipehandler.toml"), config_directory=str(tmp_path), systemd=True)
+    settle(made)
+    return made
 
 
-def write(host: Host, *lines: str) -> None:
-    """Add lines to main.cf."""
-    with Path(host.file("main.cf")).open("a") as file:
+def settle(host: Host) -> None:
+    """Make the files look old: Postfix waits up to two seconds before it reads a file that was just changed."""
+    for name in ("main.cf", "master.cf"):
+        os.utime(host.file(name), (1, 1))
+
+
+def write(host: Host, *lines: str, name: str = "main.cf") -> None:
+    """Add lines to main.cf, or to master.cf."""
+    with Path(host.file(name)).open("a") as file:
         file.writelines(f"{line}\n" for line in lines)
+    settle(host)
 
 
 @pytest.mark.parametrize(
@@ -66,8 +75,7 @@ def test_nothing_is_taken_over(host: Host, line: str, reason: str) -> None:
 
 def test_a_service_of_the_same_name(host: Host) -> None:
     """A service with our name and another purpose is not replaced."""
-    with Path(host.file("master.cf")).open("a") as file:
-        file.write("pipehandler unix - n n - - pipe user=nobody argv=/bin/true\n")
+    write(host, "pipehandler unix - n n - - pipe user=nobody argv=/bin/true", name="master.cf")
     with pytest.raises(SetupError, match="has a service pipehandler that does not run the handler"):
         PostfixState.read(host)
 
@@ -192,12 +200,13 @@ def test_changed_file_stays(host: Host) -> None:
     assert undo(host, Change("file", file)).commands == (f"rm -f {file}",)
 
 
-def carry_out(record: Record, step: Step) -> None:
+def carry_out(host: Host, record: Record, step: Step) -> None:
     """Do and record what a step says, except for the reload of Postfix, which does not run."""
     for change in step.changes:
         record.add(change)
     for command in step.commands:
         subprocess.run(["sh", "-euc", command], check=True)
+        settle(host)
 
 
 def test_receive_only(host: Host) -> None:
@@ -205,15 +214,15 @@ def test_receive_only(host: Host) -> None:
     both files; what exists stays, and a certificate is never mixed with another key."""
     host = replace(host, receive_only=True)
     write(host, "smtpd_banner = hello", "smtpd_tls_cert_file = /etc/ssl/own.pem")
-    with Path(host.file("master.cf")).open("a") as file:
-        file.write("smtp      inet  n       -       y       -       -       smtpd\nsmtp unix - - y - - smtp\n")
+    services = ("smtp      inet  n       -       y       -       -       smtpd", "smtp unix - - y - - smtp")
+    write(host, *services, name="master.cf")
     files = [Path(host.file(name)) for name in ("main.cf", "master.cf")]
     before = [file.read_bytes() for file in files]
     record = Record("/nonexistent")
 
     step = receive_only(host, record)
     assert "main.cf has other values of smtpd_banner, which stay" in step.found
-    carry_out(record, step)
+    carry_out(host, record, step)
     postfix = PostfixState.read(host)
     assert postfix.explicit["smtpd_banner"] == "hello"
     assert postfix.explicit["smtpd_forbid_bare_newline"] == "normalize"
@@ -227,13 +236,14 @@ def test_receive_only(host: Host) -> None:
 
     write(host, "disable_vrfy_command = no")
     subprocess.run(["postconf", "-c", host.config_directory, "-X", "notify_classes"], check=True)
+    settle(host)
     step = receive_only(host, record)  # repairs what is missing, and keeps what is recorded
     assert step.commands == (f"postconf -c {host.config_directory} -e 'notify_classes = '",)
-    carry_out(record, step)
+    carry_out(host, record, step)
     steps = [undo(host, change) for change in record.changes]
     assert "changed since setup, and stay: disable_vrfy_command" in steps[0].found
     for step in steps:
-        carry_out(record, step)
+        carry_out(host, record, step)
     subprocess.run(["postconf", "-c", host.config_directory, "-X", "disable_vrfy_command"], check=True)
     assert [file.read_bytes() for file in files] == before
     assert [undo(host, change).commands for change in record.changes] == [(), ()]
@@ -248,8 +258,7 @@ def test_receive_only(host: Host) -> None:
 )
 def test_receive_only_beside_other_mail(host: Host, file: str, line: str, reason: str) -> None:
     """A host that handles other mail, or sends any, is refused."""
-    with Path(host.file(file)).open("a") as text:
-        text.write(f"{line}\n")
+    write(host, line, name=file)
     with pytest.raises(SetupError, match=reason):
         receive_only(replace(host, receive_only=True), Record("/nonexistent"))
     assert receive_only(host, Record("/nonexistent")).commands == ()
@@ -260,7 +269,6 @@ def test_receive_only_beside_other_mail(host: Host, file: str, line: str, reason
 )
 def test_services_of_the_operator_stay(host: Host, line: str) -> None:
     """Services for the SMTP port that are not the usual ones are not changed."""
-    with Path(host.file("master.cf")).open("a") as text:
-        text.write(f"{line}\n")
+    write(host, line, name="master.cf")
     step = receive_only(replace(host, receive_only=True), Record("/nonexistent"))
     assert [change.kind for change in step.changes] == ["settings"]
