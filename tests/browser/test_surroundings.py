@@ -91,7 +91,8 @@ def test_a_proxy_that_collects_the_stream(site: Site, context: BrowserContext, p
     """It answers nothing for a long time: the page asks by itself, without an error."""
     context.route("**/events?*", lambda route: None)  # it stays unanswered
     page.clock.install()
-    address = site.open(page)
+    with page.expect_request("**/events?*"):  # the clock that the page sets with it is the one to be put forward
+        address = site.open(page)
     page.clock.fast_forward(11_000)
     expect(page.locator("#link")).to_have_attribute("data-state", "polling")
     site.store(address, inbox_mail.plain(1))
@@ -108,6 +109,7 @@ def test_a_proxy_that_cuts_the_stream(site: Site, context: BrowserContext, page:
         route.fulfill(content_type="text/event-stream", body="retry: 50\n\nevent: beat\ndata: {}\n\n")
 
     context.route("**/events?*", cut)
+    page.clock.install()
     address = site.open(page)
     page.evaluate(
         "window.states = []; new MutationObserver(() => states.push(document.querySelector('#link').dataset.state))"
@@ -117,6 +119,7 @@ def test_a_proxy_that_cuts_the_stream(site: Site, context: BrowserContext, page:
     assert "waiting" not in page.evaluate("window.states")
     context.unroute("**/events?*")
     site.store(address, inbox_mail.plain(1))
+    page.clock.fast_forward(11_000)
     expect(page.locator(".row .subject")).to_have_text(["Message 1"])
 
 

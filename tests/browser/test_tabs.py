@@ -18,7 +18,7 @@ def _shows(page: Page, numbers: range) -> None:
 def test_the_tabs_of_a_browser_share_one_stream(site: Site, context: BrowserContext, page: Page) -> None:
     address = site.open(page)
     # Over HTTP/1.1 a browser has six connections to a host: a stream for each tab would leave none.
-    tabs = [page, *(context.new_page() for _ in range(19))]
+    tabs = [page, *(context.new_page() for _ in range(7))]
     for tab in tabs[1:]:
         tab.goto(f"{site.origin}/en/inbox")
     site.store(address, *(inbox_mail.plain(number) for number in range(1, 4)))
