@@ -37,6 +37,7 @@ allow_min_user = yes
 queue_run_delay = 2s
 minimal_backoff_time = 1s
 maximal_backoff_time = 2s
+transport_retry_time = 2s
 """
 
 # Debian's master.cf without chroot, without the services that send mail elsewhere, and with one smtpd on the private
