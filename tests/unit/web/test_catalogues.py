@@ -148,6 +148,29 @@ def test_no_sentence_was_left_in_english(code: str) -> None:
                 assert re.search(f"[{_SCRIPTS[code]}]", string), string
 
 
+@pytest.mark.parametrize("code", ["es", "fr", "it", "pt-BR"])
+def test_only_whole_millions_have_a_preposition(code: str) -> None:
+    """5 archivos, 1 000 000 de archivos: the forms are those of their numbers."""
+    loaded = read_words(catalogue_file(code))
+    of_millions = re.compile(r"%\(num\)s (?:de|di|d’)\b|%\(num\)s d’")
+    for message in _messages(code):
+        if isinstance(message.id, tuple):
+            for number, expected in ((1, False), (2, False), (5, False), (21, False), (1_000_000, True)):
+                one, many = _english(message)
+                form = loaded.ngettext(one, many, number)
+                assert bool(of_millions.search(form)) is expected, (number, form)
+
+
+def test_visitors_are_addressed_in_one_way_in_chinese() -> None:
+    assert [
+        string
+        for code in ("zh-Hans", "zh-Hant")
+        for each in _messages(code)
+        for string in strings(each)
+        if "您" in string
+    ] == []
+
+
 def test_the_two_chinese_scripts_are_not_mixed() -> None:
     simplified, traditional = "们这来为个时没请开关载删览显邮", "們這來為個時沒請開關載刪覽顯郵"
     for code, foreign in (("zh-Hans", traditional), ("zh-Hant", simplified)):
