@@ -36,6 +36,7 @@ async def end(site: Site, visit: Visit) -> Response:
     if visit.field("keep"):
         return done(visit, "ended", await site.inboxes.expire(key))
     await site.inboxes.remove(key)
+    site.mail_views.forget_inbox(key)
     response = done(visit, "deleted", to="home")
     if not visit.bearer:
         set_keys(site, visit, response, keys.without(visit.keys, key))
@@ -51,6 +52,7 @@ async def remove_mail(site: Site, visit: Visit) -> Response:
         int(each) for each in visit.form.get("delivery", []) if each.isascii() and each.isdigit() and len(each) < 19
     ]
     removed = await site.inboxes.remove_mail(key, wanted) if wanted else 0
+    site.mail_views.forget_mail(frozenset(wanted))
     site.hub.look_again()
     return answer({"removed": removed}) if visit.as_json else see_other(visit, "inbox", "removed")
 

@@ -1,7 +1,9 @@
 """What the page shows of one message: its safe HTML, its text, its links, the code or the link that it is about."""
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from pipehandler.store.inbox_values import InboxAttachment, InboxMessage
 from pipehandler.store.inboxes import Inboxes
@@ -32,6 +34,13 @@ class MailView:
     inline: frozenset[int] = frozenset()
 
 
+class _Seen(NamedTuple):
+    """What results are kept for: a delivery, as a visitor's key shows it."""
+
+    delivery: int
+    key: bytes
+
+
 class MailViews:
     """Makes views of messages, with a sanitiser that is started with the page."""
 
@@ -43,11 +52,12 @@ class MailViews:
     async def view(self, key: bytes, message: InboxMessage) -> MailView:
         """Return the view of a message that the key opens. Raises what Inboxes.attachment raises."""
         safe, costly, text = None, False, message.text_body or message.text_from_html or ""
+        seen = _Seen(message.delivery, key)
         if message.html_body:
             try:
-                kept = self.sanitiser.is_kept(message.message)
+                kept = self.sanitiser.is_kept(seen)
                 inline = {} if kept else await self._inline(key, message)
-                safe = await self.sanitiser.clean(message.html_body, inline, key=message.message)
+                safe = await self.sanitiser.clean(message.html_body, inline, key=seen)
             except TooCostly as error:
                 costly = True
                 self._counts["sanitiser_busy" if isinstance(error, Busy) else "sanitiser_refused"] += 1
@@ -57,14 +67,20 @@ class MailViews:
         links = safe.links if safe else ()
         shown = safe.text if safe and not message.text_body else text
         try:
-            found = await self.sanitiser.find(
-                message.subject or "", shown, message.text_body or "", links, key=message.message
-            )
+            found = await self.sanitiser.find(message.subject or "", shown, message.text_body or "", links, key=seen)
         except Busy:
             self._counts["sanitiser_busy"] += 1
             found = Findings(links, None)
         shown_inline = frozenset(part.ordinal for part in message.attachments if safe and _is_inline(part, safe.inline))
         return MailView(message, safe, costly, text, found.links, found.found, shown_inline)
+
+    def forget_mail(self, deliveries: Collection[int]) -> None:
+        """Keep nothing of these deliveries, which were deleted."""
+        self.sanitiser.forget(lambda seen: seen.delivery in deliveries)
+
+    def forget_inbox(self, key: bytes) -> None:
+        """Keep nothing of what this key has shown: its inbox was deleted."""
+        self.sanitiser.forget(lambda seen: seen.key == key)
 
     async def _inline(self, key: bytes, message: InboxMessage) -> dict[str, InlineImage]:
         """Read the parts that the HTML names, as far as they are shown."""

@@ -2,6 +2,7 @@
 
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 Value = TypeVar("Value")
@@ -43,6 +44,11 @@ class Recent(Generic[Value]):
         """Keep the value of `key` no longer."""
         _, size, _ = self._values.pop(key, (None, 0, 0.0))
         self._used -= size
+
+    def drop_where(self, applies: Callable[[object], bool]) -> None:
+        """Keep the values no longer whose keys it applies to."""
+        for key in [key for key in self._values if applies(key)]:
+            self.drop(key)
 
     def __len__(self) -> int:
         return len(self._values)

@@ -10,11 +10,12 @@ stop every request.
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from html import escape
 from itertools import islice
+from typing import Any
 
 from ..runtime.confined import ConfinedProcess, Ended
 from .codes import ConfirmationLink, OneTimeCode
@@ -120,15 +121,19 @@ class Sanitiser:
             raise TooCostly(found.text)
         return found
 
+    @property
+    def kept(self) -> int:
+        """How many results are kept."""
+        return len(self._recent) + len(self._findings)
+
     def is_kept(self, key: object) -> bool:
         """Whether `clean` has a result for this key, and needs no parts."""
         return self._recent.get(key) is not None
 
-    def forget(self, keys: Iterable[object]) -> None:
-        """Drop what is kept of these messages: they were deleted."""
-        for key in keys:
-            self._recent.drop(key)
-            self._findings.drop(key)
+    def forget(self, applies: Callable[[Any], bool]) -> None:
+        """Drop what is kept of the messages whose keys it applies to: they were deleted."""
+        self._recent.drop_where(applies)
+        self._findings.drop_where(applies)
 
     async def find(self, subject: str, text: str, plain: str, links: Sequence[Link], key: object = None) -> Findings:
         """Return what `findings.findings` finds. key: what identifies the message; with it, results are kept for a few minutes.

@@ -183,5 +183,6 @@ def counts(site: Site) -> dict[str, int]:
         "wakes": site.hub.wakes,
         "database_up": int(site.hub.up),
         "listening": int(site.hub.listening),
+        "kept_results": site.mail_views.sanitiser.kept,
     }
     return {name: site.counts[name] for name in COUNTS} | now

@@ -28,3 +28,13 @@ def test_age_and_drop() -> None:
     recent.drop(2)
     recent.drop("unknown")
     assert len(recent) == 0
+
+
+def test_drop_where() -> None:
+    """The values of some keys are dropped, and leave their room."""
+    recent = Recent[str](100, 1000)
+    recent.put((1, "a"), "x", 50)
+    recent.put((2, "a"), "y", 50)
+    recent.drop_where(lambda key: key == (1, "a"))
+    recent.put((3, "b"), "z", 50)
+    assert (recent.get((1, "a")), recent.get((2, "a")), recent.get((3, "b"))) == (None, "y", "z")

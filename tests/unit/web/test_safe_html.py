@@ -281,7 +281,7 @@ def test_mail() -> None:
         assert "https://a.example/x.png" not in safe.blocked
         assert "https://a.example/x.png" in safe.with_images
         assert await sanitiser.clean("", {}, key=7) is safe
-        sanitiser.forget([7])
+        sanitiser.forget(lambda key: key == 7)
         assert (await sanitiser.clean("<p>other", {}, key=7)).text == "other"
 
     run(work)
@@ -424,7 +424,7 @@ def test_what_a_text_says_is_found_outside_of_the_loop() -> None:
         found = await sanitiser.find("Your code", text, text, (), key=1)
         assert (found.found, [link.host for link in found.links]) == (OneTimeCode("481729"), ["example.org"])
         assert await sanitiser.find("", "", "", (), key=1) is found
-        sanitiser.forget([1])
+        sanitiser.forget(lambda key: key == 1)
         assert (await sanitiser.find("", "", "", (), key=1)).links == ()
         for each in sanitiser._all:
             os.kill(each.pid, signal.SIGSTOP)  # as a text does whose search never ends
