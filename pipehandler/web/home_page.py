@@ -22,7 +22,8 @@ from .visit import Visit
 async def home(site: Site, visit: Visit) -> Response:
     """The first page: get an address."""
     mine = await opened(site, visit)
-    return _home(site, visit, mine)
+    said = visit.request.query_params.get("notice")
+    return _home(site, visit, mine, "no_cookies" if said == "no_cookies" and not visit.keys else "")
 
 
 def _home(site: Site, visit: Visit, mine: Opened, notice: str = "", status: int = 200) -> Response:
@@ -30,9 +31,12 @@ def _home(site: Site, visit: Visit, mine: Opened, notice: str = "", status: int 
         "name": visit.field("name")[:64],
         "domain": visit.field("domain"),
         "problem": notice_text(notice, visit.lang),
+        "no_cookies": notice_text("no_cookies", visit.lang),
         "alternates": alternates(site.origin, ""),
         "indexed": site.settings.public,
     }
+    if notice:
+        own["notice"] = ""  # it is said beside the form
     return page(site, visit, "home.html", own, mine, status)
 
 

@@ -36,7 +36,7 @@ _NAMED = re.compile(
 _INVISIBLE = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff]"
 )
-# Generic and national ends of names; every two letters are a country's. A word before one of them names a host.
+# National and generic ends of names. A word before one of them names a host; one before others (Node.js) does not.
 _ENDS = frozenset(files(__package__).joinpath("name_ends.txt").read_text("utf-8").split())
 
 
@@ -52,7 +52,7 @@ def named_hosts(text: str) -> set[str]:
 
 
 def _ends_a_name(label: str) -> bool:
-    return label in _ENDS or label.startswith("xn--") or (len(label) == 2 and label.isascii() and label.isalpha())
+    return label in _ENDS or label.startswith("xn--")
 
 
 def _invisible_removed(text: str) -> str:

@@ -7,7 +7,7 @@ from starlette.responses import Response
 from pipehandler.store.inbox_errors import BadCursor, InboxExpired, SearchTooSlow
 from pipehandler.store.inbox_values import InboxPage, InboxRow
 
-from .answers import answer, problem
+from .answers import answer, problem, see_other
 from .notices import notice_text
 from .pages import Opened, current_key, no_inbox, opened, page, seconds_of, set_keys
 from .rows import arrivals_text, inbox_json, row_json
@@ -22,7 +22,9 @@ ROWS = 50
 async def inbox(site: Site, visit: Visit) -> Response:
     """The list of mail, the newest first; with `q`, what a search finds; with `before`, the next page."""
     if not visit.keys:
-        return no_inbox(visit)
+        # Directly after it was given a key: the browser has not kept it.
+        given = visit.request.query_params.get("notice") in ("opened", "added")
+        return see_other(visit, "home", "no_cookies") if given and not visit.as_json else no_inbox(visit)
     mine = await opened(site, visit)
     if mine.current is None:
         response = no_inbox(visit)
@@ -50,7 +52,7 @@ async def list_of(site: Site, visit: Visit, mine: Opened) -> tuple[InboxPage, st
     except BadCursor:
         return await site.inboxes.page(key, None, ROWS, None), "bad_search"
     except SearchTooSlow:
-        return await site.inboxes.page(key, None, 1, None), "slow_search"
+        return InboxPage((), None, await site.inboxes.cursor_now()), "slow_search"
 
 
 def listing(visit: Visit, listed: InboxPage) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from .images import MAX_THUMBNAIL, thumbnail_type
 from .list_pages import list_of, listing
 from .mail_view import MailView
 from .message_json import message_json
+from .names import cut_within
 from .pages import no_inbox, opened, page
 from .safe_html import document as mail_document
 from .site import Site
@@ -25,8 +26,9 @@ from .visit import Visit
 _SOURCE = 200_000  # octets of the source that the page shows
 _TEXT, _LINES = 200_000, 5_000  # characters and lines of the text that it shows: each line is an element
 _LOOKED_INTO = 65_536  # octets of the largest attachment whose text the page shows
-_MOST_HEADS = 12  # attachments that are read to find out whether they are images
+_MOST_SHOWN = 12  # attachments before the message; these are read to find out whether they are images
 _TEXTS = ("text/plain", "text/csv", "text/calendar", "message/rfc822", "message/delivery-status")
+_LONGEST_NAME = 120  # characters of the name of a file that are shown
 _IMAGES = ("image/png", "image/jpeg", "image/gif", "image/webp")
 
 
@@ -72,14 +74,16 @@ async def _message(site: Site, visit: Visit, wanted: str, images: bool) -> Respo
     if visit.as_json:
         return answer(message_json(view, visit.lang))
     listed, _ = await list_of(site, visit, mine)
+    attachments = [
+        await _attachment_view(site, key, found, part, number)
+        for number, part in enumerate(part for part in found.attachments if part.ordinal not in view.inline)
+    ]
     own: dict[str, Any] = listing(visit, listed) | {
         "view": view,
         "images": images,
         "shown": wanted if wanted in ("text", "headers", "raw") else "html" if view.safe else "text",
-        "attachments": [
-            await _attachment_view(site, key, found, part, number)
-            for number, part in enumerate(part for part in found.attachments if part.ordinal not in view.inline)
-        ],
+        "attachments": attachments[:_MOST_SHOWN],
+        "further": attachments[_MOST_SHOWN:],
         "source": "",
         "source_is_cut": False,
     }
@@ -113,14 +117,14 @@ async def _attachment_view(
 ) -> AttachmentView:
     thumbnail, text = False, ""
     media_type = part.content_type.lower()
-    if part.kept and number < _MOST_HEADS:
+    if part.kept and number < _MOST_SHOWN:
         if media_type in _IMAGES and part.size <= MAX_THUMBNAIL:
             thumbnail = thumbnail_type(part.size, await _head(site, key, found.delivery, part.ordinal)) is not None
         elif media_type in _TEXTS and part.size <= _LOOKED_INTO:
             text = _decoded(
                 await _head(site, key, found.delivery, part.ordinal), part.parameters.get("charset", "utf-8")
             )
-    name = shown_file_name(part.file_name or "")
+    name = cut_within(shown_file_name(part.file_name or ""), _LONGEST_NAME)
     return AttachmentView(part.ordinal, name, part.content_type, part.size, part.kept, thumbnail, text)
 
 
@@ -157,7 +161,9 @@ async def print_page(site: Site, visit: Visit) -> Response:
     fragment = None if view.safe is None else view.safe.with_images if images else view.safe.blocked
     body = None if fragment is None else Markup(fragment)  # noqa: S704 # made safe by the sanitiser, and the policy holds
     names = [
-        shown_file_name(part.file_name or "") for part in view.message.attachments if part.ordinal not in view.inline
+        cut_within(shown_file_name(part.file_name or ""), _LONGEST_NAME)
+        for part in view.message.attachments
+        if part.ordinal not in view.inline
     ]
     own = {"view": view, "images": images, "attachments": names, "body": body}
     context = site.templates.common(visit.lang) | own

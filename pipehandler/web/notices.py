@@ -18,6 +18,9 @@ NOTICES = {
     "added": mark("The inbox has been added to this browser."),
     "unshared": mark("The links that you shared no longer work."),
     "gone": mark("This inbox is no longer open to you."),
+    "no_cookies": mark(
+        "Your browser keeps no cookies of this site. Allow them first: the key to your inbox is in one."
+    ),
     "not_found": mark("This message is not here any more."),
     "not_kept": mark("The content of this was not kept."),
     "bad_key": mark("This key opens no inbox. It may have been deleted, or the time has run out."),

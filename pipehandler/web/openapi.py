@@ -48,6 +48,7 @@ _INBOX: dict[str, Any] = {
     "max_messages": _MAYBE_NUMBER,
     "max_octets": _MAYBE_NUMBER,
     "cursor": {**_TEXT, "description": "the position of now in the stream"},
+    "now": {**_TIME, "description": "the time of the server"},
 }
 _LISTED: dict[str, Any] = {
     "rows": {**_list_of(_of("Row")), "description": "the newest first"},

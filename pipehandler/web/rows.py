@@ -1,5 +1,6 @@
 """A row of the list and an inbox as JSON: for programs as values, for the page with the texts of its language beside them."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 from pipehandler.store.inbox_values import Inbox, InboxRow
@@ -7,11 +8,12 @@ from pipehandler.store.inbox_values import Inbox, InboxRow
 from . import formats
 from .languages import words
 from .links_to import path_of
-from .names import straight
+from .names import author, initial, straight
 
 
 def row_json(row: InboxRow, lang: str) -> dict[str, Any]:
     """Return a row of the list. `shown` has what the page shows of it where the value alone does not do."""
+    sender = author(row.sender_name, row.sender_address)
     return {
         "delivery": row.delivery,
         "cursor": row.cursor,
@@ -27,7 +29,8 @@ def row_json(row: InboxRow, lang: str) -> dict[str, Any]:
         "url": path_of("message", lang, delivery=row.delivery),
         "shown": {
             "subject": straight(row.subject) or words(lang).gettext("(no subject)"),
-            "sender": straight(row.sender_name or row.sender_address) or words(lang).gettext("(unknown sender)"),
+            "sender": sender or words(lang).gettext("(unknown sender)"),
+            "initial": initial(sender),
             "received": formats.date_time(row.received_at, lang),
             "size": formats.size(row.size, lang),
             "attachments": attachments_text(row.attachments, lang),
@@ -59,6 +62,7 @@ def inbox_json(inbox: Inbox) -> dict[str, Any]:
         "max_messages": inbox.max_messages,
         "max_octets": inbox.max_octets,
         "cursor": inbox.cursor,
+        "now": datetime.now(UTC).isoformat(),
     }
 
 

@@ -49,9 +49,15 @@ def test_no_page_violates_a_rule(site: Site, new_context: Callable[..., BrowserC
     site.store_unreadable(address)
     look("inbox", ".row")
     links = [link.get_attribute("href") for link in page.locator(".row .to").all()]
-    for link, seen in zip(links, (".problem", ".found-code", ".mail", ".attachments"), strict=True):
+    for link, seen in zip(links, ("article .problem", ".found-code", ".mail", ".attachments"), strict=True):
         look(str(link).removeprefix(f"/{lang}/"), seen)
     look(f"{str(links[1]).removeprefix(f'/{lang}/')}/headers", ".fields")
+    site.store(address, inbox_mail.endless())
+    look("inbox", ".row")
+    endless = str(page.locator(".row", has_text="Donau").locator(".to").get_attribute("href")).removeprefix(f"/{lang}/")
+    look(endless, ".further")
+    assert page.locator("article header").bounding_box()["height"] < 1200  # type: ignore[index]
+    look(f"{endless}/headers", ".fields")
     look("key", ".qr")
     look("", "#own-title")
     look("open", "#open-form")

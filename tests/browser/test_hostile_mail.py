@@ -175,6 +175,25 @@ def test_a_domain_that_imitates_another(hostile: Hostile) -> None:
     expect(page.locator(".envelope .mark-bad")).to_have_text("Its name imitates or mixes letters")
 
 
+def test_a_name_that_is_another_site(hostile: Hostile) -> None:
+    """A list and a notification show the address behind such a name, live and loaded; the message marks it."""
+    opened = hostile.page()
+    page, address = opened.inbox()
+    raw = 'From: "service@paypal.com" <x@evil.example>\nSubject: x\nMessage-ID: <posing@example.org>\n\nx\n'
+    blank = "From: =?utf-8?b?4oCL?= <y@evil.example>\nSubject: =?utf-8?b?4oCL?=\nMessage-ID: <blank@example.org>\n\nx\n"
+    (posing, _) = opened.arrivals(page, [raw.encode(), blank.encode()], address)
+    wait_until(lambda: page.evaluate("notices.length") == 2, "the notifications")
+    assert [title for title, _ in page.evaluate("notices")] == ["x@evil.example", "y@evil.example"]
+    for _ in range(2):
+        assert page.locator(".row .sender").all_inner_texts() == ["y@evil.example", "x@evil.example"]
+        assert page.locator(".row .initial").all_inner_texts() == ["Y", "X"]
+        assert page.locator(".row .subject").all_inner_texts() == ["(no subject)", "x"]
+        page.reload()
+    page.goto(f"{opened.origin}/en/m/{posing}")
+    expect(page.locator(".envelope .author")).to_have_text("service@paypal.com x@evil.example")
+    expect(page.locator(".envelope .mark-bad")).to_have_text("The name and the address belong to different sites")
+
+
 NAMES = [
     "../../etc/passwd",
     "/etc/cron.d/x",

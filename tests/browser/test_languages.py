@@ -19,7 +19,7 @@ def test_all_languages_fit_a_narrow_window(site: Site, new_context: Callable[...
     site.store(address, inbox_mail.files(), inbox_mail.code())
     expect(page.locator(".row")).to_have_count(2)
     message = str(page.locator(".row .to").first.get_attribute("href")).removeprefix("/en/")
-    found = []
+    found: list[object] = []
     for code, language in LANGUAGES.items():
         for path in ("", "inbox", message):
             page.goto(f"{site.origin}/{code}/{path}", wait_until="domcontentloaded")
@@ -27,4 +27,6 @@ def test_all_languages_fit_a_narrow_window(site: Site, new_context: Callable[...
             wide = page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth")
             cut = page.evaluate(_CUT)
             found += [(code, path, wide, cut)] if wide or cut else []
+            top = page.locator(".top").bounding_box()["height"]  # type: ignore[index]
+            found += [(code, path, "the line above is broken", top)] if top > 80 else []
     assert found == []

@@ -1,11 +1,12 @@
 """An inbox from its first to its last minute, as a visitor with a script sees it."""
 
 import re
+from datetime import UTC, datetime, timedelta
 
 from harness import inbox_mail
 from harness.inbox_site import Site
 from harness.service import wait_until
-from playwright.sync_api import BrowserContext, Page, expect
+from playwright.sync_api import BrowserContext, Page, Route, expect
 
 _SHIFTS = """
 new PerformanceObserver((list) => list.getEntries().forEach((each) =>
@@ -119,6 +120,13 @@ def test_search_paging_and_selection(site: Site, page: Page) -> None:
     expect(page.locator(".row .subject")).to_have_text(["Letter 17"])
     expect(page.locator(".found")).to_contain_text("letter 17")
     expect(page.locator("#remove")).to_be_hidden()
+    page.goto(f"{site.origin}/en/inbox")
+    page.locator(".row .mark").first.click()
+    page.get_by_role("button", name="Select all").click()
+    expect(page.locator(".row :checked")).to_have_count(50)
+    page.get_by_role("button", name="Select all").click()
+    expect(page.locator("#remove")).to_be_hidden()
+    page.go_back()
     page.locator(".row .mark").click()
     page.get_by_role("button", name="Delete the selected messages").click()
     page.get_by_role("dialog").get_by_role("button", name="Delete").click()
@@ -128,14 +136,29 @@ def test_search_paging_and_selection(site: Site, page: Page) -> None:
 
 def test_what_is_deleted_elsewhere_leaves_the_list(site: Site, context: BrowserContext, page: Page) -> None:
     address = site.open(page)
+    site.database.execute(
+        "UPDATE pipehandler.web_inbox w SET max_messages = 2 FROM pipehandler.address a"
+        " WHERE a.lease = w.lease AND a.address = %s",
+        address,
+    )
+    page.reload()
+    expect(page.locator("#full")).to_be_hidden()
     site.store(address, inbox_mail.plain(1), inbox_mail.plain(2))
     expect(page.locator(".row")).to_have_count(2)
-    other = context.new_page()
-    other.goto(f"{site.origin}/en/inbox")
-    other.locator(".row", has_text="Message 1").locator(".to").click()
+    expect(page.locator("#full")).to_be_visible()
+    reader, other = context.new_page(), context.new_page()
+    for tab in (reader, other):
+        tab.goto(f"{site.origin}/en/inbox")
+        tab.locator(".row", has_text="Message 1").locator(".to").click()
+        expect(tab.get_by_role("heading", level=1)).to_have_text("Message 1")
     other.get_by_role("button", name="Delete this message").click()
     other.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    expect(other.locator("#status")).to_have_text("Deleted.")
     expect(page.locator(".row .subject")).to_have_text(["Message 2"])
+    expect(page.locator("#full")).to_be_hidden()
+    # Nor is it read on elsewhere.
+    expect(reader.locator("#status")).to_have_text("This message is not here any more.")
+    expect(reader.locator(".row .subject")).to_have_text(["Message 2"])
 
 
 def test_an_inbox_ends_comes_back_and_is_deleted(site: Site, context: BrowserContext, page: Page) -> None:
@@ -157,6 +180,36 @@ def test_an_inbox_ends_comes_back_and_is_deleted(site: Site, context: BrowserCon
     expect(other.locator(".row")).to_have_count(0)
 
 
+def test_an_inbox_that_has_lasted_as_long_as_it_may(site: Site, page: Page) -> None:
+    """The page offers nothing that is refused then."""
+    address = site.open(page)
+    expect(page.locator("#link")).to_have_attribute("data-state", "live")
+    site.database.execute(
+        "UPDATE pipehandler.address SET created_at = now() - interval '1 day', expires_at = now() WHERE address = %s",
+        address,
+    )
+    expect(page.get_by_role("heading", name="This inbox has ended")).to_be_visible()
+    expect(page.get_by_text("It receives no more mail, and what it had will be deleted.")).to_be_visible()
+    expect(page.get_by_role("button", name="Bring it back")).to_be_hidden()
+
+
+def test_a_slow_network_does_not_stop_the_clock(site: Site, context: BrowserContext, page: Page) -> None:
+    """What was on its way for a minute and a half shows the time that is left, on a device whose own clock is wrong."""
+
+    def late(route: Route) -> None:
+        answer = route.fetch()
+        (sent,) = re.findall('data-now="([^"]+)"', answer.text())
+        before = datetime.fromisoformat(sent) - timedelta(seconds=90)
+        route.fulfill(response=answer, body=answer.text().replace(sent, before.isoformat()))
+
+    page.clock.install(time=datetime.now(UTC) - timedelta(hours=5))
+    site.open(page)
+    context.route("**/en/inbox", late)
+    page.goto(f"{site.origin}/en/inbox")
+    expect(page.locator("#link")).to_have_attribute("data-state", "live")
+    expect(page.locator(".clock")).to_have_text(re.compile(r"^(10:00|9:[345]\d)$"))
+
+
 def test_a_key_opens_the_inbox_in_another_browser(site: Site, page: Page, new_context: object) -> None:
     address = site.open(page)
     site.store(address, inbox_mail.plain(1))
@@ -170,7 +223,11 @@ def test_a_key_opens_the_inbox_in_another_browser(site: Site, page: Page, new_co
     expect(guest.locator(".row .subject")).to_have_text(["Message 1"])
     expect(guest.get_by_text("You can read this inbox, but not change it.")).to_be_visible()
     expect(guest.locator("#extend, #remove, .row input")).to_have_count(0)
+    guest.locator(".row .to").click()
+    expect(guest.get_by_role("heading", level=1)).to_have_text("Message 1")
     page.get_by_role("button", name="Revoke all such links").click()
+    expect(guest.get_by_text("This is text 1.")).to_have_count(0)
+    expect(guest).to_have_title("This inbox is no longer open to you")
     expect(guest.get_by_role("heading", name="This inbox is no longer open to you")).to_be_visible()
 
 

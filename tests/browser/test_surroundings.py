@@ -1,5 +1,6 @@
 """What is around the page: notifications, paper, the manifest, and proxies that do not let a stream pass."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -43,6 +44,70 @@ def test_notifications_while_no_tab_is_looked_at(site: Site, new_context: Callab
     page.evaluate(_AWAY, False)
     page.get_by_role("button", name="Notifications are on").click()
     expect(page.get_by_role("button", name="Notify me")).to_have_attribute("aria-pressed", "false")
+
+
+def test_a_burst_rings_three_times(site: Site, new_context: Callable[..., BrowserContext]) -> None:
+    """The title counts what else arrives."""
+    context = new_context(permissions=["notifications"])
+    context.add_init_script(_RECORDED)
+    page = context.new_page()
+    page.clock.install()
+    address = site.open(page)
+    page.get_by_role("button", name="Notify me").click()
+    page.clock.pause_at(page.evaluate("Date.now() + 1000"))
+    page.evaluate(_AWAY, True)
+    site.store(address, *(inbox_mail.plain(number) for number in range(7)))
+    expect(page.locator(".row")).to_have_count(7)
+    page.clock.run_for(1000)
+    assert page.evaluate("window.shown") == [["Ann Example", f"Message {number}"] for number in range(3)]
+    expect(page).to_have_title(re.compile(r"^\(7\) "))
+
+
+def test_a_browser_that_keeps_no_cookies(site: Site, context: BrowserContext, page: Page) -> None:
+    """It is told before it asks for an address, and afterwards where the script does not know."""
+    context.new_cdp_session(page).send("Emulation.setDocumentCookieDisabled", {"disabled": True})
+    page.goto(f"{site.origin}/en/")
+    expect(page.locator("#no-cookies")).to_contain_text("Your browser keeps no cookies of this site.")
+
+    def lose(route: Route) -> None:
+        answer = route.fetch(max_redirects=0, headers=route.request.headers | {"sec-fetch-site": "same-origin"})
+        context.clear_cookies()
+        route.fulfill(response=answer, headers={k: v for k, v in answer.headers.items() if k != "set-cookie"})
+
+    other = context.new_page()
+    other.route("**/en/inbox", lose)
+    other.goto(f"{site.origin}/en/")
+    expect(other.locator("#no-cookies")).to_be_hidden()
+    other.locator(".take button").click()
+    expect(other.get_by_role("alert")).to_contain_text("Your browser keeps no cookies of this site.")
+
+
+def test_a_script_that_does_not_come(site: Site, context: BrowserContext, page: Page) -> None:
+    """Where an extension or the network keeps it away, the page becomes the one without a script after a moment."""
+    site.open(page)
+    for with_script, without in ((".for-script", ".timer .without-script"), ("#link", "a.without-script")):
+        expect(page.locator(with_script)).to_be_visible()
+        expect(page.locator(without)).to_be_hidden()
+    context.route("**/inbox*.js", lambda route: route.abort())
+    page.goto(f"{site.origin}/en/inbox")
+    expect(page.get_by_text("Ends on")).to_be_hidden()
+    page.evaluate("document.getAnimations().forEach((each) => each.finish())")
+    expect(page.get_by_text("Ends on")).to_be_visible()
+    expect(page.get_by_role("link", name="Check for mail")).to_be_visible()
+    expect(page.locator(".needs-script").locator("visible=true")).to_have_count(0)
+
+
+def test_a_lost_connection_leaves_the_page_where_it_is(site: Site, context: BrowserContext, page: Page) -> None:
+    site.open(page)
+    expect(page.locator("#link")).to_have_attribute("data-state", "live")
+    page.evaluate("window.sameDocument = true")
+    context.set_offline(True)
+    page.locator("#extend").click()
+    expect(page.locator("#status")).to_have_text("Nothing is lost. Please try again in a few seconds.")
+    context.set_offline(False)
+    page.locator("#extend").click()
+    expect(page.locator("#status")).to_have_text("The inbox lasts longer now.")
+    assert page.evaluate("window.sameDocument")
 
 
 def _link(page: Page, subject: str) -> str | None:

@@ -41,6 +41,16 @@ def test_open_read_and_delete(site: Site, page: Page) -> None:
     expect(page.locator("#status")).to_have_text("The inbox and its mail have been deleted.")
 
 
+def test_a_message_on_a_phone(site: Site, page: Page) -> None:
+    """The address beside the end of the inbox is one line, or two, and not one for each letter."""
+    page.set_viewport_size({"width": 360, "height": 740})
+    address = site.open(page)
+    site.store(address, inbox_mail.plain())
+    page.goto(f"{site.origin}/en/inbox")
+    page.locator(".row .to").click()
+    assert page.locator("#address").bounding_box()["height"] < 60  # type: ignore[index]
+
+
 def test_files_are_downloaded(site: Site, page: Page) -> None:
     address = site.open(page)
     site.store(address, inbox_mail.files())

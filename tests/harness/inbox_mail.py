@@ -120,6 +120,16 @@ def hostile(number: int = 1, host: str = "https://evil.example") -> bytes:
     return _octets(message)
 
 
+def endless(number: int = 1) -> bytes:
+    """A mail in which everything is too long, with 100 files."""
+    word = "Donaudampfschiff" * 320
+    message = _message(number, f'"{word}" <{word}@{".".join(["label" * 12] * 4)}.example>', word, f"{word}\n")
+    message[f"X-{word[:900]}"] = "x"
+    for each in range(100):
+        message.add_attachment(b"x", "application", "pdf", filename=f"{each} {word[: 4000 * (each < 2)]}.pdf")
+    return _octets(message)
+
+
 def korean(number: int = 1) -> bytes:
     """A mail in Korean."""
     message = _message(

@@ -10,7 +10,7 @@ class PageText(HTMLParser):
     Raises AssertionError for an element that is not closed.
     """
 
-    _VOID = frozenset({"meta", "link", "input", "br", "hr", "img", "source"})
+    _VOID = frozenset({"meta", "link", "input", "br", "hr", "img", "source", "wbr"})
     _READ = frozenset({"title", "aria-label", "placeholder", "alt"})
 
     def __init__(self, html: str) -> None:

@@ -4,6 +4,7 @@ import html
 import re
 from pathlib import Path
 
+import psycopg
 from harness import account
 from harness.database import Database
 from harness.inboxes import issue, send
@@ -190,6 +191,46 @@ def test_not_public(web_database: Database) -> None:
     with account.folder("pipehandler-web-") as folder, web_server(folder, web_database, public=False) as server:
         assert Visitor(server).post("inbox").status == 403
         assert Visitor(server).get("/en/").status == 200
+
+
+def test_a_browser_without_cookies(visitor: Visitor) -> None:
+    """Who is given a key and does not keep it is told why there is no inbox, also when it was the key of another device."""
+    for notice in ("opened", "added"):
+        led = visitor.get(f"inbox?inbox=1&notice={notice}")
+        assert led.headers["location"] == "/en/?notice=no_cookies"
+    assert 'role="alert"' in visitor.follow(led).text
+    assert "Your browser keeps no cookies of this site." in visitor.follow(led).text
+    assert visitor.get("inbox?notice=opened", JSON).status == 401
+    assert visitor.get("inbox").headers["location"] == "/en/"
+    visitor.open()
+    assert 'role="alert"' not in visitor.get("/en/?notice=no_cookies").text
+
+
+def test_what_was_deleted_leaves_the_memory(visitor: Visitor, web_database: Database) -> None:
+    """What was made of a message for its page goes with the message, and with the inbox."""
+    visitor.open()
+    address = visitor.inbox()["address"]
+    before = visitor.server.counts()["kept_results"]
+    deliveries = [delivery for _ in range(3) for delivery in send(web_database, address)]
+    for delivery in deliveries:
+        visitor.get(f"m/{delivery}")
+    assert visitor.server.counts()["kept_results"] == before + 3
+    visitor.post("remove", {"delivery": deliveries[:1]})
+    assert visitor.server.counts()["kept_results"] == before + 2
+    visitor.post("end")
+    assert visitor.server.counts()["kept_results"] == before
+
+
+def test_a_search_that_takes_too_long(visitor: Visitor, web_database: Database) -> None:
+    """It is given up, and shows no mail that it has not found."""
+    visitor.open()
+    send(web_database, visitor.inbox()["address"])
+    with psycopg.connect(web_database.admin) as slow:
+        slow.execute("LOCK TABLE pipehandler.attachment IN ACCESS EXCLUSIVE MODE")
+        page = visitor.get("inbox?q=hello")
+        assert visitor.get("inbox?q=hello", JSON).json["error"] == "slow_search"
+    assert "The search took too long. Try other words." in page.text
+    assert 'class="to" href="/en/m/' not in page.text
 
 
 def test_closed_network(visitor: Visitor, web_database: Database) -> None:

@@ -11,6 +11,7 @@ const all = (selector, within = document) => [...within.querySelectorAll(selecto
 const lang = document.documentElement.lang;
 const page = $("#inbox");
 const status = $("#status");
+document.documentElement.classList.add("scripted");
 
 /* Words, times, what is copied */
 
@@ -75,6 +76,8 @@ if (form && location.hash.length > 1) {
   form.requestSubmit();
 }
 
+if (!navigator.cookieEnabled) $("#no-cookies")?.removeAttribute("hidden");
+
 /* What a browser remembers by itself: read messages, and two choices */
 
 const remember = {
@@ -104,7 +107,7 @@ function live() {
   const message = $("#message");
   const title = document.title;
   const clock = $(".clock", page);
-  const skew = Date.now() - new Date(page.dataset.now); // the visitor's clock may be wrong
+  let skew = Date.now() - new Date(page.dataset.now); // the visitor's clock may be wrong; the way here makes it larger
   const known = new Set(all(".row", page).map((row) => row.dataset.delivery));
   const seen = new Set(remember.get(seenName) ?? []);
   let cursor = page.dataset.cursor;
@@ -113,6 +116,7 @@ function live() {
   let ended = page.dataset.state === "expired";
   let unseen = 0; // arrived while the tab was hidden
   let others = 0; // arrived while an older page, or a search, is shown
+  let leaving = false; // a form was sent, and its answer takes the place of this page
 
   /* Rows */
 
@@ -135,7 +139,7 @@ function live() {
       box.setAttribute("aria-label", box.dataset.label.replace("{}", () => mail.shown.subject));
     }
     $(".to", row).href = mail.url;
-    put(".initial", [...mail.shown.sender][0]?.toLocaleUpperCase(lang) ?? "");
+    put(".initial", mail.shown.initial);
     put(".sender", mail.shown.sender);
     put(".subject", mail.shown.subject);
     put(".preview", mail.preview ?? "");
@@ -164,6 +168,7 @@ function live() {
     if (known.has(id)) return false;
     known.add(id);
     deliveries += 1;
+    showFull();
     if (leading) notify(mail);
     if (document.hidden) unseen += 1;
     if (!page.dataset.first) {
@@ -177,6 +182,11 @@ function live() {
     list.prepend(row);
     if (row.offsetHeight) slide(row.offsetHeight);
     return true;
+  }
+
+  function showFull(octets = 0, most = Infinity) {
+    const full = $("#full");
+    if (full) full.hidden = deliveries < Number(page.dataset.max) && octets < most;
   }
 
   function announce(text) {
@@ -223,8 +233,16 @@ function live() {
     return catching;
   }
 
-  /* Mail was deleted in another place. */
+  /* Mail was deleted in another place: it leaves the list, and is not read on. */
   async function reload() {
+    if (message && !leaving) {
+      const answer = await fetch(message.dataset.url, { method: "HEAD", headers: { Accept: "application/json" }, cache: "no-store" });
+      if (answer.status === 404 && !leaving) {
+        const list = new URL($(".up", page).href);
+        list.searchParams.set("notice", "not_found");
+        return location.replace(list);
+      }
+    }
     if (!page.dataset.first) return;
     const { rows, older } = await fetchJson(page.dataset.rows);
     const here = new Set(rows.map((row) => String(row.delivery)));
@@ -248,6 +266,7 @@ function live() {
     },
     async inbox({ data }) {
       if (ended) return location.reload();
+      if (data.now) skew = Math.min(skew, Date.now() - new Date(data.now));
       until = data.expires_at && new Date(data.expires_at);
       const extend = $("#extend");
       if (extend) extend.hidden = !data.life_until || data.life_until <= data.expires_at;
@@ -259,14 +278,19 @@ function live() {
       tick();
       const fewer = data.deliveries !== null && data.deliveries < deliveries;
       deliveries = data.deliveries ?? deliveries;
+      showFull(data.octets, data.max_octets);
       if (fewer) await reload();
     },
-    expired() {
+    expired({ data }) {
+      // An inbox that has reached its longest life cannot be brought back.
+      const lasting = !data.expires_at || new Date(data.life_until) > new Date(data.expires_at);
+      if (!lasting) for (const each of all("#ended .can-return, #ended .cannot-return")) each.hidden = each.matches(".can-return");
       end("#ended");
     },
     gone() {
       stop();
       end("#gone");
+      document.title = $("#gone h2").textContent;
       remember.set(seenName, null);
       $("#panes")?.remove();
       $(".card", page).hidden = true;
@@ -323,8 +347,9 @@ function live() {
       const inbox = await fetchJson(extendForm.action, { method: "POST" });
       await take({ kind: "inbox", data: inbox });
       say(extendForm.dataset.done);
-    } catch {
-      extendForm.submit();
+    } catch (error) {
+      if (error instanceof TypeError) say(extendForm.dataset.failed); // no connection: a form would replace the page by an error
+      else extendForm.submit();
     }
   });
 
@@ -516,7 +541,19 @@ function live() {
     follow();
   });
   addEventListener("pageshow", (event) => {
-    if (event.persisted && !stopped) join();
+    if (!event.persisted || stopped) return;
+    join();
+    reload().catch(() => {}); // what was deleted meanwhile
+  });
+
+  addEventListener("submit", (event) => (leaving ||= !event.defaultPrevented));
+
+  /* All rows that are shown, or none */
+  $("#select-all")?.addEventListener("click", () => {
+    const boxes = all(".row input", page);
+    const on = boxes.some((box) => !box.checked);
+    for (const box of boxes) box.checked = on;
+    if (!on) boxes[0]?.focus(); // the button goes with the selection
   });
 
   /* Read messages */
@@ -559,10 +596,14 @@ function live() {
     });
   }
 
-  /* From the tab that leads, unless one of them is looked at. */
+  let rung = [];
+
+  /* From the tab that leads, unless one of them is looked at; three in ten seconds, whatever arrives: the title counts the rest. */
   function notify(mail) {
     if (!document.hidden || !("Notification" in window) || !wants()) return;
     const asked = Date.now();
+    rung = rung.filter((time) => asked - time < 10000);
+    if (rung.push(asked) > 3) return;
     channel.postMessage({ kind: "looking" });
     setTimeout(() => looked < asked && ring(mail), 300);
   }

@@ -60,6 +60,7 @@ def test_mismatch(text: str, url: str) -> None:
         ("Bank.Com", "HTTPS://BANK.COM:443/"),
         ("help@bank.com", "mailto:help@bank.com?subject=x"),
         ("Version 1.2.3", "https://example.org"),
+        ("Learn Node.js", "https://example.org"),
         ("Read more ...", "https://example.org"),
         ("Dr.Smith says hello.Then he leaves.", "https://example.org"),
         ("+1 800 555", "tel:+1800555"),

@@ -121,6 +121,7 @@ def opened(of: InboxMessage, /, **others: object) -> Mapping[str, object]:
         "images": False,
         "shown": "html",
         "attachments": ATTACHMENTS,
+        "further": ATTACHMENTS,
         "lines": [VALUE] if view["text"] else [],
         "text_is_cut": True,
         "source": VALUE,
@@ -128,7 +129,7 @@ def opened(of: InboxMessage, /, **others: object) -> Mapping[str, object]:
     } | others
 
 
-HOME = {"problem": VALUE, "name": "", "domain": "", "alternates": {"en": "/en/"}, "indexed": True}
+HOME = {"problem": "", "no_cookies": VALUE, "name": "", "domain": "", "alternates": {"en": "/en/"}, "indexed": True}
 KEY = {"link": VALUE, "qr": "", "shared": VALUE, "shared_qr": "", "inbox": inbox()}
 STATIC = {
     "tail": "1",
@@ -140,9 +141,11 @@ STATIC = {
 PAGES: dict[str, tuple[str, Mapping[str, object], Web]] = {
     "home": ("home.html", HOME | {"inbox": inbox(), "inboxes": [inbox(state="expired")]}, SETTINGS),
     "home of a team": ("home.html", HOME, PRIVATE),
+    "home with a problem": ("home.html", HOME | {"problem": VALUE}, SETTINGS),
     "inbox": ("inbox.html", listed(inboxes=[inbox(address=None), inbox(state="expired")]), SETTINGS),
     "inbox without mail": ("inbox.html", listed(rows=(), wanted="", before=None, older=None), SETTINGS),
     "search without a result": ("inbox.html", listed(rows=()), SETTINGS),
+    "search that was given up": ("inbox.html", listed(rows=(), notice=VALUE), SETTINGS),
     "inbox that is full": ("inbox.html", listed(inbox=inbox(max_messages=2)), SETTINGS),
     "inbox that can come back": ("inbox.html", listed(inbox=inbox(state="expired")), SETTINGS),
     "inbox that cannot": ("inbox.html", listed(inbox=inbox(state="expired", life_until=NOW)), SETTINGS),
@@ -226,6 +229,12 @@ def test_no_word_of_a_page_is_outside_the_catalogue(name: str, monkeypatch: pyte
         return
     found = [each for each in PageText(text).texts if set(untranslated(each)) - DATA]
     assert found == []
+
+
+def test_a_search_that_was_given_up_says_so() -> None:
+    """It does not say that there is no such message."""
+    assert f'<p class="found">{VALUE} <a' in rendered("search that was given up")
+    assert "No message has" in rendered("search without a result")
 
 
 @pytest.mark.parametrize("name", PAGES)
