@@ -723,6 +723,7 @@ its HTML.';
 CREATE FUNCTION pipehandler.cursor_now() RETURNS text
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'on'
     AS $$
     SELECT coalesce((SELECT nullif(c.cursors, '') || '-' FROM pipehandler.cluster c), '')
            || pg_snapshot_xmin(pg_current_snapshot()) || '-0'
@@ -737,6 +738,7 @@ COMMENT ON FUNCTION pipehandler.cursor_now() IS 'A cursor for pipehandler.delive
 CREATE FUNCTION pipehandler.cursor_position(cursor text, OUT prefix text, OUT xid xid8, OUT id bigint) RETURNS record
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'on'
     AS $_$
 DECLARE
     -- Every transaction that was committed here is below it.

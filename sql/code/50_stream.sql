@@ -11,6 +11,7 @@ CREATE OR REPLACE FUNCTION pipehandler.cursor_position(
 )
 LANGUAGE plpgsql STABLE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = on -- of the one row of pipehandler.cluster; off in a caller, that would be compiled (jit)
 AS $$
 DECLARE
     -- Every transaction that was committed here is below it.
@@ -103,6 +104,7 @@ one from before a restore, and one from another cluster.';
 CREATE OR REPLACE FUNCTION pipehandler.cursor_now() RETURNS text
 LANGUAGE sql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = on -- as in pipehandler.cursor_position
 AS $$
     SELECT coalesce((SELECT nullif(c.cursors, '') || '-' FROM pipehandler.cluster c), '')
            || pg_snapshot_xmin(pg_current_snapshot()) || '-0'
