@@ -39,7 +39,7 @@ COMMENT ON COLUMN pipehandler.streamed_delivery.cursor IS 'Where the stream cont
 
 COMMENT ON COLUMN pipehandler.streamed_delivery.id IS 'The number of the delivery; greater is newer, nearly (see xid).';
 
-COMMENT ON COLUMN pipehandler.streamed_delivery.message IS 'message.id, for joins with attachment and raw_message.';
+COMMENT ON COLUMN pipehandler.streamed_delivery.message IS 'message.id; with day for joins with message, attachment and raw_message.';
 
 COMMENT ON COLUMN pipehandler.streamed_delivery.recipient IS 'Envelope recipient (RCPT TO) after aliasing, unquoted, its domain in lower case.';
 
@@ -462,7 +462,7 @@ BEGIN
                        count(*)
                   INTO change_retention.deliveries, change_retention.stored
                   FROM pipehandler.delivery d TABLESAMPLE BERNOULLI (100 / factor) REPEATABLE (1)
-                  JOIN pipehandler.message m ON m.id = d.message
+                  JOIN pipehandler.message m ON m.day = d.day AND m.id = d.message
                   LEFT JOIN pipehandler.address a ON a.lease = d.lease
                   LEFT JOIN LATERAL pipehandler.retention_of(
                            d.recipient, d.sender, m.from_list -> 0 ->> 'address', m.list_id) AS r ON true
@@ -692,29 +692,81 @@ the server that it was on. And what the schema has now: a digest of it, what is 
 migrate did not install (unknown). No row where migrate never recorded any.';
 
 --
--- Name: count_attachments(uuid); Type: FUNCTION
+-- Name: count_attachments(date, uuid); Type: FUNCTION
 --
 
-CREATE FUNCTION pipehandler.count_attachments(message uuid) RETURNS integer
+CREATE FUNCTION pipehandler.count_attachments(day date, message uuid) RETURNS integer
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
+    SET plan_cache_mode TO 'force_custom_plan'
     AS $$
 BEGIN
     RETURN (SELECT count(*)
               FROM pipehandler.attachment a
-             WHERE a.message = count_attachments.message
+             WHERE a.day = count_attachments.day AND a.message = count_attachments.message
                -- An image that the HTML shows in its own place is no attachment to a reader.
                AND NOT (a.content_id IS NOT NULL AND a.content_type ILIKE 'image/%'
                         AND EXISTS (SELECT FROM pipehandler.message m
-                                     WHERE m.id = a.message
+                                     WHERE m.day = count_attachments.day AND m.id = count_attachments.message
                                        AND strpos(left(m.html_body, 200000),
                                                   'cid:' || trim(BOTH '<>' FROM a.content_id)) > 0)));
 END
 $$;
 
-COMMENT ON FUNCTION pipehandler.count_attachments(message uuid) IS 'For the functions of the inbox page: how many attachments a message has to a reader, so without images that belong to
+COMMENT ON FUNCTION pipehandler.count_attachments(day date, message uuid) IS 'For the functions of the inbox page: how many attachments a message has to a reader, so without images that belong to
 its HTML.';
+
+--
+-- Name: create_days(integer, date); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.create_days(ahead integer DEFAULT 7, since date DEFAULT NULL::date) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '5s'
+    AS $$
+DECLARE
+    today   CONSTANT date := (clock_timestamp() AT TIME ZONE 'UTC')::date;
+    one     record;
+    created integer := 0;
+BEGIN
+    FOR one IN
+        SELECT t.name, t.key, (today + n) AS day, t.name || to_char(today + n, '_YYYYMMDD') AS leaf,
+               pg_get_userbyid(c.relowner) AS owner
+          FROM generate_series(CASE WHEN since < today THEN greatest(since, '1970-01-02') - today ELSE 0 END,
+                               ahead) AS n,
+               (VALUES ('message', 'id'), ('raw_message', 'message'), ('attachment', 'message, ordinal'))
+               AS t (name, key)
+          JOIN pg_class c ON c.oid = ('pipehandler.' || t.name)::regclass
+         ORDER BY n
+    LOOP
+        CONTINUE WHEN to_regclass('pipehandler.' || one.leaf) IS NOT NULL;
+        -- One after the other. to_regclass may not know yet what another session created while this one waited.
+        PERFORM pg_advisory_xact_lock(1885958757, hashtext('create_days'));
+        CONTINUE WHEN EXISTS (SELECT FROM pg_class c
+                               WHERE c.relnamespace = 'pipehandler'::regnamespace AND c.relname = one.leaf);
+        -- Neither statement takes a lock that a delivery waits for.
+        EXECUTE format('CREATE TABLE pipehandler.%I (LIKE pipehandler.%I INCLUDING DEFAULTS INCLUDING CONSTRAINTS'
+                       ' INCLUDING STORAGE INCLUDING COMPRESSION, PRIMARY KEY (%s))'
+                       ' WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 500,'
+                       ' toast.autovacuum_vacuum_scale_factor = 0.02, toast.autovacuum_vacuum_threshold = 500)',
+                       one.leaf, one.name, one.key);
+        EXECUTE format('GRANT SELECT ON pipehandler.%I TO pipehandler_reader, pipehandler_maintenance', one.leaf);
+        IF one.owner <> CURRENT_USER THEN
+            EXECUTE format('ALTER TABLE pipehandler.%I OWNER TO %I', one.leaf, one.owner);
+        END IF;
+        EXECUTE format('ALTER TABLE pipehandler.%I ATTACH PARTITION pipehandler.%I FOR VALUES FROM (%L) TO (%L)',
+                       one.name, one.leaf, one.day, one.day + 1);
+        created := created + 1;
+    END LOOP;
+    RETURN created / 3;
+END
+$$;
+
+COMMENT ON FUNCTION pipehandler.create_days(ahead integer, since date) IS 'Creates the partitions of today and of so many days ahead, and of those since a day in the past (null: none), where
+they are missing; returns of how many days. No delivery waits for it. Each partition takes locks until the end of the
+transaction, so create a hundred days at a time.';
 
 --
 -- Name: cursor_now(); Type: FUNCTION
@@ -807,13 +859,81 @@ CREATE FUNCTION pipehandler.data_status() RETURNS TABLE(incomplete bigint, doubl
     AS $$
     SELECT (SELECT count(*)
               FROM pipehandler.delivery d
-             WHERE (d.raw_until IS NULL OR d.raw_until > now())
-               AND NOT EXISTS (SELECT FROM pipehandler.raw_message r WHERE r.message = d.message)),
+             WHERE (d.raw_until IS NULL OR d.raw_until > now()) AND (d.expires_at IS NULL OR d.expires_at > now())
+               AND NOT EXISTS (SELECT FROM pipehandler.raw_message r WHERE r.day = d.day AND r.message = d.message)),
            (SELECT count(*) FROM pipehandler.doubled)
 $$;
 
 COMMENT ON FUNCTION pipehandler.data_status() IS 'How many deliveries lack their message or its bytes although retention has not removed them, and how many rows
 pipehandler.doubled has.';
+
+--
+-- Name: days(); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.days() RETURNS TABLE(day date, is_divided boolean, first_due timestamp with time zone, last_due timestamp with time zone, waits boolean)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET plan_cache_mode TO 'force_custom_plan'
+    AS $_$
+#variable_conflict use_column
+DECLARE
+    today CONSTANT date := (now() AT TIME ZONE 'UTC')::date;
+BEGIN
+    RETURN QUERY
+        WITH RECURSIVE used (day) AS (
+            -- From one day to the next in the index, not over all deliveries.
+            (SELECT d.day FROM pipehandler.delivery d ORDER BY d.day LIMIT 1)
+            UNION ALL
+            SELECT (SELECT d.day FROM pipehandler.delivery d WHERE d.day > u.day ORDER BY d.day LIMIT 1)
+              FROM used u
+             WHERE u.day IS NOT NULL
+        ),
+        divided (day) AS (
+            SELECT to_date(right(c.relname, 8), 'YYYYMMDD')
+              FROM pg_inherits i
+              JOIN pg_class c ON c.oid = i.inhrelid
+             WHERE i.inhparent = 'pipehandler.message'::regclass AND c.relname ~ '^message_[0-9]{8}$'
+        ),
+        known AS (
+            SELECT coalesce(u.day, p.day) AS day, p.day IS NOT NULL AS is_divided
+              FROM (SELECT o.day FROM used o WHERE o.day IS NOT NULL) AS u
+              FULL JOIN divided p ON p.day = u.day
+        )
+        SELECT k.day, k.is_divided, f.due, l.due,
+               coalesce(k.is_divided AND k.day < today - 1
+                        AND l.due BETWEEN now() - interval '24 hours' AND now() + interval '24 hours', false)
+          FROM known k
+          LEFT JOIN LATERAL (SELECT d.expires_at AS due FROM pipehandler.delivery d
+                              WHERE d.day = k.day ORDER BY d.expires_at LIMIT 1) AS f ON true
+          LEFT JOIN LATERAL (SELECT coalesce(d.expires_at, 'infinity') AS due FROM pipehandler.delivery d
+                              WHERE d.day = k.day ORDER BY d.expires_at DESC LIMIT 1) AS l ON true;
+END
+$_$;
+
+COMMENT ON FUNCTION pipehandler.days() IS 'The days on which mail was stored, or that have partitions (is_divided): when the first and the last of their
+deliveries expire by themselves (first_due: null where none does; last_due: infinity where one does not, null where
+there are none), and whether expire waits for the day to go as a whole: that is so where it ended a day ago and its
+last delivery is due within a day, or has been for less than one. A day that could not be dropped for longer, because
+its tables are always in use, is removed row by row.';
+
+--
+-- Name: days_prepared(); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.days_prepared() RETURNS integer
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    AS $$
+    SELECT coalesce(min(n), 8)
+      FROM generate_series(0, 7) AS n
+     WHERE NOT pipehandler.has_day(clock_timestamp()::date + n)
+$$;
+
+COMMENT ON FUNCTION pipehandler.days_prepared() IS 'For monitoring: of how many days, from today on, the partitions are there: 8 after pipehandler expire has run; with 0
+the partition of today is missing.';
 
 --
 -- Name: deliveries_after(text, text, bigint, integer); Type: FUNCTION
@@ -824,6 +944,9 @@ CREATE FUNCTION pipehandler.deliveries_after(cursor text, recipient text DEFAULT
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     SET enable_sort TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET jit TO 'off'
     SET plan_cache_mode TO 'force_custom_plan'
     AS $$
 #variable_conflict use_column
@@ -836,24 +959,45 @@ DECLARE
     prefix   text;
     last_xid xid8;
     last_id  bigint;
+    xids     xid8[];
+    ids      bigint[];
+    days     date[];
+    shown    boolean := false;
 BEGIN
     SELECT p.prefix, p.xid, p.id INTO prefix, last_xid, last_id
       FROM pipehandler.cursor_position(deliveries_after.cursor) AS p;
 
-    RETURN QUERY
-        SELECT prefix || d.xid || '-' || d.id, d.id, d.message, d.recipient, d.extension, d.lease, d.sender,
-               m.from_name, m.from_address, m.subject, m.date, m.list_id, d.received_at, m.size,
-               (SELECT count(*) FROM pipehandler.attachment a WHERE a.message = m.id)::integer, m.state
-          FROM pipehandler.current_delivery d
-          JOIN pipehandler.message m ON m.id = d.message
-         WHERE (d.xid, d.id) > (last_xid, last_id) AND d.xid < horizon
-           AND (address IS NULL OR pipehandler.canonical(d.recipient) COLLATE "C" = address)
-           AND (deliveries_after.lease IS NULL OR d.lease = deliveries_after.lease)
-         ORDER BY d.xid, d.id
-         LIMIT max_rows;
+    -- Again where none of them has its message, such as those of a day that an operator has detached: a page without
+    -- rows is the end.
+    LOOP
+        SELECT array_agg(o.xid), array_agg(o.id), array_agg(o.day) INTO xids, ids, days
+          FROM (SELECT d.id, d.day, d.xid
+                  FROM pipehandler.current_delivery d
+                 WHERE (d.xid, d.id) > (last_xid, last_id) AND d.xid < horizon
+                   AND (address IS NULL OR pipehandler.canonical(d.recipient) COLLATE "C" = address)
+                   AND (deliveries_after.lease IS NULL OR d.lease = deliveries_after.lease)
+                 ORDER BY d.xid, d.id
+                 LIMIT max_rows) AS o;
+        EXIT WHEN ids IS NULL;
+        last_xid := xids[cardinality(ids)];
+        last_id := ids[cardinality(ids)];
+        days := ARRAY(SELECT DISTINCT k.day FROM unnest(days) AS k (day));
 
-    IF NOT FOUND AND EXISTS (SELECT FROM pipehandler.delivery d
-                              WHERE d.xid >= future AND d.xid IS DISTINCT FROM pg_current_xact_id_if_assigned()) THEN
+        RETURN QUERY
+            SELECT prefix || d.xid || '-' || d.id, d.id, d.message, d.recipient, d.extension, d.lease, d.sender,
+                   m.from_name, m.from_address, m.subject, m.date, m.list_id, d.received_at, m.size,
+                   (SELECT count(*) FROM pipehandler.attachment a
+                     WHERE a.day = ANY (days) AND a.day = m.day AND a.message = m.id)::integer, m.state
+              FROM unnest(ids) WITH ORDINALITY AS k (id, place)
+              JOIN pipehandler.delivery d ON d.id = k.id
+              JOIN pipehandler.message m ON m.day = ANY (days) AND m.day = d.day AND m.id = d.message
+             ORDER BY k.place;
+        shown := FOUND;
+        EXIT WHEN shown OR cardinality(ids) < max_rows;
+    END LOOP;
+
+    IF NOT shown AND EXISTS (SELECT FROM pipehandler.delivery d
+                             WHERE d.xid >= future AND d.xid IS DISTINCT FROM pg_current_xact_id_if_assigned()) THEN
         RAISE EXCEPTION 'there are deliveries with transaction numbers of another cluster, restored from a dump, and '
                         'the stream would never return them; as the owner of the table run: pipehandler restored';
     END IF;
@@ -886,7 +1030,7 @@ is still writing. Then it is worth asking again in a moment.';
 -- Name: delivery_of(bytea, bigint); Type: FUNCTION
 --
 
-CREATE FUNCTION pipehandler.delivery_of(key bytea, delivery bigint, OUT lease bigint, OUT id bigint, OUT xid xid8, OUT message uuid, OUT prepended bytea) RETURNS record
+CREATE FUNCTION pipehandler.delivery_of(key bytea, delivery bigint, OUT lease bigint, OUT id bigint, OUT xid xid8, OUT day date, OUT message uuid, OUT prepended bytea) RETURNS record
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
@@ -894,7 +1038,7 @@ CREATE FUNCTION pipehandler.delivery_of(key bytea, delivery bigint, OUT lease bi
 #variable_conflict use_column
 BEGIN
     lease := (pipehandler.admit(key)).lease;
-    SELECT d.id, d.xid, d.message, d.prepended INTO id, xid, message, prepended
+    SELECT d.id, d.xid, d.day, d.message, d.prepended INTO id, xid, day, message, prepended
       FROM pipehandler.current_delivery d
      WHERE d.id = delivery_of.delivery AND (delivery_of.lease IS NULL OR d.lease = delivery_of.lease);
     IF NOT FOUND THEN
@@ -903,8 +1047,58 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION pipehandler.delivery_of(key bytea, delivery bigint, OUT lease bigint, OUT id bigint, OUT xid xid8, OUT message uuid, OUT prepended bytea) IS 'For the functions of the inbox page: a delivery that a key opens, and the lease that the key opens (null: all mail).
+COMMENT ON FUNCTION pipehandler.delivery_of(key bytea, delivery bigint, OUT lease bigint, OUT id bigint, OUT xid xid8, OUT day date, OUT message uuid, OUT prepended bytea) IS 'For the functions of the inbox page: a delivery that a key opens, and the lease that the key opens (null: all mail).
 Raises what pipehandler.admit raises, and no_data_found for another delivery.';
+
+--
+-- Name: drop_day(date); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.drop_day(day date) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET lock_timeout TO '500ms'
+    AS $$
+DECLARE
+    leaves text;
+BEGIN
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION 'days are removed in transactions that are READ COMMITTED, or one that has just been used '
+                        'could be lost' USING ERRCODE = 'invalid_transaction_state';
+    END IF;
+    -- A transaction that stores something has begun on its day, and may end later.
+    IF (drop_day.day > 'epoch' AND drop_day.day < (now() AT TIME ZONE 'UTC')::date - 1) IS NOT TRUE THEN
+        RAISE EXCEPTION 'the day % has not been over for a day', drop_day.day
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF NOT pipehandler.may_drop_day(drop_day.day) THEN
+        RETURN false;
+    END IF;
+    -- Whoever stores a delivery holds a lock on message from before the delivery can be seen until its end, and so does
+    -- whoever gives it another time (the trigger hold_messages). So what is asked again sees every delivery there is.
+    -- In the order of ingest; deliveries wait for this, so not for long.
+    BEGIN
+        LOCK TABLE ONLY pipehandler.message, ONLY pipehandler.raw_message, ONLY pipehandler.attachment
+          IN ACCESS EXCLUSIVE MODE;
+        IF NOT pipehandler.may_drop_day(drop_day.day) THEN
+            RETURN false;
+        END IF;
+        SELECT string_agg(p.oid::text, ', ') INTO leaves FROM pipehandler.partitions_of(drop_day.day) AS p (oid);
+        IF leaves IS NOT NULL THEN
+            EXECUTE 'DROP TABLE ' || leaves;
+        END IF;
+    EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
+        RETURN NULL; -- a backup, for example, reads them
+    END;
+    RETURN true;
+END
+$$;
+
+COMMENT ON FUNCTION pipehandler.drop_day(day date) IS 'Drops the partitions of a day all of whose deliveries have expired by themselves, or that has no mail. Returns whether
+it did: false where a delivery has not expired, or where there is mail without any delivery, which is that of a restore
+that goes on; null where another session uses the tables for longer than half a second. Raises invalid_parameter_value
+for a day that has not been over for a day.';
 
 --
 -- Name: expire(integer, timestamp with time zone); Type: FUNCTION
@@ -916,9 +1110,10 @@ CREATE FUNCTION pipehandler.expire(batch integer DEFAULT 500, resume_from timest
     SET enable_seqscan TO 'off'
     AS $$
 DECLARE
-    due     bigint[];
-    touched uuid[];
-    one     record;
+    due  bigint[];
+    one  record;
+    -- The days whose deliveries are removed one by one: not those that wait to go as a whole (pipehandler.remove_days).
+    days CONSTANT date[] := ARRAY(SELECT o.day FROM pipehandler.days() AS o WHERE o.first_due <= now() AND NOT o.waits);
 BEGIN
     skipped := '{}';
     -- Choose, without locks. The invariant of next_from: everything that was due before it is among what this call
@@ -927,19 +1122,23 @@ BEGIN
     -- the batch.
     WITH due_by_time AS MATERIALIZED (
         -- Step 1: deliveries that their own times make due. Each SELECT has an index; at most batch rows in all.
-        (SELECT d.id, d.message, d.expires_at AS due_at
-           FROM pipehandler.delivery d
-          WHERE d.expires_at BETWEEN resume_from AND now()
-          ORDER BY d.expires_at
+        (SELECT e.id, e.expires_at AS due_at
+           FROM unnest(days) AS o (day),
+                LATERAL (SELECT d.id, d.expires_at
+                           FROM pipehandler.delivery d
+                          WHERE d.day = o.day AND d.expires_at BETWEEN resume_from AND now()
+                          ORDER BY d.expires_at
+                          LIMIT batch) AS e
+          ORDER BY e.expires_at
           LIMIT batch)
         UNION ALL
-        (SELECT d.id, d.message, d.raw_until
+        (SELECT d.id, d.raw_until
            FROM pipehandler.delivery d
           WHERE d.raw_until > 'epoch' AND d.raw_until BETWEEN resume_from AND now()
           ORDER BY d.raw_until
           LIMIT batch)
         UNION ALL
-        (SELECT d.id, d.message, d.attachments_until
+        (SELECT d.id, d.attachments_until
            FROM pipehandler.delivery d
           WHERE d.attachments_until > 'epoch' AND d.attachments_until BETWEEN resume_from AND now()
           ORDER BY d.attachments_until
@@ -954,7 +1153,7 @@ BEGIN
     ),
     due_by_lease AS MATERIALIZED (
         -- Step 2: deliveries whose lease has expired; of a visitor of the inbox page, with its time of grace.
-        (SELECT d.id, d.message, a.expires_at AS due_at
+        (SELECT d.id, a.expires_at AS due_at
            FROM pipehandler.address a
            JOIN pipehandler.delivery d ON d.lease = a.lease
           WHERE a.expires_at BETWEEN resume_from AND (SELECT k.due_at FROM known_through k)
@@ -962,18 +1161,18 @@ BEGIN
           ORDER BY a.expires_at
           LIMIT batch)
         UNION ALL
-        (SELECT d.id, d.message, w.mail_until
+        (SELECT d.id, w.mail_until
            FROM pipehandler.web_inbox w
            JOIN pipehandler.delivery d ON d.lease = w.lease
           WHERE w.mail_until BETWEEN resume_from AND (SELECT k.due_at FROM known_through k)
           ORDER BY w.mail_until
           LIMIT batch)
     )
-    SELECT array_agg(c.id), array_agg(DISTINCT c.message), max(c.due_at)
-      INTO due, touched, next_from
-      FROM (SELECT t.id, t.message, t.due_at FROM due_by_time t
+    SELECT array_agg(c.id), max(c.due_at)
+      INTO due, next_from
+      FROM (SELECT t.id, t.due_at FROM due_by_time t
              UNION ALL
-            SELECT l.id, l.message, l.due_at FROM due_by_lease l
+            SELECT l.id, l.due_at FROM due_by_lease l
              ORDER BY due_at
              LIMIT batch) AS c;
 
@@ -981,7 +1180,7 @@ BEGIN
     BEGIN
         SELECT r.deliveries, r.messages, r.raw_messages, r.attachments
           INTO deliveries, messages, raw_messages, attachments
-          FROM pipehandler.remove_due(due, touched) AS r;
+          FROM pipehandler.remove_due(due) AS r;
     EXCEPTION
         WHEN transaction_rollback OR serialization_failure OR deadlock_detected OR foreign_key_violation
              OR lock_not_available THEN
@@ -991,12 +1190,12 @@ BEGIN
             messages := 0;
             raw_messages := 0;
             attachments := 0;
-            FOR one IN SELECT d.id, d.message FROM pipehandler.delivery d WHERE d.id = ANY (due) ORDER BY d.message LOOP
+            FOR one IN SELECT d.id FROM pipehandler.delivery d WHERE d.id = ANY (due) ORDER BY d.message, d.day LOOP
                 BEGIN
                     SELECT expire.deliveries + r.deliveries, expire.messages + r.messages,
                            expire.raw_messages + r.raw_messages, expire.attachments + r.attachments
                       INTO STRICT deliveries, messages, raw_messages, attachments
-                      FROM pipehandler.remove_due(ARRAY[one.id], ARRAY[one.message]) AS r;
+                      FROM pipehandler.remove_due(ARRAY[one.id]) AS r;
                 EXCEPTION
                     WHEN transaction_rollback OR serialization_failure OR deadlock_detected OR foreign_key_violation
                          OR lock_not_available THEN
@@ -1017,12 +1216,12 @@ END
 $$;
 
 COMMENT ON FUNCTION pipehandler.expire(batch integer, resume_from timestamp with time zone, OUT deliveries bigint, OUT messages bigint, OUT raw_messages bigint, OUT attachments bigint, OUT next_from timestamp with time zone, OUT raws bigint, OUT reached timestamp with time zone, OUT skipped bigint[]) IS 'Removes up to batch deliveries that have expired, by themselves or with their lease, and with its last delivery each
-message; and bytes and contents of attachments that no delivery needs any more. Call it again, each call in its own
-transaction, until next_from is null: then nothing is left. resume_from: next_from of the previous call, so that
-nothing is read twice; omit it in the first call. May fail with 40001, 40P01 or 23503 where other sessions change the
-same rows: call it again. skipped: the deliveries
-that cannot be removed; a warning has the reason. raws and reached are the former names of raw_messages and
-next_from, for one release.';
+message; and bytes and contents of attachments that no delivery needs any more; but nothing of a day that waits to be
+removed as a whole (pipehandler.days, pipehandler.remove_days), unless its lease has expired. Call it again, each call
+in its own transaction, until next_from is null: then nothing is left. resume_from: next_from of the previous call, so
+that nothing is read twice; omit it in the first call. May fail with 40001, 40P01 or 23503 where other sessions change
+the same rows: call it again. skipped: the deliveries that cannot be removed; a warning has the reason. raws and
+reached are the former names of raw_messages and next_from, for one release.';
 
 --
 -- Name: expire(timestamp with time zone, integer); Type: FUNCTION
@@ -1190,6 +1389,7 @@ CREATE TABLE pipehandler.delivery (
     fingerprint_version smallint DEFAULT 1 NOT NULL,
     later_original_recipients text[] DEFAULT '{}'::text[] NOT NULL,
     later_list_ids text[] DEFAULT '{}'::text[] NOT NULL,
+    day date DEFAULT '1970-01-01'::date NOT NULL,
     CONSTRAINT delivery_ends CHECK (((COALESCE(expires_at, '1970-01-01 00:00:00+00'::timestamp with time zone) >= '0001-01-01 00:00:00+00'::timestamp with time zone) AND (COALESCE(expires_at, '1970-01-01 00:00:00+00'::timestamp with time zone) < '10000-01-01 00:00:00+00'::timestamp with time zone) AND (COALESCE(raw_until, '1970-01-01 00:00:00+00'::timestamp with time zone) >= '0001-01-01 00:00:00+00'::timestamp with time zone) AND (COALESCE(raw_until, '1970-01-01 00:00:00+00'::timestamp with time zone) < '10000-01-01 00:00:00+00'::timestamp with time zone) AND (COALESCE(attachments_until, '1970-01-01 00:00:00+00'::timestamp with time zone) >= '0001-01-01 00:00:00+00'::timestamp with time zone) AND (COALESCE(attachments_until, '1970-01-01 00:00:00+00'::timestamp with time zone) < '10000-01-01 00:00:00+00'::timestamp with time zone))),
     CONSTRAINT delivery_fingerprint_check CHECK ((octet_length(fingerprint) = 32)),
     CONSTRAINT delivery_times CHECK (((received_at >= '0001-01-01 00:00:00+00'::timestamp with time zone) AND (received_at < '10000-01-01 00:00:00+00'::timestamp with time zone) AND (stored_at >= '0001-01-01 00:00:00+00'::timestamp with time zone) AND (stored_at < '10000-01-01 00:00:00+00'::timestamp with time zone)))
@@ -1261,6 +1461,8 @@ COMMENT ON COLUMN pipehandler.delivery.later_original_recipients IS 'Those of th
 COMMENT ON COLUMN pipehandler.delivery.later_list_ids IS 'The List-Ids of copies of the message that came later and were duplicates, such as the copy through a list of a message
 that was also addressed to the recipient: each once, at most 100.';
 
+COMMENT ON COLUMN pipehandler.delivery.day IS 'message.day of the message that was delivered, for joins with message, raw_message and attachment on both columns.';
+
 --
 -- Name: find_lease(bigint, text); Type: FUNCTION
 --
@@ -1329,6 +1531,28 @@ digest: SHA-256 of the key, so that the key is in no log of the server. Raises n
 lease.';
 
 --
+-- Name: has_day(date); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.has_day(day date) RETURNS boolean
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    suffix CONSTANT text := to_char(has_day.day, '_YYYYMMDD');
+BEGIN
+    -- One that an operator detached has its name still.
+    RETURN coalesce(pg_partition_root(to_regclass('pipehandler.message' || suffix)) = 'pipehandler.message'::regclass
+                    AND pg_partition_root(to_regclass('pipehandler.raw_message' || suffix))
+                        = 'pipehandler.raw_message'::regclass
+                    AND pg_partition_root(to_regclass('pipehandler.attachment' || suffix))
+                        = 'pipehandler.attachment'::regclass, false);
+END
+$$;
+
+COMMENT ON FUNCTION pipehandler.has_day(day date) IS 'Whether all three partitions of a day are there, and attached.';
+
+--
 -- Name: health(); Type: FUNCTION
 --
 
@@ -1337,7 +1561,10 @@ CREATE FUNCTION pipehandler.health() RETURNS TABLE(schema_version integer, quara
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
     SELECT (SELECT max(version) FROM pipehandler.migration), count(*), min(m.received_at),
-           least((SELECT min(d.expires_at) FROM pipehandler.delivery d WHERE d.expires_at <= now()),
+           least((SELECT min(o.due)
+                    FROM (SELECT CASE WHEN y.waits THEN y.last_due ELSE y.first_due END AS due
+                            FROM pipehandler.days() AS y) AS o
+                   WHERE o.due <= now()),
                  (SELECT min(a.expires_at)
                     FROM pipehandler.address a
                    WHERE a.expires_at <= now() - interval '144 hours'
@@ -1361,6 +1588,47 @@ failed), when the oldest of them was received, and since when something has been
 not removed yet.';
 
 --
+-- Name: hold_message(date, uuid); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.hold_message(day date, message uuid) RETURNS text
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET plan_cache_mode TO 'force_custom_plan'
+    AS $$
+DECLARE
+    its_state text;
+BEGIN
+    SELECT m.state INTO its_state
+      FROM pipehandler.message m
+     WHERE m.day = hold_message.day AND m.id = hold_message.message
+       FOR KEY SHARE;
+    RETURN its_state;
+END
+$$;
+
+COMMENT ON FUNCTION pipehandler.hold_message(day date, message uuid) IS 'For pipehandler.ingest: no removal takes this message before the transaction ends. Returns its state, null where it is
+gone.';
+
+--
+-- Name: hold_messages(); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.hold_messages() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    LOCK TABLE ONLY pipehandler.message IN ROW SHARE MODE;
+    RETURN NULL;
+END
+$$;
+
+COMMENT ON FUNCTION pipehandler.hold_messages() IS 'Trigger of delivery: a day is not dropped while a transaction gives one of its deliveries another time, so that a
+delivery that has not expired always has its message.';
+
+--
 -- Name: inbox_after(bytea, text, integer); Type: FUNCTION
 --
 
@@ -1368,17 +1636,27 @@ CREATE FUNCTION pipehandler.inbox_after(key bytea, after text, max_rows integer 
     LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 100
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET plan_cache_mode TO 'force_custom_plan'
     AS $$
 #variable_conflict use_column
+DECLARE
+    page CONSTANT pipehandler.streamed_delivery[] := ARRAY(
+        SELECT s
+          FROM pipehandler.deliveries_after(after, NULL, (pipehandler.admit(key)).lease,
+                                            least(greatest(max_rows, 1), 1000)) AS s);
+    days CONSTANT date[] := ARRAY(
+        SELECT DISTINCT d.day FROM pipehandler.delivery d WHERE d.id IN (SELECT s.id FROM unnest(page) AS s));
 BEGIN
     RETURN QUERY
         SELECT s.cursor, s.id, left(s.subject, 300), left(s.from_name, 200),
                left(coalesce(s.from_address, s.sender), 300), s.received_at, s.size,
-               CASE WHEN s.attachments = 0 THEN 0 ELSE pipehandler.count_attachments(m.id) END, s.state, m.preview,
-               left(s.recipient, 300)
-          FROM pipehandler.deliveries_after(after, NULL, (pipehandler.admit(key)).lease,
-                                            least(greatest(max_rows, 1), 1000)) WITH ORDINALITY AS s
-          JOIN pipehandler.message m ON m.id = s.message
+               CASE WHEN s.attachments = 0 THEN 0 ELSE pipehandler.count_attachments(m.day, m.id) END, s.state,
+               m.preview, left(s.recipient, 300)
+          FROM unnest(page) WITH ORDINALITY AS s
+          JOIN pipehandler.delivery d ON d.id = s.id
+          JOIN pipehandler.message m ON m.day = ANY (days) AND m.day = d.day AND m.id = d.message
          ORDER BY s.ordinality;
 END
 $$;
@@ -1394,15 +1672,17 @@ CREATE FUNCTION pipehandler.inbox_attachment(key bytea, delivery bigint, ordinal
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
+    SET plan_cache_mode TO 'force_custom_plan'
     AS $$
 DECLARE
-    its  CONSTANT uuid := (pipehandler.delivery_of(key, delivery)).message;
+    its  record;
     most CONSTANT integer := least(greatest(octets, 1), 1048576);
     piece bytea;
 BEGIN
+    SELECT o.day, o.message INTO its FROM pipehandler.delivery_of(key, delivery) AS o;
     SELECT substring(a.content FROM (first + 1)::integer FOR most) INTO piece
       FROM pipehandler.attachment a
-     WHERE a.message = its AND a.ordinal = inbox_attachment.ordinal;
+     WHERE a.day = its.day AND a.message = its.message AND a.ordinal = inbox_attachment.ordinal;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'the delivery has no attachment %', ordinal USING ERRCODE = 'no_data_found';
     ELSIF piece IS NULL THEN
@@ -1436,8 +1716,6 @@ CREATE FUNCTION pipehandler.inbox_is_full(lease bigint) RETURNS boolean
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
-    SET enable_hashjoin TO 'off'
-    SET enable_mergejoin TO 'off'
     AS $$
 #variable_conflict use_column
 DECLARE
@@ -1448,12 +1726,8 @@ BEGIN
         RETURN false;
     END IF;
     -- Octets are not counted any more where there are too many messages.
-    RETURN (SELECT count(*) >= quota.max_messages OR coalesce(sum(m.size), 0) >= quota.max_octets
-              FROM (SELECT d.message
-                      FROM pipehandler.delivery d
-                     WHERE d.lease = inbox_is_full.lease
-                     LIMIT quota.max_messages) AS d
-              JOIN pipehandler.message m ON m.id = d.message);
+    RETURN (SELECT u.deliveries >= quota.max_messages OR u.octets >= quota.max_octets
+              FROM pipehandler.mail_of_lease(inbox_is_full.lease, quota.max_messages, true) AS u);
 END
 $$;
 
@@ -1476,7 +1750,8 @@ DECLARE
     largest CONSTANT integer := 2097152; -- octets of a body
     its     record;
 BEGIN
-    SELECT o.lease, o.id, o.xid, o.message INTO its FROM pipehandler.delivery_of(key, inbox_message.delivery) AS o;
+    SELECT o.lease, o.id, o.xid, o.day, o.message INTO its
+      FROM pipehandler.delivery_of(key, inbox_message.delivery) AS o;
     RETURN QUERY
         SELECT d.id, (SELECT p.prefix FROM pipehandler.cursor_position('') AS p) || d.xid || '-' || d.id, d.message,
                d.recipient, d.extension, d.sender, m.subject, m.from_list, m.sender_list, m.reply_to_list,
@@ -1488,14 +1763,14 @@ BEGIN
                m.header, m.message_id, m.list_id, m.list_unsubscribe, m.list_unsubscribe_post, m.authentication,
                m.defects, m.report,
                pipehandler.is_automatic(d.sender, m.auto_submitted, m.precedence, m.list_id, m.report),
-               EXISTS (SELECT FROM pipehandler.raw_message r WHERE r.message = m.id),
+               EXISTS (SELECT FROM pipehandler.raw_message r WHERE r.day = its.day AND r.message = its.message),
                coalesce((SELECT jsonb_agg(jsonb_build_object(
                                     'ordinal', a.ordinal, 'part', a.part, 'file_name', a.file_name, 'content_type',
                                     a.content_type, 'content_id', a.content_id, 'disposition', a.disposition, 'size',
                                     a.size, 'kept', a.content IS NOT NULL, 'parameters', a.parameters,
                                     'content_location', a.content_location, 'content_description',
                                     a.content_description) ORDER BY a.ordinal)
-                           FROM pipehandler.attachment a WHERE a.message = m.id), '[]'),
+                           FROM pipehandler.attachment a WHERE a.day = its.day AND a.message = its.message), '[]'),
                (SELECT n.id FROM pipehandler.current_delivery n
                  WHERE (n.xid, n.id) > (its.xid, its.id) AND (its.lease IS NULL OR n.lease = its.lease)
                  ORDER BY n.xid, n.id LIMIT 1),
@@ -1503,7 +1778,7 @@ BEGIN
                  WHERE (n.xid, n.id) < (its.xid, its.id) AND (its.lease IS NULL OR n.lease = its.lease)
                  ORDER BY n.xid DESC, n.id DESC LIMIT 1)
           FROM pipehandler.current_delivery d
-          JOIN pipehandler.message m ON m.id = d.message
+          JOIN pipehandler.message m ON m.day = its.day AND m.id = its.message
          WHERE d.id = its.id;
 END
 $$;
@@ -1544,7 +1819,10 @@ CREATE FUNCTION pipehandler.inbox_page(key bytea, before text DEFAULT NULL::text
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     SET enable_sort TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
     SET plan_cache_mode TO 'force_custom_plan'
+    SET jit TO 'off'
     AS $$
 #variable_conflict use_column
 DECLARE
@@ -1556,51 +1834,49 @@ DECLARE
     prefix   text;
     last_xid xid8;
     last_id  bigint;
-    hits     integer := 0;
-    seen     integer := 0;
-    one      record;
-    older    text;
-    more     boolean := false;
+    scope    record;
+    wished   bigint[];
+    hits     bigint[] := ARRAY[]::bigint[];
+    days     date[];
+    first    integer := 1;
+    seen     integer := 0; -- of scope, those that were looked at
 BEGIN
     SELECT p.prefix, p.xid, p.id INTO prefix, last_xid, last_id FROM pipehandler.cursor_position(before) AS p;
     IF coalesce(before, '') = '' THEN
         last_xid := horizon;
         last_id := 0;
     END IF;
-    FOR one IN
-        SELECT prefix || d.xid || '-' || d.id AS cursor, d.id, left(m.subject, 300) AS subject,
-               left(m.from_name, 200) AS sender_name, left(coalesce(m.from_address, d.sender), 300) AS sender_address,
-               d.received_at, m.size,
-               pipehandler.count_attachments(m.id) AS attachments, m.state, m.preview,
-               left(d.recipient, 300) AS recipient
-          FROM pipehandler.current_delivery d
-          JOIN pipehandler.message m ON m.id = d.message
-         WHERE (d.xid, d.id) < (last_xid, last_id) AND d.xid < horizon
-           AND (its IS NULL OR d.lease = its)
-         ORDER BY d.xid DESC, d.id DESC
-         LIMIT scanned
-    LOOP
-        more := hits = limited;
-        EXIT WHEN more;
+    -- First the deliveries, then their messages, as in pipehandler.deliveries_after.
+    SELECT coalesce(array_agg(o.id), '{}') AS ids, array_agg(o.cursor) AS cursors INTO scope
+      FROM (SELECT d.id, prefix || d.xid || '-' || d.id AS cursor
+              FROM pipehandler.current_delivery d
+             WHERE (d.xid, d.id) < (last_xid, last_id) AND d.xid < horizon
+               AND (its IS NULL OR d.lease = its)
+             ORDER BY d.xid DESC, d.id DESC
+             LIMIT scanned) AS o;
+    -- A search reads no more messages than it needs, a hundred at a time.
+    WHILE seen < cardinality(scope.ids) AND cardinality(hits) < limited LOOP
+        IF seen = first - 1 THEN
+            wished := CASE WHEN wanted IS NULL THEN scope.ids
+                           ELSE pipehandler.wanted_of(scope.ids[first:first + 99], wanted) END;
+            first := first + 100;
+        END IF;
         seen := seen + 1;
-        older := one.cursor;
-        IF wanted IS NULL OR pipehandler.is_wanted(one.id, wanted) THEN
-            hits := hits + 1;
-            cursor := one.cursor;
-            delivery := one.id;
-            subject := one.subject;
-            sender_name := one.sender_name;
-            sender_address := one.sender_address;
-            received_at := one.received_at;
-            size := one.size;
-            attachments := one.attachments;
-            state := one.state;
-            preview := one.preview;
-            recipient := one.recipient;
-            RETURN NEXT;
+        IF wanted IS NULL OR scope.ids[seen] = ANY (wished) THEN
+            hits := hits || scope.ids[seen];
         END IF;
     END LOOP;
-    cursor := CASE WHEN more OR seen = 1000 THEN older END;
+    days := ARRAY(SELECT DISTINCT d.day FROM pipehandler.delivery d WHERE d.id = ANY (hits));
+    RETURN QUERY
+        SELECT scope.cursors[array_position(scope.ids, d.id)], d.id, left(m.subject, 300), left(m.from_name, 200),
+               left(coalesce(m.from_address, d.sender), 300), d.received_at, m.size,
+               pipehandler.count_attachments(m.day, m.id), m.state, m.preview, left(d.recipient, 300), NULL
+          FROM unnest(hits) WITH ORDINALITY AS k (id, place)
+          JOIN pipehandler.delivery d ON d.id = k.id
+          JOIN pipehandler.message m ON m.day = ANY (days) AND m.day = d.day AND m.id = d.message
+         ORDER BY k.place;
+    -- All that a page shows is in it, or there is more.
+    cursor := CASE WHEN seen < cardinality(scope.ids) OR seen = 1000 THEN scope.cursors[seen] END;
     delivery := NULL;
     newest := pipehandler.cursor_now();
     RETURN NEXT;
@@ -1608,7 +1884,7 @@ END
 $$;
 
 COMMENT ON FUNCTION pipehandler.inbox_page(key bytea, before text, max_rows integer, wanted jsonb) IS 'A page of an inbox, the newest delivery first: those before a cursor (null: all), at most max_rows (200) of them.
-wanted: a search as in pipehandler.is_wanted, which looks at the newest 1,000 of them. The last row has no delivery: its
+wanted: a search as in pipehandler.wanted_of, which looks at the newest 1,000 of them. The last row has no delivery: its
 cursor is where the next page begins, null where there is none; newest is the cursor at which the stream goes on after
 this page (pipehandler.inbox_after). Rows are shortened. Raises what pipehandler.admit raises, and raise_exception for
 an invalid cursor.';
@@ -1621,6 +1897,7 @@ CREATE FUNCTION pipehandler.inbox_raw(key bytea, delivery bigint, first bigint D
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
+    SET plan_cache_mode TO 'force_custom_plan'
     AS $$
 DECLARE
     its   record;
@@ -1628,13 +1905,14 @@ DECLARE
     own   bytea; -- of what Postfix prepended
     piece bytea;
 BEGIN
-    SELECT o.message, coalesce(o.prepended, '') AS prepended INTO its FROM pipehandler.delivery_of(key, delivery) AS o;
+    SELECT o.day, o.message, coalesce(o.prepended, '') AS prepended INTO its
+      FROM pipehandler.delivery_of(key, delivery) AS o;
     own := substring(its.prepended FROM (least(first, octet_length(its.prepended)) + 1)::integer FOR most);
     SELECT substring(r.raw FROM (greatest(first - octet_length(its.prepended), 0) + 1)::integer
                      FOR most - octet_length(own))
       INTO piece
       FROM pipehandler.raw_message r
-     WHERE r.message = its.message;
+     WHERE r.day = its.day AND r.message = its.message;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'the bytes of delivery % were not kept', delivery USING ERRCODE = 'PH008';
     END IF;
@@ -1678,11 +1956,8 @@ BEGIN
           LEFT JOIN pipehandler.web_inbox w ON w.lease = c.lease
           LEFT JOIN LATERAL (
                    -- What a page shows. Of a great many, that they are at least so many is enough.
-                   SELECT count(*) AS deliveries, coalesce(sum(m.size), 0)::bigint AS octets
-                     FROM (SELECT d.message FROM pipehandler.delivery d
-                            WHERE d.lease = c.lease AND (d.expires_at IS NULL OR d.expires_at > now())
-                            LIMIT 10000) AS d
-                     JOIN pipehandler.message m ON m.id = d.message) AS used ON c.lease IS NOT NULL
+                   SELECT u.deliveries, u.octets
+                     FROM pipehandler.mail_of_lease(c.lease, 10000, false) AS u) AS used ON c.lease IS NOT NULL
          ORDER BY k.place;
 END
 $_$;
@@ -1723,6 +1998,12 @@ DECLARE
     -- Retention counts from the database's clock. That of the mail host is information: one outside of the years 1970
     -- to 9999 says nothing, so the database's takes its place.
     stored_at   CONSTANT timestamptz := clock_timestamp();
+    -- That of the partitions in which the message is stored (15_days.sql).
+    suffix      CONSTANT text := to_char(stored_at, '_YYYYMMDD');
+    day         date := CASE WHEN to_regclass('pipehandler.message' || suffix) IS NULL
+                               OR to_regclass('pipehandler.raw_message' || suffix) IS NULL
+                               OR to_regclass('pipehandler.attachment' || suffix) IS NULL
+                             THEN 'epoch' ELSE stored_at::date END;
     received_at CONSTANT timestamptz := CASE WHEN envelope ->> 'received_at'
                                                   ~ '^(19[7-9][0-9]|[2-9][0-9]{3})-[-0-9T:.+Z ]*$'
                                              THEN least((envelope ->> 'received_at')::timestamptz,
@@ -1742,6 +2023,9 @@ DECLARE
     claimed     boolean := false;
     copies      jsonb := jsonb '[]'; -- the addressees for whom nothing was claimed
     incomplete  bigint[] := ARRAY[]::bigint[];
+    former_messages record; -- of these deliveries: days and messages
+    its_day     date; -- of a delivery of these bytes that is incomplete
+    state       text;
     is_new      boolean;
     has_bytes   boolean;
 BEGIN
@@ -1809,11 +2093,11 @@ BEGIN
 
         IF NOT rejects THEN
             INSERT INTO pipehandler.delivery (
-                message, recipient, fingerprint, original_recipient, sender, queue_id, mail_host, ingress,
+                day, message, recipient, fingerprint, original_recipient, sender, queue_id, mail_host, ingress,
                 client_address, client_hostname, client_helo, client_port, client_protocol, sasl_username, prepended,
                 received_at, stored_at, lease, extension, expires_at, raw_until, attachments_until,
                 fingerprint_version)
-            SELECT new_message, addressee.recipient, incoming.fingerprint, addressee.original_recipient,
+            SELECT incoming.day, new_message, addressee.recipient, incoming.fingerprint, addressee.original_recipient,
                    envelope ->> 'sender', envelope ->> 'queue_id', envelope ->> 'mail_host', envelope ->> 'ingress',
                    (envelope ->> 'client_address')::inet, envelope ->> 'client_hostname', envelope ->> 'client_helo',
                    incoming.client_port, envelope ->> 'client_protocol', envelope ->> 'sasl_username',
@@ -1847,34 +2131,39 @@ BEGIN
         -- A delivery that is already there is a promise that its message can be read. Where a restored or damaged
         -- table lacks something that retention has not removed, these bytes are stored in its place, and it is not a
         -- duplicate. Nothing else is: the caller chooses the fingerprint, and must not exchange a message whose bytes
-        -- are there. What can be read from them, `reparse` restores.
+        -- are there. What can be read from them, `reparse` restores. What has expired is not a promise any more.
         SELECT e.* INTO earlier
           FROM unnest(either) AS f (fingerprint),
-               LATERAL (SELECT d.id, d.message, d.raw_until, d.attachments_until
+               LATERAL (SELECT d.id, d.day, d.message, d.raw_until, d.attachments_until, d.expires_at
                           FROM pipehandler.delivery d
                          WHERE d.recipient COLLATE "C" = addressee.recipient AND d.fingerprint = f.fingerprint
                            AND coalesce(d.lease, 0) = coalesce(incoming.lease, 0)
                            AND d.fingerprint_version IN (1, version) AND d.xid <> pg_current_xact_id()
                         OFFSET 0) AS e;
-        IF FOUND AND (NOT EXISTS (SELECT FROM pipehandler.message m WHERE m.id = earlier.message)
-                      OR (coalesce(earlier.raw_until > now(), true)
-                          AND NOT EXISTS (SELECT FROM pipehandler.raw_message b WHERE b.message = earlier.message))
-                      OR (earlier.message = new_message AND coalesce(earlier.attachments_until > now(), true)
-                          AND EXISTS (SELECT FROM pipehandler.attachment a
-                                       WHERE a.message = new_message AND a.content IS NULL
-                                         AND sha256(ingest.contents[a.ordinal]) = a.sha256))) THEN
+        IF FOUND AND coalesce(earlier.expires_at > now(), true)
+           AND pipehandler.is_incomplete(
+                   earlier.day, earlier.message, coalesce(earlier.raw_until > now(), true),
+                   CASE WHEN earlier.message = new_message AND coalesce(earlier.attachments_until > now(), true)
+                        THEN ingest.contents END) THEN
             incomplete := array_append(incomplete, earlier.id);
+            its_day := CASE WHEN earlier.message = new_message THEN earlier.day ELSE its_day END;
         END IF;
     END LOOP;
+
+    -- What is only repaired stays on its day, unless that is gone. It is not dropped from here on: is_incomplete has
+    -- read the tables.
+    IF NOT claimed AND (its_day <= 'epoch' OR pipehandler.has_day(its_day)) THEN
+        day := its_day;
+    END IF;
 
     -- Write the message only for what was claimed. Another recipient's delivery may have written it before.
     IF claimed OR cardinality(incomplete) > 0 THEN
         INSERT INTO pipehandler.message (
-            id, received_at, message_id, in_reply_to, reference_ids, date, date_offset, subject, from_name,
+            day, id, received_at, message_id, in_reply_to, reference_ids, date, date_offset, subject, from_name,
             from_address, from_list, sender_list, reply_to_list, to_list, cc_list, bcc_list, list_id, text_body,
             html_body, header, authentication, size, sha256, state, error, defects, parser, text_from_html, preview,
             auto_submitted, precedence, list_unsubscribe, list_unsubscribe_post, report)
-        SELECT new_message, incoming.received_at,
+        SELECT incoming.day, new_message, incoming.received_at,
                CASE WHEN octet_length(d.message_id) <= 998 THEN d.message_id END, d.in_reply_to, d.reference_ids,
                d.date, d.date_offset, d.subject, d.from_list -> 0 ->> 'name',
                CASE WHEN octet_length(d.from_list -> 0 ->> 'address') <= 998 THEN d.from_list -> 0 ->> 'address' END,
@@ -1891,55 +2180,57 @@ BEGIN
                    bcc_list jsonb, list_id text, header jsonb, authentication jsonb, error text, defects jsonb,
                    parser text, text_from_html text, preview text, auto_submitted text, precedence text,
                    list_unsubscribe text[], list_unsubscribe_post boolean, report jsonb)
-            ON CONFLICT (id) DO NOTHING;
+            ON CONFLICT DO NOTHING; -- the key is that of the partition
         is_new := FOUND;
 
         -- Hold it, so that no removal takes it before this transaction ends. The caller tries again after 40001.
         IF NOT is_new THEN
-            PERFORM FROM pipehandler.message m WHERE m.id = new_message FOR KEY SHARE;
-            IF NOT FOUND THEN
+            state := pipehandler.hold_message(incoming.day, new_message);
+            IF state IS NULL THEN
                 RAISE EXCEPTION 'message % was removed while it was delivered again', new_message
                     USING ERRCODE = 'serialization_failure';
             END IF;
         END IF;
 
-        INSERT INTO pipehandler.raw_message (message, raw)
-        VALUES (new_message, ingest.raw)
-            ON CONFLICT (message) DO NOTHING;
+        INSERT INTO pipehandler.raw_message (day, message, raw)
+        VALUES (incoming.day, new_message, ingest.raw)
+            ON CONFLICT DO NOTHING;
         has_bytes := NOT FOUND;
 
         -- An earlier delivery could not read it, perhaps for want of memory or of time; this one has.
-        IF NOT is_new AND parsed ->> 'error' IS NULL
-           AND EXISTS (SELECT FROM pipehandler.message m WHERE m.id = new_message AND m.state = 'failed') THEN
-            PERFORM pipehandler.reparse(new_message, parsed, ingest.text_body, ingest.html_body, contents);
+        IF NOT is_new AND parsed ->> 'error' IS NULL AND state = 'failed' THEN
+            PERFORM pipehandler.reparse_on(incoming.day, new_message, parsed, ingest.text_body, ingest.html_body,
+                                           contents);
         END IF;
 
         IF (is_new OR NOT has_bytes) AND parsed -> 'attachments' <> '[]' THEN
             INSERT INTO pipehandler.attachment (
-                message, ordinal, part, file_name, content_type, content_id, disposition, size, sha256, content,
+                day, message, ordinal, part, file_name, content_type, content_id, disposition, size, sha256, content,
                 parameters, content_location, content_description)
-            SELECT new_message, a.ordinal, a.part, a.file_name, a.content_type, a.content_id, a.disposition, a.size,
-                   decode(a.sha256, 'hex'), ingest.contents[a.ordinal], coalesce(a.parameters, '{}'),
-                   a.content_location, a.content_description
+            SELECT incoming.day, new_message, a.ordinal, a.part, a.file_name, a.content_type, a.content_id,
+                   a.disposition, a.size, decode(a.sha256, 'hex'), ingest.contents[a.ordinal],
+                   coalesce(a.parameters, '{}'), a.content_location, a.content_description
               FROM jsonb_to_recordset(parsed -> 'attachments') AS a (
                        ordinal integer, part text, file_name text, content_type text, content_id text,
                        disposition text, size integer, sha256 text, parameters jsonb, content_location text,
                        content_description text)
-                ON CONFLICT (message, ordinal) DO NOTHING;
+                ON CONFLICT DO NOTHING;
         END IF;
 
         -- Retention may have taken from it what this delivery wants.
         IF NOT is_new THEN
-            UPDATE pipehandler.attachment a
-               SET content = ingest.contents[a.ordinal]
-             WHERE a.message = new_message AND a.content IS NULL AND sha256(ingest.contents[a.ordinal]) = a.sha256;
+            PERFORM pipehandler.restore_contents(incoming.day, new_message, contents);
         END IF;
 
         -- The bytes of another transmission of the same message take the place of those that are missing.
         IF cardinality(incomplete) > 0 THEN
+            SELECT l.days, l.messages INTO former_messages FROM pipehandler.lock_messages(incomplete) AS l;
             UPDATE pipehandler.delivery d
-               SET message = new_message, prepended = ingest.prepended
-             WHERE d.id = ANY (incomplete) AND d.message <> new_message;
+               SET day = incoming.day, message = new_message,
+                   prepended = CASE d.message WHEN new_message THEN d.prepended ELSE ingest.prepended END
+             WHERE d.id = ANY (incomplete) AND (d.day, d.message) IS DISTINCT FROM (incoming.day, new_message);
+            -- Of another day, or another transmission: nothing else would remove it.
+            PERFORM pipehandler.remove_unreferenced(former_messages.days, former_messages.messages);
         END IF;
     END IF;
 
@@ -1976,8 +2267,8 @@ BEGIN
         UPDATE pipehandler.delivery d
            SET later_list_ids = array_append(d.later_list_ids, new_list_id)
          WHERE d.id = earlier.id AND new_list_id IS NOT NULL AND new_list_id <> ALL (d.later_list_ids)
-           AND new_list_id IS DISTINCT FROM (SELECT m.list_id FROM pipehandler.message m WHERE m.id = d.message)
-           AND cardinality(d.later_list_ids) < 100;
+           AND cardinality(d.later_list_ids) < 100
+           AND new_list_id IS DISTINCT FROM pipehandler.list_id_of(d.day, d.message);
 
         -- One row for each recipient, even where the caller names one twice.
         IF earlier.is_ours IS NOT TRUE AND ingest.recipient IS DISTINCT FROM addressee.given THEN
@@ -2022,6 +2313,30 @@ Auto-Submitted, Precedence or List-Id say so, or it is a report. The arguments a
 message.';
 
 --
+-- Name: is_incomplete(date, uuid, boolean, bytea[]); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.is_incomplete(day date, message uuid, with_bytes boolean, contents bytea[]) RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET plan_cache_mode TO 'force_custom_plan'
+    AS $$
+BEGIN
+    RETURN NOT EXISTS (SELECT FROM pipehandler.message m
+                        WHERE m.day = is_incomplete.day AND m.id = is_incomplete.message)
+           OR with_bytes
+              AND NOT EXISTS (SELECT FROM pipehandler.raw_message r
+                               WHERE r.day = is_incomplete.day AND r.message = is_incomplete.message)
+           OR EXISTS (SELECT FROM pipehandler.attachment a
+                       WHERE a.day = is_incomplete.day AND a.message = is_incomplete.message AND a.content IS NULL
+                         AND sha256(contents[a.ordinal]) = a.sha256);
+END
+$$;
+
+COMMENT ON FUNCTION pipehandler.is_incomplete(day date, message uuid, with_bytes boolean, contents bytea[]) IS 'For pipehandler.ingest: whether a message is missing, or its bytes, or one of these contents of its attachments.';
+
+--
 -- Name: is_parsed(jsonb); Type: FUNCTION
 --
 
@@ -2045,47 +2360,6 @@ END;
 
 COMMENT ON FUNCTION pipehandler.is_reserved_name(name text, more text[]) IS 'Whether no visitor may choose this local part, in lower case: names of roles (RFC 2142), names with which certificates
 for a domain are ordered, others that a reader would take for the operator, and more. Dots and hyphens do not count.';
-
---
--- Name: is_wanted(bigint, jsonb); Type: FUNCTION
---
-
-CREATE FUNCTION pipehandler.is_wanted(delivery bigint, wanted jsonb) RETURNS boolean
-    LANGUAGE plpgsql STABLE
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    SET enable_seqscan TO 'off'
-    AS $$
-BEGIN
-    RETURN (
-        SELECT NOT EXISTS (
-                   SELECT FROM jsonb_to_recordset(wanted -> 'terms') AS t ("in" text, "like" text, "not" boolean)
-                    WHERE coalesce(t."not", false) = (
-                              (t."in" IN ('any', 'subject') AND m.subject ILIKE t."like") IS TRUE
-                              OR (t."in" IN ('any', 'from')
-                                  AND (m.from_name ILIKE t."like" OR m.from_address ILIKE t."like"
-                                       OR d.sender ILIKE t."like")) IS TRUE
-                              OR (t."in" IN ('any', 'to')
-                                  AND (d.recipient ILIKE t."like" OR m.to_list::text ILIKE t."like")) IS TRUE
-                              OR (t."in" IN ('any', 'text')
-                                  AND coalesce(m.text_body, m.text_from_html) ILIKE t."like") IS TRUE
-                              OR (t."in" IN ('any', 'file')
-                                  AND EXISTS (SELECT FROM pipehandler.attachment f
-                                               WHERE f.message = m.id AND f.file_name ILIKE t."like"))))
-               AND coalesce((wanted ->> 'attachment')::boolean
-                            = (pipehandler.count_attachments(m.id) > 0), true)
-               AND coalesce(d.received_at < (wanted ->> 'before')::timestamptz, true)
-               AND coalesce(d.received_at >= (wanted ->> 'after')::timestamptz, true)
-               AND coalesce(m.size > (wanted ->> 'larger')::bigint, true)
-               AND coalesce(m.size < (wanted ->> 'smaller')::bigint, true)
-          FROM pipehandler.delivery d
-          JOIN pipehandler.message m ON m.id = d.message
-         WHERE d.id = is_wanted.delivery);
-END
-$$;
-
-COMMENT ON FUNCTION pipehandler.is_wanted(delivery bigint, wanted jsonb) IS 'For pipehandler.inbox_page: whether a search finds this delivery. wanted: {"terms": [{"in": any, subject, from, to,
-text or file, "like": a pattern for ILIKE, "not": whether it must not match}], "attachment": whether it has some,
-"before", "after": times, "larger", "smaller": octets}; all of them have to match.';
 
 --
 -- Name: issue_lease(text, interval, text, bytea); Type: FUNCTION
@@ -2319,6 +2593,58 @@ COMMENT ON FUNCTION pipehandler.lease_random_address(domain text, ttl interval, 
 same as lease_address.';
 
 --
+-- Name: list_id_of(date, uuid); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.list_id_of(day date, message uuid) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET plan_cache_mode TO 'force_custom_plan'
+    AS $$
+BEGIN
+    RETURN (SELECT m.list_id FROM pipehandler.message m
+             WHERE m.day = list_id_of.day AND m.id = list_id_of.message);
+END
+$$;
+
+COMMENT ON FUNCTION pipehandler.list_id_of(day date, message uuid) IS 'For pipehandler.ingest: the List-Id of a message.';
+
+--
+-- Name: lock_messages(bigint[]); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.lock_messages(deliveries bigint[], OUT days date[], OUT messages uuid[]) RETURNS record
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET plan_cache_mode TO 'force_custom_plan'
+    AS $$
+DECLARE
+    each_day date[];
+BEGIN
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION 'mail is removed in transactions that are READ COMMITTED, or a message that has just been '
+                        'delivered again could be lost' USING ERRCODE = 'invalid_transaction_state';
+    END IF;
+    SELECT array_agg(o.day), array_agg(o.message) INTO days, messages
+      FROM (SELECT DISTINCT d.day, d.message FROM pipehandler.delivery d WHERE d.id = ANY (deliveries)) AS o;
+    each_day := ARRAY(SELECT DISTINCT k.day FROM unnest(days) AS k (day));
+    PERFORM FROM unnest(days, messages) AS k (day, id)
+      JOIN pipehandler.message m ON m.day = k.day AND m.id = k.id
+     WHERE m.day = ANY (each_day)
+     ORDER BY m.id, m.day
+       FOR UPDATE OF m;
+END
+$$;
+
+COMMENT ON FUNCTION pipehandler.lock_messages(deliveries bigint[], OUT days date[], OUT messages uuid[]) IS 'For the functions that remove mail, before they lock anything else but one lease: locks the messages of these
+deliveries. Returns them: their days, and at the same places their ids. Raises invalid_transaction_state where the
+transaction is not READ COMMITTED.';
+
+--
 -- Name: lookup(text, text); Type: FUNCTION
 --
 
@@ -2344,6 +2670,74 @@ $$;
 
 COMMENT ON FUNCTION pipehandler.lookup(address text, delimiter text) IS 'For virtual_mailbox_maps of Postfix: OK where a current lease accepts mail to this address, else no row; none, either,
 where it belongs to a visitor of the inbox page and is full. delimiter: as for lease_of.';
+
+--
+-- Name: mail_of_lease(bigint, bigint, boolean); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.mail_of_lease(lease bigint, most bigint, with_expired boolean, OUT deliveries bigint, OUT octets bigint) RETURNS record
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET plan_cache_mode TO 'force_custom_plan'
+    AS $$
+DECLARE
+    days     date[];
+    messages uuid[];
+    each_day date[];
+BEGIN
+    SELECT array_agg(o.day), array_agg(o.message) INTO days, messages
+      FROM (SELECT d.day, d.message
+              FROM pipehandler.delivery d
+             WHERE d.lease = mail_of_lease.lease
+               AND (with_expired OR d.expires_at IS NULL OR d.expires_at > now())
+             LIMIT most) AS o;
+    each_day := ARRAY(SELECT DISTINCT k.day FROM unnest(days) AS k (day));
+    SELECT count(*), coalesce(sum(m.size), 0) INTO deliveries, octets
+      FROM unnest(days, messages) AS k (day, id)
+      JOIN pipehandler.message m ON m.day = k.day AND m.id = k.id
+     WHERE m.day = ANY (each_day);
+END
+$$;
+
+COMMENT ON FUNCTION pipehandler.mail_of_lease(lease bigint, most bigint, with_expired boolean, OUT deliveries bigint, OUT octets bigint) IS 'How many deliveries a lease has, and how large their messages are, counting up to most of them. with_expired: also
+those that have expired by themselves.';
+
+--
+-- Name: may_drop_day(date); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.may_drop_day(day date) RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+DECLARE
+    leaf regclass;
+    used boolean;
+BEGIN
+    IF EXISTS (SELECT FROM pipehandler.delivery d WHERE d.day = may_drop_day.day AND d.expires_at > now())
+       OR EXISTS (SELECT FROM pipehandler.delivery d WHERE d.day = may_drop_day.day AND d.expires_at IS NULL) THEN
+        RETURN false;
+    END IF;
+    IF EXISTS (SELECT FROM pipehandler.delivery d WHERE d.day = may_drop_day.day) THEN
+        RETURN true;
+    END IF;
+    -- Mail without any delivery is that of a restore, whose deliveries are still to come.
+    FOR leaf IN SELECT p.oid FROM pipehandler.partitions_of(may_drop_day.day) AS p (oid) LOOP
+        EXECUTE format('SELECT EXISTS (SELECT FROM %s)', leaf) INTO used;
+        IF used THEN
+            RETURN false;
+        END IF;
+    END LOOP;
+    RETURN true;
+END
+$$;
+
+COMMENT ON FUNCTION pipehandler.may_drop_day(day date) IS 'For pipehandler.drop_day: whether all deliveries of a day have expired by themselves, or it has neither deliveries nor
+mail.';
 
 --
 -- Name: move_numbers(); Type: FUNCTION
@@ -2464,6 +2858,23 @@ there are as many inboxes as may be (pipehandler.require_room_for_inbox), invali
 another size.';
 
 --
+-- Name: partitions_of(date); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.partitions_of(day date) RETURNS SETOF regclass
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+    SELECT c.oid::regclass
+      FROM (VALUES ('message'), ('raw_message'), ('attachment')) AS t (name)
+      JOIN pg_inherits i ON i.inhparent = ('pipehandler.' || t.name)::regclass
+      JOIN pg_class c ON c.oid = i.inhrelid AND c.relname = t.name || to_char(partitions_of.day, '_YYYYMMDD')
+$$;
+
+COMMENT ON FUNCTION pipehandler.partitions_of(day date) IS 'The partitions of a day that are attached: what an operator has detached keeps its name, and is not ours any more.';
+
+--
 -- Name: random_name(); Type: FUNCTION
 --
 
@@ -2505,6 +2916,59 @@ $$;
 COMMENT ON FUNCTION pipehandler.record_cluster() IS 'For `pipehandler restored` and migrations: what cluster_now says is right.';
 
 --
+-- Name: remove_days(integer); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.remove_days(batch integer DEFAULT 20000, OUT days bigint, OUT deliveries bigint, OUT more boolean) RETURNS record
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET plan_cache_mode TO 'force_custom_plan'
+    SET lock_timeout TO '500ms'
+    AS $$
+DECLARE
+    today CONSTANT date := (now() AT TIME ZONE 'UTC')::date;
+    its   date;
+BEGIN
+    days := 0;
+    deliveries := 0;
+    -- The partitions go first and at once, then the deliveries, which nothing shows any more. A run that ends in
+    -- between is continued by the next.
+    SELECT o.day INTO its
+      FROM pipehandler.days() AS o
+     WHERE NOT o.is_divided AND o.day > 'epoch' AND o.first_due <= now()
+     ORDER BY o.day
+     LIMIT 1;
+    IF FOUND THEN
+        DELETE FROM pipehandler.delivery d
+         WHERE d.id = ANY (ARRAY(SELECT o.id FROM pipehandler.delivery o
+                                  WHERE o.day = its AND o.expires_at <= now()
+                                  ORDER BY o.expires_at
+                                  LIMIT batch))
+           AND d.day = its AND d.expires_at <= now();
+        GET DIAGNOSTICS deliveries = ROW_COUNT;
+        more := deliveries > 0;
+        RETURN;
+    END IF;
+    FOR its IN
+        SELECT o.day
+          FROM pipehandler.days() AS o
+         WHERE o.is_divided AND o.day > 'epoch' AND o.day < today - 1 AND coalesce(o.last_due <= now(), true)
+         ORDER BY o.day
+    LOOP
+        days := pipehandler.drop_day(its)::integer; -- null: the tables are in use, of other days as well
+        EXIT WHEN coalesce(days, 1) = 1;
+    END LOOP;
+    days := coalesce(days, 0);
+    more := days > 0;
+END
+$$;
+
+COMMENT ON FUNCTION pipehandler.remove_days(batch integer, OUT days bigint, OUT deliveries bigint, OUT more boolean) IS 'Removes one day all of whose mail has expired by itself: first its partitions, then, in further calls, its deliveries,
+up to batch of them at a time. Call it again, each call in its own transaction, while more is true. Days of which only
+a part is due are a matter of pipehandler.expire. May fail with 40P01 or 55P03: call it again.';
+
+--
 -- Name: remove_deliveries(bigint[]); Type: FUNCTION
 --
 
@@ -2514,18 +2978,14 @@ CREATE FUNCTION pipehandler.remove_deliveries(ids bigint[], OUT deliveries bigin
     SET enable_seqscan TO 'off'
     AS $$
 DECLARE
-    touched uuid[];
+    locked record;
 BEGIN
-    touched := ARRAY(SELECT m.id
-                       FROM pipehandler.message m
-                      WHERE m.id IN (SELECT d.message FROM pipehandler.delivery d WHERE d.id = ANY (ids))
-                      ORDER BY m.id
-                        FOR UPDATE OF m);
+    SELECT l.days, l.messages INTO locked FROM pipehandler.lock_messages(ids) AS l;
     DELETE FROM pipehandler.delivery d
      WHERE d.id = ANY (ARRAY(SELECT o.id FROM pipehandler.delivery o WHERE o.id = ANY (ids)
                               ORDER BY o.recipient COLLATE "C", o.id FOR UPDATE));
     GET DIAGNOSTICS deliveries = ROW_COUNT;
-    SELECT r.messages_removed INTO messages FROM pipehandler.remove_unreferenced(touched) AS r;
+    SELECT r.messages_removed INTO messages FROM pipehandler.remove_unreferenced(locked.days, locked.messages) AS r;
     -- Open pages show it no longer.
     IF deliveries > 0 THEN
         PERFORM pg_notify('pipehandler_inbox', '');
@@ -2538,24 +2998,28 @@ attachments: all or nothing. Returns how many of each. A number that no delivery
 40P01 or 23503 where other sessions change the same rows: call it again.';
 
 --
--- Name: remove_due(bigint[], uuid[]); Type: FUNCTION
+-- Name: remove_due(bigint[]); Type: FUNCTION
 --
 
-CREATE FUNCTION pipehandler.remove_due(due bigint[], touched uuid[], OUT deliveries bigint, OUT messages bigint, OUT raw_messages bigint, OUT attachments bigint) RETURNS record
+CREATE FUNCTION pipehandler.remove_due(due bigint[], OUT deliveries bigint, OUT messages bigint, OUT raw_messages bigint, OUT attachments bigint) RETURNS record
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     AS $$
+DECLARE
+    locked record;
 BEGIN
     -- Each statement sees what was committed before it began, and asks again what is due: a lease may have been
-    -- extended in the meantime.
-    PERFORM FROM pipehandler.message m WHERE m.id = ANY (touched) ORDER BY m.id FOR UPDATE;
+    -- extended in the meantime, or the delivery got another message.
+    SELECT l.days, l.messages INTO locked FROM pipehandler.lock_messages(due) AS l;
     DELETE FROM pipehandler.delivery d
      WHERE d.id = ANY (ARRAY(SELECT o.id
                                FROM pipehandler.delivery o
                                LEFT JOIN pipehandler.address a ON a.lease = o.lease
                                LEFT JOIN pipehandler.web_inbox w ON w.lease = o.lease
                               WHERE o.id = ANY (due)
+                                AND (o.day, o.message) IN (SELECT k.day, k.id
+                                                             FROM unnest(locked.days, locked.messages) AS k (day, id))
                                 AND (o.expires_at <= now()
                                      OR CASE WHEN w.lease IS NULL THEN a.expires_at ELSE w.mail_until END <= now())
                               ORDER BY o.recipient COLLATE "C", o.id
@@ -2569,12 +3033,12 @@ BEGIN
             OR d.attachments_until > 'epoch' AND d.attachments_until <= now());
     SELECT r.messages_removed, r.raw_messages_removed, r.attachments_removed
       INTO messages, raw_messages, attachments
-      FROM pipehandler.remove_unreferenced(touched) AS r;
+      FROM pipehandler.remove_unreferenced(locked.days, locked.messages) AS r;
 END
 $$;
 
-COMMENT ON FUNCTION pipehandler.remove_due(due bigint[], touched uuid[], OUT deliveries bigint, OUT messages bigint, OUT raw_messages bigint, OUT attachments bigint) IS 'For pipehandler.expire: removes those of the deliveries that are due, and what of their messages (touched) no delivery
-needs any more.';
+COMMENT ON FUNCTION pipehandler.remove_due(due bigint[], OUT deliveries bigint, OUT messages bigint, OUT raw_messages bigint, OUT attachments bigint) IS 'For pipehandler.expire: removes those of the deliveries that are due, and what of their messages no delivery needs any
+more.';
 
 --
 -- Name: remove_ended_keys(); Type: FUNCTION
@@ -2731,7 +3195,7 @@ CREATE FUNCTION pipehandler.remove_mail_of_lease(lease bigint) RETURNS bigint
     SET enable_seqscan TO 'off'
     AS $$
 DECLARE
-    touched uuid[];
+    locked  record;
     removed bigint;
 BEGIN
     -- The one lease comes first, as in ingest; from here on no delivery is added to it.
@@ -2739,17 +3203,14 @@ BEGIN
     IF NOT FOUND THEN
         RAISE EXCEPTION 'there is no lease %: it was removed', lease USING ERRCODE = 'no_data_found';
     END IF;
-    touched := ARRAY(SELECT m.id
-                       FROM pipehandler.message m
-                      WHERE m.id IN (SELECT d.message FROM pipehandler.delivery d
-                                      WHERE d.lease = remove_mail_of_lease.lease)
-                      ORDER BY m.id
-                        FOR UPDATE OF m);
+    SELECT l.days, l.messages INTO locked
+      FROM pipehandler.lock_messages(ARRAY(SELECT d.id FROM pipehandler.delivery d
+                                            WHERE d.lease = remove_mail_of_lease.lease)) AS l;
     DELETE FROM pipehandler.delivery d
      WHERE d.id = ANY (ARRAY(SELECT o.id FROM pipehandler.delivery o WHERE o.lease = remove_mail_of_lease.lease
                               ORDER BY o.recipient COLLATE "C", o.id FOR UPDATE));
     GET DIAGNOSTICS removed = ROW_COUNT;
-    PERFORM pipehandler.remove_unreferenced(touched);
+    PERFORM pipehandler.remove_unreferenced(locked.days, locked.messages);
     RETURN removed;
 END
 $$;
@@ -2758,35 +3219,88 @@ COMMENT ON FUNCTION pipehandler.remove_mail_of_lease(lease bigint) IS 'For the f
 keeps the lease locked. Returns how many deliveries it had. Raises no_data_found where there is no such lease.';
 
 --
--- Name: remove_unreferenced(uuid[]); Type: FUNCTION
+-- Name: remove_rest_of_message(); Type: FUNCTION
 --
 
-CREATE FUNCTION pipehandler.remove_unreferenced(messages uuid[], OUT messages_removed bigint, OUT raw_messages_removed bigint, OUT attachments_removed bigint) RETURNS record
+CREATE FUNCTION pipehandler.remove_rest_of_message() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET plan_cache_mode TO 'force_custom_plan'
+    AS $$
+DECLARE
+    days CONSTANT date[] := ARRAY(SELECT DISTINCT g.day FROM gone g);
+    kept uuid;
+BEGIN
+    -- With an older snapshot, a delivery that has just been stored would not be seen.
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION 'messages are removed in transactions that are READ COMMITTED'
+            USING ERRCODE = 'invalid_transaction_state';
+    END IF;
+    SELECT g.id INTO kept
+      FROM gone g
+     WHERE EXISTS (SELECT FROM pipehandler.delivery d WHERE d.message = g.id AND d.day = g.day)
+     LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'message % still has deliveries', kept
+            USING ERRCODE = 'foreign_key_violation', HINT = 'Remove these first; the function remove_deliveries does both.';
+    END IF;
+    DELETE FROM pipehandler.raw_message r
+     USING gone g
+     WHERE r.day = ANY (days) AND r.day = g.day AND r.message = g.id;
+    DELETE FROM pipehandler.attachment a
+     USING gone g
+     WHERE a.day = ANY (days) AND a.day = g.day AND a.message = g.id;
+    RETURN NULL;
+END
+$$;
+
+COMMENT ON FUNCTION pipehandler.remove_rest_of_message() IS 'Trigger of message: with a message go its bytes and its attachments. Raises foreign_key_violation where it still has
+deliveries. It runs as the owner, as the foreign keys did whose place it takes.';
+
+--
+-- Name: remove_unreferenced(date[], uuid[]); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.remove_unreferenced(days date[], messages uuid[], OUT messages_removed bigint, OUT raw_messages_removed bigint, OUT attachments_removed bigint) RETURNS record
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET plan_cache_mode TO 'force_custom_plan'
     AS $$
+DECLARE
+    each_day CONSTANT date[] := ARRAY(SELECT DISTINCT k.day FROM unnest(days) AS k (day));
 BEGIN
     DELETE FROM pipehandler.message m
-     WHERE m.id = ANY (messages) AND NOT EXISTS (SELECT FROM pipehandler.delivery d WHERE d.message = m.id);
+     USING unnest(days, messages) AS k (day, id)
+     WHERE m.day = ANY (each_day) AND m.day = k.day AND m.id = k.id
+       AND NOT EXISTS (SELECT FROM pipehandler.delivery d WHERE d.message = m.id AND d.day = m.day);
     GET DIAGNOSTICS messages_removed = ROW_COUNT;
     DELETE FROM pipehandler.raw_message r
-     WHERE r.message = ANY (messages)
+     USING unnest(days, messages) AS k (day, id)
+     WHERE r.day = ANY (each_day) AND r.day = k.day AND r.message = k.id
        AND NOT EXISTS (SELECT FROM pipehandler.delivery d
-                        WHERE d.message = r.message AND (d.raw_until IS NULL OR d.raw_until > now()));
+                        WHERE d.message = r.message AND d.day = r.day
+                          AND (d.raw_until IS NULL OR d.raw_until > now()));
     GET DIAGNOSTICS raw_messages_removed = ROW_COUNT;
     UPDATE pipehandler.attachment a
        SET content = NULL
-     WHERE a.message = ANY (messages) AND a.content IS NOT NULL
+      FROM unnest(days, messages) AS k (day, id)
+     WHERE a.day = ANY (each_day) AND a.day = k.day AND a.message = k.id AND a.content IS NOT NULL
        AND NOT EXISTS (SELECT FROM pipehandler.delivery d
-                        WHERE d.message = a.message AND (d.attachments_until IS NULL OR d.attachments_until > now()));
+                        WHERE d.message = a.message AND d.day = a.day
+                          AND (d.attachments_until IS NULL OR d.attachments_until > now()));
     GET DIAGNOSTICS attachments_removed = ROW_COUNT;
 END
 $$;
 
-COMMENT ON FUNCTION pipehandler.remove_unreferenced(messages uuid[], OUT messages_removed bigint, OUT raw_messages_removed bigint, OUT attachments_removed bigint) IS 'For the functions that remove mail. Of these messages, which the caller has locked (FOR UPDATE) in an earlier
-statement, removes what no delivery needs any more: the message, its bytes, the contents of its attachments. Returns
-how many of each; bytes and contents of a removed message are not counted.';
+COMMENT ON FUNCTION pipehandler.remove_unreferenced(days date[], messages uuid[], OUT messages_removed bigint, OUT raw_messages_removed bigint, OUT attachments_removed bigint) IS 'For the functions that remove mail. Of these messages, which the caller has locked in an earlier statement
+(pipehandler.lock_messages), removes what no delivery needs any more: the message, its bytes, the contents of its
+attachments. Returns how many of each; bytes and contents of a removed message are not counted.';
 
 --
 -- Name: renew(bigint[]); Type: FUNCTION
@@ -2796,14 +3310,16 @@ CREATE FUNCTION pipehandler.renew(due bigint[]) RETURNS bigint
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
+    SET plan_cache_mode TO 'force_custom_plan'
     AS $$
 DECLARE
+    days CONSTANT date[] := ARRAY(SELECT DISTINCT d.day FROM pipehandler.delivery d WHERE d.id = ANY (due));
     changed bigint;
 BEGIN
     UPDATE pipehandler.delivery d
        SET expires_at = n.expires_at, raw_until = n.raw_until, attachments_until = n.attachments_until
       FROM pipehandler.delivery_under_current_rules n
-     WHERE d.id = ANY (due) AND n.id = ANY (due) AND n.id = d.id
+     WHERE d.id = ANY (due) AND n.id = ANY (due) AND n.id = d.id AND n.day = ANY (days)
        AND (d.expires_at, d.raw_until, d.attachments_until)
            IS DISTINCT FROM (n.expires_at, n.raw_until, n.attachments_until);
     GET DIAGNOSTICS changed = ROW_COUNT;
@@ -2839,6 +3355,42 @@ CREATE FUNCTION pipehandler.reparse(message uuid, parsed jsonb, text_body text, 
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
+    AS $$
+#variable_conflict use_column
+DECLARE
+    seen text[] := ARRAY[]::text[];
+    its  date;
+BEGIN
+    FOR its IN SELECT DISTINCT d.day FROM pipehandler.delivery d WHERE d.message = reparse.message ORDER BY d.day LOOP
+        FOR name, before, after IN
+            SELECT r.name, r.before, r.after
+              FROM pipehandler.reparse_on(its, reparse.message, parsed, reparse.text_body, reparse.html_body,
+                                          reparse.contents, dry_run) AS r
+        LOOP
+            CONTINUE WHEN name = ANY (seen);
+            seen := seen || name;
+            RETURN NEXT;
+        END LOOP;
+    END LOOP;
+END
+$$;
+
+COMMENT ON FUNCTION pipehandler.reparse(message uuid, parsed jsonb, text_body text, html_body text, contents bytea[], dry_run boolean) IS 'Replaces what was read from the bytes of a message: the derived columns of message, and its attachments where they
+differ. The arguments are those of pipehandler.ingest. Never touches raw_message, size, sha256 and received_at. The
+defect smaller-than-declared stays, and contents of attachments that retention removed do not come back. Returns a row
+for each column that changes (attachments count as one; of a body the first million characters), and no row where
+nothing changes or the message is gone. Of a message that was stored on several days, each copy is changed. With dry_run
+it changes nothing.';
+
+--
+-- Name: reparse_on(date, uuid, jsonb, text, text, bytea[], boolean); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.reparse_on(day date, message uuid, parsed jsonb, text_body text, html_body text, contents bytea[], dry_run boolean DEFAULT false) RETURNS TABLE(name text, before jsonb, after jsonb)
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET plan_cache_mode TO 'force_custom_plan'
     AS $_$
 #variable_conflict use_column
 DECLARE
@@ -2849,18 +3401,21 @@ DECLARE
 BEGIN
     -- One after the other, but without waiting for deliveries of the message that are under way.
     IF dry_run THEN
-        SELECT m.* INTO stored FROM pipehandler.message m WHERE m.id = reparse.message;
+        SELECT m.* INTO stored FROM pipehandler.message m
+         WHERE m.day = reparse_on.day AND m.id = reparse_on.message;
     ELSE
-        SELECT m.* INTO stored FROM pipehandler.message m WHERE m.id = reparse.message FOR NO KEY UPDATE;
+        SELECT m.* INTO stored FROM pipehandler.message m
+         WHERE m.day = reparse_on.day AND m.id = reparse_on.message
+           FOR NO KEY UPDATE;
     END IF;
     IF NOT FOUND THEN
         RETURN;
     END IF;
 
     -- What is not derived from the bytes keeps its value.
-    derived := jsonb_populate_record(stored, parsed - ARRAY['id', 'received_at', 'size', 'sha256']);
-    derived.text_body := reparse.text_body;
-    derived.html_body := reparse.html_body;
+    derived := jsonb_populate_record(stored, parsed - ARRAY['day', 'id', 'received_at', 'size', 'sha256']);
+    derived.text_body := reparse_on.text_body;
+    derived.html_body := reparse_on.html_body;
     derived.state := CASE WHEN derived.error IS NULL THEN 'parsed' ELSE 'failed' END;
     derived.message_id := CASE WHEN octet_length(derived.message_id) <= 998 THEN derived.message_id END;
     derived.from_name := derived.from_list -> 0 ->> 'name';
@@ -2883,10 +3438,12 @@ BEGIN
                        || derived.defects;
 
     SELECT EXISTS (SELECT FROM pipehandler.delivery d
-                    WHERE d.message = reparse.message AND (d.attachments_until IS NULL OR d.attachments_until > now()))
+                    WHERE d.message = reparse_on.message AND d.day = reparse_on.day
+                      AND (d.attachments_until IS NULL OR d.attachments_until > now()))
       INTO needed;
     SELECT EXISTS (
-        SELECT FROM (SELECT a.* FROM pipehandler.attachment a WHERE a.message = reparse.message) AS o
+        SELECT FROM (SELECT a.* FROM pipehandler.attachment a
+                      WHERE a.day = reparse_on.day AND a.message = reparse_on.message) AS o
           FULL JOIN jsonb_to_recordset(parsed -> 'attachments') AS n (
                    ordinal integer, part text, file_name text, content_type text, content_id text, disposition text,
                    size integer, sha256 text, parameters jsonb, content_location text, content_description text)
@@ -2896,7 +3453,7 @@ BEGIN
                IS DISTINCT FROM (n.ordinal, n.part, n.file_name, n.content_type, n.content_id, n.disposition, n.size,
                                  decode(n.sha256, 'hex'), coalesce(n.parameters, '{}'), n.content_location,
                                  n.content_description,
-                                 CASE WHEN needed THEN reparse.contents[n.ordinal] ELSE o.content END))
+                                 CASE WHEN needed THEN reparse_on.contents[n.ordinal] ELSE o.content END))
       INTO replaced;
     IF replaced THEN
         RETURN QUERY
@@ -2909,25 +3466,25 @@ BEGIN
                                'stored', a.content IS NOT NULL)
                                ORDER BY a.ordinal), '[]')
                       FROM pipehandler.attachment a
-                     WHERE a.message = reparse.message),
+                     WHERE a.day = reparse_on.day AND a.message = reparse_on.message),
                    (SELECT coalesce(jsonb_agg(e || jsonb_build_object(
-                               'stored', needed AND reparse.contents[(e ->> 'ordinal')::integer] IS NOT NULL)), '[]')
+                               'stored', needed AND reparse_on.contents[(e ->> 'ordinal')::integer] IS NOT NULL)), '[]')
                       FROM jsonb_array_elements(parsed -> 'attachments') AS e);
     END IF;
 
     IF replaced AND NOT dry_run THEN
         -- A delivery under way may need, and write, contents that no other delivery needed until now.
-        PERFORM FROM pipehandler.message m WHERE m.id = reparse.message FOR UPDATE;
+        PERFORM FROM pipehandler.message m WHERE m.day = reparse_on.day AND m.id = reparse_on.message FOR UPDATE;
         SELECT EXISTS (SELECT FROM pipehandler.delivery d
-                        WHERE d.message = reparse.message
+                        WHERE d.message = reparse_on.message AND d.day = reparse_on.day
                           AND (d.attachments_until IS NULL OR d.attachments_until > now()))
           INTO needed;
-        DELETE FROM pipehandler.attachment a WHERE a.message = reparse.message;
+        DELETE FROM pipehandler.attachment a WHERE a.day = reparse_on.day AND a.message = reparse_on.message;
         INSERT INTO pipehandler.attachment (
-            message, ordinal, part, file_name, content_type, content_id, disposition, size, sha256, content, parameters,
-            content_location, content_description)
-        SELECT reparse.message, a.ordinal, a.part, a.file_name, a.content_type, a.content_id, a.disposition, a.size,
-               decode(a.sha256, 'hex'), CASE WHEN needed THEN reparse.contents[a.ordinal] END,
+            day, message, ordinal, part, file_name, content_type, content_id, disposition, size, sha256, content,
+            parameters, content_location, content_description)
+        SELECT reparse_on.day, reparse_on.message, a.ordinal, a.part, a.file_name, a.content_type, a.content_id,
+               a.disposition, a.size, decode(a.sha256, 'hex'), CASE WHEN needed THEN reparse_on.contents[a.ordinal] END,
                coalesce(a.parameters, '{}'), a.content_location, a.content_description
           FROM jsonb_to_recordset(parsed -> 'attachments') AS a (
                    ordinal integer, part text, file_name text, content_type text, content_id text, disposition text,
@@ -2950,7 +3507,7 @@ BEGIN
                 derived.error, derived.defects, derived.parser, derived.text_from_html, derived.preview,
                 derived.auto_submitted, derived.precedence, derived.list_unsubscribe, derived.list_unsubscribe_post,
                 derived.report)
-         WHERE m.id = reparse.message;
+         WHERE m.day = reparse_on.day AND m.id = reparse_on.message;
     END IF;
 
     -- The bodies separately: one jsonb holds less than a body may have, so they are shortened.
@@ -2972,11 +3529,7 @@ BEGIN
 END
 $_$;
 
-COMMENT ON FUNCTION pipehandler.reparse(message uuid, parsed jsonb, text_body text, html_body text, contents bytea[], dry_run boolean) IS 'Replaces what was read from the bytes of a message: the derived columns of message, and its attachments where they
-differ. The arguments are those of pipehandler.ingest. Never touches raw_message, size, sha256 and received_at. The
-defect smaller-than-declared stays, and contents of attachments that retention removed do not come back. Returns a row
-for each column that changes (attachments count as one; of a body the first million characters), and no row where
-nothing changes or the message is gone. With dry_run it changes nothing.';
+COMMENT ON FUNCTION pipehandler.reparse_on(day date, message uuid, parsed jsonb, text_body text, html_body text, contents bytea[], dry_run boolean) IS 'For pipehandler.reparse and pipehandler.ingest: the same for the message of one day.';
 
 --
 -- Name: replace_cursors(); Type: FUNCTION
@@ -3130,6 +3683,26 @@ $$;
 COMMENT ON FUNCTION pipehandler.require_room_for_inbox(rules pipehandler.web_domain) IS 'For pipehandler.open_inbox. Raises PH009 where a domain was given out web_domain.max_opened_per_hour times within an
 hour, or where there are web_domain.max_inboxes inboxes, those included that can be brought back; CONSTRAINT is the key
 in [web], DETAIL the seconds after which there may be room. Takes a lock that lasts until the end of the transaction.';
+
+--
+-- Name: restore_contents(date, uuid, bytea[]); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.restore_contents(day date, message uuid, contents bytea[]) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET plan_cache_mode TO 'force_custom_plan'
+    AS $$
+BEGIN
+    UPDATE pipehandler.attachment a
+       SET content = contents[a.ordinal]
+     WHERE a.day = restore_contents.day AND a.message = restore_contents.message AND a.content IS NULL
+       AND sha256(contents[a.ordinal]) = a.sha256;
+END
+$$;
+
+COMMENT ON FUNCTION pipehandler.restore_contents(day date, message uuid, contents bytea[]) IS 'For pipehandler.ingest: stores those of the contents that retention has removed.';
 
 --
 -- Name: retention_held(); Type: FUNCTION
@@ -3582,6 +4155,54 @@ COMMENT ON FUNCTION pipehandler.usable_key(key bytea) IS 'For the functions of t
 opens nothing: it is unknown, was removed, revoked, has expired, or the time of grace of its inbox has ended.';
 
 --
+-- Name: wanted_of(bigint[], jsonb); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.wanted_of(deliveries bigint[], wanted jsonb) RETURNS bigint[]
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET plan_cache_mode TO 'force_custom_plan'
+    AS $$
+DECLARE
+    days CONSTANT date[] := ARRAY(SELECT DISTINCT d.day FROM pipehandler.delivery d WHERE d.id = ANY (deliveries));
+BEGIN
+    RETURN ARRAY(
+        SELECT d.id
+          FROM pipehandler.delivery d
+          JOIN pipehandler.message m ON m.day = ANY (days) AND m.day = d.day AND m.id = d.message
+         WHERE d.id = ANY (deliveries)
+           AND NOT EXISTS (
+                   SELECT FROM jsonb_to_recordset(wanted -> 'terms') AS t ("in" text, "like" text, "not" boolean)
+                    WHERE coalesce(t."not", false) = (
+                              (t."in" IN ('any', 'subject') AND m.subject ILIKE t."like") IS TRUE
+                              OR (t."in" IN ('any', 'from')
+                                  AND (m.from_name ILIKE t."like" OR m.from_address ILIKE t."like"
+                                       OR d.sender ILIKE t."like")) IS TRUE
+                              OR (t."in" IN ('any', 'to')
+                                  AND (d.recipient ILIKE t."like" OR m.to_list::text ILIKE t."like")) IS TRUE
+                              OR (t."in" IN ('any', 'text')
+                                  AND coalesce(m.text_body, m.text_from_html) ILIKE t."like") IS TRUE
+                              OR (t."in" IN ('any', 'file')
+                                  AND EXISTS (SELECT FROM pipehandler.attachment f
+                                               WHERE f.day = ANY (days) AND f.day = m.day AND f.message = m.id
+                                                 AND f.file_name ILIKE t."like"))))
+           AND coalesce((wanted ->> 'attachment')::boolean
+                        = (pipehandler.count_attachments(m.day, m.id) > 0), true)
+           AND coalesce(d.received_at < (wanted ->> 'before')::timestamptz, true)
+           AND coalesce(d.received_at >= (wanted ->> 'after')::timestamptz, true)
+           AND coalesce(m.size > (wanted ->> 'larger')::bigint, true)
+           AND coalesce(m.size < (wanted ->> 'smaller')::bigint, true));
+END
+$$;
+
+COMMENT ON FUNCTION pipehandler.wanted_of(deliveries bigint[], wanted jsonb) IS 'For pipehandler.inbox_page: those of the deliveries that a search finds, in any order. wanted: {"terms": [{"in": any,
+subject, from, to, text or file, "like": a pattern for ILIKE, "not": whether it must not match}], "attachment":
+whether it has some, "before", "after": times, "larger", "smaller": octets}; all of them have to match.';
+
+--
 -- Name: address_lease_seq; Type: SEQUENCE
 --
 
@@ -3612,11 +4233,12 @@ CREATE TABLE pipehandler.attachment (
     parameters jsonb DEFAULT '{}'::jsonb NOT NULL,
     content_location text,
     content_description text,
+    day date DEFAULT '1970-01-01'::date NOT NULL,
     CONSTRAINT attachment_ordinal_check CHECK ((ordinal >= 1)),
     CONSTRAINT attachment_sha256_check CHECK ((octet_length(sha256) = 32)),
     CONSTRAINT attachment_size_check CHECK ((size >= 0))
 )
-WITH (autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='500', toast.autovacuum_vacuum_scale_factor='0.02', toast.autovacuum_vacuum_threshold='500');
+PARTITION BY RANGE (day);
 
 COMMENT ON TABLE pipehandler.attachment IS 'A part of a message that a person would save: a file, an inline image, a calendar, an attached message.';
 
@@ -3646,6 +4268,33 @@ decoded from content with its charset.';
 COMMENT ON COLUMN pipehandler.attachment.content_location IS 'Content-Location: the URI by which html_body may refer to it (RFC 2557 4.2).';
 
 COMMENT ON COLUMN pipehandler.attachment.content_description IS 'Content-Description (RFC 2045 8), decoded.';
+
+COMMENT ON COLUMN pipehandler.attachment.day IS 'message.day.';
+
+--
+-- Name: attachment_undated; Type: TABLE
+--
+
+CREATE TABLE pipehandler.attachment_undated (
+    message uuid CONSTRAINT attachment_message_not_null NOT NULL,
+    ordinal integer CONSTRAINT attachment_ordinal_not_null NOT NULL,
+    part text CONSTRAINT attachment_part_not_null NOT NULL,
+    file_name text,
+    content_type text CONSTRAINT attachment_content_type_not_null NOT NULL,
+    content_id text,
+    disposition text,
+    size integer CONSTRAINT attachment_size_not_null NOT NULL,
+    sha256 bytea CONSTRAINT attachment_sha256_not_null NOT NULL,
+    content bytea,
+    parameters jsonb DEFAULT '{}'::jsonb CONSTRAINT attachment_parameters_not_null NOT NULL,
+    content_location text,
+    content_description text,
+    day date DEFAULT '1970-01-01'::date CONSTRAINT attachment_day_not_null NOT NULL,
+    CONSTRAINT attachment_ordinal_check CHECK ((ordinal >= 1)),
+    CONSTRAINT attachment_sha256_check CHECK ((octet_length(sha256) = 32)),
+    CONSTRAINT attachment_size_check CHECK ((size >= 0))
+)
+WITH (autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='500', toast.autovacuum_vacuum_scale_factor='0.02', toast.autovacuum_vacuum_threshold='500');
 
 --
 -- Name: cluster; Type: TABLE
@@ -3735,7 +4384,8 @@ CREATE VIEW pipehandler.current_delivery AS
     d.raw_until,
     d.attachments_until,
     d.later_original_recipients,
-    d.later_list_ids
+    d.later_list_ids,
+    d.day
    FROM (pipehandler.delivery d
      LEFT JOIN pipehandler.address a ON ((a.lease = d.lease)))
   WHERE (((d.expires_at IS NULL) OR (d.expires_at > now())) AND ((a.expires_at IS NULL) OR (a.expires_at > now())));
@@ -3802,6 +4452,8 @@ COMMENT ON COLUMN pipehandler.current_delivery.later_original_recipients IS 'Tho
 COMMENT ON COLUMN pipehandler.current_delivery.later_list_ids IS 'The List-Ids of copies of the message that came later and were duplicates, such as the copy through a list of a message
 that was also addressed to the recipient: each once, at most 100.';
 
+COMMENT ON COLUMN pipehandler.current_delivery.day IS 'message.day of the message that was delivered, for joins with message, raw_message and attachment on both columns.';
+
 --
 -- Name: delivery_id_seq; Type: SEQUENCE
 --
@@ -3854,6 +4506,7 @@ CREATE TABLE pipehandler.message (
     list_unsubscribe text[] DEFAULT '{}'::text[] NOT NULL,
     list_unsubscribe_post boolean DEFAULT false NOT NULL,
     report jsonb,
+    day date DEFAULT '1970-01-01'::date NOT NULL,
     CONSTRAINT message_date CHECK (((date >= '0001-01-01 00:00:00+00'::timestamp with time zone) AND (date < '10000-01-01 00:00:00+00'::timestamp with time zone))),
     CONSTRAINT message_date_offset CHECK (((date_offset >= '-5999'::integer) AND (date_offset <= 5999))),
     CONSTRAINT message_error CHECK (((state = 'failed'::text) = (error IS NOT NULL))),
@@ -3862,11 +4515,12 @@ CREATE TABLE pipehandler.message (
     CONSTRAINT message_size_check CHECK ((size >= 0)),
     CONSTRAINT message_state_check CHECK ((state = ANY (ARRAY['parsed'::text, 'failed'::text])))
 )
-WITH (autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='500', toast.autovacuum_vacuum_scale_factor='0.02', toast.autovacuum_vacuum_threshold='500');
+PARTITION BY RANGE (day);
 
 COMMENT ON TABLE pipehandler.message IS 'One distinct sequence of bytes that arrived, and what was read from them. The bytes themselves are in raw_message.';
 
-COMMENT ON COLUMN pipehandler.message.id IS 'UUID version 8 made from sha256: the same bytes have the same id on every mail host.';
+COMMENT ON COLUMN pipehandler.message.id IS 'UUID version 8 made from sha256: the same bytes have the same id on every mail host. The same message that came again
+on another day, for another recipient, has a row for each day: day and id together are unique.';
 
 COMMENT ON COLUMN pipehandler.message.received_at IS 'When the message was first received here.';
 
@@ -3947,6 +4601,10 @@ array of {"final_recipient", "original_recipient", "action", "status", "diagnost
 "original_rcpt_to", ...) or disposition-notification (RFC 8098: "disposition", "final_recipient", ...).
 "original_message_id" is the Message-ID of the message that it is about. All of it may be forged.';
 
+COMMENT ON COLUMN pipehandler.message.day IS 'The day (UTC, the clock of the database) on which the message was stored; there is a partition for each. 1970-01-01:
+stored before the tables were partitioned, or while the partition of its day was missing. Name it in conditions and in
+joins, or a statement looks into all partitions.';
+
 --
 -- Name: delivery_under_current_rules; Type: VIEW
 --
@@ -3963,9 +4621,10 @@ CREATE VIEW pipehandler.delivery_under_current_rules AS
         CASE
             WHEN (d.attachments_until = '1970-01-01 00:00:00+00'::timestamp with time zone) THEN d.attachments_until
             ELSE (d.stored_at + r.attachments)
-        END AS attachments_until
+        END AS attachments_until,
+    m.day
    FROM ((pipehandler.delivery d
-     JOIN pipehandler.message m ON ((m.id = d.message)))
+     JOIN pipehandler.message m ON (((m.day = d.day) AND (m.id = d.message))))
      LEFT JOIN LATERAL pipehandler.retention_of(d.recipient, d.sender, ((m.from_list -> 0) ->> 'address'::text), m.list_id) r(keep, raw, attachments) ON (true));
 
 COMMENT ON VIEW pipehandler.delivery_under_current_rules IS 'Each delivery with the times that the current rules of retention mean for it. The table delivery has the same times,
@@ -3984,6 +4643,8 @@ COMMENT ON COLUMN pipehandler.delivery_under_current_rules.raw_until IS 'Until t
 They are removed when no delivery of the message needs them.';
 
 COMMENT ON COLUMN pipehandler.delivery_under_current_rules.attachments_until IS 'The same for attachment.content.';
+
+COMMENT ON COLUMN pipehandler.delivery_under_current_rules.day IS 'message.day of the message that was delivered, for joins with message, raw_message and attachment on both columns.';
 
 --
 -- Name: doubled; Type: TABLE
@@ -4023,7 +4684,7 @@ CREATE VIEW pipehandler.inbox AS
     m.size,
     (( SELECT count(*) AS count
            FROM pipehandler.attachment a
-          WHERE (a.message = m.id)))::integer AS attachments,
+          WHERE ((a.day = m.day) AND (a.message = m.id))))::integer AS attachments,
     m.state,
     m.text_body,
     m.html_body,
@@ -4042,9 +4703,10 @@ CREATE VIEW pipehandler.inbox AS
     m.list_unsubscribe_post,
     m.report,
     array_remove((d.original_recipient || d.later_original_recipients), NULL::text) AS original_recipients,
-    array_remove((m.list_id || d.later_list_ids), NULL::text) AS list_ids
+    array_remove((m.list_id || d.later_list_ids), NULL::text) AS list_ids,
+    m.day
    FROM (pipehandler.current_delivery d
-     JOIN pipehandler.message m ON ((m.id = d.message)));
+     JOIN pipehandler.message m ON (((m.day = d.day) AND (m.id = d.message))));
 
 COMMENT ON VIEW pipehandler.inbox IS 'Start here: each delivery that has not expired, with its message.';
 
@@ -4077,7 +4739,7 @@ COMMENT ON COLUMN pipehandler.inbox.text_body IS 'The text/plain parts that are 
 
 COMMENT ON COLUMN pipehandler.inbox.html_body IS 'The text/html parts that are not attachments, decoded and joined; as sent, so not safe to show without sanitising.';
 
-COMMENT ON COLUMN pipehandler.inbox.message IS 'message.id, for joins with attachment and raw_message.';
+COMMENT ON COLUMN pipehandler.inbox.message IS 'message.id; with day for joins with message, attachment and raw_message.';
 
 COMMENT ON COLUMN pipehandler.inbox.message_id IS 'Message-ID (RFC 5322 3.6.4) without angle brackets. Chosen by the sender, so neither unique nor trustworthy. Null
 where it is longer than 998 octets; then see header.';
@@ -4122,6 +4784,58 @@ COMMENT ON COLUMN pipehandler.inbox.original_recipients IS 'Each envelope recipi
 
 COMMENT ON COLUMN pipehandler.inbox.list_ids IS 'The List-Id of the message, and those of its later copies.';
 
+COMMENT ON COLUMN pipehandler.inbox.day IS 'message.day of the message that was delivered, for joins with message, raw_message and attachment on both columns.';
+
+--
+-- Name: message_undated; Type: TABLE
+--
+
+CREATE TABLE pipehandler.message_undated (
+    id uuid CONSTRAINT message_id_not_null NOT NULL,
+    received_at timestamp with time zone CONSTRAINT message_received_at_not_null NOT NULL,
+    message_id text,
+    in_reply_to text[] DEFAULT '{}'::text[] CONSTRAINT message_in_reply_to_not_null NOT NULL,
+    reference_ids text[] DEFAULT '{}'::text[] CONSTRAINT message_reference_ids_not_null NOT NULL,
+    date timestamp with time zone,
+    date_offset smallint,
+    subject text,
+    from_name text,
+    from_address text,
+    from_list jsonb DEFAULT '[]'::jsonb CONSTRAINT message_from_list_not_null NOT NULL,
+    sender_list jsonb DEFAULT '[]'::jsonb CONSTRAINT message_sender_list_not_null NOT NULL,
+    reply_to_list jsonb DEFAULT '[]'::jsonb CONSTRAINT message_reply_to_list_not_null NOT NULL,
+    to_list jsonb DEFAULT '[]'::jsonb CONSTRAINT message_to_list_not_null NOT NULL,
+    cc_list jsonb DEFAULT '[]'::jsonb CONSTRAINT message_cc_list_not_null NOT NULL,
+    bcc_list jsonb DEFAULT '[]'::jsonb CONSTRAINT message_bcc_list_not_null NOT NULL,
+    list_id text,
+    text_body text,
+    html_body text,
+    header jsonb DEFAULT '[]'::jsonb CONSTRAINT message_header_not_null NOT NULL,
+    authentication jsonb DEFAULT '{}'::jsonb CONSTRAINT message_authentication_not_null NOT NULL,
+    size integer CONSTRAINT message_size_not_null NOT NULL,
+    sha256 bytea CONSTRAINT message_sha256_not_null NOT NULL,
+    state text CONSTRAINT message_state_not_null NOT NULL,
+    error text,
+    defects jsonb DEFAULT '[]'::jsonb CONSTRAINT message_defects_not_null NOT NULL,
+    parser text CONSTRAINT message_parser_not_null NOT NULL,
+    text_from_html text,
+    preview text,
+    auto_submitted text,
+    precedence text,
+    list_unsubscribe text[] DEFAULT '{}'::text[] CONSTRAINT message_list_unsubscribe_not_null NOT NULL,
+    list_unsubscribe_post boolean DEFAULT false CONSTRAINT message_list_unsubscribe_post_not_null NOT NULL,
+    report jsonb,
+    day date DEFAULT '1970-01-01'::date CONSTRAINT message_day_not_null NOT NULL,
+    CONSTRAINT message_date CHECK (((date >= '0001-01-01 00:00:00+00'::timestamp with time zone) AND (date < '10000-01-01 00:00:00+00'::timestamp with time zone))),
+    CONSTRAINT message_date_offset CHECK (((date_offset >= '-5999'::integer) AND (date_offset <= 5999))),
+    CONSTRAINT message_error CHECK (((state = 'failed'::text) = (error IS NOT NULL))),
+    CONSTRAINT message_received_at CHECK (((received_at >= '0001-01-01 00:00:00+00'::timestamp with time zone) AND (received_at < '10000-01-01 00:00:00+00'::timestamp with time zone))),
+    CONSTRAINT message_sha256_check CHECK ((octet_length(sha256) = 32)),
+    CONSTRAINT message_size_check CHECK ((size >= 0)),
+    CONSTRAINT message_state_check CHECK ((state = ANY (ARRAY['parsed'::text, 'failed'::text])))
+)
+WITH (autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='500', toast.autovacuum_vacuum_scale_factor='0.02', toast.autovacuum_vacuum_threshold='500');
+
 --
 -- Name: migration; Type: TABLE
 --
@@ -4152,9 +4866,10 @@ COMMENT ON COLUMN pipehandler.migration.applied_by IS 'The role that applied it.
 
 CREATE TABLE pipehandler.raw_message (
     message uuid NOT NULL,
-    raw bytea NOT NULL
+    raw bytea NOT NULL,
+    day date DEFAULT '1970-01-01'::date NOT NULL
 )
-WITH (autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='500', toast.autovacuum_vacuum_scale_factor='0.02', toast.autovacuum_vacuum_threshold='500');
+PARTITION BY RANGE (day);
 
 COMMENT ON TABLE pipehandler.raw_message IS 'The bytes of a message, exactly as Postfix passed them on. A separate table, so that they can be removed before the
 rest.';
@@ -4163,6 +4878,19 @@ COMMENT ON COLUMN pipehandler.raw_message.message IS 'The message that has these
 
 COMMENT ON COLUMN pipehandler.raw_message.raw IS 'The message as it was received, without the fields that Postfix prepends for a single delivery: those are in
 delivery.prepended.';
+
+COMMENT ON COLUMN pipehandler.raw_message.day IS 'message.day.';
+
+--
+-- Name: raw_message_undated; Type: TABLE
+--
+
+CREATE TABLE pipehandler.raw_message_undated (
+    message uuid CONSTRAINT raw_message_message_not_null NOT NULL,
+    raw bytea CONSTRAINT raw_message_raw_not_null NOT NULL,
+    day date DEFAULT '1970-01-01'::date CONSTRAINT raw_message_day_not_null NOT NULL
+)
+WITH (autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='500', toast.autovacuum_vacuum_scale_factor='0.02', toast.autovacuum_vacuum_threshold='500');
 
 --
 -- Name: renewed_delivery; Type: VIEW
@@ -4283,6 +5011,24 @@ COMMENT ON COLUMN pipehandler.web_tombstone.holder IS 'The digest of the key tha
 COMMENT ON COLUMN pipehandler.web_tombstone.held_until IS 'Until when; an operator who knows better may delete the row.';
 
 --
+-- Name: attachment_undated; Type: TABLE ATTACH
+--
+
+ALTER TABLE ONLY pipehandler.attachment ATTACH PARTITION pipehandler.attachment_undated FOR VALUES FROM (MINVALUE) TO ('1970-01-02');
+
+--
+-- Name: message_undated; Type: TABLE ATTACH
+--
+
+ALTER TABLE ONLY pipehandler.message ATTACH PARTITION pipehandler.message_undated FOR VALUES FROM (MINVALUE) TO ('1970-01-02');
+
+--
+-- Name: raw_message_undated; Type: TABLE ATTACH
+--
+
+ALTER TABLE ONLY pipehandler.raw_message ATTACH PARTITION pipehandler.raw_message_undated FOR VALUES FROM (MINVALUE) TO ('1970-01-02');
+
+--
 -- Name: address address_pkey; Type: CONSTRAINT
 --
 
@@ -4290,11 +5036,11 @@ ALTER TABLE ONLY pipehandler.address
     ADD CONSTRAINT address_pkey PRIMARY KEY (lease);
 
 --
--- Name: attachment attachment_pkey; Type: CONSTRAINT
+-- Name: attachment_undated attachment_undated_pkey; Type: CONSTRAINT
 --
 
-ALTER TABLE ONLY pipehandler.attachment
-    ADD CONSTRAINT attachment_pkey PRIMARY KEY (message, ordinal);
+ALTER TABLE ONLY pipehandler.attachment_undated
+    ADD CONSTRAINT attachment_undated_pkey PRIMARY KEY (message, ordinal);
 
 --
 -- Name: capability capability_pkey; Type: CONSTRAINT
@@ -4325,11 +5071,11 @@ ALTER TABLE ONLY pipehandler.delivery
     ADD CONSTRAINT delivery_pkey PRIMARY KEY (id);
 
 --
--- Name: message message_pkey; Type: CONSTRAINT
+-- Name: message_undated message_undated_pkey; Type: CONSTRAINT
 --
 
-ALTER TABLE ONLY pipehandler.message
-    ADD CONSTRAINT message_pkey PRIMARY KEY (id);
+ALTER TABLE ONLY pipehandler.message_undated
+    ADD CONSTRAINT message_undated_pkey PRIMARY KEY (id);
 
 --
 -- Name: migration migration_pkey; Type: CONSTRAINT
@@ -4339,11 +5085,11 @@ ALTER TABLE ONLY pipehandler.migration
     ADD CONSTRAINT migration_pkey PRIMARY KEY (version);
 
 --
--- Name: raw_message raw_message_pkey; Type: CONSTRAINT
+-- Name: raw_message_undated raw_message_undated_pkey; Type: CONSTRAINT
 --
 
-ALTER TABLE ONLY pipehandler.raw_message
-    ADD CONSTRAINT raw_message_pkey PRIMARY KEY (message);
+ALTER TABLE ONLY pipehandler.raw_message_undated
+    ADD CONSTRAINT raw_message_undated_pkey PRIMARY KEY (message);
 
 --
 -- Name: retention_change retention_change_pkey; Type: CONSTRAINT
@@ -4437,10 +5183,10 @@ CREATE INDEX delivery_attachments_until ON pipehandler.delivery USING btree (att
 CREATE INDEX delivery_cursor ON pipehandler.delivery USING btree (xid, id);
 
 --
--- Name: delivery_expires_at; Type: INDEX
+-- Name: delivery_day; Type: INDEX
 --
 
-CREATE INDEX delivery_expires_at ON pipehandler.delivery USING btree (expires_at) WHERE (expires_at IS NOT NULL);
+CREATE INDEX delivery_day ON pipehandler.delivery USING btree (day, expires_at);
 
 --
 -- Name: delivery_lease; Type: INDEX
@@ -4482,19 +5228,37 @@ CREATE INDEX delivery_recipient ON pipehandler.delivery USING btree (pipehandler
 -- Name: message_failed; Type: INDEX
 --
 
-CREATE INDEX message_failed ON pipehandler.message USING btree (received_at) WHERE (state = 'failed'::text);
+CREATE INDEX message_failed ON ONLY pipehandler.message USING btree (received_at) WHERE (state = 'failed'::text);
 
 --
 -- Name: message_from_address; Type: INDEX
 --
 
-CREATE INDEX message_from_address ON pipehandler.message USING btree (lower((from_address COLLATE "C")), received_at) WHERE (from_address IS NOT NULL);
+CREATE INDEX message_from_address ON ONLY pipehandler.message USING btree (lower((from_address COLLATE "C")), received_at) WHERE (from_address IS NOT NULL);
 
 --
 -- Name: message_message_id; Type: INDEX
 --
 
-CREATE INDEX message_message_id ON pipehandler.message USING btree (message_id COLLATE "C") WHERE (message_id IS NOT NULL);
+CREATE INDEX message_message_id ON ONLY pipehandler.message USING btree (message_id COLLATE "C") WHERE (message_id IS NOT NULL);
+
+--
+-- Name: message_undated_failed; Type: INDEX
+--
+
+CREATE INDEX message_undated_failed ON pipehandler.message_undated USING btree (received_at) WHERE (state = 'failed'::text);
+
+--
+-- Name: message_undated_from_address; Type: INDEX
+--
+
+CREATE INDEX message_undated_from_address ON pipehandler.message_undated USING btree (lower((from_address COLLATE "C")), received_at) WHERE (from_address IS NOT NULL);
+
+--
+-- Name: message_undated_message_id; Type: INDEX
+--
+
+CREATE INDEX message_undated_message_id ON pipehandler.message_undated USING btree (message_id COLLATE "C") WHERE (message_id IS NOT NULL);
 
 --
 -- Name: web_inbox_address_digest; Type: INDEX
@@ -4527,6 +5291,24 @@ CREATE INDEX web_inbox_opened_at ON pipehandler.web_inbox USING btree (domain, o
 CREATE INDEX web_tombstone_held_until ON pipehandler.web_tombstone USING btree (held_until);
 
 --
+-- Name: message_undated_failed; Type: INDEX ATTACH
+--
+
+ALTER INDEX pipehandler.message_failed ATTACH PARTITION pipehandler.message_undated_failed;
+
+--
+-- Name: message_undated_from_address; Type: INDEX ATTACH
+--
+
+ALTER INDEX pipehandler.message_from_address ATTACH PARTITION pipehandler.message_undated_from_address;
+
+--
+-- Name: message_undated_message_id; Type: INDEX ATTACH
+--
+
+ALTER INDEX pipehandler.message_message_id ATTACH PARTITION pipehandler.message_undated_message_id;
+
+--
 -- Name: address announce_change; Type: TRIGGER
 --
 
@@ -4557,11 +5339,16 @@ CREATE TRIGGER bury_address AFTER DELETE ON pipehandler.web_inbox FOR EACH ROW E
 CREATE TRIGGER follow_lease AFTER UPDATE OF expires_at ON pipehandler.address FOR EACH ROW WHEN ((old.expires_at IS DISTINCT FROM new.expires_at)) EXECUTE FUNCTION pipehandler.follow_lease();
 
 --
--- Name: attachment attachment_message_fkey; Type: FK CONSTRAINT
+-- Name: delivery hold_messages; Type: TRIGGER
 --
 
-ALTER TABLE ONLY pipehandler.attachment
-    ADD CONSTRAINT attachment_message_fkey FOREIGN KEY (message) REFERENCES pipehandler.message(id) ON DELETE CASCADE;
+CREATE TRIGGER hold_messages BEFORE UPDATE OF day, message, expires_at ON pipehandler.delivery FOR EACH STATEMENT EXECUTE FUNCTION pipehandler.hold_messages();
+
+--
+-- Name: message remove_rest_of_message; Type: TRIGGER
+--
+
+CREATE TRIGGER remove_rest_of_message AFTER DELETE ON pipehandler.message REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION pipehandler.remove_rest_of_message();
 
 --
 -- Name: capability capability_lease_fkey; Type: FK CONSTRAINT
@@ -4576,20 +5363,6 @@ ALTER TABLE ONLY pipehandler.capability
 
 ALTER TABLE ONLY pipehandler.delivery
     ADD CONSTRAINT delivery_lease_fkey FOREIGN KEY (lease) REFERENCES pipehandler.address(lease);
-
---
--- Name: delivery delivery_message_fkey; Type: FK CONSTRAINT
---
-
-ALTER TABLE ONLY pipehandler.delivery
-    ADD CONSTRAINT delivery_message_fkey FOREIGN KEY (message) REFERENCES pipehandler.message(id) DEFERRABLE INITIALLY DEFERRED;
-
---
--- Name: raw_message raw_message_message_fkey; Type: FK CONSTRAINT
---
-
-ALTER TABLE ONLY pipehandler.raw_message
-    ADD CONSTRAINT raw_message_message_fkey FOREIGN KEY (message) REFERENCES pipehandler.message(id) ON DELETE CASCADE;
 
 --
 -- Name: web_inbox web_inbox_lease_fkey; Type: FK CONSTRAINT
@@ -4658,7 +5431,10 @@ GRANT ALL ON FUNCTION pipehandler.code_status() TO pipehandler_ingest;
 GRANT ALL ON FUNCTION pipehandler.code_status() TO pipehandler_reader;
 GRANT ALL ON FUNCTION pipehandler.code_status() TO pipehandler_maintenance;
 
-REVOKE ALL ON FUNCTION pipehandler.count_attachments(message uuid) FROM PUBLIC;
+REVOKE ALL ON FUNCTION pipehandler.count_attachments(day date, message uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipehandler.create_days(ahead integer, since date) FROM PUBLIC;
+GRANT ALL ON FUNCTION pipehandler.create_days(ahead integer, since date) TO pipehandler_maintenance;
 
 REVOKE ALL ON FUNCTION pipehandler.cursor_now() FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.cursor_now() TO pipehandler_web;
@@ -4676,6 +5452,15 @@ GRANT ALL ON FUNCTION pipehandler.data_status() TO pipehandler_ingest;
 GRANT ALL ON FUNCTION pipehandler.data_status() TO pipehandler_reader;
 GRANT ALL ON FUNCTION pipehandler.data_status() TO pipehandler_maintenance;
 
+REVOKE ALL ON FUNCTION pipehandler.days() FROM PUBLIC;
+GRANT ALL ON FUNCTION pipehandler.days() TO pipehandler_reader;
+GRANT ALL ON FUNCTION pipehandler.days() TO pipehandler_maintenance;
+
+REVOKE ALL ON FUNCTION pipehandler.days_prepared() FROM PUBLIC;
+GRANT ALL ON FUNCTION pipehandler.days_prepared() TO pipehandler_ingest;
+GRANT ALL ON FUNCTION pipehandler.days_prepared() TO pipehandler_reader;
+GRANT ALL ON FUNCTION pipehandler.days_prepared() TO pipehandler_maintenance;
+
 REVOKE ALL ON FUNCTION pipehandler.deliveries_after(cursor text, recipient text, lease bigint, max_rows integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.deliveries_after(cursor text, recipient text, lease bigint, max_rows integer) TO pipehandler_reader;
 GRANT ALL ON FUNCTION pipehandler.deliveries_after(cursor text, recipient text, lease bigint, max_rows integer) TO pipehandler_maintenance;
@@ -4684,7 +5469,10 @@ REVOKE ALL ON FUNCTION pipehandler.deliveries_waiting() FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.deliveries_waiting() TO pipehandler_reader;
 GRANT ALL ON FUNCTION pipehandler.deliveries_waiting() TO pipehandler_maintenance;
 
-REVOKE ALL ON FUNCTION pipehandler.delivery_of(key bytea, delivery bigint, OUT lease bigint, OUT id bigint, OUT xid xid8, OUT message uuid, OUT prepended bytea) FROM PUBLIC;
+REVOKE ALL ON FUNCTION pipehandler.delivery_of(key bytea, delivery bigint, OUT lease bigint, OUT id bigint, OUT xid xid8, OUT day date, OUT message uuid, OUT prepended bytea) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipehandler.drop_day(day date) FROM PUBLIC;
+GRANT ALL ON FUNCTION pipehandler.drop_day(day date) TO pipehandler_maintenance;
 
 REVOKE ALL ON FUNCTION pipehandler.expire(batch integer, resume_from timestamp with time zone, OUT deliveries bigint, OUT messages bigint, OUT raw_messages bigint, OUT attachments bigint, OUT next_from timestamp with time zone, OUT raws bigint, OUT reached timestamp with time zone, OUT skipped bigint[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.expire(batch integer, resume_from timestamp with time zone, OUT deliveries bigint, OUT messages bigint, OUT raw_messages bigint, OUT attachments bigint, OUT next_from timestamp with time zone, OUT raws bigint, OUT reached timestamp with time zone, OUT skipped bigint[]) TO pipehandler_maintenance;
@@ -4718,10 +5506,16 @@ REVOKE ALL ON FUNCTION pipehandler.follow_lease() FROM PUBLIC;
 REVOKE ALL ON FUNCTION pipehandler.grant_view(digest bytea, lease bigint, label text, ttl interval) FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.grant_view(digest bytea, lease bigint, label text, ttl interval) TO pipehandler_maintenance;
 
+REVOKE ALL ON FUNCTION pipehandler.has_day(day date) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION pipehandler.health() FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.health() TO pipehandler_ingest;
 GRANT ALL ON FUNCTION pipehandler.health() TO pipehandler_reader;
 GRANT ALL ON FUNCTION pipehandler.health() TO pipehandler_maintenance;
+
+REVOKE ALL ON FUNCTION pipehandler.hold_message(day date, message uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipehandler.hold_messages() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipehandler.inbox_after(key bytea, after text, max_rows integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.inbox_after(key bytea, after text, max_rows integer) TO pipehandler_web;
@@ -4757,11 +5551,11 @@ REVOKE ALL ON FUNCTION pipehandler.is_automatic(sender text, auto_submitted text
 GRANT ALL ON FUNCTION pipehandler.is_automatic(sender text, auto_submitted text, precedence text, list_id text, report jsonb) TO pipehandler_reader;
 GRANT ALL ON FUNCTION pipehandler.is_automatic(sender text, auto_submitted text, precedence text, list_id text, report jsonb) TO pipehandler_maintenance;
 
+REVOKE ALL ON FUNCTION pipehandler.is_incomplete(day date, message uuid, with_bytes boolean, contents bytea[]) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION pipehandler.is_parsed(parsed jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipehandler.is_reserved_name(name text, more text[]) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION pipehandler.is_wanted(delivery bigint, wanted jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipehandler.issue_lease(canonical text, ttl interval, label text, holder bytea) FROM PUBLIC;
 
@@ -4779,23 +5573,37 @@ REVOKE ALL ON FUNCTION pipehandler.lease_random_address(domain text, ttl interva
 GRANT ALL ON FUNCTION pipehandler.lease_random_address(domain text, ttl interval, label text) TO pipehandler_address_admin;
 GRANT ALL ON FUNCTION pipehandler.lease_random_address(domain text, ttl interval, label text) TO pipehandler_maintenance;
 
+REVOKE ALL ON FUNCTION pipehandler.list_id_of(day date, message uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipehandler.lock_messages(deliveries bigint[], OUT days date[], OUT messages uuid[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION pipehandler.lock_messages(deliveries bigint[], OUT days date[], OUT messages uuid[]) TO pipehandler_maintenance;
+
 REVOKE ALL ON FUNCTION pipehandler.lookup(address text, delimiter text) FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.lookup(address text, delimiter text) TO pipehandler_lookup;
+
+REVOKE ALL ON FUNCTION pipehandler.mail_of_lease(lease bigint, most bigint, with_expired boolean, OUT deliveries bigint, OUT octets bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipehandler.may_drop_day(day date) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipehandler.move_numbers() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipehandler.open_inbox(key bytea, domain text, name text, ttl interval, label text, client inet) FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.open_inbox(key bytea, domain text, name text, ttl interval, label text, client inet) TO pipehandler_web;
 
+REVOKE ALL ON FUNCTION pipehandler.partitions_of(day date) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION pipehandler.random_name() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipehandler.record_cluster() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION pipehandler.remove_days(batch integer, OUT days bigint, OUT deliveries bigint, OUT more boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION pipehandler.remove_days(batch integer, OUT days bigint, OUT deliveries bigint, OUT more boolean) TO pipehandler_maintenance;
+
 REVOKE ALL ON FUNCTION pipehandler.remove_deliveries(ids bigint[], OUT deliveries bigint, OUT messages bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.remove_deliveries(ids bigint[], OUT deliveries bigint, OUT messages bigint) TO pipehandler_maintenance;
 
-REVOKE ALL ON FUNCTION pipehandler.remove_due(due bigint[], touched uuid[], OUT deliveries bigint, OUT messages bigint, OUT raw_messages bigint, OUT attachments bigint) FROM PUBLIC;
-GRANT ALL ON FUNCTION pipehandler.remove_due(due bigint[], touched uuid[], OUT deliveries bigint, OUT messages bigint, OUT raw_messages bigint, OUT attachments bigint) TO pipehandler_maintenance;
+REVOKE ALL ON FUNCTION pipehandler.remove_due(due bigint[], OUT deliveries bigint, OUT messages bigint, OUT raw_messages bigint, OUT attachments bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION pipehandler.remove_due(due bigint[], OUT deliveries bigint, OUT messages bigint, OUT raw_messages bigint, OUT attachments bigint) TO pipehandler_maintenance;
 
 REVOKE ALL ON FUNCTION pipehandler.remove_ended_keys() FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.remove_ended_keys() TO pipehandler_maintenance;
@@ -4818,8 +5626,10 @@ GRANT ALL ON FUNCTION pipehandler.remove_leases(since timestamp with time zone, 
 
 REVOKE ALL ON FUNCTION pipehandler.remove_mail_of_lease(lease bigint) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION pipehandler.remove_unreferenced(messages uuid[], OUT messages_removed bigint, OUT raw_messages_removed bigint, OUT attachments_removed bigint) FROM PUBLIC;
-GRANT ALL ON FUNCTION pipehandler.remove_unreferenced(messages uuid[], OUT messages_removed bigint, OUT raw_messages_removed bigint, OUT attachments_removed bigint) TO pipehandler_maintenance;
+REVOKE ALL ON FUNCTION pipehandler.remove_rest_of_message() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipehandler.remove_unreferenced(days date[], messages uuid[], OUT messages_removed bigint, OUT raw_messages_removed bigint, OUT attachments_removed bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION pipehandler.remove_unreferenced(days date[], messages uuid[], OUT messages_removed bigint, OUT raw_messages_removed bigint, OUT attachments_removed bigint) TO pipehandler_maintenance;
 
 REVOKE ALL ON FUNCTION pipehandler.renew(due bigint[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.renew(due bigint[]) TO pipehandler_maintenance;
@@ -4829,6 +5639,9 @@ GRANT ALL ON FUNCTION pipehandler.reopen_network(network cidr) TO pipehandler_ma
 
 REVOKE ALL ON FUNCTION pipehandler.reparse(message uuid, parsed jsonb, text_body text, html_body text, contents bytea[], dry_run boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.reparse(message uuid, parsed jsonb, text_body text, html_body text, contents bytea[], dry_run boolean) TO pipehandler_maintenance;
+
+REVOKE ALL ON FUNCTION pipehandler.reparse_on(day date, message uuid, parsed jsonb, text_body text, html_body text, contents bytea[], dry_run boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION pipehandler.reparse_on(day date, message uuid, parsed jsonb, text_body text, html_body text, contents bytea[], dry_run boolean) TO pipehandler_maintenance;
 
 REVOKE ALL ON FUNCTION pipehandler.replace_cursors() FROM PUBLIC;
 
@@ -4841,6 +5654,8 @@ GRANT SELECT ON TABLE pipehandler.web_domain TO pipehandler_reader;
 GRANT SELECT ON TABLE pipehandler.web_domain TO pipehandler_maintenance;
 
 REVOKE ALL ON FUNCTION pipehandler.require_room_for_inbox(rules pipehandler.web_domain) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipehandler.restore_contents(day date, message uuid, contents bytea[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipehandler.retention_held(OUT since timestamp with time zone, OUT deliveries bigint, OUT stored bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.retention_held(OUT since timestamp with time zone, OUT deliveries bigint, OUT stored bigint) TO pipehandler_ingest;
@@ -4884,11 +5699,16 @@ GRANT SELECT ON TABLE pipehandler.web_inbox TO pipehandler_maintenance;
 
 REVOKE ALL ON FUNCTION pipehandler.usable_key(key bytea) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION pipehandler.wanted_of(deliveries bigint[], wanted jsonb) FROM PUBLIC;
+
 GRANT SELECT ON SEQUENCE pipehandler.address_lease_seq TO pipehandler_reader;
 GRANT SELECT ON SEQUENCE pipehandler.address_lease_seq TO pipehandler_maintenance;
 
 GRANT SELECT ON TABLE pipehandler.attachment TO pipehandler_reader;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE pipehandler.attachment TO pipehandler_maintenance;
+
+GRANT SELECT ON TABLE pipehandler.attachment_undated TO pipehandler_reader;
+GRANT SELECT ON TABLE pipehandler.attachment_undated TO pipehandler_maintenance;
 
 GRANT SELECT ON TABLE pipehandler.cluster TO pipehandler_reader;
 GRANT SELECT ON TABLE pipehandler.cluster TO pipehandler_maintenance;
@@ -4914,11 +5734,17 @@ GRANT SELECT,DELETE ON TABLE pipehandler.doubled TO pipehandler_maintenance;
 GRANT SELECT ON TABLE pipehandler.inbox TO pipehandler_reader;
 GRANT SELECT ON TABLE pipehandler.inbox TO pipehandler_maintenance;
 
+GRANT SELECT ON TABLE pipehandler.message_undated TO pipehandler_reader;
+GRANT SELECT ON TABLE pipehandler.message_undated TO pipehandler_maintenance;
+
 GRANT SELECT ON TABLE pipehandler.migration TO pipehandler_reader;
 GRANT SELECT ON TABLE pipehandler.migration TO pipehandler_maintenance;
 
 GRANT SELECT ON TABLE pipehandler.raw_message TO pipehandler_reader;
 GRANT SELECT,DELETE ON TABLE pipehandler.raw_message TO pipehandler_maintenance;
+
+GRANT SELECT ON TABLE pipehandler.raw_message_undated TO pipehandler_reader;
+GRANT SELECT ON TABLE pipehandler.raw_message_undated TO pipehandler_maintenance;
 
 GRANT SELECT ON TABLE pipehandler.renewed_delivery TO pipehandler_reader;
 GRANT SELECT ON TABLE pipehandler.renewed_delivery TO pipehandler_maintenance;

@@ -17,6 +17,7 @@ from pipehandler.store.expiry import (
     ATTACHMENTS,
     BATCH,
     CHANGED,
+    DAYS,
     DELIVERIES,
     HELD,
     LEASES,
@@ -33,6 +34,7 @@ from .command import Failure, echo_json, quiet_option, reported_errors
 from .upkeep import INTERRUPTED, opened_for_upkeep, progress
 
 _NOUNS = {
+    DAYS: ("whole day", "whole days"),
     DELIVERIES: ("delivery", "deliveries"),
     MESSAGES: ("message", "messages"),
     RAW_MESSAGES: ("message's bytes", "messages' bytes"),

@@ -14,7 +14,7 @@ _BATCH = 100
 _CHOSEN = """
   FROM pipehandler.delivery d
  WHERE d.fingerprint_version = 1 AND d.id > %(after)s::bigint
-   AND EXISTS (SELECT FROM pipehandler.raw_message r WHERE r.message = d.message)
+   AND EXISTS (SELECT FROM pipehandler.raw_message r WHERE r.day = d.day AND r.message = d.message)
 """
 _IDS = f"SELECT d.id {_CHOSEN} ORDER BY d.id LIMIT {_BATCH}"
 _COUNT = f"SELECT count(*) {_CHOSEN}"
@@ -22,8 +22,9 @@ _COUNT = f"SELECT count(*) {_CHOSEN}"
 _RAW = """
 SELECT r.raw
   FROM pipehandler.raw_message r
-  JOIN pipehandler.delivery d ON d.message = r.message
- WHERE d.id = %s::bigint AND d.fingerprint_version = 1
+  JOIN pipehandler.delivery d ON d.day = r.day AND d.message = r.message
+ WHERE r.day = (SELECT o.day FROM pipehandler.delivery o WHERE o.id = %(delivery)s::bigint)
+   AND d.id = %(delivery)s::bigint AND d.fingerprint_version = 1
 """
 
 # Skip a delivery if another one of the same message has the current fingerprint: that one detects the same duplicates.
@@ -57,7 +58,7 @@ def renew(store: Store, delivery: int) -> int:
     That is zero if the delivery is gone, was renewed before, or is left unchanged because a newer one of the same
     message exists. Raises StoreError; calling it again is safe.
     """
-    rows = store.rows(_RAW, [delivery], binary=True)
+    rows = store.rows(_RAW, {"delivery": delivery}, binary=True)
     if not rows:
         return 0
     parameters = {"delivery": delivery, "fingerprint": fingerprint(rows[0]["raw"], 0)}

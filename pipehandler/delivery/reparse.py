@@ -17,6 +17,7 @@ from ..runtime.deadline import Deadline
 from ..settings.config import Config
 from ..store.connection import Store
 from ..store.errors import DataRefused
+from ..store.ids import days
 from ..store.ingest import check_size
 from ..store.readable import readable_rows
 from ..store.view import expression, view
@@ -42,14 +43,16 @@ _CHOSEN = """
    AND (%(state)s::text IS NULL OR m.state = %(state)s)
    AND (%(parser)s::text IS NULL OR m.parser <> %(parser)s)
 """
-_IDS = f"SELECT m.id::text {_CHOSEN} ORDER BY m.id LIMIT {_BATCH}"
-_COUNT = f"SELECT count(*) {_CHOSEN}"
+_IDS = f"SELECT m.id::text {_CHOSEN} GROUP BY m.id ORDER BY m.id LIMIT {_BATCH}"
+_COUNT = f"SELECT count(DISTINCT m.id) {_CHOSEN}"
 
 _STORED = """
 SELECT m.state, r.raw
   FROM pipehandler.message m
-  LEFT JOIN pipehandler.raw_message r ON r.message = m.id
- WHERE m.id = %s::uuid
+  LEFT JOIN pipehandler.raw_message r ON r.day = ANY (%(days)s::date[]) AND r.day = m.day AND r.message = m.id
+ WHERE m.day = ANY (%(days)s::date[]) AND m.id = %(message)s::uuid
+ ORDER BY r.message IS NULL, m.state
+ LIMIT 1
 """
 
 _REPARSE = """
@@ -103,7 +106,8 @@ def reparse(store: Store, config: Config, message: str, dry_run: bool = False) -
     Raises StoreError, and OSError, ImportError or LookupError if this host cannot parse. Uses SIGALRM. Only the bytes
     of the message itself are parsed, without the fields that were prepended for one of its deliveries.
     """
-    rows = store.rows(_STORED, [message], row=_Stored, binary=True)
+    parameters = {"days": days(store, message), "message": message}
+    rows = store.rows(_STORED, parameters, row=_Stored, binary=True)
     if not rows:
         return Reparsed(message, GONE)
     raw, failed = rows[0].raw, rows[0].state == "failed"

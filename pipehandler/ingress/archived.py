@@ -25,6 +25,7 @@ from ..runtime.stopwatch import Stopwatch
 from ..settings.config import Config
 from ..store.connection import Store
 from ..store.errors import INSUFFICIENT_PRIVILEGE, StoreError, concerns_data
+from ..store.ids import days
 
 INGRESS = "import"
 
@@ -45,6 +46,7 @@ SELECT d.recipient, d.fingerprint
  WHERE coalesce(d.lease, 0) IN (0, coalesce(l.lease, 0))
    AND (d.fingerprint = ANY (%(fingerprints)s) OR d.fingerprint = ANY (%(former)s) AND d.fingerprint_version = 1)
 """
+_FAILED = "SELECT FROM pipehandler.message m WHERE m.day = ANY (%s::date[]) AND m.id = %s::uuid AND m.state = 'failed'"
 _STOPS = frozenset({STORE_UNAVAILABLE, STORE_FULL, MISCONFIGURED})
 
 
@@ -143,7 +145,7 @@ def advice(readings: Sequence[bytes], result: Result, store: Store) -> str:
         return ""
     found = []
     with suppress(StoreError):  # the message is stored; a role that may only store need not see more
-        found = store.rows("SELECT FROM pipehandler.message WHERE id = %s AND state = 'failed'", [result.message])
+        found = store.rows(_FAILED, [days(store, result.message), result.message])
     if not found:
         return ""
     if result.message in (identify(reading).id for reading in readings):

@@ -14,12 +14,15 @@ from typing import NamedTuple, TypeVar
 
 from ..settings.retention import PATTERNS, TIMES, Rule
 from .connection import Parameters, Store
-from .errors import CONFLICTS, StoreError, retried
+from .errors import CONFLICTS, CONTENTION, StoreError, retried
 from .like import like
 
 _T = TypeVar("_T")
 
 BATCH = 500
+
+_OF_A_DAY = 20_000
+"""Deliveries of a day whose messages are gone; removing them touches no other row."""
 
 APPLIED, CHANGED = "applied", "changed"
 """After a change of the rules: deliveries to which they were applied; those of them whose time changed."""
@@ -27,6 +30,9 @@ APPLIED, CHANGED = "applied", "changed"
 DELIVERIES, MESSAGES, ATTACHMENTS, LEASES = "deliveries", "messages", "attachments", "leases"
 RAW_MESSAGES = "raw_messages"
 """What was removed. raw_messages, attachments: raw bytes, and contents of attachments, of messages that stay."""
+
+DAYS = "days"
+"""Days that were removed as a whole, with all their messages, which are not counted otherwise."""
 
 WAITING = "waiting"
 """A transaction that may have read the old rules is still running: the next run applies the new ones to stored mail."""
@@ -59,12 +65,15 @@ _EXPIRE = """
 SELECT next_from::text, deliveries, messages, raw_messages, attachments, skipped
   FROM pipehandler.expire(%s, %s::timestamptz)
 """
+_CREATE_DAYS = "SELECT pipehandler.create_days()"
+_DAYS = "SELECT days, deliveries, more FROM pipehandler.remove_days(%s)"
 _LEASES = "SELECT next_from::text, leases FROM pipehandler.remove_leases(%s, %s::timestamptz, %s::interval)"
 
 _DUE = """
 WITH delivery AS (
-    SELECT d.message,
+    SELECT d.day, d.message,
            coalesce(d.expires_at <= now(), false)
+           AND d.day <> ALL (ARRAY(SELECT y.day FROM pipehandler.days() AS y WHERE y.waits AND y.last_due > now()))
            OR coalesce(CASE WHEN w.lease IS NULL THEN a.expires_at ELSE w.mail_until END <= now(), false) AS expired,
            coalesce(d.raw_until > now(), true) AS raw, coalesce(d.attachments_until > now(), true) AS attachments
       FROM {} d
@@ -72,17 +81,18 @@ WITH delivery AS (
       LEFT JOIN pipehandler.web_inbox w ON w.lease = d.lease
 ),
 message AS (
-    SELECT d.message, count(*) FILTER (WHERE d.expired) AS deliveries, bool_and(d.expired) AS expired,
+    SELECT d.day, d.message, count(*) FILTER (WHERE d.expired) AS deliveries, bool_and(d.expired) AS expired,
            coalesce(bool_or(d.raw) FILTER (WHERE NOT d.expired), false) AS raw,
            coalesce(bool_or(d.attachments) FILTER (WHERE NOT d.expired), false) AS attachments
       FROM delivery d
-     GROUP BY d.message
+     GROUP BY d.day, d.message
 )
 SELECT NULL AS next_from, coalesce(sum(m.deliveries), 0)::bigint AS deliveries,
        count(*) FILTER (WHERE m.expired) AS messages,
        count(*) FILTER (WHERE NOT m.expired AND NOT m.raw AND EXISTS (
-           SELECT FROM pipehandler.raw_message r WHERE r.message = m.message)) AS raw_messages,
-       coalesce(sum((SELECT count(*) FROM pipehandler.attachment a WHERE a.message = m.message AND a.content IS NOT NULL))
+           SELECT FROM pipehandler.raw_message r WHERE r.day = m.day AND r.message = m.message)) AS raw_messages,
+       coalesce(sum((SELECT count(*) FROM pipehandler.attachment a
+                      WHERE a.day = m.day AND a.message = m.message AND a.content IS NOT NULL))
                 FILTER (WHERE NOT m.expired AND NOT m.attachments), 0)::bigint AS attachments,
        (SELECT count(*)
           FROM pipehandler.address a
@@ -120,6 +130,18 @@ class _Removed(NamedTuple):
                 LEASES: self.leases,
             }
         )
+
+
+class _Days(NamedTuple):
+    """What one step removed of a day that goes as a whole. more: whether there is another step."""
+
+    days: int
+    deliveries: int
+    more: bool
+
+    @property
+    def counts(self) -> Counts:
+        return Counter({DAYS: self.days, DELIVERIES: self.deliveries})
 
 
 class _Change(NamedTuple):
@@ -170,6 +192,8 @@ def expire(
 
     yield _row(store, _CHANGE, [_json(rules), max_percent], _Change).counts
     yield from _apply(store, batch, skip)
+    _create_days(store)
+    yield from _remove_days(store)
     yield from _remove(store, _EXPIRE, batch, skip)
     yield from _remove(store, _LEASES, batch, skip, _GRACE)
 
@@ -229,6 +253,24 @@ def _apply(store: Store, batch: int, skip: _Skip) -> Iterator[Counts]:
             yield Counter({APPLIED: step.applied, CHANGED: step.changed}) + skip(step.skipped)
         else:
             return
+
+
+def _create_days(store: Store) -> None:
+    """Create the partitions of the coming week. Where a lock is missing (VACUUM has one), the next run does."""
+    try:
+        store.rows(_CREATE_DAYS)
+    except StoreError as error:
+        if error.sqlstate not in CONTENTION:
+            raise
+
+
+def _remove_days(store: Store) -> Iterator[Counts]:
+    """Remove days all of whose mail has expired. One that another session uses for long waits for the next run."""
+    more = True
+    while more:
+        removed = retried(lambda: store.rows(_DAYS, [_OF_A_DAY], row=_Days)[0], CONTENTION, _TRIES, _PAUSE)
+        more = removed.more
+        yield removed.counts
 
 
 def _remove(store: Store, statement: str, batch: int, skip: _Skip, *parameters: str) -> Iterator[Counts]:

@@ -54,6 +54,11 @@ class Filters:
     ingress: str | None = None
     state: str | None = None
 
+    @property
+    def of_messages(self) -> bool:
+        """Whether the condition is about m as well."""
+        return " m." in f" {self.condition()[0]}".replace("(", " ")
+
     def condition(self) -> tuple[str, dict[str, Any]]:
         """The condition in SQL, "true" for any delivery, and its parameters.
 

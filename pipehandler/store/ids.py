@@ -13,6 +13,8 @@ _CANDIDATES = 5  # that an error names
 
 _MESSAGE_OF_DELIVERY = "SELECT d.message::text FROM pipehandler.current_delivery d WHERE d.id = %s"
 
+_DAYS = "SELECT DISTINCT d.day::text FROM pipehandler.delivery d WHERE d.message = %s::uuid"
+
 _CURRENT_MESSAGES = """
 SELECT DISTINCT d.message::text
   FROM pipehandler.current_delivery d
@@ -36,6 +38,14 @@ def message_id(store: Store, name: str) -> str:
     number = bigint(name)
     uuids = store.values(_MESSAGE_OF_DELIVERY, [number], of=str) if number is not None else []
     return uuids[0] if uuids else _message(store, name, _CURRENT_MESSAGES)
+
+
+def days(store: Store, uuid: str) -> list[str]:
+    """The days on which a message was stored: a statement that names them reads no other partitions.
+
+    The same message that came on two days, for two recipients, has a row for each.
+    """
+    return store.values(_DAYS, [uuid], of=str)
 
 
 def delivery_ids(store: Store, name: str) -> list[int]:

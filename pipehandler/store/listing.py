@@ -7,14 +7,25 @@ from .connection import Store
 from .filters import EVERYTHING, Filters
 from .readable import readable_rows
 
+# First the deliveries, then their messages: only then it is known to which days these belong, and a statement that names
+# the days reads no other partitions.
+_NEWEST = """
+SELECT d.id, d.day
+  FROM pipehandler.current_delivery d
+ WHERE {}
+ ORDER BY d.id DESC
+ LIMIT %(limit)s
+"""
+
 _LIST = """
 SELECT d.id, d.received_at, d.recipient, d.sender, m.from_name, m.from_address, m.subject, m.size, m.state,
-       (SELECT count(*) FROM pipehandler.attachment a WHERE a.message = m.id) AS attachments, m.id::text AS message,
+       (SELECT count(*) FROM pipehandler.attachment a WHERE {attachments} a.day = m.day AND a.message = m.id) AS attachments,
+       m.id::text AS message,
        d.lease, d.extension, m.preview,
        pipehandler.is_automatic(d.sender, m.auto_submitted, m.precedence, m.list_id, m.report) AS automatic
   FROM pipehandler.current_delivery d
-  JOIN pipehandler.message m ON m.id = d.message
- WHERE {}
+  JOIN pipehandler.message m ON m.day = d.day AND m.id = d.message
+ WHERE {messages} {condition}
  ORDER BY d.id DESC
  LIMIT %(limit)s
 """
@@ -48,7 +59,19 @@ class Entry:
 def deliveries(store: Store, filters: Filters = EVERYTHING, limit: int = 20) -> list[Entry]:
     """The newest deliveries that `filters` select, at most `limit`, newest first.
 
-    Rows that cannot be read are left out and logged (store/readable.py). Raises StoreError.
+    A search in messages (sender, subject, state) reads all days. Rows that cannot be read are left out and logged
+    (store/readable.py). Raises StoreError.
     """
     condition, parameters = filters.condition()
-    return readable_rows(store, _LIST.format(condition), {**parameters, "limit": limit}, Entry, "delivery", "id")
+    parameters["limit"] = limit
+    named = {"messages": "", "attachments": ""}
+    if not filters.of_messages:
+        newest = store.rows(_NEWEST.format(condition), parameters)
+        condition = "d.id = ANY (%(ids)s::bigint[])"
+        parameters = {
+            "ids": [row["id"] for row in newest],
+            "days": list({row["day"] for row in newest}),
+            "limit": limit,
+        }
+        named = {"messages": "m.day = ANY (%(days)s::date[]) AND", "attachments": "a.day = ANY (%(days)s::date[]) AND"}
+    return readable_rows(store, _LIST.format(condition=condition, **named), parameters, Entry, "delivery", "id")

@@ -1,7 +1,7 @@
 """Bring the schema up to date, under an advisory lock: so it is safe to run twice, and from two hosts at once.
 
 What is pending is one transaction, all or nothing, unless a file has to run outside of one (CREATE INDEX CONCURRENTLY):
-then it is a transaction before that file, the statements of the file one by one, and a transaction after it. Each part
+then it is a transaction before that file, the statements of all such files one by one, and a transaction after them. Each part
 leaves a schema that every program works with, and the next run continues after the last one that was recorded. It never
 overwrites what a newer program installed. No delivery waits for it for long: a lock that is not free within LOCK_TIMEOUT
 is given up together with all others, and the part is tried again after a pause. `plan` is the same as a script for psql.
@@ -65,6 +65,9 @@ _LOCK_SECONDS = 5.0
 # A build in the background holds no lock that a delivery waits for, but waits for all older transactions.
 _BACKGROUND = "SET lock_timeout = '60s'"
 _FOREGROUND = f"SET lock_timeout = '{LOCK_TIMEOUT}'"
+
+# Mail that arrives from now on has partitions; `expire` creates further ones.
+_DAYS = "SELECT pipehandler.create_days(1)"
 
 _BUSY = frozenset({LOCK_NOT_AVAILABLE, DEADLOCK_DETECTED})
 _OTHER_SHAPE = frozenset({INVALID_FUNCTION_DEFINITION, INVALID_TABLE_DEFINITION})
@@ -152,13 +155,11 @@ def plan(store: Store) -> str:
     steps = pending(store)
     if not steps:
         return ""
-    text = [_SET, _LOCKED, "BEGIN;\n", preparation()]
-    for step in steps:
-        if isinstance(step, Migration) and step.concurrent:
-            text += ["COMMIT;\n", step.script(), "BEGIN;\n"]
-        else:
-            text.append(step.script())
-    return "".join([*text, "COMMIT;\n"])
+    before, outside, after = _divided(steps)
+    text = [_SET, _LOCKED, "BEGIN;\n", preparation(), *(step.script() for step in before)]
+    if outside:
+        text += ["COMMIT;\n", "\n\n".join(outside), "\nBEGIN;\n"]
+    return "".join([*text, *(step.script() for step in after), f"{_DAYS};\n", "COMMIT;\n"])
 
 
 def _attempt(store: Store, again: bool) -> list[Step]:
@@ -167,16 +168,21 @@ def _attempt(store: Store, again: bool) -> list[Step]:
         _lock(store)
         steps = pending(store) or ([code()] if again else [])
         if steps:
+            before, outside, after = _divided(steps)
             store.script("BEGIN")
             store.script(preparation())
-            for step in steps:
-                if isinstance(step, Migration) and step.concurrent:
-                    store.script("COMMIT")
-                    _apply_concurrently(store, step)
-                    store.script("BEGIN")
-                else:
-                    _apply(store, step)
+            for step in before:
+                _apply(store, step)
+            if outside:
+                store.script("COMMIT")
+                _apply_outside(store, outside)
+                store.script("BEGIN")
+            for step in after:
+                _apply(store, step)
+            store.script(_DAYS)
             store.script("COMMIT")
+        else:
+            store.script(_DAYS)
         store.script(_UNLOCK)
     except BaseException:
         store.close()  # which rolls back, and gives the lock up
@@ -194,8 +200,19 @@ def _lock(store: Store) -> None:
         time.sleep(0.1)
 
 
-def _apply_concurrently(store: Store, step: Migration) -> None:
-    for part in step.parts():
+def _divided(steps: Sequence[Step]) -> tuple[list[Step], list[str], list[Step]]:
+    """The steps of a first transaction, the statements outside of one, and the steps of a second transaction.
+
+    All statements outside of a transaction come together, because only the second transaction ends with the functions: a
+    file may drop some of them for it.
+    """
+    files = [step for step in steps if isinstance(step, Migration) and step.concurrent]
+    first = steps.index(files[0]) if files else 0
+    return list(steps[:first]), [part for file in files for part in file.parts()], list(steps[first:])
+
+
+def _apply_outside(store: Store, parts: Sequence[str]) -> None:
+    for part in parts:
         store.script(_BACKGROUND if " CONCURRENTLY " in part else _FOREGROUND)
         store.script(part)
     store.script(_FOREGROUND)

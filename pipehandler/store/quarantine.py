@@ -17,30 +17,36 @@ from . import messages as stored
 from .connection import Store
 from .errors import CONFLICTS, retried
 from .filters import EVERYTHING, Filters
-from .ids import NoSuchMessage, message_id
+from .ids import NoSuchMessage, days, message_id
 from .readable import readable_rows
 from .rows import Message
 
+# The quarantine is that of all days: these read the index of failed messages of each.
 _LIST = """
 SELECT m.id::text AS message, m.received_at, m.size,
-       ARRAY(SELECT d.recipient FROM pipehandler.current_delivery d WHERE d.message = m.id ORDER BY d.id) AS recipients, m.error
+       ARRAY(SELECT d.recipient FROM pipehandler.current_delivery d
+              WHERE d.day = m.day AND d.message = m.id ORDER BY d.id) AS recipients, m.error
   FROM pipehandler.message m
- WHERE m.state = 'failed' AND EXISTS (SELECT FROM pipehandler.current_delivery d WHERE d.message = m.id AND {})
+ WHERE m.state = 'failed'
+   AND EXISTS (SELECT FROM pipehandler.current_delivery d WHERE d.day = m.day AND d.message = m.id AND {})
  ORDER BY m.received_at DESC, m.id
  LIMIT %(limit)s
 """
 
 _IDS = """
-SELECT m.id::text
-  FROM pipehandler.message m
- WHERE m.state = 'failed' AND EXISTS (SELECT FROM pipehandler.current_delivery d WHERE d.message = m.id)
- ORDER BY m.id
+SELECT o.id::text
+  FROM (SELECT DISTINCT m.id
+          FROM pipehandler.message m
+         WHERE m.state = 'failed'
+           AND EXISTS (SELECT FROM pipehandler.current_delivery d WHERE d.day = m.day AND d.message = m.id)) AS o
+ ORDER BY o.id
 """
 
 _REASONS = """
 SELECT m.error, count(*) AS messages, min(m.received_at) AS oldest, max(m.received_at) AS newest
   FROM pipehandler.message m
- WHERE m.state = 'failed' AND EXISTS (SELECT FROM pipehandler.current_delivery d WHERE d.message = m.id AND {})
+ WHERE m.state = 'failed'
+   AND EXISTS (SELECT FROM pipehandler.current_delivery d WHERE d.day = m.day AND d.message = m.id AND {})
  GROUP BY m.error
  ORDER BY messages DESC, m.error
 """
@@ -56,12 +62,28 @@ _DELIVERY_COUNT = "SELECT count(*) FROM pipehandler.delivery d WHERE d.message =
 
 # One statement is one transaction. A message that has been parsed since stays.
 _DROP = """
-WITH dropped AS (DELETE FROM pipehandler.message m WHERE m.id = %s::uuid AND m.state = 'failed' RETURNING m.id),
-     deliveries AS (DELETE FROM pipehandler.delivery d USING dropped WHERE d.message = dropped.id RETURNING d.id)
+WITH dropped AS (
+    DELETE FROM pipehandler.message m
+     WHERE m.day = ANY (%s::date[]) AND m.id = %s::uuid AND m.state = 'failed'
+    RETURNING m.day, m.id),
+     deliveries AS (
+    DELETE FROM pipehandler.delivery d USING dropped WHERE d.day = dropped.day AND d.message = dropped.id RETURNING d.id)
 SELECT (SELECT count(*) FROM dropped) AS messages, (SELECT count(*) FROM deliveries) AS deliveries
 """
 
-_HEADER = "SELECT substring(r.raw FOR %s) FROM pipehandler.raw_message r WHERE r.message = %s::uuid"
+_FAILED = """
+SELECT 1
+  FROM pipehandler.message m
+ WHERE m.day = ANY (%s::date[]) AND m.id = %s::uuid AND m.state = 'failed'
+ LIMIT 1
+"""
+
+_HEADER = """
+SELECT substring(r.raw FOR %s)
+  FROM pipehandler.raw_message r
+ WHERE r.day = ANY (%s::date[]) AND r.message = %s::uuid
+ LIMIT 1
+"""
 
 _HEADER_OCTETS = 8_192  # that are read to show the first lines
 _TRIES = 3
@@ -146,16 +168,14 @@ def message(store: Store, name: str) -> Message:
 def failed_id(store: Store, name: str) -> str:
     """The UUID of a message in quarantine, whether or not its row can be read. Raises NoSuchMessage."""
     uuid = message_id(store, name)
-    if not store.values(
-        "SELECT 1 FROM pipehandler.message m WHERE m.id = %s::uuid AND m.state = 'failed'", [uuid], of=int
-    ):
+    if not store.values(_FAILED, [days(store, uuid), uuid], of=int):
         raise NoSuchMessage(f"{name} is not in quarantine: it was parsed, see `pipehandler show {name}`")
     return uuid
 
 
 def header_lines(store: Store, uuid: str, lines: int = 20) -> list[str]:
     """The first lines of a message's header, decoded leniently; empty if its raw bytes are not stored any more."""
-    raw = b"".join(store.values(_HEADER, [_HEADER_OCTETS, uuid], of=bytes))
+    raw = b"".join(store.values(_HEADER, [_HEADER_OCTETS, days(store, uuid), uuid], of=bytes))
     header = raw.replace(b"\r\n", b"\n").partition(b"\n\n")[0].removesuffix(b"\n")
     return [line.decode("utf-8", "replace") for line in header.split(b"\n")[:lines]] if header else []
 
@@ -182,7 +202,7 @@ def deliveries(store: Store, uuid: str) -> int:
 def drop(store: Store, uuid: str) -> int:
     """Delete a message in quarantine and its deliveries, all or nothing; returns how many deliveries it had."""
     # A conflict: another recipient's delivery of the message was stored meanwhile.
-    (dropped,) = retried(lambda: store.rows(_DROP, [uuid], row=_Dropped), CONFLICTS, _TRIES, _PAUSE)
+    (dropped,) = retried(lambda: store.rows(_DROP, [days(store, uuid), uuid], row=_Dropped), CONFLICTS, _TRIES, _PAUSE)
     if not dropped.messages:
         raise NoSuchMessage(f"{uuid} is not in quarantine any more; nothing was dropped")
     return dropped.deliveries

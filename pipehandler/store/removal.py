@@ -19,20 +19,21 @@ _PAUSE = (0.01, 0.05)  # seconds
 
 _SELECTED = """
 WITH selected AS MATERIALIZED (
-    SELECT d.id, d.message, d.recipient
+    SELECT d.id, d.day, d.message, d.recipient
       FROM pipehandler.delivery d
-      LEFT JOIN pipehandler.message m ON m.id = d.message
+      LEFT JOIN pipehandler.message m ON m.day = d.day AND m.id = d.message
      WHERE {}
 ),
 message AS (
-    SELECT s.message, count(*) AS deliveries FROM selected s GROUP BY s.message
+    SELECT s.day, s.message, count(*) AS deliveries FROM selected s GROUP BY s.day, s.message
 ),
 recipient AS (
     SELECT s.recipient, count(*) AS deliveries FROM selected s GROUP BY s.recipient
 )
 SELECT (SELECT count(*) FROM selected) AS deliveries,
        (SELECT count(*) FROM message c
-         WHERE c.deliveries = (SELECT count(*) FROM pipehandler.delivery d WHERE d.message = c.message)) AS messages,
+         WHERE c.deliveries = (SELECT count(*) FROM pipehandler.delivery d
+                                WHERE d.day = c.day AND d.message = c.message)) AS messages,
        (SELECT count(*) FROM recipient) AS recipients,
        (SELECT max(s.id) FROM selected s) AS last,
        ARRAY(SELECT r.recipient FROM recipient r ORDER BY r.deliveries DESC, r.recipient LIMIT %(recipients)s) AS examples
@@ -40,7 +41,7 @@ SELECT (SELECT count(*) FROM selected) AS deliveries,
 _IDS = """
 SELECT d.id
   FROM pipehandler.delivery d
-  LEFT JOIN pipehandler.message m ON m.id = d.message
+  LEFT JOIN pipehandler.message m ON m.day = d.day AND m.id = d.message
  WHERE {} AND d.id > %(after)s AND d.id <= %(last)s
  ORDER BY d.id
  LIMIT %(batch)s

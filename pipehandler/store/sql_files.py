@@ -20,6 +20,9 @@ _FORMER_ROLES = dict(zip(FORMER, (ADDRESS_ADMIN, MAINTENANCE), strict=True))
 _CONCURRENT = "-- Outside of a transaction"
 """How a file begins whose statements cannot be in one, such as CREATE INDEX CONCURRENTLY."""
 
+_TOGETHER = "-- In the transaction that follows"
+"""What begins the rest of such a file, which is applied in one transaction with the functions and views."""
+
 
 class Migration(NamedTuple):
     """One file of sql/schema: its number, its name, and its statements."""
@@ -35,22 +38,30 @@ class Migration(NamedTuple):
 
     @property
     def concurrent(self) -> bool:
-        """Whether its statements run one by one, outside of a transaction, while deliveries go on."""
+        """Whether statements of it run one by one, outside of a transaction, while deliveries go on."""
         return self.statements.startswith(_CONCURRENT)
 
     def parts(self) -> list[str]:
-        """The statements of a concurrent file, one by one; an empty line is between them, and nowhere else."""
-        return [part for part in self.script().split("\n\n") if part.strip()]
+        """The statements outside of a transaction, one by one; an empty line is between them, and nowhere else."""
+        first = self._statements.partition(_TOGETHER)[0] if self.concurrent else ""
+        return [part for part in first.split("\n\n") if part.strip()]
 
     def script(self) -> str:
-        """The statements of the file, with the current names of roles, and the one that records it."""
-        former = re.compile(r"\b(" + "|".join(_FORMER_ROLES) + r")\b")
-        statements = former.sub(lambda found: _FORMER_ROLES[found[0]], self.statements)
+        """The statements within a transaction, with the current names of roles; the last one records the file."""
+        statements = self._statements
+        if self.concurrent:
+            _, heading, rest = statements.partition(_TOGETHER)
+            statements = heading + rest
         record = (
             "INSERT INTO pipehandler.migration (version, name, checksum)"  # noqa: S608 # our own files
             f" VALUES ({self.version}, '{self.name}', '{self.checksum}');"
         )
         return f"-- schema/{self.name}\n{statements}\n{record}\n"
+
+    @property
+    def _statements(self) -> str:
+        former = re.compile(r"\b(" + "|".join(_FORMER_ROLES) + r")\b")
+        return former.sub(lambda found: _FORMER_ROLES[found[0]], self.statements)
 
 
 class Code(NamedTuple):

@@ -3,7 +3,10 @@
 --
 -- Locks: messages come before their deliveries, messages in the order of their ids, deliveries in the order in which
 -- ingest finds them, and no statement waits for a lease while it holds them. So neither two removals nor a removal
--- and an ingest wait in a circle. (Ingest holds its message from before its first delivery is visible until its end.)
+-- and an ingest wait in a circle. Ingest holds its message from before its first delivery is visible until its end, and
+-- a removal looks for deliveries in a statement that begins when it holds the message: so one of the two sees the
+-- other. No foreign key would notice (15_days.sql). That statement has to see what was committed before it began: READ
+-- COMMITTED.
 --
 -- For why enable_seqscan is off, see 10_addresses.sql.
 
@@ -33,7 +36,38 @@ COMMENT ON FUNCTION pipehandler.retention_of(text, text, text, text) IS
 'The first rule of pipehandler.retention that matches a delivery, given its recipient, its envelope sender, the
 address of From, and List-Id; no row where none matches. A value of more than 998 octets matches no pattern.';
 
+CREATE OR REPLACE FUNCTION pipehandler.lock_messages(deliveries bigint[], OUT days date[], OUT messages uuid[])
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+SET plan_cache_mode = force_custom_plan
+AS $$
+DECLARE
+    each_day date[];
+BEGIN
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION 'mail is removed in transactions that are READ COMMITTED, or a message that has just been '
+                        'delivered again could be lost' USING ERRCODE = 'invalid_transaction_state';
+    END IF;
+    SELECT array_agg(o.day), array_agg(o.message) INTO days, messages
+      FROM (SELECT DISTINCT d.day, d.message FROM pipehandler.delivery d WHERE d.id = ANY (deliveries)) AS o;
+    each_day := ARRAY(SELECT DISTINCT k.day FROM unnest(days) AS k (day));
+    PERFORM FROM unnest(days, messages) AS k (day, id)
+      JOIN pipehandler.message m ON m.day = k.day AND m.id = k.id
+     WHERE m.day = ANY (each_day)
+     ORDER BY m.id, m.day
+       FOR UPDATE OF m;
+END
+$$;
+COMMENT ON FUNCTION pipehandler.lock_messages(bigint[]) IS
+'For the functions that remove mail, before they lock anything else but one lease: locks the messages of these
+deliveries. Returns them: their days, and at the same places their ids. Raises invalid_transaction_state where the
+transaction is not READ COMMITTED.';
+
 CREATE OR REPLACE FUNCTION pipehandler.remove_unreferenced(
+    days     date[],
     messages uuid[],
     OUT messages_removed     bigint,
     OUT raw_messages_removed bigint,
@@ -42,32 +76,42 @@ CREATE OR REPLACE FUNCTION pipehandler.remove_unreferenced(
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+SET plan_cache_mode = force_custom_plan
 AS $$
+DECLARE
+    each_day CONSTANT date[] := ARRAY(SELECT DISTINCT k.day FROM unnest(days) AS k (day));
 BEGIN
     DELETE FROM pipehandler.message m
-     WHERE m.id = ANY (messages) AND NOT EXISTS (SELECT FROM pipehandler.delivery d WHERE d.message = m.id);
+     USING unnest(days, messages) AS k (day, id)
+     WHERE m.day = ANY (each_day) AND m.day = k.day AND m.id = k.id
+       AND NOT EXISTS (SELECT FROM pipehandler.delivery d WHERE d.message = m.id AND d.day = m.day);
     GET DIAGNOSTICS messages_removed = ROW_COUNT;
     DELETE FROM pipehandler.raw_message r
-     WHERE r.message = ANY (messages)
+     USING unnest(days, messages) AS k (day, id)
+     WHERE r.day = ANY (each_day) AND r.day = k.day AND r.message = k.id
        AND NOT EXISTS (SELECT FROM pipehandler.delivery d
-                        WHERE d.message = r.message AND (d.raw_until IS NULL OR d.raw_until > now()));
+                        WHERE d.message = r.message AND d.day = r.day
+                          AND (d.raw_until IS NULL OR d.raw_until > now()));
     GET DIAGNOSTICS raw_messages_removed = ROW_COUNT;
     UPDATE pipehandler.attachment a
        SET content = NULL
-     WHERE a.message = ANY (messages) AND a.content IS NOT NULL
+      FROM unnest(days, messages) AS k (day, id)
+     WHERE a.day = ANY (each_day) AND a.day = k.day AND a.message = k.id AND a.content IS NOT NULL
        AND NOT EXISTS (SELECT FROM pipehandler.delivery d
-                        WHERE d.message = a.message AND (d.attachments_until IS NULL OR d.attachments_until > now()));
+                        WHERE d.message = a.message AND d.day = a.day
+                          AND (d.attachments_until IS NULL OR d.attachments_until > now()));
     GET DIAGNOSTICS attachments_removed = ROW_COUNT;
 END
 $$;
-COMMENT ON FUNCTION pipehandler.remove_unreferenced(uuid[]) IS
-'For the functions that remove mail. Of these messages, which the caller has locked (FOR UPDATE) in an earlier
-statement, removes what no delivery needs any more: the message, its bytes, the contents of its attachments. Returns
-how many of each; bytes and contents of a removed message are not counted.';
+COMMENT ON FUNCTION pipehandler.remove_unreferenced(date[], uuid[]) IS
+'For the functions that remove mail. Of these messages, which the caller has locked in an earlier statement
+(pipehandler.lock_messages), removes what no delivery needs any more: the message, its bytes, the contents of its
+attachments. Returns how many of each; bytes and contents of a removed message are not counted.';
 
 CREATE OR REPLACE FUNCTION pipehandler.remove_due(
-    due     bigint[],
-    touched uuid[],
+    due bigint[],
     OUT deliveries   bigint,
     OUT messages     bigint,
     OUT raw_messages bigint,
@@ -77,16 +121,20 @@ LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off
 AS $$
+DECLARE
+    locked record;
 BEGIN
     -- Each statement sees what was committed before it began, and asks again what is due: a lease may have been
-    -- extended in the meantime.
-    PERFORM FROM pipehandler.message m WHERE m.id = ANY (touched) ORDER BY m.id FOR UPDATE;
+    -- extended in the meantime, or the delivery got another message.
+    SELECT l.days, l.messages INTO locked FROM pipehandler.lock_messages(due) AS l;
     DELETE FROM pipehandler.delivery d
      WHERE d.id = ANY (ARRAY(SELECT o.id
                                FROM pipehandler.delivery o
                                LEFT JOIN pipehandler.address a ON a.lease = o.lease
                                LEFT JOIN pipehandler.web_inbox w ON w.lease = o.lease
                               WHERE o.id = ANY (due)
+                                AND (o.day, o.message) IN (SELECT k.day, k.id
+                                                             FROM unnest(locked.days, locked.messages) AS k (day, id))
                                 AND (o.expires_at <= now()
                                      OR CASE WHEN w.lease IS NULL THEN a.expires_at ELSE w.mail_until END <= now())
                               ORDER BY o.recipient COLLATE "C", o.id
@@ -100,12 +148,12 @@ BEGIN
             OR d.attachments_until > 'epoch' AND d.attachments_until <= now());
     SELECT r.messages_removed, r.raw_messages_removed, r.attachments_removed
       INTO messages, raw_messages, attachments
-      FROM pipehandler.remove_unreferenced(touched) AS r;
+      FROM pipehandler.remove_unreferenced(locked.days, locked.messages) AS r;
 END
 $$;
-COMMENT ON FUNCTION pipehandler.remove_due(bigint[], uuid[]) IS
-'For pipehandler.expire: removes those of the deliveries that are due, and what of their messages (touched) no delivery
-needs any more.';
+COMMENT ON FUNCTION pipehandler.remove_due(bigint[]) IS
+'For pipehandler.expire: removes those of the deliveries that are due, and what of their messages no delivery needs any
+more.';
 
 CREATE OR REPLACE FUNCTION pipehandler.expire(
     batch       integer     DEFAULT 500,
@@ -124,9 +172,10 @@ SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off
 AS $$
 DECLARE
-    due     bigint[];
-    touched uuid[];
-    one     record;
+    due  bigint[];
+    one  record;
+    -- The days whose deliveries are removed one by one: not those that wait to go as a whole (pipehandler.remove_days).
+    days CONSTANT date[] := ARRAY(SELECT o.day FROM pipehandler.days() AS o WHERE o.first_due <= now() AND NOT o.waits);
 BEGIN
     skipped := '{}';
     -- Choose, without locks. The invariant of next_from: everything that was due before it is among what this call
@@ -135,19 +184,23 @@ BEGIN
     -- the batch.
     WITH due_by_time AS MATERIALIZED (
         -- Step 1: deliveries that their own times make due. Each SELECT has an index; at most batch rows in all.
-        (SELECT d.id, d.message, d.expires_at AS due_at
-           FROM pipehandler.delivery d
-          WHERE d.expires_at BETWEEN resume_from AND now()
-          ORDER BY d.expires_at
+        (SELECT e.id, e.expires_at AS due_at
+           FROM unnest(days) AS o (day),
+                LATERAL (SELECT d.id, d.expires_at
+                           FROM pipehandler.delivery d
+                          WHERE d.day = o.day AND d.expires_at BETWEEN resume_from AND now()
+                          ORDER BY d.expires_at
+                          LIMIT batch) AS e
+          ORDER BY e.expires_at
           LIMIT batch)
         UNION ALL
-        (SELECT d.id, d.message, d.raw_until
+        (SELECT d.id, d.raw_until
            FROM pipehandler.delivery d
           WHERE d.raw_until > 'epoch' AND d.raw_until BETWEEN resume_from AND now()
           ORDER BY d.raw_until
           LIMIT batch)
         UNION ALL
-        (SELECT d.id, d.message, d.attachments_until
+        (SELECT d.id, d.attachments_until
            FROM pipehandler.delivery d
           WHERE d.attachments_until > 'epoch' AND d.attachments_until BETWEEN resume_from AND now()
           ORDER BY d.attachments_until
@@ -162,7 +215,7 @@ BEGIN
     ),
     due_by_lease AS MATERIALIZED (
         -- Step 2: deliveries whose lease has expired; of a visitor of the inbox page, with its time of grace.
-        (SELECT d.id, d.message, a.expires_at AS due_at
+        (SELECT d.id, a.expires_at AS due_at
            FROM pipehandler.address a
            JOIN pipehandler.delivery d ON d.lease = a.lease
           WHERE a.expires_at BETWEEN resume_from AND (SELECT k.due_at FROM known_through k)
@@ -170,18 +223,18 @@ BEGIN
           ORDER BY a.expires_at
           LIMIT batch)
         UNION ALL
-        (SELECT d.id, d.message, w.mail_until
+        (SELECT d.id, w.mail_until
            FROM pipehandler.web_inbox w
            JOIN pipehandler.delivery d ON d.lease = w.lease
           WHERE w.mail_until BETWEEN resume_from AND (SELECT k.due_at FROM known_through k)
           ORDER BY w.mail_until
           LIMIT batch)
     )
-    SELECT array_agg(c.id), array_agg(DISTINCT c.message), max(c.due_at)
-      INTO due, touched, next_from
-      FROM (SELECT t.id, t.message, t.due_at FROM due_by_time t
+    SELECT array_agg(c.id), max(c.due_at)
+      INTO due, next_from
+      FROM (SELECT t.id, t.due_at FROM due_by_time t
              UNION ALL
-            SELECT l.id, l.message, l.due_at FROM due_by_lease l
+            SELECT l.id, l.due_at FROM due_by_lease l
              ORDER BY due_at
              LIMIT batch) AS c;
 
@@ -189,7 +242,7 @@ BEGIN
     BEGIN
         SELECT r.deliveries, r.messages, r.raw_messages, r.attachments
           INTO deliveries, messages, raw_messages, attachments
-          FROM pipehandler.remove_due(due, touched) AS r;
+          FROM pipehandler.remove_due(due) AS r;
     EXCEPTION
         WHEN transaction_rollback OR serialization_failure OR deadlock_detected OR foreign_key_violation
              OR lock_not_available THEN
@@ -199,12 +252,12 @@ BEGIN
             messages := 0;
             raw_messages := 0;
             attachments := 0;
-            FOR one IN SELECT d.id, d.message FROM pipehandler.delivery d WHERE d.id = ANY (due) ORDER BY d.message LOOP
+            FOR one IN SELECT d.id FROM pipehandler.delivery d WHERE d.id = ANY (due) ORDER BY d.message, d.day LOOP
                 BEGIN
                     SELECT expire.deliveries + r.deliveries, expire.messages + r.messages,
                            expire.raw_messages + r.raw_messages, expire.attachments + r.attachments
                       INTO STRICT deliveries, messages, raw_messages, attachments
-                      FROM pipehandler.remove_due(ARRAY[one.id], ARRAY[one.message]) AS r;
+                      FROM pipehandler.remove_due(ARRAY[one.id]) AS r;
                 EXCEPTION
                     WHEN transaction_rollback OR serialization_failure OR deadlock_detected OR foreign_key_violation
                          OR lock_not_available THEN
@@ -225,12 +278,12 @@ END
 $$;
 COMMENT ON FUNCTION pipehandler.expire(integer, timestamptz) IS
 'Removes up to batch deliveries that have expired, by themselves or with their lease, and with its last delivery each
-message; and bytes and contents of attachments that no delivery needs any more. Call it again, each call in its own
-transaction, until next_from is null: then nothing is left. resume_from: next_from of the previous call, so that
-nothing is read twice; omit it in the first call. May fail with 40001, 40P01 or 23503 where other sessions change the
-same rows: call it again. skipped: the deliveries
-that cannot be removed; a warning has the reason. raws and reached are the former names of raw_messages and
-next_from, for one release.';
+message; and bytes and contents of attachments that no delivery needs any more; but nothing of a day that waits to be
+removed as a whole (pipehandler.days, pipehandler.remove_days), unless its lease has expired. Call it again, each call
+in its own transaction, until next_from is null: then nothing is left. resume_from: next_from of the previous call, so
+that nothing is read twice; omit it in the first call. May fail with 40001, 40P01 or 23503 where other sessions change
+the same rows: call it again. skipped: the deliveries that cannot be removed; a warning has the reason. raws and
+reached are the former names of raw_messages and next_from, for one release.';
 
 CREATE OR REPLACE FUNCTION pipehandler.remove_leases(
     batch       integer     DEFAULT 500,
@@ -280,7 +333,7 @@ SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off
 AS $$
 DECLARE
-    touched uuid[];
+    locked  record;
     removed bigint;
 BEGIN
     -- The one lease comes first, as in ingest; from here on no delivery is added to it.
@@ -288,17 +341,14 @@ BEGIN
     IF NOT FOUND THEN
         RAISE EXCEPTION 'there is no lease %: it was removed', lease USING ERRCODE = 'no_data_found';
     END IF;
-    touched := ARRAY(SELECT m.id
-                       FROM pipehandler.message m
-                      WHERE m.id IN (SELECT d.message FROM pipehandler.delivery d
-                                      WHERE d.lease = remove_mail_of_lease.lease)
-                      ORDER BY m.id
-                        FOR UPDATE OF m);
+    SELECT l.days, l.messages INTO locked
+      FROM pipehandler.lock_messages(ARRAY(SELECT d.id FROM pipehandler.delivery d
+                                            WHERE d.lease = remove_mail_of_lease.lease)) AS l;
     DELETE FROM pipehandler.delivery d
      WHERE d.id = ANY (ARRAY(SELECT o.id FROM pipehandler.delivery o WHERE o.lease = remove_mail_of_lease.lease
                               ORDER BY o.recipient COLLATE "C", o.id FOR UPDATE));
     GET DIAGNOSTICS removed = ROW_COUNT;
-    PERFORM pipehandler.remove_unreferenced(touched);
+    PERFORM pipehandler.remove_unreferenced(locked.days, locked.messages);
     RETURN removed;
 END
 $$;
@@ -334,18 +384,14 @@ SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off
 AS $$
 DECLARE
-    touched uuid[];
+    locked record;
 BEGIN
-    touched := ARRAY(SELECT m.id
-                       FROM pipehandler.message m
-                      WHERE m.id IN (SELECT d.message FROM pipehandler.delivery d WHERE d.id = ANY (ids))
-                      ORDER BY m.id
-                        FOR UPDATE OF m);
+    SELECT l.days, l.messages INTO locked FROM pipehandler.lock_messages(ids) AS l;
     DELETE FROM pipehandler.delivery d
      WHERE d.id = ANY (ARRAY(SELECT o.id FROM pipehandler.delivery o WHERE o.id = ANY (ids)
                               ORDER BY o.recipient COLLATE "C", o.id FOR UPDATE));
     GET DIAGNOSTICS deliveries = ROW_COUNT;
-    SELECT r.messages_removed INTO messages FROM pipehandler.remove_unreferenced(touched) AS r;
+    SELECT r.messages_removed INTO messages FROM pipehandler.remove_unreferenced(locked.days, locked.messages) AS r;
     -- Open pages show it no longer.
     IF deliveries > 0 THEN
         PERFORM pg_notify('pipehandler_inbox', '');
@@ -408,14 +454,16 @@ CREATE OR REPLACE FUNCTION pipehandler.renew(due bigint[]) RETURNS bigint
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off
+SET plan_cache_mode = force_custom_plan
 AS $$
 DECLARE
+    days CONSTANT date[] := ARRAY(SELECT DISTINCT d.day FROM pipehandler.delivery d WHERE d.id = ANY (due));
     changed bigint;
 BEGIN
     UPDATE pipehandler.delivery d
        SET expires_at = n.expires_at, raw_until = n.raw_until, attachments_until = n.attachments_until
       FROM pipehandler.delivery_under_current_rules n
-     WHERE d.id = ANY (due) AND n.id = ANY (due) AND n.id = d.id
+     WHERE d.id = ANY (due) AND n.id = ANY (due) AND n.id = d.id AND n.day = ANY (days)
        AND (d.expires_at, d.raw_until, d.attachments_until)
            IS DISTINCT FROM (n.expires_at, n.raw_until, n.attachments_until);
     GET DIAGNOSTICS changed = ROW_COUNT;

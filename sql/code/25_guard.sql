@@ -50,7 +50,7 @@ BEGIN
                        count(*)
                   INTO change_retention.deliveries, change_retention.stored
                   FROM pipehandler.delivery d TABLESAMPLE BERNOULLI (100 / factor) REPEATABLE (1)
-                  JOIN pipehandler.message m ON m.id = d.message
+                  JOIN pipehandler.message m ON m.day = d.day AND m.id = d.message
                   LEFT JOIN pipehandler.address a ON a.lease = d.lease
                   LEFT JOIN LATERAL pipehandler.retention_of(
                            d.recipient, d.sender, m.from_list -> 0 ->> 'address', m.list_id) AS r ON true

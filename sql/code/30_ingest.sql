@@ -4,7 +4,8 @@
 -- 20_retention.sql. plan_cache_mode: planning its statements for each message would take longer than running them
 -- (docs/design/cost.md), so each has one plan. That is safe only where each finds its rows by the whole key of an
 -- index, whatever the tables were like when it was planned: never by joining recipients to a table, and never by
--- fingerprint = ANY (...), which the plan for a small table does not look up in the index.
+-- fingerprint = ANY (...), which the plan for a small table does not look up in the index. Nor by reading a table that
+-- is divided into days: that is what the functions below are for.
 
 CREATE OR REPLACE FUNCTION pipehandler.is_parsed(parsed jsonb) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -55,6 +56,80 @@ COMMENT ON FUNCTION pipehandler.is_parsed(jsonb) IS
 'Whether this has the shape that pipehandler.ingest expects of its argument parsed, and that readers rely on. In strict
 mode of jsonpath a comparison is true where it is for any item, and unknown where an item has not the member.';
 
+-- What concerns a message that was stored before. Its day is known when these are planned, which a new message is
+-- spared.
+
+CREATE OR REPLACE FUNCTION pipehandler.hold_message(day date, message uuid) RETURNS text
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off
+SET plan_cache_mode = force_custom_plan
+AS $$
+DECLARE
+    its_state text;
+BEGIN
+    SELECT m.state INTO its_state
+      FROM pipehandler.message m
+     WHERE m.day = hold_message.day AND m.id = hold_message.message
+       FOR KEY SHARE;
+    RETURN its_state;
+END
+$$;
+COMMENT ON FUNCTION pipehandler.hold_message(date, uuid) IS
+'For pipehandler.ingest: no removal takes this message before the transaction ends. Returns its state, null where it is
+gone.';
+
+CREATE OR REPLACE FUNCTION pipehandler.is_incomplete(day date, message uuid, with_bytes boolean, contents bytea[])
+RETURNS boolean
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off
+SET plan_cache_mode = force_custom_plan
+AS $$
+BEGIN
+    RETURN NOT EXISTS (SELECT FROM pipehandler.message m
+                        WHERE m.day = is_incomplete.day AND m.id = is_incomplete.message)
+           OR with_bytes
+              AND NOT EXISTS (SELECT FROM pipehandler.raw_message r
+                               WHERE r.day = is_incomplete.day AND r.message = is_incomplete.message)
+           OR EXISTS (SELECT FROM pipehandler.attachment a
+                       WHERE a.day = is_incomplete.day AND a.message = is_incomplete.message AND a.content IS NULL
+                         AND sha256(contents[a.ordinal]) = a.sha256);
+END
+$$;
+COMMENT ON FUNCTION pipehandler.is_incomplete(date, uuid, boolean, bytea[]) IS
+'For pipehandler.ingest: whether a message is missing, or its bytes, or one of these contents of its attachments.';
+
+CREATE OR REPLACE FUNCTION pipehandler.restore_contents(day date, message uuid, contents bytea[]) RETURNS void
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off
+SET plan_cache_mode = force_custom_plan
+AS $$
+BEGIN
+    UPDATE pipehandler.attachment a
+       SET content = contents[a.ordinal]
+     WHERE a.day = restore_contents.day AND a.message = restore_contents.message AND a.content IS NULL
+       AND sha256(contents[a.ordinal]) = a.sha256;
+END
+$$;
+COMMENT ON FUNCTION pipehandler.restore_contents(date, uuid, bytea[]) IS
+'For pipehandler.ingest: stores those of the contents that retention has removed.';
+
+CREATE OR REPLACE FUNCTION pipehandler.list_id_of(day date, message uuid) RETURNS text
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off
+SET plan_cache_mode = force_custom_plan
+AS $$
+BEGIN
+    RETURN (SELECT m.list_id FROM pipehandler.message m
+             WHERE m.day = list_id_of.day AND m.id = list_id_of.message);
+END
+$$;
+COMMENT ON FUNCTION pipehandler.list_id_of(date, uuid) IS
+'For pipehandler.ingest: the List-Id of a message.';
+
 CREATE OR REPLACE FUNCTION pipehandler.ingest(
     envelope  jsonb,
     parsed    jsonb,
@@ -89,6 +164,12 @@ DECLARE
     -- Retention counts from the database's clock. That of the mail host is information: one outside of the years 1970
     -- to 9999 says nothing, so the database's takes its place.
     stored_at   CONSTANT timestamptz := clock_timestamp();
+    -- That of the partitions in which the message is stored (15_days.sql).
+    suffix      CONSTANT text := to_char(stored_at, '_YYYYMMDD');
+    day         date := CASE WHEN to_regclass('pipehandler.message' || suffix) IS NULL
+                               OR to_regclass('pipehandler.raw_message' || suffix) IS NULL
+                               OR to_regclass('pipehandler.attachment' || suffix) IS NULL
+                             THEN 'epoch' ELSE stored_at::date END;
     received_at CONSTANT timestamptz := CASE WHEN envelope ->> 'received_at'
                                                   ~ '^(19[7-9][0-9]|[2-9][0-9]{3})-[-0-9T:.+Z ]*$'
                                              THEN least((envelope ->> 'received_at')::timestamptz,
@@ -108,6 +189,9 @@ DECLARE
     claimed     boolean := false;
     copies      jsonb := jsonb '[]'; -- the addressees for whom nothing was claimed
     incomplete  bigint[] := ARRAY[]::bigint[];
+    former_messages record; -- of these deliveries: days and messages
+    its_day     date; -- of a delivery of these bytes that is incomplete
+    state       text;
     is_new      boolean;
     has_bytes   boolean;
 BEGIN
@@ -175,11 +259,11 @@ BEGIN
 
         IF NOT rejects THEN
             INSERT INTO pipehandler.delivery (
-                message, recipient, fingerprint, original_recipient, sender, queue_id, mail_host, ingress,
+                day, message, recipient, fingerprint, original_recipient, sender, queue_id, mail_host, ingress,
                 client_address, client_hostname, client_helo, client_port, client_protocol, sasl_username, prepended,
                 received_at, stored_at, lease, extension, expires_at, raw_until, attachments_until,
                 fingerprint_version)
-            SELECT new_message, addressee.recipient, incoming.fingerprint, addressee.original_recipient,
+            SELECT incoming.day, new_message, addressee.recipient, incoming.fingerprint, addressee.original_recipient,
                    envelope ->> 'sender', envelope ->> 'queue_id', envelope ->> 'mail_host', envelope ->> 'ingress',
                    (envelope ->> 'client_address')::inet, envelope ->> 'client_hostname', envelope ->> 'client_helo',
                    incoming.client_port, envelope ->> 'client_protocol', envelope ->> 'sasl_username',
@@ -213,34 +297,39 @@ BEGIN
         -- A delivery that is already there is a promise that its message can be read. Where a restored or damaged
         -- table lacks something that retention has not removed, these bytes are stored in its place, and it is not a
         -- duplicate. Nothing else is: the caller chooses the fingerprint, and must not exchange a message whose bytes
-        -- are there. What can be read from them, `reparse` restores.
+        -- are there. What can be read from them, `reparse` restores. What has expired is not a promise any more.
         SELECT e.* INTO earlier
           FROM unnest(either) AS f (fingerprint),
-               LATERAL (SELECT d.id, d.message, d.raw_until, d.attachments_until
+               LATERAL (SELECT d.id, d.day, d.message, d.raw_until, d.attachments_until, d.expires_at
                           FROM pipehandler.delivery d
                          WHERE d.recipient COLLATE "C" = addressee.recipient AND d.fingerprint = f.fingerprint
                            AND coalesce(d.lease, 0) = coalesce(incoming.lease, 0)
                            AND d.fingerprint_version IN (1, version) AND d.xid <> pg_current_xact_id()
                         OFFSET 0) AS e;
-        IF FOUND AND (NOT EXISTS (SELECT FROM pipehandler.message m WHERE m.id = earlier.message)
-                      OR (coalesce(earlier.raw_until > now(), true)
-                          AND NOT EXISTS (SELECT FROM pipehandler.raw_message b WHERE b.message = earlier.message))
-                      OR (earlier.message = new_message AND coalesce(earlier.attachments_until > now(), true)
-                          AND EXISTS (SELECT FROM pipehandler.attachment a
-                                       WHERE a.message = new_message AND a.content IS NULL
-                                         AND sha256(ingest.contents[a.ordinal]) = a.sha256))) THEN
+        IF FOUND AND coalesce(earlier.expires_at > now(), true)
+           AND pipehandler.is_incomplete(
+                   earlier.day, earlier.message, coalesce(earlier.raw_until > now(), true),
+                   CASE WHEN earlier.message = new_message AND coalesce(earlier.attachments_until > now(), true)
+                        THEN ingest.contents END) THEN
             incomplete := array_append(incomplete, earlier.id);
+            its_day := CASE WHEN earlier.message = new_message THEN earlier.day ELSE its_day END;
         END IF;
     END LOOP;
+
+    -- What is only repaired stays on its day, unless that is gone. It is not dropped from here on: is_incomplete has
+    -- read the tables.
+    IF NOT claimed AND (its_day <= 'epoch' OR pipehandler.has_day(its_day)) THEN
+        day := its_day;
+    END IF;
 
     -- Write the message only for what was claimed. Another recipient's delivery may have written it before.
     IF claimed OR cardinality(incomplete) > 0 THEN
         INSERT INTO pipehandler.message (
-            id, received_at, message_id, in_reply_to, reference_ids, date, date_offset, subject, from_name,
+            day, id, received_at, message_id, in_reply_to, reference_ids, date, date_offset, subject, from_name,
             from_address, from_list, sender_list, reply_to_list, to_list, cc_list, bcc_list, list_id, text_body,
             html_body, header, authentication, size, sha256, state, error, defects, parser, text_from_html, preview,
             auto_submitted, precedence, list_unsubscribe, list_unsubscribe_post, report)
-        SELECT new_message, incoming.received_at,
+        SELECT incoming.day, new_message, incoming.received_at,
                CASE WHEN octet_length(d.message_id) <= 998 THEN d.message_id END, d.in_reply_to, d.reference_ids,
                d.date, d.date_offset, d.subject, d.from_list -> 0 ->> 'name',
                CASE WHEN octet_length(d.from_list -> 0 ->> 'address') <= 998 THEN d.from_list -> 0 ->> 'address' END,
@@ -257,55 +346,57 @@ BEGIN
                    bcc_list jsonb, list_id text, header jsonb, authentication jsonb, error text, defects jsonb,
                    parser text, text_from_html text, preview text, auto_submitted text, precedence text,
                    list_unsubscribe text[], list_unsubscribe_post boolean, report jsonb)
-            ON CONFLICT (id) DO NOTHING;
+            ON CONFLICT DO NOTHING; -- the key is that of the partition
         is_new := FOUND;
 
         -- Hold it, so that no removal takes it before this transaction ends. The caller tries again after 40001.
         IF NOT is_new THEN
-            PERFORM FROM pipehandler.message m WHERE m.id = new_message FOR KEY SHARE;
-            IF NOT FOUND THEN
+            state := pipehandler.hold_message(incoming.day, new_message);
+            IF state IS NULL THEN
                 RAISE EXCEPTION 'message % was removed while it was delivered again', new_message
                     USING ERRCODE = 'serialization_failure';
             END IF;
         END IF;
 
-        INSERT INTO pipehandler.raw_message (message, raw)
-        VALUES (new_message, ingest.raw)
-            ON CONFLICT (message) DO NOTHING;
+        INSERT INTO pipehandler.raw_message (day, message, raw)
+        VALUES (incoming.day, new_message, ingest.raw)
+            ON CONFLICT DO NOTHING;
         has_bytes := NOT FOUND;
 
         -- An earlier delivery could not read it, perhaps for want of memory or of time; this one has.
-        IF NOT is_new AND parsed ->> 'error' IS NULL
-           AND EXISTS (SELECT FROM pipehandler.message m WHERE m.id = new_message AND m.state = 'failed') THEN
-            PERFORM pipehandler.reparse(new_message, parsed, ingest.text_body, ingest.html_body, contents);
+        IF NOT is_new AND parsed ->> 'error' IS NULL AND state = 'failed' THEN
+            PERFORM pipehandler.reparse_on(incoming.day, new_message, parsed, ingest.text_body, ingest.html_body,
+                                           contents);
         END IF;
 
         IF (is_new OR NOT has_bytes) AND parsed -> 'attachments' <> '[]' THEN
             INSERT INTO pipehandler.attachment (
-                message, ordinal, part, file_name, content_type, content_id, disposition, size, sha256, content,
+                day, message, ordinal, part, file_name, content_type, content_id, disposition, size, sha256, content,
                 parameters, content_location, content_description)
-            SELECT new_message, a.ordinal, a.part, a.file_name, a.content_type, a.content_id, a.disposition, a.size,
-                   decode(a.sha256, 'hex'), ingest.contents[a.ordinal], coalesce(a.parameters, '{}'),
-                   a.content_location, a.content_description
+            SELECT incoming.day, new_message, a.ordinal, a.part, a.file_name, a.content_type, a.content_id,
+                   a.disposition, a.size, decode(a.sha256, 'hex'), ingest.contents[a.ordinal],
+                   coalesce(a.parameters, '{}'), a.content_location, a.content_description
               FROM jsonb_to_recordset(parsed -> 'attachments') AS a (
                        ordinal integer, part text, file_name text, content_type text, content_id text,
                        disposition text, size integer, sha256 text, parameters jsonb, content_location text,
                        content_description text)
-                ON CONFLICT (message, ordinal) DO NOTHING;
+                ON CONFLICT DO NOTHING;
         END IF;
 
         -- Retention may have taken from it what this delivery wants.
         IF NOT is_new THEN
-            UPDATE pipehandler.attachment a
-               SET content = ingest.contents[a.ordinal]
-             WHERE a.message = new_message AND a.content IS NULL AND sha256(ingest.contents[a.ordinal]) = a.sha256;
+            PERFORM pipehandler.restore_contents(incoming.day, new_message, contents);
         END IF;
 
         -- The bytes of another transmission of the same message take the place of those that are missing.
         IF cardinality(incomplete) > 0 THEN
+            SELECT l.days, l.messages INTO former_messages FROM pipehandler.lock_messages(incomplete) AS l;
             UPDATE pipehandler.delivery d
-               SET message = new_message, prepended = ingest.prepended
-             WHERE d.id = ANY (incomplete) AND d.message <> new_message;
+               SET day = incoming.day, message = new_message,
+                   prepended = CASE d.message WHEN new_message THEN d.prepended ELSE ingest.prepended END
+             WHERE d.id = ANY (incomplete) AND (d.day, d.message) IS DISTINCT FROM (incoming.day, new_message);
+            -- Of another day, or another transmission: nothing else would remove it.
+            PERFORM pipehandler.remove_unreferenced(former_messages.days, former_messages.messages);
         END IF;
     END IF;
 
@@ -342,8 +433,8 @@ BEGIN
         UPDATE pipehandler.delivery d
            SET later_list_ids = array_append(d.later_list_ids, new_list_id)
          WHERE d.id = earlier.id AND new_list_id IS NOT NULL AND new_list_id <> ALL (d.later_list_ids)
-           AND new_list_id IS DISTINCT FROM (SELECT m.list_id FROM pipehandler.message m WHERE m.id = d.message)
-           AND cardinality(d.later_list_ids) < 100;
+           AND cardinality(d.later_list_ids) < 100
+           AND new_list_id IS DISTINCT FROM pipehandler.list_id_of(d.day, d.message);
 
         -- One row for each recipient, even where the caller names one twice.
         IF earlier.is_ours IS NOT TRUE AND ingest.recipient IS DISTINCT FROM addressee.given THEN

@@ -48,6 +48,7 @@ Raises raise_exception for an invalid cursor, one from before a restore, and one
 -- STABLE, so that all of it uses the snapshot of the calling statement; the horizon of another one would lose
 -- deliveries. The plan is made for each call, because one that serves any recipient, or none, reads too much for each
 -- of them. The order comes from an index, because a sort reads everything after the cursor for a hundred rows of it.
+-- First the deliveries, then their messages, because only then the days are known (15_days.sql).
 CREATE OR REPLACE FUNCTION pipehandler.deliveries_after(
     cursor    text,
     recipient text    DEFAULT NULL,
@@ -58,6 +59,9 @@ LANGUAGE plpgsql STABLE SECURITY INVOKER ROWS 100
 SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off
 SET enable_sort = off
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+SET jit = off -- it would take longer than the rest: a sort that is off, but needed, looks expensive
 SET plan_cache_mode = force_custom_plan
 AS $$
 #variable_conflict use_column
@@ -70,24 +74,45 @@ DECLARE
     prefix   text;
     last_xid xid8;
     last_id  bigint;
+    xids     xid8[];
+    ids      bigint[];
+    days     date[];
+    shown    boolean := false;
 BEGIN
     SELECT p.prefix, p.xid, p.id INTO prefix, last_xid, last_id
       FROM pipehandler.cursor_position(deliveries_after.cursor) AS p;
 
-    RETURN QUERY
-        SELECT prefix || d.xid || '-' || d.id, d.id, d.message, d.recipient, d.extension, d.lease, d.sender,
-               m.from_name, m.from_address, m.subject, m.date, m.list_id, d.received_at, m.size,
-               (SELECT count(*) FROM pipehandler.attachment a WHERE a.message = m.id)::integer, m.state
-          FROM pipehandler.current_delivery d
-          JOIN pipehandler.message m ON m.id = d.message
-         WHERE (d.xid, d.id) > (last_xid, last_id) AND d.xid < horizon
-           AND (address IS NULL OR pipehandler.canonical(d.recipient) COLLATE "C" = address)
-           AND (deliveries_after.lease IS NULL OR d.lease = deliveries_after.lease)
-         ORDER BY d.xid, d.id
-         LIMIT max_rows;
+    -- Again where none of them has its message, such as those of a day that an operator has detached: a page without
+    -- rows is the end.
+    LOOP
+        SELECT array_agg(o.xid), array_agg(o.id), array_agg(o.day) INTO xids, ids, days
+          FROM (SELECT d.id, d.day, d.xid
+                  FROM pipehandler.current_delivery d
+                 WHERE (d.xid, d.id) > (last_xid, last_id) AND d.xid < horizon
+                   AND (address IS NULL OR pipehandler.canonical(d.recipient) COLLATE "C" = address)
+                   AND (deliveries_after.lease IS NULL OR d.lease = deliveries_after.lease)
+                 ORDER BY d.xid, d.id
+                 LIMIT max_rows) AS o;
+        EXIT WHEN ids IS NULL;
+        last_xid := xids[cardinality(ids)];
+        last_id := ids[cardinality(ids)];
+        days := ARRAY(SELECT DISTINCT k.day FROM unnest(days) AS k (day));
 
-    IF NOT FOUND AND EXISTS (SELECT FROM pipehandler.delivery d
-                              WHERE d.xid >= future AND d.xid IS DISTINCT FROM pg_current_xact_id_if_assigned()) THEN
+        RETURN QUERY
+            SELECT prefix || d.xid || '-' || d.id, d.id, d.message, d.recipient, d.extension, d.lease, d.sender,
+                   m.from_name, m.from_address, m.subject, m.date, m.list_id, d.received_at, m.size,
+                   (SELECT count(*) FROM pipehandler.attachment a
+                     WHERE a.day = ANY (days) AND a.day = m.day AND a.message = m.id)::integer, m.state
+              FROM unnest(ids) WITH ORDINALITY AS k (id, place)
+              JOIN pipehandler.delivery d ON d.id = k.id
+              JOIN pipehandler.message m ON m.day = ANY (days) AND m.day = d.day AND m.id = d.message
+             ORDER BY k.place;
+        shown := FOUND;
+        EXIT WHEN shown OR cardinality(ids) < max_rows;
+    END LOOP;
+
+    IF NOT shown AND EXISTS (SELECT FROM pipehandler.delivery d
+                             WHERE d.xid >= future AND d.xid IS DISTINCT FROM pg_current_xact_id_if_assigned()) THEN
         RAISE EXCEPTION 'there are deliveries with transaction numbers of another cluster, restored from a dump, and '
                         'the stream would never return them; as the owner of the table run: pipehandler restored';
     END IF;

@@ -222,12 +222,46 @@ COMMENT ON FUNCTION pipehandler.require_room_for_inbox(pipehandler.web_domain) I
 hour, or where there are web_domain.max_inboxes inboxes, those included that can be brought back; CONSTRAINT is the key
 in [web], DETAIL the seconds after which there may be room. Takes a lock that lasts until the end of the transaction.';
 
-CREATE OR REPLACE FUNCTION pipehandler.inbox_is_full(lease bigint) RETURNS boolean
+CREATE OR REPLACE FUNCTION pipehandler.mail_of_lease(
+    lease        bigint,
+    most         bigint,
+    with_expired boolean,
+    OUT deliveries bigint,
+    OUT octets     bigint
+)
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off
 SET enable_hashjoin = off
 SET enable_mergejoin = off
+SET plan_cache_mode = force_custom_plan
+AS $$
+DECLARE
+    days     date[];
+    messages uuid[];
+    each_day date[];
+BEGIN
+    SELECT array_agg(o.day), array_agg(o.message) INTO days, messages
+      FROM (SELECT d.day, d.message
+              FROM pipehandler.delivery d
+             WHERE d.lease = mail_of_lease.lease
+               AND (with_expired OR d.expires_at IS NULL OR d.expires_at > now())
+             LIMIT most) AS o;
+    each_day := ARRAY(SELECT DISTINCT k.day FROM unnest(days) AS k (day));
+    SELECT count(*), coalesce(sum(m.size), 0) INTO deliveries, octets
+      FROM unnest(days, messages) AS k (day, id)
+      JOIN pipehandler.message m ON m.day = k.day AND m.id = k.id
+     WHERE m.day = ANY (each_day);
+END
+$$;
+COMMENT ON FUNCTION pipehandler.mail_of_lease(bigint, bigint, boolean) IS
+'How many deliveries a lease has, and how large their messages are, counting up to most of them. with_expired: also
+those that have expired by themselves.';
+
+CREATE OR REPLACE FUNCTION pipehandler.inbox_is_full(lease bigint) RETURNS boolean
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -238,12 +272,8 @@ BEGIN
         RETURN false;
     END IF;
     -- Octets are not counted any more where there are too many messages.
-    RETURN (SELECT count(*) >= quota.max_messages OR coalesce(sum(m.size), 0) >= quota.max_octets
-              FROM (SELECT d.message
-                      FROM pipehandler.delivery d
-                     WHERE d.lease = inbox_is_full.lease
-                     LIMIT quota.max_messages) AS d
-              JOIN pipehandler.message m ON m.id = d.message);
+    RETURN (SELECT u.deliveries >= quota.max_messages OR u.octets >= quota.max_octets
+              FROM pipehandler.mail_of_lease(inbox_is_full.lease, quota.max_messages, true) AS u);
 END
 $$;
 COMMENT ON FUNCTION pipehandler.inbox_is_full(bigint) IS

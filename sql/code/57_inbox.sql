@@ -100,11 +100,8 @@ BEGIN
           LEFT JOIN pipehandler.web_inbox w ON w.lease = c.lease
           LEFT JOIN LATERAL (
                    -- What a page shows. Of a great many, that they are at least so many is enough.
-                   SELECT count(*) AS deliveries, coalesce(sum(m.size), 0)::bigint AS octets
-                     FROM (SELECT d.message FROM pipehandler.delivery d
-                            WHERE d.lease = c.lease AND (d.expires_at IS NULL OR d.expires_at > now())
-                            LIMIT 10000) AS d
-                     JOIN pipehandler.message m ON m.id = d.message) AS used ON c.lease IS NOT NULL
+                   SELECT u.deliveries, u.octets
+                     FROM pipehandler.mail_of_lease(c.lease, 10000, false) AS u) AS used ON c.lease IS NOT NULL
          ORDER BY k.place;
 END
 $$;
@@ -245,6 +242,7 @@ CREATE OR REPLACE FUNCTION pipehandler.delivery_of(
     OUT lease     bigint,
     OUT id        bigint,
     OUT xid       xid8,
+    OUT day       date,
     OUT message   uuid,
     OUT prepended bytea
 )
@@ -255,7 +253,7 @@ AS $$
 #variable_conflict use_column
 BEGIN
     lease := (pipehandler.admit(key)).lease;
-    SELECT d.id, d.xid, d.message, d.prepended INTO id, xid, message, prepended
+    SELECT d.id, d.xid, d.day, d.message, d.prepended INTO id, xid, day, message, prepended
       FROM pipehandler.current_delivery d
      WHERE d.id = delivery_of.delivery AND (delivery_of.lease IS NULL OR d.lease = delivery_of.lease);
     IF NOT FOUND THEN
@@ -267,35 +265,45 @@ COMMENT ON FUNCTION pipehandler.delivery_of(bytea, bigint) IS
 'For the functions of the inbox page: a delivery that a key opens, and the lease that the key opens (null: all mail).
 Raises what pipehandler.admit raises, and no_data_found for another delivery.';
 
-CREATE OR REPLACE FUNCTION pipehandler.count_attachments(message uuid) RETURNS integer
+CREATE OR REPLACE FUNCTION pipehandler.count_attachments(day date, message uuid) RETURNS integer
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off
+SET plan_cache_mode = force_custom_plan
 AS $$
 BEGIN
     RETURN (SELECT count(*)
               FROM pipehandler.attachment a
-             WHERE a.message = count_attachments.message
+             WHERE a.day = count_attachments.day AND a.message = count_attachments.message
                -- An image that the HTML shows in its own place is no attachment to a reader.
                AND NOT (a.content_id IS NOT NULL AND a.content_type ILIKE 'image/%'
                         AND EXISTS (SELECT FROM pipehandler.message m
-                                     WHERE m.id = a.message
+                                     WHERE m.day = count_attachments.day AND m.id = count_attachments.message
                                        AND strpos(left(m.html_body, 200000),
                                                   'cid:' || trim(BOTH '<>' FROM a.content_id)) > 0)));
 END
 $$;
-COMMENT ON FUNCTION pipehandler.count_attachments(uuid) IS
+COMMENT ON FUNCTION pipehandler.count_attachments(date, uuid) IS
 'For the functions of the inbox page: how many attachments a message has to a reader, so without images that belong to
 its HTML.';
 
-CREATE OR REPLACE FUNCTION pipehandler.is_wanted(delivery bigint, wanted jsonb) RETURNS boolean
+CREATE OR REPLACE FUNCTION pipehandler.wanted_of(deliveries bigint[], wanted jsonb) RETURNS bigint[]
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+SET plan_cache_mode = force_custom_plan
 AS $$
+DECLARE
+    days CONSTANT date[] := ARRAY(SELECT DISTINCT d.day FROM pipehandler.delivery d WHERE d.id = ANY (deliveries));
 BEGIN
-    RETURN (
-        SELECT NOT EXISTS (
+    RETURN ARRAY(
+        SELECT d.id
+          FROM pipehandler.delivery d
+          JOIN pipehandler.message m ON m.day = ANY (days) AND m.day = d.day AND m.id = d.message
+         WHERE d.id = ANY (deliveries)
+           AND NOT EXISTS (
                    SELECT FROM jsonb_to_recordset(wanted -> 'terms') AS t ("in" text, "like" text, "not" boolean)
                     WHERE coalesce(t."not", false) = (
                               (t."in" IN ('any', 'subject') AND m.subject ILIKE t."like") IS TRUE
@@ -308,22 +316,20 @@ BEGIN
                                   AND coalesce(m.text_body, m.text_from_html) ILIKE t."like") IS TRUE
                               OR (t."in" IN ('any', 'file')
                                   AND EXISTS (SELECT FROM pipehandler.attachment f
-                                               WHERE f.message = m.id AND f.file_name ILIKE t."like"))))
-               AND coalesce((wanted ->> 'attachment')::boolean
-                            = (pipehandler.count_attachments(m.id) > 0), true)
-               AND coalesce(d.received_at < (wanted ->> 'before')::timestamptz, true)
-               AND coalesce(d.received_at >= (wanted ->> 'after')::timestamptz, true)
-               AND coalesce(m.size > (wanted ->> 'larger')::bigint, true)
-               AND coalesce(m.size < (wanted ->> 'smaller')::bigint, true)
-          FROM pipehandler.delivery d
-          JOIN pipehandler.message m ON m.id = d.message
-         WHERE d.id = is_wanted.delivery);
+                                               WHERE f.day = ANY (days) AND f.day = m.day AND f.message = m.id
+                                                 AND f.file_name ILIKE t."like"))))
+           AND coalesce((wanted ->> 'attachment')::boolean
+                        = (pipehandler.count_attachments(m.day, m.id) > 0), true)
+           AND coalesce(d.received_at < (wanted ->> 'before')::timestamptz, true)
+           AND coalesce(d.received_at >= (wanted ->> 'after')::timestamptz, true)
+           AND coalesce(m.size > (wanted ->> 'larger')::bigint, true)
+           AND coalesce(m.size < (wanted ->> 'smaller')::bigint, true));
 END
 $$;
-COMMENT ON FUNCTION pipehandler.is_wanted(bigint, jsonb) IS
-'For pipehandler.inbox_page: whether a search finds this delivery. wanted: {"terms": [{"in": any, subject, from, to,
-text or file, "like": a pattern for ILIKE, "not": whether it must not match}], "attachment": whether it has some,
-"before", "after": times, "larger", "smaller": octets}; all of them have to match.';
+COMMENT ON FUNCTION pipehandler.wanted_of(bigint[], jsonb) IS
+'For pipehandler.inbox_page: those of the deliveries that a search finds, in any order. wanted: {"terms": [{"in": any,
+subject, from, to, text or file, "like": a pattern for ILIKE, "not": whether it must not match}], "attachment":
+whether it has some, "before", "after": times, "larger", "smaller": octets}; all of them have to match.';
 
 CREATE OR REPLACE FUNCTION pipehandler.inbox_page(
     key      bytea,
@@ -348,7 +354,10 @@ LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 50
 SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off
 SET enable_sort = off
+SET enable_hashjoin = off
+SET enable_mergejoin = off
 SET plan_cache_mode = force_custom_plan
+SET jit = off -- as in pipehandler.deliveries_after
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -360,51 +369,49 @@ DECLARE
     prefix   text;
     last_xid xid8;
     last_id  bigint;
-    hits     integer := 0;
-    seen     integer := 0;
-    one      record;
-    older    text;
-    more     boolean := false;
+    scope    record;
+    wished   bigint[];
+    hits     bigint[] := ARRAY[]::bigint[];
+    days     date[];
+    first    integer := 1;
+    seen     integer := 0; -- of scope, those that were looked at
 BEGIN
     SELECT p.prefix, p.xid, p.id INTO prefix, last_xid, last_id FROM pipehandler.cursor_position(before) AS p;
     IF coalesce(before, '') = '' THEN
         last_xid := horizon;
         last_id := 0;
     END IF;
-    FOR one IN
-        SELECT prefix || d.xid || '-' || d.id AS cursor, d.id, left(m.subject, 300) AS subject,
-               left(m.from_name, 200) AS sender_name, left(coalesce(m.from_address, d.sender), 300) AS sender_address,
-               d.received_at, m.size,
-               pipehandler.count_attachments(m.id) AS attachments, m.state, m.preview,
-               left(d.recipient, 300) AS recipient
-          FROM pipehandler.current_delivery d
-          JOIN pipehandler.message m ON m.id = d.message
-         WHERE (d.xid, d.id) < (last_xid, last_id) AND d.xid < horizon
-           AND (its IS NULL OR d.lease = its)
-         ORDER BY d.xid DESC, d.id DESC
-         LIMIT scanned
-    LOOP
-        more := hits = limited;
-        EXIT WHEN more;
+    -- First the deliveries, then their messages, as in pipehandler.deliveries_after.
+    SELECT coalesce(array_agg(o.id), '{}') AS ids, array_agg(o.cursor) AS cursors INTO scope
+      FROM (SELECT d.id, prefix || d.xid || '-' || d.id AS cursor
+              FROM pipehandler.current_delivery d
+             WHERE (d.xid, d.id) < (last_xid, last_id) AND d.xid < horizon
+               AND (its IS NULL OR d.lease = its)
+             ORDER BY d.xid DESC, d.id DESC
+             LIMIT scanned) AS o;
+    -- A search reads no more messages than it needs, a hundred at a time.
+    WHILE seen < cardinality(scope.ids) AND cardinality(hits) < limited LOOP
+        IF seen = first - 1 THEN
+            wished := CASE WHEN wanted IS NULL THEN scope.ids
+                           ELSE pipehandler.wanted_of(scope.ids[first:first + 99], wanted) END;
+            first := first + 100;
+        END IF;
         seen := seen + 1;
-        older := one.cursor;
-        IF wanted IS NULL OR pipehandler.is_wanted(one.id, wanted) THEN
-            hits := hits + 1;
-            cursor := one.cursor;
-            delivery := one.id;
-            subject := one.subject;
-            sender_name := one.sender_name;
-            sender_address := one.sender_address;
-            received_at := one.received_at;
-            size := one.size;
-            attachments := one.attachments;
-            state := one.state;
-            preview := one.preview;
-            recipient := one.recipient;
-            RETURN NEXT;
+        IF wanted IS NULL OR scope.ids[seen] = ANY (wished) THEN
+            hits := hits || scope.ids[seen];
         END IF;
     END LOOP;
-    cursor := CASE WHEN more OR seen = 1000 THEN older END;
+    days := ARRAY(SELECT DISTINCT d.day FROM pipehandler.delivery d WHERE d.id = ANY (hits));
+    RETURN QUERY
+        SELECT scope.cursors[array_position(scope.ids, d.id)], d.id, left(m.subject, 300), left(m.from_name, 200),
+               left(coalesce(m.from_address, d.sender), 300), d.received_at, m.size,
+               pipehandler.count_attachments(m.day, m.id), m.state, m.preview, left(d.recipient, 300), NULL
+          FROM unnest(hits) WITH ORDINALITY AS k (id, place)
+          JOIN pipehandler.delivery d ON d.id = k.id
+          JOIN pipehandler.message m ON m.day = ANY (days) AND m.day = d.day AND m.id = d.message
+         ORDER BY k.place;
+    -- All that a page shows is in it, or there is more.
+    cursor := CASE WHEN seen < cardinality(scope.ids) OR seen = 1000 THEN scope.cursors[seen] END;
     delivery := NULL;
     newest := pipehandler.cursor_now();
     RETURN NEXT;
@@ -412,7 +419,7 @@ END
 $$;
 COMMENT ON FUNCTION pipehandler.inbox_page(bytea, text, integer, jsonb) IS
 'A page of an inbox, the newest delivery first: those before a cursor (null: all), at most max_rows (200) of them.
-wanted: a search as in pipehandler.is_wanted, which looks at the newest 1,000 of them. The last row has no delivery: its
+wanted: a search as in pipehandler.wanted_of, which looks at the newest 1,000 of them. The last row has no delivery: its
 cursor is where the next page begins, null where there is none; newest is the cursor at which the stream goes on after
 this page (pipehandler.inbox_after). Rows are shortened. Raises what pipehandler.admit raises, and raise_exception for
 an invalid cursor.';
@@ -437,17 +444,27 @@ CREATE OR REPLACE FUNCTION pipehandler.inbox_after(
 LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 100
 SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+SET plan_cache_mode = force_custom_plan
 AS $$
 #variable_conflict use_column
+DECLARE
+    page CONSTANT pipehandler.streamed_delivery[] := ARRAY(
+        SELECT s
+          FROM pipehandler.deliveries_after(after, NULL, (pipehandler.admit(key)).lease,
+                                            least(greatest(max_rows, 1), 1000)) AS s);
+    days CONSTANT date[] := ARRAY(
+        SELECT DISTINCT d.day FROM pipehandler.delivery d WHERE d.id IN (SELECT s.id FROM unnest(page) AS s));
 BEGIN
     RETURN QUERY
         SELECT s.cursor, s.id, left(s.subject, 300), left(s.from_name, 200),
                left(coalesce(s.from_address, s.sender), 300), s.received_at, s.size,
-               CASE WHEN s.attachments = 0 THEN 0 ELSE pipehandler.count_attachments(m.id) END, s.state, m.preview,
-               left(s.recipient, 300)
-          FROM pipehandler.deliveries_after(after, NULL, (pipehandler.admit(key)).lease,
-                                            least(greatest(max_rows, 1), 1000)) WITH ORDINALITY AS s
-          JOIN pipehandler.message m ON m.id = s.message
+               CASE WHEN s.attachments = 0 THEN 0 ELSE pipehandler.count_attachments(m.day, m.id) END, s.state,
+               m.preview, left(s.recipient, 300)
+          FROM unnest(page) WITH ORDINALITY AS s
+          JOIN pipehandler.delivery d ON d.id = s.id
+          JOIN pipehandler.message m ON m.day = ANY (days) AND m.day = d.day AND m.id = d.message
          ORDER BY s.ordinality;
 END
 $$;
@@ -526,7 +543,8 @@ DECLARE
     largest CONSTANT integer := 2097152; -- octets of a body
     its     record;
 BEGIN
-    SELECT o.lease, o.id, o.xid, o.message INTO its FROM pipehandler.delivery_of(key, inbox_message.delivery) AS o;
+    SELECT o.lease, o.id, o.xid, o.day, o.message INTO its
+      FROM pipehandler.delivery_of(key, inbox_message.delivery) AS o;
     RETURN QUERY
         SELECT d.id, (SELECT p.prefix FROM pipehandler.cursor_position('') AS p) || d.xid || '-' || d.id, d.message,
                d.recipient, d.extension, d.sender, m.subject, m.from_list, m.sender_list, m.reply_to_list,
@@ -538,14 +556,14 @@ BEGIN
                m.header, m.message_id, m.list_id, m.list_unsubscribe, m.list_unsubscribe_post, m.authentication,
                m.defects, m.report,
                pipehandler.is_automatic(d.sender, m.auto_submitted, m.precedence, m.list_id, m.report),
-               EXISTS (SELECT FROM pipehandler.raw_message r WHERE r.message = m.id),
+               EXISTS (SELECT FROM pipehandler.raw_message r WHERE r.day = its.day AND r.message = its.message),
                coalesce((SELECT jsonb_agg(jsonb_build_object(
                                     'ordinal', a.ordinal, 'part', a.part, 'file_name', a.file_name, 'content_type',
                                     a.content_type, 'content_id', a.content_id, 'disposition', a.disposition, 'size',
                                     a.size, 'kept', a.content IS NOT NULL, 'parameters', a.parameters,
                                     'content_location', a.content_location, 'content_description',
                                     a.content_description) ORDER BY a.ordinal)
-                           FROM pipehandler.attachment a WHERE a.message = m.id), '[]'),
+                           FROM pipehandler.attachment a WHERE a.day = its.day AND a.message = its.message), '[]'),
                (SELECT n.id FROM pipehandler.current_delivery n
                  WHERE (n.xid, n.id) > (its.xid, its.id) AND (its.lease IS NULL OR n.lease = its.lease)
                  ORDER BY n.xid, n.id LIMIT 1),
@@ -553,7 +571,7 @@ BEGIN
                  WHERE (n.xid, n.id) < (its.xid, its.id) AND (its.lease IS NULL OR n.lease = its.lease)
                  ORDER BY n.xid DESC, n.id DESC LIMIT 1)
           FROM pipehandler.current_delivery d
-          JOIN pipehandler.message m ON m.id = d.message
+          JOIN pipehandler.message m ON m.day = its.day AND m.id = its.message
          WHERE d.id = its.id;
 END
 $$;
@@ -574,15 +592,17 @@ CREATE OR REPLACE FUNCTION pipehandler.inbox_attachment(
 LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off
+SET plan_cache_mode = force_custom_plan
 AS $$
 DECLARE
-    its  CONSTANT uuid := (pipehandler.delivery_of(key, delivery)).message;
+    its  record;
     most CONSTANT integer := least(greatest(octets, 1), 1048576);
     piece bytea;
 BEGIN
+    SELECT o.day, o.message INTO its FROM pipehandler.delivery_of(key, delivery) AS o;
     SELECT substring(a.content FROM (first + 1)::integer FOR most) INTO piece
       FROM pipehandler.attachment a
-     WHERE a.message = its AND a.ordinal = inbox_attachment.ordinal;
+     WHERE a.day = its.day AND a.message = its.message AND a.ordinal = inbox_attachment.ordinal;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'the delivery has no attachment %', ordinal USING ERRCODE = 'no_data_found';
     ELSIF piece IS NULL THEN
@@ -604,6 +624,7 @@ CREATE OR REPLACE FUNCTION pipehandler.inbox_raw(
 LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off
+SET plan_cache_mode = force_custom_plan
 AS $$
 DECLARE
     its   record;
@@ -611,13 +632,14 @@ DECLARE
     own   bytea; -- of what Postfix prepended
     piece bytea;
 BEGIN
-    SELECT o.message, coalesce(o.prepended, '') AS prepended INTO its FROM pipehandler.delivery_of(key, delivery) AS o;
+    SELECT o.day, o.message, coalesce(o.prepended, '') AS prepended INTO its
+      FROM pipehandler.delivery_of(key, delivery) AS o;
     own := substring(its.prepended FROM (least(first, octet_length(its.prepended)) + 1)::integer FOR most);
     SELECT substring(r.raw FROM (greatest(first - octet_length(its.prepended), 0) + 1)::integer
                      FOR most - octet_length(own))
       INTO piece
       FROM pipehandler.raw_message r
-     WHERE r.message = its.message;
+     WHERE r.day = its.day AND r.message = its.message;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'the bytes of delivery % were not kept', delivery USING ERRCODE = 'PH008';
     END IF;

@@ -15,7 +15,10 @@ LANGUAGE sql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT (SELECT max(version) FROM pipehandler.migration), count(*), min(m.received_at),
-           least((SELECT min(d.expires_at) FROM pipehandler.delivery d WHERE d.expires_at <= now()),
+           least((SELECT min(o.due)
+                    FROM (SELECT CASE WHEN y.waits THEN y.last_due ELSE y.first_due END AS due
+                            FROM pipehandler.days() AS y) AS o
+                   WHERE o.due <= now()),
                  (SELECT min(a.expires_at)
                     FROM pipehandler.address a
                    WHERE a.expires_at <= now() - interval '144 hours'
@@ -45,8 +48,8 @@ SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT (SELECT count(*)
               FROM pipehandler.delivery d
-             WHERE (d.raw_until IS NULL OR d.raw_until > now())
-               AND NOT EXISTS (SELECT FROM pipehandler.raw_message r WHERE r.message = d.message)),
+             WHERE (d.raw_until IS NULL OR d.raw_until > now()) AND (d.expires_at IS NULL OR d.expires_at > now())
+               AND NOT EXISTS (SELECT FROM pipehandler.raw_message r WHERE r.day = d.day AND r.message = d.message)),
            (SELECT count(*) FROM pipehandler.doubled)
 $$;
 COMMENT ON FUNCTION pipehandler.data_status() IS

@@ -23,7 +23,7 @@ SELECT d.id, d.message, d.recipient COLLATE "C" AS recipient, d.fingerprint, d.o
        d.mail_host, d.ingress,
        d.client_address, d.client_hostname, d.client_helo, d.client_port, d.client_protocol, d.sasl_username,
        d.prepended, d.received_at, d.stored_at, d.lease, d.expires_at, d.xid, d.extension, d.raw_until,
-       d.attachments_until, d.later_original_recipients, d.later_list_ids
+       d.attachments_until, d.later_original_recipients, d.later_list_ids, d.day
   FROM pipehandler.delivery d
   LEFT JOIN pipehandler.address a ON a.lease = d.lease
  WHERE (d.expires_at IS NULL OR d.expires_at > now()) AND (a.expires_at IS NULL OR a.expires_at > now());
@@ -34,9 +34,9 @@ CREATE OR REPLACE VIEW pipehandler.delivery_under_current_rules AS
 SELECT d.id, d.message, d.lease, d.stored_at + r.keep AS expires_at,
        CASE WHEN d.raw_until = 'epoch' THEN d.raw_until ELSE d.stored_at + r.raw END AS raw_until,
        CASE WHEN d.attachments_until = 'epoch' THEN d.attachments_until ELSE d.stored_at + r.attachments END
-       AS attachments_until
+       AS attachments_until, m.day
   FROM pipehandler.delivery d
-  JOIN pipehandler.message m ON m.id = d.message
+  JOIN pipehandler.message m ON m.day = d.day AND m.id = d.message
   LEFT JOIN LATERAL pipehandler.retention_of(d.recipient, d.sender, m.from_list -> 0 ->> 'address', m.list_id) AS r
     ON true;
 COMMENT ON VIEW pipehandler.delivery_under_current_rules IS
@@ -52,15 +52,15 @@ COMMENT ON VIEW pipehandler.renewed_delivery IS
 CREATE OR REPLACE VIEW pipehandler.inbox AS
 SELECT d.id, d.recipient, d.received_at, d.sender, m.from_name, m.from_address COLLATE "C" AS from_address, m.subject,
        m.date, m.list_id, m.size,
-       (SELECT count(*) FROM pipehandler.attachment a WHERE a.message = m.id)::integer AS attachments,
+       (SELECT count(*) FROM pipehandler.attachment a WHERE a.day = m.day AND a.message = m.id)::integer AS attachments,
        m.state, m.text_body, m.html_body, m.id AS message, m.message_id COLLATE "C" AS message_id, d.queue_id,
        d.expires_at, d.lease, d.extension,
        m.text_from_html, m.preview, m.auto_submitted, m.precedence,
        pipehandler.is_automatic(d.sender, m.auto_submitted, m.precedence, m.list_id, m.report) AS automatic,
        m.list_unsubscribe, m.list_unsubscribe_post, m.report,
        array_remove(d.original_recipient || d.later_original_recipients, NULL) AS original_recipients,
-       array_remove(m.list_id || d.later_list_ids, NULL) AS list_ids
+       array_remove(m.list_id || d.later_list_ids, NULL) AS list_ids, m.day
   FROM pipehandler.current_delivery d
-  JOIN pipehandler.message m ON m.id = d.message;
+  JOIN pipehandler.message m ON m.day = d.day AND m.id = d.message;
 COMMENT ON VIEW pipehandler.inbox IS
 'Start here: each delivery that has not expired, with its message.';

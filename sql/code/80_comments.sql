@@ -7,7 +7,12 @@ COMMENT ON SCHEMA pipehandler IS
 COMMENT ON TABLE pipehandler.message IS
 'One distinct sequence of bytes that arrived, and what was read from them. The bytes themselves are in raw_message.';
 COMMENT ON COLUMN pipehandler.message.id IS
-'UUID version 8 made from sha256: the same bytes have the same id on every mail host.';
+'UUID version 8 made from sha256: the same bytes have the same id on every mail host. The same message that came again
+on another day, for another recipient, has a row for each day: day and id together are unique.';
+COMMENT ON COLUMN pipehandler.message.day IS
+'The day (UTC, the clock of the database) on which the message was stored; there is a partition for each. 1970-01-01:
+stored before the tables were partitioned, or while the partition of its day was missing. Name it in conditions and in
+joins, or a statement looks into all partitions.';
 COMMENT ON COLUMN pipehandler.message.received_at IS
 'When the message was first received here.';
 COMMENT ON COLUMN pipehandler.message.message_id IS
@@ -91,6 +96,8 @@ COMMENT ON COLUMN pipehandler.message.parser IS
 COMMENT ON TABLE pipehandler.raw_message IS
 'The bytes of a message, exactly as Postfix passed them on. A separate table, so that they can be removed before the
 rest.';
+COMMENT ON COLUMN pipehandler.raw_message.day IS
+'message.day.';
 COMMENT ON COLUMN pipehandler.raw_message.message IS
 'The message that has these bytes.';
 COMMENT ON COLUMN pipehandler.raw_message.raw IS
@@ -99,6 +106,8 @@ delivery.prepended.';
 
 COMMENT ON TABLE pipehandler.attachment IS
 'A part of a message that a person would save: a file, an inline image, a calendar, an attached message.';
+COMMENT ON COLUMN pipehandler.attachment.day IS
+'message.day.';
 COMMENT ON COLUMN pipehandler.attachment.message IS
 'The message that it belongs to.';
 COMMENT ON COLUMN pipehandler.attachment.ordinal IS
@@ -133,6 +142,8 @@ COMMENT ON COLUMN pipehandler.delivery.id IS
 'The number of the delivery; greater is newer, nearly (see xid).';
 COMMENT ON COLUMN pipehandler.delivery.message IS
 'The message that was delivered.';
+COMMENT ON COLUMN pipehandler.delivery.day IS
+'message.day of the message that was delivered, for joins with message, raw_message and attachment on both columns.';
 COMMENT ON COLUMN pipehandler.delivery.recipient IS
 'Envelope recipient (RCPT TO) after aliasing, unquoted, its domain in lower case.';
 COMMENT ON COLUMN pipehandler.delivery.fingerprint IS
@@ -340,7 +351,7 @@ BEGIN
     FOREACH relation IN ARRAY ARRAY['pipehandler.inbox'::regclass, 'pipehandler.streamed_delivery'::regclass] LOOP
         EXECUTE format('COMMENT ON COLUMN %s.attachments IS %L', relation, 'How many attachments the message has.');
         EXECUTE format('COMMENT ON COLUMN %s.message IS %L', relation,
-                       'message.id, for joins with attachment and raw_message.');
+                       'message.id; with day for joins with message, attachment and raw_message.');
     END LOOP;
 END
 $$;

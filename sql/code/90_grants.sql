@@ -24,7 +24,8 @@ GRANT USAGE ON SCHEMA pipehandler
 -- The handler. Maintenance may store as well: `pipehandler import` brings in archived messages.
 GRANT EXECUTE ON FUNCTION pipehandler.ingest TO pipehandler_ingest, pipehandler_maintenance;
 GRANT EXECUTE ON FUNCTION pipehandler.health, pipehandler.code_status, pipehandler.data_status,
-                          pipehandler.retention_held, pipehandler.cluster_status, pipehandler.replication_status
+                          pipehandler.retention_held, pipehandler.cluster_status, pipehandler.replication_status,
+                          pipehandler.days_prepared
    TO pipehandler_ingest, pipehandler_reader, pipehandler_maintenance;
 
 -- Postfix, and applications that issue addresses.
@@ -46,8 +47,8 @@ GRANT EXECUTE ON FUNCTION pipehandler.inbox_of, pipehandler.open_inbox, pipehand
 GRANT SELECT ON ALL TABLES IN SCHEMA pipehandler TO pipehandler_reader, pipehandler_maintenance;
 -- pg_dump reads them, too.
 GRANT SELECT ON ALL SEQUENCES IN SCHEMA pipehandler TO pipehandler_reader, pipehandler_maintenance;
-GRANT EXECUTE ON FUNCTION pipehandler.u_label, pipehandler.canonical, pipehandler.lease_of, pipehandler.retention_of,
-                          pipehandler.is_automatic, pipehandler.stored_recipient,
+GRANT EXECUTE ON FUNCTION pipehandler.days, pipehandler.u_label, pipehandler.canonical, pipehandler.lease_of,
+                          pipehandler.retention_of, pipehandler.is_automatic, pipehandler.stored_recipient,
                           pipehandler.deliveries_after, pipehandler.cursor_now, pipehandler.cursor_position,
                           pipehandler.deliveries_waiting
    TO pipehandler_reader, pipehandler_maintenance;
@@ -58,7 +59,9 @@ GRANT DELETE ON pipehandler.raw_message, pipehandler.doubled, pipehandler.web_to
 GRANT INSERT, UPDATE, DELETE ON pipehandler.attachment, pipehandler.address, pipehandler.retention,
                                 pipehandler.retention_change, pipehandler.retention_hold
    TO pipehandler_maintenance;
-GRANT EXECUTE ON FUNCTION pipehandler.reparse, pipehandler.remove_unreferenced, pipehandler.remove_due,
+GRANT EXECUTE ON FUNCTION pipehandler.create_days, pipehandler.drop_day, pipehandler.remove_days,
+                          pipehandler.lock_messages, pipehandler.reparse, pipehandler.reparse_on,
+                          pipehandler.remove_unreferenced, pipehandler.remove_due,
                           pipehandler.remove_deliveries, pipehandler.set_retention, pipehandler.change_retention,
                           pipehandler.renew, pipehandler.remove_ended_keys, pipehandler.set_web_domains,
                           pipehandler.grant_view, pipehandler.revoke_view, pipehandler.close_inbox,

@@ -16,6 +16,10 @@ HEADER = f"""\
 _NOISE = re.compile(r"^(\\(un)?restrict .*|-- Dumped (from|by) .*)\n", re.MULTILINE)
 
 
+_A_DAY = "_" + 8 * "[0-9]"
+"""How the names of the partitions of a day end."""
+
+
 def dump(server: PostgreSQL, name: str, *options: str) -> str:
     """The definitions of the database `name`; `options` go to pg_dump."""
     where = ["-h", str(server.folder), "-p", str(server.port), "-U", "postgres", "-d", name]
@@ -25,7 +29,7 @@ def dump(server: PostgreSQL, name: str, *options: str) -> str:
 def schema_text(server: PostgreSQL, name: str) -> str:
     """What sql/schema.sql should contain, given a migrated database: without owners, session settings, and headings of
     entries that belong to the previous object."""
-    text = dump(server, name, "--no-owner", "--schema", "pipehandler")
+    text = dump(server, name, "--no-owner", "--schema", "pipehandler", f"--exclude-table=pipehandler.*{_A_DAY}")
     text = re.sub(r"^(SET|SELECT pg_catalog.set_config\().*;\n", "", text, flags=re.MULTILINE)
     text = re.sub(r"--\n-- Name: .*; Type: (COMMENT|ACL|SEQUENCE OWNED BY); .*\n--\n\n", "", text)
     text = re.sub(r"^(-- Name: .*; Type: [A-Z ]*);.*$", r"\1", text, flags=re.MULTILINE)

@@ -169,7 +169,7 @@ def test_json_is_complete(mailbox: Mailbox) -> None:
             "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0", f"pipehandler.{table}"
         )
         own = {"deliveries", "attachments"} if row is shown else set()
-        assert {column.attname for column in columns} - left_out - set(row) <= {"message"}
+        assert {column.attname for column in columns} - left_out - set(row) <= {"day", "message"}
         assert set(row) - own <= {column.attname for column in columns}
     assert (shown["subject"], shown["size"]) == ("100% off_er", len(LETTER.partition(b"\n")[2]))
     assert shown["deliveries"][0]["received_at"] == "2026-09-07T01:00:00+00:00"

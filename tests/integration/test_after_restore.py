@@ -11,6 +11,7 @@ import pytest
 from harness import account
 from harness.console import Console
 from harness.database import Database
+from harness.days import KEYS, make_older, partitions
 from harness.postgresql import FAST, VERSION, PostgreSQL, binaries
 from harness.submission import submission
 from psycopg.errors import RaiseException
@@ -177,6 +178,32 @@ def test_in_another_cluster(
     again = restored(elsewhere, *options)
     assert (again["cursors_refused"], again["deliveries_adopted"]) == (False, 0)
     assert list(cursors(there, now)) == [third]
+
+
+def test_rows_into_existing_tables(console: Console, database: Database, folder: Path) -> None:
+    """Rows of several days come into the tables of another database when it has the partitions of these days, and are the
+    same there; a whole dump needs none."""
+    first = deliver(database, 1, "ann@example.com")
+    day = make_older(database, 40)
+    second = deliver(database, 2, "ann@example.com")
+    tables = [f"--table=pipehandler.{table}" for table in ("delivery", *(f"{table}_*" for table in KEYS))]
+    file = folder / "dump"
+    file.write_text(database.server.run("pg_dump", *where(database), "--data-only", "--no-sync", *tables), "utf-8")
+    file.chmod(0o644)
+    with Database.fresh(database.server) as there:
+        there.execute("SELECT pipehandler.create_days(0, %s)", day)
+        there.server.run("psql", *where(there), "-q", "-v", "ON_ERROR_STOP=1", "-f", str(file))
+        restored(Console(folder, there))
+        assert set(cursors(there)) == {first, second}
+        for table in (*KEYS, "delivery"):
+            assert there.value(f"SELECT count(DISTINCT day) FROM pipehandler.{table}") == (table != "attachment") * 2
+        assert there.value("SELECT incomplete FROM pipehandler.data_status()") == 0
+    file = dump(database, folder / "whole")
+    restore(database, file)
+    restored(console)
+    assert partitions(database)[0] == day
+    assert set(cursors(database)) == {first, second}
+    assert database.value("SELECT pipehandler.days_prepared()") == 2
 
 
 CHANGES = {

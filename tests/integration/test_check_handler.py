@@ -612,7 +612,9 @@ def test_what_is_missing_and_what_is_doubled(own_handler: Handler, migrated: Dat
         assert found["bytes-missing"].startswith("2 deliveries")
         assert found["doubled"].startswith("1 deliveries or leases")
     finally:
-        migrated.execute("TRUNCATE pipehandler.message, pipehandler.doubled CASCADE")
+        migrated.execute(
+            "TRUNCATE pipehandler.message, pipehandler.raw_message, pipehandler.attachment, pipehandler.delivery, pipehandler.doubled"
+        )
 
 
 def test_messages_in_the_log(own_handler: Handler, migrated: Database) -> None:
@@ -639,7 +641,9 @@ def test_messages_in_the_log(own_handler: Handler, migrated: Database) -> None:
     finally:
         migrated.execute(f"ALTER DATABASE {migrated.name} RESET ALL")
         migrated.execute("ALTER ROLE pipehandler RESET ALL")
-        migrated.execute("TRUNCATE pipehandler.message CASCADE")
+        migrated.execute(
+            "TRUNCATE pipehandler.message, pipehandler.raw_message, pipehandler.attachment, pipehandler.delivery"
+        )
 
 
 @pytest.mark.parametrize("dsn", ["nonsense", "https://sentry.example.org/1", "https://key@sentry.example.org/project"])

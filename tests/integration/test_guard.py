@@ -84,8 +84,9 @@ def test_many_deliveries(every_database: Database) -> None:
     database = every_database
     fill(database, [10])
     database.execute(
-        "INSERT INTO pipehandler.delivery (message, recipient, fingerprint, sender, mail_host, ingress, received_at, stored_at)"
-        " SELECT message, recipient, sha256(n::text::bytea), sender, mail_host, ingress, received_at,"
+        "INSERT INTO pipehandler.delivery"
+        " (day, message, recipient, fingerprint, sender, mail_host, ingress, received_at, stored_at)"
+        " SELECT day, message, recipient, sha256(n::text::bytea), sender, mail_host, ingress, received_at,"
         "        CASE WHEN n % 4 = 0 THEN stored_at ELSE now() END"
         "   FROM pipehandler.delivery, generate_series(1, 19999) AS n"
     )

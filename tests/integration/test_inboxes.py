@@ -535,7 +535,7 @@ def test_the_page_reaches_no_internal_function(page: Page, database: Database) -
         f"SELECT pipehandler.usable_key('\\x{key.hex()}')",
         f"SELECT pipehandler.admit('\\x{key.hex()}')",
         f"SELECT pipehandler.delivery_of('\\x{key.hex()}', 1)",
-        "SELECT pipehandler.is_wanted(1, '{}')",
+        "SELECT pipehandler.wanted_of(ARRAY[1], '{}')",
         "SELECT pipehandler.deliveries_after('')",
         "SELECT pipehandler.grant_view(sha256(''), NULL, 'x')",
         "SELECT pipehandler.set_web_domains('[]')",

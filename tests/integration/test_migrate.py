@@ -197,7 +197,8 @@ DAMAGE = {
     "a setting": "ALTER FUNCTION pipehandler.ingest RESET enable_seqscan",
     "the caller's rights": "ALTER FUNCTION pipehandler.ingest SECURITY INVOKER",
     "another view": "CREATE OR REPLACE VIEW pipehandler.renewed_delivery AS"
-    " SELECT n.* FROM pipehandler.delivery_under_current_rules n WHERE n.id < 7",
+    " SELECT n.id, n.message, n.lease, n.expires_at, n.raw_until, n.attachments_until"
+    "   FROM pipehandler.delivery_under_current_rules n WHERE n.id < 7",
     "the digest": "DROP FUNCTION pipehandler.code_objects()",
     "the comparison": "DROP FUNCTION pipehandler.code_status()",
     "never recorded": "DELETE FROM pipehandler.code",

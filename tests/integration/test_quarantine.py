@@ -205,8 +205,8 @@ def test_drop_while_it_is_delivered_again(database: Database) -> None:
         # What ingest does for a second recipient, not yet committed.
         other.execute("SELECT FROM pipehandler.message FOR KEY SHARE")
         other.execute(
-            "INSERT INTO pipehandler.delivery (message, recipient, fingerprint, sender, mail_host, ingress, received_at)"
-            " SELECT message, 'b@example.com', fingerprint, sender, mail_host, ingress, received_at FROM pipehandler.delivery"
+            "INSERT INTO pipehandler.delivery (day, message, recipient, fingerprint, sender, mail_host, ingress, received_at)"
+            " SELECT day, message, 'b@example.com', fingerprint, sender, mail_host, ingress, received_at FROM pipehandler.delivery"
         )
         opened = Store(database.server.conninfo(database.name, user="upkeep"))
         dropped: list[int] = []

@@ -81,8 +81,11 @@ def attempt(database: Database, role: str, *statements: str) -> None:
 
 def test_tables_are_all_there(untouched: Database) -> None:
     """The tables of this test are those of the schema."""
-    rows = untouched.rows("SELECT tablename FROM pg_tables WHERE schemaname = 'pipehandler' ORDER BY 1")
-    assert tuple(row.tablename for row in rows) == TABLES
+    rows = untouched.rows(
+        "SELECT relname FROM pg_class WHERE relnamespace = 'pipehandler'::regnamespace AND relkind IN ('r', 'p')"
+        "   AND NOT relispartition ORDER BY 1"
+    )
+    assert tuple(row.relname for row in rows) == TABLES
 
 
 @pytest.mark.parametrize("role", ALLOWED)
@@ -215,6 +218,7 @@ FUNCTIONS = {
         "cluster_status",
         "code_status",
         "data_status",
+        "days_prepared",
         "health",
         "ingest",
         "replication_status",

@@ -18,11 +18,13 @@ SELECT 'schema ' || nspname AS what, obj_description(oid, 'pg_namespace') AS com
   FROM pg_namespace WHERE nspname = 'pipehandler'
 UNION ALL
 SELECT 'relation ' || relname, obj_description(oid, 'pg_class')
-  FROM pg_class WHERE relnamespace = 'pipehandler'::regnamespace AND relkind IN ('r', 'p', 'v', 'm')
+  FROM pg_class
+ WHERE relnamespace = 'pipehandler'::regnamespace AND relkind IN ('r', 'p', 'v', 'm') AND NOT relispartition
 UNION ALL
 SELECT 'column ' || relname || '.' || attname, col_description(attrelid, attnum)
   FROM pg_attribute JOIN pg_class c ON c.oid = attrelid
  WHERE relnamespace = 'pipehandler'::regnamespace AND relkind IN ('r', 'p', 'v', 'm') AND attnum > 0 AND NOT attisdropped
+   AND NOT relispartition
 UNION ALL
 SELECT 'function ' || proname, obj_description(oid, 'pg_proc')
   FROM pg_proc WHERE pronamespace = 'pipehandler'::regnamespace
@@ -89,7 +91,7 @@ def test_bodies_of_functions(checker: Database) -> None:
 
 def test_foreign_keys_have_indexes(untouched: Database) -> None:
     """Each foreign key is the leading part of an index."""
-    assert untouched.value("SELECT count(*) FROM pg_constraint WHERE contype = 'f'") >= 4
+    assert untouched.value("SELECT count(*) FROM pg_constraint WHERE contype = 'f'") >= 3
     assert untouched.rows(UNINDEXED) == []
 
 

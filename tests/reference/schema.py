@@ -15,7 +15,8 @@ Every table, view, function and role of the schema `pipehandler`, with its comme
 
 _RELATIONS = """
 SELECT c.oid, c.relname AS name, c.relkind IN ('v', 'm') AS is_view, obj_description(c.oid, 'pg_class') AS comment
-  FROM pg_class c WHERE c.relnamespace = 'pipehandler'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm') ORDER BY 2
+  FROM pg_class c WHERE c.relnamespace = 'pipehandler'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm') AND NOT c.relispartition
+ ORDER BY 2
 """
 _COLUMNS = """
 SELECT a.attname AS name, format_type(a.atttypid, a.atttypmod) AS type, a.attnotnull AS required,
