@@ -18,6 +18,7 @@ from pipehandler.store.errors import StoreError
 from .collation import check_collation
 from .connections import LIMITS, PROCESSES, check_connections, sessions
 from .contents import check_contents
+from .days import check_days
 from .finding import Finding
 from .refused import unreachable
 from .replication import check_replication
@@ -66,6 +67,7 @@ def check_database(config: Config, path: str, maxproc: int) -> list[Finding]:
             *of_schema,
             *check_collation(store, about),
             *([] if of_schema else check_replication(store, config, path, about)),
+            *([] if of_schema else check_days(store, path)),
             *([] if of_schema or of_role else check_contents(store)),
             *([] if of_schema else check_restored(store, lambda name: _as_owner(name, config, about, path))),
         ]

@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterator
 
 from pipehandler.postfix.postconf import Postfix, PostfixError, tables, words
-from pipehandler.postfix.templates import PROGRAM
 from pipehandler.settings.config import Config
 from pipehandler.store.addresses import leased_domains
 from pipehandler.store.connection import Store
@@ -14,6 +13,7 @@ from pipehandler.store.expiry import rules_differ
 from pipehandler.store.health import health
 from pipehandler.store.roles import MAINTENANCE, READER
 
+from .days import start_expire
 from .finding import Finding
 from .refused import unreachable
 from .role import quoted
@@ -28,8 +28,6 @@ SELECT current_user::text AS role,
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
  WHERE n.nspname = 'pipehandler' AND c.relname = 'delivery'
 """
-
-_UNITS = "pipehandler-expire.service pipehandler-expire.timer"
 
 _CLASSES = ("virtual_mailbox_domains", "virtual_alias_domains", "mydestination", "relay_domains")
 """The parameters that list the domains Postfix receives mail for (ADDRESS_CLASS_README)."""
@@ -100,10 +98,7 @@ def _expiry(store: Store, config: Config, path: str) -> Iterator[Finding]:
             "expire-overdue",
             what,
             "`pipehandler expire` does not run, or fails: mail is kept for longer than the rules say.",
-            f"for unit in {_UNITS}; do {PROGRAM} --config {path} postfix $unit > /etc/systemd/system/$unit; done"
-            " && systemctl enable --now pipehandler-expire.timer"
-            if os.path.isdir("/run/systemd/system")
-            else "# run `pipehandler expire --every 60` under your supervisor, or `pipehandler expire` from cron",
+            start_expire(path),
         )
 
 

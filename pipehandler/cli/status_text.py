@@ -98,6 +98,10 @@ def _about(status: Status) -> Iterator[tuple[str, str]]:
         expired = snapshot.health.oldest_expired
         if expired and status.now - expired.timestamp() > _OVERDUE:
             yield "Expired", f"not removed since {_time(expired.timestamp())}: is `pipehandler expire` running?"
+        prepared = snapshot.health.days_prepared
+        if prepared is not None and prepared < 2:
+            day = "tomorrow" if prepared else "today"
+            yield "Partitions", f"none for {day}: is `pipehandler expire` running?"
         if snapshot.health.held_since:
             since, deliveries = _time(snapshot.health.held_since.timestamp()), snapshot.health.held_deliveries
             much = (

@@ -109,6 +109,13 @@ METRICS = {
             "Time at which the oldest mail or lease expired that has not been removed yet; absent if there is none.",
         ),
         Described(
+            "pipehandler_partitions_prepared",
+            "gauge",
+            (),
+            "Days, from today (UTC) on, whose partitions are there: 8 after `pipehandler expire` has run; 0: that of today is"
+            " missing.",
+        ),
+        Described(
             "pipehandler_retention_held_deliveries",
             "gauge",
             (),
@@ -334,6 +341,8 @@ def _of_database(snapshot: Snapshot) -> dict[str, _Values]:
         held = snapshot.health.held_deliveries or 1 if snapshot.health.held_since else 0
         values["pipehandler_retention_held_deliveries"] = {(): held}
         values["pipehandler_expired_oldest_timestamp_seconds"] = {(): expired.timestamp()} if expired else {}
+        prepared = snapshot.health.days_prepared
+        values["pipehandler_partitions_prepared"] = {} if prepared is None else {(): prepared}
         if standbys := snapshot.health.replication:
             values["pipehandler_acknowledging_servers"] = {(): standbys.servers}
             connected = standbys.synchronous

@@ -23,6 +23,7 @@ class Health(NamedTuple):
     held_deliveries:    how many deliveries they would remove something of; held_stored: of how many. None where that is not
                         known.
     replication:        the standbys; None from a schema that does not report them.
+    days_prepared:      of how many days, from today (UTC) on, the partitions are there; None from a schema without them.
     """
 
     schema_version: int
@@ -34,11 +35,13 @@ class Health(NamedTuple):
     held_deliveries: int | None = None
     held_stored: int | None = None
     replication: Replication | None = None
+    days_prepared: int | None = None
 
 
 _HELD = (
     "SELECT since AS held_since, deliveries AS held_deliveries, stored AS held_stored FROM pipehandler.retention_held()"
 )
+_DAYS_PREPARED = "SELECT pipehandler.days_prepared()"
 _CLOCK = "SELECT extract(epoch FROM pg_catalog.clock_timestamp())::pg_catalog.float8"
 
 
@@ -59,6 +62,7 @@ def health(store: Store) -> Health:
     values["clock_difference"] = max(clock - time.time(), 0.0) + min(clock - before, 0.0)
     try:
         values["replication"] = replication(store)
+        (values["days_prepared"],) = store.values(_DAYS_PREPARED, of=int)
     except StoreError as error:
         if error.sqlstate != UNDEFINED_FUNCTION:  # the schema is older
             raise

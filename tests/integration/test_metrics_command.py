@@ -156,6 +156,13 @@ def test_quarantine(handler: Handler, database: Database) -> None:
     assert version == number(text, "pipehandler_schema_version_expected") == take_snapshot(load(str(handler.config)))[2]
 
 
+def test_days(handler: Handler, database: Database) -> None:
+    """The handler's role sees of how many days the partitions are there."""
+    assert number(metrics(handler), "pipehandler_partitions_prepared") == 2
+    database.execute("SELECT pipehandler.create_days()")
+    assert number(metrics(handler), "pipehandler_partitions_prepared") == 8
+
+
 def test_expired(handler: Handler, database: Database) -> None:
     """The handler's role sees how long removals are overdue: of a delivery by itself or with its lease, or of a
     lease."""

@@ -5,10 +5,12 @@ import os
 import pwd
 import re
 import subprocess
+from datetime import timedelta
 
 import pytest
 from harness import account, preloaded
 from harness.database import Database
+from harness.days import drop_day, today
 from harness.handler import Handler
 from harness.preloaded import PROGRAM
 from harness.service import Service, bounded, configure, wait_until
@@ -133,6 +135,14 @@ def test_expired_mail_stays(handler: Handler, database: Database) -> None:
     database.execute(ended.format("1 h"))
     assert "Expired:    not removed since " in run(handler)
     assert "is `pipehandler expire` running?" in run(handler)
+
+
+def test_no_partition(handler: Handler, database: Database) -> None:
+    """Days without partitions are reported, as long as `expire` has not created them."""
+    assert handler.deliver(MESSAGE).status == 0
+    assert "Partitions:" not in run(handler)
+    drop_day(database, today() + timedelta(days=1))
+    assert "Partitions: none for tomorrow: is `pipehandler expire` running?" in run(handler)
 
 
 def test_wrong_configuration(handler: Handler) -> None:

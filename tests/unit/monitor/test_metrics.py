@@ -43,6 +43,7 @@ WHOLE = Snapshot(
     health=Health(
         *(5, 8, datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC), -6.5),
         replication=Replication(1, 2, 3),
+        days_prepared=8,
     ),
     servers_expected=4,
     schema_expected=6,
@@ -227,6 +228,8 @@ def test_of_the_database() -> None:
     assert value(WHOLE, "pipehandler_acknowledging_servers_expected") == 4
     assert value(WHOLE, "pipehandler_synchronous_standbys") == 2
     assert value(EMPTY._replace(servers_expected=None), "pipehandler_acknowledging_servers") is None
+    assert value(WHOLE, "pipehandler_partitions_prepared") == 8
+    assert value(EMPTY, "pipehandler_partitions_prepared") is None
     assert value(WHOLE, "pipehandler_quarantine_messages") == 8
     assert value(WHOLE, "pipehandler_quarantine_oldest_timestamp_seconds") == 1767225600
     assert value(EMPTY, "pipehandler_quarantine_oldest_timestamp_seconds") is None

@@ -85,6 +85,7 @@ DEFERRED, OLDEST = (
 HELD, OLDEST_HELD = (f'pipehandler_queue_{each}{{queue="hold"}}' for each in ("messages", "oldest_timestamp_seconds"))
 EXPIRED = "pipehandler_expired_oldest_timestamp_seconds"
 CLOCK = "pipehandler_clock_difference_seconds"
+PREPARED = "pipehandler_partitions_prepared"
 DIED = 'pipehandler_workers_replaced_total{reason="died"}'
 UNWATCHED, IN_FAILED = 'pipehandler_maildirs{state="unwatched"}', 'pipehandler_maildir_files{state="failed"}'
 WAITING, LEFT_ALONE = (
@@ -108,6 +109,7 @@ HEALTHY = {
     **dict.fromkeys((f"pipehandler_acknowledging_servers{each}" for each in ("", "_expected")), TWO),
     "pipehandler_synchronous_standbys": ONE,
     CLOCK: QUIET,
+    PREPARED: TWO,
     "pipehandler_quarantine_messages": QUIET,
     HELD: QUIET,
     OLDEST_HELD: QUIET,
@@ -165,6 +167,7 @@ TROUBLE: dict[str, tuple[dict[str, str], set[str]]] = {
     "quarantine": ({"pipehandler_quarantine_messages": f"3x{MINUTES}"}, {"Quarantine"}),
     "quarantine grows": ({"pipehandler_quarantine_messages": OFTEN}, {"Quarantine", "QuarantineGrows"}),
     "expiry": ({EXPIRED: QUIET}, {"ExpiredMailStays"}),
+    "no partition for tomorrow": ({PREPARED: ONE}, {"PartitionMissing"}),
     "rules that wait": ({"pipehandler_retention_held_deliveries": ONE}, {"RetentionHeld"}),
     "nothing has expired": ({EXPIRED: f"_x{MINUTES}"}, set()),
     "service down": ({"pipehandler_service_up": QUIET}, {"ServiceDown"}),
