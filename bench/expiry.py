@@ -9,6 +9,7 @@ once with the autovacuum settings of sql/, and once with PostgreSQL's defaults. 
 """
 
 import time
+from datetime import UTC, datetime
 
 import psycopg
 from harness.database import Database
@@ -22,7 +23,7 @@ _TABLES = ("message", "raw_message", "attachment", "delivery")
 _HASTE = {"autovacuum_naptime": "1s", "autovacuum_vacuum_cost_delay": "0"}
 
 # 4 KB of bytes that do not compress, a text and a header of 2 KB; one in ten has an attachment of 8 KB.
-_POOL = """
+POOL = """
 CREATE TEMPORARY TABLE pool AS
 SELECT p AS place, (SELECT string_agg(md5(p || ' ' || i), ' ') FROM generate_series(1, 45) AS i) AS text_body,
        (SELECT jsonb_agg(jsonb_build_array('Received', md5(p || ' ' || i))) FROM generate_series(46, 60) AS i) AS header,
@@ -30,36 +31,42 @@ SELECT p AS place, (SELECT string_agg(md5(p || ' ' || i), ' ') FROM generate_ser
        (SELECT string_agg(md5(p || ' ' || i), '') FROM generate_series(1, 256) AS i)::bytea AS content
   FROM generate_series(0, 99) AS p
 """
-_STORE = """
+STORE = """
 WITH n AS (
     SELECT n, md5(n::text)::uuid AS id, sha256(n::text::bytea) AS digest, p.*
       FROM generate_series(%(first)s::bigint, %(last)s::bigint) AS n JOIN pool p ON p.place = n %% 100
 ),
 message AS (
-    INSERT INTO pipehandler.message (id, received_at, message_id, date, subject, from_name, from_address, from_list, to_list,
+    INSERT INTO pipehandler.message (day, id, received_at, message_id, date, subject, from_name, from_address, from_list, to_list,
                                      text_body, header, size, sha256, state, parser)
-    SELECT id, now(), md5(n::text) || '@mail.sender.example', now(), 'Number ' || n, 'Sender', 'news@sender.example',
+    SELECT %(day)s, id, now(), md5(n::text) || '@mail.sender.example', now(), 'Number ' || n, 'Sender', 'news@sender.example',
            '[{"name": "Sender", "address": "news@sender.example", "group": ""}]',
            '[{"name": "", "address": "member@example.com", "group": ""}]', text_body, header, 4096, digest, 'parsed', '1'
       FROM n
 ),
 raw AS (
-    INSERT INTO pipehandler.raw_message (message, raw) SELECT id, raw FROM n
+    INSERT INTO pipehandler.raw_message (day, message, raw) SELECT %(day)s, id, raw FROM n
 ),
 attachment AS (
-    INSERT INTO pipehandler.attachment (message, ordinal, part, content_type, size, sha256, content)
-    SELECT id, 1, '2', 'image/png', 8192, digest, content FROM n WHERE n %% 10 = 0
+    INSERT INTO pipehandler.attachment (day, message, ordinal, part, content_type, size, sha256, content)
+    SELECT %(day)s, id, 1, '2', 'image/png', 8192, digest, content FROM n WHERE n %% 10 = 0
 )
-INSERT INTO pipehandler.delivery (message, recipient, fingerprint, original_recipient, sender, queue_id, mail_host, ingress,
+INSERT INTO pipehandler.delivery (day, message, recipient, fingerprint, original_recipient, sender, queue_id, mail_host, ingress,
                                   client_address, client_hostname, client_helo, client_port, client_protocol, received_at, expires_at)
-SELECT id, 'user' || n %% 2000 || '@example.com', digest, 'user' || n %% 2000 || '@example.com', 'bounce-' || n || '@sender.example',
+SELECT %(day)s, id, 'user' || n %% 2000 || '@example.com', digest, 'user' || n %% 2000 || '@example.com', 'bounce-' || n || '@sender.example',
        '4X' || substring(md5(n::text) FOR 12), 'mx.example.net', 'pipe', '192.0.2.7', 'out.sender.example', 'out.sender.example', 40000,
        'ESMTP', now(), '2026-01-01Z'::timestamptz + n * interval '1 ms'
   FROM n
 """
 
 _SIZES = f"""
-SELECT {", ".join(f"pg_total_relation_size('pipehandler.{table}') AS {table}" for table in _TABLES)}
+SELECT {
+    ", ".join(
+        f"(SELECT sum(pg_total_relation_size(c.oid)) FROM pg_class c WHERE c.relnamespace = 'pipehandler'::regnamespace"
+        f" AND c.relkind = 'r' AND c.relname ~ '^{table}(_undated|_[0-9]{{8}})?$')::bigint AS {table}"
+        for table in _TABLES
+    )
+}
 """
 
 
@@ -108,12 +115,13 @@ def _turn_over(database: Database, messages: int, live: int, rate: int) -> tuple
     started = time.monotonic()
     with psycopg.connect(database.admin, autocommit=True) as connection:
         connection.execute("SET synchronous_commit = off")
-        connection.execute(_POOL)
+        connection.execute(POOL)
+        today = datetime.now(UTC).date()
         stored = there = 0
         for tenth in (1, 4, 7, 10):
             while stored < messages * tenth // 10:
                 last = min(stored + _TOGETHER, messages)
-                connection.execute(_STORE, {"first": stored + 1, "last": last})
+                connection.execute(STORE, {"first": stored + 1, "last": last, "day": today})
                 there += last - stored
                 stored = last
                 time.sleep(max(0.0, started + stored / rate - time.monotonic()))

@@ -15,6 +15,7 @@ from pathlib import Path
 import backlog
 import compare
 import database
+import days
 import expiry
 import journal
 import latency
@@ -30,7 +31,21 @@ from setting import setting
 
 PARTS = {
     each.__name__: each
-    for each in (one, worker, through, sizes, recipients, rows, backlog, database, journal, expiry, rules, latency)
+    for each in (
+        one,
+        worker,
+        through,
+        sizes,
+        recipients,
+        rows,
+        backlog,
+        database,
+        journal,
+        expiry,
+        days,
+        rules,
+        latency,
+    )
 }
 
 

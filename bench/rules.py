@@ -19,8 +19,9 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 import psycopg
-from expiry import _POOL, _STORE
+from expiry import POOL, STORE
 from harness.database import Database
+from harness.days import UNDATED
 from harness.submission import INGEST, submission
 from report import Aim, Report, Table
 from setting import Setting
@@ -39,9 +40,10 @@ def measure(setting: Setting, *, messages: int = 1_000_000, rules: int = 1_000, 
     with Database.fresh(setting.server) as database:
         with psycopg.connect(database.admin, autocommit=True) as connection:
             connection.execute("SET synchronous_commit = off")
-            connection.execute(_POOL)
+            connection.execute(POOL)
             for first in range(1, messages + 1, _TOGETHER):
-                connection.execute(_STORE, {"first": first, "last": min(first + _TOGETHER - 1, messages)})
+                values = {"first": first, "last": min(first + _TOGETHER - 1, messages), "day": UNDATED}
+                connection.execute(STORE, values)
             connection.execute("UPDATE pipehandler.delivery SET expires_at = NULL")
             connection.execute("VACUUM ANALYZE pipehandler.delivery")
         rows: list[list[object]] = []
