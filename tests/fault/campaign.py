@@ -37,8 +37,9 @@ KINDS = (
     "maildir",
     "together",
     "stream",
+    "days",
 )
-_MODELESS = {"files", "filter", "lmtp", "maildir", "pair", "patroni", "planted", "reload", "rows", "stream"}
+_MODELESS = {"days", "files", "filter", "lmtp", "maildir", "pair", "patroni", "planted", "reload", "rows", "stream"}
 """Kinds for which the mode makes no difference; they are run once, with the first one."""
 
 

@@ -108,6 +108,6 @@ class Ledger:
         """Recipient and digest of each delivery that is stored."""
         for recipient, digest in database.rows(
             "SELECT d.recipient, sha256(coalesce(d.prepended, '') || r.raw) AS digest FROM pipehandler.delivery d"
-            "  JOIN pipehandler.raw_message r ON r.message = d.message"
+            "  JOIN pipehandler.raw_message r ON r.day = d.day AND r.message = d.message"
         ):
             yield recipient, bytes(digest)

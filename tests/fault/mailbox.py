@@ -14,11 +14,13 @@ def stored(database: Database) -> Mailbox:
         (recipient, bytes(raw))
         for recipient, raw in database.rows(
             "SELECT d.recipient, coalesce(d.prepended, '') || r.raw AS raw"
-            "  FROM pipehandler.delivery d JOIN pipehandler.raw_message r ON r.message = d.message"
+            "  FROM pipehandler.delivery d JOIN pipehandler.raw_message r ON r.day = d.day AND r.message = d.message"
         )
     )
 
 
 def clear(database: Database) -> None:
     """Empty the store."""
-    database.execute("TRUNCATE pipehandler.message, pipehandler.delivery CASCADE")
+    database.execute(
+        "TRUNCATE pipehandler.message, pipehandler.raw_message, pipehandler.attachment, pipehandler.delivery"
+    )

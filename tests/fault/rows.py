@@ -202,7 +202,7 @@ def _columns(database: Database) -> list[_Column]:
     found = database.rows(
         "SELECT table_name, column_name, data_type FROM information_schema.columns"
         " WHERE table_schema = 'pipehandler' AND table_name = ANY (%s) AND is_generated = 'NEVER'"
-        "   AND column_name NOT IN ('id', 'message') ORDER BY table_name, ordinal_position",
+        "   AND column_name NOT IN ('id', 'message', 'day') ORDER BY table_name, ordinal_position",
         list(_TABLES),
     )
     return [_Column(*each) for each in found]
@@ -240,15 +240,20 @@ def _fill(database: Database, count: int) -> None:
 
 def _without_constraints(database: Database) -> None:
     """Allow anything to be written from now on."""
-    for each in database.rows(
+    # Of a table before those of its partitions.
+    while found := database.rows(
         "SELECT conrelid::regclass::text AS name, conname FROM pg_constraint"
-        " WHERE connamespace = 'pipehandler'::regnamespace AND contype = 'c' AND conrelid <> 0"
+        " WHERE connamespace = 'pipehandler'::regnamespace AND contype = 'c' AND conrelid <> 0 AND coninhcount = 0"
     ):
-        database.execute(f'ALTER TABLE {each.name} DROP CONSTRAINT "{each.conname}"')
+        for each in found:
+            database.execute(f'ALTER TABLE {each.name} DROP CONSTRAINT "{each.conname}"')
     for each in database.rows(
         "SELECT attrelid::regclass::text AS name, attname FROM pg_attribute a JOIN pg_class c ON c.oid = attrelid"
-        " WHERE relnamespace = 'pipehandler'::regnamespace AND relkind = 'r' AND attnum > 0 AND attnotnull"
-        "   AND NOT EXISTS (SELECT FROM pg_index WHERE indrelid = attrelid AND indisprimary AND attnum = ANY (indkey))"
+        " WHERE relnamespace = 'pipehandler'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition AND attnum > 0"
+        "   AND attnotnull"
+        "   AND NOT EXISTS (SELECT FROM pg_index i JOIN pg_attribute k ON k.attrelid = i.indrelid AND k.attnum = ANY (i.indkey)"
+        "                    WHERE i.indisprimary AND k.attname = a.attname AND (i.indrelid = a.attrelid OR i.indrelid IN ("
+        "                          SELECT inhrelid FROM pg_inherits WHERE inhparent = a.attrelid)))"
     ):
         database.execute(f"ALTER TABLE {each.name} ALTER {each.attname} DROP NOT NULL")
 
