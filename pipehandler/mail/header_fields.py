@@ -158,7 +158,6 @@ class Header:
             return False
         header = raw.rfind(b"\n", start, position - 1)  # the line end of the last field
         if _FIRST_IS_NO_TRACE.match(raw, start) or _LATER_IS_NO_TRACE.search(raw, start, max(start, header)):
-            self._unchecked = None
             return False
         self._unchecked = position + len(BOM)
         return True

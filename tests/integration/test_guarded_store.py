@@ -101,10 +101,10 @@ def test_libpq_out_of_memory(handler: Handler, database: Database) -> None:
     ids=["slow", "internal", "memory", "raise"],
 )
 def test_a_message_that_the_database_fails_at(handler: Handler, database: Database, body: str) -> None:
-    """Deferred once, then stored unparsed, whatever it does; nothing else is deferred meanwhile."""
+    """Deferred once, then stored unparsed, whatever it does; nothing else is deferred meanwhile. Each delivery tries it once."""
     database.execute(
-        "CREATE FUNCTION public.fail() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS"
-        f" $$ BEGIN IF NEW.subject = 'one' THEN {body}; END IF; RETURN NEW; END $$"
+        "CREATE SEQUENCE public.tried; CREATE FUNCTION public.fail() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS"
+        f" $$ BEGIN IF NEW.subject = 'one' THEN PERFORM nextval('public.tried'); {body}; END IF; RETURN NEW; END $$"
     )
     database.execute(
         "CREATE TRIGGER fail BEFORE INSERT ON pipehandler.message FOR EACH ROW EXECUTE FUNCTION public.fail()"
@@ -119,6 +119,7 @@ def test_a_message_that_the_database_fails_at(handler: Handler, database: Databa
     assert state == "failed"
     assert error is not None
     assert error.startswith("the database failed twice")
+    assert database.value("SELECT last_value FROM public.tried") == 2
     assert not [each for each in handler.state.iterdir() if each.name.startswith("storing-")]
 
 

@@ -4,6 +4,7 @@ import json
 import re
 import signal
 import threading
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,13 @@ from harness.service import wait_until
 from harness.submission import MESSAGE, submission
 from psycopg.errors import InsufficientPrivilege
 
+from pipehandler.delivery import reparse as module
+from pipehandler.delivery.reparse import KEPT, PARSED, STILL_FAILED, Change, Reparsed, reparse
 from pipehandler.mail.identity import identify
 from pipehandler.mail.parsed import Address, Attachment, Defect, ParsedMessage
 from pipehandler.mail.sysexits import EX_NOINPUT, EX_UNAVAILABLE
 from pipehandler.parse.message import PARSER_VERSION, parse
+from pipehandler.settings.config import Config
 from pipehandler.store.connection import Store
 from pipehandler.store.ingest import IngestRequest
 
@@ -358,6 +362,35 @@ def test_refused_by_the_server(console: Console, database: Database) -> None:
     assert "1 parsed now" in said
     assert "1 still not parsed: the data was refused" in said
     assert "SQLSTATE 22P05" in database.value("SELECT error FROM pipehandler.message WHERE state = 'failed'")
+
+
+def test_out_of_memory(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parsed data for which this process has no memory leaves the message in quarantine, or as it was."""
+    (message,) = store(database, failed(1))
+    replace_content = module._store
+    tried: list[ParsedMessage] = []
+
+    def starved(
+        opened: Store, config: Config, message: str, parsed: ParsedMessage, dry_run: bool
+    ) -> tuple[Change, ...]:
+        tried.append(parsed)
+        if parsed.error is None:
+            raise MemoryError
+        return replace_content(opened, config, message, parsed, dry_run)
+
+    reason = "what was read from the message does not fit into the memory"
+    rows = "SELECT state, error, subject FROM pipehandler.message"
+    with closing(Store(database.admin)) as opened, monkeypatch.context() as patched:
+        patched.setattr(module, "_store", starved)
+        assert reparse(opened, Config(), message)[1::2] == (STILL_FAILED, reason)
+        assert database.rows(rows) == [("failed", reason, None)]
+    with closing(Store(database.admin)) as opened:
+        assert reparse(opened, Config(), message).how == PARSED
+        before = database.rows(rows)
+        monkeypatch.setattr(module, "_store", starved)
+        assert reparse(opened, Config(), message) == Reparsed(message, KEPT, reason=reason)
+    assert database.rows(rows) == before == [("parsed", None, "one")]
+    assert [parsed.error for parsed in tried] == [None, reason, None]
 
 
 # Interruptions and concurrency.

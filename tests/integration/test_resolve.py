@@ -135,6 +135,21 @@ def test_nothing_to_resolve(given: dict[str, str], monkeypatch: pytest.MonkeyPat
     assert resolved(given, 5) == given
 
 
+def test_name_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PGHOST and PGPORT are used where the connection string has neither, as libpq does."""
+    monkeypatch.setenv("PGHOST", "localhost,192.0.2.1")
+    monkeypatch.setenv("PGPORT", "7,8")
+    made = resolved({}, 5)
+    assert ("localhost", "7") in zip(made["host"].split(","), made["port"].split(","), strict=True)
+    assert (made["hostaddr"].split(",")[-1], made["port"].split(",")[-1]) == ("192.0.2.1", "8")
+    given = resolved({"host": "localhost", "port": "9"}, 5)
+    assert (set(given["host"].split(",")), set(given["port"].split(","))) == ({"localhost"}, {"9"})
+    assert "127.0.0.1" in given["hostaddr"].split(",")
+    assert resolved({"host": "/run/postgresql"}, 5) == {"host": "/run/postgresql"}
+    monkeypatch.delenv("PGPORT")
+    assert set(resolved({}, 5)["port"].split(",")) == {"5432"}
+
+
 def test_no_such_name() -> None:
     """A name that does not exist is the reason."""
     with pytest.raises(NotConnected, match=r"name does not resolve: nowhere\.invalid") as raised:

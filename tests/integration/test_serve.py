@@ -57,7 +57,10 @@ def stored(database: Database) -> int:
 
 @EITHER_ENTRYPOINT
 def test_a_worker_delivers(service: Service, handler: Handler, database: Database) -> None:
-    """The worker's answer is the entrypoint's: status, line, and a log line that includes the mode."""
+    """The worker's answer is the entrypoint's: status, line, and a log line that includes the mode. All that a message
+    may need is loaded before it comes, in memory that the workers share."""
+    for pid in (service.pid, *service.workers()):
+        assert "/lxml/etree." in Path(f"/proc/{pid}/maps").read_text()
     done = handler.deliver(MESSAGE, queue_id="4Xyz")
     assert done.status == 0
     assert done.output.startswith("2.0.0 stored ")

@@ -218,12 +218,16 @@ def test_the_end_waits_for_what_is_begin(service: Service, handler: Handler, dat
 
 
 def test_ctrl_c_ends_it(service: Service, handler: Handler) -> None:
-    """SIGINT to all of its processes, as a terminal sends it, ends it like SIGTERM."""
+    """SIGINT to all of its processes, as a terminal sends it, ends it like SIGTERM. The log has its start and its end."""
+    pid, workers = service.pid, len(service.workers())
     for worker in service.workers():
         os.kill(worker, signal.SIGINT)
     service.signal(signal.SIGINT)
     assert service.wait() == 0
-    assert service.events()[-1].startswith("outcome=serve event=stopped ")
+    assert service.events() == [
+        f"outcome=serve event=started pid={pid} workers={workers}",
+        f"outcome=serve event=stopped pid={pid}",
+    ]
 
 
 @EITHER_ENTRYPOINT
@@ -240,12 +244,15 @@ def test_a_new_configuration(service: Service, handler: Handler, database: Datab
     assert "outcome=serve event=reloaded workers=2" in service.events()
 
 
-def test_a_wrong_configuration(service: Service, handler: Handler) -> None:
+def test_a_wrong_configuration(service: Service, handler: Handler, database: Database) -> None:
     """SIGHUP with an invalid configuration: that is reported, and the old one stays in use."""
     workers = service.workers()
     handler.config.write_text(handler.config.read_text() + "[nothing]\n")
     service.signal(signal.SIGHUP)
     wait_until(lambda: any('event="not reloaded"' in line and "[nothing]" in line for line in service.events()))
+    handler.configure(database.conninfo, lmtp={"address": "192.0.2.1:24"})
+    service.signal(signal.SIGHUP)
+    wait_until(lambda: any("allowed: a loopback address" in line for line in service.events()))
     assert service.workers() == workers
     assert handler.deliver(MESSAGE).status == 0
     wait_until(lambda: service.status()["delivered"] == 1)

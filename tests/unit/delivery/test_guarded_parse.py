@@ -149,6 +149,22 @@ def test_no_second_chance_for_a_fault(attempts: Attempts) -> None:
     assert "text" not in message.error
 
 
+@pytest.mark.parametrize("error", [OSError(), ImportError(), ModuleNotFoundError(), LookupError("unknown encoding: x")])
+def test_a_broken_installation_is_no_fault_of_the_message(attempts: Attempts, error: Exception) -> None:
+    """A module or a codec that cannot be loaded defers."""
+    with pytest.raises(type(error)) as raised:
+        attempts(error, 100)
+    assert raised.value is error
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), IndexError("x")])
+def test_a_missing_key_is_one(attempts: Attempts, error: Exception) -> None:
+    """Both are kinds of LookupError, but a codec that is missing raises neither."""
+    _, message = attempts(error, 100)
+    assert message.error is not None
+    assert message.error.startswith(f"{type(error).__name__} at ")
+
+
 def test_a_child_tries_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A message that may kill its parser, because it is in quarantine or its last attempt died, kills only a child."""
     monkeypatch.setattr(module, "parse", lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))

@@ -4,11 +4,14 @@ import os
 import random
 import subprocess
 import sys
+import time
 
 import pytest
 
+from pipehandler.ingress import truncation
 from pipehandler.ingress.truncation import Caller, is_orphan, is_smaller, queue_file_octets
 from pipehandler.mail.outcome import TRUNCATED, Undelivered
+from pipehandler.runtime.process import process
 
 ALIVE = Caller(os.getpid(), os.getppid())
 
@@ -77,6 +80,33 @@ def test_ending_parent() -> None:
     with subprocess.Popen(["sleep", "0"]) as zombie:
         os.waitid(os.P_PID, zombie.pid, os.WEXITED | os.WNOWAIT)
         assert is_orphan(Caller(os.getpid(), zombie.pid))
+
+
+def test_exiting_parent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is exiting has closed its files, and is still the parent."""
+    monkeypatch.setattr(truncation, "process", lambda pid: process(pid)._replace(flags=4))  # type: ignore[union-attr]
+    assert os.getppid() == ALIVE.parent
+    assert is_orphan(ALIVE)
+
+
+def test_hidden_parent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One whose state is hidden is waited for: when it has gone, this process has another parent."""
+    monkeypatch.setattr(truncation, "process", lambda _: None)
+    assert not is_orphan(ALIVE)
+    monkeypatch.setattr(truncation, "_MOMENT", 60_000)
+    reading, writing = os.pipe()
+    parent = os.fork()
+    if parent == 0:
+        parent = os.getpid()
+        if os.fork() == 0:
+            os.write(writing, b"%d" % is_orphan(Caller(os.getpid(), parent)))
+        else:
+            time.sleep(0.3)  # the child asks before this process ends
+        os._exit(0)
+    os.close(writing)
+    os.waitpid(parent, 0)
+    with open(reading, "rb") as answer:
+        assert answer.read() == b"1"
 
 
 @pytest.mark.parametrize(

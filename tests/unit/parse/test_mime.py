@@ -75,6 +75,23 @@ def test_header_of_a_part_ends_at_a_delimiter() -> None:
     assert bodies(HEADER + b"--b\nContent-Type: text/plain\n--b\n--b--") == {"1": b"", "2": b""}
 
 
+@pytest.mark.parametrize("boundary", [b"b", b"b:", b"b: c"])
+@pytest.mark.parametrize("content_type", [b"text/plain", b"text/plain;"])
+def test_header_of_a_part_takes_nothing_of_the_next(boundary: bytes, content_type: bytes) -> None:
+    """Also where the delimiter looks like a field, and where the last field announces a continuation."""
+    raw = (
+        b'Content-Type: multipart/mixed; boundary="%b"\n\n--%b\nContent-Type: %b\n--%b\nContent-Type: image/gif\n\nx\n--%b--'
+        % (
+            *(boundary, boundary, content_type),
+            *(boundary, boundary),
+        )
+    )
+    root, defects = scanned(raw)
+    assert bodies(raw) == {"1": b"", "2": b"x"}
+    assert [[field.body for field in part.fields] for part in root.leaves()] == [[content_type], [b"image/gif"]]
+    assert defects == []
+
+
 def test_divided_only_at_whole_lines() -> None:
     """A delimiter is at the beginning of a line, and the boundary is not taken from the middle of one."""
     assert bodies(HEADER + b"--b\n\nx --b\n--b--") == {"1": b"x --b"}

@@ -132,3 +132,23 @@ def test_fifo_that_stands_still(tmp_path: Path) -> None:
     assert lines.pop() == b""
     assert [line.partition(b"]: ")[2] for line in lines] == [b"x" * 3900] * taken
     assert max(map(len, lines)) < 4096
+
+
+def test_stream_that_stands_still(tmp_path: Path) -> None:
+    """A standard stream accepts whole lines until its pipe is full, and then none; /dev/null, which Postfix gives, accepts none."""
+    program = (
+        "import sys; from pipehandler.settings.config import Log; from pipehandler.record.log import write\n"
+        "taken = [write('x' * 5000, Log(False, '/dev/stdout'), False) == () for _ in range(40)]\n"
+        "print(sum(taken), taken == sorted(taken, reverse=True), file=sys.stderr)"
+    )
+    command = [sys.executable, "-c", program]
+    reading, writing = os.pipe()
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, check=True)
+    os.close(writing)
+    with open(reading, "rb") as stream:
+        lines = stream.read().splitlines()
+    assert 0 < len(lines) < 40
+    assert done.stderr == b"%d True\n" % len(lines)
+    assert {line.partition(b"]: ")[2] for line in lines} == {b"x" * 3900}
+    done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=True)
+    assert done.stderr == b"0 True\n"

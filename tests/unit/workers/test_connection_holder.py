@@ -5,12 +5,13 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from typing import NoReturn
 
 import pytest
 
 from pipehandler.handover import LARGEST
-from pipehandler.workers.connection_holder import HeldConnection, hold_connections, take_over
+from pipehandler.workers.connection_holder import HeldConnection, _Holder, hold_connections, take_over
 
 SECONDS = 30
 MOST = 3
@@ -145,6 +146,26 @@ def test_sent_back_in_time() -> None:
         (found,) = take_over(holding.channel)
         assert found.packet == b"deliver\0y"
         found.socket.close()
+
+
+@pytest.mark.parametrize(("left", "least", "most"), [([0.5, 60], 0.0, 0.5), ([-1, 60], 0.0, 0.0), ([60.5], 59.5, 60.5)])
+def test_sleeps_until_the_first_is_due(left: list[float], least: float, most: float) -> None:
+    """And not longer: an entrypoint has half of its time left for a cold delivery."""
+    timeouts: list[float] = []
+
+    def select(timeout: float) -> NoReturn:
+        timeouts.append(timeout)
+        raise InterruptedError
+
+    with socket.socket() as listener, socket.socket() as channel, ExitStack() as stack:
+        made = _Holder(listener, channel, SECONDS, MOST)
+        stack.callback(made._selector.close)
+        made._selector.select = select  # type: ignore[assignment,method-assign]
+        now = time.monotonic()
+        ends = [stack.enter_context(socket.socket()) for _ in left]
+        with pytest.raises(InterruptedError):
+            made.run(HeldConnection(end, b"", now + each, True) for end, each in zip(ends, left, strict=True))
+    assert least <= timeouts[0] <= most
 
 
 def test_gone_meanwhile() -> None:

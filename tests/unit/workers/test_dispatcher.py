@@ -1,6 +1,7 @@
 """Which entrypoint gets a worker, which waits, and which is sent back."""
 
 import os
+import resource
 import select
 import socket
 import time
@@ -270,6 +271,26 @@ def test_stranger(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another account is closed at once."""
     monkeypatch.setattr(module, "is_authorised", lambda _: False)
     assert received(desk.visit()) == []
+
+
+def test_pause_without_descriptors(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is accepted later, after a pause; there is no other pause."""
+    pauses: list[float] = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    entrypoint = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    desk.entrypoints.append(entrypoint)
+    entrypoint.connect(desk.name)
+    unlimited = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, unlimited[1]))  # what is open stays open
+    try:
+        desk.dispatcher._accept()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, unlimited)
+    assert pauses == [0.01]
+    assert len(desk.dispatcher.sockets) == 1
+    desk.act()
+    assert pauses == [0.01]
+    assert len(desk.dispatcher.sockets) == 2
 
 
 @pytest.mark.parametrize(("ended", "counted"), [(False, 1), (True, 0)])

@@ -1,6 +1,7 @@
 """The settings of LMTP that cannot be used are refused, with the key, the value and the way out."""
 
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -50,3 +51,13 @@ def test_a_socket_that_cannot_be_made(tmp_path: Path) -> None:
     with pytest.raises(ServeError, match=r"not a socket; set lmtp\.socket to another path"):
         listen_for_lmtp(Lmtp(f"{tmp_path}/file"))
     assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_a_port_that_is_taken(tmp_path: Path) -> None:
+    """The key and the value are named, and no descriptor stays open."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        before = os.listdir("/proc/self/fd")
+        with pytest.raises(ServeError, match=f"^lmtp.address = '{address}': Address already in use; choose another"):
+            listen_for_lmtp(Lmtp(f"{tmp_path}/lmtp", address))
+        assert os.listdir("/proc/self/fd") == before
