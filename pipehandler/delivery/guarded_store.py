@@ -33,7 +33,7 @@ def guarded_store(store: Store, request: IngestRequest, directory: str, defects:
     suspicion = os.path.join(directory, f"storing-{request.identity.id}")
     try:
         stored, parsed = _ingest(store, request), request.parsed
-    except (DataRefused, MemoryError, StoreError) as failure:
+    except (MemoryError, StoreError) as failure:
         if not _refused(failure) and not _suspected_before(suspicion):
             raise
         parsed = ParsedMessage(error=_reason(failure), defects=list(defects))

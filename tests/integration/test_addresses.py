@@ -292,6 +292,15 @@ def test_no_address_and_no_time(connection: Connection, call: str) -> None:
         connection.execute("SELECT pipehandler." + call)
 
 
+def test_longest_time(connection: Connection) -> None:
+    """A thousand years; clients cannot read times after the year 9999."""
+    lease = connection.execute("SELECT lease FROM pipehandler.lease_address('u@example.com', '1000 years')").fetchone()
+    assert lease
+    for call in ("lease_address('v@example.com', '1001 years')", f"extend_lease({lease[0]}, '1001 years')"):
+        with pytest.raises(RaiseException, match=r"^ttl must be at most 1000 years, or null .* got 1001 years"):
+            connection.execute("SELECT pipehandler." + call)
+
+
 def test_random_addresses(database: Database) -> None:
     """Random addresses can be read aloud, and are never the same."""
     rows = database.rows(

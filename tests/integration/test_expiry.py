@@ -458,6 +458,17 @@ def test_a_delivery_that_read_the_old_rules(database: Database, monkeypatch: pyt
     assert recipients(database) == ["quick@example.com"]
 
 
+def test_rules_without_a_delivery_to_apply_them_to(database: Database) -> None:
+    """Nothing is examined and nothing has changed: without new rules, while an older transaction runs, and at the end."""
+    apply = "SELECT applied, changed, waits, skipped FROM pipehandler.apply_rules()"
+    assert database.rows(apply) == [(0, 0, False, [])]
+    with psycopg.connect(database.admin) as other:
+        other.execute("SELECT pg_current_xact_id()")
+        database.execute("SELECT pipehandler.set_retention(%s)", json.dumps([{"keep": 86400}]))
+        assert database.rows(apply) == [(0, 0, True, [])]
+    assert database.rows(apply) == [(0, 0, False, [])]
+
+
 # The command.
 
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from contextlib import closing
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -15,8 +16,11 @@ from harness.handler import Handler
 from harness.proxy import CUT, FRONTEND, Fault, proxy
 from harness.submission import MESSAGE, submission
 
+from pipehandler.delivery import guarded_store as module
+from pipehandler.mail.parsed import Defect
 from pipehandler.parse.message import parse
 from pipehandler.store.connection import Store
+from pipehandler.store.ingest import IngestRequest, Stored
 
 CONTROLS = bytes(octet for octet in range(1, 32) if octet not in b"\t\n\r")
 OTHER = b"Message-ID: <2@example.org>\nSubject: two\n\nanother\n"
@@ -88,6 +92,26 @@ def test_libpq_out_of_memory(handler: Handler, database: Database) -> None:
         ended = handler.deliver(raw[: 7_900_000 - attempt])
         assert ended.status == 0, (ended, handler.log_lines()[-1])
     quiet(handler)
+
+
+def test_out_of_memory(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parsed data for which this process has no memory is left out at the first attempt; without it, the message is stored."""
+    request, ingest = submission(MESSAGE), module._ingest
+
+    def starved(store: Store, given: IngestRequest) -> list[Stored]:
+        if given.parsed.error is None:
+            raise MemoryError
+        return ingest(store, given)
+
+    monkeypatch.setattr(module, "_ingest", starved)
+    defects = [Defect("envelope-value", "size")]
+    with closing(Store(database.conninfo)) as store:
+        stored, parsed = module.guarded_store(store, request, str(tmp_path), defects)
+    reason = "what was read from the message does not fit into the memory"
+    assert len(stored) == 1
+    assert (parsed.error, parsed.defects) == (reason, defects)
+    assert states(database) == [("failed", reason)]
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

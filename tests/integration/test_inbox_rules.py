@@ -103,6 +103,18 @@ def test_spellings_of_a_domain(database: Database) -> None:
     assert Page(database).open("anna", domain="BÜCHER.example")[1].address == "anna@bücher.example"
 
 
+@pytest.mark.parametrize(("first", "second"), [("anna", "anna+bank"), ("anna+bank", "anna")])
+def test_names_whose_lease_has_ended_do_not_count(database: Database, first: str, second: str) -> None:
+    """Nor do those of another domain, or of a name that only ends alike."""
+    issue(database)
+    for other in (f"{first}@other.example", f"x{first}@{DOMAIN}"):
+        lease(database, other)
+    number = lease(database, f"{first}@{DOMAIN}", "1 h")
+    assert refused(lambda: lease(database, f"{second}@{DOMAIN}")) == NAME_TAKEN
+    database.execute("UPDATE pipehandler.address SET expires_at = now() WHERE lease = %s", number)
+    assert refused(lambda: lease(database, f"{second}@{DOMAIN}")) is None
+
+
 @pytest.mark.parametrize("extended", [f"anna+bank@{DOMAIN}", f"anna+@{DOMAIN}", f"ANNA+x+y@{DOMAIN}", f"anna@{DOMAIN}"])
 def test_names_exclude_each_other(page: Page, database: Database, extended: str) -> None:
     """Whoever has anna has anna+bank: neither can be issued beside the other, by the page or by the command line."""

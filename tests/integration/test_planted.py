@@ -95,6 +95,16 @@ def planted(own_database: Database) -> Database:
     return database
 
 
+def test_search_path_of_every_function(database: Database) -> None:
+    """Each function has its own, except where names are resolved when it is made (BEGIN ATOMIC), and the one that sets it
+    for its caller's transaction."""
+    without = (
+        "SELECT oid::regprocedure::text FROM pg_proc WHERE pronamespace = 'pipehandler'::regnamespace AND prosqlbody IS NULL"
+        " AND NOT coalesce('search_path=pg_catalog, pg_temp' = ANY (proconfig), false)"
+    )
+    assert database.rows(without) == [("pipehandler.secure_transaction()",)]
+
+
 def untouched(database: Database) -> bool:
     """Whether nothing planted was executed, and the handler has gained no rights."""
     with psycopg.connect(database.admin, options="-c search_path=pg_catalog") as connection:

@@ -19,7 +19,7 @@ from harness.submission import MESSAGE, submission
 from psycopg.errors import InsufficientPrivilege
 
 from pipehandler.delivery import reparse as module
-from pipehandler.delivery.reparse import KEPT, PARSED, STILL_FAILED, Change, Reparsed, reparse
+from pipehandler.delivery.reparse import AGAIN, KEPT, PARSED, STILL_FAILED, Change, Reparsed, reparse
 from pipehandler.mail.identity import identify
 from pipehandler.mail.parsed import Address, Attachment, Defect, ParsedMessage
 from pipehandler.mail.sysexits import EX_NOINPUT, EX_UNAVAILABLE
@@ -173,6 +173,13 @@ def test_what_is_as_it_should_be_is_not_written(console: Console, database: Data
     before = database.rows(versions)
     assert console.run("reparse", "--all").text == "2 tried, 0 changed, 2 parsed again\n"
     assert database.rows(versions) == before
+
+
+def test_what_counts_as_changed() -> None:
+    """Any column but the version of the parser."""
+    version, subject = Change("parser", "1", "2"), Change("subject", "a", "b")
+    changes: list[tuple[Change, ...]] = [(), (version,), (subject,), (version, subject)]
+    assert [Reparsed("x", AGAIN, each).changed for each in changes] == [False, False, True, True]
 
 
 def test_dry_run(console: Console, database: Database) -> None:

@@ -72,7 +72,7 @@ def test_a_worker_delivers(service: Service, handler: Handler, database: Databas
 
 
 def test_a_worker_keeps_its_connection(service: Service, handler: Handler, database: Database) -> None:
-    """All messages of a worker are stored in one session."""
+    """All messages of a worker are stored in one session, which it opens before the first."""
     sessions = "SELECT array_agg(pid) FROM pg_stat_activity WHERE usename = 'pipehandler'"
     before = database.value(sessions)
     assert len(before) == 1

@@ -152,8 +152,12 @@ def _execute(record: Path, tests: list[str], workers: int) -> None:
         "PYTHONPATH": "tests",
         recording.FOLDER: str(record),
     }
-    pytest = ["-m", "pytest", "-p", "mutation.recording", "-p", "no:cacheprovider", "-q", "-n", str(workers), *tests]
-    subprocess.run([*coverage, "run", settings, *pytest], cwd=REPOSITORY, env={**os.environ, **environment})
+    options = ["-p", "mutation.recording", "-p", "no:cacheprovider", "-m", "not unmeasured", "-q", "-n", str(workers)]
+    subprocess.run(
+        [*coverage, "run", settings, "-m", "pytest", *options, *tests],
+        cwd=REPOSITORY,
+        env={**os.environ, **environment},
+    )
     combine = [*coverage, "combine", "--append", "--quiet", settings, str(record)]
     subprocess.run(combine, env={**os.environ, **environment, "COVERAGE_PROCESS_START": ""}, check=True)
 

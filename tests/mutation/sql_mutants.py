@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .mutant import Mutant, numbered
 
-_SILENT = re.compile(r"--[^\n]*|COMMENT ON.*?;\n|'(?:[^']|'')*'|\"[^\"]*\"", re.DOTALL)
+_SILENT = re.compile(r"--[^\n]*|COMMENT ON(?:[^';]|'(?:[^']|'')*')*;|'(?:[^']|'')*'|\"[^\"]*\"")
 """Comments and strings: nothing is changed in them. Strings have no $$ here."""
 
 _OBJECT = re.compile(r"CREATE OR REPLACE (?:FUNCTION|VIEW) pipehandler\.(\w+)")

@@ -58,7 +58,6 @@ class Copy:
         subprocess.run(["cp", "-al", str(self._original), str(self._package)], check=True)
         # Orphans become children of this process, so that all of them can be ended.
         ctypes.CDLL(None).prctl(_SUBREAPER, 1)
-        self._own = _children()
 
     def try_(self, mutant: Mutant, stages: list[list[str]]) -> Verdict:
         """Run the tests of each stage until one of them fails."""
@@ -84,6 +83,7 @@ class Copy:
     def failure(self, tests: list[str]) -> tuple[str, str]:
         """The first test that fails, and its error; both are empty if all pass."""
         self._server.renew()
+        self._own = _children()
         shutil.rmtree(self._folders, ignore_errors=True)
         self._folders.mkdir(mode=0o755)
         settings = {
@@ -106,8 +106,8 @@ class Copy:
             errors="replace",
         )
         try:
-            output, _ = running.communicate(timeout=_LONGEST)
-        except subprocess.TimeoutExpired:
+            output = self._output(running)
+        except TimeoutError:
             return tests[0], "the tests did not end"
         finally:
             self._end_children()
@@ -120,6 +120,15 @@ class Copy:
             return failed[1], (failed[2] or "an error")[:300]
         return tests[0], f"status {running.returncode}: {output[-300:]}"
 
+    def _output(self, running: "subprocess.Popen[str]") -> str:
+        """Return what the tests print. Meanwhile reap the orphans that end, as init does: a test may wait for that."""
+        until = time.monotonic() + _LONGEST
+        while time.monotonic() < until:
+            with suppress(subprocess.TimeoutExpired):
+                return running.communicate(timeout=0.5)[0]
+            _reap(_children() - self._own - {running.pid})
+        raise TimeoutError
+
     def _end_children(self) -> None:
         """End processes that the tests have left behind, such as the servers of a run that was killed."""
         for number in (signal.SIGQUIT, signal.SIGKILL):
@@ -128,9 +137,7 @@ class Copy:
                     os.kill(pid, number)
             until = time.monotonic() + 5
             while _children() - self._own and time.monotonic() < until:
-                for pid in _children() - self._own:
-                    with suppress(ChildProcessError):
-                        os.waitpid(pid, os.WNOHANG)
+                _reap(_children() - self._own)
                 time.sleep(0.02)
 
     def _write(self, path: str, text: str | None) -> None:
@@ -168,3 +175,9 @@ def _move(script: Path, original: Path, folder: Path) -> None:
 
 def _children() -> set[int]:
     return {int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()}
+
+
+def _reap(pids: set[int]) -> None:
+    for pid in pids:
+        with suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)

@@ -36,6 +36,9 @@ BEGIN
     RETURN NOT EXISTS (SELECT FROM t ORDER BY t.a FOR UPDATE);
 END
 $$;
+COMMENT ON FUNCTION pipehandler.f(integer) IS
+'Deletes where a = 1;
+it''s true, and 2 > 1.';
 """
 
 

@@ -134,7 +134,24 @@ def test_fifo_that_stands_still(tmp_path: Path) -> None:
     assert max(map(len, lines)) < 4096
 
 
-def test_stream_that_stands_still(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+@pytest.mark.parametrize("name", ["/dev/{}", "/proc/self/fd/{}"])
+def test_streams(name: str, stream: str) -> None:
+    """Each name means its own stream, unless that leads to /dev/null."""
+    path = name.format({"stdout": 1, "stderr": 2}[stream] if "fd" in name else stream)
+    program = (
+        "import sys; from pipehandler.settings.config import Log; from pipehandler.record.log import write\n"
+        "sys.exit(write('one', Log(False, sys.argv[1]), False) != ())"
+    )
+    done = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, check=True)
+    written = {"stdout": done.stdout, "stderr": done.stderr}
+    assert written.pop(stream).endswith("]: one\n")
+    assert not any(written.values())
+    null = subprocess.DEVNULL
+    assert subprocess.run([sys.executable, "-c", program, path], stdout=null, stderr=null).returncode == 1
+
+
+def test_stream_that_stands_still() -> None:
     """A standard stream accepts whole lines until its pipe is full, and then none; /dev/null, which Postfix gives, accepts none."""
     program = (
         "import sys; from pipehandler.settings.config import Log; from pipehandler.record.log import write\n"
