@@ -36,3 +36,25 @@ def test_limit(tmp_path: Path, largest: int, beyond: int, with_turn: bool) -> No
         deadline.clear()
     assert attempt.size == largest + min(beyond, 1)
     assert (tmp_path / "large").exists() == (with_turn and attempt.size >= LARGE)
+
+
+@pytest.mark.parametrize("directory", ["missing", "a file", "a link"])
+def test_without_a_turn(tmp_path: Path, directory: str) -> None:
+    """Where the state directory takes no file, a large message waits for nothing."""
+    place = tmp_path / "state"
+    if directory == "a file":
+        place.touch()
+    elif directory == "a link":
+        place.mkdir()
+        (place / "large").symlink_to(tmp_path / "target")
+    file = tmp_path / "message"
+    file.write_bytes(b"x" * LARGE)
+    attempt = Attempt("pipe", "cold", "q", time.monotonic())
+    attempt.config = Config(state=State(str(place)))
+    try:
+        with file.open("rb") as opened:
+            turn = Turn(attempt.config, Deadline(60, time.monotonic()))
+            assert len(read_message(opened.fileno(), attempt, turn)) == LARGE
+    finally:
+        deadline.clear()
+    assert not (tmp_path / "target").exists()
