@@ -24,22 +24,25 @@ from pathlib import Path
 PROGRAM = str(Path(sys.executable).with_name("pipehandler"))
 """The console script."""
 
+PATIENCE = 120.0
+"""Seconds that a command may take."""
+
 _LONGEST = 1 << 17  # octets of a command with its environment
 
 
 def run(
-    *words: object, environment: Mapping[str, str] = os.environ, stdin: bytes = b"", timeout: float = 120
+    *words: object, environment: Mapping[str, str] = os.environ, stdin: bytes = b"", timeout: float | None = None
 ) -> subprocess.CompletedProcess[bytes]:
     """Run `pipehandler` with these arguments, in /; stdin, stdout and stderr are files.
 
-    Raises TimeoutError, and kills it, after `timeout` seconds.
+    Raises TimeoutError, and kills it, after `timeout` seconds, otherwise PATIENCE.
     """
     command = [PROGRAM, *map(str, words)]
     files = [os.memfd_create(name) for name in ("stdin", "stdout", "stderr")]
     try:
         os.pwrite(files[0], stdin, 0)
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as channel:
-            channel.settimeout(timeout)
+            channel.settimeout(PATIENCE if timeout is None else timeout)
             channel.connect(_server())
             socket.send_fds(channel, [json.dumps([command, dict(environment)]).encode()], files)
             pid = int(channel.recv(100))

@@ -14,7 +14,7 @@ from typing import Any
 import coverage
 import psycopg
 import pytest
-from harness import handler, postgresql
+from harness import handler, postgresql, preloaded
 from harness.database import Database
 
 FOLDER = "MUTATION_RECORD"
@@ -25,8 +25,10 @@ _FUNCTIONS = "SELECT funcname FROM pg_stat_user_functions WHERE schemaname = 'pi
 
 
 def pytest_configure() -> None:
-    """Let the servers of the tests count the calls of functions."""
+    """Let the servers of the tests count the calls of functions, and wait longer: each process that ends saves what it
+    has executed, which takes a third of a second."""
     postgresql.FAST["track_functions"] = "all"
+    preloaded.PATIENCE *= 4
 
 
 @pytest.hookimpl(wrapper=True)
