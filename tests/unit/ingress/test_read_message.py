@@ -16,7 +16,7 @@ from pipehandler.settings.config import Config, Limits, State
 
 @pytest.mark.parametrize("with_turn", [False, True])
 @pytest.mark.parametrize("largest", [1024, LARGE - 1, LARGE, LARGE + 5])
-@pytest.mark.parametrize("beyond", [-7, -1, 0, 1, 2, 1000])
+@pytest.mark.parametrize("beyond", [-7, 0, 1, 2])
 def test_limit(tmp_path: Path, largest: int, beyond: int, with_turn: bool) -> None:
     """Up to the limit it is read whole; of a larger one no more than one octet beyond it."""
     file = tmp_path / "message"
