@@ -30,7 +30,8 @@ GRANT EXECUTE ON FUNCTION pipehandler.health, pipehandler.code_status, pipehandl
 -- Postfix, and applications that issue addresses.
 GRANT EXECUTE ON FUNCTION pipehandler.lookup TO pipehandler_lookup;
 GRANT EXECUTE ON FUNCTION pipehandler.lease_address, pipehandler.lease_random_address, pipehandler.extend_lease,
-                          pipehandler.expire_lease, pipehandler.remove_lease, pipehandler.find_lease
+                          pipehandler.expire_lease, pipehandler.remove_lease, pipehandler.find_lease,
+                          pipehandler.place_lease
    TO pipehandler_address_admin, pipehandler_maintenance;
 
 -- The inbox page. What of these takes no key returns no content.
@@ -47,7 +48,8 @@ GRANT SELECT ON ALL TABLES IN SCHEMA pipehandler TO pipehandler_reader, pipehand
 -- pg_dump reads them, too.
 GRANT SELECT ON ALL SEQUENCES IN SCHEMA pipehandler TO pipehandler_reader, pipehandler_maintenance;
 GRANT EXECUTE ON FUNCTION pipehandler.u_label, pipehandler.canonical, pipehandler.lease_of, pipehandler.retention_of,
-                          pipehandler.is_automatic, pipehandler.stored_recipient,
+                          pipehandler.is_automatic, pipehandler.stored_recipient, pipehandler.split_address,
+                          pipehandler.shard_of, pipehandler.shard_status,
                           pipehandler.deliveries_after, pipehandler.cursor_now, pipehandler.cursor_position,
                           pipehandler.deliveries_waiting
    TO pipehandler_reader, pipehandler_maintenance;

@@ -56,6 +56,7 @@ PAGES = (
     "docs/design/stream.md",
     "docs/design/inbox.md",
     "docs/design/sql.md",
+    "docs/design/shards.md",
     "docs/design/charsets.md",
     "docs/design/setup.md",
     "docs/design/cost.md",

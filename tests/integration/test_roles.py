@@ -29,6 +29,7 @@ TABLES = (
     "retention",
     "retention_change",
     "retention_hold",
+    "sharding",
     "web_closed_network",
     "web_domain",
     "web_inbox",
@@ -61,6 +62,7 @@ ALLOWED = {
         "retention": {"SELECT", "INSERT", "UPDATE", "DELETE"},
         "retention_change": {"SELECT", "INSERT", "UPDATE", "DELETE"},
         "retention_hold": {"SELECT", "INSERT", "UPDATE", "DELETE"},
+        "sharding": {"SELECT"},
         "web_closed_network": {"SELECT"},
         "web_domain": {"SELECT"},
         "web_inbox": {"SELECT"},
@@ -221,7 +223,10 @@ FUNCTIONS = {
         "retention_held",
     },
     "postfix": {"lookup"},
-    "lessor": {"expire_lease", "extend_lease", "find_lease", "lease_address", "lease_random_address", "remove_lease"},
+    "lessor": {
+        *("expire_lease", "extend_lease", "find_lease", "lease_address", "lease_random_address", "place_lease"),
+        "remove_lease",
+    },
     "page": {
         *("arrivals_after", "arrivals_waiting", "cursor_now", "expire_inbox", "extend_inbox", "inbox_after"),
         *("inbox_attachment", "inbox_domains", "inbox_message", "inbox_of", "inbox_page", "inbox_raw", "inboxes_of"),
