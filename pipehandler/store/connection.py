@@ -2,11 +2,13 @@
 
 One message is one call of the SQL function pipehandler.ingest in autocommit mode: one round trip, one transaction. An
 uncertain commit (the connection ends before the server's answer) is a temporary failure, never a success: the
-redelivery finds the stored row and is a duplicate. Every method raises StoreError and nothing of psycopg.
+redelivery finds the stored row and is a duplicate. Where the database is the proxy of several shards, `route` says which
+shard a recipient is on, and each shard gets a call of its own. Every method raises StoreError and nothing of psycopg.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar, overload
 
 import psycopg
@@ -41,7 +43,12 @@ _PAUSE = (0.02, 0.2)  # seconds
 
 # Fails where nothing can be stored: there is no schema, or the server is read-only.
 _PROBE = "SELECT pg_current_xact_id(), 'pipehandler'::regnamespace"
+_PROBE_SHARD = "SELECT pipehandler.shard_answers(%s)"
 _PROBE_MILLISECONDS = 2000
+
+# By its name, so that every role may ask.
+_IS_PROXY = "SELECT pg_catalog.to_regprocedure('pipehandler.route(text[],text)') IS NOT NULL"
+_ROUTE = "SELECT pipehandler.route(%s::text[], %s::text)"
 
 
 class Store:
@@ -63,6 +70,8 @@ class Store:
         self._commit = CommitWatch()  # of the open connection
         self._listening = False  # on the open connection
         self._notified = False  # since the last `wait`
+        self._is_proxy: bool | None = None
+        self._shard: int | None = None  # that `ingest` stores on
 
     # Storing a message.
 
@@ -77,15 +86,19 @@ class Store:
         recipients = len(set(request.envelope.recipients))
 
         def call() -> list[Stored]:
-            reused = self.socket is not None
-            try:
-                return self._ingest(statement, arguments, recipients)
-            except StoreError as error:
-                if not (reused and error.stale):
-                    raise
-                return self._ingest(statement, arguments, recipients)  # the connection of an earlier message has ended
+            return self._on_new_if_ended(lambda: self._ingest(statement, arguments, recipients))
 
         return retried(call, CONTENTION, _TRIES, _PAUSE, self.remaining)
+
+    def _on_new_if_ended(self, call: Callable[[], _T]) -> _T:
+        """Return what `call` returns; call it again where the connection, that of an earlier message, has ended."""
+        reused = self.socket is not None
+        try:
+            return call()
+        except StoreError as error:
+            if not (reused and error.stale):
+                raise
+            return call()
 
     def _ingest(self, statement: str, arguments: tuple[Any, ...], recipients: int) -> list[Stored]:
         started = time.monotonic()
@@ -119,7 +132,8 @@ class Store:
             self.close()
 
     def answers(self) -> bool:
-        """Whether the database answers a query without a message, on a new connection, within two seconds."""
+        """Whether the database answers a query without a message, on a new connection, within two seconds. So must the shard
+        that `ingest` stores on; where it alone does not, the connection is open afterwards."""
         self.close()
         try:
             self._timeouts = {"statement_timeout": _PROBE_MILLISECONDS, "lock_timeout": _PROBE_MILLISECONDS}
@@ -128,7 +142,31 @@ class Store:
         except StoreError:
             self.close()
             return False
-        return True
+        try:
+            return self._shard is None or self.values(_PROBE_SHARD, [self._shard], of=bool) == [True]
+        except StoreError:
+            return False
+
+    # Several shards (docs/design/shards.md).
+
+    def route(self, recipients: Sequence[str], delimiter: str) -> list[int]:
+        """The shard of each recipient, in order; empty where the database is not the proxy of shards."""
+        if self._is_proxy is None:
+            (self._is_proxy,) = self._on_new_if_ended(lambda: self.values(_IS_PROXY, of=bool))
+        if not self._is_proxy:
+            return []
+        parameters = [list(recipients), delimiter]
+        (shards,) = self._on_new_if_ended(lambda: self.values(_ROUTE, parameters, of=list[int]))
+        return shards
+
+    @contextmanager
+    def on_shard(self, shard: int) -> Iterator[None]:
+        """In this context, `answers` means the shard too; `ingest` finds it by itself."""
+        self._shard = shard
+        try:
+            yield
+        finally:
+            self._shard = None
 
     # Connecting.
 

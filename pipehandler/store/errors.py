@@ -111,6 +111,9 @@ _LIBPQ_OUT_OF_MEMORY = (
 )  # libpq's own words, which we let nothing translate
 _SHORTAGES = tuple(os.strerror(number) for number in (errno.EMFILE, errno.ENFILE, errno.ENOMEM))
 
+_PROXY_ERROR = "PL/Proxy function "
+"""How PL/Proxy reports the connection to a shard: that it cannot be made, or has ended. What a shard raises has a SQLSTATE."""
+
 _PERMANENT_CLASSES = frozenset(
     {
         _FEATURE_NOT_SUPPORTED,
@@ -267,6 +270,8 @@ def translated(kind: type[StoreError] = StoreError) -> Iterator[None]:
         sqlstate = error.sqlstate or own
         # Only the server's first line: DETAIL may quote the row, and so the message.
         reason = (error.diag.message_primary or str(error)).partition("\n")[0]
+        if sqlstate == INTERNAL_ERROR and reason.startswith(_PROXY_ERROR):
+            sqlstate = NO_SQLSTATE
         if sqlstate[:2] in _REFUSED_CLASSES or (sqlstate in _REFUSED and "no partition" not in reason):
             raise _refused(error, sqlstate) from error
         raise kind(_outcome(sqlstate, reason), reason, sqlstate) from error
