@@ -7,7 +7,8 @@ lock. The others wait briefly for its result, because Postfix would retry them o
 removes the file. If the state directory cannot be written, there is no breaker.
 
 Where the database is the proxy of several shards, each shard has a breaker as well, inside of that of the proxy: mail for
-the others goes on, and no more than one delivery at a time waits for a shard that does not answer.
+the others goes on, and no more than one delivery at a time waits for a shard that does not answer. Which shard that is, a
+delivery asks only while the breaker of one is open.
 
 The file's times are wall-clock times, which may jump: mtime is the last failure, atime the start of the probe. A time
 in the future is ignored, so a jump in either direction can only end a pause early. A delivery that has been probing for
@@ -24,6 +25,9 @@ from ..mail.outcome import OUTAGE, Undelivered, outcome_of
 HOLD = 2.0
 """Seconds after a failure during which no delivery tries the database."""
 
+_OF_SHARD = "outage-"
+"""The name of the file for a shard, which ends with its number."""
+
 _PROBE_SECONDS = 1.0
 """Seconds to wait for the result of another delivery's probe."""
 
@@ -39,7 +43,7 @@ class CircuitBreaker:
     """
 
     def __init__(self, directory: str, shard: int | None = None) -> None:
-        self._path = os.path.join(directory, "outage" if shard is None else f"outage-{shard}")
+        self._path = os.path.join(directory, "outage" if shard is None else f"{_OF_SHARD}{shard}")
         self._what = "the database" if shard is None else f"shard {shard}"
         self._probe: int | None = None
 
@@ -143,6 +147,14 @@ class CircuitBreaker:
             with suppress(OSError):
                 os.close(self._probe)
             self._probe = None
+
+
+def shard_is_open(directory: str) -> bool:
+    """Whether the breaker of any shard is open."""
+    try:
+        return any(name.startswith(_OF_SHARD) for name in os.listdir(directory))
+    except OSError:
+        return False
 
 
 def _is_recent(then: float, seconds: float) -> bool:

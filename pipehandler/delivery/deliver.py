@@ -21,7 +21,7 @@ from ..settings.config import Config
 from ..store.connection import Store
 from ..store.errors import StoreError
 from ..store.ingest import IngestRequest, Stored
-from .circuit_breaker import CircuitBreaker
+from .circuit_breaker import CircuitBreaker, shard_is_open
 from .guarded_parse import guarded_parse
 from .guarded_store import guarded_store
 
@@ -83,9 +83,14 @@ def _deliver(
 ) -> tuple[Result, ...]:
     """Parse the message, and `store` it: for all its recipients, or for those of one shard after the other."""
     request, fault = _request(raw, identity, envelope, session, defects)
-    shards = session.store.route(envelope.recipients, session.config.recipients.delimiter)
+    shards = _shards(envelope, session)
     if not shards:
-        return store(request, fault, session, defects)
+        try:
+            return store(request, fault, session, defects)
+        except StoreError as error:
+            if not error.unrouted:
+                raise
+        shards = session.store.route(envelope.recipients, session.config.recipients.delimiter)
     results: dict[int, Result] = {}
     for shard in dict.fromkeys(shards):
         chosen = [index for index, its in enumerate(shards) if its == shard]
@@ -103,6 +108,17 @@ def _deliver(
     return tuple(results[index] for index in range(len(shards)))
 
 
+def _shards(envelope: Envelope, session: Session) -> list[int]:
+    """Return the shard of each recipient, where one may be known to be away, or they may be on several; else none.
+
+    Most databases are not the proxy of shards, and for one recipient the proxy finds the shard: neither has to be asked.
+    """
+    is_open = shard_is_open(session.config.state.directory)
+    if not is_open and not (session.store.is_proxy and len(envelope.recipients) > 1):
+        return []
+    return session.store.route(envelope.recipients, session.config.recipients.delimiter)
+
+
 def _store_each(
     request: IngestRequest, fault: Exception | None, session: Session, defects: Sequence[Defect]
 ) -> tuple[Result, ...]:
@@ -110,7 +126,7 @@ def _store_each(
     try:
         return _store(request, fault, session, defects)
     except StoreError as error:
-        if error.outage or len(set(envelope.recipients)) == 1:
+        if error.outage or error.unrouted or len(set(envelope.recipients)) == 1:
             raise
     results: list[Result] = []
     while missing := len(envelope.recipients) - len(results):

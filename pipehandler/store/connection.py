@@ -3,7 +3,7 @@
 One message is one call of the SQL function pipehandler.ingest in autocommit mode: one round trip, one transaction. An
 uncertain commit (the connection ends before the server's answer) is a temporary failure, never a success: the
 redelivery finds the stored row and is a duplicate. Where the database is the proxy of several shards, `route` says which
-shard a recipient is on, and each shard gets a call of its own. Every method raises StoreError and nothing of psycopg.
+shard a recipient is on, and each shard gets a call of its own; it is asked only where that can matter. Every method raises StoreError and nothing of psycopg.
 """
 
 import time
@@ -22,6 +22,7 @@ from .errors import (
     CONTENTION,
     QUERY_CANCELED,
     SERIALIZATION_FAILURE,
+    UNDEFINED_FUNCTION,
     WARNING,
     NotConnected,
     StoreError,
@@ -46,8 +47,6 @@ _PROBE = "SELECT pg_current_xact_id(), 'pipehandler'::regnamespace"
 _PROBE_SHARD = "SELECT pipehandler.shard_answers(%s)"
 _PROBE_MILLISECONDS = 2000
 
-# By its name, so that every role may ask.
-_IS_PROXY = "SELECT pg_catalog.to_regprocedure('pipehandler.route(text[],text)') IS NOT NULL"
 _ROUTE = "SELECT pipehandler.route(%s::text[], %s::text)"
 
 
@@ -70,8 +69,8 @@ class Store:
         self._commit = CommitWatch()  # of the open connection
         self._listening = False  # on the open connection
         self._notified = False  # since the last `wait`
-        self._is_proxy: bool | None = None
-        self._shard: int | None = None  # that `ingest` stores on
+        self.is_proxy = False  # known to be one, of several shards
+        self._shard: int | None = None  # that `ingest` stores on, where it is known
 
     # Storing a message.
 
@@ -114,6 +113,9 @@ class Store:
                 raise StoreError(STORE_UNAVAILABLE, "the synchronous standby did not confirm the commit", WARNING)
         except BaseException as error:
             self._give_up(error, 1000 * (time.monotonic() - started))
+            if isinstance(error, StoreError) and error.of_shard:
+                self.is_proxy = True
+                error.unrouted = self._shard is None and (error.outage or error.timed_out)
             raise
         if len(rows) != recipients:
             reason = "a delivery was removed while the same message was delivered again"
@@ -150,13 +152,15 @@ class Store:
     # Several shards (docs/design/shards.md).
 
     def route(self, recipients: Sequence[str], delimiter: str) -> list[int]:
-        """The shard of each recipient, in order; empty where the database is not the proxy of shards."""
-        if self._is_proxy is None:
-            (self._is_proxy,) = self._on_new_if_ended(lambda: self.values(_IS_PROXY, of=bool))
-        if not self._is_proxy:
-            return []
+        """The shard of each recipient, in order; empty where the database is not the proxy of shards. Raises StoreError."""
         parameters = [list(recipients), delimiter]
-        (shards,) = self._on_new_if_ended(lambda: self.values(_ROUTE, parameters, of=list[int]))
+        try:
+            (shards,) = self._on_new_if_ended(lambda: self.values(_ROUTE, parameters, of=list[int]))
+        except StoreError as error:
+            if error.sqlstate != UNDEFINED_FUNCTION:
+                raise
+            return []
+        self.is_proxy = True
         return shards
 
     @contextmanager

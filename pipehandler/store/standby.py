@@ -12,10 +12,11 @@ from typing import Any
 import psycopg
 from psycopg.pq.abc import PGcancel
 
+from .errors import OF_SHARD
+
 _WAITING = "SyncRepWaitForLSN"
 
 # A shard's warning comes through PL/Proxy as one of its own, in the language of the shard: `check` wants English there.
-_PROXY = "plproxy_remote_error"
 _WAITING_WORDS = "synchronous replication"
 _CANCEL_SECONDS = 1.0
 
@@ -28,7 +29,7 @@ class CommitWatch:
 
     def __call__(self, notice: psycopg.errors.Diagnostic) -> None:
         """Other warnings, such as that of a collation's version, say nothing about the commit."""
-        if notice.source_function == _PROXY:
+        if notice.source_function == OF_SHARD:
             self.weak = self.weak or _WAITING_WORDS in (notice.message_primary or "")
         self.weak = self.weak or notice.source_function == _WAITING
 

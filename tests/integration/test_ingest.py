@@ -706,7 +706,7 @@ def wait_until_alone(database: Database) -> None:
 def test_silence_instead_of_the_commit(handler: Handler, wire: Proxy, database: Database) -> None:
     """For a server that sends everything except ReadyForQuery, the handler waits until the deadline and defers the
     message; the redelivery is a duplicate."""
-    wire.fault = Fault(message(BACKEND, "Z", 4), BEFORE, STALL)  # after the question for shards, and SET
+    wire.fault = Fault(READY, BEFORE, STALL)
     handler.configure(wire.conninfo(database.conninfo), limits={"deadline": 5, "parse_timeout": 1})
     assert handler.deliver(MESSAGE) == (outcome.DEADLINE.status, outcome.DEADLINE.line() + "\n")
     wire.fault = None
