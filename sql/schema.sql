@@ -355,7 +355,7 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION pipehandler.become_shard(shard integer, shards integer, delimiter text) IS 'For `pipehandler migrate --shard`, as the owner: makes an empty database this shard of so many, forever. Its numbers of
+COMMENT ON FUNCTION pipehandler.become_shard(shard integer, shards integer, delimiter text) IS 'For `pipehandler migrate --proxy-of`, as the owner: makes an empty database this shard of so many, forever. Its numbers of
 leases and deliveries are from now on those that leave the number of the shard when they are divided by 64. delimiter:
 the characters that begin an extension (recipients.delimiter). Does nothing where it is that shard already; raises
 raise_exception where it is another one, or has mail.';
@@ -3494,16 +3494,22 @@ that either belongs to are on one shard.';
 -- Name: shard_status(); Type: FUNCTION
 --
 
-CREATE FUNCTION pipehandler.shard_status() RETURNS TABLE(shard integer, shards integer, delimiter text, cluster bigint, role text, code integer, routing text, setting text, value text)
+CREATE FUNCTION pipehandler.shard_status() RETURNS TABLE(shard integer, shards integer, delimiter text, numbers boolean, cluster bigint, role text, code integer, checksum text, routing text, setting text, value text)
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-    SELECT s.shard, s.shards, s.delimiter, c.system_identifier, current_user::text,
-           (SELECT max(o.version) FROM pipehandler.code o), r.digest, g.name, current_setting(g.name)
+    SELECT s.shard, s.shards, s.delimiter,
+           (SELECT bool_and(q.seqincrement = 64 AND mod(q.seqstart, 64) = s.shard)
+              FROM pg_sequence q
+             WHERE q.seqrelid IN (pg_get_serial_sequence('pipehandler.address', 'lease')::regclass,
+                                  pg_get_serial_sequence('pipehandler.delivery', 'id')::regclass)),
+           c.system_identifier, current_user::text, o.version, o.checksum, r.digest, g.name, current_setting(g.name)
       FROM pipehandler.sharding s
+      LEFT JOIN (SELECT k.version, k.checksum FROM pipehandler.code k ORDER BY k.version DESC LIMIT 1) AS o ON true
       LEFT JOIN pipehandler.cluster c ON true
      CROSS JOIN unnest(ARRAY['search_path', 'client_min_messages', 'synchronous_commit', 'statement_timeout',
-                             'lock_timeout', 'DateStyle', 'IntervalStyle', 'TimeZone', 'lc_messages']) AS g (name)
+                             'lock_timeout', 'DateStyle', 'IntervalStyle', 'TimeZone', 'lc_messages', 'server_encoding',
+                             'fsync', 'full_page_writes']) AS g (name)
      CROSS JOIN LATERAL (
                SELECT string_agg(pipehandler.canonical(e.example), ' ' ORDER BY e.n) AS digest
                  FROM unnest(ARRAY['User+X@Example.COM', 'ÄÖÜ@Straße.example', 'İıſ@ΣΑΣ.example',
@@ -3512,7 +3518,8 @@ CREATE FUNCTION pipehandler.shard_status() RETURNS TABLE(shard integer, shards i
 $$;
 
 COMMENT ON FUNCTION pipehandler.shard_status() IS 'For `pipehandler check`, which asks through the proxy: a row for each setting of this very session that the delivery
-depends on, with what the database knows about its place; cluster: the identifier of its cluster; routing: what
+depends on, with what the database knows about its place; numbers: whether it gives out those of this shard alone;
+cluster: the identifier of its cluster; routing: what
 pipehandler.canonical makes of some addresses, which must be the same everywhere, or an address is on two shards.';
 
 --

@@ -44,20 +44,20 @@ def deliver(context: click.Context, arguments: tuple[str, ...]) -> None:
 @click.command("migrate")
 @click.option("-n", "--dry-run", is_flag=True, help="Print what would be done, as a psql script.")
 @click.option(
-    "--shard",
+    "--proxy-of",
     "conninfos",
     multiple=True,
     metavar="CONNINFO",
     help="Make the database the proxy of shards; once for each of them, in the order of their numbers.",
 )
 @click.option(
-    "--shard-user", default="pipehandler_proxy", show_default=True, help="With --shard: the role of the proxy there."
+    "--proxy-user", default="pipehandler_proxy", show_default=True, help="With --proxy-of: its role on the shards."
 )
 @quiet_option
 @click.option("--json", "as_json", is_flag=True, help="What was applied as a JSON object, for programs.")
 @click.pass_context
 def migrate_(
-    context: click.Context, dry_run: bool, conninfos: tuple[str, ...], shard_user: str, quiet: bool, as_json: bool
+    context: click.Context, dry_run: bool, conninfos: tuple[str, ...], proxy_user: str, quiet: bool, as_json: bool
 ) -> None:
     """Bring the schema of the database up to date; safe to run twice, and from two hosts at once.
 
@@ -65,8 +65,8 @@ def migrate_(
     that were damaged are installed again. Of a sharded database, first all shards are migrated, then their proxy.
     """
     if dry_run and (as_json or conninfos):
-        raise click.UsageError("--dry-run prints SQL; it excludes --json and --shard")
-    with opened_store(context) as store:
+        raise click.UsageError("--dry-run prints SQL; it excludes --json and --proxy-of")
+    with opened_store(context, of_proxy=True) as store:
         if dry_run:
             say_all((plan(store) or "-- nothing to do\n").removesuffix("\n").split("\n"))
             return
@@ -77,7 +77,7 @@ def migrate_(
 
         if conninfos:
             delimiter = load(context.obj["config"]).recipients.delimiter
-            done = make_shards(store, conninfo, conninfos, delimiter, shard_user, report)
+            done = make_shards(store, conninfo, conninfos, delimiter, proxy_user, report)
         else:
             done = migrate_all(store, conninfo, report)
         if as_json:

@@ -149,12 +149,14 @@ class CircuitBreaker:
             self._probe = None
 
 
-def shard_is_open(directory: str) -> bool:
-    """Whether the breaker of any shard is open."""
+def open_shards(directory: str) -> list[int]:
+    """The shards whose breaker is open: a delivery has found them away, and none has succeeded there since."""
     try:
-        return any(name.startswith(_OF_SHARD) for name in os.listdir(directory))
+        names = os.listdir(directory)
     except OSError:
-        return False
+        return []
+    numbers = [name.removeprefix(_OF_SHARD) for name in names if name.startswith(_OF_SHARD)]
+    return sorted(int(number) for number in numbers if number.isdecimal())
 
 
 def _is_recent(then: float, seconds: float) -> bool:

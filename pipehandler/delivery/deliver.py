@@ -21,7 +21,7 @@ from ..settings.config import Config
 from ..store.connection import Store
 from ..store.errors import StoreError
 from ..store.ingest import IngestRequest, Stored
-from .circuit_breaker import CircuitBreaker, shard_is_open
+from .circuit_breaker import CircuitBreaker, open_shards
 from .guarded_parse import guarded_parse
 from .guarded_store import guarded_store
 
@@ -113,10 +113,15 @@ def _shards(envelope: Envelope, session: Session) -> list[int]:
 
     Most databases are not the proxy of shards, and for one recipient the proxy finds the shard: neither has to be asked.
     """
-    is_open = shard_is_open(session.config.state.directory)
-    if not is_open and not (session.store.is_proxy and len(envelope.recipients) > 1):
+    directory = session.config.state.directory
+    opened = open_shards(directory)
+    if not opened and not (session.store.is_proxy and len(envelope.recipients) > 1):
         return []
-    return session.store.route(envelope.recipients, session.config.recipients.delimiter)
+    shards = session.store.route(envelope.recipients, session.config.recipients.delimiter)
+    if not shards:  # the database of this configuration has been another one
+        for shard in opened:
+            CircuitBreaker(directory, shard).reset()
+    return shards
 
 
 def _store_each(

@@ -213,9 +213,9 @@ class Store:
         connection.add_notice_handler(self._commit)
         return connection
 
-    def another(self) -> "Store":
-        """A second connection to the same database, not yet opened."""
-        return Store(self._conninfo, self._connect_timeout, self._statement_timeout)
+    def another(self, statement_timeout: int | None = None) -> "Store":
+        """A second connection to the same database, not yet opened; statement_timeout: another one, in seconds."""
+        return Store(self._conninfo, self._connect_timeout, statement_timeout or self._statement_timeout)
 
     @property
     def socket(self) -> int | None:

@@ -28,9 +28,15 @@ _CONNECTING: dict[str, str | int] = {"connect_timeout": 3, "tcp_user_timeout": 5
 _STATEMENT_SECONDS = 3600
 
 _SHARDING = "SELECT s.shard, s.shards, s.delimiter FROM pipehandler.sharding s"
+DURABLE = "on"
+"""synchronous_commit of these sessions."""
+
+_FROZEN = 25
+"""Seconds after which the proxy gives a shard up whose server does not answer at all; above SETTINGS."""
+
 _IS_SHARDED = "SELECT pg_catalog.to_regprocedure('pipehandler.shards()') IS NOT NULL"
 _SHARDS = "SELECT s.shard AS number, s.conninfo FROM pipehandler.shards() AS s"
-_HEALTH = "SELECT h.shard AS number, h.away, h.schema_version FROM pipehandler.shards_health() AS h"
+_OF_ADDRESS = "SELECT pipehandler.shard_of(%s, s.delimiter, s.shards) FROM pipehandler.sharding s"
 
 
 class Shard(NamedTuple):
@@ -39,19 +45,17 @@ class Shard(NamedTuple):
     number: int
     conninfo: str
 
+    @property
+    def place(self) -> str:
+        """Where it is, in few words."""
+        its = parameters(self.conninfo)
+        return " ".join(f"{name}={its[name]}" for name in _PLACE if its.get(name))
+
     def own(self, conninfo: str) -> str:
         """How the user of `conninfo` connects to the shard itself. Raises StoreError."""
         its = parameters(self.conninfo)
         kept = {name: value for name, value in parameters(conninfo).items() if name not in (*_PLACE, "options")}
         return make_conninfo("", **kept, **{name: its[name] for name in _PLACE if name in its})
-
-
-class ShardHealth(NamedTuple):
-    """Whether a shard answers through the proxy: away is None, or why it does not."""
-
-    number: int
-    away: str | None
-    schema_version: int | None
 
 
 def shards(store: Store) -> list[Shard]:
@@ -61,11 +65,13 @@ def shards(store: Store) -> list[Shard]:
     return store.rows(_SHARDS, row=Shard)
 
 
-def shards_health(store: Store) -> tuple[ShardHealth, ...]:
-    """The same, each with whether it answers through the proxy. Raises StoreError where the proxy itself does not."""
-    if store.values(_IS_SHARDED, of=bool) != [True]:
-        return ()
-    return tuple(store.rows(_HEALTH, row=ShardHealth))
+def chosen(store: Store, name: str) -> Shard | None:
+    """The shard with this number, or that has this address; None where there is no such shard. Raises StoreError."""
+    found = {shard.number: shard for shard in shards(store)}
+    if not found or name.isdecimal():
+        return found.get(int(name)) if name.isdecimal() and len(name) < 3 else None
+    (number,) = store.values(_OF_ADDRESS, [name], of=int)
+    return found[number]
 
 
 def migrate_all(store: Store, conninfo: str, report: Callable[[str], object]) -> list[str]:
@@ -137,7 +143,7 @@ def become_proxy(
     try:
         store.script(
             "BEGIN; CREATE EXTENSION IF NOT EXISTS plproxy;"  # noqa: S608 # each value is a literal
-            f" CREATE SERVER pipehandler FOREIGN DATA WRAPPER plproxy OPTIONS (connection_lifetime '3600', {options});"
+            f" CREATE SERVER pipehandler FOREIGN DATA WRAPPER plproxy OPTIONS (connection_lifetime '3600', query_timeout '{_FROZEN}', {options});"
             f" CREATE USER MAPPING FOR CURRENT_USER SERVER pipehandler OPTIONS ({mapping});"
             f" INSERT INTO pipehandler.sharding (shards, delimiter) VALUES ({len(conninfos)}, {_literal(delimiter)});"
             " COMMIT"
@@ -156,7 +162,7 @@ def proxy_conninfo(conninfo: str) -> str:
     """How the proxy connects to the shard at `conninfo`: with the settings of a session, and without user and secrets."""
     place = {name: value for name, value in parameters(conninfo).items() if name in _PLACE}
     settings = with_settings(place, SETTINGS)
-    settings["options"] += " -c synchronous_commit=on"
+    settings["options"] += f" -c synchronous_commit={DURABLE} -c lc_messages=C"
     return make_conninfo("", **settings, **_CONNECTING)
 
 

@@ -10,7 +10,7 @@
 --   * A shard that is away is an error of PL/Proxy itself, internal_error, or one of the classes 08, 53 and 57P. What a
 --     shard raises arrives with its SQLSTATE.
 
-CREATE OR REPLACE FUNCTION pipehandler.shard_of(address text, delimiter text) RETURNS integer
+CREATE OR REPLACE FUNCTION pipehandler.shard_of_recipient(address text, delimiter text) RETURNS integer
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -27,7 +27,7 @@ BEGIN
     RETURN pipehandler.shard_of(address, known.delimiter, known.shards);
 END
 $$;
-COMMENT ON FUNCTION pipehandler.shard_of(text, text) IS
+COMMENT ON FUNCTION pipehandler.shard_of_recipient(text, text) IS
 'The shard that has an address. Raises raise_exception for a delimiter that the shards were not created with.';
 
 CREATE OR REPLACE FUNCTION pipehandler.shard_of_address(address text) RETURNS integer
@@ -43,12 +43,12 @@ CREATE OR REPLACE FUNCTION pipehandler.route(recipients text[], delimiter text) 
 LANGUAGE sql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT array_agg(pipehandler.shard_of(r.recipient, route.delimiter) ORDER BY r.n)
+    SELECT array_agg(pipehandler.shard_of_recipient(r.recipient, route.delimiter) ORDER BY r.n)
       FROM unnest(recipients) WITH ORDINALITY AS r (recipient, n)
 $$;
 COMMENT ON FUNCTION pipehandler.route(text[], text) IS
 'The shards of recipients, in their order. The handler asks before it stores: it makes one transaction for each shard,
-and none for a shard that it knows to be away. Raises what pipehandler.shard_of raises.';
+and none for a shard that it knows to be away. Raises what pipehandler.shard_of_recipient raises.';
 
 -- The functions that run on a shard.
 
@@ -161,7 +161,7 @@ BEGIN
         RETURN;
     END IF;
     RETURN QUERY SELECT l.answer
-                   FROM pipehandler.on_shard_lookup(pipehandler.shard_of(recipient, delimiter), recipient, delimiter)
+                   FROM pipehandler.on_shard_lookup(pipehandler.shard_of_recipient(recipient, delimiter), recipient, delimiter)
                         AS l (answer);
 EXCEPTION
     WHEN character_not_in_repertoire OR untranslatable_character THEN -- not UTF-8, so not an address of ours

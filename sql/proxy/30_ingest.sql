@@ -6,7 +6,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     shards CONSTANT integer[] := ARRAY(
-        SELECT DISTINCT pipehandler.shard_of(r.recipient, coalesce(envelope ->> 'delimiter', '+'))
+        SELECT DISTINCT pipehandler.shard_of_recipient(r.recipient, coalesce(envelope ->> 'delimiter', '+'))
           FROM jsonb_to_recordset(envelope -> 'recipients') AS r (recipient text));
 BEGIN
     IF cardinality(shards) <> 1 THEN

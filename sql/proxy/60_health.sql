@@ -114,26 +114,47 @@ AS $$
      LIMIT 1
 $$;
 
-CREATE OR REPLACE FUNCTION pipehandler.on_all_shards_data_status() RETURNS TABLE (incomplete bigint, doubled bigint)
+CREATE OR REPLACE FUNCTION pipehandler.on_shard_data_status(its_shard integer)
+RETURNS TABLE (incomplete bigint, doubled bigint)
 LANGUAGE plproxy VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
     CLUSTER 'pipehandler';
-    RUN ON ALL;
+    RUN ON its_shard;
     SELECT d.* FROM pipehandler.data_status() AS d;
 $$;
 
 CREATE OR REPLACE FUNCTION pipehandler.data_status() RETURNS TABLE (incomplete bigint, doubled bigint)
-LANGUAGE sql STABLE SECURITY DEFINER
+LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT sum(d.incomplete)::bigint, sum(d.doubled)::bigint FROM pipehandler.on_all_shards_data_status() AS d
+#variable_conflict use_variable
+DECLARE
+    shards CONSTANT integer := (SELECT s.shards FROM pipehandler.sharding s);
+    its    record;
+BEGIN
+    incomplete := 0;
+    doubled := 0;
+    FOR number IN 0 .. shards - 1 LOOP
+        BEGIN
+            SELECT d.incomplete AS lacking, d.doubled AS twice INTO its
+              FROM pipehandler.on_shard_data_status(number) AS d;
+            incomplete := incomplete + its.lacking;
+            doubled := doubled + its.twice;
+        EXCEPTION
+            WHEN internal_error OR connection_exception OR insufficient_resources OR admin_shutdown OR crash_shutdown
+                 OR cannot_connect_now THEN
+                NULL; -- pipehandler.shards_health names it
+        END;
+    END LOOP;
+    RETURN NEXT;
+END
 $$;
 
 CREATE OR REPLACE FUNCTION pipehandler.on_shard_status(its_shard integer)
 RETURNS TABLE (
-    shard integer, shards integer, delimiter text, cluster bigint, role text, code integer, routing text, setting text,
-    value text
+    shard integer, shards integer, delimiter text, numbers boolean, cluster bigint, role text, code integer,
+    checksum text, routing text, setting text, value text
 )
 LANGUAGE plproxy VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp

@@ -19,7 +19,7 @@ from pipehandler.store.connection import Store
 from pipehandler.store.errors import StoreError
 from pipehandler.store.health import health
 from pipehandler.store.migrate import MigrationError
-from pipehandler.store.shards import become_shard, make_shards, migrate_all, shards_health
+from pipehandler.store.shards import become_shard, make_shards, migrate_all
 from pipehandler.store.sql_files import migrations
 from pipehandler.store.stream import follow
 
@@ -177,10 +177,11 @@ def test_a_database_with_mail_is_no_shard(shards: Shards) -> None:
 def test_health(shards: Shards) -> None:
     """The numbers of the shards that answer are added up, and one that is away is named."""
     with closing(Store(shards.proxy.conninfo)) as store:
-        assert [one.away for one in shards_health(store)] == [None] * COUNT
+        assert health(store).shards == (None,) * COUNT
         shards.of[0].server.stop(SIGKILL)
-        assert [one.away is None for one in shards_health(store)] == [False, True, True, True]
-        assert health(store).schema_version == migrations()[-1].version
+        found = health(store)
+        assert [away is None for away in found.shards] == [False, True, True, True]
+        assert found.schema_version == migrations()[-1].version
         shards.of[0].server.start()
 
 
