@@ -3494,8 +3494,8 @@ that either belongs to are on one shard.';
 -- Name: shard_status(); Type: FUNCTION
 --
 
-CREATE FUNCTION pipehandler.shard_status() RETURNS TABLE(shard integer, shards integer, delimiter text, numbers boolean, cluster bigint, role text, code integer, checksum text, routing text, setting text, value text)
-    LANGUAGE sql STABLE
+CREATE FUNCTION pipehandler.shard_status() RETURNS TABLE(shard integer, shards integer, delimiter text, numbers boolean, started timestamp with time zone, role text, code integer, checksum text, routing text, setting text, value text)
+    LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
     SELECT s.shard, s.shards, s.delimiter,
@@ -3503,11 +3503,10 @@ CREATE FUNCTION pipehandler.shard_status() RETURNS TABLE(shard integer, shards i
               FROM pg_sequence q
              WHERE q.seqrelid IN (pg_get_serial_sequence('pipehandler.address', 'lease')::regclass,
                                   pg_get_serial_sequence('pipehandler.delivery', 'id')::regclass)),
-           c.system_identifier, current_user::text, o.version, o.checksum, r.digest, g.name, current_setting(g.name)
+           pg_postmaster_start_time(), session_user::text, o.version, o.checksum, r.digest, g.name, current_setting(g.name)
       FROM pipehandler.sharding s
       LEFT JOIN (SELECT k.version, k.checksum FROM pipehandler.code k ORDER BY k.version DESC LIMIT 1) AS o ON true
-      LEFT JOIN pipehandler.cluster c ON true
-     CROSS JOIN unnest(ARRAY['search_path', 'client_min_messages', 'synchronous_commit', 'statement_timeout',
+     CROSS JOIN unnest(ARRAY['client_min_messages', 'synchronous_commit', 'statement_timeout',
                              'lock_timeout', 'DateStyle', 'IntervalStyle', 'TimeZone', 'lc_messages', 'server_encoding',
                              'fsync', 'full_page_writes']) AS g (name)
      CROSS JOIN LATERAL (
@@ -3519,7 +3518,7 @@ $$;
 
 COMMENT ON FUNCTION pipehandler.shard_status() IS 'For `pipehandler check`, which asks through the proxy: a row for each setting of this very session that the delivery
 depends on, with what the database knows about its place; numbers: whether it gives out those of this shard alone;
-cluster: the identifier of its cluster; routing: what
+started: when its server was, which two databases of one server have in common; routing: what
 pipehandler.canonical makes of some addresses, which must be the same everywhere, or an address is on two shards.';
 
 --
@@ -5050,6 +5049,7 @@ GRANT ALL ON FUNCTION pipehandler.shard_of(address text, delimiter text, shards 
 GRANT ALL ON FUNCTION pipehandler.shard_of(address text, delimiter text, shards integer) TO pipehandler_maintenance;
 
 REVOKE ALL ON FUNCTION pipehandler.shard_status() FROM PUBLIC;
+GRANT ALL ON FUNCTION pipehandler.shard_status() TO pipehandler_ingest;
 GRANT ALL ON FUNCTION pipehandler.shard_status() TO pipehandler_reader;
 GRANT ALL ON FUNCTION pipehandler.shard_status() TO pipehandler_maintenance;
 

@@ -1,6 +1,7 @@
 """Check the shards behind a proxy, through the proxy, whose sessions there are those that a delivery uses."""
 
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 from pipehandler.settings.config import Config
@@ -12,17 +13,15 @@ from pipehandler.store.shards import SETTINGS as TIMEOUTS
 from pipehandler.store.sql_files import code
 
 from .finding import Finding
+from .role import quoted
 
 _STATUS = "SELECT * FROM pipehandler.on_shard_status(%s)"
-_OWN = """
-SELECT (SELECT string_agg(DISTINCT o.routing, ' ') FROM pipehandler.shard_status() AS o) AS routing, s.delimiter
-  FROM pipehandler.sharding s
-"""
+_OWN = "SELECT DISTINCT o.routing, o.delimiter FROM pipehandler.shard_status() AS o"
 
 _SECONDS = 5
 """For one shard, whose server may be frozen."""
 
-_OF_SESSION = ("search_path", "client_min_messages", "DateStyle", "IntervalStyle", "TimeZone")
+_OF_SESSION = ("client_min_messages", "DateStyle", "IntervalStyle", "TimeZone")
 _ENGLISH = ("C", "POSIX", "en_")
 """How lc_messages begins. PL/Proxy passes on the words of a warning alone, such as that a standby did not confirm a commit."""
 
@@ -48,7 +47,7 @@ def check_shards(store: Store, config: Config, path: str) -> Iterator[Finding]:
             "Every message would be deferred: with another delimiter an address is on another shard.",
             f'# in {path}: [recipients], delimiter = "{own["delimiter"]}"; the same in pgsql-recipients.cf',
         )
-    clusters: dict[int, int] = {}
+    servers: dict[datetime, int] = {}
     asking = store.another(_SECONDS)
     try:
         for shard in found:
@@ -65,8 +64,8 @@ def check_shards(store: Store, config: Config, path: str) -> Iterator[Finding]:
             yield from _place(shard, rows, len(found), own)
             if rows:
                 yield from _program(shard, rows[0])
-                yield from _session(shard, {row["setting"]: row["value"] for row in rows})
-                if (other := clusters.setdefault(rows[0]["cluster"], shard.number)) != shard.number:
+                yield from _session(shard, rows[0]["role"], {row["setting"]: row["value"] for row in rows})
+                if (other := servers.setdefault(rows[0]["started"], shard.number)) != shard.number:
                     yield Finding(
                         "shard-cluster",
                         f"shards {other} and {shard.number} are databases of one cluster",
@@ -93,7 +92,9 @@ def _place(shard: Shard, rows: list[dict[str, Any]], count: int, own: dict[str, 
             "shard-numbers",
             f"shard {shard.number} gives out numbers of leases or deliveries that belong to other shards",
             "A number would mean different mail on different shards.",
-            f"# pipehandler --shard {shard.number} restored",
+            f"# in the database of shard {shard.number}, for address.lease as for delivery.id: ALTER TABLE pipehandler.delivery"
+            f" ALTER COLUMN id SET INCREMENT BY 64 SET START WITH {64 + shard.number}; then pipehandler --shard"
+            f" {shard.number} restored",
         )
     if rows and rows[0]["routing"] != own["routing"]:
         yield Finding(
@@ -114,7 +115,7 @@ def _program(shard: Shard, row: dict[str, Any]) -> Iterator[Finding]:
         )
 
 
-def _session(shard: Shard, settings: dict[str, str]) -> Iterator[Finding]:
+def _session(shard: Shard, role: str, settings: dict[str, str]) -> Iterator[Finding]:
     """Check the settings of the very session that deliveries use there."""
     wanted = {name: SETTINGS[name] for name in _OF_SESSION} | {"synchronous_commit": DURABLE, "server_encoding": "UTF8"}
     wrong = {name: settings[name] for name, value in wanted.items() if _plain(settings[name]) != _plain(value)}
@@ -122,7 +123,12 @@ def _session(shard: Shard, settings: dict[str, str]) -> Iterator[Finding]:
         wrong.pop("synchronous_commit", None)
     wrong |= {name: settings[name] for name in TIMEOUTS if settings[name] in ("0", "")}
     if settings["lc_messages"] and not settings["lc_messages"].startswith(_ENGLISH):
-        wrong["lc_messages"] = settings["lc_messages"]
+        yield Finding(
+            "shard-language",
+            f"shard {shard.number} reports in another language than English: lc_messages is {settings['lc_messages']}",
+            "A commit that its standby did not confirm would be acknowledged: the proxy passes on the words of a warning alone.",
+            f"# on the server of shard {shard.number}: ALTER ROLE {quoted(role)} SET lc_messages = 'C';",
+        )
     if wrong:
         listed = ", ".join(f"{name} is {value}" for name, value in wrong.items())
         yield Finding(

@@ -162,7 +162,7 @@ def proxy_conninfo(conninfo: str) -> str:
     """How the proxy connects to the shard at `conninfo`: with the settings of a session, and without user and secrets."""
     place = {name: value for name, value in parameters(conninfo).items() if name in _PLACE}
     settings = with_settings(place, SETTINGS)
-    settings["options"] += f" -c synchronous_commit={DURABLE} -c lc_messages=C"
+    settings["options"] += f" -c synchronous_commit={DURABLE}"
     return make_conninfo("", **settings, **_CONNECTING)
 
 

@@ -99,7 +99,7 @@ RETURNS TABLE (
     shards         integer,
     delimiter      text,
     numbers        boolean,
-    cluster        bigint,
+    started        timestamptz,
     role           text,
     code           integer,
     checksum       text,
@@ -107,7 +107,7 @@ RETURNS TABLE (
     setting        text,
     value          text
 )
-LANGUAGE sql STABLE SECURITY INVOKER
+LANGUAGE sql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT s.shard, s.shards, s.delimiter,
@@ -115,11 +115,10 @@ AS $$
               FROM pg_sequence q
              WHERE q.seqrelid IN (pg_get_serial_sequence('pipehandler.address', 'lease')::regclass,
                                   pg_get_serial_sequence('pipehandler.delivery', 'id')::regclass)),
-           c.system_identifier, current_user::text, o.version, o.checksum, r.digest, g.name, current_setting(g.name)
+           pg_postmaster_start_time(), session_user::text, o.version, o.checksum, r.digest, g.name, current_setting(g.name)
       FROM pipehandler.sharding s
       LEFT JOIN (SELECT k.version, k.checksum FROM pipehandler.code k ORDER BY k.version DESC LIMIT 1) AS o ON true
-      LEFT JOIN pipehandler.cluster c ON true
-     CROSS JOIN unnest(ARRAY['search_path', 'client_min_messages', 'synchronous_commit', 'statement_timeout',
+     CROSS JOIN unnest(ARRAY['client_min_messages', 'synchronous_commit', 'statement_timeout',
                              'lock_timeout', 'DateStyle', 'IntervalStyle', 'TimeZone', 'lc_messages', 'server_encoding',
                              'fsync', 'full_page_writes']) AS g (name)
      CROSS JOIN LATERAL (
@@ -131,5 +130,5 @@ $$;
 COMMENT ON FUNCTION pipehandler.shard_status() IS
 'For `pipehandler check`, which asks through the proxy: a row for each setting of this very session that the delivery
 depends on, with what the database knows about its place; numbers: whether it gives out those of this shard alone;
-cluster: the identifier of its cluster; routing: what
+started: when its server was, which two databases of one server have in common; routing: what
 pipehandler.canonical makes of some addresses, which must be the same everywhere, or an address is on two shards.';

@@ -23,7 +23,7 @@ GRANT USAGE ON SCHEMA pipehandler
 
 -- The handler. Maintenance may store as well: `pipehandler import` brings in archived messages.
 GRANT EXECUTE ON FUNCTION pipehandler.ingest TO pipehandler_ingest, pipehandler_maintenance;
-GRANT EXECUTE ON FUNCTION pipehandler.health, pipehandler.code_status, pipehandler.data_status,
+GRANT EXECUTE ON FUNCTION pipehandler.health, pipehandler.shard_status, pipehandler.code_status, pipehandler.data_status,
                           pipehandler.retention_held, pipehandler.cluster_status, pipehandler.replication_status
    TO pipehandler_ingest, pipehandler_reader, pipehandler_maintenance;
 
@@ -49,7 +49,7 @@ GRANT SELECT ON ALL TABLES IN SCHEMA pipehandler TO pipehandler_reader, pipehand
 GRANT SELECT ON ALL SEQUENCES IN SCHEMA pipehandler TO pipehandler_reader, pipehandler_maintenance;
 GRANT EXECUTE ON FUNCTION pipehandler.u_label, pipehandler.canonical, pipehandler.lease_of, pipehandler.retention_of,
                           pipehandler.is_automatic, pipehandler.stored_recipient, pipehandler.split_address,
-                          pipehandler.shard_of, pipehandler.shard_status,
+                          pipehandler.shard_of,
                           pipehandler.deliveries_after, pipehandler.cursor_now, pipehandler.cursor_position,
                           pipehandler.deliveries_waiting
    TO pipehandler_reader, pipehandler_maintenance;

@@ -153,7 +153,7 @@ $$;
 
 CREATE OR REPLACE FUNCTION pipehandler.on_shard_status(its_shard integer)
 RETURNS TABLE (
-    shard integer, shards integer, delimiter text, numbers boolean, cluster bigint, role text, code integer,
+    shard integer, shards integer, delimiter text, numbers boolean, started timestamptz, role text, code integer,
     checksum text, routing text, setting text, value text
 )
 LANGUAGE plproxy VOLATILE SECURITY DEFINER

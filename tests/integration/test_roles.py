@@ -219,6 +219,7 @@ FUNCTIONS = {
         "data_status",
         "health",
         "ingest",
+        "shard_status",
         "replication_status",
         "retention_held",
     },

@@ -10,7 +10,7 @@ from harness import account
 from harness.database import Database
 from harness.handler import Handler
 from harness.service import wait_until
-from harness.shards import COUNT, Shards, sharded
+from harness.shards import COUNT, Shards
 from harness.stream import stored
 from harness.submission import MESSAGE, submission
 from psycopg.errors import RaiseException
@@ -22,20 +22,6 @@ from pipehandler.store.migrate import MigrationError
 from pipehandler.store.shards import become_shard, make_shards, migrate_all
 from pipehandler.store.sql_files import migrations
 from pipehandler.store.stream import follow
-
-
-@pytest.fixture(scope="module")
-def made() -> Iterator[Shards]:
-    """Four shards and their proxy."""
-    with account.folder("pipehandler-shards-") as folder, sharded(folder) as made:
-        yield made
-
-
-@pytest.fixture
-def shards(made: Shards) -> Iterator[Shards]:
-    """The same; what a test has stopped and not started again, because it failed, is started after it."""
-    yield made
-    made.revive()
 
 
 @pytest.fixture
