@@ -58,7 +58,7 @@ def check_shards(store: Store, config: Config, path: str) -> Iterator[Finding]:
                     "shard-away",
                     f"shard {shard.number} ({shard.place}) does not answer: {error}",
                     _DEFERRED,
-                    f"# start it; if it has moved: {_server(shard, 'CONNINFO')}",
+                    "# start it; if it has moved, run `pipehandler migrate --proxy-of ...` with its new place (docs/scaling.md)",
                 )
                 continue
             yield from _place(shard, rows, len(found), own)
@@ -85,7 +85,7 @@ def _place(shard: Shard, rows: list[dict[str, Any]], count: int, own: dict[str, 
             "shard-mixed-up",
             f"{shard.place}, which the proxy takes for shard {shard.number} of {count}, is {is_it}",
             _ELSEWHERE,
-            _server(shard, "CONNINFO of the right database"),
+            "# pipehandler migrate --proxy-of CONNINFO ..., with the places in the order of the numbers (docs/scaling.md)",
         )
     elif not rows[0]["numbers"]:
         yield Finding(

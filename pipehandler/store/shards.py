@@ -14,6 +14,7 @@ from .connection import Store
 from .conninfo import parameters
 from .errors import NO_SQLSTATE, StoreError
 from .migrate import MigrationError, migrate
+from .roles import ADDRESS_ADMIN, INGEST, LOOKUP, MAINTENANCE, READER
 from .session import with_settings
 
 COUNTS = (2, 4, 8, 16, 32)
@@ -86,9 +87,11 @@ def migrate_all(store: Store, conninfo: str, report: Callable[[str], object]) ->
 def make_shards(
     store: Store, conninfo: str, conninfos: Sequence[str], delimiter: str, user: str, report: Callable[[str], object]
 ) -> list[str]:
-    """Make `store` the proxy of the empty databases at `conninfos`, in the order of their numbers; safe to repeat.
+    """Make `store` the proxy of the empty databases at `conninfos`, in the order of their numbers.
 
-    user: that PL/Proxy connects as, on every shard. Returns the names of the steps that were applied. Raises MigrationError,
+    Safe to repeat; then it lets the proxy find the shards at these places.
+
+    user: that PL/Proxy connects as, on every shard; made where it is missing, without a password. Returns the names of the steps that were applied. Raises MigrationError,
     StoreError.
     """
     if len(conninfos) not in COUNTS:
@@ -100,6 +103,7 @@ def make_shards(
     for number, text in enumerate(owned):
         with closing(Store(text, statement_timeout=_STATEMENT_SECONDS)) as shard:
             become_shard(shard, number, len(owned), delimiter)
+            _admit(shard, user)
     become_proxy(store, conninfos, delimiter, user)
     return [*applied, *(step.name for step in migrate(store, report, again=True))]
 
@@ -118,6 +122,15 @@ def become_shard(store: Store, number: int, count: int, delimiter: str) -> None:
     store.rows("SELECT pipehandler.become_shard(%s, %s, %s)", [number, count, delimiter])
 
 
+def _admit(store: Store, user: str) -> None:
+    """Give the proxy's role the rights that it needs on a shard, and the language in which it understands warnings."""
+    name = '"' + user.replace('"', '""') + '"'
+    if not store.rows("SELECT 1 AS one FROM pg_catalog.pg_roles r WHERE r.rolname = %s", [user]):
+        store.script(f"CREATE ROLE {name} LOGIN")
+    groups = ", ".join((INGEST, READER, LOOKUP, ADDRESS_ADMIN, MAINTENANCE))
+    store.script(f"GRANT {groups} TO {name}; ALTER ROLE {name} SET lc_messages = 'C'")
+
+
 def become_proxy(
     store: Store, conninfos: Sequence[str], delimiter: str, user: str, password: str | None = None
 ) -> None:
@@ -130,8 +143,10 @@ def become_proxy(
         if (row["shard"], row["shards"], row["delimiter"]) != (None, len(conninfos), delimiter):
             raise MigrationError(
                 f"this database is the proxy of {row['shards']} shards with the delimiter {row['delimiter']!r}, or a shard"
-                " itself, and stays it; ALTER SERVER pipehandler moves a shard (docs/scaling.md)"
+                " itself, and stays it"
             )
+        places = ", ".join(f"SET p{number} {_literal(proxy_conninfo(text))}" for number, text in enumerate(conninfos))
+        store.script(f"ALTER SERVER pipehandler OPTIONS ({places})")
         return
     (used,) = store.values(
         "SELECT EXISTS (SELECT FROM pipehandler.delivery) OR EXISTS (SELECT FROM pipehandler.address)", of=bool

@@ -28,6 +28,7 @@ PAGES = (
     "docs/erase.md",
     "docs/backup.md",
     "docs/high-availability.md",
+    "docs/scaling.md",
     "docs/schema.md",
     "docs/inbox-page.md",
     "docs/tutorial-disposable-inbox.md",

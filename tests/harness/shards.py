@@ -19,9 +19,6 @@ PROXY_VERSION = 15
 
 _CONTROL = Path(f"/usr/share/postgresql/{PROXY_VERSION}/extension/plproxy.control")
 _USER = "pipehandler_proxy"
-_GROUPS = ", ".join(
-    f"pipehandler_{group}" for group in ("ingest", "reader", "maintenance", "lookup", "address_admin", "web")
-)
 
 
 class Shards:
@@ -76,8 +73,6 @@ def sharded(folder: Path, **settings: str) -> Iterator[Shards]:
         servers = [PostgreSQL(folder / name, PROXY_VERSION, {**FAST, **settings}) for name in names]
         databases = [stack.enter_context(Database.fresh(stack.enter_context(server).start())) for server in servers]
         proxy, *shards = databases
-        for shard in shards:
-            shard.execute(f"CREATE ROLE {_USER} LOGIN IN ROLE {_GROUPS}")
         with closing(Store(proxy.admin, statement_timeout=100)) as store:
             make_shards(store, proxy.admin, [shard.admin for shard in shards], "+", _USER, print)
         yield Shards(proxy, shards)
