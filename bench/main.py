@@ -23,6 +23,7 @@ import recipients
 import report
 import rows
 import rules
+import shards
 import sizes
 import through
 import worker
@@ -30,7 +31,7 @@ from setting import setting
 
 PARTS = {
     each.__name__: each
-    for each in (one, worker, through, sizes, recipients, rows, backlog, database, journal, expiry, rules, latency)
+    for each in (one, worker, through, sizes, recipients, rows, backlog, database, journal, expiry, rules, shards, latency)
 }
 
 

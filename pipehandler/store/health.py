@@ -8,7 +8,7 @@ from .connection import Store
 from .errors import UNDEFINED_FUNCTION, StoreError
 from .readable import Unreadable, tolerant_rows
 from .replication import Replication, replication
-from .shard_health import of_shards
+from .shard_health import IS_PROXY, of_shards
 
 
 class Health(NamedTuple):
@@ -44,10 +44,7 @@ class Health(NamedTuple):
 _HELD = (
     "SELECT since AS held_since, deliveries AS held_deliveries, stored AS held_stored FROM pipehandler.retention_held()"
 )
-_CLOCK = """
-SELECT extract(epoch FROM pg_catalog.clock_timestamp())::pg_catalog.float8 AS clock,
-       pg_catalog.to_regprocedure('pipehandler.shards()') IS NOT NULL AS is_proxy
-"""
+_CLOCK = f"SELECT extract(epoch FROM pg_catalog.clock_timestamp())::pg_catalog.float8 AS clock, {IS_PROXY} AS is_proxy"
 
 
 def health(store: Store) -> Health:

@@ -16,6 +16,7 @@ from .errors import NO_SQLSTATE, StoreError
 from .migrate import MigrationError, migrate
 from .roles import ADDRESS_ADMIN, INGEST, LOOKUP, MAINTENANCE, READER
 from .session import with_settings
+from .shard_health import IS_PROXY
 
 COUNTS = (2, 4, 8, 16, 32)
 """How many shards there may be: PL/Proxy takes the last bits of a number."""
@@ -35,7 +36,7 @@ DURABLE = "on"
 _FROZEN = 25
 """Seconds after which the proxy gives a shard up whose server does not answer at all; above SETTINGS."""
 
-_IS_SHARDED = "SELECT pg_catalog.to_regprocedure('pipehandler.shards()') IS NOT NULL"
+_IS_SHARDED = f"SELECT {IS_PROXY}"
 _SHARDS = "SELECT s.shard AS number, s.conninfo FROM pipehandler.shards() AS s"
 _OF_ADDRESS = "SELECT pipehandler.shard_of(%s, s.delimiter, s.shards) FROM pipehandler.sharding s"
 
