@@ -31,7 +31,21 @@ from setting import setting
 
 PARTS = {
     each.__name__: each
-    for each in (one, worker, through, sizes, recipients, rows, backlog, database, journal, expiry, rules, shards, latency)
+    for each in (
+        one,
+        worker,
+        through,
+        sizes,
+        recipients,
+        rows,
+        backlog,
+        database,
+        journal,
+        expiry,
+        rules,
+        shards,
+        latency,
+    )
 }
 
 

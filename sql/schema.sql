@@ -355,10 +355,10 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION pipehandler.become_shard(shard integer, shards integer, delimiter text) IS 'For `pipehandler migrate --proxy-of`, as the owner: makes an empty database this shard of so many, forever. Its numbers of
-leases and deliveries are from now on those that leave the number of the shard when they are divided by 64. delimiter:
-the characters that begin an extension (recipients.delimiter). Does nothing where it is that shard already; raises
-raise_exception where it is another one, or has mail.';
+COMMENT ON FUNCTION pipehandler.become_shard(shard integer, shards integer, delimiter text) IS 'For `pipehandler migrate --proxy-of`, as the owner: makes an empty database this shard of so many, forever. Its
+numbers of leases and deliveries are from now on those that leave the number of the shard when they are divided by 64.
+delimiter: the characters that begin an extension (recipients.delimiter). Does nothing where it is that shard already;
+raises raise_exception where it is another one, or has mail.';
 
 --
 -- Name: bury_address(); Type: FUNCTION
@@ -3503,7 +3503,8 @@ CREATE FUNCTION pipehandler.shard_status() RETURNS TABLE(shard integer, shards i
               FROM pg_sequence q
              WHERE q.seqrelid IN (pg_get_serial_sequence('pipehandler.address', 'lease')::regclass,
                                   pg_get_serial_sequence('pipehandler.delivery', 'id')::regclass)),
-           pg_postmaster_start_time(), session_user::text, o.version, o.checksum, r.digest, g.name, current_setting(g.name)
+           pg_postmaster_start_time(), session_user::text, o.version, o.checksum, r.digest, g.name,
+           current_setting(g.name)
       FROM pipehandler.sharding s
       LEFT JOIN (SELECT k.version, k.checksum FROM pipehandler.code k ORDER BY k.version DESC LIMIT 1) AS o ON true
      CROSS JOIN unnest(ARRAY['client_min_messages', 'synchronous_commit', 'statement_timeout',
@@ -3517,9 +3518,9 @@ CREATE FUNCTION pipehandler.shard_status() RETURNS TABLE(shard integer, shards i
 $$;
 
 COMMENT ON FUNCTION pipehandler.shard_status() IS 'For `pipehandler check`, which asks through the proxy: a row for each setting of this very session that the delivery
-depends on, with what the database knows about its place; numbers: whether it gives out those of this shard alone;
-started: when its server was, which two databases of one server have in common; routing: what
-pipehandler.canonical makes of some addresses, which must be the same everywhere, or an address is on two shards.';
+depends on, with what the database knows about its place. numbers: whether it gives out those of this shard alone;
+started: when its server was, which two databases of one server have in common; routing: what pipehandler.canonical
+makes of some addresses, which must be the same everywhere, or an address is on two shards.';
 
 --
 -- Name: share_inbox(bytea, bytea, interval); Type: FUNCTION

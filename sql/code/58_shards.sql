@@ -54,10 +54,10 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION pipehandler.become_shard(integer, integer, text) IS
-'For `pipehandler migrate --proxy-of`, as the owner: makes an empty database this shard of so many, forever. Its numbers of
-leases and deliveries are from now on those that leave the number of the shard when they are divided by 64. delimiter:
-the characters that begin an extension (recipients.delimiter). Does nothing where it is that shard already; raises
-raise_exception where it is another one, or has mail.';
+'For `pipehandler migrate --proxy-of`, as the owner: makes an empty database this shard of so many, forever. Its
+numbers of leases and deliveries are from now on those that leave the number of the shard when they are divided by 64.
+delimiter: the characters that begin an extension (recipients.delimiter). Does nothing where it is that shard already;
+raises raise_exception where it is another one, or has mail.';
 
 CREATE OR REPLACE FUNCTION pipehandler.place_lease(
     lease      bigint,
@@ -115,7 +115,8 @@ AS $$
               FROM pg_sequence q
              WHERE q.seqrelid IN (pg_get_serial_sequence('pipehandler.address', 'lease')::regclass,
                                   pg_get_serial_sequence('pipehandler.delivery', 'id')::regclass)),
-           pg_postmaster_start_time(), session_user::text, o.version, o.checksum, r.digest, g.name, current_setting(g.name)
+           pg_postmaster_start_time(), session_user::text, o.version, o.checksum, r.digest, g.name,
+           current_setting(g.name)
       FROM pipehandler.sharding s
       LEFT JOIN (SELECT k.version, k.checksum FROM pipehandler.code k ORDER BY k.version DESC LIMIT 1) AS o ON true
      CROSS JOIN unnest(ARRAY['client_min_messages', 'synchronous_commit', 'statement_timeout',
@@ -129,6 +130,6 @@ AS $$
 $$;
 COMMENT ON FUNCTION pipehandler.shard_status() IS
 'For `pipehandler check`, which asks through the proxy: a row for each setting of this very session that the delivery
-depends on, with what the database knows about its place; numbers: whether it gives out those of this shard alone;
-started: when its server was, which two databases of one server have in common; routing: what
-pipehandler.canonical makes of some addresses, which must be the same everywhere, or an address is on two shards.';
+depends on, with what the database knows about its place. numbers: whether it gives out those of this shard alone;
+started: when its server was, which two databases of one server have in common; routing: what pipehandler.canonical
+makes of some addresses, which must be the same everywhere, or an address is on two shards.';

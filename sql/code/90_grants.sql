@@ -23,7 +23,8 @@ GRANT USAGE ON SCHEMA pipehandler
 
 -- The handler. Maintenance may store as well: `pipehandler import` brings in archived messages.
 GRANT EXECUTE ON FUNCTION pipehandler.ingest TO pipehandler_ingest, pipehandler_maintenance;
-GRANT EXECUTE ON FUNCTION pipehandler.health, pipehandler.shard_status, pipehandler.code_status, pipehandler.data_status,
+GRANT EXECUTE ON FUNCTION pipehandler.health, pipehandler.code_status, pipehandler.data_status,
+                          pipehandler.shard_status,
                           pipehandler.retention_held, pipehandler.cluster_status, pipehandler.replication_status
    TO pipehandler_ingest, pipehandler_reader, pipehandler_maintenance;
 

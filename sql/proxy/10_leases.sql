@@ -161,7 +161,8 @@ BEGIN
         RETURN;
     END IF;
     RETURN QUERY SELECT l.answer
-                   FROM pipehandler.on_shard_lookup(pipehandler.shard_of_recipient(recipient, delimiter), recipient, delimiter)
+                   FROM pipehandler.on_shard_lookup(pipehandler.shard_of_recipient(recipient, delimiter), recipient,
+                                                    delimiter)
                         AS l (answer);
 EXCEPTION
     WHEN character_not_in_repertoire OR untranslatable_character THEN -- not UTF-8, so not an address of ours

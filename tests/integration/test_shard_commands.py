@@ -101,9 +101,10 @@ def test_leases(handler: Handler) -> None:
 def test_expire(shards: Shards, handler: Handler) -> None:
     """What has expired is removed on every shard; one that is away is named, and the others are done."""
     addresses = shards.addresses("expire.example")
+    message = MESSAGE.replace(b"<1@", b"<expire@")
     for address in addresses:
         shards.proxy.execute("SELECT pipehandler.lease_address(%s, interval '1 hour')", address)
-        assert handler.deliver(MESSAGE, address).status == 0
+        assert handler.deliver(message, address).status == 0
     for shard in shards.of:
         shard.execute(
             "UPDATE pipehandler.address SET created_at = created_at - interval '9 days',"
@@ -112,7 +113,7 @@ def test_expire(shards: Shards, handler: Handler) -> None:
     shards.of[2].server.stop(SIGKILL)
     output = run(handler, "expire", status=69)
     assert "shard 2: " in output
-    assert "removed 3 deliveries, 3 leases" in output
+    assert "removed 3 deliveries, 3 messages, 3 leases" in output
     shards.of[2].server.start()
     assert json.loads(run(handler, "expire", "--json"))["deliveries"] == 1
 
