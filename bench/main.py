@@ -24,6 +24,7 @@ import recipients
 import report
 import rows
 import rules
+import shards
 import sizes
 import through
 import worker
@@ -44,6 +45,7 @@ PARTS = {
         expiry,
         days,
         rules,
+        shards,
         latency,
     )
 }

@@ -319,6 +319,48 @@ $$;
 COMMENT ON FUNCTION pipehandler.arrivals_waiting() IS 'Needs no key: as pipehandler.deliveries_waiting, for a role that reads no table.';
 
 --
+-- Name: become_shard(integer, integer, text); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.become_shard(shard integer, shards integer, delimiter text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+DECLARE
+    stride CONSTANT integer := 64; -- at least two for each shard, so that lease & (shards - 1) is the shard
+    first  CONSTANT integer := stride + become_shard.shard;
+    known  pipehandler.sharding;
+BEGIN
+    SELECT s.* INTO known FROM pipehandler.sharding s;
+    IF FOUND AND (known.shard, known.shards, known.delimiter)
+                 IS DISTINCT FROM (become_shard.shard, become_shard.shards, become_shard.delimiter) THEN
+        RAISE EXCEPTION 'this database is shard % of % with the delimiter %, and stays it', known.shard, known.shards,
+            quote_literal(known.delimiter)
+            USING HINT = 'Where an address is follows from the number of shards: it cannot change.';
+    ELSIF FOUND THEN
+        RETURN;
+    END IF;
+    LOCK TABLE pipehandler.address, pipehandler.delivery IN SHARE ROW EXCLUSIVE MODE;
+    IF EXISTS (SELECT FROM pipehandler.address) OR EXISTS (SELECT FROM pipehandler.delivery) THEN
+        RAISE EXCEPTION 'this database has mail or leases, and most of them would belong to other shards'
+            USING HINT = 'Use an empty one, and bring mail in with pipehandler import.';
+    END IF;
+    EXECUTE format('ALTER TABLE pipehandler.address ALTER COLUMN lease SET INCREMENT BY %s SET START WITH %s RESTART',
+                   stride, first);
+    EXECUTE format('ALTER TABLE pipehandler.delivery ALTER COLUMN id SET INCREMENT BY %s SET START WITH %s RESTART',
+                   stride, first);
+    INSERT INTO pipehandler.sharding (shard, shards, delimiter)
+    VALUES (become_shard.shard, become_shard.shards, become_shard.delimiter);
+END
+$$;
+
+COMMENT ON FUNCTION pipehandler.become_shard(shard integer, shards integer, delimiter text) IS 'For `pipehandler migrate --proxy-of`, as the owner: makes an empty database this shard of so many, forever. Its
+numbers of leases and deliveries are from now on those that leave the number of the shard when they are divided by 64.
+delimiter: the characters that begin an extension (recipients.delimiter). Does nothing where it is that shard already;
+raises raise_exception where it is another one, or has mail.';
+
+--
 -- Name: bury_address(); Type: FUNCTION
 --
 
@@ -2508,43 +2550,52 @@ domain that have no lease of their own. Raises unique_violation where the addres
 one of a domain of the inbox page and pipehandler.keep_names_apart refuses it, raise_exception for an invalid address.';
 
 --
+-- Name: split_address(text, text); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.split_address(recipient text, delimiter text DEFAULT '+'::text) RETURNS TABLE(whole text, base text, domain text, extension text)
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    BEGIN ATOMIC
+ SELECT part.whole,
+     ("left"(part.local, (place.place - 1)) || part.domain),
+     part.domain,
+         CASE
+             WHEN ((place.place > 1) AND (NOT ((strpos(split_address.delimiter, '-'::text) > 0) AND ((part.local COLLATE "C") ~* '^(owner-.*|.+-request|mailer-daemon|double-bounce)$'::text)))) THEN SUBSTRING(part.local FROM (place.place + 1))
+             ELSE NULL::text
+         END AS "case"
+    FROM ( SELECT short.recipient AS whole,
+             "substring"(short.recipient, '^(.*)@'::text) AS local,
+             "substring"(short.recipient, '@[^@]*$'::text) AS domain
+            FROM ( VALUES (
+                         CASE
+                             WHEN (octet_length(split_address.recipient) <= 998) THEN split_address.recipient
+                             ELSE NULL::text
+                         END)) short(recipient)) part,
+     LATERAL strpos(translate(part.local, split_address.delimiter, repeat("left"(split_address.delimiter, 1), length(split_address.delimiter))), "left"(split_address.delimiter, 1)) place(place);
+END;
+
+COMMENT ON FUNCTION pipehandler.split_address(recipient text, delimiter text) IS 'The parts of a recipient that decide which lease and which shard it belongs to: itself (whole), without its extension
+(base), its @domain, and the extension (null: it has none, and base means nothing). All null for more than 998 octets.
+delimiter: as for pipehandler.lease_of.';
+
+--
 -- Name: lease_of(text, text); Type: FUNCTION
 --
 
 CREATE FUNCTION pipehandler.lease_of(recipient text, delimiter text DEFAULT '+'::text) RETURNS TABLE(lease bigint, expires_at timestamp with time zone, extension text)
     LANGUAGE sql STABLE
     BEGIN ATOMIC
- WITH split AS (
-          SELECT part.domain,
-             ("left"(part.local, (place.place - 1)) || part.domain) AS base,
-                 CASE
-                     WHEN ((place.place > 1) AND (NOT ((strpos(lease_of.delimiter, '-'::text) > 0) AND ((part.local COLLATE "C") ~* '^(owner-.*|.+-request|mailer-daemon|double-bounce)$'::text)))) THEN SUBSTRING(part.local FROM (place.place + 1))
-                     ELSE NULL::text
-                 END AS extension
-            FROM ( SELECT "substring"(short.recipient, '^(.*)@'::text) AS local,
-                     "substring"(short.recipient, '@[^@]*$'::text) AS domain
-                    FROM ( VALUES (
-                                 CASE
-                                     WHEN (octet_length(lease_of.recipient) <= 998) THEN lease_of.recipient
-                                     ELSE NULL::text
-                                 END)) short(recipient)) part,
-             LATERAL strpos(translate(part.local, lease_of.delimiter, repeat("left"(lease_of.delimiter, 1), length(lease_of.delimiter))), "left"(lease_of.delimiter, 1)) place(place)
-         )
-  SELECT found.lease,
+ SELECT found.lease,
      found.expires_at,
          CASE
              WHEN (found.rank IS DISTINCT FROM 1) THEN split.extension
              ELSE NULL::text
          END AS "case"
-    FROM (split
+    FROM (pipehandler.split_address(lease_of.recipient, lease_of.delimiter) split(whole, base, domain, extension)
       LEFT JOIN LATERAL ( SELECT a.lease,
              a.expires_at,
              candidate.rank
-            FROM (( VALUES (1,
-                         CASE
-                             WHEN (octet_length(lease_of.recipient) <= 998) THEN lease_of.recipient
-                             ELSE NULL::text
-                         END), (2,
+            FROM (( VALUES (1,split.whole), (2,
                          CASE
                              WHEN (split.extension IS NOT NULL) THEN split.base
                              ELSE NULL::text
@@ -2754,7 +2805,8 @@ DECLARE
     moment CONSTANT bigint := extract(epoch FROM clock_timestamp()) * 1000;
 BEGIN
     FOR one IN
-        SELECT s.seqrelid::regclass AS name, d.refobjid::regclass AS relation, a.attname AS attribute
+        SELECT s.seqrelid::regclass AS name, s.seqstart AS start, s.seqincrement AS stride,
+               d.refobjid::regclass AS relation, a.attname AS attribute
           FROM pg_sequence s
           JOIN pg_class c ON c.oid = s.seqrelid
           JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = s.seqrelid
@@ -2769,6 +2821,8 @@ BEGIN
            INTO before;
         -- Where the clock cannot be right, by more than any database gives out in its life.
         after := CASE WHEN moment > before THEN moment ELSE before + 1000000000000 END;
+        -- A shard gives out only its own numbers (pipehandler.become_shard).
+        after := after + mod(mod(one.start - after, one.stride) + one.stride, one.stride);
         PERFORM setval(one.name, after, false);
         sequence := one.name;
         RETURN NEXT;
@@ -2873,6 +2927,38 @@ CREATE FUNCTION pipehandler.partitions_of(day date) RETURNS SETOF regclass
 $$;
 
 COMMENT ON FUNCTION pipehandler.partitions_of(day date) IS 'The partitions of a day that are attached: what an operator has detached keeps its name, and is not ours any more.';
+
+--
+-- Name: place_lease(bigint, text, text, timestamp with time zone, timestamp with time zone); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.place_lease(lease bigint, address text, label text, created_at timestamp with time zone, expires_at timestamp with time zone) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+#variable_conflict use_column
+BEGIN
+    PERFORM pipehandler.secure_transaction();
+    IF place_lease.address NOT LIKE '@%'
+       OR NOT EXISTS (SELECT FROM pipehandler.sharding s WHERE s.shard IS NOT NULL) THEN
+        RAISE EXCEPTION 'only a catch-all is copied, and only to a shard; got %', place_lease.address
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    PERFORM pipehandler.keep_names_apart(place_lease.address, NULL);
+    UPDATE pipehandler.address a
+       SET superseded = true
+     WHERE a.address COLLATE "C" = place_lease.address AND NOT a.superseded AND a.lease <> place_lease.lease;
+    INSERT INTO pipehandler.address AS a (lease, address, label, created_at, expires_at) OVERRIDING SYSTEM VALUE
+    VALUES (place_lease.lease, place_lease.address, place_lease.label, place_lease.created_at, place_lease.expires_at)
+        ON CONFLICT (lease) DO UPDATE SET label = excluded.label, expires_at = excluded.expires_at
+     WHERE (a.label, a.expires_at) IS DISTINCT FROM (excluded.label, excluded.expires_at);
+    RETURN true;
+END
+$$;
+
+COMMENT ON FUNCTION pipehandler.place_lease(lease bigint, address text, label text, created_at timestamp with time zone, expires_at timestamp with time zone) IS 'For the proxy: a catch-all has the same lease on every shard, and this is how a shard gets it, its new end, or its
+successor. Safe to repeat. Raises what pipehandler.keep_names_apart raises.';
 
 --
 -- Name: random_name(); Type: FUNCTION
@@ -3957,6 +4043,61 @@ COMMENT ON FUNCTION pipehandler.set_web_domains(rules jsonb, OUT changed boolean
 addresses. Leases that exist stay as they are.';
 
 --
+-- Name: shard_of(text, text, integer); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.shard_of(address text, delimiter text, shards integer) RETURNS integer
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    key text;
+BEGIN
+    SELECT CASE WHEN s.extension IS NULL THEN s.whole ELSE s.base END INTO key
+      FROM pipehandler.split_address(address, delimiter) AS s;
+    -- Not hashtext(), which may change with the version of the server, and so may never change where mail is.
+    key := coalesce(pipehandler.canonical(key), pipehandler.stored_recipient(address), '');
+    RETURN get_byte(sha256(convert_to(key, 'UTF8')), 0) & (shards - 1);
+END
+$$;
+
+COMMENT ON FUNCTION pipehandler.shard_of(address text, delimiter text, shards integer) IS 'The shard, from 0, that has an address with all of its mail, of this many shards (a power of two): the first octet of
+the SHA-256 of the address without its extension, as pipehandler.canonical writes it. So user@d, User+x@D and the lease
+that either belongs to are on one shard.';
+
+--
+-- Name: shard_status(); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.shard_status() RETURNS TABLE(shard integer, shards integer, delimiter text, numbers boolean, started timestamp with time zone, role text, code integer, checksum text, routing text, setting text, value text)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    SELECT s.shard, s.shards, s.delimiter,
+           (SELECT bool_and(q.seqincrement = 64 AND mod(q.seqstart, 64) = s.shard)
+              FROM pg_sequence q
+             WHERE q.seqrelid IN (pg_get_serial_sequence('pipehandler.address', 'lease')::regclass,
+                                  pg_get_serial_sequence('pipehandler.delivery', 'id')::regclass)),
+           pg_postmaster_start_time(), session_user::text, o.version, o.checksum, r.digest, g.name,
+           current_setting(g.name)
+      FROM pipehandler.sharding s
+      LEFT JOIN (SELECT k.version, k.checksum FROM pipehandler.code k ORDER BY k.version DESC LIMIT 1) AS o ON true
+     CROSS JOIN unnest(ARRAY['client_min_messages', 'synchronous_commit', 'statement_timeout',
+                             'lock_timeout', 'DateStyle', 'IntervalStyle', 'TimeZone', 'lc_messages', 'server_encoding',
+                             'fsync', 'full_page_writes']) AS g (name)
+     CROSS JOIN LATERAL (
+               SELECT string_agg(pipehandler.canonical(e.example), ' ' ORDER BY e.n) AS digest
+                 FROM unnest(ARRAY['User+X@Example.COM', 'ÄÖÜ@Straße.example', 'İıſ@ΣΑΣ.example',
+                                   'ﬁ@Ｗｉｄｅ.example', '편지@xn--bcher-kva.example', 'Ꮳᏸ@ǅ.example'])
+                      WITH ORDINALITY AS e (example, n)) AS r
+$$;
+
+COMMENT ON FUNCTION pipehandler.shard_status() IS 'For `pipehandler check`, which asks through the proxy: a row for each setting of this very session that the delivery
+depends on, with what the database knows about its place. numbers: whether it gives out those of this shard alone;
+started: when its server was, which two databases of one server have in common; routing: what pipehandler.canonical
+makes of some addresses, which must be the same everywhere, or an address is on two shards.';
+
+--
 -- Name: share_inbox(bytea, bytea, interval); Type: FUNCTION
 --
 
@@ -4970,6 +5111,30 @@ COMMENT ON COLUMN pipehandler.retention_hold.stored IS 'How many deliveries were
 COMMENT ON COLUMN pipehandler.retention_hold.since IS 'Since when they wait.';
 
 --
+-- Name: sharding; Type: TABLE
+--
+
+CREATE TABLE pipehandler.sharding (
+    single boolean DEFAULT true NOT NULL,
+    shard integer,
+    shards integer NOT NULL,
+    delimiter text NOT NULL,
+    CONSTRAINT sharding_shard CHECK (((shard >= 0) AND (shard <= (shards - 1)))),
+    CONSTRAINT sharding_shards_check CHECK ((shards = ANY (ARRAY[2, 4, 8, 16, 32]))),
+    CONSTRAINT sharding_single_check CHECK (single)
+);
+
+COMMENT ON TABLE pipehandler.sharding IS 'Which part of a sharded database this one is. No row in a database that is not sharded.';
+
+COMMENT ON COLUMN pipehandler.sharding.single IS 'Always true: there is at most one row.';
+
+COMMENT ON COLUMN pipehandler.sharding.shard IS 'The number of this shard, from 0; null on the proxy.';
+
+COMMENT ON COLUMN pipehandler.sharding.shards IS 'How many shards there are; it never changes, because where an address is depends on it.';
+
+COMMENT ON COLUMN pipehandler.sharding.delimiter IS 'The characters that begin an extension (recipients.delimiter). Where an address is depends on them as well.';
+
+--
 -- Name: web_closed_network; Type: TABLE
 --
 
@@ -5111,6 +5276,13 @@ ALTER TABLE ONLY pipehandler.retention_hold
 
 ALTER TABLE ONLY pipehandler.retention
     ADD CONSTRAINT retention_pkey PRIMARY KEY (ordinal);
+
+--
+-- Name: sharding sharding_pkey; Type: CONSTRAINT
+--
+
+ALTER TABLE ONLY pipehandler.sharding
+    ADD CONSTRAINT sharding_pkey PRIMARY KEY (single);
 
 --
 -- Name: web_closed_network web_closed_network_pkey; Type: CONSTRAINT
@@ -5399,6 +5571,8 @@ GRANT ALL ON FUNCTION pipehandler.arrivals_after(after text, max_rows integer) T
 REVOKE ALL ON FUNCTION pipehandler.arrivals_waiting() FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.arrivals_waiting() TO pipehandler_web;
 
+REVOKE ALL ON FUNCTION pipehandler.become_shard(shard integer, shards integer, delimiter text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION pipehandler.bury_address() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipehandler.canonical(address text) FROM PUBLIC;
@@ -5565,6 +5739,10 @@ REVOKE ALL ON FUNCTION pipehandler.lease_address(address text, ttl interval, lab
 GRANT ALL ON FUNCTION pipehandler.lease_address(address text, ttl interval, label text) TO pipehandler_address_admin;
 GRANT ALL ON FUNCTION pipehandler.lease_address(address text, ttl interval, label text) TO pipehandler_maintenance;
 
+REVOKE ALL ON FUNCTION pipehandler.split_address(recipient text, delimiter text) FROM PUBLIC;
+GRANT ALL ON FUNCTION pipehandler.split_address(recipient text, delimiter text) TO pipehandler_reader;
+GRANT ALL ON FUNCTION pipehandler.split_address(recipient text, delimiter text) TO pipehandler_maintenance;
+
 REVOKE ALL ON FUNCTION pipehandler.lease_of(recipient text, delimiter text) FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.lease_of(recipient text, delimiter text) TO pipehandler_reader;
 GRANT ALL ON FUNCTION pipehandler.lease_of(recipient text, delimiter text) TO pipehandler_maintenance;
@@ -5591,6 +5769,10 @@ REVOKE ALL ON FUNCTION pipehandler.open_inbox(key bytea, domain text, name text,
 GRANT ALL ON FUNCTION pipehandler.open_inbox(key bytea, domain text, name text, ttl interval, label text, client inet) TO pipehandler_web;
 
 REVOKE ALL ON FUNCTION pipehandler.partitions_of(day date) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipehandler.place_lease(lease bigint, address text, label text, created_at timestamp with time zone, expires_at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION pipehandler.place_lease(lease bigint, address text, label text, created_at timestamp with time zone, expires_at timestamp with time zone) TO pipehandler_address_admin;
+GRANT ALL ON FUNCTION pipehandler.place_lease(lease bigint, address text, label text, created_at timestamp with time zone, expires_at timestamp with time zone) TO pipehandler_maintenance;
 
 REVOKE ALL ON FUNCTION pipehandler.random_name() FROM PUBLIC;
 
@@ -5680,6 +5862,15 @@ GRANT ALL ON FUNCTION pipehandler.set_retention(rules jsonb) TO pipehandler_main
 REVOKE ALL ON FUNCTION pipehandler.set_web_domains(rules jsonb, OUT changed boolean, OUT refused text[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.set_web_domains(rules jsonb, OUT changed boolean, OUT refused text[]) TO pipehandler_maintenance;
 
+REVOKE ALL ON FUNCTION pipehandler.shard_of(address text, delimiter text, shards integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION pipehandler.shard_of(address text, delimiter text, shards integer) TO pipehandler_reader;
+GRANT ALL ON FUNCTION pipehandler.shard_of(address text, delimiter text, shards integer) TO pipehandler_maintenance;
+
+REVOKE ALL ON FUNCTION pipehandler.shard_status() FROM PUBLIC;
+GRANT ALL ON FUNCTION pipehandler.shard_status() TO pipehandler_ingest;
+GRANT ALL ON FUNCTION pipehandler.shard_status() TO pipehandler_reader;
+GRANT ALL ON FUNCTION pipehandler.shard_status() TO pipehandler_maintenance;
+
 REVOKE ALL ON FUNCTION pipehandler.share_inbox(key bytea, new_digest bytea, ttl interval) FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.share_inbox(key bytea, new_digest bytea, ttl interval) TO pipehandler_web;
 
@@ -5754,6 +5945,9 @@ GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE pipehandler.retention_change TO pipeh
 
 GRANT SELECT ON TABLE pipehandler.retention_hold TO pipehandler_reader;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE pipehandler.retention_hold TO pipehandler_maintenance;
+
+GRANT SELECT ON TABLE pipehandler.sharding TO pipehandler_reader;
+GRANT SELECT ON TABLE pipehandler.sharding TO pipehandler_maintenance;
 
 GRANT SELECT ON TABLE pipehandler.web_closed_network TO pipehandler_reader;
 GRANT SELECT ON TABLE pipehandler.web_closed_network TO pipehandler_maintenance;

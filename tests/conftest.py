@@ -19,6 +19,7 @@ from harness.mailhost import MailHost
 from harness.missing import missing
 from harness.postgresql import FAST, KEPT, VERSION, VERSIONS, PostgreSQL, binaries
 from harness.service import ResidentHandler, Service
+from harness.shards import Shards, sharded
 from hypothesis import HealthCheck, settings
 
 # Tests started in the background of a shell ignore SIGINT, and so does every program that they start.
@@ -127,6 +128,20 @@ def either(request: pytest.FixtureRequest, database: Database) -> Iterator[Handl
             assert not [line for line in resident.log_lines() if " mode=cold " in line]
         finally:
             resident.stop()
+
+
+@pytest.fixture(scope="session")
+def made_shards() -> Iterator[Shards]:
+    """Four shards and their proxy, for all tests."""
+    with account.folder("pipehandler-shards-") as folder, sharded(folder) as made:
+        yield made
+
+
+@pytest.fixture
+def shards(made_shards: Shards) -> Iterator[Shards]:
+    """The same; what a test has stopped and not started again, because it failed, is started after it."""
+    yield made_shards
+    made_shards.revive()
 
 
 @pytest.fixture(scope="session")

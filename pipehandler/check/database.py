@@ -26,6 +26,7 @@ from .restored import check_restored
 from .role import check_role
 from .schema import check_schema
 from .server import check_clock, check_server
+from .shards import check_shards
 
 _ABOUT = """
 SELECT current_user::text AS role, current_database()::text AS database, d.datdba::regrole::text AS owner,
@@ -65,6 +66,7 @@ def check_database(config: Config, path: str, maxproc: int) -> list[Finding]:
             *findings,
             *of_role,
             *of_schema,
+            *check_shards(store, config, path),
             *check_collation(store, about),
             *([] if of_schema else check_replication(store, config, path, about)),
             *([] if of_schema else check_days(store, path)),

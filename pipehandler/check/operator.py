@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 
 from pipehandler.postfix.postconf import Postfix, PostfixError, tables, words
+from pipehandler.postfix.templates import PROGRAM
 from pipehandler.settings.config import Config
 from pipehandler.store.addresses import leased_domains
 from pipehandler.store.connection import Store
@@ -12,10 +13,13 @@ from pipehandler.store.errors import StoreError, hint
 from pipehandler.store.expiry import rules_differ
 from pipehandler.store.health import health
 from pipehandler.store.roles import MAINTENANCE, READER
+from pipehandler.store.shards import Shard, shards
 
+from .collation import check_collation
 from .days import start_expire
 from .finding import Finding
 from .refused import unreachable
+from .restored import check_restored
 from .role import quoted
 
 _PATIENCE = 3600
@@ -28,6 +32,8 @@ SELECT current_user::text AS role,
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
  WHERE n.nspname = 'pipehandler' AND c.relname = 'delivery'
 """
+
+_RELEASE = "SELECT current_setting('server_version_num')::int AS number"
 
 _CLASSES = ("virtual_mailbox_domains", "virtual_alias_domains", "mydestination", "relay_domains")
 """The parameters that list the domains Postfix receives mail for (ADDRESS_CLASS_README)."""
@@ -44,11 +50,33 @@ def check_operator(config: Config, path: str, postfix: Postfix | None) -> list[F
     except StoreError as error:
         return [_unreachable(database.admin_conninfo, error, path)]
     try:
-        return _rights(store) or [*_expiry(store, config, path), *_leases(store, postfix)]
+        found = shards(store)
+        if not found:
+            return _rights(store) or [*_expiry(store, config, path), *_leases(store, postfix)]
     except StoreError as error:
         return [_fails(error)]
     finally:
         store.close()
+    return [finding for shard in found for finding in _of_shard(shard, config, path, postfix)]
+
+
+def _of_shard(shard: Shard, config: Config, path: str, postfix: Postfix | None) -> Iterator[Finding]:
+    """Check one shard, to which the operator's commands connect without the proxy."""
+    database = config.database
+    store = Store(shard.own(database.admin_conninfo), database.connect_timeout, database.statement_timeout)
+    try:
+        found = _rights(store) or [
+            *_expiry(store, config, path),
+            *_leases(store, postfix),
+            *check_collation(store, store.rows(_RELEASE)[0]),
+            *check_restored(store, lambda name: f"{PROGRAM} --shard {shard.number} {name}"),
+        ]
+    except StoreError as error:
+        found = [_fails(error)]
+    finally:
+        store.close()
+    for finding in found:
+        yield finding._replace(what=f"shard {shard.number}: {finding.what}")
 
 
 def _unreachable(conninfo: str, error: StoreError, path: str) -> Finding:

@@ -61,6 +61,10 @@ class _LibpqMissing(click.ClickException):
         )
 
 
+_OF_HOST = ("check", "deliver", "metrics", "postfix", "serve", "setup", "status", "watch", "web")
+"""Commands that do not work on one shard."""
+
+
 class _Commands(Program):
     """The commands, each imported when it is called."""
 
@@ -83,12 +87,19 @@ class _Commands(Program):
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option("-c", "--config", default=DEFAULT_PATH, show_default=True, help="The configuration file.")
 @click.option("--conninfo", help="Connect with this libpq connection string, not with the configured one.")
+@click.option(
+    "--shard",
+    metavar="N|ADDRESS",
+    help="Of a sharded database, work on this shard, or on the one that has the address.",
+)
 @click.version_option(__version__)
 @click.pass_context
-def cli(context: click.Context, config: str, conninfo: str | None) -> None:
+def cli(context: click.Context, config: str, conninfo: str | None, shard: str | None) -> None:
     """Mail from Postfix's pipe(8) into PostgreSQL: once, byte-exact, in one transaction.
 
-    --config and --conninfo are understood after the command, too.
+    --config, --conninfo and --shard are understood after the command, too.
     """
-    context.obj = {"config": config, "conninfo": conninfo}
+    if shard is not None and context.invoked_subcommand in _OF_HOST:
+        raise click.UsageError(f"{context.invoked_subcommand} is for the whole database; it does not take --shard")
+    context.obj = {"config": config, "conninfo": conninfo, "shard": shard}
     logging.getLogger("pipehandler.store").addHandler(_Stderr())

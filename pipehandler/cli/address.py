@@ -158,7 +158,7 @@ def remove(context: click.Context, name: str, dry_run: bool, yes: bool, quiet: b
 @contextmanager
 def _opened(context: click.Context) -> Iterator[Store]:
     """Open the store that the options name; errors about addresses and leases become a Failure."""
-    with opened_store(context) as store, hinted(ADDRESS_ADMIN):
+    with opened_store(context, of_proxy=True) as store, hinted(ADDRESS_ADMIN):
         try:
             yield store
         except NoAddress as error:

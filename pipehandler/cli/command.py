@@ -8,8 +8,8 @@ answer, or a package is not installed; 78 wrong configuration.
 import json
 import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import fields, is_dataclass
 from datetime import datetime
 from pathlib import Path
@@ -30,9 +30,11 @@ from pipehandler.store.messages import UnreadableMessage
 from pipehandler.store.migrate import MigrationError
 from pipehandler.store.refusal import advice
 from pipehandler.store.roles import MAINTENANCE, READER
+from pipehandler.store.shards import Shard, chosen, shards
 from pipehandler.workers.listener import ServeError
 
-_STATEMENT_TIMEOUT = 3600  # seconds; an operator can press Ctrl-C
+STATEMENT_SECONDS = 3600
+"""The limit of a statement of a command; an operator can press Ctrl-C."""
 
 
 config_directory_option = click.option(
@@ -88,19 +90,42 @@ def reported_errors() -> Iterator[None]:
 def chosen_conninfo(context: click.Context) -> str:
     """Return the conninfo of the options, or that of the configuration for commands. Raises ConfigError."""
     conninfo: str | None = context.obj["conninfo"]
-    if conninfo is not None:
+    if conninfo is None:
+        database = load(context.obj["config"]).database
+        conninfo = database.admin_conninfo or database.conninfo
+    name: str | None = context.obj["shard"]
+    if name is None:
         return conninfo
-    database = load(context.obj["config"]).database
-    return database.admin_conninfo or database.conninfo
+    with closing(Store(conninfo)) as proxy:
+        shard = chosen(proxy, name)
+        if shard is None:
+            raise Failure(f"--shard {name}: {_named(shards(proxy))}", EX_CONFIG)
+        return shard.own(conninfo)
+
+
+def _named(found: Sequence[Shard]) -> str:
+    """Return which shards there are."""
+    if not found:
+        return "this database is not sharded"
+    return f"the shards have the numbers 0 to {len(found) - 1}, and otherwise the address of a recipient names one"
 
 
 @contextmanager
-def opened_store(context: click.Context) -> Iterator[Store]:
-    """Open the store that the options name, and close it at the end; errors become a Failure."""
+def opened_store(context: click.Context, of_proxy: bool = False) -> Iterator[Store]:
+    """Open the store that the options name, and close it at the end; errors become a Failure.
+
+    of_proxy: whether the command works on the proxy of a sharded database. Its tables are empty: others would find nothing.
+    """
     with reported_errors():
         conninfo = chosen_conninfo(context)
-        store = Store(conninfo, statement_timeout=_STATEMENT_TIMEOUT)
+        store = Store(conninfo, statement_timeout=STATEMENT_SECONDS)
         try:
+            if not of_proxy and (found := shards(store)):
+                raise Failure(
+                    f"the mail of this database is on {len(found)} shards: name one with --shard N (0 to"
+                    f" {len(found) - 1}) or --shard ADDRESS, that of a recipient",
+                    EX_CONFIG,
+                )
             yield store
         except NotConnected as error:
             if text := advice(conninfo, (READER, MAINTENANCE)):

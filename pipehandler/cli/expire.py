@@ -4,14 +4,18 @@ import signal
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
+from contextlib import closing
 from types import FrameType
 
 import click
 
 from pipehandler.cli.terminal import say
-from pipehandler.mail.sysexits import EX_TEMPFAIL
+from pipehandler.mail.sysexits import EX_TEMPFAIL, EX_UNAVAILABLE
 from pipehandler.settings.config import Config, load
 from pipehandler.store import expiry
+from pipehandler.store.connection import Store
+from pipehandler.store.errors import StoreError
 from pipehandler.store.expiry import (
     APPLIED,
     ATTACHMENTS,
@@ -28,10 +32,14 @@ from pipehandler.store.expiry import (
     WAITING,
     Counts,
 )
+from pipehandler.store.shards import shards
 from pipehandler.store.web_domains import configured, set_domains
 
-from .command import Failure, echo_json, quiet_option, reported_errors
-from .upkeep import INTERRUPTED, opened_for_upkeep, progress
+from .command import STATEMENT_SECONDS, Failure, chosen_conninfo, echo_json, quiet_option, reported_errors
+from .upkeep import INTERRUPTED, hint_for, opened_for_upkeep, progress
+
+FAILED = "failed"
+"""Shards that could not be reached, or failed."""
 
 _NOUNS = {
     DAYS: ("whole day", "whole days"),
@@ -72,8 +80,9 @@ def expire(
     """Remove mail that has expired: by the rules of retention in the configuration, or with the lease of its address.
 
     It works in short transactions and can be interrupted at any time; the next run continues. Expired mail is hidden even before
-    it is removed. Changed rules that would remove much of what is stored wait for --confirm; then the exit status is 75, and
-    the rules before them stay in force. The domains of the inbox page are copied to the database as well.
+    it is removed. Of several shards, each is done; one that fails is reported, and the exit status is 69. Changed rules that
+    would remove much of what is stored wait for --confirm; then the exit status is 75, and the rules before them stay in force.
+    The domains of the inbox page are copied to the database as well.
     """
     if every and (dry_run or confirmed):
         raise click.UsageError("--every excludes --dry-run and --confirm")
@@ -81,22 +90,26 @@ def expire(
         _repeat(context, every, batch, quiet, as_json)
         return
     total: Counts = Counter()
+    attention: list[str] = []
     if dry_run:
         config = _config(context)
-        with opened_for_upkeep(context) as store:
-            total = expiry.due(store, config.retention, _max_percent(config, confirmed))
+        max_percent = _max_percent(config, confirmed)
+        _on_each(context, attention, lambda store: total.update(expiry.due(store, config.retention, max_percent)))
+        total[FAILED] = len(attention)
     else:
         try:
-            if refused := _once(context, batch, total, confirmed):
-                say(_refused(refused), err=True)
+            attention = _once(context, batch, total, confirmed)
         except KeyboardInterrupt:
             _show(total, as_json)
             raise Failure("interrupted; the next run continues", INTERRUPTED) from None
+    for line in attention:
+        say(line, err=True)
     if not _is_left_out(total, quiet, as_json):
         _show(total, as_json, dry_run)
     if total[HELD]:
         say(_held(total), err=True)
-        context.exit(EX_TEMPFAIL)
+    if total[FAILED] or total[HELD]:
+        context.exit(EX_UNAVAILABLE if total[FAILED] else EX_TEMPFAIL)
 
 
 def _config(context: click.Context) -> Config:
@@ -109,15 +122,35 @@ def _max_percent(config: Config, confirmed: bool) -> int:
     return 100 if confirmed else config.expire.max_change_percent
 
 
+def _on_each(context: click.Context, failed: list[str], work: Callable[[Store], None]) -> None:
+    """Call `work` with the store that the options name, or with that of each shard behind it.
+
+    failed: gets a line for each shard that fails; the others go on.
+    """
+    with opened_for_upkeep(context, of_proxy=True) as store:
+        found = shards(store)
+        if not found:
+            work(store)
+    for shard in found:
+        with closing(Store(shard.own(chosen_conninfo(context)), statement_timeout=STATEMENT_SECONDS)) as store:
+            try:
+                work(store)
+            except StoreError as error:
+                text = "; ".join(filter(None, (str(error), hint_for(error.sqlstate))))
+                failed.append(f"shard {shard.number}: {text}")
+
+
 def _once(context: click.Context, batch: int, total: Counts, confirmed: bool = False) -> list[str]:
     """Run once, with the current configuration, and add what was removed to `total`.
 
-    Returns the domains of the inbox page whose addresses it cannot give out.
+    Returns what needs attention: shards that failed, and domains of the inbox page whose addresses it cannot give out.
     """
     config = _config(context)
     rules, max_percent = config.retention, _max_percent(config, confirmed)
-    with opened_for_upkeep(context) as store:
-        refused = set_domains(store, configured(config)).refused
+    refused: list[str] = []
+
+    def work(store: Store) -> None:
+        refused.extend(set_domains(store, configured(config)).refused)
 
         def length() -> int:
             counts = expiry.due(store, rules, max_percent)
@@ -127,7 +160,11 @@ def _once(context: click.Context, batch: int, total: Counts, confirmed: bool = F
             for counts in expiry.expire(store, rules, batch, _report, max_percent):
                 total.update(counts)
                 bar.advance(counts[DELIVERIES] + counts[RAW_MESSAGES] + counts[ATTACHMENTS] + counts[LEASES])
-    return refused
+
+    failed: list[str] = []
+    _on_each(context, failed, work)
+    total[FAILED] = len(failed)
+    return [*failed, *([_refused(refused)] if refused else [])]
 
 
 def _repeat(context: click.Context, every: int, batch: int, quiet: bool, as_json: bool) -> None:
@@ -143,13 +180,14 @@ def _repeat(context: click.Context, every: int, batch: int, quiet: bool, as_json
             started = time.monotonic()
             total: Counts = Counter()
             try:
-                refused = _once(context, batch, total)
-                if refused and refused != known:
-                    say(_refused(refused), err=True)
-                known = refused
+                attention = _once(context, batch, total)
+                for line in attention:
+                    if line not in known:
+                        say(line, err=True)
+                known = attention
             except click.ClickException as error:
                 say(f"{error.format_message()}; trying again in {every} s", err=True)
-            done = any(count for name, count in total.items() if name not in (HELD, STORED))
+            done = any(count for name, count in total.items() if name not in (HELD, STORED, FAILED))
             if done and not _is_left_out(total, quiet, as_json):
                 _show(total, as_json)
                 sys.stdout.flush()
@@ -198,7 +236,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 def _show(counts: Counts, as_json: bool, dry_run: bool = False) -> None:
     if as_json:
-        names = (*_NOUNS, APPLIED, CHANGED, SKIPPED, WAITING, HELD, STORED)
+        names = (*_NOUNS, APPLIED, CHANGED, SKIPPED, WAITING, HELD, STORED, FAILED)
         echo_json({**{name: counts[name] for name in names}, "dry_run": dry_run}, indent=None)
     else:
         say(_summary(counts, dry_run))

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-_GLOBAL = ("-c", "--config", "--conninfo")
+_GLOBAL = ("-c", "--config", "--conninfo", "--shard")
 """Options of the program that have a value; they are also understood after the command."""
 
 _AS_GIVEN = "deliver"  # its options are those of the handler

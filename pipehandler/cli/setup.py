@@ -13,9 +13,18 @@ from pipehandler.monitor.service_status import DIGESTS, OTHER_NAMESPACE, ask, st
 from pipehandler.postfix import client, templates
 from pipehandler.settings.config import DEFAULT_SOCKET, load
 from pipehandler.store.conninfo import uri
-from pipehandler.store.migrate import migrate, plan
+from pipehandler.store.migrate import plan
+from pipehandler.store.shards import make_shards, migrate_all
 
-from .command import Failure, config_directory_option, echo_json, opened_store, quiet_option, reported_errors
+from .command import (
+    Failure,
+    chosen_conninfo,
+    config_directory_option,
+    echo_json,
+    opened_store,
+    quiet_option,
+    reported_errors,
+)
 
 
 @click.command("deliver", context_settings={"ignore_unknown_options": True})
@@ -34,29 +43,50 @@ def deliver(context: click.Context, arguments: tuple[str, ...]) -> None:
 
 @click.command("migrate")
 @click.option("-n", "--dry-run", is_flag=True, help="Print what would be done, as a psql script.")
+@click.option(
+    "--proxy-of",
+    "conninfos",
+    multiple=True,
+    metavar="CONNINFO",
+    help="Make the database the proxy of shards; once for each of them, in the order of their numbers.",
+)
+@click.option(
+    "--proxy-user", default="pipehandler_proxy", show_default=True, help="With --proxy-of: its role on the shards."
+)
 @quiet_option
 @click.option("--json", "as_json", is_flag=True, help="What was applied as a JSON object, for programs.")
 @click.pass_context
-def migrate_(context: click.Context, dry_run: bool, quiet: bool, as_json: bool) -> None:
+def migrate_(
+    context: click.Context, dry_run: bool, conninfos: tuple[str, ...], proxy_user: str, quiet: bool, as_json: bool
+) -> None:
     """Bring the schema of the database up to date; safe to run twice, and from two hosts at once.
 
     It waits for a lock for a few seconds at a time, so that deliveries go on, and reports which session holds it. Functions
-    that were damaged are installed again.
+    that were damaged are installed again. Of a sharded database, first all shards are migrated, then their proxy.
     """
-    if dry_run and as_json:
-        raise click.UsageError("--dry-run prints SQL; --json and --dry-run exclude each other")
-    with opened_store(context) as store:
+    if dry_run and (as_json or conninfos):
+        raise click.UsageError("--dry-run prints SQL; it excludes --json and --proxy-of")
+    with opened_store(context, of_proxy=True) as store:
         if dry_run:
             say_all((plan(store) or "-- nothing to do\n").removesuffix("\n").split("\n"))
             return
-        done = migrate(store, lambda line: say(line, err=True))
+        conninfo = chosen_conninfo(context)
+
+        def report(line: str) -> None:
+            say(line, err=True)
+
+        if conninfos:
+            delimiter = load(context.obj["config"]).recipients.delimiter
+            done = make_shards(store, conninfo, conninfos, delimiter, proxy_user, report)
+        else:
+            done = migrate_all(store, conninfo, report)
         if as_json:
-            echo_json({"applied": [step.name for step in done]})
+            echo_json({"applied": done})
             return
         if quiet:
             return
         for step in done:
-            say(f"applied {step.name}")
+            say(f"applied {step}")
         if not done:
             say("nothing to do: the schema is up to date")
 

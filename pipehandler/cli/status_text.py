@@ -89,6 +89,11 @@ def _about(status: Status) -> Iterator[tuple[str, str]]:
     else:
         version = snapshot.health.schema_version
         yield "Database", f"up, schema {version}{_schema_hint(version, snapshot.schema_expected)}"
+        away = {number: why for number, why in enumerate(snapshot.health.shards) if why is not None}
+        if snapshot.health.shards:
+            yield "Shards", f"{len(snapshot.health.shards) - len(away)} of {len(snapshot.health.shards)} answer"
+        for number, why in away.items():
+            yield "", f"shard {number} does not, and its mail is deferred: {shorten(why, 160)}"
         if text := _servers(snapshot):
             yield "Servers", text
         oldest = snapshot.health.oldest_quarantined

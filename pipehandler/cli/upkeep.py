@@ -20,9 +20,12 @@ INTERRUPTED = 130
 
 
 @contextmanager
-def opened_for_upkeep(context: click.Context) -> Iterator[Store]:
-    """Open the store that the options name, for a command that changes it; errors about rights get a hint."""
-    with opened_store(context) as store, hinted():
+def opened_for_upkeep(context: click.Context, of_proxy: bool = False) -> Iterator[Store]:
+    """Open the store that the options name, for a command that changes it; errors about rights get a hint.
+
+    of_proxy: as for opened_store.
+    """
+    with opened_store(context, of_proxy) as store, hinted():
         yield store
 
 

@@ -6,6 +6,10 @@ before anything costly is imported. After that one delivery at a time probes the
 lock. The others wait briefly for its result, because Postfix would retry them only after minutes. The first success
 removes the file. If the state directory cannot be written, there is no breaker.
 
+Where the database is the proxy of several shards, each shard has a breaker as well, inside of that of the proxy: mail for
+the others goes on, and no more than one delivery at a time waits for a shard that does not answer. Which shard that is, a
+delivery asks only while the breaker of one is open.
+
 The file's times are wall-clock times, which may jump: mtime is the last failure, atime the start of the probe. A time
 in the future is ignored, so a jump in either direction can only end a pause early. A delivery that has been probing for
 longer than _PROBE_LIMIT may hang and never release the lock, so the file is replaced by a new one.
@@ -21,6 +25,9 @@ from ..mail.outcome import OUTAGE, Undelivered, outcome_of
 HOLD = 2.0
 """Seconds after a failure during which no delivery tries the database."""
 
+_OF_SHARD = "outage-"
+"""The name of the file for a shard, which ends with its number."""
+
 _PROBE_SECONDS = 1.0
 """Seconds to wait for the result of another delivery's probe."""
 
@@ -29,25 +36,26 @@ _PROBE_LIMIT = 3.0
 
 
 class CircuitBreaker:
-    """The breaker of one mail host; a context manager around one delivery's use of the database.
+    """The breaker of one mail host, or of a shard there; a context manager around one delivery's use of the database.
 
     Entering raises Undelivered while the breaker is open. Leaving closes the breaker after a success, and opens it if
     the delivery ends in an error that any other message would have met (Result.outage).
     """
 
-    def __init__(self, directory: str) -> None:
-        self._path = os.path.join(directory, "outage")
+    def __init__(self, directory: str, shard: int | None = None) -> None:
+        self._path = os.path.join(directory, "outage" if shard is None else f"{_OF_SHARD}{shard}")
+        self._what = "the database" if shard is None else f"shard {shard}"
         self._probe: int | None = None
 
     def check(self) -> None:
         """Raise Undelivered where entering would do so at once. Has no side effect, so a message need not be read for it."""
         if self._is_held():
-            raise _refusal()
+            raise self._refusal()
 
     def __enter__(self) -> "CircuitBreaker":
         if self.refuses():
             self._release()
-            raise _refusal()
+            raise self._refusal()
         return self
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
@@ -95,6 +103,9 @@ class CircuitBreaker:
         except OSError:
             return False
 
+    def _refusal(self) -> Undelivered:
+        return Undelivered(OUTAGE, f"{self._what} is known to be down")
+
     def trip(self) -> None:
         """Open the breaker: the database could not be used."""
         with suppress(OSError):
@@ -138,8 +149,14 @@ class CircuitBreaker:
             self._probe = None
 
 
-def _refusal() -> Undelivered:
-    return Undelivered(OUTAGE, "the database is known to be down")
+def open_shards(directory: str) -> list[int]:
+    """The shards whose breaker is open: a delivery has found them away, and none has succeeded there since."""
+    try:
+        names = os.listdir(directory)
+    except OSError:
+        return []
+    numbers = [name.removeprefix(_OF_SHARD) for name in names if name.startswith(_OF_SHARD)]
+    return sorted(int(number) for number in numbers if number.isdecimal())
 
 
 def _is_recent(then: float, seconds: float) -> bool:

@@ -1,10 +1,11 @@
 """Deliver one message: parse it, then store it for its recipients in one transaction. Every ingress calls this.
 
 A failure that the content causes, in the parser or the database, is stored as data. Any other failure is raised;
-`outcome_of` translates it.
+`outcome_of` translates it. Where the database is the proxy of several shards, the recipients of each shard have their own
+transaction, and a failure there is their result.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ from ..settings.config import Config
 from ..store.connection import Store
 from ..store.errors import StoreError
 from ..store.ingest import IngestRequest, Stored
+from .circuit_breaker import CircuitBreaker, open_shards
 from .guarded_parse import guarded_parse
 from .guarded_store import guarded_store
 
@@ -51,10 +53,10 @@ def deliver(
 
     `identity` is that of `raw`. `defects` are those that the ingress found before the message was parsed.
     Raises StoreError, TimeUp, MemoryError, or any unforeseen exception; after each, nothing was stored, or it is
-    unknown whether the message was. On return, the session's deadline is disarmed.
+    unknown whether the message was. On return, the session's deadline is disarmed. With several shards there is one
+    transaction for each, and what fails on one of them is the result of its recipients.
     """
-    request, fault = _request(raw, identity, envelope, session, defects)
-    return _store(request, fault, session, defects)
+    return _deliver(_store, raw, identity, envelope, session, defects)
 
 
 def deliver_each(
@@ -65,17 +67,78 @@ def deliver_each(
     All in one transaction first. If that fails, but not because the database does, each recipient in its own, within the
     same deadline; those whose transaction fails have that as their result.
     """
+    return _deliver(_store_each, raw, identity, envelope, session, defects)
+
+
+_Transactions = Callable[[IngestRequest, Exception | None, Session, Sequence[Defect]], tuple[Result, ...]]
+
+
+def _deliver(
+    store: _Transactions,
+    raw: bytes,
+    identity: Identity,
+    envelope: Envelope,
+    session: Session,
+    defects: Sequence[Defect],
+) -> tuple[Result, ...]:
+    """Parse the message, and `store` it: for all its recipients, or for those of one shard after the other."""
     request, fault = _request(raw, identity, envelope, session, defects)
+    shards = _shards(envelope, session)
+    if not shards:
+        try:
+            return store(request, fault, session, defects)
+        except StoreError as error:
+            if not error.unrouted:
+                raise
+        shards = session.store.route(envelope.recipients, session.config.recipients.delimiter)
+    results: dict[int, Result] = {}
+    for shard in dict.fromkeys(shards):
+        chosen = [index for index, its in enumerate(shards) if its == shard]
+        try:
+            session.deadline.arm()
+            with session.store.on_shard(shard), CircuitBreaker(session.config.state.directory, shard):
+                stored = store(request._replace(envelope=_only(envelope, chosen)), fault, session, defects)
+        except BaseException as error:  # what other shards have stored stays stored
+            session.deadline.disarm()
+            result = outcome_of(error)
+            if result.outage and not results and session.store.socket is None:
+                raise  # the proxy itself is down
+            stored = (result,) * len(chosen)
+        results.update(zip(chosen, stored, strict=True))
+    return tuple(results[index] for index in range(len(shards)))
+
+
+def _shards(envelope: Envelope, session: Session) -> list[int]:
+    """Return the shard of each recipient, where one may be known to be away, or they may be on several; else none.
+
+    Most databases are not the proxy of shards, and for one recipient the proxy finds the shard: neither has to be asked.
+    """
+    directory = session.config.state.directory
+    opened = open_shards(directory)
+    if not opened and not (session.store.is_proxy and len(envelope.recipients) > 1):
+        return []
+    shards = session.store.route(envelope.recipients, session.config.recipients.delimiter)
+    if not shards:  # the database of this configuration has been another one
+        for shard in opened:
+            CircuitBreaker(directory, shard).reset()
+    return shards
+
+
+def _store_each(
+    request: IngestRequest, fault: Exception | None, session: Session, defects: Sequence[Defect]
+) -> tuple[Result, ...]:
+    envelope = request.envelope
     try:
         return _store(request, fault, session, defects)
     except StoreError as error:
-        if error.outage or len(set(envelope.recipients)) == 1:
+        if error.outage or error.unrouted or len(set(envelope.recipients)) == 1:
             raise
     results: list[Result] = []
     while missing := len(envelope.recipients) - len(results):
         try:
             session.deadline.arm()
-            results += _store(request._replace(envelope=_alone(envelope, len(results))), fault, session, defects)
+            alone = request._replace(envelope=_only(envelope, [len(results)]))
+            results += _store(alone, fault, session, defects)
         except BaseException as error:  # noqa: BLE001 # what is stored for the others stays stored
             session.deadline.disarm()
             result = outcome_of(error)
@@ -84,11 +147,12 @@ def deliver_each(
     return tuple(results)
 
 
-def _alone(envelope: Envelope, index: int) -> Envelope:
-    """Return the envelope with one of its recipients; one may occur several times, so it is chosen by its index."""
-    chosen = slice(index, index + 1)
+def _only(envelope: Envelope, chosen: Sequence[int]) -> Envelope:
+    """Return the envelope with some of its recipients; one may occur several times, so they are chosen by index."""
+    originals = envelope.original_recipients
     return envelope._replace(
-        recipients=envelope.recipients[chosen], original_recipients=envelope.original_recipients[chosen]
+        recipients=tuple(envelope.recipients[index] for index in chosen),
+        original_recipients=tuple(originals[index] for index in chosen) if originals else originals,
     )
 
 

@@ -60,6 +60,8 @@ def _ingest(store: Store, request: IngestRequest) -> list[Stored]:
 
 def _ask(store: Store, error: StoreError) -> None:
     """Set `error.answered` to whether the database answers, if that decides how the error is treated."""
+    if error.unrouted:
+        return  # it is tried again where the shard is known, and can be asked
     if not isinstance(error, NotConnected) and (error.outage or error.timed_out):
         error.answered = store.answers()
 

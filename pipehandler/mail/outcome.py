@@ -154,10 +154,15 @@ def out_of_resources(error: BaseException) -> bool:
 
 
 def folded(results: Sequence[Result]) -> Result:
-    """Fold the results for the recipients of one transaction into one: pipe(8) takes a single status.
+    """Fold the results for the recipients of one call into one: pipe(8) takes a single status.
 
-    Stored takes precedence over refused, so that no recipient's copy bounces after it was stored.
+    Deferred takes precedence over stored, which is then a duplicate; there are both where the recipients are on several
+    shards. Stored takes precedence over refused, so that no recipient's copy bounces after it was stored.
     """
+    deferred = [result for result in results if result.outcome.code[0] == "4"]
+    if deferred:
+        reason = f"{len(deferred)} of {len(results)} recipients: {deferred[0].reason}"
+        return deferred[0]._replace(reason=reason if len(results) > 1 else deferred[0].reason)
     refused = [result for result in results if result.outcome == UNKNOWN_RECIPIENT]
     stored = [result for result in results if result.outcome != UNKNOWN_RECIPIENT]
     if not stored:

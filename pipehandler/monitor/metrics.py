@@ -91,6 +91,12 @@ METRICS = {
             (),
             "Seconds by which the clock of the database is ahead of the clock of this host; negative: behind.",
         ),
+        Described(
+            "pipehandler_shard_up",
+            "gauge",
+            ("shard",),
+            "Whether each shard of a sharded database answers through its proxy (1) or not (0).",
+        ),
         Described("pipehandler_schema_version", "gauge", (), "Number of the newest migration in the database."),
         Described(
             "pipehandler_schema_version_expected", "gauge", (), "Number of the newest migration of this program."
@@ -336,6 +342,9 @@ def _of_database(snapshot: Snapshot) -> dict[str, _Values]:
         oldest, expired = snapshot.health.oldest_quarantined, snapshot.health.oldest_expired
         values["pipehandler_clock_difference_seconds"] = {(): snapshot.health.clock_difference}
         values["pipehandler_schema_version"] = {(): snapshot.health.schema_version}
+        values["pipehandler_shard_up"] = {
+            (str(number),): away is None for number, away in enumerate(snapshot.health.shards)
+        }
         values["pipehandler_quarantine_messages"] = {(): snapshot.health.quarantined}
         values["pipehandler_quarantine_oldest_timestamp_seconds"] = {(): oldest.timestamp()} if oldest else {}
         held = snapshot.health.held_deliveries or 1 if snapshot.health.held_since else 0

@@ -2,11 +2,14 @@
 
 One message is one call of the SQL function pipehandler.ingest in autocommit mode: one round trip, one transaction. An
 uncertain commit (the connection ends before the server's answer) is a temporary failure, never a success: the
-redelivery finds the stored row and is a duplicate. Every method raises StoreError and nothing of psycopg.
+redelivery finds the stored row and is a duplicate. Where the database is the proxy of several shards, `route` says which
+shard a recipient is on, and each shard gets a call of its own; it is asked only where that can matter. Every method
+raises StoreError and nothing of psycopg.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar, overload
 
 import psycopg
@@ -20,6 +23,7 @@ from .errors import (
     CONTENTION,
     QUERY_CANCELED,
     SERIALIZATION_FAILURE,
+    UNDEFINED_FUNCTION,
     WARNING,
     NotConnected,
     StoreError,
@@ -41,7 +45,10 @@ _PAUSE = (0.02, 0.2)  # seconds
 
 # Fails where nothing can be stored: there is no schema, or the server is read-only.
 _PROBE = "SELECT pg_current_xact_id(), 'pipehandler'::regnamespace"
+_PROBE_SHARD = "SELECT pipehandler.shard_answers(%s)"
 _PROBE_MILLISECONDS = 2000
+
+_ROUTE = "SELECT pipehandler.route(%s::text[], %s::text)"
 
 
 class Store:
@@ -63,6 +70,8 @@ class Store:
         self._commit = CommitWatch()  # of the open connection
         self._listening = False  # on the open connection
         self._notified = False  # since the last `wait`
+        self.is_proxy = False  # known to be one, of several shards
+        self._shard: int | None = None  # that `ingest` stores on, where it is known
 
     # Storing a message.
 
@@ -77,15 +86,19 @@ class Store:
         recipients = len(set(request.envelope.recipients))
 
         def call() -> list[Stored]:
-            reused = self.socket is not None
-            try:
-                return self._ingest(statement, arguments, recipients)
-            except StoreError as error:
-                if not (reused and error.stale):
-                    raise
-                return self._ingest(statement, arguments, recipients)  # the connection of an earlier message has ended
+            return self._on_new_if_ended(lambda: self._ingest(statement, arguments, recipients))
 
         return retried(call, CONTENTION, _TRIES, _PAUSE, self.remaining)
+
+    def _on_new_if_ended(self, call: Callable[[], _T]) -> _T:
+        """Return what `call` returns; call it again where the connection, that of an earlier message, has ended."""
+        reused = self.socket is not None
+        try:
+            return call()
+        except StoreError as error:
+            if not (reused and error.stale):
+                raise
+            return call()
 
     def _ingest(self, statement: str, arguments: tuple[Any, ...], recipients: int) -> list[Stored]:
         started = time.monotonic()
@@ -101,6 +114,9 @@ class Store:
                 raise StoreError(STORE_UNAVAILABLE, "the synchronous standby did not confirm the commit", WARNING)
         except BaseException as error:
             self._give_up(error, 1000 * (time.monotonic() - started))
+            if isinstance(error, StoreError) and error.of_shard:
+                self.is_proxy = True
+                error.unrouted = self._shard is None and (error.outage or error.timed_out)
             raise
         if len(rows) != recipients:
             reason = "a delivery was removed while the same message was delivered again"
@@ -119,7 +135,8 @@ class Store:
             self.close()
 
     def answers(self) -> bool:
-        """Whether the database answers a query without a message, on a new connection, within two seconds."""
+        """Whether the database answers a query without a message, on a new connection, within two seconds. So must the shard
+        that `ingest` stores on; where it alone does not, the connection is open afterwards."""
         self.close()
         try:
             self._timeouts = {"statement_timeout": _PROBE_MILLISECONDS, "lock_timeout": _PROBE_MILLISECONDS}
@@ -128,7 +145,33 @@ class Store:
         except StoreError:
             self.close()
             return False
-        return True
+        try:
+            return self._shard is None or self.values(_PROBE_SHARD, [self._shard], of=bool) == [True]
+        except StoreError:
+            return False
+
+    # Several shards (docs/design/shards.md).
+
+    def route(self, recipients: Sequence[str], delimiter: str) -> list[int]:
+        """The shard of each recipient, in order; empty where the database is not the proxy of shards. Raises StoreError."""
+        parameters = [list(recipients), delimiter]
+        try:
+            (shards,) = self._on_new_if_ended(lambda: self.values(_ROUTE, parameters, of=list[int]))
+        except StoreError as error:
+            if error.sqlstate != UNDEFINED_FUNCTION:
+                raise
+            return []
+        self.is_proxy = True
+        return shards
+
+    @contextmanager
+    def on_shard(self, shard: int) -> Iterator[None]:
+        """In this context, `answers` means the shard too; `ingest` finds it by itself."""
+        self._shard = shard
+        try:
+            yield
+        finally:
+            self._shard = None
 
     # Connecting.
 
@@ -171,9 +214,9 @@ class Store:
         connection.add_notice_handler(self._commit)
         return connection
 
-    def another(self) -> "Store":
-        """A second connection to the same database, not yet opened."""
-        return Store(self._conninfo, self._connect_timeout, self._statement_timeout)
+    def another(self, statement_timeout: int | None = None) -> "Store":
+        """A second connection to the same database, not yet opened; statement_timeout: another one, in seconds."""
+        return Store(self._conninfo, self._connect_timeout, statement_timeout or self._statement_timeout)
 
     @property
     def socket(self) -> int | None:

@@ -62,6 +62,8 @@ LIFETIME_REACHED = "PH007"
 NOT_KEPT = "PH008"
 TOO_MANY_INBOXES = "PH009"
 """Our own, of the functions of the inbox page (sql/code/56_inbox_rules.sql)."""
+SEVERAL_SHARDS = "PH101"
+"""Our own, of the proxy of several shards: one call of ingest has recipients on more than one of them."""
 INTERNAL_ERROR = "XX000"
 NO_SQLSTATE = ""
 """The connection ended, or was never made: the server has sent no error."""
@@ -111,6 +113,12 @@ _LIBPQ_OUT_OF_MEMORY = (
 )  # libpq's own words, which we let nothing translate
 _SHORTAGES = tuple(os.strerror(number) for number in (errno.EMFILE, errno.ENFILE, errno.ENOMEM))
 
+_OF_PROXY = "plproxy_error_with_state"
+"""The function in which PL/Proxy reports the connection to a shard: that it cannot be made, or has ended."""
+
+OF_SHARD = "plproxy_remote_error"
+"""The function in which PL/Proxy passes on what a shard reports, with its SQLSTATE if that is an error."""
+
 _PERMANENT_CLASSES = frozenset(
     {
         _FEATURE_NOT_SUPPORTED,
@@ -157,11 +165,15 @@ class StoreError(Undelivered):
     outcome:   what that means for a delivery.
     sqlstate:  the server's code, "" where it sent none.
     timed_out: our own statement_timeout ended the statement, not an administrator.
+    of_shard:  a shard, or its connection to the proxy, is the reason, or that the recipients are on several shards.
+    unrouted:  the same, and it is not known which shard: the failure is to be repeated on that one alone (Store.on_shard).
     answered:  afterwards the database answered a query that has nothing of the message in it (Store.answers).
     The text is the reason for the log, without any content of the message.
     """
 
     timed_out = False
+    of_shard = False
+    unrouted = False
     answered = False
 
     def __init__(self, outcome: Outcome, reason: str, sqlstate: str = NO_SQLSTATE) -> None:
@@ -267,9 +279,13 @@ def translated(kind: type[StoreError] = StoreError) -> Iterator[None]:
         sqlstate = error.sqlstate or own
         # Only the server's first line: DETAIL may quote the row, and so the message.
         reason = (error.diag.message_primary or str(error)).partition("\n")[0]
+        if sqlstate == INTERNAL_ERROR and error.diag.source_function == _OF_PROXY:
+            sqlstate = NO_SQLSTATE
         if sqlstate[:2] in _REFUSED_CLASSES or (sqlstate in _REFUSED and "no partition" not in reason):
             raise _refused(error, sqlstate) from error
-        raise kind(_outcome(sqlstate, reason), reason, sqlstate) from error
+        failure = kind(_outcome(sqlstate, reason), reason, sqlstate)
+        failure.of_shard = sqlstate == SEVERAL_SHARDS or error.diag.source_function in (_OF_PROXY, OF_SHARD)
+        raise failure from error
 
 
 def _outcome(sqlstate: str, reason: str) -> Outcome:

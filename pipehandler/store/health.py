@@ -8,6 +8,7 @@ from .connection import Store
 from .errors import UNDEFINED_FUNCTION, StoreError
 from .readable import Unreadable, tolerant_rows
 from .replication import Replication, replication
+from .shard_health import IS_PROXY, of_shards
 
 
 class Health(NamedTuple):
@@ -22,8 +23,12 @@ class Health(NamedTuple):
     held_since:         since when changed rules of retention wait for `pipehandler expire --confirm`; None: none do.
     held_deliveries:    how many deliveries they would remove something of; held_stored: of how many. None where that is not
                         known.
-    replication:        the standbys; None from a schema that does not report them.
-    days_prepared:      of how many days, from today (UTC) on, the partitions are there; None from a schema without them.
+    replication:        the standbys; None from a schema that does not report them. Of several shards, those of the one whose
+                        mail is on the fewest servers.
+    days_prepared:      of how many days, from today (UTC) on, the partitions are there; None from a schema without them. Of
+                        several shards, the fewest.
+    shards:             why each shard is away, None if it answers; empty where the database is not the proxy of shards. The
+                        numbers are those of the shards that answer, added up.
     """
 
     schema_version: int
@@ -36,17 +41,27 @@ class Health(NamedTuple):
     held_stored: int | None = None
     replication: Replication | None = None
     days_prepared: int | None = None
+    shards: tuple[str | None, ...] = ()
 
 
 _HELD = (
     "SELECT since AS held_since, deliveries AS held_deliveries, stored AS held_stored FROM pipehandler.retention_held()"
 )
 _DAYS_PREPARED = "SELECT pipehandler.days_prepared()"
-_CLOCK = "SELECT extract(epoch FROM pg_catalog.clock_timestamp())::pg_catalog.float8"
+_CLOCK = (
+    "SELECT extract(epoch FROM pg_catalog.clock_timestamp())::pg_catalog.float8 AS clock,"  # noqa: S608 # a constant
+    f" {IS_PROXY} AS is_proxy"
+)
 
 
 def health(store: Store) -> Health:
     """Query the database. Raises StoreError; with 42883 or 3F000 the schema is older than this function."""
+    store.connect()
+    before = time.time()
+    (now,) = store.rows(_CLOCK)
+    difference = max(now["clock"] - time.time(), 0.0) + min(now["clock"] - before, 0.0)
+    if now["is_proxy"]:
+        return Health(**of_shards(store), clock_difference=difference)
     (row,) = tolerant_rows(store, "SELECT * FROM pipehandler.health()")
     try:
         row |= next(iter(tolerant_rows(store, _HELD)), {})
@@ -57,9 +72,7 @@ def health(store: Store) -> Health:
     values: dict[str, Any] = {
         name: None if isinstance(row[name], Unreadable) else row[name] for name in Health._fields if name in row
     }
-    before = time.time()
-    (clock,) = store.values(_CLOCK, of=float)
-    values["clock_difference"] = max(clock - time.time(), 0.0) + min(clock - before, 0.0)
+    values["clock_difference"] = difference
     try:
         values["replication"] = replication(store)
         (values["days_prepared"],) = store.values(_DAYS_PREPARED, of=int)

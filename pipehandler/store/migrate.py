@@ -75,6 +75,7 @@ _OTHER_SHAPE = frozenset({INVALID_FUNCTION_DEFINITION, INVALID_TABLE_DEFINITION}
 _PRESENT = """
 SELECT pg_catalog.to_regclass('pipehandler.migration') IS NOT NULL AS migration,
        pg_catalog.to_regclass('pipehandler.code') IS NOT NULL AS code,
+       pg_catalog.to_regclass('pipehandler.sharding') IS NOT NULL AS sharding,
        pg_catalog.to_regprocedure('pipehandler.code_objects()') IS NOT NULL
        AND pg_catalog.to_regprocedure('pipehandler.code_status()') IS NOT NULL AS status,
        pg_catalog.current_setting('server_encoding') AS encoding, pg_catalog.current_database() AS name,
@@ -116,8 +117,12 @@ def pending(store: Store) -> list[Step]:
         )
     steps: list[Step] = list(_pending_migrations(store) if present["migration"] else migrations())
     if steps or not present["code"] or _code_is_due(store, present):
-        steps.append(code())
+        steps.append(code(present["sharding"] and _is_proxy(store)))
     return steps
+
+
+def _is_proxy(store: Store) -> bool:
+    return bool(store.rows("SELECT 1 AS one FROM pipehandler.sharding s WHERE s.shard IS NULL"))
 
 
 def migrate(
@@ -166,7 +171,7 @@ def _attempt(store: Store, again: bool) -> list[Step]:
     try:
         store.script(_SET)
         _lock(store)
-        steps = pending(store) or ([code()] if again else [])
+        steps = pending(store) or ([code(_is_proxy(store))] if again else [])
         if steps:
             before, outside, after = _divided(steps)
             store.script("BEGIN")

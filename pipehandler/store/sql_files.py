@@ -1,7 +1,7 @@
 """The SQL files that come with the program, as steps of a migration. docs/design/sql.md has the rules for them.
 
 sql/bookkeeping.sql and sql/roles.sql prepare a migration; sql/schema has what happens once, numbered and frozen; sql/code has
-the current functions and views, applied as a whole.
+the current functions and views, applied as a whole; sql/proxy has those that the proxy of several shards has instead.
 """
 
 import re
@@ -65,10 +65,15 @@ class Migration(NamedTuple):
 
 
 class Code(NamedTuple):
-    """The functions and views of this program: version (only grows, see sql/code/versions) and the files, in order."""
+    """The functions and views of this program: version (only grows, see sql/code/versions) and the files, in order.
+
+    proxy: the files that follow on the proxy of several shards; is_proxy: whether they are applied.
+    """
 
     version: int
     files: tuple[tuple[str, str], ...]
+    proxy: tuple[tuple[str, str], ...] = ()
+    is_proxy: bool = False
 
     @property
     def name(self) -> str:
@@ -78,11 +83,13 @@ class Code(NamedTuple):
     @property
     def checksum(self) -> str:
         """SHA-256 of all the files, in hexadecimal."""
-        return sha256("\0".join(part for file in self.files for part in file).encode()).hexdigest()
+        return sha256("\0".join(part for file in self.files + self.proxy for part in file).encode()).hexdigest()
 
     def script(self) -> str:
         """The statements of the files, and the one that records which objects they made."""
         files = "\n".join(f"-- code/{name}\n{statements}" for name, statements in self.files)
+        if self.is_proxy:
+            files += "".join(f"\n-- proxy/{name}\n{statements}" for name, statements in self.proxy)
         return f"""{files}
 INSERT INTO pipehandler.code (version, checksum, objects)
 SELECT {self.version}, '{self.checksum}', jsonb_object_agg(object, digest) FROM pipehandler.code_objects()
@@ -103,10 +110,10 @@ def migrations() -> tuple[Migration, ...]:
 
 
 @cache
-def code() -> Code:
-    """The files of sql/code."""
+def code(is_proxy: bool = False) -> Code:
+    """The files of sql/code. is_proxy: for the proxy of several shards, with those of sql/proxy."""
     versions = (data_files("sql") / "code" / "versions").read_text("utf-8").split("\n")
-    return Code(int(versions[-2].split()[0]), _files("code"))
+    return Code(int(versions[-2].split()[0]), _files("code"), _files("proxy"), is_proxy)
 
 
 def preparation() -> str:

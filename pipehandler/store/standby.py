@@ -1,7 +1,8 @@
 """Commits that wait for a synchronous standby (PostgreSQL documentation, 27.2.8).
 
 A wait that is cancelled, by an administrator, a pooler or a dying server, ends in success: the commit is on this server
-alone. PostgreSQL says so with a warning, which names the function that waited, in every language and version.
+alone. PostgreSQL says so with a warning, which names the function that waited, in every language and version. PL/Proxy passes
+the text of a shard's warning on, without the function.
 """
 
 from contextlib import suppress
@@ -11,7 +12,12 @@ from typing import Any
 import psycopg
 from psycopg.pq.abc import PGcancel
 
+from .errors import OF_SHARD
+
 _WAITING = "SyncRepWaitForLSN"
+
+# A shard's warning comes through PL/Proxy as one of its own, in the language of the shard: `check` wants English there.
+_WAITING_WORDS = "synchronous replication"
 _CANCEL_SECONDS = 1.0
 
 
@@ -23,6 +29,8 @@ class CommitWatch:
 
     def __call__(self, notice: psycopg.errors.Diagnostic) -> None:
         """Other warnings, such as that of a collation's version, say nothing about the commit."""
+        if notice.source_function == OF_SHARD:
+            self.weak = self.weak or _WAITING_WORDS in (notice.message_primary or "")
         self.weak = self.weak or notice.source_function == _WAITING
 
 

@@ -39,30 +39,38 @@ COMMENT ON FUNCTION pipehandler.stored_recipient(text) IS
 'What delivery.recipient holds for an envelope recipient: one of more than 998 octets would not fit into an index, so it
 is its first 200 characters with its SHA-256, and each stays another one. RFC 5321 4.5.3.1.3 allows 256 octets.';
 
+CREATE OR REPLACE FUNCTION pipehandler.split_address(recipient text, delimiter text DEFAULT '+')
+RETURNS TABLE (whole text, base text, domain text, extension text)
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+BEGIN ATOMIC
+    SELECT part.whole, left(part.local, place - 1) || part.domain, part.domain,
+           -- As split_addr(3) of Postfix: nothing before the delimiter is not an address, and some names stay
+           -- whole.
+           CASE WHEN place > 1 AND NOT (strpos(delimiter, '-') > 0
+                                        AND part.local COLLATE "C"
+                                            ~* '^(owner-.*|.+-request|mailer-daemon|double-bounce)$')
+                THEN substring(part.local FROM place + 1) END
+      FROM (SELECT short.recipient AS whole, substring(short.recipient FROM '^(.*)@') AS local,
+                   substring(short.recipient FROM '@[^@]*$') AS domain
+              -- No lease has a longer address.
+              FROM (VALUES (CASE WHEN octet_length(split_address.recipient) <= 998
+                                 THEN split_address.recipient END)) AS short (recipient)) AS part,
+           strpos(translate(part.local, delimiter, repeat(left(delimiter, 1), length(delimiter))),
+                  left(delimiter, 1)) AS place;
+END;
+COMMENT ON FUNCTION pipehandler.split_address(text, text) IS
+'The parts of a recipient that decide which lease and which shard it belongs to: itself (whole), without its extension
+(base), its @domain, and the extension (null: it has none, and base means nothing). All null for more than 998 octets.
+delimiter: as for pipehandler.lease_of.';
+
 CREATE OR REPLACE FUNCTION pipehandler.lease_of(recipient text, delimiter text DEFAULT '+')
 RETURNS TABLE (lease bigint, expires_at timestamptz, extension text)
 LANGUAGE sql STABLE
 BEGIN ATOMIC
-    WITH split AS (
-        SELECT part.domain, left(part.local, place - 1) || part.domain AS base,
-               -- As split_addr(3) of Postfix: nothing before the delimiter is not an address, and some names stay
-               -- whole.
-               CASE WHEN place > 1 AND NOT (strpos(delimiter, '-') > 0
-                                            AND part.local COLLATE "C"
-                                                ~* '^(owner-.*|.+-request|mailer-daemon|double-bounce)$')
-                    THEN substring(part.local FROM place + 1) END AS extension
-          FROM (SELECT substring(short.recipient FROM '^(.*)@') AS local,
-                       substring(short.recipient FROM '@[^@]*$') AS domain
-                       -- No lease has a longer address.
-                  FROM (VALUES (CASE WHEN octet_length(lease_of.recipient) <= 998 THEN lease_of.recipient END))
-                       AS short (recipient)) AS part,
-               strpos(translate(part.local, delimiter, repeat(left(delimiter, 1), length(delimiter))),
-                      left(delimiter, 1)) AS place
-    )
     SELECT found.lease, found.expires_at, CASE WHEN found.rank IS DISTINCT FROM 1 THEN split.extension END
-      FROM split LEFT JOIN LATERAL (
+      FROM pipehandler.split_address(lease_of.recipient, delimiter) AS split LEFT JOIN LATERAL (
                SELECT a.lease, a.expires_at, candidate.rank
-                 FROM (VALUES (1, CASE WHEN octet_length(lease_of.recipient) <= 998 THEN lease_of.recipient END),
+                 FROM (VALUES (1, split.whole),
                               (2, CASE WHEN split.extension IS NOT NULL THEN split.base END),
                               (3, split.domain)) AS candidate (rank, address)
                 CROSS JOIN LATERAL (SELECT x.lease, x.expires_at

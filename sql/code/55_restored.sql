@@ -65,7 +65,8 @@ DECLARE
     moment CONSTANT bigint := extract(epoch FROM clock_timestamp()) * 1000;
 BEGIN
     FOR one IN
-        SELECT s.seqrelid::regclass AS name, d.refobjid::regclass AS relation, a.attname AS attribute
+        SELECT s.seqrelid::regclass AS name, s.seqstart AS start, s.seqincrement AS stride,
+               d.refobjid::regclass AS relation, a.attname AS attribute
           FROM pg_sequence s
           JOIN pg_class c ON c.oid = s.seqrelid
           JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = s.seqrelid
@@ -80,6 +81,8 @@ BEGIN
            INTO before;
         -- Where the clock cannot be right, by more than any database gives out in its life.
         after := CASE WHEN moment > before THEN moment ELSE before + 1000000000000 END;
+        -- A shard gives out only its own numbers (pipehandler.become_shard).
+        after := after + mod(mod(one.start - after, one.stride) + one.stride, one.stride);
         PERFORM setval(one.name, after, false);
         sequence := one.name;
         RETURN NEXT;

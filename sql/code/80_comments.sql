@@ -458,3 +458,14 @@ COMMENT ON COLUMN pipehandler.web_closed_network.closed_at IS
 'Since when.';
 COMMENT ON COLUMN pipehandler.web_closed_network.expires_at IS
 'Until when; null: until it is opened again.';
+
+COMMENT ON TABLE pipehandler.sharding IS
+'Which part of a sharded database this one is. No row in a database that is not sharded.';
+COMMENT ON COLUMN pipehandler.sharding.single IS
+'Always true: there is at most one row.';
+COMMENT ON COLUMN pipehandler.sharding.shard IS
+'The number of this shard, from 0; null on the proxy.';
+COMMENT ON COLUMN pipehandler.sharding.shards IS
+'How many shards there are; it never changes, because where an address is depends on it.';
+COMMENT ON COLUMN pipehandler.sharding.delimiter IS
+'The characters that begin an extension (recipients.delimiter). Where an address is depends on them as well.';

@@ -25,13 +25,14 @@ GRANT USAGE ON SCHEMA pipehandler
 GRANT EXECUTE ON FUNCTION pipehandler.ingest TO pipehandler_ingest, pipehandler_maintenance;
 GRANT EXECUTE ON FUNCTION pipehandler.health, pipehandler.code_status, pipehandler.data_status,
                           pipehandler.retention_held, pipehandler.cluster_status, pipehandler.replication_status,
-                          pipehandler.days_prepared
+                          pipehandler.shard_status, pipehandler.days_prepared
    TO pipehandler_ingest, pipehandler_reader, pipehandler_maintenance;
 
 -- Postfix, and applications that issue addresses.
 GRANT EXECUTE ON FUNCTION pipehandler.lookup TO pipehandler_lookup;
 GRANT EXECUTE ON FUNCTION pipehandler.lease_address, pipehandler.lease_random_address, pipehandler.extend_lease,
-                          pipehandler.expire_lease, pipehandler.remove_lease, pipehandler.find_lease
+                          pipehandler.expire_lease, pipehandler.remove_lease, pipehandler.find_lease,
+                          pipehandler.place_lease
    TO pipehandler_address_admin, pipehandler_maintenance;
 
 -- The inbox page. What of these takes no key returns no content.
@@ -49,6 +50,7 @@ GRANT SELECT ON ALL TABLES IN SCHEMA pipehandler TO pipehandler_reader, pipehand
 GRANT SELECT ON ALL SEQUENCES IN SCHEMA pipehandler TO pipehandler_reader, pipehandler_maintenance;
 GRANT EXECUTE ON FUNCTION pipehandler.days, pipehandler.u_label, pipehandler.canonical, pipehandler.lease_of,
                           pipehandler.retention_of, pipehandler.is_automatic, pipehandler.stored_recipient,
+                          pipehandler.split_address, pipehandler.shard_of,
                           pipehandler.deliveries_after, pipehandler.cursor_now, pipehandler.cursor_position,
                           pipehandler.deliveries_waiting
    TO pipehandler_reader, pipehandler_maintenance;

@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import psycopg
@@ -322,6 +322,18 @@ SELECT c.relname AS name
   JOIN pg_class c ON c.oid = i.indexrelid
  WHERE c.relnamespace = 'pipehandler'::regnamespace AND NOT i.indisvalid
 """
+
+
+def test_a_gap_is_filled(database: Database) -> None:
+    """A file with a number below the newest one that was applied is applied later; the newest stays recorded once."""
+    database.execute("DROP FUNCTION pipehandler.shard_status()")
+    database.execute("DROP TABLE pipehandler.sharding CASCADE")
+    database.execute("DELETE FROM pipehandler.migration WHERE version = 25")
+    with closing(Store(database.admin, statement_timeout=100)) as store:
+        assert "0025_shards.sql" in [step.name for step in migrate(store)]
+        assert migrate(store) == []
+    recorded = database.rows("SELECT version FROM pipehandler.migration ORDER BY version")
+    assert [row.version for row in recorded] == [migration.version for migration in migrations()]
 
 
 def test_resumed(servers: Callable[[int], PostgreSQL]) -> None:

@@ -44,6 +44,7 @@ WHOLE = Snapshot(
         *(5, 8, datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC), -6.5),
         replication=Replication(1, 2, 3),
         days_prepared=8,
+        shards=(None, None),
     ),
     servers_expected=4,
     schema_expected=6,
@@ -223,6 +224,8 @@ def test_of_the_database() -> None:
     assert value(WHOLE, "pipehandler_clock_difference_seconds") == -6.5
     assert value(EMPTY, "pipehandler_clock_difference_seconds") == 0
     assert value(WHOLE, "pipehandler_schema_version") == 5
+    assert values(WHOLE, "pipehandler_shard_up") == {"0": 1, "1": 1}
+    assert values(EMPTY, "pipehandler_shard_up") == {}
     assert value(WHOLE, "pipehandler_schema_version_expected") == 6
     assert value(WHOLE, "pipehandler_acknowledging_servers") == 2
     assert value(WHOLE, "pipehandler_acknowledging_servers_expected") == 4
@@ -287,7 +290,7 @@ def test_what_is_not_known_is_not_zero() -> None:
     }
     assert "pipehandler_web_up" not in exported(UNKNOWN._replace(web_expected=False))
     assert value(WHOLE._replace(postfix_running=False), "pipehandler_postfix_up") == 0
-    assert {value(WHOLE, name) for name in METRICS if name.endswith("_up")} == {1}
+    assert {each for name in METRICS if name.endswith("_up") for each in values(WHOLE, name).values()} == {1}
 
 
 def test_page() -> None:

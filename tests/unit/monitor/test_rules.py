@@ -108,6 +108,7 @@ HEALTHY = {
     "pipehandler_schema_version_expected": ONE,
     **dict.fromkeys((f"pipehandler_acknowledging_servers{each}" for each in ("", "_expected")), TWO),
     "pipehandler_synchronous_standbys": ONE,
+    'pipehandler_shard_up{shard="2"}': ONE,
     CLOCK: QUIET,
     PREPARED: TWO,
     "pipehandler_quarantine_messages": QUIET,
@@ -144,6 +145,7 @@ TROUBLE: dict[str, tuple[dict[str, str], set[str]]] = {
         {exits("killed", "killed", "resident"): ONCE},
         {"AttemptsKilled"},
     ),
+    "a shard is away": ({'pipehandler_shard_up{shard="2"}': QUIET}, {"ShardDown"}),
     "old schema": ({"pipehandler_schema_version_expected": f"2x{MINUTES}"}, {"SchemaTooOld"}),
     "newer schema": ({"pipehandler_schema_version": f"2x{MINUTES}"}, set()),
     "no synchronous standby": (

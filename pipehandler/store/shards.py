@@ -1,0 +1,189 @@
+"""Several databases as one: where the shards are, and how they are made (docs/design/shards.md).
+
+A shard is a database of its own, which `migrate` and all other statements reach directly. The proxy is a database whose
+functions find the shard; it has no mail. Deliveries, Postfix and readers connect to the proxy alone.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from typing import NamedTuple
+
+from psycopg.conninfo import make_conninfo
+
+from .connection import Store
+from .conninfo import parameters
+from .errors import NO_SQLSTATE, StoreError
+from .migrate import MigrationError, migrate
+from .roles import ADDRESS_ADMIN, INGEST, LOOKUP, MAINTENANCE, READER
+from .session import with_settings
+from .shard_health import IS_PROXY
+
+COUNTS = (2, 4, 8, 16, 32)
+"""How many shards there may be: PL/Proxy takes the last bits of a number."""
+
+SETTINGS = {"statement_timeout": 20_000, "lock_timeout": 1_000}
+"""Of the proxy's sessions on a shard, in milliseconds. PL/Proxy passes no setting of its own session on."""
+
+_PLACE = ("host", "hostaddr", "port", "dbname")
+_CONNECTING: dict[str, str | int] = {"connect_timeout": 3, "tcp_user_timeout": 5000, "application_name": "pipehandler"}
+
+_STATEMENT_SECONDS = 3600
+
+_SHARDING = "SELECT s.shard, s.shards, s.delimiter FROM pipehandler.sharding s"
+DURABLE = "on"
+"""synchronous_commit of these sessions."""
+
+_FROZEN = 25
+"""Seconds after which the proxy gives a shard up whose server does not answer at all; above SETTINGS."""
+
+_IS_SHARDED = f"SELECT {IS_PROXY}"
+_SHARDS = "SELECT s.shard AS number, s.conninfo FROM pipehandler.shards() AS s"
+_OF_ADDRESS = "SELECT pipehandler.shard_of(%s, s.delimiter, s.shards) FROM pipehandler.sharding s"
+
+
+class Shard(NamedTuple):
+    """A shard: its number, from 0, and how the proxy connects to it, without the user and without secrets."""
+
+    number: int
+    conninfo: str
+
+    @property
+    def place(self) -> str:
+        """Where it is, in few words."""
+        its = parameters(self.conninfo)
+        return " ".join(f"{name}={its[name]}" for name in _PLACE if its.get(name))
+
+    def own(self, conninfo: str) -> str:
+        """How the user of `conninfo` connects to the shard itself. Raises StoreError."""
+        its = parameters(self.conninfo)
+        kept = {name: value for name, value in parameters(conninfo).items() if name not in (*_PLACE, "options")}
+        return make_conninfo("", **kept, **{name: its[name] for name in _PLACE if name in its})
+
+
+def shards(store: Store) -> list[Shard]:
+    """The shards behind this database; none if it is not their proxy. Raises StoreError."""
+    if store.values(_IS_SHARDED, of=bool) != [True]:
+        return []
+    return store.rows(_SHARDS, row=Shard)
+
+
+def chosen(store: Store, name: str) -> Shard | None:
+    """The shard with this number, or that has this address; None where there is no such shard. Raises StoreError."""
+    found = {shard.number: shard for shard in shards(store)}
+    if not found or name.isdecimal():
+        return found.get(int(name)) if name.isdecimal() and len(name) < 3 else None
+    (number,) = store.values(_OF_ADDRESS, [name], of=int)
+    return found[number]
+
+
+def migrate_all(store: Store, conninfo: str, report: Callable[[str], object]) -> list[str]:
+    """Migrate the shards behind `store`, if there are any, and then `store` itself: its functions call theirs.
+
+    conninfo: that of `store`. Returns the names of the steps that were applied. Raises MigrationError, StoreError; then
+    later databases were not migrated.
+    """
+    return list(_migrated(store, [shard.own(conninfo) for shard in shards(store)], report))
+
+
+def make_shards(
+    store: Store, conninfo: str, conninfos: Sequence[str], delimiter: str, user: str, report: Callable[[str], object]
+) -> list[str]:
+    """Make `store` the proxy of the empty databases at `conninfos`, in the order of their numbers.
+
+    Safe to repeat; then it lets the proxy find the shards at these places.
+
+    user: that PL/Proxy connects as, on every shard; made where it is missing, without a password. Returns the names of the steps that were applied. Raises MigrationError,
+    StoreError.
+    """
+    if len(conninfos) not in COUNTS:
+        raise MigrationError(
+            f"{len(conninfos)} shards; there may be {', '.join(map(str, COUNTS))}, and never more later"
+        )
+    owned = [Shard(number, text).own(conninfo) for number, text in enumerate(conninfos)]
+    applied = list(_migrated(store, owned, report))
+    for number, text in enumerate(owned):
+        with closing(Store(text, statement_timeout=_STATEMENT_SECONDS)) as shard:
+            become_shard(shard, number, len(owned), delimiter)
+            _admit(shard, user)
+    become_proxy(store, conninfos, delimiter, user)
+    return [*applied, *(step.name for step in migrate(store, report, again=True))]
+
+
+def _migrated(store: Store, conninfos: Sequence[str], report: Callable[[str], object]) -> Iterator[str]:
+    for number, conninfo in enumerate(conninfos):
+        with closing(Store(conninfo, statement_timeout=_STATEMENT_SECONDS)) as shard:
+            for step in migrate(shard, report):
+                yield f"{step.name} on shard {number}"
+    for step in migrate(store, report):
+        yield step.name
+
+
+def become_shard(store: Store, number: int, count: int, delimiter: str) -> None:
+    """Make this empty, migrated database shard `number` of `count`, forever. Raises StoreError."""
+    store.rows("SELECT pipehandler.become_shard(%s, %s, %s)", [number, count, delimiter])
+
+
+def _admit(store: Store, user: str) -> None:
+    """Give the proxy's role the rights that it needs on a shard, and the language in which it understands warnings."""
+    name = '"' + user.replace('"', '""') + '"'
+    if not store.rows("SELECT 1 AS one FROM pg_catalog.pg_roles r WHERE r.rolname = %s", [user]):
+        store.script(f"CREATE ROLE {name} LOGIN")
+    groups = ", ".join((INGEST, READER, LOOKUP, ADDRESS_ADMIN, MAINTENANCE))
+    store.script(f"GRANT {groups} TO {name}; ALTER ROLE {name} SET lc_messages = 'C'")
+
+
+def become_proxy(
+    store: Store, conninfos: Sequence[str], delimiter: str, user: str, password: str | None = None
+) -> None:
+    """Make this empty, migrated database the proxy of the shards at `conninfos`, in the order of their numbers.
+
+    user: that PL/Proxy connects as, on every shard. The caller applies sql/proxy afterwards (`migrate` with again=True).
+    Raises MigrationError where it cannot be one, StoreError.
+    """
+    for row in store.rows(_SHARDING):
+        if (row["shard"], row["shards"], row["delimiter"]) != (None, len(conninfos), delimiter):
+            raise MigrationError(
+                f"this database is the proxy of {row['shards']} shards with the delimiter {row['delimiter']!r}, or a shard"
+                " itself, and stays it"
+            )
+        places = ", ".join(f"SET p{number} {_literal(proxy_conninfo(text))}" for number, text in enumerate(conninfos))
+        store.script(f"ALTER SERVER pipehandler OPTIONS ({places})")
+        return
+    (used,) = store.values(
+        "SELECT EXISTS (SELECT FROM pipehandler.delivery) OR EXISTS (SELECT FROM pipehandler.address)", of=bool
+    )
+    if used:
+        raise MigrationError("this database has mail or leases; the proxy is another, empty one")
+    options = ", ".join(f"p{number} {_literal(proxy_conninfo(conninfo))}" for number, conninfo in enumerate(conninfos))
+    mapping = f"user {_literal(user)}" + (f", password {_literal(password)}" if password else "")
+    try:
+        store.script(
+            "BEGIN; CREATE EXTENSION IF NOT EXISTS plproxy;"  # noqa: S608 # each value is a literal
+            f" CREATE SERVER pipehandler FOREIGN DATA WRAPPER plproxy OPTIONS (connection_lifetime '3600', query_timeout '{_FROZEN}', {options});"
+            f" CREATE USER MAPPING FOR CURRENT_USER SERVER pipehandler OPTIONS ({mapping});"
+            f" INSERT INTO pipehandler.sharding (shards, delimiter) VALUES ({len(conninfos)}, {_literal(delimiter)});"
+            " COMMIT"
+        )
+    except StoreError as error:
+        store.close()
+        if error.sqlstate == NO_SQLSTATE:
+            raise
+        raise MigrationError(
+            f"{error}; the proxy needs PL/Proxy (Debian: postgresql-15-plproxy), and a superuser who migrates it, because"
+            " its language is not a trusted one"
+        ) from error
+
+
+def proxy_conninfo(conninfo: str) -> str:
+    """How the proxy connects to the shard at `conninfo`: with the settings of a session, and without user and secrets."""
+    place = {name: value for name, value in parameters(conninfo).items() if name in _PLACE}
+    settings = with_settings(place, SETTINGS)
+    settings["options"] += f" -c synchronous_commit={DURABLE}"
+    return make_conninfo("", **settings, **_CONNECTING)
+
+
+def _literal(text: str) -> str:
+    """A text as a literal of SQL; options of a server take no parameters."""
+    if "\\" in text:
+        return " E'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
+    return "'" + text.replace("'", "''") + "'"

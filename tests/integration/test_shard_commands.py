@@ -1,0 +1,216 @@
+"""The operator's commands on four shards: what works on all of them, what is asked of one, and that none finds nothing."""
+
+import json
+from collections.abc import Iterator
+from signal import SIGKILL
+
+import pytest
+from click.testing import CliRunner
+from harness import account
+from harness.handler import Handler
+from harness.shards import Shards
+from harness.submission import MESSAGE
+
+from pipehandler.cli import cli
+from pipehandler.cli.status_text import as_json, lines
+from pipehandler.monitor.metrics import exposition
+from pipehandler.monitor.snapshot import take_snapshot
+from pipehandler.monitor.status import status
+from pipehandler.settings.config import load
+from pipehandler.store.shards import proxy_conninfo
+
+READING = [
+    ["list"],
+    ["show", "1"],
+    ["raw", "1"],
+    ["attachment", "1", "1"],
+    ["quarantine", "list"],
+    ["reparse", "--all"],
+    ["remove", "--recipient", "x@example.com", "--yes"],
+    ["address", "list"],
+    ["import", "/dev/null"],
+    ["restored"],
+]
+
+
+FAST = ("shard-fsync", "shard-full-page-writes")
+"""What the servers of tests do not do."""
+
+
+@pytest.fixture
+def handler(shards: Shards) -> Iterator[Handler]:
+    """A handler whose configuration names the proxy, with the role of an administrator for commands."""
+    with account.folder("pipehandler-") as folder:
+        handler = Handler(folder, shards.proxy.conninfo)
+        handler.configure(shards.proxy.conninfo, database={"admin_conninfo": shards.proxy.admin})
+        yield handler
+
+
+def run(handler: Handler, *words: str, status: int = 0) -> str:
+    """The output of a command; it has to end with `status`."""
+    done = CliRunner().invoke(cli, ["--config", str(handler.config), *words])
+    assert done.exit_code == status, done.output
+    return done.output
+
+
+def found(handler: Handler) -> dict[str, dict[str, str]]:
+    """The findings of `check` that concern shards, by their code, but for those about the servers of tests."""
+    done = CliRunner().invoke(cli, ["--config", str(handler.config), "check", "--part", "handler", "--json"])
+    return {
+        each["code"]: each for each in json.loads(done.stdout) if "shard" in each["code"] and each["code"] not in FAST
+    }
+
+
+@pytest.mark.parametrize("words", READING, ids=lambda words: " ".join(words[:2]))
+def test_none_finds_nothing(handler: Handler, words: list[str]) -> None:
+    """On the proxy, a command that reads mail says where it is; its own tables are empty."""
+    assert "the mail of this database is on 4 shards: name one with --shard N (0 to 3)" in run(
+        handler, *words, status=78
+    )
+
+
+def test_a_shard_is_named(shards: Shards, handler: Handler) -> None:
+    """By its number or an address; the numbers of deliveries lead to their shard."""
+    addresses = shards.addresses("named.example")
+    for address in addresses:
+        assert handler.deliver(MESSAGE, address).status == 0
+    for number, address in enumerate(addresses):
+        by_number = json.loads(run(handler, "list", "--shard", str(number), "--recipient", address, "--json"))
+        by_address = json.loads(run(handler, "list", f"--shard={address}", "--recipient", address, "--json"))
+        assert [each["recipient"] for each in by_number] == [address]
+        assert by_number == by_address
+        assert MESSAGE in run(handler, "--shard", str(number), "raw", str(by_number[0]["id"])).encode()
+    assert "the shards have the numbers 0 to 3" in run(handler, "--shard", "4", "list", status=78)
+    assert "it does not take --shard" in run(handler, "--shard", "1", "check", status=2)
+
+
+def test_one_database_is_not_sharded(shards: Shards) -> None:
+    """--shard there, or on a shard itself, is an error, and never means the whole database."""
+    done = CliRunner().invoke(cli, ["--conninfo", shards.of[0].admin, "--shard", "0", "list"])
+    assert (done.exit_code, "this database is not sharded" in done.output) == (78, True)
+
+
+def test_leases(handler: Handler) -> None:
+    """Leases are issued, extended and ended through the proxy, catch-alls included."""
+    assert run(handler, "address", "add", "lease@cli.example") == "lease@cli.example\n"
+    assert run(handler, "address", "add", "@cli.example") == "@cli.example\n"
+    assert "expires never" in run(handler, "address", "extend", "lease@cli.example")
+    assert "removed with 0 deliveries" in run(handler, "address", "remove", "@cli.example", "--yes")
+
+
+def test_expire(shards: Shards, handler: Handler) -> None:
+    """What has expired is removed on every shard; one that is away is named, and the others are done."""
+    addresses = shards.addresses("expire.example")
+    message = MESSAGE.replace(b"<1@", b"<expire@")
+    for address in addresses:
+        shards.proxy.execute("SELECT pipehandler.lease_address(%s, interval '1 hour')", address)
+        assert handler.deliver(message, address).status == 0
+    for shard in shards.of:
+        shard.execute(
+            "UPDATE pipehandler.address SET created_at = created_at - interval '9 days',"
+            " expires_at = now() - interval '8 days' WHERE address LIKE '%@expire.example'"
+        )
+    shards.of[2].server.stop(SIGKILL)
+    output = run(handler, "expire", status=69)
+    assert "shard 2: " in output
+    assert "removed 3 deliveries, 3 messages, 3 leases" in output
+    shards.of[2].server.start()
+    assert json.loads(run(handler, "expire", "--json"))["deliveries"] == 1
+
+
+def test_status_and_metrics(shards: Shards, handler: Handler) -> None:
+    """Both count the shards that answer, and name one that does not."""
+
+    def look() -> tuple[str, dict[str, object], str]:
+        snapshot = take_snapshot(load(str(handler.config)), config_directory="/nonexistent")
+        whole = status([], snapshot)
+        return "\n".join(lines(whole)), as_json(whole), exposition(lambda: snapshot).decode()
+
+    text, _, exported = look()
+    assert "4 of 4 answer" in text
+    assert 'pipehandler_shard_up{shard="3"} 1.0' in exported
+    shards.of[3].server.stop(SIGKILL)
+    text, structured, exported = look()
+    assert "3 of 4 answer" in text
+    assert "shard 3 does not, and its mail is deferred: " in text
+    assert [away is None for away in structured["database"]["shards"]] == [True] * 3 + [False]  # type: ignore[index]
+    assert 'pipehandler_shard_up{shard="3"} 0.0' in exported
+    assert "pipehandler_database_up 1.0" in exported
+    shards.of[3].server.start()
+
+
+def test_a_frozen_shard(shards: Shards, handler: Handler) -> None:
+    """One whose server does not answer at all is named like one that is down, within the time of a scrape."""
+    shards.of[1].server.freeze()
+    try:
+        snapshot = take_snapshot(load(str(handler.config)), config_directory="/nonexistent")
+    finally:
+        shards.of[1].server.thaw()
+    assert snapshot.health
+    assert [away is None for away in snapshot.health.shards] == [True, False, True, True]
+
+
+def test_check(shards: Shards, handler: Handler) -> None:
+    """Nothing to report of shards that are as they were made, except that the servers of tests do not write safely."""
+    assert found(handler) == {}
+    done = run(handler, "check", "--part", "handler", "--json", status=1)
+    for code in FAST:
+        assert [each["what"][-7:] for each in json.loads(done) if each["code"] == code] == [
+            f"shard {number}" for number in range(len(shards.of))
+        ]
+
+
+def test_check_names_a_dead_shard(shards: Shards, handler: Handler) -> None:
+    """And goes on with the others."""
+    shards.of[0].server.stop(SIGKILL)
+    finding = found(handler)["shard-away"]
+    assert finding["what"].startswith("shard 0 (")
+    assert list(found(handler)) == ["shard-away"]
+    shards.of[0].server.start()
+
+
+def test_check_the_session(shards: Shards, handler: Handler) -> None:
+    """The settings of the sessions that the proxy has on a shard; the printed command corrects them."""
+    place = shards.of[1].admin
+    shards.proxy.execute(f"ALTER SERVER pipehandler OPTIONS (SET p1 '{_plain(place)}')")
+    finding = found(handler)["shard-session"]
+    assert "client_min_messages is notice" in finding["what"]
+    assert "lock_timeout is 0" in finding["what"]
+    shards.proxy.execute(finding["fix"].rstrip(";"))
+    assert found(handler) == {}
+
+
+def test_check_the_places(shards: Shards, handler: Handler) -> None:
+    """Two shards whose places were exchanged: each is reported, and deliveries go nowhere meanwhile."""
+    first, second = (proxy_conninfo(shards.of[number].admin) for number in (2, 3))
+    _place(shards, second, first)
+    finding = found(handler)["shard-mixed-up"]
+    assert "takes for shard 3 of 4, is shard 2 of 4" in finding["what"]
+    _place(shards, first, second)
+    assert found(handler) == {}
+
+
+def test_check_delimiter_and_numbers(shards: Shards, handler: Handler) -> None:
+    """Another delimiter, and a sequence that gives out numbers of other shards."""
+    handler.configure(shards.proxy.conninfo, recipients={"delimiter": "-"})
+    assert "'-'; the shards were made with '+'" in found(handler)["shard-delimiter"]["what"]
+    handler.configure(shards.proxy.conninfo)
+    shards.of[2].execute("ALTER TABLE pipehandler.delivery ALTER COLUMN id SET INCREMENT BY 1")
+    assert found(handler)["shard-numbers"]["what"].startswith("shard 2 gives out numbers")
+    shards.of[2].execute("ALTER TABLE pipehandler.delivery ALTER COLUMN id SET INCREMENT BY 64")
+
+
+def test_the_page_refuses(shards: Shards, handler: Handler) -> None:
+    """The inbox page does not start on a proxy, and its role may not call anything there."""
+    handler.configure(shards.proxy.conninfo, web={"conninfo": shards.proxy.admin})
+    assert "does not work on a sharded database" in run(handler, "web", status=78)
+
+
+def _plain(conninfo: str) -> str:
+    return conninfo.replace("'", "''")
+
+
+def _place(shards: Shards, first: str, second: str) -> None:
+    for number, conninfo in ((2, first), (3, second)):
+        text = conninfo.replace("\\", "\\\\").replace("'", "''")
+        shards.proxy.execute(f"ALTER SERVER pipehandler OPTIONS (SET p{number} E'{text}')")

@@ -1,0 +1,234 @@
+"""Four shards behind a proxy: where mail goes, what a dead shard costs the others, and what a reader gets."""
+
+import os
+from collections.abc import Iterator
+from contextlib import closing
+from signal import SIGKILL
+
+import pytest
+from harness import account
+from harness.database import Database
+from harness.handler import Handler
+from harness.service import wait_until
+from harness.shards import COUNT, Shards
+from harness.stream import stored
+from harness.submission import MESSAGE, submission
+from psycopg.errors import RaiseException
+
+from pipehandler.store.connection import Store
+from pipehandler.store.errors import StoreError
+from pipehandler.store.health import health
+from pipehandler.store.migrate import MigrationError
+from pipehandler.store.shards import become_shard, make_shards, migrate_all
+from pipehandler.store.sql_files import migrations
+from pipehandler.store.stream import follow
+
+
+@pytest.fixture
+def handler(shards: Shards) -> Iterator[Handler]:
+    """A cold handler, whose configuration names the proxy."""
+    with account.folder("pipehandler-") as folder:
+        yield Handler(folder, shards.proxy.conninfo)
+
+
+@pytest.mark.parametrize("address", ["User+x@Example.com", "user@example.com", "USER+y+z@EXAMPLE.COM"])
+def test_one_shard_for_all_spellings(shards: Shards, address: str) -> None:
+    """A recipient in any case and with any extension is on the shard of its address without it."""
+    assert shards.number(address) == shards.number("user@example.com")
+
+
+def test_lookup_lease_and_delivery_agree(shards: Shards, handler: Handler) -> None:
+    """RCPT TO, the lease and the delivery meet on one shard, for every spelling; nothing is on another."""
+    for number, address in enumerate(shards.addresses("agree.example")):
+        lease = shards.proxy.value("SELECT lease FROM pipehandler.lease_address(%s)", address)
+        local = address.partition("@")[0]
+        spelling = f"{local.upper()}+x@Agree.Example"
+        assert shards.proxy.rows("SELECT pipehandler.lookup(%s, '+')", spelling) == [("OK",)]
+        assert handler.deliver(MESSAGE, spelling).status == 0
+        (row,) = shards.of[number].rows("SELECT lease, extension, id FROM pipehandler.delivery WHERE lease = %s", lease)
+        assert (row.extension, row.id % 64, lease % 64) == ("x", number, number)
+        elsewhere = [shard for other, shard in enumerate(shards.of) if other != number]
+        assert all(not each.rows("SELECT FROM pipehandler.delivery WHERE lease = %s", lease) for each in elsewhere)
+        assert handler.deliver(MESSAGE, spelling).output.startswith("2.0.0 stored before")
+
+
+def test_catch_all(shards: Shards, handler: Handler) -> None:
+    """A catch-all has one number on all shards, and ends on all of them."""
+    lease = shards.proxy.value("SELECT lease FROM pipehandler.lease_address('@all.example')")
+    addresses = shards.addresses("all.example")
+    for number, address in enumerate(addresses):
+        assert shards.proxy.rows("SELECT pipehandler.lookup(%s, '+')", address) == [("OK",)]
+        assert handler.deliver(MESSAGE, address).status == 0
+        assert shards.of[number].value("SELECT lease FROM pipehandler.delivery WHERE recipient = %s", address) == lease
+    found = "SELECT deliveries FROM pipehandler.find_lease(by_address => '@all.example')"
+    assert shards.proxy.value(found) == COUNT
+    shards.proxy.execute("SELECT pipehandler.expire_lease(%s)", lease)
+    assert not [address for address in addresses if shards.proxy.rows("SELECT pipehandler.lookup(%s)", address)]
+    assert shards.proxy.value("SELECT pipehandler.remove_lease(%s)", lease) == COUNT
+    assert not [each for each in shards.of if each.rows("SELECT FROM pipehandler.address WHERE lease = %s", lease)]
+
+
+def test_catch_all_is_completed(shards: Shards) -> None:
+    """A catch-all that could not be created on every shard is not reported as created; the same call completes it."""
+    last = shards.of[-1]
+    last.server.stop(SIGKILL)
+    with pytest.raises(Exception, match=r"PL/Proxy|REMOTE"):
+        shards.proxy.execute("SELECT pipehandler.lease_address('@later.example')")
+    last.server.start()
+    lease = shards.proxy.value("SELECT lease FROM pipehandler.lease_address('@later.example')")
+    everywhere = "SELECT lease FROM pipehandler.address WHERE address = '@later.example'"
+    assert [shard.value(everywhere) for shard in shards.of] == [lease] * COUNT
+    with pytest.raises(Exception, match="already has a current lease"):
+        shards.proxy.execute("SELECT pipehandler.lease_address('@later.example')")
+
+
+def test_another_delimiter(shards: Shards) -> None:
+    """A handler with another delimiter would look on another shard, and is refused."""
+    with pytest.raises(RaiseException, match="created with the delimiter"):
+        shards.proxy.execute("SELECT pipehandler.route(ARRAY['a@example.com'], '-')")
+
+
+def test_recipients_on_all_shards(shards: Shards, handler: Handler) -> None:
+    """A message for recipients on all shards is stored for each of them."""
+    addresses = shards.addresses("many.example")
+    assert handler.deliver(MESSAGE, *addresses).status == 0
+    found = [each for each in shards.deliveries() if each.endswith("@many.example")]
+    assert found == [f"{number} {address}" for number, address in enumerate(addresses)]
+
+
+def test_a_dead_shard(shards: Shards, handler: Handler) -> None:
+    """One shard is killed: mail for the others is delivered, its own deferred, and nothing is lost or stored twice."""
+    addresses = shards.addresses("dead.example")
+    for address in addresses:
+        shards.proxy.execute("SELECT pipehandler.lease_address(%s)", address)
+    shards.of[1].server.stop(SIGKILL)
+    looked_up = [shards.proxy.rows("SELECT pipehandler.lookup(%s)", address)[0][0] for address in addresses]
+    assert [answer.partition(" ")[0] for answer in looked_up] == ["OK", "DEFER", "OK", "OK"]
+    assert shards.proxy.rows("SELECT pipehandler.lookup('dead.example')") == []
+
+    first = [handler.deliver(MESSAGE, address).status for address in addresses]
+    assert first == [0, 75, 0, 0]
+    assert (handler.state / "outage-1").exists()
+    assert not (handler.state / "outage").exists()
+    os.utime(handler.state / "outage-1")  # however long the deliveries took
+    again = handler.deliver(MESSAGE, *addresses)  # one call for all: what failed decides
+    assert (again.status, again.output) == (75, "4.3.0 message store unavailable\n")
+    assert "outcome=outage" in handler.log_lines()[-1]
+
+    shards.of[1].server.start()
+    (handler.state / "outage-1").unlink()
+    assert [handler.deliver(MESSAGE, address).status for address in addresses] == [0] * COUNT
+    found = [each for each in shards.deliveries() if each.endswith("@dead.example")]
+    assert found == [f"{number} {address}" for number, address in enumerate(addresses)]
+
+
+def test_the_proxy_is_down(shards: Shards, handler: Handler) -> None:
+    """Without the proxy no shard is reached: the breaker of the host opens, and none of a shard."""
+    shards.proxy.server.stop(SIGKILL)
+    assert handler.deliver(MESSAGE, "user@example.com").status == 75
+    assert [file.name for file in handler.state.glob("outage*")] == ["outage"]
+    shards.proxy.server.start()
+
+
+def test_several_shards_in_one_call_of_sql(shards: Shards) -> None:
+    """A handler that does not ask for the route first is deferred, and stores nothing."""
+    request = submission(MESSAGE, *shards.addresses("unrouted.example"))
+    with closing(Store(shards.proxy.conninfo)) as store, pytest.raises(StoreError, match="ask pipehandler") as refused:
+        store.ingest(request)
+    assert refused.value.sqlstate == "PH101"
+    assert not [each for each in shards.deliveries() if each.endswith("@unrouted.example")]
+
+
+def test_migrate(shards: Shards) -> None:
+    """`migrate` on the proxy reaches every shard, and installs again what was damaged there."""
+    with closing(Store(shards.proxy.admin, statement_timeout=100)) as store:
+        assert migrate_all(store, shards.proxy.admin, print) == []
+        shards.of[3].execute("DROP FUNCTION pipehandler.cut_text(text, integer)")
+        (applied,) = migrate_all(store, shards.proxy.admin, print)
+        assert applied.endswith("on shard 3")
+        with pytest.raises(StoreError, match="and stays it"):
+            make_shards(store, shards.proxy.admin, [shard.admin for shard in shards.of[:2]], "+", "nobody", print)
+        with pytest.raises(MigrationError, match="3 shards"):
+            make_shards(store, shards.proxy.admin, [shard.admin for shard in shards.of[:3]], "+", "nobody", print)
+
+
+def test_a_database_with_mail_is_no_shard(shards: Shards) -> None:
+    """Mail that is already there would belong to other shards."""
+    with Database.fresh(shards.proxy.server) as database:
+        stored(database, 1)
+        with closing(Store(database.admin)) as store, pytest.raises(StoreError, match="has mail"):
+            become_shard(store, 0, COUNT, "+")
+
+
+def test_health(shards: Shards) -> None:
+    """The numbers of the shards that answer are added up, and one that is away is named."""
+    with closing(Store(shards.proxy.conninfo)) as store:
+        assert health(store).shards == (None,) * COUNT
+        shards.of[0].server.stop(SIGKILL)
+        found = health(store)
+        assert [away is None for away in found.shards] == [False, True, True, True]
+        assert found.schema_version == migrations()[-1].version
+        shards.of[0].server.start()
+
+
+def test_stream_over_a_move(shards: Shards, handler: Handler) -> None:
+    """The stream of all shards goes on while one is killed, promoted on another server and found there: each delivery
+    comes once, and those of one recipient in their order."""
+    addresses = shards.addresses("stream.example")
+    begin = shards.proxy.value("SELECT pipehandler.cursor_now()")
+
+    def store_one(round_number: int, number: int) -> int:
+        raw = MESSAGE.replace(b"<1@", b"<%d@" % (100 + COUNT * round_number + number))
+        return handler.deliver(raw, addresses[number]).status
+
+    moved = shards.of[2]
+    old = moved.server
+    standby = old.standby(old.folder.with_name("standby2"))
+    old.synchronous()
+    with standby, closing(follow(shards.proxy.server.conninfo(shards.proxy.name, "reader"), begin, poll=0.1)) as stream:
+        assert [store_one(0, number) for number in range(COUNT)] == [0] * COUNT
+        seen = [next(stream) for _ in range(COUNT)]
+        old.stop(SIGKILL)
+        assert [store_one(1, number) for number in range(COUNT)] == [0, 0, 75, 0]
+        seen += [next(stream) for _ in range(COUNT - 1)]
+        standby.promote()
+        standby.psql("postgres", "ALTER SYSTEM SET synchronous_standby_names = ''")
+        standby.reload()
+        shards.move(2, standby)
+        (handler.state / "outage-2").unlink()
+        assert [store_one(number, 2) for number in (1, 2)] == [0, 0]
+        seen += [next(stream) for _ in range(2)]
+        ids = {delivery.id for delivery in seen}
+        assert len(ids) == len(seen) == 2 * COUNT + 1
+        of_moved = [delivery.id for delivery in seen if delivery.recipient == addresses[2]]
+        assert of_moved == sorted(of_moved)
+        middle = seen[COUNT - 1].cursor
+        again = shards.proxy.rows("SELECT id FROM pipehandler.deliveries_after(%s)", middle)
+        assert {row.id for row in again} == {delivery.id for delivery in seen[COUNT:]}
+        with pytest.raises(RaiseException, match="of these 4 shards"):
+            shards.proxy.rows("SELECT id FROM pipehandler.deliveries_after('700-1')")
+    old.configure({"synchronous_standby_names": ""})
+    (old.data / "postgresql.auto.conf").write_text("")
+    shards.move(2, old.start())
+
+
+def test_the_synchronous_standby_of_a_shard(shards: Shards, handler: Handler) -> None:
+    """A commit on a shard that did not wait for its standby is deferred: the warning arrives through the proxy."""
+    address = shards.addresses("standby.example")[3]
+    server = shards.of[3].server
+    server.psql("postgres", "ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+    server.reload()
+    running = handler.start(handler.command(address))
+    assert running.stdin
+    running.stdin.write(MESSAGE)
+    running.stdin.close()
+    waits = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+    wait_until(lambda: bool(shards.of[3].rows(waits)), "the wait for the standby")
+    shards.of[3].execute(f"SELECT pg_cancel_backend(pid) FROM ({waits}) AS w")
+    assert running.wait(60) == 75
+    assert running.stdout
+    running.stdout.close()
+    assert "did not confirm the commit" in handler.log_lines()[-1]
+    server.psql("postgres", "ALTER SYSTEM SET synchronous_standby_names = ''")
+    server.reload()
+    assert handler.deliver(MESSAGE, address).output.startswith("2.0.0 stored before")
