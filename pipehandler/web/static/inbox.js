@@ -76,7 +76,14 @@ if (form && location.hash.length > 1) {
   form.requestSubmit();
 }
 
-if (!navigator.cookieEnabled) $("#no-cookies")?.removeAttribute("hidden");
+/* Without cookies an address would be opened and lost. Browsers that keep none may say that they do: one is tried. */
+
+const noCookies = $("#no-cookies");
+if (noCookies) {
+  document.cookie = "probe=1; SameSite=Lax";
+  noCookies.hidden = document.cookie.includes("probe=1");
+  document.cookie = "probe=; Max-Age=0; SameSite=Lax";
+}
 
 /* What a browser remembers by itself: read messages, and two choices */
 
