@@ -13,7 +13,15 @@ from pipehandler.parse.message import PARSER_VERSION
 
 from ..mail.envelope import Envelope
 from ..mail.identity import Identity
-from ..mail.outcome import DELIVERED, DUPLICATE, QUARANTINED, UNKNOWN_RECIPIENT, Result, outcome_of
+from ..mail.outcome import (
+    DELIVERED,
+    DUPLICATE,
+    QUARANTINED,
+    STORE_UNAVAILABLE,
+    UNKNOWN_RECIPIENT,
+    Result,
+    outcome_of,
+)
 from ..mail.parsed import Defect, ParsedMessage
 from ..runtime.deadline import Deadline
 from ..runtime.stopwatch import Stopwatch
@@ -84,19 +92,25 @@ def _deliver(
     """Parse the message, and `store` it: for all its recipients, or for those of one shard after the other."""
     request, fault = _request(raw, identity, envelope, session, defects)
     shards = _shards(envelope, session)
+    slow = False
     if not shards:
         try:
             return store(request, fault, session, defects)
         except StoreError as error:
             if not error.unrouted:
                 raise
+            slow = error.timed_out
         shards = session.store.route(envelope.recipients, session.config.recipients.delimiter)
     results: dict[int, Result] = {}
     for shard in dict.fromkeys(shards):
         chosen = [index for index, its in enumerate(shards) if its == shard]
         try:
             session.deadline.arm()
-            with session.store.on_shard(shard), CircuitBreaker(session.config.state.directory, shard):
+            breaker = CircuitBreaker(session.config.state.directory, shard)
+            with session.store.on_shard(shard), breaker:
+                # One that is frozen would hold this delivery for the whole of its time.
+                if (slow or breaker.is_open) and not session.store.answers():
+                    raise StoreError(STORE_UNAVAILABLE, f"shard {shard} does not answer")
                 stored = store(request._replace(envelope=_only(envelope, chosen)), fault, session, defects)
         except BaseException as error:  # what other shards have stored stays stored
             session.deadline.disarm()

@@ -64,6 +64,8 @@ def _ask(store: Store, error: StoreError) -> None:
         return  # it is tried again where the shard is known, and can be asked
     if not isinstance(error, NotConnected) and (error.outage or error.timed_out):
         error.answered = store.answers()
+        if error.timed_out and store.unrouted:  # a shard may be frozen, which says nothing about the message
+            error.unrouted, error.answered = True, False
 
 
 def _refused(failure: StoreError | MemoryError) -> bool:

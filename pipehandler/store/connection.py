@@ -44,7 +44,10 @@ _TRIES = 3
 _PAUSE = (0.02, 0.2)  # seconds
 
 # Fails where nothing can be stored: there is no schema, or the server is read-only.
-_PROBE = "SELECT pg_current_xact_id(), 'pipehandler'::regnamespace"
+_PROBE = """
+SELECT pg_current_xact_id() IS NOT NULL AND 'pipehandler'::regnamespace IS NOT NULL
+       AND to_regprocedure('pipehandler.shards()') IS NOT NULL AS is_proxy
+"""
 _PROBE_SHARD = "SELECT pipehandler.shard_answers(%s)"
 _PROBE_MILLISECONDS = 2000
 
@@ -116,7 +119,7 @@ class Store:
             self._give_up(error, 1000 * (time.monotonic() - started))
             if isinstance(error, StoreError) and error.of_shard:
                 self.is_proxy = True
-                error.unrouted = self._shard is None and (error.outage or error.timed_out)
+                error.unrouted = self.unrouted and (error.outage or error.timed_out)
             raise
         if len(rows) != recipients:
             reason = "a delivery was removed while the same message was delivered again"
@@ -141,14 +144,21 @@ class Store:
         try:
             self._timeouts = {"statement_timeout": _PROBE_MILLISECONDS, "lock_timeout": _PROBE_MILLISECONDS}
             self._connection = self._open(self._timeouts)
-            self.script(_PROBE)
+            self.is_proxy = self._asked(_PROBE)
         except StoreError:
             self.close()
             return False
         try:
-            return self._shard is None or self.values(_PROBE_SHARD, [self._shard], of=bool) == [True]
+            return self._shard is None or self._asked(_PROBE_SHARD, [self._shard])
         except StoreError:
             return False
+
+    def _asked(self, question: str, parameters: Parameters = ()) -> bool:
+        """What the open connection answers, within the timeouts that it has; `connect` would set those of a delivery."""
+        assert self._connection
+        with translated():
+            (answer,) = self._connection.execute(question, parameters).fetchone() or (False,)
+        return bool(answer)
 
     # Several shards (docs/design/shards.md).
 
@@ -163,6 +173,11 @@ class Store:
             return []
         self.is_proxy = True
         return shards
+
+    @property
+    def unrouted(self) -> bool:
+        """Whether this is known to be a proxy, and a call of `ingest` is for no shard in particular."""
+        return self.is_proxy and self._shard is None
 
     @contextmanager
     def on_shard(self, shard: int) -> Iterator[None]:

@@ -1,6 +1,7 @@
 """Four shards behind a proxy: where mail goes, what a dead shard costs the others, and what a reader gets."""
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from signal import SIGKILL
@@ -120,6 +121,35 @@ def test_a_dead_shard(shards: Shards, handler: Handler) -> None:
     assert [handler.deliver(MESSAGE, address).status for address in addresses] == [0] * COUNT
     found = [each for each in shards.deliveries() if each.endswith("@dead.example")]
     assert found == [f"{number} {address}" for number, address in enumerate(addresses)]
+
+
+def test_a_frozen_shard(shards: Shards, handler: Handler) -> None:
+    """The server of a shard does not answer at all: its mail is deferred within the deadline, and then at once; mail for the
+    others goes on. The message is not blamed."""
+    own, other = shards.addresses("frozen.example")[1:3]
+    handler.configure(shards.proxy.conninfo, database={"statement_timeout": 2}, limits={"deadline": 30})
+    breaker = handler.state / "outage-1"
+    past = time.time() - 60
+    shards.of[1].server.freeze()
+    try:
+        assert handler.deliver(MESSAGE, own).status == 75
+        assert 'reason="shard 1 does not answer"' in handler.log_lines()[-1]
+        assert handler.deliver(MESSAGE, other).status == 0
+        os.utime(breaker)  # however long the deliveries took
+        assert handler.deliver(MESSAGE, own).status == 75
+        assert 'reason="shard 1 is known to be down"' in handler.log_lines()[-1]
+        os.utime(breaker, (past, past))  # the next one probes, and is not held up by its message
+        assert handler.deliver(MESSAGE, own, other).status == 75
+        assert not list(handler.state.glob("storing-*"))
+        assert not (handler.state / "outage").exists()
+        assert breaker.stat().st_mtime > past + 1  # it was tried, and stays open
+    finally:
+        shards.of[1].server.thaw()
+    os.utime(breaker, (past, past))
+    assert handler.deliver(MESSAGE, own).output.startswith("2.0.0 stored ")
+    assert not breaker.exists()
+    found = [each for each in shards.deliveries() if each.endswith("@frozen.example")]
+    assert found == [f"1 {own}", f"2 {other}"]
 
 
 def test_the_proxy_is_down(shards: Shards, handler: Handler) -> None:
