@@ -33,6 +33,8 @@ SELECT current_user::text AS role,
  WHERE n.nspname = 'pipehandler' AND c.relname = 'delivery'
 """
 
+_COMMANDS_FAIL = "Mail is delivered, but `list`, `show`, `expire` and the other commands that read or change it fail."
+
 _RELEASE = "SELECT current_setting('server_version_num')::int AS number"
 
 _CLASSES = ("virtual_mailbox_domains", "virtual_alias_domains", "mydestination", "relay_domains")
@@ -63,7 +65,13 @@ def check_operator(config: Config, path: str, postfix: Postfix | None) -> list[F
 def _of_shard(shard: Shard, config: Config, path: str, postfix: Postfix | None) -> Iterator[Finding]:
     """Check one shard, to which the operator's commands connect without the proxy."""
     database = config.database
-    store = Store(shard.own(database.admin_conninfo), database.connect_timeout, database.statement_timeout)
+    conninfo = shard.own(database.admin_conninfo)
+    store = Store(conninfo, database.connect_timeout, database.statement_timeout)
+    try:
+        store.connect()
+    except StoreError as error:
+        yield _unreachable_shard(shard, conninfo, error, path)
+        return
     try:
         found = _rights(store) or [
             *_expiry(store, config, path),
@@ -83,10 +91,15 @@ def _unreachable(conninfo: str, error: StoreError, path: str) -> Finding:
     finding = unreachable(conninfo, error, path, key="database.admin_conninfo", groups=(READER, MAINTENANCE))
     if finding.code == "database-unreachable":
         return finding
-    return finding._replace(
-        code=f"admin-{finding.code}",
-        detail="Mail is delivered, but `list`, `show`, `expire` and the other commands that read or change it fail.",
-    )
+    return finding._replace(code=f"admin-{finding.code}", detail=_COMMANDS_FAIL)
+
+
+def _unreachable_shard(shard: Shard, conninfo: str, error: StoreError, path: str) -> Finding:
+    finding = unreachable(conninfo, error, path, key="database.admin_conninfo", groups=(READER, MAINTENANCE))
+    if finding.code == "database-unreachable":  # its place is not in the configuration, and the proxy may reach it
+        finding = finding._replace(fix="# start it, or let this host connect to it, as the operator's commands do")
+    what = f"shard {shard.number} ({shard.place}): {finding.what}"
+    return finding._replace(code=f"admin-{finding.code}", what=what, detail=_COMMANDS_FAIL)
 
 
 def _fails(error: StoreError) -> Finding:

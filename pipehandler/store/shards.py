@@ -33,9 +33,6 @@ _SHARDING = "SELECT s.shard, s.shards, s.delimiter FROM pipehandler.sharding s"
 DURABLE = "on"
 """synchronous_commit of these sessions."""
 
-_FROZEN = 25
-"""Seconds after which the proxy gives a shard up whose server does not answer at all; above SETTINGS."""
-
 _IS_SHARDED = f"SELECT {IS_PROXY}"
 _SHARDS = "SELECT s.shard AS number, s.conninfo FROM pipehandler.shards() AS s"
 _OF_ADDRESS = "SELECT pipehandler.shard_of(%s, s.delimiter, s.shards) FROM pipehandler.sharding s"
@@ -159,7 +156,7 @@ def become_proxy(
     try:
         store.script(
             "BEGIN; CREATE EXTENSION IF NOT EXISTS plproxy;"  # noqa: S608 # each value is a literal
-            f" CREATE SERVER pipehandler FOREIGN DATA WRAPPER plproxy OPTIONS (connection_lifetime '3600', query_timeout '{_FROZEN}', {options});"
+            f" CREATE SERVER pipehandler FOREIGN DATA WRAPPER plproxy OPTIONS (connection_lifetime '3600', {options});"
             f" CREATE USER MAPPING FOR CURRENT_USER SERVER pipehandler OPTIONS ({mapping});"
             f" INSERT INTO pipehandler.sharding (shards, delimiter) VALUES ({len(conninfos)}, {_literal(delimiter)});"
             " COMMIT"

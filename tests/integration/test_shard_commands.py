@@ -1,6 +1,7 @@
 """The operator's commands on four shards: what works on all of them, what is asked of one, and that none finds nothing."""
 
 import json
+import os
 from collections.abc import Iterator
 from signal import SIGKILL
 
@@ -8,9 +9,10 @@ import pytest
 from click.testing import CliRunner
 from harness import account
 from harness.handler import Handler
-from harness.shards import Shards
+from harness.shards import COUNT, Shards
 from harness.submission import MESSAGE
 
+from pipehandler.check.operator import check_operator
 from pipehandler.cli import cli
 from pipehandler.cli.status_text import as_json, lines
 from pipehandler.monitor.metrics import exposition
@@ -59,6 +61,12 @@ def found(handler: Handler) -> dict[str, dict[str, str]]:
     return {
         each["code"]: each for each in json.loads(done.stdout) if "shard" in each["code"] and each["code"] not in FAST
     }
+
+
+def of_operator(handler: Handler) -> list[tuple[str, int]]:
+    """What `check` finds with database.admin_conninfo: the code of each finding, and the shard that it names."""
+    findings = check_operator(load(str(handler.config)), str(handler.config), None)
+    return [(each.code, int(each.what.removeprefix("shard ")[0])) for each in findings]
 
 
 @pytest.mark.parametrize("words", READING, ids=lambda words: " ".join(words[:2]))
@@ -188,6 +196,35 @@ def test_check_the_places(shards: Shards, handler: Handler) -> None:
     assert "takes for shard 3 of 4, is shard 2 of 4" in finding["what"]
     _place(shards, first, second)
     assert found(handler) == {}
+
+
+def test_check_what_the_operator_needs(shards: Shards, handler: Handler) -> None:
+    """Each shard is asked directly, as the operator's commands do; what is wrong with one names it."""
+    assert of_operator(handler) == []
+    handler.config.write_text(handler.config.read_text() + '[[retention]]\nrecipient = "@kept.example"\nkeep = "9999d"\n')
+    os.utime(handler.config, (0, 0))  # the shards have had time to get the rules
+    assert of_operator(handler) == [("expire-overdue", number) for number in range(COUNT)]
+    run(handler, "expire")
+    assert of_operator(handler) == []
+    shards.of[2].execute("UPDATE pipehandler.cluster SET timeline = timeline - 1")
+    shards.of[1].server.stop(SIGKILL)
+    assert of_operator(handler) == [("admin-database-unreachable", 1), ("restored", 2)]
+    shards.of[1].server.start()
+    run(handler, "--shard", "2", "restored", "--nothing-lost")
+    assert of_operator(handler) == []
+    handler.configure(shards.proxy.conninfo, database={"admin_conninfo": shards.proxy.admin})
+    run(handler, "expire")  # without the rules
+
+
+def test_check_the_rights_of_the_operator(shards: Shards, handler: Handler) -> None:
+    """A role that lacks a right on the shards, and one that only the proxy knows."""
+    proxy = shards.proxy
+    proxy.execute("CREATE ROLE operator LOGIN IN ROLE pipehandler_reader, pipehandler_maintenance")
+    for role, code in (("reader", "admin-rights-too-few"), ("operator", "admin-role-missing")):
+        admin = proxy.server.conninfo(proxy.name, user=role)
+        handler.configure(proxy.conninfo, database={"admin_conninfo": admin})
+        assert of_operator(handler) == [(code, number) for number in range(COUNT)]
+    proxy.execute("DROP ROLE operator")
 
 
 def test_check_delimiter_and_numbers(shards: Shards, handler: Handler) -> None:
