@@ -54,6 +54,13 @@ _PROBE_MILLISECONDS = 2000
 _ROUTE = "SELECT pipehandler.route(%s::text[], %s::text)"
 
 
+def _asked(connection: psycopg.Connection[Any], question: str, parameters: Parameters = ()) -> bool:
+    """What a connection answers within the timeouts that it has; Store.connect would set those of a delivery."""
+    with translated():
+        (answer,) = connection.execute(question, parameters).fetchone() or (False,)
+    return bool(answer)
+
+
 class Store:
     """One connection, opened when it is first needed and kept while it works.
 
@@ -143,22 +150,15 @@ class Store:
         self.close()
         try:
             self._timeouts = {"statement_timeout": _PROBE_MILLISECONDS, "lock_timeout": _PROBE_MILLISECONDS}
-            self._connection = self._open(self._timeouts)
-            self.is_proxy = self._asked(_PROBE)
+            connection = self._connection = self._open(self._timeouts)
+            self.is_proxy = _asked(connection, _PROBE)
         except StoreError:
             self.close()
             return False
         try:
-            return self._shard is None or self._asked(_PROBE_SHARD, [self._shard])
+            return self._shard is None or _asked(connection, _PROBE_SHARD, [self._shard])
         except StoreError:
             return False
-
-    def _asked(self, question: str, parameters: Parameters = ()) -> bool:
-        """What the open connection answers, within the timeouts that it has; `connect` would set those of a delivery."""
-        assert self._connection
-        with translated():
-            (answer,) = self._connection.execute(question, parameters).fetchone() or (False,)
-        return bool(answer)
 
     # Several shards (docs/design/shards.md).
 

@@ -70,12 +70,22 @@ def sharded(folder: Path, **settings: str) -> Iterator[Shards]:
         missing("PL/Proxy (postgresql-15-plproxy)")
     with ExitStack() as stack:
         names = ["proxy", *(f"shard{number}" for number in range(COUNT))]
-        servers = [PostgreSQL(folder / name, PROXY_VERSION, {**FAST, **settings}) for name in names]
+        template = _migrated(folder / "template")
+        servers = [PostgreSQL(folder / name, PROXY_VERSION, {**FAST, **settings}, data=template) for name in names]
         databases = [stack.enter_context(Database.fresh(stack.enter_context(server).start())) for server in servers]
         proxy, *shards = databases
         with closing(Store(proxy.admin, statement_timeout=100)) as store:
             make_shards(store, proxy.admin, [shard.admin for shard in shards], "+", _USER, print)
         yield Shards(proxy, shards)
+
+
+def _migrated(folder: Path) -> Path:
+    """The data of a server that has the migrated template and the login roles: copied five times, it is migrated once."""
+    server = PostgreSQL(folder, PROXY_VERSION, FAST).start()
+    with Database.fresh(server):
+        pass
+    server.stop()
+    return server.data
 
 
 def _options(database: Database) -> str:
