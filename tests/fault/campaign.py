@@ -30,6 +30,7 @@ KINDS = (
     "standby",
     "patroni",
     "pair",
+    "shards",
     "mailhost",
     "reload",
     "content",
@@ -39,7 +40,20 @@ KINDS = (
     "stream",
     "days",
 )
-_MODELESS = {"days", "files", "filter", "lmtp", "maildir", "pair", "patroni", "planted", "reload", "rows", "stream"}
+_MODELESS = {
+    "days",
+    "files",
+    "filter",
+    "lmtp",
+    "maildir",
+    "pair",
+    "patroni",
+    "planted",
+    "reload",
+    "rows",
+    "shards",
+    "stream",
+}
 """Kinds for which the mode makes no difference; they are run once, with the first one."""
 
 
