@@ -119,8 +119,11 @@ def opened_store(context: click.Context, of_proxy: bool = False) -> Iterator[Sto
     with reported_errors():
         conninfo = chosen_conninfo(context)
         store = Store(conninfo, statement_timeout=STATEMENT_SECONDS)
+        found: list[Shard] = []
         try:
-            if not of_proxy and (found := shards(store)):
+            with suppress(NotConnected):  # which the command itself reports in its own way
+                found = [] if of_proxy else shards(store)
+            if found:
                 raise Failure(
                     f"the mail of this database is on {len(found)} shards: name one with --shard N (0 to"
                     f" {len(found) - 1}) or --shard ADDRESS, that of a recipient",

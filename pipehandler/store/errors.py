@@ -113,6 +113,12 @@ _LIBPQ_OUT_OF_MEMORY = (
 )  # libpq's own words, which we let nothing translate
 _SHORTAGES = tuple(os.strerror(number) for number in (errno.EMFILE, errno.ENFILE, errno.ENOMEM))
 
+_FINDS_PARTITION = "ExecFindPartition"
+"""The function in which PostgreSQL finds no partition for a row."""
+
+_NO_PARTITION = "no partition of relation"
+"""What it reports then, as PL/Proxy passes it on: in English, which `check` insists on for shards."""
+
 _OF_PROXY = "plproxy_error_with_state"
 """The function in which PL/Proxy reports the connection to a shard: that it cannot be made, or has ended."""
 
@@ -281,7 +287,10 @@ def translated(kind: type[StoreError] = StoreError) -> Iterator[None]:
         reason = (error.diag.message_primary or str(error)).partition("\n")[0]
         if sqlstate == INTERNAL_ERROR and error.diag.source_function == _OF_PROXY:
             sqlstate = NO_SQLSTATE
-        if sqlstate[:2] in _REFUSED_CLASSES or (sqlstate in _REFUSED and "no partition" not in reason):
+        if error.diag.source_function == _FINDS_PARTITION or _NO_PARTITION in reason:
+            # Of a day that was just created, another session may see the name before the bounds: a second call sees both.
+            sqlstate = SERIALIZATION_FAILURE
+        if sqlstate[:2] in _REFUSED_CLASSES or sqlstate in _REFUSED:
             raise _refused(error, sqlstate) from error
         failure = kind(_outcome(sqlstate, reason), reason, sqlstate)
         failure.of_shard = sqlstate == SEVERAL_SHARDS or error.diag.source_function in (_OF_PROXY, OF_SHARD)

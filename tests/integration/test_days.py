@@ -22,6 +22,7 @@ from pipehandler.settings import config as settings
 from pipehandler.settings.retention import Rule
 from pipehandler.store import expiry, listing, messages
 from pipehandler.store.connection import Store
+from pipehandler.store.errors import StoreError
 from pipehandler.store.filters import Filters
 from pipehandler.store.ingest import Stored
 
@@ -367,6 +368,23 @@ def test_a_day_that_an_operator_has_detached(database: Database) -> None:
     assert run(database) == {"days": 1}
     for table in ("raw_message", "attachment"):
         assert database.value(f"SELECT count(*) FROM {partition(table, day)}") == 1
+
+
+def test_a_name_without_bounds_defers_mail(database: Database) -> None:
+    """Where the partition of today has its name and is not attached, as another session may see it for a moment, mail is
+    deferred and not blamed, and stored afterwards."""
+    leaf = partition("raw_message", today())
+    database.execute(f"ALTER TABLE pipehandler.raw_message DETACH PARTITION {leaf}")
+    with closing(Store(database.conninfo)) as store:
+        with pytest.raises(StoreError) as raised:
+            store.ingest(submission(b"Message-ID: <1@x>\n\n"))
+        assert (raised.value.sqlstate, raised.value.outcome.status, raised.value.outage) == ("40001", 75, False)
+        database.execute(
+            f"ALTER TABLE pipehandler.raw_message ATTACH PARTITION {leaf}"
+            f" FOR VALUES FROM ('{today()}') TO ('{today() + timedelta(days=1)}')"
+        )
+        (stored,) = store.ingest(submission(b"Message-ID: <1@x>\n\n"))
+    assert not stored.duplicate
 
 
 def test_the_stream_goes_on_after_a_day_that_is_gone(database: Database) -> None:

@@ -569,12 +569,6 @@ def test_error_of_the_data(store: Store, database: Database, sqlstate: str) -> N
     assert (error.sqlstate, "secret" in str(error)) == (sqlstate, False)
 
 
-def test_no_partition_is_no_error_of_the_data(store: Store, database: Database) -> None:
-    """A missing partition that the operator has not created yet (23514) is temporary."""
-    trigger(database, "RAISE EXCEPTION 'no partition of relation \"x\" found for row' USING ERRCODE = '23514'")
-    assert not isinstance(refused(store), DataRefused)
-
-
 @pytest.mark.parametrize(
     "parsed",
     [

@@ -156,6 +156,7 @@ def test_partition_is_missing() -> None:
         with pytest.raises(StoreError) as raised, translated():
             raise psycopg.errors.CheckViolation(text)
         assert isinstance(raised.value, DataRefused) == refused
+        assert raised.value.sqlstate == ("23514" if refused else "40001")
 
 
 def test_hints() -> None:
