@@ -22,8 +22,12 @@ TITLES = (
     "The journal",
     "Space after many short lives",
     "Space while they pass",
+    "Removing mail",
+    "Plans",
     "A change of rules",
     "Long values",
+    "Four shards, and one database",
+    "One of four shards killed",
     "Latency",
     "The aims",
 )
