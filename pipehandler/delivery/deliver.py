@@ -100,7 +100,9 @@ def _deliver(
             if not error.unrouted:
                 raise
             slow = error.timed_out
-        shards = session.store.route(envelope.recipients, session.config.recipients.delimiter)
+            shards = session.store.route(envelope.recipients, session.config.recipients.delimiter)
+            if not shards:  # no proxy any more
+                raise
     results: dict[int, Result] = {}
     for shard in dict.fromkeys(shards):
         chosen = [index for index, its in enumerate(shards) if its == shard]

@@ -43,11 +43,16 @@ Parameters = Sequence[Any] | dict[str, Any]
 _TRIES = 3
 _PAUSE = (0.02, 0.2)  # seconds
 
-# Fails where nothing can be stored: there is no schema, or the server is read-only.
-_PROBE = """
-SELECT pg_current_xact_id() IS NOT NULL AND 'pipehandler'::regnamespace IS NOT NULL
-       AND to_regprocedure('pipehandler.shards()') IS NOT NULL AS is_proxy
+IS_PROXY = """
+EXISTS (SELECT FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) p.pronamespace
+         WHERE n.nspname OPERATOR(pg_catalog.=) 'pipehandler' AND p.proname OPERATOR(pg_catalog.=) 'shards')
 """
+"""Whether a database is the proxy of shards, as an expression that needs no right."""
+
+# Fails where nothing can be stored: there is no schema, or the server is read-only.
+_PROBE = (
+    f"SELECT pg_current_xact_id() IS NOT NULL AND 'pipehandler'::regnamespace IS NOT NULL AND {IS_PROXY} AS is_proxy"
+)
 _PROBE_SHARD = "SELECT pipehandler.shard_answers(%s)"
 _PROBE_MILLISECONDS = 2000
 

@@ -4,11 +4,11 @@ import time
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from .connection import Store
+from .connection import IS_PROXY, Store
 from .errors import UNDEFINED_FUNCTION, StoreError
 from .readable import Unreadable, tolerant_rows
 from .replication import Replication, replication
-from .shard_health import IS_PROXY, of_shards
+from .shard_health import of_shards
 
 
 class Health(NamedTuple):

@@ -9,12 +9,6 @@ from .connection import Store
 from .errors import INSUFFICIENT_PRIVILEGE, UNDEFINED_FUNCTION, StoreError
 from .replication import Replication
 
-IS_PROXY = """
-EXISTS (SELECT FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) p.pronamespace
-         WHERE n.nspname OPERATOR(pg_catalog.=) 'pipehandler' AND p.proname OPERATOR(pg_catalog.=) 'shards')
-"""
-"""Whether a database is the proxy of shards, as an expression that needs no right."""
-
 _SHARDS = "SELECT s.shard FROM pipehandler.shards() AS s"
 _HEALTH = "SELECT * FROM pipehandler.on_shard_health(%s)"
 

@@ -10,13 +10,12 @@ from typing import NamedTuple
 
 from psycopg.conninfo import make_conninfo
 
-from .connection import Store
+from .connection import IS_PROXY, Store
 from .conninfo import parameters
 from .errors import NO_SQLSTATE, StoreError
 from .migrate import MigrationError, migrate
 from .roles import ADDRESS_ADMIN, INGEST, LOOKUP, MAINTENANCE, READER
 from .session import with_settings
-from .shard_health import IS_PROXY
 
 COUNTS = (2, 4, 8, 16, 32)
 """How many shards there may be: PL/Proxy takes the last bits of a number."""
@@ -129,9 +128,7 @@ def _admit(store: Store, user: str) -> None:
     store.script(f"GRANT {groups} TO {name}; ALTER ROLE {name} SET lc_messages = 'C'")
 
 
-def become_proxy(
-    store: Store, conninfos: Sequence[str], delimiter: str, user: str, password: str | None = None
-) -> None:
+def become_proxy(store: Store, conninfos: Sequence[str], delimiter: str, user: str) -> None:
     """Make this empty, migrated database the proxy of the shards at `conninfos`, in the order of their numbers.
 
     user: that PL/Proxy connects as, on every shard. The caller applies sql/proxy afterwards (`migrate` with again=True).
@@ -152,12 +149,11 @@ def become_proxy(
     if used:
         raise MigrationError("this database has mail or leases; the proxy is another, empty one")
     options = ", ".join(f"p{number} {_literal(proxy_conninfo(conninfo))}" for number, conninfo in enumerate(conninfos))
-    mapping = f"user {_literal(user)}" + (f", password {_literal(password)}" if password else "")
     try:
         store.script(
             "BEGIN; CREATE EXTENSION IF NOT EXISTS plproxy;"  # noqa: S608 # each value is a literal
             f" CREATE SERVER pipehandler FOREIGN DATA WRAPPER plproxy OPTIONS (connection_lifetime '3600', {options});"
-            f" CREATE USER MAPPING FOR CURRENT_USER SERVER pipehandler OPTIONS ({mapping});"
+            f" CREATE USER MAPPING FOR CURRENT_USER SERVER pipehandler OPTIONS (user {_literal(user)});"
             f" INSERT INTO pipehandler.sharding (shards, delimiter) VALUES ({len(conninfos)}, {_literal(delimiter)});"
             " COMMIT"
         )
