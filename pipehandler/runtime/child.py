@@ -19,9 +19,10 @@ def survives(work: Callable[[], object], seconds: float) -> bool:
     it is killed. Raises OSError if the child cannot be forked.
     """
     ends = time.monotonic() + seconds
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _RAISING)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     child = 0
     try:
+        signal.pthread_sigmask(signal.SIG_BLOCK, _RAISING)  # may raise the exception of a pending signal
         child = _fork(work, mask)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         # WNOWAIT reserves the pid: an exception after the child has ended must not make us kill another process.
@@ -29,7 +30,7 @@ def survives(work: Callable[[], object], seconds: float) -> bool:
             time.sleep(0.01)
     finally:  # the child must not outlive this call, whatever interrupts it
         try:
-            signal.pthread_sigmask(signal.SIG_BLOCK, _RAISING)  # may raise the exception of a pending signal
+            signal.pthread_sigmask(signal.SIG_BLOCK, _RAISING)  # the same
         finally:
             if child:
                 os.kill(child, signal.SIGKILL)
@@ -47,8 +48,9 @@ def detach(work: Callable[[], object], seconds: float) -> None:
             signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.001))
             work()
 
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _RAISING)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
+        signal.pthread_sigmask(signal.SIG_BLOCK, _RAISING)  # may raise the exception of a pending signal
         # A grandchild, which init reaps: the caller does not wait for its end.
         os.waitpid(_fork(work_unattended, mask), 0)
     finally:

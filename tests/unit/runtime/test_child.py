@@ -81,6 +81,37 @@ def test_no_signal_is_lost_around_a_fork() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+# The signal comes while the first thing is done that both functions do: blocking it.
+AT_THE_BEGINNING = """
+import os, random, signal
+from pipehandler.runtime.child import detach, survives
+
+class Interrupted(BaseException):
+    pass
+
+def interrupt(*_):
+    raise Interrupted
+
+signal.signal(signal.SIGALRM, interrupt)
+for work in (lambda: survives(lambda: None, 10), lambda: detach(lambda: None, 10)):
+    for _ in range(800):
+        try:
+            signal.setitimer(signal.ITIMER_REAL, random.uniform(0.000001, 0.00004))
+            work()
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        except Interrupted:
+            pass
+        assert not signal.pthread_sigmask(signal.SIG_BLOCK, []), "the signal is still blocked"
+"""
+
+
+def test_signals_are_not_left_blocked() -> None:
+    """A signal that raises while the signals are being blocked leaves the mask as it was: the next time limit would not
+    be noticed."""
+    done = subprocess.run([sys.executable, "-c", AT_THE_BEGINNING], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def late(file: Path) -> None:
     """Endless work, after its process id is written."""
     file.with_suffix(".new").write_text(str(os.getpid()))
