@@ -4,6 +4,7 @@ A delivery's expiry time is set to the past. Then the steps of `pipehandler expi
 role pipehandler_maintenance (sql/code/90_grants.sql).
 """
 
+import itertools
 import random
 import threading
 import time
@@ -28,7 +29,7 @@ MESSAGES = tuple(
 )
 
 _THE_DELIVERY = """
-SELECT d.id FROM pipehandler.delivery d JOIN pipehandler.raw_message r ON r.message = d.message
+SELECT d.id FROM pipehandler.delivery d JOIN pipehandler.raw_message r ON r.day = d.day AND r.message = d.message
  WHERE d.recipient = %s AND coalesce(d.prepended, '') || r.raw = %s
 """
 _ANY_DELIVERY = "SELECT d.id FROM pipehandler.delivery d WHERE d.expires_at IS NULL ORDER BY random() LIMIT 1"
@@ -50,7 +51,8 @@ def _upkeep(database: Database) -> Store:
 
 
 class _Rush:
-    """Four threads that deliver and two that expire, all working on the same few messages."""
+    """Four threads that deliver and two that expire, all working on the same few messages: `rounds` times each, and until
+    something has expired meanwhile, for a minute at most."""
 
     def __init__(self, rounds: int, database: Database, row: Row) -> None:
         self.rounds, self.database, self.row = rounds, database, row
@@ -59,6 +61,7 @@ class _Rush:
         self.due: set[int] = set()  # deliveries that were made to expire
         self.removed = 0
         self.over = threading.Event()
+        self.until = time.monotonic() + 60
 
     def run(self) -> None:
         """Run the threads, and then deliver everything once more, undisturbed."""
@@ -85,7 +88,9 @@ class _Rush:
     def _deliver(self, number: int) -> None:
         choice = random.Random(number)
         store = Store(self.database.conninfo)
-        for _ in range(self.rounds):
+        for done in itertools.count():
+            if done >= self.rounds and (self.removed or time.monotonic() > self.until):
+                break
             raw, recipients = choice.choice(MESSAGES), choice.sample(RECIPIENTS, choice.randint(1, len(RECIPIENTS)))
             self._until_stored(store, raw, recipients)
         store.close()
