@@ -95,7 +95,7 @@ def arrival(database: Database, folder: Path, options: argparse.Namespace) -> bo
             row.subject: row.seconds
             for row in database.rows(
                 "SELECT m.subject, extract(epoch FROM pg_xact_commit_timestamp(d.xmin))::float8 AS seconds"
-                " FROM pipehandler.delivery d JOIN pipehandler.message m ON m.id = d.message"
+                " FROM pipehandler.delivery d JOIN pipehandler.message m ON m.day = d.day AND m.id = d.message"
             )
         }
     names = [f"Arrival {number}" for number in range(options.messages)]

@@ -55,7 +55,7 @@ def stored(database: Database) -> list[bytes]:
         bytes(row.raw)
         for row in database.rows(
             "SELECT coalesce(d.prepended, '') || r.raw AS raw FROM pipehandler.delivery d"
-            " JOIN pipehandler.raw_message r ON r.message = d.message ORDER BY d.id"
+            " JOIN pipehandler.raw_message r ON r.day = d.day AND r.message = d.message ORDER BY d.id"
         )
     ]
 

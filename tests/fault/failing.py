@@ -263,7 +263,7 @@ def _check_states(database: Database, taken: set[str], row: Row) -> None:
     parsed. A truncated message is marked."""
     for recipient, state, error, size, short in database.rows(
         'SELECT d.recipient, m.state, m.error, m.size, m.defects @> \'[{"code": "smaller-than-declared"}]\' AS short'
-        "  FROM pipehandler.delivery d JOIN pipehandler.message m ON m.id = d.message"
+        "  FROM pipehandler.delivery d JOIN pipehandler.message m ON m.day = d.day AND m.id = d.message"
     ):
         if state != "parsed" and recipient not in taken:
             row.note(f"the message for {recipient} is {state}: {error}")

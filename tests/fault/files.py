@@ -171,7 +171,8 @@ def _judge(point: _Point, sent: Letter, ended: Ended, database: Database, ledger
     row.statuses[ended.status] += 1
     stored = int(
         database.value(
-            "SELECT count(*) FROM pipehandler.delivery d JOIN pipehandler.raw_message r ON r.message = d.message"
+            "SELECT count(*) FROM pipehandler.delivery d"
+            " JOIN pipehandler.raw_message r ON r.day = d.day AND r.message = d.message"
             " WHERE d.recipient = %s AND r.raw = %s",
             sent.recipients[0],
             sent.raw,

@@ -54,7 +54,8 @@ def run(scale: Scale, mode: Mode) -> Row:
             row.note(f"only {row.points} of {planned} kills happened")
         ledger.check(database, row)
         for name, state in database.rows(
-            "SELECT d.recipient, m.state FROM pipehandler.delivery d JOIN pipehandler.message m ON m.id = d.message"
+            "SELECT d.recipient, m.state FROM pipehandler.delivery d"
+            " JOIN pipehandler.message m ON m.day = d.day AND m.id = d.message"
             " WHERE m.state <> 'parsed'"
         ):
             row.note(f"the message for {name} is {state}")

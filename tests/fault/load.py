@@ -33,7 +33,7 @@ class Posted(Ledger):
     def digests(self, database: Database, row: Row) -> Iterator[tuple[str, bytes]]:
         for recipient, raw in database.rows(
             "SELECT d.recipient, coalesce(d.prepended, '') || r.raw AS raw FROM pipehandler.delivery d"
-            "  JOIN pipehandler.raw_message r ON r.message = d.message"
+            "  JOIN pipehandler.raw_message r ON r.day = d.day AND r.message = d.message"
         ):
             yield recipient, hashlib.sha256(_RECEIVED.sub(b"", raw, count=1)).digest()
 

@@ -99,7 +99,7 @@ def run(scale: Scale, mode: Mode) -> Row:
         ledger.check(database, row)
         for recipient, state, error in database.rows(
             "SELECT d.recipient, m.state, m.error FROM pipehandler.delivery d"
-            " JOIN pipehandler.message m ON m.id = d.message WHERE m.state <> 'parsed'"
+            " JOIN pipehandler.message m ON m.day = d.day AND m.id = d.message WHERE m.state <> 'parsed'"
         ):
             row.note(f"the message for {recipient[:40]} is {state}: {error}")
     return row
@@ -175,7 +175,8 @@ def _through_the_entrypoint(
 def _recipient(database: Database, raw: bytes) -> str:
     """The recipient for whom a message is stored; "" if it is not stored."""
     statement = (
-        "SELECT d.recipient FROM pipehandler.delivery d JOIN pipehandler.raw_message r ON r.message = d.message"
+        "SELECT d.recipient FROM pipehandler.delivery d"
+        " JOIN pipehandler.raw_message r ON r.day = d.day AND r.message = d.message"
         " WHERE r.raw = %s"
     )
     return next((str(found.recipient) for found in database.rows(statement, raw)), "")

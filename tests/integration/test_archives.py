@@ -41,7 +41,8 @@ def write(path: Path, content: bytes, time: datetime = OLD) -> Path:
 def times(database: Database) -> dict[str, datetime]:
     """When each message was received, by subject."""
     rows = database.rows(
-        "SELECT m.subject, d.received_at FROM pipehandler.delivery d JOIN pipehandler.message m ON m.id = d.message"
+        "SELECT m.subject, d.received_at FROM pipehandler.delivery d"
+        " JOIN pipehandler.message m ON m.day = d.day AND m.id = d.message"
     )
     return {row.subject: row.received_at for row in rows}
 

@@ -76,7 +76,7 @@ def test_new_rules_count_from_the_database(database: Database, clock: str) -> No
     assert database.value("SELECT expires_at - stored_at FROM pipehandler.delivery") == RULE.keep
     assert database.value(
         "SELECT n.expires_at = d.expires_at FROM pipehandler.delivery_under_current_rules n"
-        " JOIN pipehandler.delivery d ON d.id = n.id"
+        " JOIN pipehandler.delivery d ON d.day = n.day AND d.id = n.id"
     )
 
 

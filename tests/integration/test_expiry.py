@@ -705,10 +705,18 @@ def test_against_deliveries(database: Database) -> None:
     }
     assert answered == there
     assert not set(recipients(database)) & {"short@example.com", "over@example.com"}
-    assert count(database, "message m", "NOT EXISTS (SELECT FROM pipehandler.delivery d WHERE d.message = m.id)") == 0
+    assert (
+        count(
+            database,
+            "message m",
+            "NOT EXISTS (SELECT FROM pipehandler.delivery d WHERE d.day = m.day AND d.message = m.id)",
+        )
+        == 0
+    )
     whole = """
-    SELECT EXISTS (SELECT FROM pipehandler.raw_message r WHERE r.message = m.id) AS raw,
-           EXISTS (SELECT FROM pipehandler.attachment a WHERE a.message = m.id AND a.content IS NOT NULL) AS content
+    SELECT EXISTS (SELECT FROM pipehandler.raw_message r WHERE r.day = m.day AND r.message = m.id) AS raw,
+           EXISTS (SELECT FROM pipehandler.attachment a
+                    WHERE a.day = m.day AND a.message = m.id AND a.content IS NOT NULL) AS content
       FROM pipehandler.message m
      WHERE m.id = %s::uuid
     """

@@ -61,7 +61,7 @@ def redelivered(database: Database) -> list[Stored]:
     """Deliver everything that is stored once more, with another Received field; returns the results."""
     rows = database.rows(
         "SELECT d.recipient, d.prepended, r.raw FROM pipehandler.delivery d"
-        "  JOIN pipehandler.raw_message r ON r.message = d.message"
+        "  JOIN pipehandler.raw_message r ON r.day = d.day AND r.message = d.message"
         " WHERE (SELECT o.lease FROM pipehandler.lease_of(d.recipient, '+') AS o) IS NOT DISTINCT FROM d.lease"
     )
     assert rows
@@ -87,7 +87,7 @@ def test_redelivered_after_the_upgrade(server: PostgreSQL, folder: Path) -> None
         assert set(versions(database)) == {1}
         rows = database.rows(
             "SELECT d.fingerprint, d.prepended, r.raw FROM pipehandler.delivery d"
-            "  JOIN pipehandler.raw_message r ON r.message = d.message"
+            "  JOIN pipehandler.raw_message r ON r.day = d.day AND r.message = d.message"
         )
         for row in rows:
             assert identify((row.prepended or b"") + row.raw).former_fingerprint == row.fingerprint

@@ -613,7 +613,8 @@ def test_refused_data_is_quarantined(handler: Handler, database: Database) -> No
     ended = handler.deliver(MESSAGE)
     assert (ended.status, ended.output[:26]) == (0, "2.0.0 stored, not parsed " + submission().identity.id[:1])
     ((state, error, subject, raw),) = database.rows(
-        "SELECT state, error, subject, raw FROM pipehandler.message m JOIN pipehandler.raw_message r ON r.message = m.id"
+        "SELECT state, error, subject, raw FROM pipehandler.message m"
+        " JOIN pipehandler.raw_message r ON r.day = m.day AND r.message = m.id"
     )
     assert (state, subject, bytes(raw)) == ("failed", None, MESSAGE)
     assert error.endswith("SQLSTATE 23514")

@@ -247,7 +247,7 @@ def test_recipients_about_the_limit(database: Database, character: str) -> None:
         store.ingest(submission(b"Subject: long\n\n", "y" + fits))
     rows = database.rows(
         "SELECT d.recipient, jsonb_array_length(m.defects) AS defects FROM pipehandler.delivery d"
-        "  JOIN pipehandler.message m ON m.id = d.message ORDER BY d.id"
+        "  JOIN pipehandler.message m ON m.day = d.day AND m.id = d.message ORDER BY d.id"
     )
     assert (rows[0].recipient, rows[0].defects) == (fits, 0)
     assert rows[1].recipient.startswith(f"y{fits[:199]}...")

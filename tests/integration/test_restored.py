@@ -39,8 +39,9 @@ def bytes_of(database: Database) -> list[tuple[bytes, bytes | None]]:
     """What can be read of each delivery: the bytes, and the content of the attachment."""
     rows = database.rows(
         "SELECT coalesce(d.prepended, '') || r.raw AS raw, a.content FROM pipehandler.delivery d"
-        "  JOIN pipehandler.message m ON m.id = d.message JOIN pipehandler.raw_message r ON r.message = m.id"
-        "  JOIN pipehandler.attachment a ON a.message = m.id ORDER BY d.id"
+        "  JOIN pipehandler.message m ON m.day = d.day AND m.id = d.message"
+        " JOIN pipehandler.raw_message r ON r.day = m.day AND r.message = m.id"
+        "  JOIN pipehandler.attachment a ON a.day = m.day AND a.message = m.id ORDER BY d.id"
     )
     return [(row.raw, row.content) for row in rows]
 

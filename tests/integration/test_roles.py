@@ -316,7 +316,8 @@ def stored_mail(database: Database) -> list[Any]:
     """Every delivery with the bytes, the text and the contents of attachments that belong to it."""
     return database.rows(
         "SELECT d.id, d.message, d.prepended, r.raw, m.text_body, m.html_body,"
-        "       array(SELECT a.content FROM pipehandler.attachment a WHERE a.message = m.id ORDER BY a.ordinal) AS contents"
-        "  FROM pipehandler.delivery d JOIN pipehandler.message m ON m.id = d.message"
-        "  JOIN pipehandler.raw_message r ON r.message = m.id ORDER BY d.id"
+        "       array(SELECT a.content FROM pipehandler.attachment a"
+        "              WHERE a.day = m.day AND a.message = m.id ORDER BY a.ordinal) AS contents"
+        "  FROM pipehandler.delivery d JOIN pipehandler.message m ON m.day = d.day AND m.id = d.message"
+        "  JOIN pipehandler.raw_message r ON r.day = m.day AND r.message = m.id ORDER BY d.id"
     )

@@ -139,7 +139,8 @@ def test_delivers(environment: Environment, empty: Database) -> None:
     assert (first.status, first.output[:13]) == (0, "2.0.0 stored ")
     assert (second.status, second.output[:20]) == (0, "2.0.0 stored before ")
     (row,) = empty.rows(
-        "SELECT m.subject, m.state, r.raw FROM pipehandler.message m JOIN pipehandler.raw_message r ON r.message = m.id"
+        "SELECT m.subject, m.state, r.raw FROM pipehandler.message m"
+        " JOIN pipehandler.raw_message r ON r.day = m.day AND r.message = m.id"
     )
     assert (row.subject, row.state, bytes(row.raw)) == ("Grüße", "parsed", MESSAGE)
 

@@ -207,7 +207,9 @@ def test_what_must_outlive_it(image: Image) -> None:
 
 def subjects(database: Database) -> list[str]:
     """The subjects of all deliveries, each as often as it is stored."""
-    rows = database.rows("SELECT subject FROM pipehandler.delivery d JOIN pipehandler.message m ON m.id = d.message")
+    rows = database.rows(
+        "SELECT subject FROM pipehandler.delivery d JOIN pipehandler.message m ON m.day = d.day AND m.id = d.message"
+    )
     return sorted(row.subject for row in rows)
 
 

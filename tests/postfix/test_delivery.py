@@ -54,7 +54,8 @@ def rows(stored: Database, recipient: str) -> list[Any]:
     """All that is stored for a recipient."""
     return stored.rows(
         "SELECT d.*, m.subject, m.state, m.defects, m.html_body, m.text_body, r.raw FROM pipehandler.delivery d"
-        "  JOIN pipehandler.message m ON m.id = d.message JOIN pipehandler.raw_message r ON r.message = m.id"
+        "  JOIN pipehandler.message m ON m.day = d.day AND m.id = d.message"
+        " JOIN pipehandler.raw_message r ON r.day = m.day AND r.message = m.id"
         " WHERE d.recipient = %s ORDER BY d.id",
         recipient,
     )

@@ -58,7 +58,7 @@ def test_addresses(over_ipv6: MailHost, database: Database) -> None:
     over_ipv6.drain()
     rows = database.rows(
         "SELECT d.recipient, host(d.client_address) AS address, d.client_helo, d.sender, m.defects"
-        "  FROM pipehandler.delivery d JOIN pipehandler.message m ON m.id = d.message ORDER BY d.id"
+        "  FROM pipehandler.delivery d JOIN pipehandler.message m ON m.day = d.day AND m.id = d.message ORDER BY d.id"
     )
     assert {row.recipient: row.address for row in rows if row.sender} == expected
     assert {row.sender.lower() for row in rows} == {"a@[ipv6:2001:db8::1]", ""}

@@ -154,7 +154,8 @@ def verdicts(host: ReceiveOnlyHost, database: Database) -> dict[str, dict[str, s
     host.drain()
     rows = database.rows(
         "SELECT split_part(recipient, '@', 1) AS name, authentication, raw FROM pipehandler.delivery d"
-        " JOIN pipehandler.message m ON m.id = d.message JOIN pipehandler.raw_message r ON r.message = m.id"
+        " JOIN pipehandler.message m ON m.day = d.day AND m.id = d.message"
+        " JOIN pipehandler.raw_message r ON r.day = m.day AND r.message = m.id"
     )
     stored = {row.name: bytes(row.raw).replace(b"\n", b"\r\n") for row in rows}
     assert b"score=-99.0" not in stored["forged"]
@@ -185,7 +186,8 @@ def test_opendkim_and_opendmarc(database: Database) -> None:
             session.sendmail("a@unknown.example", ["down@example.com"], FORGED + MESSAGE.replace(b"<1@", b"<4@"))
         host.drain()
     (row,) = database.rows(
-        "SELECT authentication FROM pipehandler.message m JOIN pipehandler.delivery d ON d.message = m.id"
+        "SELECT authentication FROM pipehandler.message m"
+        " JOIN pipehandler.delivery d ON d.day = m.day AND d.message = m.id"
         " WHERE d.recipient = 'down@example.com'"
     )
     assert row.authentication == {}
