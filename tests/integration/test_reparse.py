@@ -410,11 +410,13 @@ def test_out_of_memory(database: Database, monkeypatch: pytest.MonkeyPatch) -> N
 
 # Interruptions and concurrency.
 
+MANY = 150  # more than a run has done when it is interrupted
+
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL, signal.SIGTERM])
 def test_interrupted(console: Console, database: Database, how: signal.Signals) -> None:
     """Each message is either unchanged or done, and the next run does the rest; Ctrl-C prints how to continue."""
-    store(database, *(failed(number) for number in range(400)))
+    store(database, *(failed(number) for number in range(MANY)))
     before = untouched(database)
     old = {row.id: row for row in database.rows("SELECT * FROM pipehandler.message")}
     running = console.start("reparse", "--all")
@@ -424,7 +426,7 @@ def test_interrupted(console: Console, database: Database, how: signal.Signals) 
     output, errors = running.communicate(timeout=60)
     assert running.returncode == (EX_INTERRUPTED if how == signal.SIGINT else -how)
     half = {row.id: row for row in database.rows("SELECT * FROM pipehandler.message")}
-    assert 20 < sum(row.state == "parsed" for row in half.values()) < 400
+    assert 20 < sum(row.state == "parsed" for row in half.values()) < MANY
     for found, row in half.items():
         assert row == old[found] or (row.state, row.subject, row.parser, row.error) == (
             "parsed",
@@ -542,7 +544,7 @@ def test_removed_meanwhile(database: Database, console: Console) -> None:
 def test_database_goes_away(own_database: Database, folder: Path) -> None:
     """It stops, and reports how far it got and how to continue; nothing is half done."""
     console = Console(folder, own_database)
-    store(own_database, *(failed(number) for number in range(400)))
+    store(own_database, *(failed(number) for number in range(MANY)))
     running = console.start("reparse")
     done = "SELECT count(*) FROM pipehandler.message WHERE state = 'parsed'"
     wait_until(lambda: own_database.value(done) > 20)

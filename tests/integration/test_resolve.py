@@ -21,6 +21,8 @@ from pipehandler.store.errors import NotConnected
 from pipehandler.store.resolve import resolved
 
 NAME = "database.example.net"
+RESOLVER_SECONDS = 60
+"""What the resolver alone takes: twice 30 s for each query (resolv.conf(5))."""
 
 
 @pytest.fixture
@@ -32,7 +34,7 @@ def silent(folder: Path) -> Iterator[list[str]]:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
         server.bind((address, 53))
         file = folder / "resolv.conf"
-        file.write_text(f"nameserver {address}\n")
+        file.write_text(f"nameserver {address}\noptions timeout:30 attempts:2\n")
         (folder / "nsswitch.conf").write_text("hosts: files dns\n")
         mounts = f"mount --bind {file} /etc/resolv.conf && mount --bind {folder / 'nsswitch.conf'} /etc/nsswitch.conf"
         yield ["unshare", "--mount", "sh", "-ec", f'{mounts} && exec "$@"', "sh"]
@@ -54,8 +56,7 @@ def test_delivery(silent: list[str], handler: Handler) -> None:
     assert (status, output) == (75, "4.3.0 message store unavailable\n")
     assert f"name does not resolve: {NAME}" in handler.log_lines()[-1]
     assert (handler.state / "outage").exists()
-    # The resolver alone takes 10 s, twice 5 s for each query (resolv.conf(5)).
-    assert seconds < 8
+    assert seconds < RESOLVER_SECONDS
 
 
 def test_service(silent: list[str], handler: Handler, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,7 +68,7 @@ def test_service(silent: list[str], handler: Handler, monkeypatch: pytest.Monkey
     status, output, seconds = run_silently(silent, handler.command(), MESSAGE)
     assert (status, output) == (75, "4.3.0 message store unavailable\n")
     assert f"name does not resolve: {NAME}" in handler.log_lines()[-1]
-    assert seconds < 8
+    assert seconds < RESOLVER_SECONDS
 
 
 def test_connects_by_service(database: Database, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,7 +89,7 @@ def test_metrics(silent: list[str], console: Console) -> None:
     status, output, seconds = run_silently(silent, console.command("metrics"))
     assert status == 0
     assert "pipehandler_database_up 0" in output
-    assert seconds < 10
+    assert seconds < RESOLVER_SECONDS
     status, output, _ = run_silently(silent, console.command("status", "--json"))
     assert f"name does not resolve: {NAME}" in output
 

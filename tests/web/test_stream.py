@@ -56,7 +56,9 @@ def test_every_delivery_once(page: WebServer, web_database: Database) -> None:
     done = threading.Event()
 
     def cut() -> None:
-        while not done.wait(0.05):
+        for _ in range(40):  # without end, a busy machine would get nothing through
+            if done.wait(0.05):
+                break
             stream.cut()
 
     cutting = threading.Thread(target=cut)
@@ -129,11 +131,16 @@ def test_expiry(page: WebServer, web_database: Database) -> None:
 
 def test_time_runs_out(page: WebServer) -> None:
     """A stream ends the inbox by its own clock: nothing notifies that time has passed."""
-    opened = Visitor(page).post("inbox", {"ttl": 1}, JSON)
-    stream = EventSource(page, opened.json["key"])
-    assert stream.next().kind == "inbox"
-    assert stream.next().kind == "expired"
-    stream.close()
+    for ttl in (1, 10):  # on a busy machine, the first may have expired before its stream begins
+        opened = Visitor(page).post("inbox", {"ttl": ttl}, JSON)
+        stream = EventSource(page, opened.json["key"])
+        kinds = [stream.next().kind]
+        if kinds == ["inbox"]:
+            kinds.append(stream.next().kind)
+        stream.close()
+        if len(kinds) == 2:
+            break
+    assert kinds == ["inbox", "expired"]
 
 
 def test_removed_and_revoked(page: WebServer) -> None:
