@@ -20,6 +20,14 @@ CONNECTIONS = 87
 _numbers = itertools.count(1)
 
 
+def close_public(server: PostgreSQL, name: str) -> None:
+    """Let only its owner create objects in the schema public of a database, as docs/install.md has it before PostgreSQL
+    15; later versions create databases so."""
+    if server.version < 15:
+        with psycopg.connect(server.conninfo(name), autocommit=True) as owner:
+            owner.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+
+
 class Database:
     """One database. `admin` is the conninfo of its owner, `conninfo` that of the handler's role."""
 
@@ -48,9 +56,7 @@ class Database:
                 store = Store(server.conninfo("migrated"), statement_timeout=100)
                 migrate(store)
                 store.close()
-                if server.version < 15:  # docs/install.md: newer versions create databases so
-                    with psycopg.connect(server.conninfo("migrated"), autocommit=True) as migrated:
-                        migrated.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+                close_public(server, "migrated")
                 if logins:
                     maintenance.execute(
                         f"CREATE ROLE pipehandler LOGIN IN ROLE pipehandler_ingest CONNECTION LIMIT {CONNECTIONS}"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psycopg
 
-from .database import Database
+from .database import Database, close_public
 from .missing import missing
 from .postgresql import PostgreSQL
 from .recorded import replay
@@ -58,6 +58,7 @@ def database(server: PostgreSQL, name: str, files: int = FILES) -> Iterator[Data
     with psycopg.connect(server.conninfo(), autocommit=True) as maintenance:
         maintenance.execute(f"CREATE DATABASE {name} TEMPLATE template0")
     try:
+        close_public(server, name)
         with psycopg.connect(made.admin) as owner:
             owner.execute(_TABLE)
             for path in sorted((_ROOT / "sql" / "schema").glob("*.sql"))[:files]:
