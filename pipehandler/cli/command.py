@@ -24,7 +24,8 @@ from pipehandler.postfix.postconf import DEFAULT_DIRECTORY
 from pipehandler.settings.config import ConfigError, load
 from pipehandler.settings.extras import MissingExtraError
 from pipehandler.store.connection import Store
-from pipehandler.store.errors import NotConnected, StoreError, hint
+from pipehandler.store.errors import NotConnected, StoreError
+from pipehandler.store.hints import hint
 from pipehandler.store.ids import NoSuchMessage
 from pipehandler.store.messages import UnreadableMessage
 from pipehandler.store.migrate import MigrationError

@@ -10,7 +10,8 @@ import click
 from pipehandler.cli.terminal import say
 from pipehandler.mail.sysexits import EX_UNAVAILABLE
 from pipehandler.store.connection import Store
-from pipehandler.store.errors import StoreError, hint
+from pipehandler.store.errors import StoreError
+from pipehandler.store.hints import hint
 from pipehandler.store.roles import MAINTENANCE
 
 from .command import Failure, opened_store

@@ -19,8 +19,9 @@ from ..postfix.postqueue import Listing, Queued, QueueError, listing
 from ..record.journal import NAME
 from ..settings.config import Config
 from ..store.connection import Store
-from ..store.errors import StoreError, hint
+from ..store.errors import StoreError
 from ..store.health import Health, health
+from ..store.hints import hint
 from ..store.refusal import advice
 from ..store.replication import servers_expected
 from ..store.roles import INGEST, MAINTENANCE, READER

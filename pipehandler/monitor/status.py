@@ -8,7 +8,7 @@ from typing import NamedTuple
 from ..mail import outcome
 from ..mail.sysexits import EX_OK
 from ..record.journal import KILLED
-from ..store.errors import hint
+from ..store.hints import hint
 from .journal_totals import Record
 from .snapshot import Snapshot
 from .verdict import Verdict, verdict

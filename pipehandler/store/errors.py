@@ -1,4 +1,4 @@
-"""Errors of the database: every SQLSTATE that pipehandler distinguishes, what it means, and what to do about it.
+"""Errors of the database: every SQLSTATE that pipehandler distinguishes, and what it means.
 
 The codes are those of PostgreSQL's documentation, appendix A; the first two characters are the class. Every error
 leaves the store as a StoreError, translated here and nowhere else. The default is temporary: only a message's own data
@@ -16,7 +16,6 @@ from typing import TypeVar
 import psycopg
 
 from ..mail.outcome import EXHAUSTED, STORE_FULL, STORE_UNAVAILABLE, Outcome, Result, Undelivered
-from .roles import INGEST
 
 _T = TypeVar("_T")
 
@@ -68,18 +67,18 @@ INTERNAL_ERROR = "XX000"
 NO_SQLSTATE = ""
 """The connection ended, or was never made: the server has sent no error."""
 
-_FEATURE_NOT_SUPPORTED = "0A"  # the rest are classes
-_CONNECTION_EXCEPTION = "08"
-_DATA_EXCEPTION = "22"
-_INTEGRITY_CONSTRAINT_VIOLATION = "23"
-_INVALID_AUTHORIZATION = "28"
-_INVALID_CATALOG_NAME = "3D"
-_INVALID_SCHEMA_NAME = "3F"
-_TRANSACTION_ROLLBACK = "40"
-_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION = "42"
-_PROGRAM_LIMIT_EXCEEDED = "54"
-_PLPGSQL_ERROR = "P0"
-_OURS = "PH"
+CLASS_FEATURE_NOT_SUPPORTED = "0A"
+CLASS_CONNECTION_EXCEPTION = "08"
+CLASS_DATA_EXCEPTION = "22"
+CLASS_INTEGRITY_CONSTRAINT_VIOLATION = "23"
+CLASS_INVALID_AUTHORIZATION = "28"
+CLASS_INVALID_CATALOG_NAME = "3D"
+CLASS_INVALID_SCHEMA_NAME = "3F"
+CLASS_TRANSACTION_ROLLBACK = "40"
+CLASS_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION = "42"
+CLASS_PROGRAM_LIMIT_EXCEEDED = "54"
+CLASS_PLPGSQL_ERROR = "P0"
+CLASS_OURS = "PH"
 
 CONFLICTS = frozenset({SERIALIZATION_FAILURE, DEADLOCK_DETECTED, FOREIGN_KEY_VIOLATION})
 """Another transaction changed the same rows (23503: it removed or added one that ours refers to): the same statement,
@@ -88,9 +87,9 @@ run again, may succeed."""
 CONTENTION = CONFLICTS | {LOCK_NOT_AVAILABLE}
 """A conflict, or another transaction that held a lock for too long."""
 
-_REFUSED_CLASSES = frozenset({_DATA_EXCEPTION, _PROGRAM_LIMIT_EXCEEDED, _FEATURE_NOT_SUPPORTED})
+_REFUSED_CLASSES = frozenset({CLASS_DATA_EXCEPTION, CLASS_PROGRAM_LIMIT_EXCEEDED, CLASS_FEATURE_NOT_SUPPORTED})
 _REFUSED = frozenset({NOT_NULL_VIOLATION, CHECK_VIOLATION})
-_DATA_CLASSES = _REFUSED_CLASSES | {_INTEGRITY_CONSTRAINT_VIOLATION}
+_DATA_CLASSES = _REFUSED_CLASSES | {CLASS_INTEGRITY_CONSTRAINT_VIOLATION}
 
 _CONNECTION_LOST = frozenset({NO_SQLSTATE, ADMIN_SHUTDOWN, CRASH_SHUTDOWN, CANNOT_CONNECT_NOW})
 
@@ -127,42 +126,16 @@ OF_SHARD = "plproxy_remote_error"
 
 _PERMANENT_CLASSES = frozenset(
     {
-        _FEATURE_NOT_SUPPORTED,
-        _DATA_EXCEPTION,
-        _INVALID_AUTHORIZATION,
-        _INVALID_CATALOG_NAME,
-        _INVALID_SCHEMA_NAME,
-        _SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION,
-        _PLPGSQL_ERROR,
-        _OURS,
+        CLASS_FEATURE_NOT_SUPPORTED,
+        CLASS_DATA_EXCEPTION,
+        CLASS_INVALID_AUTHORIZATION,
+        CLASS_INVALID_CATALOG_NAME,
+        CLASS_INVALID_SCHEMA_NAME,
+        CLASS_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION,
+        CLASS_PLPGSQL_ERROR,
+        CLASS_OURS,
     }
 )
-
-HANDLER = f"{INGEST}; `pipehandler check` prints the GRANT"
-"""The group of the role that delivers, for `hint`."""
-
-_HINTS = {
-    _INVALID_AUTHORIZATION: "the role may not log in: correct pg_hba.conf or the passfile, see `pipehandler check`",
-    _INVALID_CATALOG_NAME: "create the database, or correct database.conninfo",
-    _INVALID_SCHEMA_NAME: "there is no schema pipehandler: run `pipehandler migrate`",
-    _SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION: "the schema is missing or older than this program: run `pipehandler migrate`",
-    _TRANSACTION_ROLLBACK: "another transaction changed the same rows: trying again resolves it",
-    INSUFFICIENT_PRIVILEGE: "the role lacks a right: it must be a member of {group}",
-    UNDEFINED_FUNCTION: "the schema is older than this program: run `pipehandler migrate`",
-    READ_ONLY_SQL_TRANSACTION: (
-        "this server is read-only: name all servers in database.conninfo, with target_session_attrs=read-write"
-    ),
-    TRANSACTION_TIMEOUT: "transaction_timeout is set on the database or the role: set it to 0, or higher",
-    DISK_FULL: "make room on the disk of the database",
-    TOO_MANY_CONNECTIONS: (
-        "all connections of the database or the role are in use: start a synchronous standby that is away; or raise"
-        " max_connections or the limit of the role (`pipehandler check`), or lower maxproc and serve.workers"
-    ),
-    LOCK_NOT_AVAILABLE: "another transaction holds a lock; to see what waits: SELECT * FROM pg_stat_activity",
-    QUERY_CANCELED: "the database is slow, or waits for a lock: SELECT * FROM pg_stat_activity",
-    CANNOT_CONNECT_NOW: "the database is starting or recovering: wait, or read its log",
-}
-"""What an operator can do, by SQLSTATE or its class."""
 
 
 class StoreError(Undelivered):
@@ -197,7 +170,7 @@ class StoreError(Undelivered):
         return (
             self.sqlstate in _CONNECTION_LOST
             or self.sqlstate == READ_ONLY_SQL_TRANSACTION
-            or self.sqlstate[:2] == _CONNECTION_EXCEPTION
+            or self.sqlstate[:2] == CLASS_CONNECTION_EXCEPTION
         )
 
     @property
@@ -239,14 +212,6 @@ def is_permanent(sqlstate: str) -> bool:
 def concerns_data(sqlstate: str) -> bool:
     """Whether the data of this statement was the reason, so that another message may well be stored."""
     return sqlstate[:2] in _DATA_CLASSES
-
-
-def hint(sqlstate: str, group: str = HANDLER) -> str:
-    """What an operator can do about an error of the database, "" where nothing is known.
-
-    group: the group role whose right is missing after 42501, and where to set that.
-    """
-    return (_HINTS.get(sqlstate) or _HINTS.get(sqlstate[:2], "")).format(group=group)
 
 
 def retried(

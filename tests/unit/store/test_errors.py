@@ -1,4 +1,4 @@
-"""SQLSTATEs: named as in PostgreSQL, in one module only; which are retried; the hints for an operator."""
+"""SQLSTATEs: named as in PostgreSQL, in one module only; what they mean; which are retried."""
 
 import ast
 import errno
@@ -17,7 +17,6 @@ from pipehandler.store.errors import (
     NotConnected,
     StoreError,
     concerns_data,
-    hint,
     is_permanent,
     retried,
     translated,
@@ -113,7 +112,6 @@ def test_every_sqlstate(sqlstate: str) -> None:
         assert concerns_data(sqlstate)
         assert not raised.value.outage
     assert not (is_permanent(sqlstate) and raised.value.stale)
-    assert "{" not in hint(sqlstate)
 
 
 @pytest.mark.parametrize(
@@ -159,14 +157,6 @@ def test_partition_is_missing() -> None:
         assert raised.value.sqlstate == ("23514" if refused else "40001")
 
 
-def test_hints() -> None:
-    """A code's own hint takes precedence over that of its class; the group role that has the privilege is named."""
-    assert hint("42501", "pipehandler_reader") == "the role lacks a right: it must be a member of pipehandler_reader"
-    assert "older" in hint("42883")
-    assert hint("42P01") == hint("42703") != ""
-    assert hint("") == hint("XX000") == ""
-
-
 CONNECTION_LOST = {"", "57P01", "57P02", "57P03"}
 MESSAGE_MAY_CAUSE = {"", "08P01", "53200", "53400", "25P04", "P0001", "XX000"}
 
@@ -193,30 +183,6 @@ def test_our_own_shortage_is_no_outage() -> None:
     """Only what another message would meet as well is one: the database, or its disk."""
     assert StoreError(STORE_FULL, "reason").outage
     assert not StoreError(EXHAUSTED, "reason").outage
-
-
-@pytest.mark.parametrize(
-    ("sqlstate", "words"),
-    [
-        ("28P01", "pg_hba.conf"),
-        ("3D000", "create the database"),
-        ("3F000", "no schema pipehandler"),
-        ("42P01", "migrate"),
-        ("40001", "trying again resolves it"),
-        ("42501", "member of pipehandler_ingest; `pipehandler check`"),
-        ("42883", "older than this program"),
-        ("25006", "target_session_attrs=read-write"),
-        ("25P04", "transaction_timeout"),
-        ("53100", "disk"),
-        ("53300", "max_connections"),
-        ("55P03", "holds a lock"),
-        ("57014", "slow"),
-        ("57P03", "starting or recovering"),
-    ],
-)
-def test_every_hint(sqlstate: str, words: str) -> None:
-    """What an operator can do about each error that has a way out."""
-    assert words in hint(sqlstate)
 
 
 def test_pauses_become_longer(monkeypatch: pytest.MonkeyPatch) -> None:
