@@ -28,7 +28,7 @@ from pipehandler.parse.loading import load_all
 from pipehandler.parse.message import parse
 from pipehandler.record.journal import Journal
 from pipehandler.runtime import limits
-from pipehandler.settings.config import load
+from pipehandler.settings.config_file import load
 from pipehandler.store.connection import Store
 
 _T = TypeVar("_T")

@@ -9,7 +9,8 @@ from pipehandler.mail.envelope import OPTIONS
 from pipehandler.postfix.client import OPTION
 from pipehandler.postfix.postconf import Service
 from pipehandler.postfix.templates import CODE, PACKAGES
-from pipehandler.settings.config import DEFAULT_PATH, Config
+from pipehandler.settings.config import Config
+from pipehandler.settings.config_file import DEFAULT_PATH
 
 DEFERRED = "Every message would be deferred, and eventually returned to its sender."
 

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator
 
 from pipehandler.record.log import STREAMS
 from pipehandler.record.sentry import dsn_problem
-from pipehandler.settings.config import RENAMED, Config, ConfigError, load
+from pipehandler.settings.config import RENAMED, Config
+from pipehandler.settings.config_file import ConfigError, load
 from pipehandler.settings.extras import EXTRAS, install_command, is_installed
 from pipehandler.store.conninfo import has_secret
 

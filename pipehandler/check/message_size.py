@@ -3,7 +3,8 @@
 import re
 import shlex
 
-from pipehandler.settings.config import load, memory_needed
+from pipehandler.settings.config import memory_needed
+from pipehandler.settings.config_file import load
 
 _LARGEST = 1_000_000_000
 

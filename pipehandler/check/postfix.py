@@ -9,7 +9,8 @@ import shlex
 from collections.abc import Iterator
 
 from pipehandler.postfix.postconf import Postfix, PostfixError, Service, seconds
-from pipehandler.settings.config import Config, ConfigError, load
+from pipehandler.settings.config import Config
+from pipehandler.settings.config_file import ConfigError, load
 
 from .argv import configuration
 from .daemon import check_certificates, check_duplicates, check_running, check_soft_bounce

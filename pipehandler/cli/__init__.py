@@ -12,7 +12,7 @@ from pipehandler import __version__
 from pipehandler.cli.group import Program
 from pipehandler.cli.terminal import say
 from pipehandler.mail.sysexits import EX_UNAVAILABLE
-from pipehandler.settings.config import DEFAULT_PATH
+from pipehandler.settings.config_file import DEFAULT_PATH
 
 COMMANDS = {
     "deliver": "setup.deliver",

@@ -13,7 +13,7 @@ import click
 from pipehandler.cli.group import Group
 from pipehandler.cli.terminal import say, say_all, shorten, table, terminal_columns
 from pipehandler.mail.sysexits import EX_CANTCREAT, EX_DATAERR, EX_NOINPUT
-from pipehandler.settings.config import load
+from pipehandler.settings.config_file import load
 from pipehandler.settings.duration import FOREVER, period
 from pipehandler.store import addresses
 from pipehandler.store.addresses import AddressTaken, Lease, NoAddress, NoSuchLease

@@ -16,7 +16,8 @@ from pipehandler.check.transport import processes, transports
 from pipehandler.check.web import check_web
 from pipehandler.cli.terminal import say, say_all, working
 from pipehandler.postfix.postconf import Postfix, PostfixError, Service
-from pipehandler.settings.config import Config, ConfigError, load
+from pipehandler.settings.config import Config
+from pipehandler.settings.config_file import ConfigError, load
 
 from .command import config_directory_option, echo_json, quiet_option
 

@@ -21,7 +21,7 @@ from pipehandler.cli.terminal import say, say_json
 from pipehandler.mail.sysexits import EX_CANTCREAT, EX_CONFIG, EX_DATAERR, EX_NOINPUT, EX_UNAVAILABLE
 from pipehandler.maildir.folder import MaildirError
 from pipehandler.postfix.postconf import DEFAULT_DIRECTORY
-from pipehandler.settings.config import ConfigError, load
+from pipehandler.settings.config_file import ConfigError, load
 from pipehandler.settings.extras import MissingExtraError
 from pipehandler.store.connection import Store
 from pipehandler.store.errors import NotConnected, StoreError

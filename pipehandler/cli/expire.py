@@ -12,7 +12,8 @@ import click
 
 from pipehandler.cli.terminal import say
 from pipehandler.mail.sysexits import EX_TEMPFAIL, EX_UNAVAILABLE
-from pipehandler.settings.config import Config, load
+from pipehandler.settings.config import Config
+from pipehandler.settings.config_file import load
 from pipehandler.store import expiry
 from pipehandler.store.connection import Store
 from pipehandler.store.errors import StoreError

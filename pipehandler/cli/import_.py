@@ -16,7 +16,8 @@ from pipehandler.ingress.archived import Receipt, Refused
 from pipehandler.ingress.files import File, Message
 from pipehandler.mail.outcome import DUPLICATE, NEWLY_STORED
 from pipehandler.mail.sysexits import EX_DATAERR, EX_OK, EX_TEMPFAIL, EX_UNAVAILABLE
-from pipehandler.settings.config import Config, load
+from pipehandler.settings.config import Config
+from pipehandler.settings.config_file import load
 from pipehandler.store.connection import Store
 from pipehandler.store.errors import is_permanent
 

@@ -8,7 +8,7 @@ import click
 from pipehandler.cli.terminal import say, say_all
 from pipehandler.mail.sysexits import EX_UNAVAILABLE
 from pipehandler.monitor.snapshot import Snapshot, take_snapshot
-from pipehandler.settings.config import load_usable
+from pipehandler.settings.config_file import load_usable
 from pipehandler.settings.extras import require
 
 from .command import Failure, config_directory_option, replace_file, reported_errors

@@ -12,7 +12,7 @@ from pipehandler.delivery import fingerprints as deliveries
 from pipehandler.delivery import reparse as core
 from pipehandler.delivery.reparse import ALL, FAILED, KEPT, OLDER, STILL_FAILED, Reparsed
 from pipehandler.mail.sysexits import EX_OSERR
-from pipehandler.settings.config import load
+from pipehandler.settings.config_file import load
 from pipehandler.store.errors import StoreError
 from pipehandler.store.ids import message_id
 

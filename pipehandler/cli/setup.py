@@ -11,7 +11,8 @@ from pipehandler.cli.terminal import say, say_all, table
 from pipehandler.mail.sysexits import EX_UNAVAILABLE
 from pipehandler.monitor.service_status import DIGESTS, OTHER_NAMESPACE, ask, stale
 from pipehandler.postfix import client, templates
-from pipehandler.settings.config import DEFAULT_SOCKET, load
+from pipehandler.settings.config import DEFAULT_SOCKET
+from pipehandler.settings.config_file import load
 from pipehandler.store.conninfo import uri
 from pipehandler.store.migrate import plan
 from pipehandler.store.shards import make_shards, migrate_all

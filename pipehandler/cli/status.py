@@ -11,7 +11,7 @@ from pipehandler.monitor.service_status import stale
 from pipehandler.monitor.snapshot import take_snapshot
 from pipehandler.monitor.status import DAY, Status, status
 from pipehandler.monitor.verdict import FLOWING, STOPPED, UNKNOWN
-from pipehandler.settings.config import load_usable
+from pipehandler.settings.config_file import load_usable
 
 from .command import config_directory_option, echo_json, quiet_option
 from .status_text import as_json, lines

@@ -3,7 +3,7 @@
 import click
 
 from pipehandler.cli.terminal import say
-from pipehandler.settings.config import load
+from pipehandler.settings.config_file import load
 
 from .command import reported_errors
 

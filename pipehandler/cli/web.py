@@ -8,7 +8,8 @@ import click
 
 from pipehandler.cli.terminal import say
 from pipehandler.mail.sysexits import EX_CONFIG, EX_UNAVAILABLE
-from pipehandler.settings.config import Config, load
+from pipehandler.settings.config import Config
+from pipehandler.settings.config_file import load
 from pipehandler.settings.extras import require
 from pipehandler.settings.page import problem
 from pipehandler.store.connection import Store

@@ -7,7 +7,7 @@ import click
 
 from pipehandler.cli.terminal import say
 from pipehandler.mail.sysexits import EX_CANTCREAT, EX_CONFIG
-from pipehandler.settings.config import load
+from pipehandler.settings.config_file import load
 from pipehandler.settings.extras import require
 from pipehandler.settings.page import problem
 

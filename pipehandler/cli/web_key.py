@@ -13,7 +13,8 @@ import click
 
 from pipehandler.cli.terminal import say, say_all, shorten, table, terminal_columns
 from pipehandler.mail.sysexits import EX_DATAERR, EX_NOINPUT
-from pipehandler.settings.config import Web, load
+from pipehandler.settings.config import Web
+from pipehandler.settings.config_file import load
 from pipehandler.store import addresses, capabilities
 from pipehandler.store.addresses import NoSuchLease
 from pipehandler.store.connection import Store

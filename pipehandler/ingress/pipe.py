@@ -15,7 +15,7 @@ from ..mail.outcome import folded, outcome_of
 from ..record.attempt import Attempt
 from ..runtime import limits
 from ..runtime.deadline import Deadline
-from ..settings.config import DEFAULT_PATH, ConfigError, load
+from ..settings.config_file import DEFAULT_PATH, ConfigError, load
 from .single import Finished, Resident, read_message
 from .truncation import Caller, is_smaller
 

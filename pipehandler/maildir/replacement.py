@@ -9,7 +9,7 @@ from collections.abc import Callable
 from selectors import BaseSelector
 
 from ..runtime.installation import code_digest
-from ..settings.config import ConfigError, load
+from ..settings.config_file import ConfigError, load
 from ..workers.renewal import Renewal
 from ..workers.succession import begin_again
 

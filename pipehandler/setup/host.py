@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 from pipehandler.postfix.postconf import DEFAULT_DIRECTORY, Postfix, PostfixError, find_program
 from pipehandler.postfix.templates import PROGRAM, lines
-from pipehandler.settings.config import DEFAULT_PATH, Config, ConfigError, load
+from pipehandler.settings.config import Config
+from pipehandler.settings.config_file import DEFAULT_PATH, ConfigError, load
 from pipehandler.store.conninfo import located, parameters, uri
 from pipehandler.store.errors import StoreError
 

@@ -13,7 +13,8 @@ from selectors import EVENT_READ, BaseSelector
 
 from ..handover import INSTALLATION, LARGEST, option
 from ..mail import outcome
-from ..settings.config import DEFAULT_PATH, Config
+from ..settings.config import Config
+from ..settings.config_file import DEFAULT_PATH
 from .connection_holder import HeldConnection
 from .connections import MOST, Connection, Connections, has_ended, is_authorised, is_visible
 from .pool import WorkerPool, record_lost

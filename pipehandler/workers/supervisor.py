@@ -17,7 +17,8 @@ from ..handover import INSTALLATION
 from ..runtime import systemd
 from ..runtime.deadline import GRACE
 from ..runtime.installation import code_digest, configuration_digest
-from ..settings.config import Config, ConfigError, load
+from ..settings.config import Config
+from ..settings.config_file import ConfigError, load
 from .connection_holder import hold_connections, take_over
 from .connections import MOST
 from .dispatcher import Dispatcher

@@ -17,7 +17,7 @@ from harness.pgbouncer import pgbouncer
 from harness.postgresql import FAST, VERSION, PostgreSQL
 from harness.service import wait_until
 
-from pipehandler.settings.config import load
+from pipehandler.settings.config_file import load
 from pipehandler.store.connection import Store
 from pipehandler.store.conninfo import parameters
 from pipehandler.store.errors import StoreError

@@ -24,7 +24,7 @@ from harness.service import Service
 
 from pipehandler.check.connections import sessions
 from pipehandler.postfix import client
-from pipehandler.settings.config import load
+from pipehandler.settings.config_file import load
 from pipehandler.store.connection import Store
 from pipehandler.store.migrate import migrate
 

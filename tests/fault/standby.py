@@ -27,7 +27,7 @@ from harness.postgresql import FAST, PostgreSQL
 from harness.service import Service, wait_until
 
 from pipehandler.check.connections import sessions
-from pipehandler.settings.config import load
+from pipehandler.settings.config_file import load
 
 from .ledger import Ledger, Mode, Row, Scale
 from .pool import forget_outage, only_resident

@@ -27,7 +27,8 @@ from pipehandler.check.connections import LIMITS as LIMITS_QUERY
 from pipehandler.check.connections import check_connections
 from pipehandler.check.server import check_clock
 from pipehandler.cli import cli
-from pipehandler.settings.config import RENAMED, load
+from pipehandler.settings.config import RENAMED
+from pipehandler.settings.config_file import load
 from pipehandler.store.connection import Store
 from pipehandler.store.migrate import migrate
 

@@ -32,7 +32,7 @@ from pipehandler import __version__
 from pipehandler.mail.sysexits import EX_CANTCREAT, EX_UNAVAILABLE
 from pipehandler.monitor.http_endpoint import Endpoint as HttpEndpoint
 from pipehandler.monitor.snapshot import take_snapshot
-from pipehandler.settings.config import load
+from pipehandler.settings.config_file import load
 
 USAGE = 2  # click's status for a usage error
 SCRAPE_TIMEOUT = 10  # seconds, Prometheus' default

@@ -20,7 +20,7 @@ from pipehandler.cli.status_text import as_json, lines
 from pipehandler.monitor.metrics import exposition
 from pipehandler.monitor.snapshot import take_snapshot
 from pipehandler.monitor.status import status
-from pipehandler.settings.config import load
+from pipehandler.settings.config_file import load
 from pipehandler.store.connection import Store
 from pipehandler.store.shards import proxy_conninfo
 

@@ -25,7 +25,8 @@ from pipehandler.check.message_size import raise_message_size
 from pipehandler.cli import cli
 from pipehandler.postfix import client
 from pipehandler.postfix.templates import PACKAGES
-from pipehandler.settings.config import load, memory_needed
+from pipehandler.settings.config import memory_needed
+from pipehandler.settings.config_file import load
 
 
 @pytest.fixture(scope="module")

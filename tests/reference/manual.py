@@ -8,7 +8,8 @@ from typing import Any
 from pipehandler import __version__
 from pipehandler.mail import sysexits
 from pipehandler.mail.outcome import TABLE
-from pipehandler.settings.config import DEFAULT_PATH, DEFAULT_SOCKET, SECTIONS, Key, State, keys
+from pipehandler.settings.config import DEFAULT_SOCKET, SECTIONS, Key, State, keys
+from pipehandler.settings.config_file import DEFAULT_PATH
 from pipehandler.settings.retention import KEYS
 
 from .commands import PROGRAM, Command, commands

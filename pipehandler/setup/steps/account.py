@@ -6,7 +6,8 @@ import shlex
 import shutil
 import stat
 
-from pipehandler.settings.config import DEFAULT_PATH, Config
+from pipehandler.settings.config import Config
+from pipehandler.settings.config_file import DEFAULT_PATH
 
 from ..host import Host
 from ..record import Record

@@ -32,7 +32,8 @@ from pipehandler.record.attempt import Attempt
 from pipehandler.record.journal import Journal
 from pipehandler.runtime import deadline, limits
 from pipehandler.runtime.deadline import TimeUp
-from pipehandler.settings.config import Config, ConfigError, Database, Limits, Log, State
+from pipehandler.settings.config import Config, Database, Limits, Log, State
+from pipehandler.settings.config_file import ConfigError
 from pipehandler.store.connection import Store
 from pipehandler.store.errors import StoreError
 

@@ -14,7 +14,8 @@ import pytest
 
 from pipehandler.delivery.turn import LARGE
 from pipehandler.handover import INSTALLATION, LARGEST, deliver_packet
-from pipehandler.settings.config import DEFAULT_PATH, Config, Limits, Log, Serve, State
+from pipehandler.settings.config import Config, Limits, Log, Serve, State
+from pipehandler.settings.config_file import DEFAULT_PATH
 from pipehandler.workers import dispatcher as module
 from pipehandler.workers.connection_holder import HeldConnection
 from pipehandler.workers.dispatcher import Dispatcher
