@@ -63,7 +63,7 @@ def metrics(context: click.Context, output: str | None, listen: tuple[str, int] 
         raise click.UsageError("--output and --listen exclude each other")
     with reported_errors():
         require("metrics", "pipehandler metrics")
-    from pipehandler.monitor.metrics import exposition  # loads the parser as well
+    from pipehandler.monitor.exposition import exposition  # loads the parser as well
 
     log = _Log()
 

@@ -17,7 +17,7 @@ from pipehandler.check.operator import check_operator
 from pipehandler.check.shards import check_shards
 from pipehandler.cli import cli
 from pipehandler.cli.status_text import as_json, lines
-from pipehandler.monitor.metrics import exposition
+from pipehandler.monitor.exposition import exposition
 from pipehandler.monitor.snapshot import take_snapshot
 from pipehandler.monitor.status import status
 from pipehandler.settings.config_file import load
