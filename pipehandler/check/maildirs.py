@@ -6,7 +6,8 @@ import stat
 import time
 from collections.abc import Iterator
 
-from pipehandler.maildir.folder import FAILED, contents, is_watched
+from pipehandler.maildir.contents import contents, is_watched
+from pipehandler.maildir.folder import FAILED
 from pipehandler.settings.config import Config
 
 from .finding import Finding

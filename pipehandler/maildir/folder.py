@@ -3,14 +3,14 @@
 Nothing here follows a link, waits for a FIFO, or touches a file of another account.
 """
 
-import errno
 import fcntl
 import os
 import stat
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from typing import IO, NamedTuple
+
+from .lease import gets_lease, has_leases
 
 LOCK = "pipehandler.lock"
 """The file that a watcher has locked (flock(2)), in the Maildir."""
@@ -65,7 +65,7 @@ class Maildir:
                 os.mkdir(os.path.join(path, FAILED), 0o700)
             self._failed = _directory(os.path.join(path, FAILED))
             self._lock = _locked(path)
-            self._leases = _has_leases(path)
+            self._leases = has_leases(path)
         except OSError as error:
             self.close()
             hint = "it must be a Maildir with new/, cur/ and tmp/ that this account may write to"
@@ -94,14 +94,14 @@ class Maildir:
 
     def open(self, name: str) -> Opened:
         """Open a message. Raises LeftAlone, Growing, FileNotFoundError, or another OSError."""
-        why = _not_ours(os.stat(name, dir_fd=self._new, follow_symlinks=False), os.geteuid())
+        why = not_ours(os.stat(name, dir_fd=self._new, follow_symlinks=False), os.geteuid())
         if why:
             raise LeftAlone(why)
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         file = open(os.open(name, flags, dir_fd=self._new), "rb", buffering=0)  # noqa: SIM115 # the caller closes it
         try:
             state = os.fstat(file.fileno())
-            why = _not_ours(state, os.geteuid())
+            why = not_ours(state, os.geteuid())
             if why:
                 raise LeftAlone(why)
             if self._is_growing(name, file, state):
@@ -114,7 +114,7 @@ class Maildir:
     def _is_growing(self, name: str, file: IO[bytes], state: os.stat_result) -> bool:
         """Whether a process may still write to the file. Where there are no leases, whether it was changed of late."""
         if self._leases:
-            return not _leased(file.fileno())
+            return not gets_lease(file.fileno())
         now, seen = time.monotonic(), _identity(state)
         before, since = self._seen.setdefault(name, (seen, now))
         if before != seen:
@@ -179,49 +179,7 @@ class Maildir:
         return target
 
 
-class Contents(NamedTuple):
-    """How many files of one kind a Maildir has, and when the oldest of them was written, in seconds since 1970."""
-
-    files: int
-    oldest: float | None
-
-
-def contents(path: str) -> dict[str, Contents]:
-    """Return the files that wait, that were left alone, and that failed; for `metrics` and `check`. Raises OSError."""
-    times: dict[str, list[float]] = {"waiting": [], "left_alone": [], "failed": []}
-    owner = os.stat(os.path.join(path, "new")).st_uid
-    for name, state in _states(os.path.join(path, "new")):
-        times["left_alone" if name.startswith(".") or _not_ours(state, owner) else "waiting"].append(state.st_mtime)
-    with suppress(FileNotFoundError):
-        for name, state in _states(os.path.join(path, FAILED)):
-            if not name.endswith(REASON):
-                times["failed"].append(state.st_mtime)
-    return {kind: Contents(len(found), min(found, default=None)) for kind, found in times.items()}
-
-
-def is_watched(path: str) -> bool:
-    """Return whether a watcher has the lock. Raises OSError if that cannot be found out."""
-    try:
-        lock = os.open(os.path.join(path, LOCK), os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(lock)
-    return False
-
-
-def _states(folder: str) -> Iterator[tuple[str, os.stat_result]]:
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            with suppress(FileNotFoundError):  # it was moved meanwhile
-                yield entry.name, entry.stat(follow_symlinks=False)
-
-
-def _not_ours(state: os.stat_result, account: int) -> str:
+def not_ours(state: os.stat_result, account: int) -> str:
     """Return why a file is not a message of the account; "" if it is."""
     if not stat.S_ISREG(state.st_mode):
         return "not a regular file"
@@ -257,30 +215,3 @@ def _locked(path: str) -> int:
             os.close(lock)
             raise MaildirError(f"{path}: another `pipehandler watch` watches it; stop that one first") from None
         return lock
-
-
-def _leased(file: int) -> bool:
-    """Return whether the kernel gives a lease to read: only if no process has the file open for writing (fcntl(2))."""
-    try:
-        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-    except OSError as error:
-        if error.errno == errno.EAGAIN:
-            return False
-        raise
-    fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-    return True
-
-
-def _has_leases(path: str) -> bool:
-    """Try a lease on a file in tmp/. NFS refuses it with the errors of a file that is being written, so this decides once."""
-    name = os.path.join(path, "tmp", "pipehandler.lease")
-    with suppress(FileNotFoundError):
-        os.unlink(name)
-    os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-    try:
-        with open(name, "rb") as file:
-            return _leased(file.fileno())
-    except OSError:
-        return False
-    finally:
-        os.unlink(name)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ..maildir.folder import Contents, contents, is_watched
+from ..maildir.contents import Contents, contents, is_watched
 
 STATES = ("watched", "unwatched", "unreadable")
 KINDS = ("waiting", "left_alone", "failed")

@@ -14,7 +14,7 @@ from harness.maildir import Mailbox, content, message, watching
 from harness.service import held, stuck, wait_until
 from harness.upgradable import Upgradable
 
-from pipehandler.maildir.folder import contents, is_watched
+from pipehandler.maildir.contents import contents, is_watched
 
 STORED = "SELECT count(*) FROM pipehandler.delivery"
 SCAN_ONLY: dict[str, object] = {"scan_interval": 1}

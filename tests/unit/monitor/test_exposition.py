@@ -10,7 +10,7 @@ from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from pipehandler.mail.outcome import TABLE
-from pipehandler.maildir.folder import Contents
+from pipehandler.maildir.contents import Contents
 from pipehandler.monitor.exposition import exposition, families
 from pipehandler.monitor.journal_totals import Duration, Exits, JournalTotals
 from pipehandler.monitor.maildirs import Maildirs
