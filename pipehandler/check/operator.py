@@ -9,8 +9,8 @@ from pipehandler.postfix.templates import PROGRAM
 from pipehandler.settings.config import Config
 from pipehandler.store.addresses import leased_domains
 from pipehandler.store.connection import Store
+from pipehandler.store.due import rules_differ
 from pipehandler.store.errors import StoreError
-from pipehandler.store.expiry import rules_differ
 from pipehandler.store.health import health
 from pipehandler.store.hints import hint
 from pipehandler.store.roles import MAINTENANCE, READER

@@ -16,6 +16,7 @@ from pipehandler.settings.config import Config
 from pipehandler.settings.config_file import load
 from pipehandler.store import expiry
 from pipehandler.store.connection import Store
+from pipehandler.store.due import due
 from pipehandler.store.errors import StoreError
 from pipehandler.store.expiry import (
     APPLIED,
@@ -95,7 +96,7 @@ def expire(
     if dry_run:
         config = _config(context)
         max_percent = _max_percent(config, confirmed)
-        _on_each(context, attention, lambda store: total.update(expiry.due(store, config.retention, max_percent)))
+        _on_each(context, attention, lambda store: total.update(due(store, config.retention, max_percent)))
         total[FAILED] = len(attention)
     else:
         try:
@@ -154,7 +155,7 @@ def _once(context: click.Context, batch: int, total: Counts, confirmed: bool = F
         refused.extend(set_domains(store, configured(config)).refused)
 
         def length() -> int:
-            counts = expiry.due(store, rules, max_percent)
+            counts = due(store, rules, max_percent)
             return counts[DELIVERIES] + counts[RAW_MESSAGES] + counts[ATTACHMENTS] + counts[LEASES]
 
         with progress(length) as bar:

@@ -9,7 +9,6 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from typing import NamedTuple, TypeVar
 
 from ..settings.retention import PATTERNS, TIMES, Rule
@@ -46,7 +45,7 @@ HELD, STORED = "held", "stored"
 Counts = Counter[str]
 """How many, by the names above."""
 
-_GRACE = "120 hours"
+GRACE = "120 hours"
 """How long an expired lease is kept without its mail: maximal_queue_lifetime of Postfix."""
 
 _TRIES = 10
@@ -54,12 +53,6 @@ _PAUSE = (0.01, 0.05)  # seconds
 _PATIENCE = 5.0  # seconds to wait for transactions that may have read the old rules
 
 _CHANGE = "SELECT changed, held, deliveries, stored FROM pipehandler.change_retention(%s::jsonb, %s)"
-_UNDER_WAY = "SELECT EXISTS (SELECT FROM pipehandler.retention_change)"
-_LEFT = """
-SELECT count(*)
-  FROM pipehandler.delivery d
- WHERE d.id > (SELECT c.through FROM pipehandler.retention_change c)
-"""
 _APPLY = "SELECT waits, applied, changed, skipped FROM pipehandler.apply_rules(%s)"
 _EXPIRE = """
 SELECT next_from::text, deliveries, messages, raw_messages, attachments, skipped
@@ -69,46 +62,8 @@ _CREATE_DAYS = "SELECT pipehandler.create_days()"
 _DAYS = "SELECT days, deliveries, more FROM pipehandler.remove_days(%s)"
 _LEASES = "SELECT next_from::text, leases FROM pipehandler.remove_leases(%s, %s::timestamptz, %s::interval)"
 
-_DUE = """
-WITH delivery AS (
-    SELECT d.day, d.message,
-           coalesce(d.expires_at <= now(), false)
-           AND d.day <> ALL (ARRAY(SELECT y.day FROM pipehandler.days() AS y WHERE y.waits AND y.last_due > now()))
-           OR coalesce(CASE WHEN w.lease IS NULL THEN a.expires_at ELSE w.mail_until END <= now(), false) AS expired,
-           coalesce(d.raw_until > now(), true) AS raw, coalesce(d.attachments_until > now(), true) AS attachments
-      FROM {} d
-      LEFT JOIN pipehandler.address a ON a.lease = d.lease
-      LEFT JOIN pipehandler.web_inbox w ON w.lease = d.lease
-),
-message AS (
-    SELECT d.day, d.message, count(*) FILTER (WHERE d.expired) AS deliveries, bool_and(d.expired) AS expired,
-           coalesce(bool_or(d.raw) FILTER (WHERE NOT d.expired), false) AS raw,
-           coalesce(bool_or(d.attachments) FILTER (WHERE NOT d.expired), false) AS attachments
-      FROM delivery d
-     GROUP BY d.day, d.message
-)
-SELECT NULL AS next_from, coalesce(sum(m.deliveries), 0)::bigint AS deliveries,
-       count(*) FILTER (WHERE m.expired) AS messages,
-       count(*) FILTER (WHERE NOT m.expired AND NOT m.raw AND EXISTS (
-           SELECT FROM pipehandler.raw_message r WHERE r.day = m.day AND r.message = m.message)) AS raw_messages,
-       coalesce(sum((SELECT count(*) FROM pipehandler.attachment a
-                      WHERE a.day = m.day AND a.message = m.message AND a.content IS NOT NULL))
-                FILTER (WHERE NOT m.expired AND NOT m.attachments), 0)::bigint AS attachments,
-       (SELECT count(*)
-          FROM pipehandler.address a
-          LEFT JOIN pipehandler.web_inbox w ON w.lease = a.lease
-         WHERE a.expires_at <= now() - %s::interval AND coalesce(w.mail_until <= now(), true)) AS leases
-  FROM message m
-"""
-_CHANGED = """
-SELECT count(*)
-  FROM pipehandler.delivery d
-  JOIN pipehandler.delivery_under_current_rules n ON n.id = d.id
- WHERE (d.expires_at, d.raw_until, d.attachments_until) IS DISTINCT FROM (n.expires_at, n.raw_until, n.attachments_until)
-"""
 
-
-class _Removed(NamedTuple):
+class Removed(NamedTuple):
     """What one batch removed. next_from: where the next one begins; None: nothing is left."""
 
     next_from: str | None
@@ -144,7 +99,7 @@ class _Days(NamedTuple):
         return Counter({DAYS: self.days, DELIVERIES: self.deliveries})
 
 
-class _Change(NamedTuple):
+class Change(NamedTuple):
     """Whether the rules changed; whether they wait for a person, because of how many of the stored deliveries."""
 
     changed: bool
@@ -190,49 +145,18 @@ def expire(
             report(delivery)
         return Counter({SKIPPED: len(new)})
 
-    yield _row(store, _CHANGE, [_json(rules), max_percent], _Change).counts
+    yield retried(lambda: change_rules(store, rules, max_percent), CONFLICTS, _TRIES, _PAUSE).counts
     yield from _apply(store, batch, skip)
     _create_days(store)
     yield from _remove_days(store)
     yield from _remove(store, _EXPIRE, batch, skip)
-    yield from _remove(store, _LEASES, batch, skip, _GRACE)
+    yield from _remove(store, _LEASES, batch, skip, GRACE)
 
 
-def left(store: Store) -> int:
-    """The number of deliveries to which changed rules have not been applied yet. Raises StoreError."""
-    (count,) = store.values(_LEFT, of=int)
-    return count
-
-
-def due(store: Store, rules: tuple[Rule, ...], max_percent: int = 100) -> Counts:
-    """What a run would remove now, and how many deliveries a change of the rules would change first; changes nothing.
-
-    Reads all deliveries. Raises StoreError.
-    """
-    store.script("BEGIN")
-    try:
-        (change,) = store.rows(_CHANGE, [_json(rules), max_percent], row=_Change)
-        (under_way,) = store.values(_UNDER_WAY, of=bool)
-        table = "pipehandler.delivery_under_current_rules" if change.changed or under_way else "pipehandler.delivery"
-        (removed,) = store.rows(_DUE.format(table), [_GRACE], row=_Removed)
-        counts = removed.counts + change.counts
-        if change.changed or under_way:
-            (counts[CHANGED],) = store.values(_CHANGED, of=int)
-        return counts
-    finally:
-        with suppress(StoreError):
-            store.script("ROLLBACK")
-
-
-def rules_differ(store: Store, rules: tuple[Rule, ...]) -> bool:
-    """Whether the database has other rules than these; changes nothing. Raises StoreError."""
-    store.script("BEGIN")
-    try:
-        (change,) = store.rows(_CHANGE, [_json(rules), 100], row=_Change)
-        return change.changed
-    finally:
-        with suppress(StoreError):
-            store.script("ROLLBACK")
+def change_rules(store: Store, rules: tuple[Rule, ...], max_percent: int) -> Change:
+    """Copy the rules to the database, unless they wait (see `expire`). Raises StoreError."""
+    (change,) = store.rows(_CHANGE, [_json(rules), max_percent], row=Change)
+    return change
 
 
 _Skip = Callable[[Sequence[int]], Counts]
@@ -279,7 +203,7 @@ def _remove(store: Store, statement: str, batch: int, skip: _Skip, *parameters: 
     next_from: str | None = "-infinity"
     known = 0
     while next_from is not None:
-        removed = _row(store, statement, [batch + known, next_from, *parameters], _Removed)
+        removed = _row(store, statement, [batch + known, next_from, *parameters], Removed)
         new = skip(removed.skipped)
         known += new[SKIPPED]
         if removed.counts.total() or not new[SKIPPED]:
