@@ -8,8 +8,7 @@ from pipehandler.settings.config import Config
 from pipehandler.store.connection import Store
 from pipehandler.store.errors import INSUFFICIENT_PRIVILEGE, StoreError
 from pipehandler.store.session import SETTINGS
-from pipehandler.store.shards import DURABLE, Shard, proxy_conninfo, shards
-from pipehandler.store.shards import SETTINGS as TIMEOUTS
+from pipehandler.store.shards import DURABLE, TIMEOUTS, Shard, place_statement, shards
 from pipehandler.store.sql_files import code
 
 from .finding import Finding
@@ -80,7 +79,7 @@ def _place(shard: Shard, rows: list[dict[str, Any]], count: int, own: dict[str, 
     """Compare what the database says that it is with what the proxy takes it for."""
     says = (rows[0]["shard"], rows[0]["shards"], rows[0]["delimiter"]) if rows else (None, None, None)
     if says != (shard.number, count, own["delimiter"]):
-        is_it = f"shard {says[0]} of {says[1]} with the delimiter {says[2]!r}" if rows else "no shard"
+        is_it = f"shard {says[0]} of {says[1]} with the delimiter {says[2]!r}" if rows else "not a shard"
         yield Finding(
             "shard-mixed-up",
             f"{shard.place}, which the proxy takes for shard {shard.number} of {count}, is {is_it}",
@@ -135,7 +134,7 @@ def _session(shard: Shard, role: str, settings: dict[str, str]) -> Iterator[Find
             "shard-session",
             f"the proxy's sessions on shard {shard.number} are not as they should be: {listed}",
             "A commit that is not safe could be acknowledged, or a stuck statement could hold up mail.",
-            _server(shard, proxy_conninfo(shard.conninfo)),
+            f"{place_statement([shard])};",
         )
     for name in ("fsync", "full_page_writes"):
         if settings[name] != "on":
@@ -149,8 +148,3 @@ def _session(shard: Shard, role: str, settings: dict[str, str]) -> Iterator[Find
 
 def _plain(value: str) -> str:
     return value.replace(" ", "")
-
-
-def _server(shard: Shard, conninfo: str) -> str:
-    quoted = conninfo.replace("\\", "\\\\").replace("'", "''")
-    return f"ALTER SERVER pipehandler OPTIONS (SET p{shard.number} E'{quoted}');"

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from typing import NamedTuple
 
+from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from .connection import IS_PROXY, Store
@@ -20,8 +21,11 @@ from .session import with_settings
 COUNTS = (2, 4, 8, 16, 32)
 """How many shards there may be: PL/Proxy takes the last bits of a number."""
 
-SETTINGS = {"statement_timeout": 20_000, "lock_timeout": 1_000}
+TIMEOUTS = {"statement_timeout": 20_000, "lock_timeout": 1_000}
 """Of the proxy's sessions on a shard, in milliseconds. PL/Proxy passes no setting of its own session on."""
+
+DURABLE = "on"
+"""synchronous_commit of these sessions."""
 
 _PLACE = ("host", "hostaddr", "port", "dbname")
 _CONNECTING: dict[str, str | int] = {"connect_timeout": 3, "tcp_user_timeout": 5000, "application_name": "pipehandler"}
@@ -29,9 +33,6 @@ _CONNECTING: dict[str, str | int] = {"connect_timeout": 3, "tcp_user_timeout": 5
 _STATEMENT_SECONDS = 3600
 
 _SHARDING = "SELECT s.shard, s.shards, s.delimiter FROM pipehandler.sharding s"
-DURABLE = "on"
-"""synchronous_commit of these sessions."""
-
 _IS_SHARDED = f"SELECT {IS_PROXY}"
 _SHARDS = "SELECT s.shard AS number, s.conninfo FROM pipehandler.shards() AS s"
 _OF_ADDRESS = "SELECT pipehandler.shard_of(%s, s.delimiter, s.shards) FROM pipehandler.sharding s"
@@ -45,15 +46,15 @@ class Shard(NamedTuple):
 
     @property
     def place(self) -> str:
-        """Where it is, in few words."""
-        its = parameters(self.conninfo)
-        return " ".join(f"{name}={its[name]}" for name in _PLACE if its.get(name))
+        """Where it is, in a few words."""
+        known = parameters(self.conninfo)
+        return " ".join(f"{name}={known[name]}" for name in _PLACE if known.get(name))
 
     def own(self, conninfo: str) -> str:
         """How the user of `conninfo` connects to the shard itself. Raises StoreError."""
-        its = parameters(self.conninfo)
+        place = parameters(self.conninfo)
         kept = {name: value for name, value in parameters(conninfo).items() if name not in (*_PLACE, "options")}
-        return make_conninfo("", **kept, **{name: its[name] for name in _PLACE if name in its})
+        return make_conninfo("", **kept, **{name: place[name] for name in _PLACE if name in place})
 
 
 def shards(store: Store) -> list[Shard]:
@@ -86,10 +87,9 @@ def make_shards(
 ) -> list[str]:
     """Make `store` the proxy of the empty databases at `conninfos`, in the order of their numbers.
 
-    Safe to repeat; then it lets the proxy find the shards at these places.
-
-    user: that PL/Proxy connects as, on every shard; made where it is missing, without a password. Returns the names of the steps that were applied. Raises MigrationError,
-    StoreError.
+    Safe to repeat, with other places where shards have moved. user: the role as which PL/Proxy connects to every shard; it
+    is created where it is missing, without a password. Returns the names of the steps that were applied. Raises
+    MigrationError, StoreError.
     """
     if len(conninfos) not in COUNTS:
         raise MigrationError(
@@ -121,7 +121,7 @@ def become_shard(store: Store, number: int, count: int, delimiter: str) -> None:
 
 def _admit(store: Store, user: str) -> None:
     """Give the proxy's role the rights that it needs on a shard, and the language in which it understands warnings."""
-    name = '"' + user.replace('"', '""') + '"'
+    name = sql.Identifier(user).as_string(None)
     if not store.rows("SELECT 1 AS one FROM pg_catalog.pg_roles r WHERE r.rolname = %s", [user]):
         store.script(f"CREATE ROLE {name} LOGIN")
     groups = ", ".join((INGEST, READER, LOOKUP, ADDRESS_ADMIN, MAINTENANCE))
@@ -131,30 +131,29 @@ def _admit(store: Store, user: str) -> None:
 def become_proxy(store: Store, conninfos: Sequence[str], delimiter: str, user: str) -> None:
     """Make this empty, migrated database the proxy of the shards at `conninfos`, in the order of their numbers.
 
-    user: that PL/Proxy connects as, on every shard. The caller applies sql/proxy afterwards (`migrate` with again=True).
+    user: the role as which PL/Proxy connects to every shard. The caller applies sql/proxy afterwards (`migrate` with again=True).
     Raises MigrationError where it cannot be one, StoreError.
     """
     for row in store.rows(_SHARDING):
         if (row["shard"], row["shards"], row["delimiter"]) != (None, len(conninfos), delimiter):
             raise MigrationError(
                 f"this database is the proxy of {row['shards']} shards with the delimiter {row['delimiter']!r}, or a shard"
-                " itself, and stays it"
+                " itself, and that cannot change"
             )
-        places = ", ".join(f"SET p{number} {_literal(proxy_conninfo(text))}" for number, text in enumerate(conninfos))
-        store.script(f"ALTER SERVER pipehandler OPTIONS ({places})")
+        store.script(place_statement([Shard(number, text) for number, text in enumerate(conninfos)]))
         return
     (used,) = store.values(
         "SELECT EXISTS (SELECT FROM pipehandler.delivery) OR EXISTS (SELECT FROM pipehandler.address)", of=bool
     )
     if used:
         raise MigrationError("this database has mail or leases; the proxy is another, empty one")
-    options = ", ".join(f"p{number} {_literal(proxy_conninfo(conninfo))}" for number, conninfo in enumerate(conninfos))
+    options = ", ".join(f"p{number} {sql.quote(proxy_conninfo(conninfo))}" for number, conninfo in enumerate(conninfos))
     try:
         store.script(
             "BEGIN; CREATE EXTENSION IF NOT EXISTS plproxy;"  # noqa: S608 # each value is a literal
             f" CREATE SERVER pipehandler FOREIGN DATA WRAPPER plproxy OPTIONS (connection_lifetime '3600', {options});"
-            f" CREATE USER MAPPING FOR CURRENT_USER SERVER pipehandler OPTIONS (user {_literal(user)});"
-            f" INSERT INTO pipehandler.sharding (shards, delimiter) VALUES ({len(conninfos)}, {_literal(delimiter)});"
+            f" CREATE USER MAPPING FOR CURRENT_USER SERVER pipehandler OPTIONS (user {sql.quote(user)});"
+            f" INSERT INTO pipehandler.sharding (shards, delimiter) VALUES ({len(conninfos)}, {sql.quote(delimiter)});"
             " COMMIT"
         )
     except StoreError as error:
@@ -170,13 +169,12 @@ def become_proxy(store: Store, conninfos: Sequence[str], delimiter: str, user: s
 def proxy_conninfo(conninfo: str) -> str:
     """How the proxy connects to the shard at `conninfo`: with the settings of a session, and without user and secrets."""
     place = {name: value for name, value in parameters(conninfo).items() if name in _PLACE}
-    settings = with_settings(place, SETTINGS)
+    settings = with_settings(place, TIMEOUTS)
     settings["options"] += f" -c synchronous_commit={DURABLE}"
     return make_conninfo("", **settings, **_CONNECTING)
 
 
-def _literal(text: str) -> str:
-    """A text as a literal of SQL; options of a server take no parameters."""
-    if "\\" in text:
-        return " E'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
-    return "'" + text.replace("'", "''") + "'"
+def place_statement(shards: Sequence[Shard]) -> str:
+    """The statement after which the proxy finds these shards at their places."""
+    places = ", ".join(f"SET p{number} {sql.quote(proxy_conninfo(conninfo))}" for number, conninfo in shards)
+    return f"ALTER SERVER pipehandler OPTIONS ({places})"
