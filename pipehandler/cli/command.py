@@ -108,7 +108,7 @@ def _named(found: Sequence[Shard]) -> str:
     """Return which shards there are."""
     if not found:
         return "this database is not sharded"
-    return f"the shards have the numbers 0 to {len(found) - 1}, and otherwise the address of a recipient names one"
+    return f"the shards have the numbers 0 to {len(found) - 1}, and the address of a recipient stands for the one that has its mail"
 
 
 @contextmanager

@@ -92,11 +92,10 @@ def expire(
         _repeat(context, every, batch, quiet, as_json)
         return
     total: Counts = Counter()
-    attention: list[str] = []
     if dry_run:
         config = _config(context)
         max_percent = _max_percent(config, confirmed)
-        _on_each(context, attention, lambda store: total.update(due(store, config.retention, max_percent)))
+        attention = _on_each(context, lambda store: total.update(due(store, config.retention, max_percent)))
         total[FAILED] = len(attention)
     else:
         try:
@@ -124,11 +123,12 @@ def _max_percent(config: Config, confirmed: bool) -> int:
     return 100 if confirmed else config.expire.max_change_percent
 
 
-def _on_each(context: click.Context, failed: list[str], work: Callable[[Store], None]) -> None:
+def _on_each(context: click.Context, work: Callable[[Store], None]) -> list[str]:
     """Call `work` with the store that the options name, or with that of each shard behind it.
 
-    failed: gets a line for each shard that fails; the others go on.
+    Returns a line for each shard that failed; the others go on.
     """
+    failed: list[str] = []
     with opened_for_upkeep(context, of_proxy=True) as store:
         found = shards(store)
         if not found:
@@ -140,6 +140,7 @@ def _on_each(context: click.Context, failed: list[str], work: Callable[[Store], 
             except StoreError as error:
                 text = "; ".join(filter(None, (str(error), hint_for(error.sqlstate))))
                 failed.append(f"shard {shard.number}: {text}")
+    return failed
 
 
 def _once(context: click.Context, batch: int, total: Counts, confirmed: bool = False) -> list[str]:
@@ -163,8 +164,7 @@ def _once(context: click.Context, batch: int, total: Counts, confirmed: bool = F
                 total.update(counts)
                 bar.advance(counts[DELIVERIES] + counts[RAW_MESSAGES] + counts[ATTACHMENTS] + counts[LEASES])
 
-    failed: list[str] = []
-    _on_each(context, failed, work)
+    failed = _on_each(context, work)
     total[FAILED] = len(failed)
     return [*failed, *([_refused(refused)] if refused else [])]
 

@@ -57,7 +57,7 @@ class Filters:
     @property
     def of_messages(self) -> bool:
         """Whether the condition is about m as well."""
-        return " m." in f" {self.condition()[0]}".replace("(", " ")
+        return (self.sender, self.subject, self.state) != (None, None, None)
 
     def condition(self) -> tuple[str, dict[str, Any]]:
         """The condition in SQL, "true" for any delivery, and its parameters.
