@@ -105,7 +105,7 @@ def _deliver(
                 raise
     results: dict[int, Result] = {}
     for shard in dict.fromkeys(shards):
-        chosen = [index for index, its in enumerate(shards) if its == shard]
+        chosen = [index for index, each in enumerate(shards) if each == shard]
         try:
             session.deadline.arm()
             breaker = CircuitBreaker(session.config.state.directory, shard)

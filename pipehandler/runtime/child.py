@@ -30,7 +30,7 @@ def survives(work: Callable[[], object], seconds: float) -> bool:
             time.sleep(0.01)
     finally:  # the child must not outlive this call, whatever interrupts it
         try:
-            signal.pthread_sigmask(signal.SIG_BLOCK, _RAISING)  # the same
+            signal.pthread_sigmask(signal.SIG_BLOCK, _RAISING)  # may raise it, too
         finally:
             if child:
                 os.kill(child, signal.SIGKILL)

@@ -106,10 +106,8 @@ _MESSAGE_MAY_CAUSE = frozenset(
 )
 """Beside the refused data: what its size or its shape may do to a server that has no fault."""
 
-_LIBPQ_OUT_OF_MEMORY = (
-    "out of memory",
-    "cannot allocate memory for",
-)  # libpq's own words, which we let nothing translate
+_LIBPQ_OUT_OF_MEMORY = ("out of memory", "cannot allocate memory for")
+"""libpq's own words. They are in English: no process of ours sets LC_MESSAGES (setlocale(3))."""
 _SHORTAGES = tuple(os.strerror(number) for number in (errno.EMFILE, errno.ENFILE, errno.ENOMEM))
 
 _FINDS_PARTITION = "ExecFindPartition"

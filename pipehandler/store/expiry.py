@@ -180,7 +180,7 @@ def _apply(store: Store, batch: int, skip: _Skip) -> Iterator[Counts]:
 
 
 def _create_days(store: Store) -> None:
-    """Create the partitions of the coming week. Where a lock is missing (VACUUM has one), the next run does."""
+    """Create the partitions of the coming week. Where a lock is not free (VACUUM may hold it), the next run does."""
     try:
         store.rows(_CREATE_DAYS)
     except StoreError as error:

@@ -29,9 +29,8 @@ class CommitWatch:
 
     def __call__(self, notice: psycopg.errors.Diagnostic) -> None:
         """Other warnings, such as that of a collation's version, say nothing about the commit."""
-        if notice.source_function == OF_SHARD:
-            self.weak = self.weak or _WAITING_WORDS in (notice.message_primary or "")
-        self.weak = self.weak or notice.source_function == _WAITING
+        of_shard = notice.source_function == OF_SHARD and _WAITING_WORDS in (notice.message_primary or "")
+        self.weak = self.weak or of_shard or notice.source_function == _WAITING
 
 
 def cancel(connection: psycopg.Connection[Any]) -> None:

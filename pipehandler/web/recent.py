@@ -46,7 +46,7 @@ class Recent(Generic[Value]):
         self._used -= size
 
     def drop_where(self, applies: Callable[[object], bool]) -> None:
-        """Keep the values no longer whose keys it applies to."""
+        """Drop the values whose keys it applies to."""
         for key in [key for key in self._values if applies(key)]:
             self.drop(key)
 
