@@ -60,7 +60,7 @@ AS $$
 DECLARE
     suffix CONSTANT text := to_char(has_day.day, '_YYYYMMDD');
 BEGIN
-    -- One that an operator detached has its name still.
+    -- A partition that an operator has detached keeps its name.
     RETURN coalesce(pg_partition_root(to_regclass('pipehandler.message' || suffix)) = 'pipehandler.message'::regclass
                     AND pg_partition_root(to_regclass('pipehandler.raw_message' || suffix))
                         = 'pipehandler.raw_message'::regclass
@@ -196,9 +196,9 @@ BEGIN
     IF NOT pipehandler.may_drop_day(drop_day.day) THEN
         RETURN false;
     END IF;
-    -- Whoever stores a delivery holds a lock on message from before the delivery can be seen until its end, and so does
-    -- whoever gives it another time (the trigger hold_messages). So what is asked again sees every delivery there is.
-    -- In the order of ingest; deliveries wait for this, so not for long.
+    -- A transaction that stores a delivery holds a lock on message from before the delivery can be seen until its end,
+    -- and so does one that gives it another time (the trigger hold_messages). So the second check sees every delivery.
+    -- The tables are locked in the order of ingest. Deliveries wait for this, so it may not wait for long.
     BEGIN
         LOCK TABLE ONLY pipehandler.message, ONLY pipehandler.raw_message, ONLY pipehandler.attachment
           IN ACCESS EXCLUSIVE MODE;
@@ -263,7 +263,7 @@ BEGIN
          WHERE o.is_divided AND o.day > 'epoch' AND o.day < today - 1 AND coalesce(o.last_due <= now(), true)
          ORDER BY o.day
     LOOP
-        days := pipehandler.drop_day(its)::integer; -- null: the tables are in use, of other days as well
+        days := pipehandler.drop_day(its)::integer; -- null: the tables are in use, and so are those of other days
         EXIT WHEN coalesce(days, 1) = 1;
     END LOOP;
     days := coalesce(days, 0);

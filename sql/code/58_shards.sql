@@ -54,8 +54,8 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION pipehandler.become_shard(integer, integer, text) IS
-'For `pipehandler migrate --proxy-of`, as the owner: makes an empty database this shard of so many, forever. Its
-numbers of leases and deliveries are from now on those that leave the number of the shard when they are divided by 64.
+'For `pipehandler migrate --proxy-of`, as the owner: makes an empty database this shard of so many, forever. From
+now on the numbers of its leases and deliveries have the number of the shard as their remainder by 64.
 delimiter: the characters that begin an extension (recipients.delimiter). Does nothing where it is that shard already;
 raises raise_exception where it is another one, or has mail.';
 
