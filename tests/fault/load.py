@@ -22,7 +22,11 @@ from harness.service import Service
 
 from .ledger import Ledger, Mode, Row
 
-_RECEIVED = re.compile(rb"\AReceived: from [^\n]*\n(?:[ \t][^\n]*\n)+")
+_RECEIVED = re.compile(
+    rb"\A(?:(?:Return-Path|X-Original-To|Delivered-To): [^\n]*\n)*Received: from [^\n]*\n(?:[ \t][^\n]*\n)+"
+)
+"""What Postfix prepends; the fields before Received are those of virtual(8)."""
+
 _LARGE_EVERY = 25
 _PATIENCE = 120  # seconds for which a client keeps trying
 

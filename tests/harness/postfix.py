@@ -163,7 +163,7 @@ class Postfix:
     def deliveries(self, recipient: str = "") -> list[dict[str, str]]:
         """Each delivery attempt in the log: queue_id, to, dsn, status and text, oldest first."""
         pattern = re.compile(
-            r"postfix/(?:pipe|lmtp)\[\d+\]: (?P<queue_id>\w+): to=<(?P<to>[^>]*)>.*? dsn=(?P<dsn>[\d.]+), status=(?P<status>\w+) \((?P<text>.*)\)$",
+            r"postfix/(?:pipe|lmtp|virtual)\[\d+\]: (?P<queue_id>\w+): to=<(?P<to>[^>]*)>.*? dsn=(?P<dsn>[\d.]+), status=(?P<status>\w+) \((?P<text>.*)\)$",
             re.MULTILINE,
         )
         found = [match.groupdict() for match in pattern.finditer(self.log())]

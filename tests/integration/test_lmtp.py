@@ -6,6 +6,7 @@ import signal
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -15,10 +16,13 @@ from harness.database import Database
 from harness.handler import Handler
 from harness.lmtp import Client, Receiving, dialogue, receiving, stuffed
 from harness.service import held, stuck, wait_until
+from harness.upgradable import Upgradable
 
 MESSAGE = b"From: a@example.org\nSubject: one\nMessage-ID: <1@example.org>\n\n.body\n..\n"
 THREE = ("a@example.com", "b@example.com", "c@example.com")
 STORED = "SELECT count(*) FROM pipehandler.delivery"
+_BEFORE, _AFTER = "        with CircuitBreaker(", "    rows = {row.recipient: "
+"""Lines of the program before the commit, and after it."""
 
 
 @pytest.fixture
@@ -130,6 +134,48 @@ def test_a_locked_recipient_does_not_hold_back_the_others(lmtp: Receiving, datab
     assert "recipients=1" in line
     assert "sqlstate=55P03" in line
     assert codes(lmtp.deliver(MESSAGE, *THREE)) == ["250 2.0.0"] * 3
+    assert database.value(STORED) == 3
+
+
+def test_an_error_for_one_recipient_does_not_hold_back_the_others(lmtp: Receiving, database: Database) -> None:
+    """The database raises something unforeseen for one recipient: that one is deferred, the others are stored."""
+    database.execute(
+        "CREATE FUNCTION public.fails() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'unforeseen'; END $$;"
+        "CREATE TRIGGER fails BEFORE INSERT ON pipehandler.delivery FOR EACH ROW"
+        " WHEN (NEW.recipient = 'b@example.com') EXECUTE FUNCTION public.fails()"
+    )
+    assert codes(lmtp.deliver(MESSAGE, *THREE)) == ["250 2.0.0", "451 4.3.0", "250 2.0.0"]
+    assert database.value(STORED) == 2
+    database.execute("DROP TRIGGER fails ON pipehandler.delivery")
+    assert codes(lmtp.deliver(MESSAGE, *THREE)) == ["250 2.0.0"] * 3
+    assert database.value(STORED) == 3
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "fault", "replies", "stored"),
+    [
+        ("ingress/lmtp.py", _BEFORE, "raise RuntimeError", ["451 4.3.0"] * 3, 0),
+        ("ingress/lmtp.py", _BEFORE, "import os; os._exit(0)", [], 0),
+        ("delivery/deliver.py", _AFTER, "raise SystemExit(0)", ["451 4.3.0"] * 3, 3),
+        ("delivery/deliver.py", _AFTER, "import os; os._exit(0)", [], 3),
+    ],
+    ids=["exception", "exit", "exception after the commit", "exit after the commit"],
+)
+def test_a_fault_of_the_program(
+    folder: Path, handler: Handler, database: Database, file: str, line: str, fault: str, replies: list[str], stored: int
+) -> None:
+    """Whatever ends a delivery, each recipient is deferred, or the connection closes; the right program stores it once."""
+    upgradable = Upgradable(folder)
+    faulty = upgradable.link / "lib" / upgradable.version / "site-packages" / "pipehandler" / file
+    right = faulty.read_text()
+    assert right.count(line) == 1
+    faulty.write_text(right.replace(line, f"{line[: -len(line.lstrip())]}{fault}\n{line}"))
+    with receiving(handler, program=upgradable.program) as lmtp:
+        assert codes(lmtp.deliver(MESSAGE, *THREE)) == replies
+        assert database.value(STORED) == stored
+    faulty.write_text(right)
+    with receiving(handler, program=upgradable.program) as lmtp:
+        assert codes(lmtp.deliver(MESSAGE, *THREE)) == ["250 2.0.0"] * 3
     assert database.value(STORED) == 3
 
 
