@@ -10,10 +10,11 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from harness import account
+from harness import account, poison
 from harness.database import Database
 from harness.handler import Handler
 from harness.proxy import CUT, FRONTEND, Fault, proxy
+from harness.service import Service, wait_until
 from harness.submission import MESSAGE, submission
 
 from pipehandler.delivery import guarded_store as module
@@ -145,6 +146,46 @@ def test_a_message_that_the_database_fails_at(handler: Handler, database: Databa
     assert error.startswith("the database failed twice")
     assert database.value("SELECT last_value FROM public.tried") == 2
     assert not [each for each in handler.state.iterdir() if each.name.startswith("storing-")]
+
+
+FAILURES = {
+    "internal": "RAISE 'no' USING ERRCODE = 'XX000'",
+    "memory": "RAISE 'no' USING ERRCODE = '53200'",
+    "raise": "RAISE 'no'",
+    "slow": "PERFORM pg_sleep(10)",
+}
+"""What the database does at a message, by a name for the test."""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("failure", [*FAILURES, "connection", "parser"])
+def test_a_hundred_attempts(handler: Handler, database: Database, failure: str) -> None:
+    """A hundred attempts at fifty messages of one kind, through one worker: each message is stored at its second attempt at the
+    latest, the breaker stays closed, and other mail is stored at once."""
+    if failure in FAILURES:
+        database.execute(
+            "CREATE FUNCTION public.fail() RETURNS trigger LANGUAGE plpgsql AS"
+            f" $$ BEGIN IF NEW.subject = 'one' THEN {FAILURES[failure]}; END IF; RETURN NEW; END $$;"
+            "CREATE TRIGGER fail BEFORE INSERT ON pipehandler.message FOR EACH ROW EXECUTE FUNCTION public.fail()"
+        )
+    under = poison.lethal() if failure == "parser" else []
+    with proxy(database.server.port) as wire:
+        handler.configure(
+            wire.conninfo(database.conninfo), serve={"workers": 1}, database={"statement_timeout": 1}
+        )
+        if failure == "connection":
+            wire.fault = Fault(lambda each: b'"subject": "one"' in each.octets, always=True)
+        with Service(handler, under=under) as service:
+            for number in range(50):
+                raw = poison.POISON if failure == "parser" else MESSAGE
+                raw = raw.replace(b"Message-ID: <", b"Message-ID: <%d" % number)
+                statuses = [handler.deliver(raw, f"{number}@example.com").status for _ in range(2)]
+                assert statuses in ([75, 0], [0, 0]), (number, statuses)
+                assert not (handler.state / "outage").exists()
+                assert handler.deliver(OTHER.replace(b"<2@", b"<other%d@" % number)).status == 0
+                wait_until(service.ready)
+    assert database.value("SELECT count(*) FROM pipehandler.delivery") == 100
+    assert database.value("SELECT count(*) FROM pipehandler.message WHERE state = 'failed'") == 50
 
 
 @pytest.mark.parametrize("subject", ["lock", "cancel"])
