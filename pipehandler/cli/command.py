@@ -18,7 +18,7 @@ from typing import Any
 import click
 
 from pipehandler.cli.terminal import say, say_json
-from pipehandler.mail.sysexits import EX_CANTCREAT, EX_CONFIG, EX_DATAERR, EX_NOINPUT, EX_UNAVAILABLE
+from pipehandler.mail.sysexits import EX_CANTCREAT, EX_CONFIG, EX_DATAERR, EX_NOINPUT, EX_TEMPFAIL, EX_UNAVAILABLE
 from pipehandler.maildir.folder import MaildirError
 from pipehandler.postfix.postconf import DEFAULT_DIRECTORY
 from pipehandler.settings.config_file import ConfigError, load
@@ -28,7 +28,7 @@ from pipehandler.store.errors import NotConnected, StoreError
 from pipehandler.store.hints import hint
 from pipehandler.store.ids import NoSuchMessage
 from pipehandler.store.messages import UnreadableMessage
-from pipehandler.store.migrate import MigrationError
+from pipehandler.store.migrate import LocksNotFree, MigrationError
 from pipehandler.store.refusal import advice
 from pipehandler.store.roles import MAINTENANCE, READER
 from pipehandler.store.shards import Shard, chosen, shards
@@ -36,6 +36,9 @@ from pipehandler.workers.listener import ServeError
 
 STATEMENT_SECONDS = 3600
 """The limit of a statement of a command; an operator can press Ctrl-C."""
+
+LOCK_SECONDS = 10.0
+"""How long a statement of a command waits for a lock that another session holds."""
 
 
 config_directory_option = click.option(
@@ -74,6 +77,8 @@ def reported_errors() -> Iterator[None]:
     """Turn the errors of this package into a Failure."""
     try:
         yield
+    except LocksNotFree as error:
+        raise Failure(str(error), EX_TEMPFAIL) from error
     except (ConfigError, MigrationError) as error:
         raise Failure(str(error), EX_CONFIG) from error
     except NoSuchMessage as error:
@@ -120,6 +125,7 @@ def opened_store(context: click.Context, of_proxy: bool = False) -> Iterator[Sto
     with reported_errors():
         conninfo = chosen_conninfo(context)
         store = Store(conninfo, statement_timeout=STATEMENT_SECONDS)
+        store.longest_lock = LOCK_SECONDS
         found: list[Shard] = []
         try:
             with suppress(NotConnected):  # which the command itself reports in its own way

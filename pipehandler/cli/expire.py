@@ -37,7 +37,7 @@ from pipehandler.store.expiry import (
 from pipehandler.store.shards import shards
 from pipehandler.store.web_domains import configured, set_domains
 
-from .command import STATEMENT_SECONDS, Failure, chosen_conninfo, echo_json, quiet_option, reported_errors
+from .command import LOCK_SECONDS, STATEMENT_SECONDS, Failure, chosen_conninfo, echo_json, quiet_option, reported_errors
 from .upkeep import INTERRUPTED, hint_for, opened_for_upkeep, progress
 
 FAILED = "failed"
@@ -135,6 +135,7 @@ def _on_each(context: click.Context, work: Callable[[Store], None]) -> list[str]
             work(store)
     for shard in found:
         with closing(Store(shard.own(chosen_conninfo(context)), statement_timeout=STATEMENT_SECONDS)) as store:
+            store.longest_lock = LOCK_SECONDS
             try:
                 work(store)
             except StoreError as error:

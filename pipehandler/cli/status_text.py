@@ -85,7 +85,7 @@ def _about(status: Status) -> Iterator[tuple[str, str]]:
             yield "Under way", f"{snapshot.journal.under_way} deliveries"
     if snapshot.health is None:
         state = "unknown" if "configuration" in reasons or snapshot.refused else "DOWN"
-        yield "Database", f"{state}: {reasons['database']}"
+        yield "Database", reasons["database"] if snapshot.blocked else f"{state}: {reasons['database']}"
     else:
         version = snapshot.health.schema_version
         yield "Database", f"up, schema {version}{_schema_hint(version, snapshot.schema_expected)}"

@@ -18,8 +18,9 @@ from ..postfix.postconf import DEFAULT_DIRECTORY
 from ..postfix.postqueue import Listing, Queued, QueueError, listing
 from ..record.journal import NAME
 from ..settings.config import Config
+from ..store.blockers import holders
 from ..store.connection import Store
-from ..store.errors import StoreError
+from ..store.errors import LOCK_NOT_AVAILABLE, StoreError
 from ..store.health import Health, health
 from ..store.hints import hint
 from ..store.refusal import advice
@@ -53,7 +54,7 @@ class Snapshot(NamedTuple):
     counts of the supervisor (Supervisor.status). queue: by the name of each queue that is not empty. outage: deliveries have
     found the database down, and none has succeeded since. postfix_running: None where it is not known. refused: the database
     is up, and does not let this account in. maildirs: None if none are configured. web: the counts of the inbox page;
-    web_expected: whether there should be one. servers_expected: that should have acknowledged mail; None where it is not known.
+    web_expected: whether there should be one. blocked: the database is up, and a lock is in the way. servers_expected: that should have acknowledged mail; None where it is not known.
     """
 
     journal: JournalTotals | None
@@ -65,6 +66,7 @@ class Snapshot(NamedTuple):
     reasons: dict[str, str]
     postfix_running: bool | None = None
     refused: bool = False
+    blocked: bool = False
     maildirs: Maildirs | None = None
     web: dict[str, int] | None = None
     web_expected: bool = False
@@ -91,11 +93,12 @@ def take_snapshot(
     reasons: dict[str, str] = {"configuration": unloadable} if unloadable else {}
     refusals: list[str] = []
     down: list[bool] = []
+    blocked: list[bool] = []
     if unloadable and conninfo is None:
         conninfos = []
     with ThreadPoolExecutor() as pool:
         of_journal = pool.submit(_answer, "journal", lambda: _journal(config.state.directory), reasons)
-        of_database = pool.submit(_answer, "database", lambda: _health(conninfos, refusals), reasons)
+        of_database = pool.submit(_answer, "database", lambda: _health(conninfos, refusals, blocked), reasons)
         of_service = pool.submit(_answer, "service", lambda: ask(config.serve.socket), reasons)
         of_maildirs = pool.submit(look, config.watch.maildirs)
         web_expected = is_expected(config.web)
@@ -114,6 +117,7 @@ def take_snapshot(
         reasons=reasons,
         postfix_running=queue.running if queue else False if down else None,
         refused=bool(refusals),
+        blocked=bool(blocked),
         maildirs=of_maildirs.result(),
         web=of_web.result(),
         web_expected=web_expected,
@@ -161,10 +165,11 @@ def _queue(directory: str, seconds: float, down: list[bool]) -> Listing:
         raise
 
 
-def _health(conninfos: list[str], refusals: list[str]) -> Health:
+def _health(conninfos: list[str], refusals: list[str], blocked: list[bool]) -> Health:
     """Query the first database that lets us in. Raises the StoreError of the last one, which is that of root's commands.
 
-    refusals: gets what to do where the server is up, and refuses every one of the roles.
+    refusals: gets what to do where the server is up, and refuses every one of the roles. blocked: gets an entry where the server
+    is up, and another session holds a lock for too long.
     """
     failure = StoreError(MISCONFIGURED, "not asked, because the configuration cannot be loaded")
     advised: list[str] = []
@@ -179,16 +184,24 @@ def _health(conninfos: list[str], refusals: list[str]) -> Health:
                 advised.append(text)
                 failure = StoreError(error.outcome, f"{error}; {text}", error.sqlstate)
         else:
-            return _health_of(store)
+            return _health_of(store, blocked)
     if conninfos and len(advised) == len(conninfos):
         refusals += advised
     raise failure
 
 
-def _health_of(store: Store) -> Health:
+def _health_of(store: Store, blocked: list[bool]) -> Health:
     try:
         with _disconnected_after(store, _STATEMENT_SECONDS + 1):
-            return health(store)
+            try:
+                return health(store)
+            except StoreError as error:
+                if error.sqlstate != LOCK_NOT_AVAILABLE:
+                    raise
+                blocked.append(True)
+                sessions = ", ".join(map(str, holders(store)))
+                reason = f"blocked by {sessions}" if sessions else f"blocked: {error}"
+                raise StoreError(error.outcome, reason, error.sqlstate) from error
     finally:
         store.close()
 

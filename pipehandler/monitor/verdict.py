@@ -40,7 +40,7 @@ def verdict(records: Sequence[Record], snapshot: Snapshot, now: float) -> Verdic
         return Verdict(STOPPED, "Postfix does not run: `postfix start`")
     if snapshot.outage:
         return Verdict(STOPPED, "deliveries find the database down")
-    if snapshot.health is None and not snapshot.refused:
+    if snapshot.health is None and not snapshot.refused and not snapshot.blocked:
         return Verdict(STOPPED, "the database does not answer")
     ended = max(
         (record for record in records if record.status is not None), key=lambda record: record.began, default=None

@@ -10,13 +10,25 @@ from .errors import StoreError
 
 _INTERVAL = 0.5  # seconds
 
-_BLOCKERS = """
+_SESSIONS = """
 SELECT b.pid, coalesce(a.application_name, '') AS application, coalesce(a.usename::text, '') AS "user",
        coalesce(a.state, '') AS state, extract(epoch FROM clock_timestamp() - a.query_start)::float8 AS query_age
-  FROM (SELECT DISTINCT pid FROM unnest(pg_blocking_pids(%s)) AS pid) AS b
+  FROM (SELECT DISTINCT pid FROM {pids}) AS b
   LEFT JOIN pg_stat_activity a ON a.pid = b.pid
  ORDER BY b.pid
 """
+_BLOCKERS = _SESSIONS.format(pids="unnest(pg_blocking_pids(%s)) AS pid")
+
+# A reader waits for a session that locks a table altogether, or that waits for this behind others.
+_HOLDERS = _SESSIONS.format(
+    pids="""(
+    SELECT unnest(CASE WHEN l.granted THEN ARRAY[coalesce(l.pid, 0)] ELSE pg_blocking_pids(l.pid) || l.pid END) AS pid
+      FROM pg_locks l
+      JOIN pg_class c ON c.oid = l.relation
+      JOIN pg_namespace n ON n.oid = c.relnamespace
+      JOIN pg_database d ON d.oid = l.database
+     WHERE n.nspname = 'pipehandler' AND d.datname = current_database() AND l.mode = 'AccessExclusiveLock') AS locks"""
+)
 
 
 class Blocker(NamedTuple):
@@ -35,6 +47,11 @@ class Blocker(NamedTuple):
         age = None if self.query_age is None else f"its last query began {self.query_age:.0f} s ago"
         known = (self.application, self.user and f"user {self.user}", self.state, age)
         return f"pid {self.pid} (" + ", ".join(word for word in known if word) + ")"
+
+
+def holders(store: Store) -> list[Blocker]:
+    """Return the sessions that a reader of our tables waits for, after it has given up. Raises StoreError."""
+    return store.rows(_HOLDERS, row=Blocker)
 
 
 class Blockers:

@@ -99,6 +99,10 @@ class MigrationError(Exception):
     """The schema cannot be migrated; the text gives the reason and the way out."""
 
 
+class LocksNotFree(MigrationError):
+    """Other sessions held locks for too long; a later attempt may succeed."""
+
+
 def pending(store: Store) -> list[Step]:
     """What the database lacks: files of sql/schema, and the functions and views where they are older, missing or damaged.
 
@@ -147,7 +151,7 @@ def migrate(
                     raise
         waiting = _waiting(blockers)
         if pause is None:
-            raise MigrationError(
+            raise LocksNotFree(
                 f"{waiting}; gave up after {attempt} attempt{'s' if attempt > 1 else ''}, and nothing was changed"
             )
         report(f"{waiting}; the next attempt is in {pause:g} s")

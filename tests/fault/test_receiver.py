@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 from harness.database import Database
 from harness.handler import Handler
-from harness.lmtp import Receiving, dialogue, receiving
+from harness.lmtp import Receiving, receiving
 from harness.service import wait_until
 
 from fault.injection import Call, attached, calls, letter, sample
@@ -67,4 +67,5 @@ def test_every_call(handler: Handler, database: Database, whole: bool) -> None:
             assert _replies(lmtp, sent.raw) == ["250", "250"], where
         assert lmtp.service.status()["died"] == 0  # of the workers
     assert database.value("SELECT count(*) FROM pipehandler.delivery") == 2 * (2 + len(points))
-    assert seen["closed"] and seen["250"]
+    assert seen["closed"]
+    assert seen["250"]

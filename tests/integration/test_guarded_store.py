@@ -170,9 +170,7 @@ def test_a_hundred_attempts(handler: Handler, database: Database, failure: str) 
         )
     under = poison.lethal() if failure == "parser" else []
     with proxy(database.server.port) as wire:
-        handler.configure(
-            wire.conninfo(database.conninfo), serve={"workers": 1}, database={"statement_timeout": 1}
-        )
+        handler.configure(wire.conninfo(database.conninfo), serve={"workers": 1}, database={"statement_timeout": 1})
         if failure == "connection":
             wire.fault = Fault(lambda each: b'"subject": "one"' in each.octets, always=True)
         with Service(handler, under=under) as service:

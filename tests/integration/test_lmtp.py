@@ -162,7 +162,14 @@ def test_an_error_for_one_recipient_does_not_hold_back_the_others(lmtp: Receivin
     ids=["exception", "exit", "exception after the commit", "exit after the commit"],
 )
 def test_a_fault_of_the_program(
-    folder: Path, handler: Handler, database: Database, file: str, line: str, fault: str, replies: list[str], stored: int
+    folder: Path,
+    handler: Handler,
+    database: Database,
+    file: str,
+    line: str,
+    fault: str,
+    replies: list[str],
+    stored: int,
 ) -> None:
     """Whatever ends a delivery, each recipient is deferred, or the connection closes; the right program stores it once."""
     upgradable = Upgradable(folder)

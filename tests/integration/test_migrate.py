@@ -17,6 +17,8 @@ from harness.schema_dump import VERSION, dump, schema_text
 from harness.service import wait_until
 from harness.submission import submission
 
+from pipehandler.cli.command import Failure, reported_errors
+from pipehandler.mail.sysexits import EX_TEMPFAIL
 from pipehandler.store.connection import Store
 from pipehandler.store.errors import StoreError
 from pipehandler.store.migrate import LOCK_TIMEOUT, PAUSES, MigrationError, migrate, pending, plan
@@ -295,8 +297,14 @@ def test_gives_up(database: Database) -> None:
     with psycopg.connect(database.admin) as reader:
         reader.execute("SELECT count(*) FROM pipehandler.inbox")
         store = Store(database.admin, statement_timeout=600)
-        with pytest.raises(MigrationError, match=rf"held by pid {reader.info.backend_pid} .*gave up after 2 attempts"):
+        with (
+            pytest.raises(
+                Failure, match=rf"held by pid {reader.info.backend_pid} .*gave up after 2 attempts"
+            ) as raised,
+            reported_errors(),
+        ):
             migrate(store, pauses=(0.1,))
+        assert raised.value.status == EX_TEMPFAIL
         store.close()
     assert database.value("SELECT version FROM pipehandler.code") == 0
 

@@ -16,6 +16,7 @@ from harness.pgbouncer import pgbouncer
 from harness.proxy import Proxy, proxy
 from harness.submission import MESSAGE, submission
 
+from pipehandler.mail.sysexits import EX_UNAVAILABLE
 from pipehandler.store.connection import Store
 from pipehandler.store.migrate import migrate
 from pipehandler.store.session import SETTINGS
@@ -135,6 +136,15 @@ def test_one_unusual_setting(database: Database, name: str) -> None:
         assert [row.duplicate for row in store.ingest(submission())] == [True]
         assert [row.duplicate for row in store.ingest(submission(MESSAGE, "other@example.com"))] == [False]
     assert followed(database, 2) == ["user@example.com", "other@example.com"]
+
+
+def test_a_command_waits_for_no_lock_for_long(database: Database, console: Console) -> None:
+    """A session that locks a table does not hold up a command that reads: it gives up, and says why."""
+    with psycopg.connect(database.admin) as other:
+        other.execute("LOCK TABLE pipehandler.delivery")
+        done = console.run("list")
+    assert done.status == EX_UNAVAILABLE
+    assert "(SQLSTATE 55P03); another transaction holds a lock" in done.errors
 
 
 def test_transaction_timeout(every_database: Database) -> None:

@@ -7,6 +7,7 @@ import re
 import subprocess
 from datetime import timedelta
 
+import psycopg
 import pytest
 from harness import account, preloaded
 from harness.database import Database
@@ -103,6 +104,16 @@ def test_what_went_wrong(handler: Handler, database: Database) -> None:
     ]
     assert (shown["database"], shown["service"], shown["outage"], shown["under_way"]) == (None, None, True, 0)
     assert set(shown["reasons"]) >= {"database", "service"}
+
+
+def test_a_lock_is_in_the_way(handler: Handler, database: Database) -> None:
+    """A database in which another session locks a table is not down: that session is named."""
+    assert handler.deliver(MESSAGE).status == 0
+    with psycopg.connect(database.admin, application_name="nightly report") as other:
+        other.execute("LOCK TABLE pipehandler.delivery")
+        pid, text = other.info.backend_pid, run(handler)
+    assert f"Database:   blocked by pid {pid} (nightly report, user postgres" in text
+    assert "DOWN" not in text
 
 
 def test_no_journal(handler: Handler) -> None:
@@ -215,6 +226,7 @@ VERDICTS: dict[str, tuple[list[Record], Snapshot, str]] = {
     "an outage": ([], journal(NOW - 5)._replace(outage=True), STOPPED),
     "the database is down": ([], journal(NOW - 5)._replace(health=None), STOPPED),
     "no right to see it": ([], journal(NOW - 5)._replace(health=None, refused=True), FLOWING),
+    "a lock is in the way": ([], journal(NOW - 5)._replace(health=None, blocked=True), FLOWING),
     "the configuration": ([], journal(NOW - 5)._replace(reasons={"configuration": "x"}), STOPPED),
     "deferred, then delivered": ([record(9, "fault")], journal(NOW - 5), FLOWING),
     "delivered, then deferred": ([record(3, "fault")], journal(NOW - 5), STOPPED),

@@ -8,8 +8,8 @@ from fault.ledger import Mode
 from fault.load import Load, add_up, drain
 from harness import account
 from harness.database import Database
-from harness.mailhost import MailHost
 from harness.maildir import Mailbox, Watching
+from harness.mailhost import MailHost
 from harness.service import Service, wait_until
 
 COUNT = "SELECT count(*) FROM pipehandler.delivery"
