@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -99,14 +100,16 @@ class PostgreSQL:
         settings: dict[str, str] | None = None,
         primary: "PostgreSQL | None" = None,
         data: Path | None = None,
+        under: Sequence[str] = (),
     ) -> None:
         """A server in `folder`, not yet started: a new one, a standby of `primary`, or one with a copy of the `data` of a
-        server that was stopped."""
+        server that was stopped. under: a command that starts it."""
         self.folder = folder
         self.data = folder / "data"
         self.log = folder / "postgresql.log"
         self.version = version
         self.port = account.free_port()
+        self._under = under
         self._programs = binaries()[version]
         self._server: subprocess.Popen[bytes] | None = None
         folder.mkdir(exist_ok=True)
@@ -135,7 +138,7 @@ class PostgreSQL:
         """The server in `folder`, which another process has started, and which stays when this one stops it."""
         server = cls.__new__(cls)
         server.folder, server.data, server.log = folder, folder / "data", folder / "postgresql.log"
-        server.version, server._programs = VERSION, binaries()[VERSION]
+        server.version, server._programs, server._under = VERSION, binaries()[VERSION], ()
         server.port = int((server.data / "postmaster.pid").read_text().splitlines()[3])
         server._server = None
         return server
@@ -159,7 +162,7 @@ class PostgreSQL:
         """Start the server and wait until it answers."""
         with self.log.open("ab") as log:
             self._server = subprocess.Popen(
-                [_program(self._programs, "postgres"), "-D", str(self.data)],
+                [*self._under, _program(self._programs, "postgres"), "-D", str(self.data)],
                 stdout=log,
                 stderr=log,
                 cwd="/",
