@@ -1,7 +1,7 @@
 """Two mail hosts in front of PostgreSQL under Patroni: the first connects to the servers, the second to the PgBouncer beside each.
 
-Their clients send each message until it is acknowledged, without Postfix's pauses, so the longest time between two
-acknowledgements is the outage.
+The clients of `Load` send each message to the handler until it is acknowledged, without Postfix and its pauses, so the longest time
+between two acknowledgements is the outage.
 """
 
 import itertools
@@ -19,6 +19,8 @@ from pathlib import Path
 import psycopg
 from harness import account
 from harness.handler import ENVIRONMENT, Handler
+from harness.mailhost import MAXPROC
+from harness.mailhost import MailHost as WithPostfix
 from harness.patroni import ADDRESSES, PASSWORD, Node, Patroni, block
 from harness.service import Service
 
@@ -39,15 +41,18 @@ _PAUSE = 0.05
 _PATIENCE = 300
 """Seconds after which a message that is not acknowledged is given up on."""
 
+_PAUSES = ("queue_run_delay", "minimal_backoff_time", "maximal_backoff_time", "transport_retry_time")
+"""Of Postfix, which are the usual ones here."""
+
 _DIRECT = '[database]\nconninfo = "host=db1,db2,db3 dbname'
 _THROUGH_PGBOUNCER = '[database]\nconninfo = "host=db1,db2,db3 port=6432'
 
 
 class MailHost:
-    """A mail host without Postfix: a handler and its service, in the network of a node."""
+    """A mail host: a handler and its service, in the network of a node. postfix: its Postfix, if it has one."""
 
-    def __init__(self, node: Node, handler: Handler, way: str) -> None:
-        self.node, self.handler, self.way = node, handler, way
+    def __init__(self, node: Node, handler: Handler, way: str, postfix: WithPostfix | None = None) -> None:
+        self.node, self.handler, self.way, self.postfix = node, handler, way, postfix
 
     def run(self, *arguments: str) -> str:
         """Run a command of the program there, as the handler's account; returns what it prints."""
@@ -68,18 +73,20 @@ class MailHost:
 
 
 @contextmanager
-def mail_hosts(cluster: Patroni) -> Iterator[tuple[MailHost, MailHost]]:
-    """Both mail hosts, with a migrated database. Their role has the connection limit that `check` computes."""
+def mail_hosts(cluster: Patroni, with_postfix: bool = False) -> Iterator[tuple[MailHost, MailHost]]:
+    """Both mail hosts, with a migrated database; with_postfix: each with a running Postfix, which pauses as usual. Their role has the connection limit
+    that `check` computes."""
     with psycopg.connect(cluster.conninfo(), autocommit=True) as connection:
         connection.execute("CREATE DATABASE mail")
+        connection.execute("REVOKE TEMPORARY ON DATABASE mail FROM PUBLIC")
     with ExitStack() as stack:
         hosts = []
         for node, first, way in zip(
             cluster.mail, (_DIRECT, _THROUGH_PGBOUNCER), ("direct", "through PgBouncer"), strict=True
         ):
             home = stack.enter_context(account.folder("pipehandler-"))
-            hosts.append(MailHost(node, _handler(cluster, node, home, first), way))
-        limit = sessions(load(str(hosts[0].handler.config)), _MAXPROC)
+            hosts.append(_mail_host(cluster, node, home, first, way, with_postfix))
+        limit = sessions(load(str(hosts[0].handler.config)), MAXPROC if with_postfix else _MAXPROC)
         store = Store(cluster.conninfo(dbname="mail"), statement_timeout=100)
         migrate(store)
         store.script(
@@ -89,24 +96,34 @@ def mail_hosts(cluster: Patroni) -> Iterator[tuple[MailHost, MailHost]]:
         cluster.bounce()
         for host in hosts:
             stack.enter_context(host.serving())
+            if host.postfix:
+                with host.node.inside():
+                    host.postfix.start()
+                stack.callback(host.postfix.abort)
         yield hosts[0], hosts[1]
 
 
-def _handler(cluster: Patroni, node: Node, home: Path, first: str) -> Handler:
-    """A handler with the section of the page that begins with `first`."""
+def _mail_host(cluster: Patroni, node: Node, home: Path, first: str, way: str, with_postfix: bool) -> MailHost:
+    """A mail host with the section of the page that begins with `first`."""
     node.write("pgpass", f"*:*:*:*:{PASSWORD}\n", 0o600)
     sections = tomllib.loads(block(first))
     settings = sections["database"]
     addresses = ",".join(ADDRESSES[name] for name in cluster.servers)
     conninfo = settings["conninfo"].replace("db1,db2,db3", addresses).replace("/etc/pipehandler", str(node.folder))
-    handler = Handler(
-        home,
-        conninfo,
-        database={**settings, "conninfo": conninfo, "admin_conninfo": cluster.conninfo(dbname="mail")},
-        limits=sections["limits"],
-        serve={"workers": CLIENTS},
-    )
-    return handler.with_client() if client.shipped() else handler
+    keys: dict[str, dict[str, object]] = {
+        "database": {**settings, "conninfo": conninfo, "admin_conninfo": cluster.conninfo(dbname="mail")},
+        "limits": sections["limits"],
+        "serve": {"workers": CLIENTS},
+    }
+    if with_postfix:
+        with node.inside():  # the port has to be free there
+            postfix = WithPostfix(home, conninfo, **keys)
+        postfix.postconf("-X", *_PAUSES)
+        if client.shipped():
+            postfix.use_client()
+        return MailHost(node, postfix.handler, way, postfix)
+    handler = Handler(home, conninfo, **keys)
+    return MailHost(node, handler.with_client() if client.shipped() else handler, way)
 
 
 class Load:

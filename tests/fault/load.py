@@ -57,15 +57,23 @@ def message(number: int) -> bytes:
 
 class Load:
     """Send `count` messages to `host` by several concurrent clients; most for one recipient, some for two. `pause`:
-    seconds that a client waits before each."""
+    seconds that a client waits before each. first: the number of the first message; ledger: of several loads."""
 
-    def __init__(self, host: MailHost, count: int, clients: int = 4, pause: float = 0) -> None:
-        self.ledger = Posted()
+    def __init__(
+        self,
+        host: MailHost,
+        count: int,
+        clients: int = 4,
+        pause: float = 0,
+        first: int = 1,
+        ledger: Posted | None = None,
+    ) -> None:
+        self.ledger = ledger or Posted()
         self.accepted = 0
         self._host = host
         self._pause = pause
         self._stopped = False
-        self._numbers = iter(range(1, count + 1))
+        self._numbers = iter(range(first, first + count))
         self._lock = threading.Lock()
         self._failed: list[BaseException] = []
         self._clients = [threading.Thread(target=self._send_all, daemon=True) for _ in range(clients)]

@@ -11,6 +11,8 @@ from .handler import Handler
 from .postfix import Postfix
 
 DOMAIN = "example.com"
+MAXPROC = 8
+"""Of the transport."""
 
 
 def pipehandler(*arguments: object) -> str:
@@ -49,7 +51,7 @@ class MailHost(Postfix):
             socket=str(self.handler.socket),
             config_directory=str(self.config),
             domain=DOMAIN,
-            maxproc=8,
+            maxproc=MAXPROC,
             database=self._database,
             client=self.handler.before,
             lmtp=str(self.handler.folder / "lmtp"),

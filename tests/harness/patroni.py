@@ -36,7 +36,7 @@ ADDRESSES = {
 PROGRAMS = Path("/usr/lib/postgresql/15/bin")
 PAGE = Path(__file__).parents[2] / "docs" / "high-availability.md"
 PASSWORD = "secret of pipehandler"
-"""Of the handlers' role, where it connects through PgBouncer."""
+"""Of the handlers' role."""
 
 _BOUNCER = "/usr/sbin/pgbouncer"
 _SOCKETS = "/run/postgresql"
@@ -53,6 +53,7 @@ restapi: {{listen: "{address}:8008", connect_address: "{address}:8008"}}
   pg_hba:
   - local all pipehandler scram-sha-256
   - local all all trust
+  - host all pipehandler 198.18.0.0/24 scram-sha-256
   - host all all 198.18.0.0/24 trust
   - host replication all 198.18.0.0/24 trust
 postgresql:
@@ -69,10 +70,20 @@ postgresql:
 {callbacks}"""
 
 
+def blocks() -> list[str]:
+    """The blocks of the page, those with its configuration and its queries."""
+    return re.findall(r"^```text\n(.*?)^```$", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+
+
 def block(first: str) -> str:
     """The block of the page that begins with this text."""
-    (found,) = re.findall(rf"^```text\n({re.escape(first)}.*?)^```$", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL)
-    return str(found)
+    (found,) = (each for each in blocks() if each.startswith(first))
+    USED.add(found)
+    return found
+
+
+USED: set[str] = set()
+"""The blocks that were used so far."""
 
 
 def _seconds(key: str) -> int:
@@ -242,12 +253,13 @@ class Patroni:
             file = node.write("pgbouncer.ini", block("[databases]"))
             node.start(_BOUNCER, "-q", str(file))
 
-    def patronictl(self, *arguments: str) -> None:
-        """Run patronictl; this thread is in the network of a mail host."""
+    def patronictl(self, *arguments: str) -> str:
+        """Run patronictl; this thread is in the network of a mail host. Returns what it prints."""
         configuration = next(iter(self.servers.values())).folder / "patroni.yml"
         done = subprocess.run(["patronictl", "-c", str(configuration), *arguments], capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(f"patronictl {arguments}: {done.stdout}{done.stderr}")
+        return done.stdout
 
     def cluster(self) -> list[dict[str, Any]]:
         """The members as any living node sees them; [] if none answers."""
