@@ -74,8 +74,9 @@ class MailHost:
 
 @contextmanager
 def mail_hosts(cluster: Patroni, with_postfix: bool = False) -> Iterator[tuple[MailHost, MailHost]]:
-    """Both mail hosts, with a migrated database; with_postfix: each with a running Postfix, which pauses as usual. Their role has the connection limit
-    that `check` computes."""
+    """Both mail hosts, with a migrated database. Their role has the connection limit that `check` computes.
+
+    with_postfix: each has a running Postfix, whose pauses are the usual ones."""
     with psycopg.connect(cluster.conninfo(), autocommit=True) as connection:
         connection.execute("CREATE DATABASE mail")
         connection.execute("REVOKE TEMPORARY ON DATABASE mail FROM PUBLIC")
@@ -105,7 +106,7 @@ def mail_hosts(cluster: Patroni, with_postfix: bool = False) -> Iterator[tuple[M
 
 def _mail_host(cluster: Patroni, node: Node, home: Path, first: str, way: str, with_postfix: bool) -> MailHost:
     """A mail host with the section of the page that begins with `first`."""
-    node.write("pgpass", f"*:*:*:*:{PASSWORD}\n", 0o600)
+    node.write("pgpass", f"*:*:mail:pipehandler:{PASSWORD}\n", 0o600)
     sections = tomllib.loads(block(first))
     settings = sections["database"]
     addresses = ",".join(ADDRESSES[name] for name in cluster.servers)
