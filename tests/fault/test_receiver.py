@@ -1,6 +1,6 @@
 """Every system call of the LMTP receiver fails, or is where it is killed: a client has all its replies, or none.
 
-What it was told is stored is stored; what it deferred, or heard nothing of, is stored once when it comes again. The receiver,
+What it answered 250 for is stored; what it deferred, or did not answer, is stored once when it comes again. The receiver,
 or the one that replaces it, serves the next client. strace(1) is attached to it for one message each time.
 """
 
