@@ -30,6 +30,9 @@ DURABLE = "on"
 _PLACE = ("host", "hostaddr", "port", "dbname")
 _CONNECTING: dict[str, str | int] = {"connect_timeout": 3, "tcp_user_timeout": 5000, "application_name": "pipehandler"}
 
+_OPTIONS = "connection_lifetime '3600', disable_binary '0'"
+"""Of the foreign server. Without binary values, which PL/Proxy leaves off, a message travels in hexadecimal digits."""
+
 _STATEMENT_SECONDS = 3600
 
 _SHARDING = "SELECT s.shard, s.shards, s.delimiter FROM pipehandler.sharding s"
@@ -151,7 +154,7 @@ def become_proxy(store: Store, conninfos: Sequence[str], delimiter: str, user: s
     try:
         store.script(
             "BEGIN; CREATE EXTENSION IF NOT EXISTS plproxy;"  # noqa: S608 # each value is a literal
-            f" CREATE SERVER pipehandler FOREIGN DATA WRAPPER plproxy OPTIONS (connection_lifetime '3600', {options});"
+            f" CREATE SERVER pipehandler FOREIGN DATA WRAPPER plproxy OPTIONS ({_OPTIONS}, {options});"
             f" CREATE USER MAPPING FOR CURRENT_USER SERVER pipehandler OPTIONS (user {sql.quote(user)});"
             f" INSERT INTO pipehandler.sharding (shards, delimiter) VALUES ({len(conninfos)}, {sql.quote(delimiter)});"
             " COMMIT"

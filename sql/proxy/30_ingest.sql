@@ -5,10 +5,18 @@ LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    shards CONSTANT integer[] := ARRAY(
-        SELECT DISTINCT pipehandler.shard_of_recipient(r.recipient, coalesce(envelope ->> 'delimiter', '+'))
-          FROM jsonb_to_recordset(envelope -> 'recipients') AS r (recipient text));
+    recipients CONSTANT jsonb := envelope -> 'recipients';
+    delimiter  CONSTANT text := coalesce(envelope ->> 'delimiter', '+');
+    shards     integer[] := ARRAY[]::integer[];
+    its        integer;
 BEGIN
+    -- For every message: expressions alone, no statement.
+    FOR n IN 0 .. coalesce(jsonb_array_length(recipients), 0) - 1 LOOP
+        its := pipehandler.shard_of_recipient(recipients -> n ->> 'recipient', delimiter);
+        IF its <> ALL (shards) THEN
+            shards := shards || its;
+        END IF;
+    END LOOP;
     IF cardinality(shards) <> 1 THEN
         RAISE EXCEPTION 'the recipients of one call are on % shards; ask pipehandler.route first', cardinality(shards)
             USING ERRCODE = 'PH101', HINT = 'In main.cf: pipehandler_destination_recipient_limit = 1.';
