@@ -58,6 +58,7 @@ def run(argv: Sequence[str], started: float, file: int, resident: Resident) -> F
             raw = read_message(file, attempt)
             envelope = envelope._replace(queue_id=envelope.queue_id or local_queue_id(raw))
             store.remaining = deadline.remaining
+            store.step = deadline.step
             store.longest_lock = LOCK_SECONDS
             session = Session(attempt.config, store, deadline, attempt.stopwatch, INGRESS)
             defects = [Defect("envelope-value", name) for name in envelope.left_out]

@@ -50,6 +50,7 @@ def run(argv: Sequence[str], started: float, file: int, resident: Resident) -> F
             envelope = envelope_of(raw)
             attempt.recipients = len(envelope.recipients)
             store.remaining = deadline.remaining
+            store.step = deadline.step
             session = Session(attempt.config, store, deadline, attempt.stopwatch, INGRESS)
             result = folded(deliver(raw, identify(raw), envelope, session))
     except BaseException as error:  # noqa: BLE001 # the outcome table decides what it means

@@ -63,6 +63,7 @@ def run(
                 database = attempt.config.database
                 store = Store(database.conninfo, database.connect_timeout, database.statement_timeout)
             store.remaining = deadline.remaining
+            store.step = deadline.step
             session = Session(attempt.config, store, deadline, attempt.stopwatch, INGRESS)
             defects = [Defect("envelope-value", name) for name in envelope.left_out]
             defects[:0] = [Defect("smaller-than-declared")] if smaller else []

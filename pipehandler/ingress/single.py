@@ -43,7 +43,9 @@ class Finished:
             is_new = any(result.outcome in NEWLY_STORED for result in self.results)
             if self._attempt.config.store.notify and is_new:
                 self._store.announce()
-            if not self._keep_open:
+            if self._keep_open:
+                self._store.recognize()
+            else:
                 self._store.close()
 
 

@@ -9,7 +9,7 @@ raises StoreError and nothing of psycopg.
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any, TypeVar, overload
 
 import psycopg
@@ -17,6 +17,7 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import args_row, kwargs_row
 
 from ..mail.outcome import EXHAUSTED, STORE_UNAVAILABLE
+from ..runtime.deadline import TimeUp
 from . import notify
 from .conninfo import parameters
 from .errors import (
@@ -54,7 +55,15 @@ _PROBE = (
     f"SELECT pg_current_xact_id() IS NOT NULL AND 'pipehandler'::regnamespace IS NOT NULL AND {IS_PROXY} AS is_proxy"
 )
 _PROBE_SHARD = "SELECT pipehandler.shard_answers(%s)"
+_PROBE_ROUTE = "SELECT bool_and(pipehandler.shard_answers(n)) FROM unnest(pipehandler.route(%s::text[], %s::text)) AS n"
+_IS_PROXY = f"SELECT {IS_PROXY}"
 _PROBE_MILLISECONDS = 2000
+
+_AFTER_US = 10
+"""Seconds after our own limit for a statement at which a proxy would end it. It asks the shard to cancel, waits for the
+reply without a limit, and hangs where the shard is frozen. So we end it first: the proxy notices that its client has gone
+(client_connection_check_interval, which `become_proxy` sets). Where the shard answers, it is asked to cancel, or its session
+might wait for a standby."""
 
 _ROUTE = "SELECT pipehandler.route(%s::text[], %s::text)"
 
@@ -71,11 +80,13 @@ class Store:
 
     connect_timeout, statement_timeout: seconds; shortened to what is left of the delivery.
     remaining: returns the seconds that are left of the delivery.
+    step: a context that raises TimeUp after so many seconds.
     longest_lock: seconds to wait for a lock; half of the statement's time if that is less.
     """
 
     def __init__(self, conninfo: str, connect_timeout: int = 5, statement_timeout: int = 20) -> None:
         self.remaining: Callable[[], float] = lambda: float("inf")
+        self.step: Callable[[float], AbstractContextManager[object]] = lambda _: nullcontext()
         self.longest_lock = float("inf")
         self._conninfo = conninfo
         self._connect_timeout = connect_timeout
@@ -86,6 +97,7 @@ class Store:
         self._listening = False  # on the open connection
         self._notified = False  # since the last `wait`
         self.is_proxy = False  # known to be one, of several shards
+        self._recognized = False  # the open connection was asked whether it is one
         self._shard: int | None = None  # that `ingest` stores on, where it is known
 
     # Storing a message.
@@ -98,10 +110,9 @@ class Store:
         was stored, or that is not known; storing the same message again is safe.
         """
         statement, arguments = request.statement(), request.arguments()
-        recipients = len(set(request.envelope.recipients))
 
         def call() -> list[Stored]:
-            return self._on_new_if_ended(lambda: self._ingest(statement, arguments, recipients))
+            return self._on_new_if_ended(lambda: self._ingest(statement, arguments, request))
 
         return retried(call, CONTENTION, _TRIES, _PAUSE, self.remaining)
 
@@ -115,12 +126,13 @@ class Store:
                 raise
             return call()
 
-    def _ingest(self, statement: str, arguments: tuple[Any, ...], recipients: int) -> list[Stored]:
+    def _ingest(self, statement: str, arguments: tuple[Any, ...], request: IngestRequest) -> list[Stored]:
         started = time.monotonic()
         try:
             connection = self.connect()
             self._commit.weak = False
-            with translated():
+            limit = self.step(self._timeouts["statement_timeout"] / 1000 - _AFTER_US) if self._limits else nullcontext()
+            with translated(), limit:
                 rows = connection.cursor(row_factory=kwargs_row(Stored)).execute(statement, arguments).fetchall()
             # Committed: the server reports idle (ReadyForQuery) only after the commit.
             if not self._idle():
@@ -128,19 +140,30 @@ class Store:
             if self._commit.weak:
                 raise StoreError(STORE_UNAVAILABLE, "the synchronous standby did not confirm the commit", WARNING)
         except BaseException as error:
+            late = self._limits and isinstance(error, TimeUp) and self.remaining() > 0
+            if late and self._connection is not None and self.another().answers_for(request):
+                cancel(self._connection)
             self._give_up(error, 1000 * (time.monotonic() - started))
+            if late:
+                failure = StoreError(STORE_UNAVAILABLE, "the shard did not answer in time", QUERY_CANCELED)
+                failure.timed_out = True
+                raise self._of_shard(failure) from error
             if isinstance(error, StoreError) and error.of_shard:
-                self.is_proxy = True
-                error.unrouted = self.unrouted and (error.outage or error.timed_out)
+                self._of_shard(error)
             raise
-        if len(rows) != recipients:
+        if len(rows) != len(set(request.envelope.recipients)):
             reason = "a delivery was removed while the same message was delivered again"
             raise StoreError(STORE_UNAVAILABLE, reason, SERIALIZATION_FAILURE)
         return [row for row in rows if row.delivery is not None]  # None: rejected
 
+    def _of_shard(self, error: StoreError) -> StoreError:
+        self.is_proxy = error.of_shard = True
+        error.unrouted = self.unrouted and (error.outage or error.timed_out)
+        return error
+
     def _give_up(self, error: BaseException, milliseconds: float) -> None:
         """Keep no connection with a statement under way, nor one to a server that cannot store."""
-        if not self._idle() and self._connection is not None:
+        if not self._idle() and self._connection is not None and not self._limits:
             cancel(self._connection)  # or its session goes on, and may wait for a standby as long as that is away
         unusable = not self._idle()
         if isinstance(error, StoreError):
@@ -148,6 +171,32 @@ class Store:
             unusable = unusable or error.outage or error.outcome == EXHAUSTED
         if unusable:
             self.close()
+
+    def answers_for(self, request: IngestRequest) -> bool:
+        """Whether the shards of its recipients answer, on a new connection, which is closed then."""
+        self._timeouts = {"statement_timeout": _PROBE_MILLISECONDS, "lock_timeout": _PROBE_MILLISECONDS}
+        try:
+            self._connection = self._open(self._timeouts)
+            recipients = list(request.envelope.recipients)
+            return _asked(self._connection, _PROBE_ROUTE, [recipients, request.recipients.delimiter])
+        except StoreError:
+            return False
+        finally:
+            self.close()
+
+    def recognize(self) -> None:
+        """Find out, once for each connection, whether it leads to a proxy, from which on `ingest` limits what it waits for a
+        shard. For a process that keeps its connection, when it has answered Postfix; never raises a StoreError."""
+        if self._connection is None or self._recognized or not self._idle():
+            return
+        with suppress(StoreError):
+            self.is_proxy = _asked(self._connection, _IS_PROXY)
+            self._recognized = True
+
+    @property
+    def _limits(self) -> bool:
+        """Whether we limit what the proxy waits for."""
+        return self._recognized and self.is_proxy
 
     def answers(self) -> bool:
         """Whether the database answers a query without a message, on a new connection, within two seconds. So must the shard
@@ -200,7 +249,7 @@ class Store:
         # The server gives up while the delivery can still store the message without what was parsed.
         milliseconds = int(1000 * max(1.0, min(self._statement_timeout, (self.remaining() - 1) / 2)))
         timeouts = {
-            "statement_timeout": milliseconds,
+            "statement_timeout": milliseconds + (1000 * _AFTER_US if self._limits else 0),
             "lock_timeout": int(min(milliseconds // 2, 1000 * self.longest_lock)),
         }
         if self.ended:
@@ -232,6 +281,7 @@ class Store:
         with translated(NotConnected):
             connection = open_session(settings, timeouts)
         connection.add_notice_handler(self._commit)
+        self._recognized = False
         return connection
 
     def another(self, statement_timeout: int | None = None) -> "Store":

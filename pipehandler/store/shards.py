@@ -33,6 +33,9 @@ _CONNECTING: dict[str, str | int] = {"connect_timeout": 3, "tcp_user_timeout": 5
 _OPTIONS = "connection_lifetime '3600', disable_binary '0'"
 """Of the foreign server. Without binary values, which PL/Proxy leaves off, a message travels in hexadecimal digits."""
 
+_NOTICES_CLOSING = "ALTER DATABASE %I SET client_connection_check_interval = 1000"
+"""Sessions of the proxy look for their client while they wait for a shard (store/connection.py)."""
+
 _STATEMENT_SECONDS = 3600
 
 _SHARDING = "SELECT s.shard, s.shards, s.delimiter FROM pipehandler.sharding s"
@@ -156,6 +159,7 @@ def become_proxy(store: Store, conninfos: Sequence[str], delimiter: str, user: s
             "BEGIN; CREATE EXTENSION IF NOT EXISTS plproxy;"  # noqa: S608 # each value is a literal
             f" CREATE SERVER pipehandler FOREIGN DATA WRAPPER plproxy OPTIONS ({_OPTIONS}, {options});"
             f" CREATE USER MAPPING FOR CURRENT_USER SERVER pipehandler OPTIONS (user {sql.quote(user)});"
+            f" DO $$ BEGIN EXECUTE format('{_NOTICES_CLOSING}', current_database()); END $$;"
             f" INSERT INTO pipehandler.sharding (shards, delimiter) VALUES ({len(conninfos)}, {sql.quote(delimiter)});"
             " COMMIT"
         )

@@ -3,14 +3,14 @@
 import os
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from signal import SIGKILL
 
 import pytest
 from harness import account
 from harness.database import Database
 from harness.handler import Handler
-from harness.service import wait_until
+from harness.service import ResidentHandler, wait_until
 from harness.shards import COUNT, Shards
 from harness.stream import stored
 from harness.submission import MESSAGE, submission
@@ -23,6 +23,8 @@ from pipehandler.store.migrate import MigrationError
 from pipehandler.store.shards import become_shard, make_shards, migrate_all
 from pipehandler.store.sql_files import migrations
 from pipehandler.store.stream import follow
+
+_WAITING = "SELECT pid FROM pg_stat_activity WHERE state = 'active' AND usename = 'pipehandler'"
 
 
 @pytest.fixture
@@ -150,6 +152,36 @@ def test_a_frozen_shard(shards: Shards, handler: Handler) -> None:
     assert not breaker.exists()
     found = [each for each in shards.deliveries() if each.endswith("@frozen.example")]
     assert found == [f"1 {own}", f"2 {other}"]
+
+
+def test_a_shard_freezes_that_is_connected(shards: Shards) -> None:
+    """A worker whose session has a connection to a shard that freezes defers its mail long before the deadline, and stores
+    that for the others; no session of the proxy waits for the shard afterwards."""
+    own, other = shards.addresses("connected.example")[1:3]
+    with account.folder("pipehandler-") as folder, ExitStack() as stack:
+        handler = ResidentHandler(folder, shards.proxy.conninfo)
+        stack.callback(handler.stop)
+        handler.configure(
+            shards.proxy.conninfo,
+            database={"statement_timeout": 2},
+            limits={"deadline": 40},
+            serve={"workers": 1},
+        )
+        assert [handler.deliver(MESSAGE, address).status for address in (own, other)] == [0, 0], handler.log_lines()
+        shards.of[1].server.freeze()
+        try:
+            second = MESSAGE.replace(b"<1@", b"<2@")
+            assert handler.deliver(second, own).status == 75
+            assert 'reason="shard 1 does not answer"' in handler.log_lines()[-1]
+            assert (handler.state / "outage-1").exists()
+            assert handler.deliver(second, other).output.startswith("2.0.0 stored ")
+            wait_until(lambda: not shards.proxy.rows(_WAITING), "the end of the sessions that waited for the shard")
+        finally:
+            shards.of[1].server.thaw()
+        (handler.state / "outage-1").unlink()
+        assert handler.deliver(second, own).status == 0
+    found = [each for each in shards.deliveries() if each.endswith("@connected.example")]
+    assert found == [f"1 {own}", f"1 {own}", f"2 {other}", f"2 {other}"]
 
 
 def test_the_proxy_is_down(shards: Shards, handler: Handler) -> None:
