@@ -25,8 +25,8 @@ from ..mail.outcome import OUTAGE, Undelivered, outcome_of
 HOLD = 2.0
 """Seconds after a failure during which no delivery tries the database."""
 
-_OF_SHARD = "outage-"
-"""The name of the file for a shard, which ends with its number."""
+_SHARDS = "outages"
+"""The folder with a file for each shard, named after its number; it is made when the first is needed."""
 
 _PROBE_SECONDS = 1.0
 """Seconds to wait for the result of another delivery's probe."""
@@ -43,7 +43,7 @@ class CircuitBreaker:
     """
 
     def __init__(self, directory: str, shard: int | None = None) -> None:
-        self._path = os.path.join(directory, "outage" if shard is None else f"{_OF_SHARD}{shard}")
+        self._path = os.path.join(directory, *(["outage"] if shard is None else [_SHARDS, str(shard)]))
         self._what = "the database" if shard is None else f"shard {shard}"
         self._probe: int | None = None
 
@@ -109,6 +109,7 @@ class CircuitBreaker:
     def trip(self) -> None:
         """Open the breaker: the database could not be used."""
         with suppress(OSError):
+            os.makedirs(os.path.dirname(self._path), 0o700, exist_ok=True)
             file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 os.utime(file)
@@ -152,11 +153,10 @@ class CircuitBreaker:
 def open_shards(directory: str) -> list[int]:
     """The shards whose breaker is open: a delivery has found them away, and none has succeeded there since."""
     try:
-        names = os.listdir(directory)
-    except OSError:
+        names = os.listdir(os.path.join(directory, _SHARDS))
+    except OSError:  # most databases are not the proxy of shards
         return []
-    numbers = [name.removeprefix(_OF_SHARD) for name in names if name.startswith(_OF_SHARD)]
-    return sorted(int(number) for number in numbers if number.isdecimal())
+    return sorted(int(name) for name in names if name.isdecimal())
 
 
 def _is_recent(then: float, seconds: float) -> bool:

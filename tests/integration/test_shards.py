@@ -111,15 +111,15 @@ def test_a_dead_shard(shards: Shards, handler: Handler) -> None:
 
     first = [handler.deliver(MESSAGE, address).status for address in addresses[:2]]
     assert first == [0, 75]
-    assert (handler.state / "outage-1").exists()
+    assert (handler.state / "outages" / "1").exists()
     assert not (handler.state / "outage").exists()
-    os.utime(handler.state / "outage-1")  # however long the deliveries took
+    os.utime(handler.state / "outages" / "1")  # however long the deliveries took
     again = handler.deliver(MESSAGE, *addresses)  # one call for all: what failed decides
     assert (again.status, again.output) == (75, "4.3.0 message store unavailable\n")
     assert "outcome=outage" in handler.log_lines()[-1]
 
     shards.of[1].server.start()
-    (handler.state / "outage-1").unlink()
+    (handler.state / "outages" / "1").unlink()
     assert handler.deliver(MESSAGE, *addresses).status == 0
     found = [each for each in shards.deliveries() if each.endswith("@dead.example")]
     assert found == [f"{number} {address}" for number, address in enumerate(addresses)]
@@ -130,7 +130,7 @@ def test_a_frozen_shard(shards: Shards, handler: Handler) -> None:
     others goes on. The message is not blamed."""
     own, other = shards.addresses("frozen.example")[1:3]
     handler.configure(shards.proxy.conninfo, database={"statement_timeout": 2}, limits={"deadline": 30})
-    breaker = handler.state / "outage-1"
+    breaker = handler.state / "outages" / "1"
     past = time.time() - 60
     shards.of[1].server.freeze()
     try:
@@ -173,15 +173,34 @@ def test_a_shard_freezes_that_is_connected(shards: Shards) -> None:
             second = MESSAGE.replace(b"<1@", b"<2@")
             assert handler.deliver(second, own).status == 75
             assert 'reason="shard 1 does not answer"' in handler.log_lines()[-1]
-            assert (handler.state / "outage-1").exists()
+            assert (handler.state / "outages" / "1").exists()
             assert handler.deliver(second, other).output.startswith("2.0.0 stored ")
             wait_until(lambda: not shards.proxy.rows(_WAITING), "the end of the sessions that waited for the shard")
         finally:
             shards.of[1].server.thaw()
-        (handler.state / "outage-1").unlink()
+        (handler.state / "outages" / "1").unlink()
         assert handler.deliver(second, own).status == 0
     found = [each for each in shards.deliveries() if each.endswith("@connected.example")]
     assert found == [f"1 {own}", f"1 {own}", f"2 {other}", f"2 {other}"]
+
+
+def test_no_proxy_any_more(shards: Shards, handler: Handler) -> None:
+    """A shard fails, and the database that the handler asks for the route then is not a proxy: the message is deferred, as
+    after any failure of the database, and no shard is blamed."""
+    address = shards.addresses("plain.example")[1]
+    shards.of[1].server.stop(SIGKILL)
+    shards.proxy.execute("DROP FUNCTION pipehandler.route(text[], text)")
+    try:
+        assert handler.deliver(MESSAGE, address).status == 75
+        assert "outcome=store_unavailable" in handler.log_lines()[-1]
+        assert (handler.state / "outage").exists()
+        assert not (handler.state / "outages").exists()
+    finally:
+        shards.of[1].server.start()
+        with closing(Store(shards.proxy.admin, statement_timeout=100)) as store:
+            migrate_all(store, shards.proxy.admin, print)
+    handler.end_hold()
+    assert handler.deliver(MESSAGE, address).output.startswith("2.0.0 stored ")
 
 
 def test_the_proxy_is_down(shards: Shards, handler: Handler) -> None:
@@ -257,7 +276,7 @@ def test_stream_over_a_move(shards: Shards, handler: Handler) -> None:
         standby.psql("postgres", "ALTER SYSTEM SET synchronous_standby_names = ''")
         standby.reload()
         shards.move(2, standby)
-        (handler.state / "outage-2").unlink()
+        (handler.state / "outages" / "2").unlink()
         assert [store_one(number, 2) for number in (1, 2)] == [0, 0]
         seen += [next(stream) for _ in range(2)]
         ids = {delivery.id for delivery in seen}

@@ -41,7 +41,7 @@ def test_a_killed_shard(host: MailHost, shards: Shards) -> None:
         wait_until(lambda address=address, status=status: status in _statuses(host, address)[1:], f"{status} {address}")  # type: ignore[misc]
     assert [recipient["address"] for each in host.queue() for recipient in each["recipients"]] == [addresses[2]]  # type: ignore[attr-defined]
     shards.of[2].server.start()
-    (host.handler.state / "outage-2").unlink(missing_ok=True)
+    (host.handler.state / "outages" / "2").unlink(missing_ok=True)
     host.flush()
     host.drain()
     stored = [each.partition(" ")[2] for each in shards.deliveries()]
@@ -66,7 +66,7 @@ def test_replies_of_lmtp(lmtp: Receiving, shards: Shards) -> None:
     first = lmtp.deliver(MESSAGE, *addresses)
     assert [reply[:3] for reply in first] == ["250", "451", "250", "250"]
     shards.of[1].server.start()
-    (lmtp.handler.state / "outage-1").unlink(missing_ok=True)
+    (lmtp.handler.state / "outages" / "1").unlink(missing_ok=True)
     again = lmtp.deliver(MESSAGE, *reversed(addresses))
     assert [(reply[:3], "stored before" in reply) for reply in again] == [
         ("250", True),
