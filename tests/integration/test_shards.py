@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import closing, contextmanager
 from signal import SIGKILL
 
 import pytest
@@ -32,6 +32,23 @@ def handler(shards: Shards) -> Iterator[Handler]:
     """A cold handler, whose configuration names the proxy."""
     with account.folder("pipehandler-") as folder:
         yield Handler(folder, shards.proxy.conninfo)
+
+
+@contextmanager
+def _worker(shards: Shards) -> Iterator[Handler]:
+    """A handler with one resident worker, which waits for a statement for two seconds."""
+    with account.folder("pipehandler-") as folder:
+        handler = ResidentHandler(folder, shards.proxy.conninfo)
+        limits: dict[str, dict[str, object]] = {
+            "database": {"statement_timeout": 2},
+            "limits": {"deadline": 40},
+            "serve": {"workers": 1},
+        }
+        handler.configure(shards.proxy.conninfo, **limits)
+        try:
+            yield handler
+        finally:
+            handler.stop()
 
 
 @pytest.mark.parametrize("address", ["User+x@Example.com", "user@example.com", "USER+y+z@EXAMPLE.COM"])
@@ -158,15 +175,7 @@ def test_a_shard_freezes_that_is_connected(shards: Shards) -> None:
     """A worker whose session has a connection to a shard that freezes defers its mail long before the deadline, and stores
     that for the others; no session of the proxy waits for the shard afterwards."""
     own, other = shards.addresses("connected.example")[1:3]
-    with account.folder("pipehandler-") as folder, ExitStack() as stack:
-        handler = ResidentHandler(folder, shards.proxy.conninfo)
-        stack.callback(handler.stop)
-        handler.configure(
-            shards.proxy.conninfo,
-            database={"statement_timeout": 2},
-            limits={"deadline": 40},
-            serve={"workers": 1},
-        )
+    with _worker(shards) as handler:
         assert [handler.deliver(MESSAGE, address).status for address in (own, other)] == [0, 0], handler.log_lines()
         shards.of[1].server.freeze()
         try:
@@ -313,3 +322,21 @@ def test_the_synchronous_standby_of_a_shard(shards: Shards, handler: Handler) ->
     server.psql("postgres", "ALTER SYSTEM SET synchronous_standby_names = ''")
     server.reload()
     assert handler.deliver(MESSAGE, address).output.startswith("2.0.0 stored before")
+
+
+def test_a_worker_leaves_no_session_waiting_for_a_standby(shards: Shards) -> None:
+    """A worker ends the wait of a shard for its standby, which answers otherwise: the session there does not go on
+    waiting, and nothing is acknowledged."""
+    address = shards.addresses("waiting.example")[3]
+    shard = shards.of[3]
+    waits = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+    with _worker(shards) as handler:
+        assert handler.deliver(MESSAGE, address).status == 0
+        shard.server.psql("postgres", "ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+        shard.server.reload()
+        try:
+            assert handler.deliver(MESSAGE.replace(b"<1@", b"<2@"), address).status == 75
+            wait_until(lambda: not shard.rows(waits), "the end of the wait for the standby")
+        finally:
+            shard.server.psql("postgres", "ALTER SYSTEM SET synchronous_standby_names = ''")
+            shard.server.reload()
