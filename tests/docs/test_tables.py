@@ -38,7 +38,7 @@ def test_campaign() -> None:
     assert dict(re.findall(r"(-?\d+): (\d+)", total[6])) == {status: str(count) for status, count in statuses.items()}
 
 
-@pytest.mark.parametrize("name", ["bench one", "bench through", "bench compare", "bench targets"])
+@pytest.mark.parametrize("name", ["bench one", "bench through", "bench compare", "bench shards", "bench targets"])
 def test_benchmarks(name: str) -> None:
     """Each row of docs/performance.md is a row of the recorded results of bench/run."""
     measured = (REPOSITORY / "bench" / "results.md").read_text("utf-8").splitlines()
