@@ -45,7 +45,11 @@ def link(text: str, url: str) -> Link:
     )
 
 
-_PLAIN_URL = re.compile(r"(?<![\w@./-])(?:https?://|www\.(?=\w))[^\s<>\"'«»“”„`|\\^{}]{1,2000}", re.IGNORECASE)
+_PLAIN_URL = re.compile(
+    r"(?<![\w@./-])(?:https?://|www\.(?=\w))[^\s\x00-\x1f\x7f<>\"'«»“”„`|\\^{}]{1,2000}", re.IGNORECASE
+)
+# What stands where a port belongs and is none: browsers do not follow it.
+_NO_PORT = re.compile(r"(?:https?://)?[^/?#@:\[]+:(?!\d{0,5}(?:[/?#]|$))[^/?#@]*(?:[/?#]|$)", re.IGNORECASE)
 _CLOSING = {")": "(", "]": "[", "}": "{", "）": "（", "】": "【", "」": "「"}
 _TRAILING = ".,;:!?…。，、；：！？*_'’"
 
@@ -60,6 +64,8 @@ def _plain_urls(text: str) -> Iterable[str]:
         url = found[0]
         while url and (url[-1] in _TRAILING or _is_unopened(url[-1], url)):
             url = url[:-1]
+        if _NO_PORT.match(url):
+            continue
         yield url if url[:4].lower() == "http" else f"https://{url}"
 
 

@@ -29,7 +29,7 @@ VIEWS = ("", "?view=text", "/headers", "/raw", "/print")
 # What the templates have. Whatever else is on a page came with a mail.
 _ELEMENTS = (
     "html head meta title link script body a header svg use div form input button nav main p footer section h1 h2 h3 bdi span"
-    " time wbr ol ul li label template table caption tbody tr th td pre article details summary dl dt dd abbr fieldset legend"
+    " time br wbr ol ul li label template table caption tbody tr th td pre article details summary dl dt dd abbr fieldset legend"
     " iframe img output strong code kbd select option"
 )
 # What sanitised HTML may not have.

@@ -115,6 +115,22 @@ def test_of_text() -> None:
     ]
 
 
+def test_what_no_browser_follows() -> None:
+    """A URL ends before a control character; what has no number for its port is none."""
+    text = (
+        "url(http://foo.example)\x10url(javascript:alert(93)) https://a.example\x7fb https://b.example:alert(1)/ "
+        "www.c.example:x https://d.example:8443/x:y https://[::1]:80/ https://user:word@e.example/ https://f.example/a:b"
+    )
+    assert [found.url for found in links_of_text(text)] == [
+        "http://foo.example",
+        "https://a.example",
+        "https://d.example:8443/x:y",
+        "https://[::1]:80/",
+        "https://user:word@e.example/",
+        "https://f.example/a:b",
+    ]
+
+
 def test_of_html() -> None:
     """A link has the text that is read, also that of its images; links within the mail are none."""
     html = (
