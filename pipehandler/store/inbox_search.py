@@ -2,7 +2,8 @@
 
 Words have to occur, in whatever case, in the subject, the sender, the recipient, the text or the name of an attachment; "two
 words" in this order. from: to: subject: text: file: look in one place. -word and -from:word must not occur. Further
-has:attachment, before:2026-11-30, after:2026-11-01, larger:100k, smaller:2m. What is not understood is a word.
+has:attachment, before:2026-11-30, after:2026-11-01, larger:100k, smaller:2m. What is not understood is a word. The text of mail
+with both parts includes the words of its HTML (sql/code/54_html_words.sql).
 """
 
 import re

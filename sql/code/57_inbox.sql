@@ -317,7 +317,10 @@ BEGIN
                               OR (t."in" IN ('any', 'file')
                                   AND EXISTS (SELECT FROM pipehandler.attachment f
                                                WHERE f.day = ANY (days) AND f.day = m.day AND f.message = m.id
-                                                 AND f.file_name ILIKE t."like"))))
+                                                 AND f.file_name ILIKE t."like"))
+                              -- The last, for its cost. What text_from_html has is of the same HTML.
+                              OR CASE WHEN t."in" IN ('any', 'text') AND m.text_from_html IS NULL
+                                      THEN pipehandler.html_has(m.html_body, t."like") END IS TRUE))
            AND coalesce((wanted ->> 'attachment')::boolean
                         = (pipehandler.count_attachments(m.day, m.id) > 0), true)
            AND coalesce(d.received_at < (wanted ->> 'before')::timestamptz, true)
@@ -329,7 +332,8 @@ $$;
 COMMENT ON FUNCTION pipehandler.wanted_of(bigint[], jsonb) IS
 'For pipehandler.inbox_page: those of the deliveries that a search finds, in any order. wanted: {"terms": [{"in": any,
 subject, from, to, text or file, "like": a pattern for ILIKE, "not": whether it must not match}], "attachment":
-whether it has some, "before", "after": times, "larger", "smaller": octets}; all of them have to match.';
+whether it has some, "before", "after": times, "larger", "smaller": octets}; all of them have to match. The text of a
+message with both parts is its text, and the words of its HTML (pipehandler.html_words).';
 
 CREATE OR REPLACE FUNCTION pipehandler.inbox_page(
     key      bytea,
@@ -365,7 +369,7 @@ DECLARE
     horizon  CONSTANT xid8 := pg_snapshot_xmin(pg_current_snapshot());
     its      CONSTANT bigint := (pipehandler.admit(key)).lease;
     limited  CONSTANT integer := least(greatest(coalesce(max_rows, 50), 1), 200);
-    scanned  CONSTANT integer := CASE WHEN wanted IS NULL THEN limited + 1 ELSE 1000 END;
+    most     CONSTANT integer := CASE WHEN wanted IS NULL THEN limited ELSE 1000 END; -- that are looked at
     prefix   text;
     last_xid xid8;
     last_id  bigint;
@@ -388,9 +392,9 @@ BEGIN
              WHERE (d.xid, d.id) < (last_xid, last_id) AND d.xid < horizon
                AND (its IS NULL OR d.lease = its)
              ORDER BY d.xid DESC, d.id DESC
-             LIMIT scanned) AS o;
+             LIMIT most + 1) AS o;
     -- A search reads no more messages than it needs, a hundred at a time.
-    WHILE seen < cardinality(scope.ids) AND cardinality(hits) < limited LOOP
+    WHILE seen < least(cardinality(scope.ids), most) AND cardinality(hits) < limited LOOP
         IF seen = first - 1 THEN
             wished := CASE WHEN wanted IS NULL THEN scope.ids
                            ELSE pipehandler.wanted_of(scope.ids[first:first + 99], wanted) END;
@@ -411,7 +415,7 @@ BEGIN
           JOIN pipehandler.message m ON m.day = ANY (days) AND m.day = d.day AND m.id = d.message
          ORDER BY k.place;
     -- All that a page shows is in it, or there is more.
-    cursor := CASE WHEN seen < cardinality(scope.ids) OR seen = 1000 THEN scope.cursors[seen] END;
+    cursor := CASE WHEN seen < cardinality(scope.ids) THEN scope.cursors[seen] END;
     delivery := NULL;
     newest := pipehandler.cursor_now();
     RETURN NEXT;

@@ -420,6 +420,92 @@ def test_search(page: Page, database: Database) -> None:
     assert page.run(whole) == SEARCHES
 
 
+BOTH_PARTS = (
+    b"From: shop@example.org\nMessage-ID: <2@x>\nSubject: news\nMIME-Version: 1.0\n"
+    b"Content-Type: multipart/alternative; boundary=b\n\n--b\nContent-Type: text/plain\n\nPlease read the other part\n"
+    b"--b\nContent-Type: text/html; charset=utf-8\n\n"
+    b"<html><head><title>Untitled</title><style>p > b { color: maroon }</style><script>var secret = 1</script></head>\n"
+    b"<body><!-- remark --><p title=tooltip class='greeting'>Your <b>discount</b>\n of 20&nbsp;% ends on Sunday.</p>\n"
+    b"<!--[if !mso]><!--><p>R&eacute;servation &#252;ber &#x416; \xd0\xbf\xd0\xb8\xd1\x81\xd1\x8c\xd0\xbc\xd0\xbe</p>"
+    b"<!--<![endif]--><p>super&shy;market 1 < 2 &amp;c &bogus; &#0; &#xD800; &#x110000;</p>"
+    b"<!-- open: <p>never shown</p></body></html>\n--b--\n"
+)
+SEARCHES_OF_HTML = {
+    "discount": True,
+    "DISCOUNT": True,
+    "text:discount": True,
+    "subject:discount": False,
+    "-discount": False,
+    '"your discount of 20 %"': True,
+    "discount other": True,
+    "discount absent": False,
+    '"ends on sunday"': True,
+    "réservation": True,
+    "über": True,  # the case of other letters than ASCII counts where the collation of the database is C
+    "Ж": True,
+    "письмо": True,
+    "supermarket": True,
+    '"1 < 2 &c"': True,
+    "bogus": True,
+    **dict.fromkeys(
+        ("untitled", "maroon", "secret", "remark", "tooltip", "greeting", "class", "endif", "never", "shown", "body"), False
+    ),
+}
+
+
+def test_search_in_html(page: Page, database: Database) -> None:
+    """Of mail with a text and HTML, a search finds the words that only the HTML has, and none of its markup."""
+    key, inbox = page.open()
+    send(database, inbox.address, raw=BOTH_PARTS)
+
+    async def whole(inboxes: Inboxes) -> dict[str, bool]:
+        return {wanted: bool((await inboxes.page(key, wanted=wanted)).rows) for wanted in SEARCHES_OF_HTML}
+
+    assert page.run(whole) == SEARCHES_OF_HTML
+
+
+def test_search_in_the_beginning_of_html(page: Page, database: Database) -> None:
+    """The first 100,000 characters of HTML are searched."""
+    key, inbox = page.open()
+    send(database, inbox.address, raw=BOTH_PARTS)
+    for before, found in ((99_990, True), (100_000, False)):
+        database.execute("UPDATE pipehandler.message SET html_body = %s", "ü" * before + " word")
+        assert bool(page.run(lambda inboxes: inboxes.page(key, wanted="word")).rows) is found
+
+
+@pytest.mark.parametrize(
+    "piece", ["<", "<!--", "-->", "<a>", "<a b='", "<style>", "</style", "<script><", "&amp;", "&", "&#", "&#65;", " ", "<!", "é"]
+)
+def test_html_that_is_costly_to_search(page: Page, database: Database, piece: str) -> None:
+    """Whatever the HTML repeats, one message takes a small part of the time of a search: nothing begins again."""
+    key, inbox = page.open()
+    send(database, inbox.address, raw=BOTH_PARTS)
+    database.execute("UPDATE pipehandler.message SET html_body = 'x' || %s", (piece * 200_000)[:200_000])
+    assert len(Page(database, search_timeout=20).run(lambda inboxes: inboxes.page(key, wanted="-absent -é1")).rows) == 1
+
+
+def test_a_search_ends_with_the_last_message(page: Page, database: Database) -> None:
+    """A search that has looked at a thousand messages has another page only where there are more."""
+    key, inbox = page.open()
+    (first,) = send(database, inbox.address, raw=ATTACHED)
+    columns = database.value(
+        "SELECT string_agg(quote_ident(attname), ', ') FROM pg_attribute WHERE attrelid = 'pipehandler.delivery'::regclass"
+        " AND attnum > 0 AND NOT attisdropped AND attname NOT IN ('id', 'fingerprint')"
+    )
+    more = (
+        f"INSERT INTO pipehandler.delivery (fingerprint, {columns}) SELECT sha256(int4send(n)), {columns}"  # noqa: S608
+        " FROM pipehandler.delivery, generate_series(%s::integer, %s::integer) AS n WHERE id = %s"
+    )
+    for numbers, has_older in (((1, 998), False), ((999, 999), False), ((1000, 1000), True)):
+        database.execute(more, *numbers, first)
+        for wanted in ("absent", "report"):
+            found = page.run(lambda inboxes, wanted=wanted: inboxes.page(key, wanted=wanted, max_rows=200))  # type: ignore[misc]
+            assert len(found.rows) == (200 if wanted == "report" else 0)
+            assert (found.older is not None) is (wanted == "report" or has_older)
+    last = page.run(lambda inboxes: inboxes.page(key, found.older, wanted="-absent"))
+    assert last.rows
+
+
 def test_a_search_that_takes_too_long(page: Page, database: Database) -> None:
     """A search is given up when its time is over."""
     key, inbox = page.open()
