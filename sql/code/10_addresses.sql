@@ -130,6 +130,10 @@ BEGIN
     ELSIF isfinite(ttl) AND ttl > interval '1000 years' THEN -- clients cannot read a time after the year 9999
         RAISE EXCEPTION 'ttl must be at most 1000 years, or null for a lease that never ends; got %', ttl;
     END IF;
+    IF NOT pipehandler.belongs_here(issue_lease.canonical) THEN
+        RAISE EXCEPTION 'the mail of % goes to another shard', issue_lease.canonical
+            USING ERRCODE = 'PH003', HINT = 'Issue the address on the proxy: without --shard.';
+    END IF;
     PERFORM pipehandler.keep_names_apart(issue_lease.canonical, issue_lease.holder);
     BEGIN
         UPDATE pipehandler.address a
@@ -170,7 +174,8 @@ $$;
 COMMENT ON FUNCTION pipehandler.lease_address(text, interval, text) IS
 'Issues an address: a new lease, for ttl from now on, or (null) forever. @domain is a catch-all: all addresses of the
 domain that have no lease of their own. Raises unique_violation where the address has a current lease, PH004 where it is
-one of a domain of the inbox page and pipehandler.keep_names_apart refuses it, raise_exception for an invalid address.';
+one of a domain of the inbox page and pipehandler.keep_names_apart refuses it, PH003 on a shard where the address belongs
+to another one, raise_exception for an invalid address.';
 
 CREATE OR REPLACE FUNCTION pipehandler.random_name() RETURNS text
 LANGUAGE plpgsql VOLATILE
@@ -210,7 +215,8 @@ BEGIN
         -- One that no lease has or had.
         CONTINUE WHEN EXISTS (SELECT FROM pipehandler.address a
                                WHERE a.address COLLATE "C" = pipehandler.canonical(local || '@' || domain)
-                                 AND NOT a.superseded);
+                                 AND NOT a.superseded)
+                   OR NOT pipehandler.belongs_here(pipehandler.canonical(local || '@' || domain));
         RETURN pipehandler.lease_address(local || '@' || domain, ttl, label);
     END LOOP;
 END

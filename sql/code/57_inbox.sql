@@ -200,8 +200,9 @@ BEGIN
     LOOP
         local := coalesce(local, pipehandler.random_name());
         EXIT WHEN name IS NOT NULL
-               OR NOT EXISTS (SELECT FROM pipehandler.address a
-                               WHERE a.address COLLATE "C" = local || '@' || rules.domain AND NOT a.superseded);
+               OR pipehandler.belongs_here(local || '@' || rules.domain)
+                  AND NOT EXISTS (SELECT FROM pipehandler.address a
+                                   WHERE a.address COLLATE "C" = local || '@' || rules.domain AND NOT a.superseded);
         local := NULL;
     END LOOP;
     leased := pipehandler.issue_lease(local || '@' || rules.domain, least(ttl, rules.max_life), left(label, 200),

@@ -26,6 +26,26 @@ COMMENT ON FUNCTION pipehandler.shard_of(text, text, integer) IS
 the SHA-256 of the address without its extension, as pipehandler.canonical writes it. So user@d, User+x@D and the lease
 that either belongs to are on one shard.';
 
+CREATE OR REPLACE FUNCTION pipehandler.belongs_here(canonical text) RETURNS boolean
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    here pipehandler.sharding;
+BEGIN
+    SELECT s.* INTO here FROM pipehandler.sharding s WHERE s.shard IS NOT NULL;
+    IF NOT FOUND OR canonical LIKE '%@%' IS NOT TRUE THEN -- what is no address belongs nowhere
+        RETURN true;
+    END IF;
+    -- Shard 0 decides about catch-alls.
+    RETURN here.shard = CASE WHEN canonical LIKE '@%' THEN 0
+                             ELSE pipehandler.shard_of(canonical, here.delimiter, here.shards) END;
+END
+$$;
+COMMENT ON FUNCTION pipehandler.belongs_here(text) IS
+'For the functions that issue addresses: whether mail for an address, as pipehandler.canonical writes it, comes to this
+database. False only on a shard, for an address of another one.';
+
 CREATE OR REPLACE FUNCTION pipehandler.become_shard(shard integer, shards integer, delimiter text) RETURNS void
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp

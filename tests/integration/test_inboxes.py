@@ -448,7 +448,8 @@ SEARCHES_OF_HTML = {
     '"1 < 2 &c"': True,
     "bogus": True,
     **dict.fromkeys(
-        ("untitled", "maroon", "secret", "remark", "tooltip", "greeting", "class", "endif", "never", "shown", "body"), False
+        ("untitled", "maroon", "secret", "remark", "tooltip", "greeting", "class", "endif", "never", "shown", "body"),
+        False,
     ),
 }
 
@@ -474,7 +475,24 @@ def test_search_in_the_beginning_of_html(page: Page, database: Database) -> None
 
 
 @pytest.mark.parametrize(
-    "piece", ["<", "<!--", "-->", "<a>", "<a b='", "<style>", "</style", "<script><", "&amp;", "&", "&#", "&#65;", " ", "<!", "é"]
+    "piece",
+    [
+        "<",
+        "<!--",
+        "-->",
+        "<a>",
+        "<a b='",
+        "<style>",
+        "</style",
+        "<script><",
+        "&amp;",
+        "&",
+        "&#",
+        "&#65;",
+        " ",
+        "<!",
+        "é",
+    ],
 )
 def test_html_that_is_costly_to_search(page: Page, database: Database, piece: str) -> None:
     """Whatever the HTML repeats, one message takes a small part of the time of a search: nothing begins again."""
@@ -493,7 +511,7 @@ def test_a_search_ends_with_the_last_message(page: Page, database: Database) -> 
         " AND attnum > 0 AND NOT attisdropped AND attname NOT IN ('id', 'fingerprint')"
     )
     more = (
-        f"INSERT INTO pipehandler.delivery (fingerprint, {columns}) SELECT sha256(int4send(n)), {columns}"  # noqa: S608
+        f"INSERT INTO pipehandler.delivery (fingerprint, {columns}) SELECT sha256(int4send(n)), {columns}"
         " FROM pipehandler.delivery, generate_series(%s::integer, %s::integer) AS n WHERE id = %s"
     )
     for numbers, has_older in (((1, 998), False), ((999, 999), False), ((1000, 1000), True)):

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from signal import SIGKILL
 
+import psycopg
 import pytest
 from harness import account
 from harness.database import Database
 from harness.handler import Handler
+from harness.inboxes import DOMAIN, Page, issue, send
 from harness.service import ResidentHandler, wait_until
 from harness.shards import COUNT, Shards
 from harness.stream import stored
@@ -19,6 +21,7 @@ from psycopg.errors import RaiseException
 from pipehandler.store.connection import Store
 from pipehandler.store.errors import StoreError
 from pipehandler.store.health import health
+from pipehandler.store.inbox_errors import NameRefused
 from pipehandler.store.migrate import MigrationError
 from pipehandler.store.shards import become_shard, make_shards, migrate_all
 from pipehandler.store.sql_files import migrations
@@ -340,3 +343,30 @@ def test_a_worker_leaves_no_session_waiting_for_a_standby(shards: Shards) -> Non
         finally:
             shard.server.psql("postgres", "ALTER SYSTEM SET synchronous_standby_names = ''")
             shard.server.reload()
+
+
+def test_a_shard_issues_its_own_addresses_alone(shards: Shards) -> None:
+    """Asked directly, a shard issues random addresses whose mail comes to it, and refuses those of other shards: nothing
+    would arrive there. So does the inbox page of one."""
+    own, other = shards.addresses("direct.example")[2:4]
+    shard = shards.of[2]
+    assert shard.value("SELECT address FROM pipehandler.lease_address(%s)", own) == own
+    for address in (other, "@direct.example"):
+        with pytest.raises(psycopg.DatabaseError, match=f"the mail of {address} goes to another shard") as refused:
+            shard.execute("SELECT pipehandler.lease_address(%s)", address)
+        assert refused.value.sqlstate == "PH003"
+    with pytest.raises(psycopg.errors.RaiseException, match="invalid address"):
+        shard.execute("SELECT pipehandler.lease_address('nothing')")
+    for _ in range(8):
+        assert shards.number(shard.value("SELECT address FROM pipehandler.lease_random_address('direct.example')")) == 2
+
+    issue(shard)
+    page = Page(shard)
+    names = shards.addresses(DOMAIN)
+    key, inbox = page.open()
+    chosen = page.open(names[2].partition("@")[0])[1]
+    with pytest.raises(NameRefused):
+        page.open(names[3].partition("@")[0])
+    assert (shards.number(str(inbox.address)), chosen.address) == (2, names[2])
+    (delivery,) = send(shards.proxy, inbox.address)
+    assert [row.delivery for row in page.run(lambda inboxes: inboxes.page(key)).rows] == [delivery]
