@@ -361,6 +361,30 @@ delimiter: the characters that begin an extension (recipients.delimiter). Does n
 raises raise_exception where it is another one, or has mail.';
 
 --
+-- Name: belongs_here(text); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.belongs_here(canonical text) RETURNS boolean
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    here pipehandler.sharding;
+BEGIN
+    SELECT s.* INTO here FROM pipehandler.sharding s WHERE s.shard IS NOT NULL;
+    IF NOT FOUND OR canonical LIKE '%@%' IS NOT TRUE THEN -- what is no address belongs nowhere
+        RETURN true;
+    END IF;
+    -- Shard 0 decides about catch-alls.
+    RETURN here.shard = CASE WHEN canonical LIKE '@%' THEN 0
+                             ELSE pipehandler.shard_of(canonical, here.delimiter, here.shards) END;
+END
+$$;
+
+COMMENT ON FUNCTION pipehandler.belongs_here(canonical text) IS 'For the functions that issue addresses: whether mail for an address, as pipehandler.canonical writes it, comes to this
+database. False only on a shard, for an address of another one.';
+
+--
 -- Name: bury_address(); Type: FUNCTION
 --
 
@@ -1671,6 +1695,77 @@ COMMENT ON FUNCTION pipehandler.hold_messages() IS 'Trigger of delivery: a day i
 delivery that has not expired always has its message.';
 
 --
+-- Name: html_has(text, text); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.html_has(html text, pattern text) RETURNS boolean
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    beginning CONSTANT text := left(html, 100000);
+    -- Of ASCII letters, which are not written as references: most HTML does not have them, and that costs a tenth.
+    longest   CONSTANT text := (SELECT r.found[1]
+                                  FROM regexp_matches(pattern, '[a-z0-9]+', 'gi') AS r (found)
+                                 ORDER BY length(r.found[1]) DESC
+                                 LIMIT 1);
+BEGIN
+    RETURN (longest IS NULL
+            OR strpos(replace(replace(lower(beginning), U&'\00AD', ''), '&shy;', ''), lower(longest)) > 0)
+           AND pipehandler.html_words(beginning) ILIKE pattern;
+END
+$$;
+
+COMMENT ON FUNCTION pipehandler.html_has(html text, pattern text) IS 'For pipehandler.wanted_of: whether the words of the first 100,000 characters of HTML match a pattern for ILIKE.';
+
+--
+-- Name: html_words(text); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.html_words(html text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+    -- Of the references that HTML 4 names, the letters of ISO 8859-1 in their order, from U+00A0, and a few more.
+    WITH named AS MATERIALIZED (
+        SELECT jsonb_object_agg(l.name, 159 + l.n)
+               || '{"amp": 38, "lt": 60, "gt": 62, "quot": 34, "apos": 39, "euro": 8364, "ndash": 8211, "rsquo": 8217}'
+                   AS codes
+          FROM string_to_table('nbsp iexcl cent pound curren yen brvbar sect uml copy ordf laquo not shy reg macr deg '
+                   'plusmn sup2 sup3 acute micro para middot cedil sup1 ordm raquo frac14 frac12 frac34 iquest Agrave '
+                   'Aacute Acirc Atilde Auml Aring AElig Ccedil Egrave Eacute Ecirc Euml Igrave Iacute Icirc Iuml ETH '
+                   'Ntilde Ograve Oacute Ocirc Otilde Ouml times Oslash Ugrave Uacute Ucirc Uuml Yacute THORN szlig '
+                   'agrave aacute acirc atilde auml aring aelig ccedil egrave eacute ecirc euml igrave iacute icirc '
+                   'iuml eth ntilde ograve oacute ocirc otilde ouml divide oslash ugrave uacute ucirc uuml yacute '
+                   'thorn yuml', ' ') WITH ORDINALITY AS l (name, n)),
+    untagged AS (
+        SELECT regexp_replace(string_agg(split_part(c.piece, '<!--', 1), '' ORDER BY c.n),
+                              '<(?:style|script|title)\M[^<]*|<[a-z/!?][^<>]*>?', ' ', 'gi') AS text
+          FROM string_to_table(html, '-->') WITH ORDINALITY AS c (piece, n)),
+    pieces AS (
+        SELECT p.n, p.piece, CASE WHEN p.n > 1 THEN split_part(left(p.piece, 10), ';', 1) END AS name
+          FROM untagged, string_to_table(untagged.text, '&') WITH ORDINALITY AS p (piece, n)),
+    decoded AS (
+        SELECT p.n, p.piece, p.name,
+               CASE WHEN left(p.name, 1) <> '#' THEN (named.codes ->> p.name)::integer
+                    WHEN p.name ~ '^#[0-9]{1,7}$' THEN substr(p.name, 2)::integer
+                    WHEN p.name ~* '^#x[0-9a-f]{1,6}$'
+                    THEN ('x' || lpad(substr(p.name, 3), 8, '0'))::bit(32)::integer END AS code
+          FROM named, pieces AS p)
+    SELECT regexp_replace(translate(
+               string_agg(CASE WHEN d.n = 1 THEN d.piece
+                               WHEN d.code BETWEEN 32 AND 55295 OR d.code BETWEEN 57344 AND 1114111
+                               THEN chr(d.code) || substr(d.piece, length(d.name) + 2)
+                               ELSE '&' || d.piece END, '' ORDER BY d.n),
+               U&'\00AD\200B', ''), '[\s\u00A0]+', ' ', 'g')
+      FROM decoded AS d
+$_$;
+
+COMMENT ON FUNCTION pipehandler.html_words(html text) IS 'The words of HTML, for a search: without tags, comments, styles, scripts and the title, with white space folded and the
+letters of ISO 8859-1 that are written as references (&uuml; &#252;). Not what a browser shows: what a style hides is in
+it, and so is the rest of an attribute that has < or > in it. Each tag ends a word.';
+
+--
 -- Name: inbox_after(bytea, text, integer); Type: FUNCTION
 --
 
@@ -1872,7 +1967,7 @@ DECLARE
     horizon  CONSTANT xid8 := pg_snapshot_xmin(pg_current_snapshot());
     its      CONSTANT bigint := (pipehandler.admit(key)).lease;
     limited  CONSTANT integer := least(greatest(coalesce(max_rows, 50), 1), 200);
-    scanned  CONSTANT integer := CASE WHEN wanted IS NULL THEN limited + 1 ELSE 1000 END;
+    most     CONSTANT integer := CASE WHEN wanted IS NULL THEN limited ELSE 1000 END; -- that are looked at
     prefix   text;
     last_xid xid8;
     last_id  bigint;
@@ -1895,9 +1990,9 @@ BEGIN
              WHERE (d.xid, d.id) < (last_xid, last_id) AND d.xid < horizon
                AND (its IS NULL OR d.lease = its)
              ORDER BY d.xid DESC, d.id DESC
-             LIMIT scanned) AS o;
+             LIMIT most + 1) AS o;
     -- A search reads no more messages than it needs, a hundred at a time.
-    WHILE seen < cardinality(scope.ids) AND cardinality(hits) < limited LOOP
+    WHILE seen < least(cardinality(scope.ids), most) AND cardinality(hits) < limited LOOP
         IF seen = first - 1 THEN
             wished := CASE WHEN wanted IS NULL THEN scope.ids
                            ELSE pipehandler.wanted_of(scope.ids[first:first + 99], wanted) END;
@@ -1918,7 +2013,7 @@ BEGIN
           JOIN pipehandler.message m ON m.day = ANY (days) AND m.day = d.day AND m.id = d.message
          ORDER BY k.place;
     -- All that a page shows is in it, or there is more.
-    cursor := CASE WHEN seen < cardinality(scope.ids) OR seen = 1000 THEN scope.cursors[seen] END;
+    cursor := CASE WHEN seen < cardinality(scope.ids) THEN scope.cursors[seen] END;
     delivery := NULL;
     newest := pipehandler.cursor_now();
     RETURN NEXT;
@@ -2421,6 +2516,10 @@ BEGIN
     ELSIF isfinite(ttl) AND ttl > interval '1000 years' THEN -- clients cannot read a time after the year 9999
         RAISE EXCEPTION 'ttl must be at most 1000 years, or null for a lease that never ends; got %', ttl;
     END IF;
+    IF NOT pipehandler.belongs_here(issue_lease.canonical) THEN
+        RAISE EXCEPTION 'the mail of % goes to another shard', issue_lease.canonical
+            USING ERRCODE = 'PH003', HINT = 'Issue the address on the proxy: without --shard.';
+    END IF;
     PERFORM pipehandler.keep_names_apart(issue_lease.canonical, issue_lease.holder);
     BEGIN
         UPDATE pipehandler.address a
@@ -2547,7 +2646,8 @@ $$;
 
 COMMENT ON FUNCTION pipehandler.lease_address(address text, ttl interval, label text) IS 'Issues an address: a new lease, for ttl from now on, or (null) forever. @domain is a catch-all: all addresses of the
 domain that have no lease of their own. Raises unique_violation where the address has a current lease, PH004 where it is
-one of a domain of the inbox page and pipehandler.keep_names_apart refuses it, raise_exception for an invalid address.';
+one of a domain of the inbox page and pipehandler.keep_names_apart refuses it, PH003 on a shard where the address belongs
+to another one, raise_exception for an invalid address.';
 
 --
 -- Name: split_address(text, text); Type: FUNCTION
@@ -2634,7 +2734,8 @@ BEGIN
         -- One that no lease has or had.
         CONTINUE WHEN EXISTS (SELECT FROM pipehandler.address a
                                WHERE a.address COLLATE "C" = pipehandler.canonical(local || '@' || domain)
-                                 AND NOT a.superseded);
+                                 AND NOT a.superseded)
+                   OR NOT pipehandler.belongs_here(pipehandler.canonical(local || '@' || domain));
         RETURN pipehandler.lease_address(local || '@' || domain, ttl, label);
     END LOOP;
 END
@@ -2885,8 +2986,9 @@ BEGIN
     LOOP
         local := coalesce(local, pipehandler.random_name());
         EXIT WHEN name IS NOT NULL
-               OR NOT EXISTS (SELECT FROM pipehandler.address a
-                               WHERE a.address COLLATE "C" = local || '@' || rules.domain AND NOT a.superseded);
+               OR pipehandler.belongs_here(local || '@' || rules.domain)
+                  AND NOT EXISTS (SELECT FROM pipehandler.address a
+                                   WHERE a.address COLLATE "C" = local || '@' || rules.domain AND NOT a.superseded);
         local := NULL;
     END LOOP;
     leased := pipehandler.issue_lease(local || '@' || rules.domain, least(ttl, rules.max_life), left(label, 200),
@@ -4334,7 +4436,10 @@ BEGIN
                               OR (t."in" IN ('any', 'file')
                                   AND EXISTS (SELECT FROM pipehandler.attachment f
                                                WHERE f.day = ANY (days) AND f.day = m.day AND f.message = m.id
-                                                 AND f.file_name ILIKE t."like"))))
+                                                 AND f.file_name ILIKE t."like"))
+                              -- The last, for its cost. What text_from_html has is of the same HTML.
+                              OR CASE WHEN t."in" IN ('any', 'text') AND m.text_from_html IS NULL
+                                      THEN pipehandler.html_has(m.html_body, t."like") END IS TRUE))
            AND coalesce((wanted ->> 'attachment')::boolean
                         = (pipehandler.count_attachments(m.day, m.id) > 0), true)
            AND coalesce(d.received_at < (wanted ->> 'before')::timestamptz, true)
@@ -4346,7 +4451,8 @@ $$;
 
 COMMENT ON FUNCTION pipehandler.wanted_of(deliveries bigint[], wanted jsonb) IS 'For pipehandler.inbox_page: those of the deliveries that a search finds, in any order. wanted: {"terms": [{"in": any,
 subject, from, to, text or file, "like": a pattern for ILIKE, "not": whether it must not match}], "attachment":
-whether it has some, "before", "after": times, "larger", "smaller": octets}; all of them have to match.';
+whether it has some, "before", "after": times, "larger", "smaller": octets}; all of them have to match. The text of a
+message with both parts is its text, and the words of its HTML (pipehandler.html_words).';
 
 --
 -- Name: address_lease_seq; Type: SEQUENCE
@@ -5578,6 +5684,8 @@ GRANT ALL ON FUNCTION pipehandler.arrivals_waiting() TO pipehandler_web;
 
 REVOKE ALL ON FUNCTION pipehandler.become_shard(shard integer, shards integer, delimiter text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION pipehandler.belongs_here(canonical text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION pipehandler.bury_address() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipehandler.canonical(address text) FROM PUBLIC;
@@ -5695,6 +5803,10 @@ GRANT ALL ON FUNCTION pipehandler.health() TO pipehandler_maintenance;
 REVOKE ALL ON FUNCTION pipehandler.hold_message(day date, message uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipehandler.hold_messages() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipehandler.html_has(html text, pattern text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipehandler.html_words(html text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipehandler.inbox_after(key bytea, after text, max_rows integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.inbox_after(key bytea, after text, max_rows integer) TO pipehandler_web;
