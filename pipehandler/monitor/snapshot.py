@@ -54,7 +54,8 @@ class Snapshot(NamedTuple):
     counts of the supervisor (Supervisor.status). queue: by the name of each queue that is not empty. outage: deliveries have
     found the database down, and none has succeeded since. postfix_running: None where it is not known. refused: the database
     is up, and does not let this account in. maildirs: None if none are configured. web: the counts of the inbox page;
-    web_expected: whether there should be one. blocked: the database is up, and a lock is in the way. servers_expected: that should have acknowledged mail; None where it is not known.
+    web_expected: whether there should be one. blocked: the database is up, and a lock is in the way. servers_expected: that
+    should have acknowledged mail; None where it is not known.
     """
 
     journal: JournalTotals | None
