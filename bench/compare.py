@@ -138,11 +138,10 @@ def _version(setting: Setting, environment: Path) -> Iterator[Version]:
     start = [str(environment / "bin" / "python"), "-I", "-S", str(package / "__main__.py"), "deliver"]
     given = [f"--config={configuration}", "--sender=sender@example.org", "--", "user@example.com"]
     service = subprocess.Popen(
-        [str(program), "--config", str(configuration), "serve"],
+        account.command([str(program), "--config", str(configuration), "serve"]),
         env=ENVIRONMENT,
         cwd="/",
         stdout=subprocess.DEVNULL,  # a line when it is ready
-        **account.identity(),
     )
     try:
         wait_until((folder / "socket").exists, f"the start of the service of {program}")

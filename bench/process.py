@@ -31,11 +31,10 @@ class Starter:
         shutil.copy(_PROGRAM, program)
         self._message = folder / "message"
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(program)],
+            account.command([sys.executable, "-I", "-S", str(program)]),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            **account.identity(),
         )
 
     def __enter__(self) -> "Starter":

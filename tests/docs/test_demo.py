@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from harness import account
@@ -23,10 +22,10 @@ def shape(line: str) -> str:
     ).strip()
 
 
-def kept(command: list[str], use: Callable[[str], None] = lambda printed: None, **identity: Any) -> str:
+def kept(command: list[str], use: Callable[[str], None] = lambda printed: None) -> str:
     """The output of a demonstration with --keep that succeeds; `use` is called with what it has printed, while it waits for
     Ctrl-C."""
-    with subprocess.Popen([*command, "--keep"], stdout=subprocess.PIPE, text=True, cwd="/", **identity) as running:
+    with subprocess.Popen([*command, "--keep"], stdout=subprocess.PIPE, text=True, cwd="/") as running:
         assert running.stdout is not None
         printed: str = ""
         with bounded(running):
@@ -57,10 +56,10 @@ def test_demo_without_root(folder: Path) -> None:
             r"^    ((?:printf|/\S+/pipehandler) .*)$", printed.partition("mail of your own")[2], re.MULTILINE
         )
         script = "set -eu\n" + "\n".join(commands)
-        done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, cwd="/", **account.identity())
+        done = subprocess.run(account.command(["bash", "-c", script]), capture_output=True, text=True, cwd="/")
         assert re.search(r"^2\.0\.0 stored .*\bmine\b", done.stdout, re.DOTALL), done
 
-    printed = kept([sys.executable, str(folder / "script" / "demo.py")], use, **account.identity())
+    printed = kept(account.command([sys.executable, str(folder / "script" / "demo.py")]), use)
     assert "root is needed" in printed or not account.IS_ROOT
     assert "DIFFERENT" not in printed
     assert "1 tried, 1 changed, 1 parsed now" in printed

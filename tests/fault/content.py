@@ -208,7 +208,7 @@ def _deadly_mail(database: Database, folder: Path, row: Row) -> None:
         for _ in range(2):
             wait_until(lambda: ready(service), "the worker")
             limit = ["prlimit", "--pid", str(service.workers()[0]), "--cpu=1"]
-            subprocess.run(limit, check=True, **account.identity())
+            subprocess.run(account.command(limit), check=True)
             ends.append(handler.deliver(_DEADLY, "deadly@example.com"))
     row.points += 1
     row.statuses.update(each.status for each in ends)

@@ -59,7 +59,7 @@ class MailHost:
         command = [str(Path(sys.executable).with_name("pipehandler")), "--config", str(self.handler.config), *arguments]
         with self.node.inside():
             done = subprocess.run(
-                command, capture_output=True, text=True, env=ENVIRONMENT, cwd="/", timeout=120, **account.identity()
+                account.command(command), capture_output=True, text=True, env=ENVIRONMENT, cwd="/", timeout=120
             )
         return str(done.stdout)
 

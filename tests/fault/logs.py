@@ -157,7 +157,7 @@ def _answered(point: _Point, sent: Letter, handler: Handler, syslog: DevLog | No
     command = sent.command(handler)
     if point.answer == "closed":
         command = [*_CLOSED, *command]
-    command = syslog.command(command) if syslog else command
+    command = syslog.command(command) if syslog else account.command(command)  # it switches to the account itself
     reading, writing = os.pipe()
     with open(reading, "rb", buffering=0) as reader, open(writing, "wb", buffering=0) as writer:
         if point.answer == "full":
@@ -166,9 +166,8 @@ def _answered(point: _Point, sent: Letter, handler: Handler, syslog: DevLog | No
             os.set_blocking(writing, True)
         elif point.answer == "without a reader":
             reader.close()
-        identity = {} if syslog else account.identity()  # it switches to the account itself
         running = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=writer, stderr=writer, env=ENVIRONMENT, cwd="/", **identity
+            command, stdin=subprocess.PIPE, stdout=writer, stderr=writer, env=ENVIRONMENT, cwd="/"
         )
         running.communicate(sent.raw, timeout=100)
         writer.close()

@@ -112,13 +112,12 @@ class Handler:
     ) -> subprocess.Popen[bytes]:
         """Start `command`; both outputs are one pipe, as pipe(8) has it."""
         return subprocess.Popen(
-            command,
+            account.command(command),
             stdin=stdin,
             stdout=output,
             stderr=subprocess.STDOUT,
             env=ENVIRONMENT,
             cwd="/",
-            **account.identity(),
         )
 
     def run(self, command: list[str], message: bytes) -> Ended:

@@ -61,7 +61,7 @@ class Installation:
     def delivers(self) -> bool:
         """Whether the interpreter starts."""
         command = [str(self.python), "-I", "-S", "-c", ""]
-        return subprocess.run(command, env=ENVIRONMENT, capture_output=True, **account.identity()).returncode == 0
+        return subprocess.run(account.command(command), env=ENVIRONMENT, capture_output=True).returncode == 0
 
     @contextmanager
     def damaged(self, file: Path, content: bytes | None, mode: int = 0o644) -> Iterator[None]:

@@ -81,13 +81,12 @@ class Watching:
     def started(self) -> "subprocess.Popen[bytes]":
         """Start it, and wait until it watches."""
         running = subprocess.Popen(
-            self._command,
+            account.command(self._command),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             env=ENVIRONMENT,
             cwd="/",
-            **account.identity(),
         )
         assert running.stderr
         line = running.stderr.readline()

@@ -36,7 +36,7 @@ def pgbouncer(folder: Path, database: Database, user: str = "pipehandler", **set
     lines = ["[databases]", f"{database.name} = {target}", "[pgbouncer]", *(f"{k} = {v}" for k, v in values.items())]
     file.write_text("\n".join(lines) + "\n")
     account.give(folder)
-    running = subprocess.Popen([program, "-q", str(file)], cwd="/", **account.identity())
+    running = subprocess.Popen(account.command([program, "-q", str(file)]), cwd="/")
     try:
         conninfo = f"host=127.0.0.1 port={port} dbname={database.name} user={user}"
         for _ in range(100):

@@ -62,7 +62,7 @@ def _program(programs: Path, name: str) -> str:
 def _run(programs: Path, program: str, *arguments: str) -> str:
     """Run a program as the servers' account; returns its output."""
     done = subprocess.run(
-        [_program(programs, program), *arguments], capture_output=True, text=True, cwd="/", **account.identity()
+        account.command([_program(programs, program), *arguments]), capture_output=True, text=True, cwd="/"
     )
     if done.returncode:
         raise RuntimeError(f"{program} failed with status {done.returncode}: {done.stderr}{done.stdout}")
@@ -162,11 +162,10 @@ class PostgreSQL:
         """Start the server and wait until it answers."""
         with self.log.open("ab") as log:
             self._server = subprocess.Popen(
-                [*self._under, _program(self._programs, "postgres"), "-D", str(self.data)],
+                account.command([*self._under, _program(self._programs, "postgres"), "-D", str(self.data)]),
                 stdout=log,
                 stderr=log,
                 cwd="/",
-                **account.identity(),
             )
         self.wait()
         return self

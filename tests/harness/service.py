@@ -78,13 +78,12 @@ class Service:
     def start(self) -> "Service":
         """Start it, and wait until its workers are ready."""
         running = self._running = subprocess.Popen(
-            [*self._under, str(self._program), "--config", str(self.handler.config), "serve"],
+            account.command([*self._under, str(self._program), "--config", str(self.handler.config), "serve"]),
             stdin=subprocess.DEVNULL,
             stdout=self._stdout,
             stderr=subprocess.PIPE,
             env={**ENVIRONMENT, **self._environment},
             cwd="/",
-            **account.identity(),
         )
         wait_until(lambda: running.poll() is not None or self.ready(), "the start of the service")
         if running.poll() is not None:

@@ -103,13 +103,12 @@ class WebServer:
         program = Path(sys.executable).with_name("pipehandler")
         with self.log.open("ab") as log:
             self._running = subprocess.Popen(
-                [str(program), "--config", str(self.config), "web"],
+                account.command([str(program), "--config", str(self.config), "web"]),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 env=ENVIRONMENT,
                 cwd="/",
-                **account.identity(),
             )
         if not waits:
             return self

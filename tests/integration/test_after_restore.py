@@ -244,7 +244,7 @@ def test_after_pg_upgrade(folder: Path) -> None:
         programs = ["-b", binaries()[16], "-B", binaries()[18], "-d", old.data, "-D", new.data, "-s", folder / "work"]
         command = [binaries()[18] / "pg_upgrade", "-U", "postgres", "--no-sync", *programs]
         done = subprocess.run(
-            list(map(str, command)), cwd=folder / "work", capture_output=True, text=True, **account.identity()
+            account.command(list(map(str, command))), cwd=folder / "work", capture_output=True, text=True
         )
         assert done.returncode == 0, done.stdout + done.stderr
         with new.start():

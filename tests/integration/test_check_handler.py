@@ -66,7 +66,7 @@ class Checked:
     def by_account(self) -> list[dict[str, str]]:
         """The findings under the handler's account."""
         done = subprocess.run(
-            [PROGRAM, *self.command, "--json"], capture_output=True, text=True, cwd="/", **account.identity()
+            account.command([PROGRAM, *self.command, "--json"]), capture_output=True, text=True, cwd="/"
         )
         found: list[dict[str, str]] = json.loads(done.stdout)
         errors = [line for line in done.stderr.splitlines() if not line.startswith("WARNING: password file ")]

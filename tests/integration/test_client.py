@@ -336,5 +336,5 @@ def test_as_another_account(folder: Path, shipped: str) -> None:
     program = Path(sys.executable).with_name("pipehandler")
     path = folder / "closed" / "client"
     subprocess.run(["sh", "-c", f"umask 077; exec {program} client {path}"], check=True, capture_output=True)
-    done = run([*client.start(str(path)), *cold_command("import posix;posix._exit(7)")], **account.identity())
+    done = run(account.command([*client.start(str(path)), *cold_command("import posix;posix._exit(7)")]))
     assert done.returncode == 7

@@ -56,15 +56,15 @@ def start(
     notify: str = "",
 ) -> subprocess.Popen[str]:
     """Start the command as the account of the transport, or as root. before: a program that runs it; notify: sd_notify(3)."""
+    words = [*before, *command(handler, *arguments)]
     return subprocess.Popen(
-        [*before, *command(handler, *arguments)],
+        words if root else account.command(words),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env=ENVIRONMENT | {"NOTIFY_SOCKET": notify},
         cwd="/",
         umask=umask,
-        **({} if root else account.identity()),
     )
 
 

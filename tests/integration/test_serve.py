@@ -298,7 +298,7 @@ def test_the_supervisor_is_out_of_descriptors(service: Service, handler: Handler
 
     def limit(number: int) -> None:
         command = ["prlimit", f"--pid={service.pid}", f"--nofile={number}:"]
-        subprocess.run(command, check=True, **account.identity())
+        subprocess.run(account.command(command), check=True)
 
     limit(3)  # what is open stays open
     os.kill(service.workers()[0], signal.SIGKILL)

@@ -292,7 +292,7 @@ def test_a_socket_of_systemd(handler: Handler) -> None:
         program = Path(sys.executable).with_name("pipehandler")
         script = f'exec env LISTEN_PID=$$ LISTEN_FDS=1 "$@" 3<&{made.fileno()} {made.fileno()}<&-'
         command = ["bash", "-c", script, "bash", str(program), "--config", str(handler.config), "serve"]
-        running = subprocess.Popen(command, env=ENVIRONMENT, cwd="/", pass_fds=[made.fileno()], **account.identity())
+        running = subprocess.Popen(account.command(command), env=ENVIRONMENT, cwd="/", pass_fds=[made.fileno()])
         # It is still starting. The socket exists, so the first message waits for the service, or is delivered cold if
         # that takes long.
         assert handler.deliver(MESSAGE).status == 0
@@ -343,18 +343,19 @@ def test_account_and_directories(folder: Path) -> None:
 # Refusals and reports.
 
 
-def refused(handler: Handler, **identity: object) -> tuple[int, str]:
+def refused(handler: Handler, as_root: bool = False) -> tuple[int, str]:
     """The status and the output of a service that cannot start."""
     program = Path(sys.executable).with_name("pipehandler")
-    command = [str(program), "--config", str(handler.config), "serve"]
-    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=60, **identity)  # type: ignore[call-overload]
+    words = [str(program), "--config", str(handler.config), "serve"]
+    command = words if as_root else account.command(words)
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=60)
     return done.returncode, done.stderr
 
 
 @pytest.mark.skipif(not account.IS_ROOT, reason="only root can be refused as root")
 def test_not_as_root(handler: Handler) -> None:
     """The service refuses to run as root, which must not read mail."""
-    status, reported = refused(handler)
+    status, reported = refused(handler, as_root=True)
     assert status == 69
     assert "serve must not run as root" in reported
 
@@ -379,7 +380,7 @@ def test_a_socket_that_cannot_be_had(handler: Handler, name: str, reported: str)
             taken.bind(str(path))
             taken.listen(1)
             path.chmod(0o666)
-        status, said = refused(handler, **account.identity())
+        status, said = refused(handler)
     assert status == 69
     assert reported in said
     assert name != "file" or path.read_text() == "precious"

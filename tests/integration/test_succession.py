@@ -168,7 +168,7 @@ def test_a_program_that_cannot_start(upgradable: Upgradable, handler: Handler, d
 
 def allow_processes(service: Service, count: str) -> None:
     """Set how many processes the service's account may have when it starts another one (RLIMIT_NPROC)."""
-    subprocess.run(["prlimit", f"--nproc={count}:", "--pid", str(service.pid)], check=True, **account.identity())
+    subprocess.run(account.command(["prlimit", f"--nproc={count}:", "--pid", str(service.pid)]), check=True)
 
 
 def test_no_process_for_the_trial(upgradable: Upgradable, handler: Handler, database: Database) -> None:

@@ -55,7 +55,7 @@ def test_locale(handler: Handler, database: Database, locales: Path, name: str, 
     master.cf."""
     command = [*start(), *handler.command(ADDRESS)[len(entrypoint()) :]]
     environment = {**ENVIRONMENT, "LOCPATH": str(locales), "LC_ALL": name}
-    done = subprocess.run(command, input=MESSAGE, capture_output=True, env=environment, cwd="/", **account.identity())
+    done = subprocess.run(account.command(command), input=MESSAGE, capture_output=True, env=environment, cwd="/")
     assert (done.returncode, done.stdout[:12]) == (0, b"2.0.0 stored"), done
     assert database.value("SELECT recipient FROM pipehandler.delivery") == ADDRESS
 
@@ -71,7 +71,7 @@ os.execv(sys.argv[1], sys.argv[1:])
 def test_signals(handler: Handler) -> None:
     """With signals ignored or blocked by the parent process, a dead worker is replaced, and reload and stop work."""
     command = [sys.executable, "-c", _INHERITED, str(PROGRAM), "--config", str(handler.config), "serve"]
-    running = subprocess.Popen(command, env=ENVIRONMENT, cwd="/", **account.identity())
+    running = subprocess.Popen(account.command(command), env=ENVIRONMENT, cwd="/")
     service = Service(handler)
     service._running = running
     try:
@@ -177,7 +177,7 @@ def test_check_finds_the_other_namespace(handler: Handler, database: Database) -
 
     def found() -> list[str]:
         command = [str(PROGRAM), "--config", str(handler.config), "check", "--part", "handler", "--json"]
-        done = subprocess.run(command, capture_output=True, env=ENVIRONMENT, cwd="/", **account.identity())
+        done = subprocess.run(account.command(command), capture_output=True, env=ENVIRONMENT, cwd="/")
         return [finding["code"] for finding in json.loads(done.stdout)]
 
     service = Service(handler)

@@ -53,7 +53,7 @@ def loaded(handler: Handler, message: bytes = MESSAGE) -> set[str]:
     """The modules that one delivery has loaded at its end, without those that every interpreter starts with."""
     command = handler.command()
     command.insert(command.index("-c") + 1, WATCHED)
-    done = subprocess.run(command, input=message, capture_output=True, env=ENVIRONMENT, **account.identity())
+    done = subprocess.run(account.command(command), input=message, capture_output=True, env=ENVIRONMENT)
     assert done.stdout.startswith(b"2.0.0 stored ")
     return set(done.stderr.decode().split()) - loaded_by("pass")
 
