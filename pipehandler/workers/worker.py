@@ -80,7 +80,6 @@ def work(channel: socket.socket, config: Config) -> NoReturn:
         store = Store(database.conninfo, database.connect_timeout, database.statement_timeout)
         with suppress(StoreError):
             store.connect()  # if this fails, the first message retries and reports the error
-            store.recognize()
         channel.send(READY)
         size = _size()
         resident = Resident(config, store, Journal(config.state.directory))

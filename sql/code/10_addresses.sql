@@ -174,8 +174,8 @@ $$;
 COMMENT ON FUNCTION pipehandler.lease_address(text, interval, text) IS
 'Issues an address: a new lease, for ttl from now on, or (null) forever. @domain is a catch-all: all addresses of the
 domain that have no lease of their own. Raises unique_violation where the address has a current lease, PH004 where it is
-one of a domain of the inbox page and pipehandler.keep_names_apart refuses it, PH003 on a shard where the address belongs
-to another one, raise_exception for an invalid address.';
+one of a domain of the inbox page and pipehandler.keep_names_apart refuses it, PH003 on a shard where the address
+belongs to another one, raise_exception for an invalid address.';
 
 CREATE OR REPLACE FUNCTION pipehandler.random_name() RETURNS text
 LANGUAGE plpgsql VOLATILE

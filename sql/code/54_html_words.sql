@@ -1,6 +1,6 @@
--- The words of HTML, for the search of the inbox page. PostgreSQL parses no HTML, so this reads what most of it is: text
--- between tags. Every step takes time in proportion to the text: a pattern that looks for an end which may be missing
--- (<!--.*?-->) would begin again at each beginning.
+-- The words of HTML, for the search of the inbox page. PostgreSQL parses no HTML, so this reads what most of it is:
+-- text between tags. Every step takes time in proportion to the text: a pattern that looks for an end which may be
+-- missing (<!--.*?-->) would begin again at each beginning.
 --
 -- For search_path, see 10_addresses.sql.
 
