@@ -72,8 +72,12 @@ def test_on_a_standby(folder: Path) -> None:
                 visitor, reader = Visitor(first), Visitor(second)
                 visitor.open()
                 address = visitor.inbox()["address"]
-                reader.cookies = dict(visitor.cookies)
-                wait_until(lambda: reader.get("inbox").status == 200, "the lease on the standby")
+
+                def reads() -> bool:
+                    reader.cookies = dict(visitor.cookies)  # a key that is not there yet is taken from the browser
+                    return reader.get("inbox").status == 200
+
+                wait_until(reads, "the lease on the standby")
                 assert not second.counts()["listening"]
                 stream = EventSource(second, reader.key)
                 stream.next("inbox")
