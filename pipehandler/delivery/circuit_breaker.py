@@ -44,6 +44,7 @@ class CircuitBreaker:
 
     def __init__(self, directory: str, shard: int | None = None) -> None:
         self._path = os.path.join(directory, *(["outage"] if shard is None else [_SHARDS, str(shard)]))
+        self._shard = shard
         self._what = "the database" if shard is None else f"shard {shard}"
         self._probe: int | None = None
 
@@ -109,7 +110,9 @@ class CircuitBreaker:
     def trip(self) -> None:
         """Open the breaker: the database could not be used."""
         with suppress(OSError):
-            os.makedirs(os.path.dirname(self._path), 0o700, exist_ok=True)
+            if self._shard is not None:
+                with suppress(FileExistsError):
+                    os.mkdir(os.path.dirname(self._path), 0o700)
             file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 os.utime(file)
