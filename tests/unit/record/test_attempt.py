@@ -4,6 +4,7 @@ import os
 import shlex
 import sqlite3
 import time
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -24,16 +25,24 @@ from pipehandler.record.journal import NAME, Journal
 from pipehandler.settings.config import Config, Limits, Log, Sentry, State
 
 
+_begun: list[Attempt] = []
+"""Those of the test that runs; a delivery's process ends with its attempt, and leaves the journal to the kernel."""
+
+
 @pytest.fixture
-def config(tmp_path: Path) -> Config:
+def config(tmp_path: Path) -> Iterator[Config]:
     """Log and journal in a folder."""
     (tmp_path / "state").mkdir()
-    return Config(log=Log(syslog=False, file=f"{tmp_path}/log"), state=State(f"{tmp_path}/state"))
+    yield Config(log=Log(syslog=False, file=f"{tmp_path}/log"), state=State(f"{tmp_path}/state"))
+    while _begun:
+        if book := _begun.pop().journal:
+            book.close()
 
 
 def begun(config: Config, queue_id: str = "q") -> Attempt:
     """An attempt that has begun a second ago."""
     attempt = Attempt("pipe", "cold", queue_id, time.monotonic() - 1)
+    _begun.append(attempt)
     attempt.config = config
     attempt.begin()
     return attempt
