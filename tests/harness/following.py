@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from .console import Console
 from .database import Database
-from .service import wait_until
+from .service import bounded, wait_until
 
 
 class Line(NamedTuple):
@@ -42,6 +42,12 @@ class Following:
     def line(self) -> Line:
         """The next line; wait for it."""
         return self._lines.get(timeout=60)
+
+    def error(self) -> str:
+        """The next line of stderr; wait for it."""
+        assert self.running.stderr
+        with bounded(self.running):
+            return self.running.stderr.readline().decode()
 
     def end(self, how: signal.Signals = signal.SIGINT) -> tuple[int, str]:
         """End it; returns its status, and its stderr."""

@@ -24,8 +24,7 @@ from pipehandler.record.attempt import Attempt, write_log
 from pipehandler.record.journal import NAME, Journal
 from pipehandler.settings.config import Config, Limits, Log, Sentry, State
 
-
-_begun: list[Attempt] = []
+_made: list[Attempt] = []
 """Those of the test that runs; a delivery's process ends with its attempt, and leaves the journal to the kernel."""
 
 
@@ -34,16 +33,22 @@ def config(tmp_path: Path) -> Iterator[Config]:
     """Log and journal in a folder."""
     (tmp_path / "state").mkdir()
     yield Config(log=Log(syslog=False, file=f"{tmp_path}/log"), state=State(f"{tmp_path}/state"))
-    while _begun:
-        if book := _begun.pop().journal:
+    while _made:
+        if book := _made.pop().journal:
             book.close()
+
+
+def made(config: Config, queue_id: str = "q") -> Attempt:
+    """An attempt whose process started a second ago."""
+    attempt = Attempt("pipe", "cold", queue_id, time.monotonic() - 1)
+    _made.append(attempt)
+    attempt.config = config
+    return attempt
 
 
 def begun(config: Config, queue_id: str = "q") -> Attempt:
     """An attempt that has begun a second ago."""
-    attempt = Attempt("pipe", "cold", queue_id, time.monotonic() - 1)
-    _begun.append(attempt)
-    attempt.config = config
+    attempt = made(config, queue_id)
     attempt.begin()
     return attempt
 
@@ -121,8 +126,7 @@ def test_octets_of_argv(config: Config) -> None:
 
 def test_finished_without_a_beginning(config: Config) -> None:
     """An attempt that failed before it began is recorded all the same."""
-    attempt = Attempt("pipe", "cold", "q", time.monotonic())
-    attempt.config = config
+    attempt = made(config)
     attempt.finish(Result(FAULT, reason="r"))
     assert journal(config, "action, reason") == [("fault", "r")]
 
@@ -130,13 +134,11 @@ def test_finished_without_a_beginning(config: Config) -> None:
 def test_of_a_dead_process(config: Config) -> None:
     """The entry that a dead process began is ended; another one's is not."""
     dead = begun(config)
-    other = Attempt("pipe", "cold", "q", time.monotonic())
-    other.config = config
+    other = made(config)
     other.begin(2**22 + 1)
     other.finish(Result(FAULT))
     assert journal(config, "id, status") == [(1, None), (2, 75)]
-    third = Attempt("pipe", "cold", "q", time.monotonic())
-    third.config = config
+    third = made(config)
     third.begin(os.getpid())
     third.finish(Result(FAULT))
     assert journal(config, "id, status") == [(1, 75), (2, 75)]
