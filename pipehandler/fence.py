@@ -33,6 +33,7 @@ _FAULT = 75, "4.3.0 internal fault"
 _MISCONFIGURED = 75, "4.3.5 mail system incorrectly configured"
 _EXHAUSTED = 71, "4.3.0 mail system out of resources"
 _EXHAUSTED_ERRORS = (errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+_NO_REASON = "error return without exception set"
 
 
 def deliver(argv: list[str]) -> None:
@@ -81,6 +82,8 @@ def deliver(argv: list[str]) -> None:
 def _meaning(error: BaseException) -> tuple[int, str]:
     """The status and the line for what was raised outside `run`: here or by an import; perhaps nothing else can be imported."""
     if isinstance(error, MemoryError) or getattr(error, "errno", None) in _EXHAUSTED_ERRORS:
+        return _EXHAUSTED
+    if isinstance(error, SystemError) and str(error) == _NO_REASON:
         return _EXHAUSTED
     return _MISCONFIGURED if isinstance(error, ModuleNotFoundError) else _FAULT
 

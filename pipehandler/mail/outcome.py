@@ -84,6 +84,9 @@ EXHAUSTED_ERRORS = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.EN
 _NOT_MAPPED = "failed to map segment from shared object"
 """What glibc's dynamic loader reports where there is no memory for a library."""
 
+_NO_REASON = "error return without exception set"
+"""The text of the SystemError that CPython 3.13 raises in places where it finds no memory."""
+
 INCOMPLETE = "the installation is not complete, or not for this Python:"
 """The beginning of the reason if a module cannot be found."""
 
@@ -145,6 +148,8 @@ def out_of_resources(error: BaseException) -> bool:
     """Whether the host ran out of a resource that the delivery needed, as opposed to a fault in the program."""
     if isinstance(error, OSError):
         return error.errno in EXHAUSTED_ERRORS
+    if isinstance(error, SystemError):
+        return str(error) == _NO_REASON
     if not isinstance(error, ImportError):
         return False
     # The dynamic loader and similar libraries report only a text: that of strerror(3), or the loader's own.

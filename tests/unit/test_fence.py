@@ -68,6 +68,8 @@ def test_which_commands(monkeypatch: pytest.MonkeyPatch, words: list[str], wante
     ("error", "meaning"),
     [
         (MemoryError(), (71, "4.3.0 mail system out of resources")),
+        (SystemError("error return without exception set"), (71, "4.3.0 mail system out of resources")),
+        (SystemError("another"), (75, "4.3.0 internal fault")),
         *((OSError(number, "x"), (71, "4.3.0 mail system out of resources"))
           for number in (errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM)),
         (OSError(errno.ENOENT, "x"), (75, "4.3.0 internal fault")),

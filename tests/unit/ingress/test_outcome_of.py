@@ -76,6 +76,7 @@ def raised() -> Iterator[tuple[BaseException, Outcome]]:
     yield ImportError(f"libpq.so.5: cannot open shared object file: {os.strerror(errno.EMFILE)}"), EXHAUSTED
     yield ImportError("libpq.so.5: failed to map segment from shared object"), EXHAUSTED
     yield ImportError("libpq.so.5: failed to map segment from shared object: Operation not permitted"), FAULT
+    yield SystemError("error return without exception set"), EXHAUSTED
     yield TimeUp(), DEADLINE
     yield UsageError("argument"), MISCONFIGURED
     yield ConfigError("key"), MISCONFIGURED
