@@ -78,6 +78,7 @@ def waiting(database: Database) -> int:
     return int(
         database.value(
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state = 'idle'"
-            "   AND query LIKE '%%deliveries_after%%' AND pid <> pg_backend_pid()"
+            "   AND query LIKE '%%deliveries_after%%'"
+            "   AND query NOT LIKE '%%pg_stat_activity%%'"  # the session of an earlier call may still be ending
         )
     )
