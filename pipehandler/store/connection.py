@@ -174,11 +174,9 @@ class Store:
 
     def answers_for(self, request: IngestRequest) -> bool:
         """Whether the shards of its recipients answer, on a new connection, which is closed then."""
-        self._timeouts = {"statement_timeout": _PROBE_MILLISECONDS, "lock_timeout": _PROBE_MILLISECONDS}
         try:
-            self._connection = self._open(self._timeouts)
             recipients = list(request.envelope.recipients)
-            return _asked(self._connection, _PROBE_ROUTE, [recipients, request.recipients.delimiter])
+            return _asked(self._open_for_probe(), _PROBE_ROUTE, [recipients, request.recipients.delimiter])
         except StoreError:
             return False
         finally:
@@ -203,8 +201,7 @@ class Store:
         that `ingest` stores on; where it alone does not, the connection is open afterwards."""
         self.close()
         try:
-            self._timeouts = {"statement_timeout": _PROBE_MILLISECONDS, "lock_timeout": _PROBE_MILLISECONDS}
-            connection = self._connection = self._open(self._timeouts)
+            connection = self._open_for_probe()
             self.is_proxy = _asked(connection, _PROBE)
         except StoreError:
             self.close()
@@ -213,6 +210,11 @@ class Store:
             return self._shard is None or _asked(connection, _PROBE_SHARD, [self._shard])
         except StoreError:
             return False
+
+    def _open_for_probe(self) -> psycopg.Connection[Any]:
+        self._timeouts = {"statement_timeout": _PROBE_MILLISECONDS, "lock_timeout": _PROBE_MILLISECONDS}
+        self._connection = self._open(self._timeouts)
+        return self._connection
 
     # Several shards (docs/design/shards.md).
 

@@ -34,7 +34,7 @@ DECLARE
     here pipehandler.sharding;
 BEGIN
     SELECT s.* INTO here FROM pipehandler.sharding s WHERE s.shard IS NOT NULL;
-    IF NOT FOUND OR canonical LIKE '%@%' IS NOT TRUE THEN -- what is no address belongs nowhere
+    IF NOT FOUND OR canonical LIKE '%@%' IS NOT TRUE THEN -- what is not an address is refused as such
         RETURN true;
     END IF;
     -- Shard 0 decides about catch-alls.
