@@ -36,7 +36,7 @@ def serve(config: Config, say: Callable[[str], None]) -> None:
     Raises WebError, and what Site raises for a configuration that cannot be used.
     """
     site = Site(config)
-    listening = _listener(config.web.listen)
+    listening = listener(config.web.listen)
     name = config.web.listen
     if listening.family != socket.AF_UNIX:
         host, port = listening.getsockname()[:2]
@@ -101,7 +101,7 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def _listener(address: str) -> socket.socket:
+def listener(address: str) -> socket.socket:
     """Listen on HOST:PORT, [IPV6]:PORT or the path of a Unix socket. Raises WebError."""
     try:
         if address.startswith("/"):
@@ -111,12 +111,16 @@ def _listener(address: str) -> socket.socket:
             host.strip("[]") or "127.0.0.1", int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
         family, _, _, _, where = found[0]
-        return socket.create_server(where[:2], family=family, backlog=_BACKLOG)
+        listening = socket.create_server(where[:2], family=family, backlog=_BACKLOG)
     except (OSError, ValueError, OverflowError) as error:
         reason = getattr(error, "strerror", "") or error
         raise WebError(
             f"web.listen = {address!r}: {reason}; it needs a free port of this host, such as 127.0.0.1:8025, or a path"
         ) from error
+    # Connections inherit it. asyncio sets it only where the protocol of a socket is named, which is not so here; an
+    # answer in two writes then waits 40 ms for the browser's acknowledgement (RFC 1122 4.2.3.2).
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listening
 
 
 def _unix_listener(path: str) -> socket.socket:
