@@ -1,6 +1,9 @@
 """Every file that a delivery reads before its commit is truncated, missing or unreadable, as after a full disk, a power
 failure, a failing disk or a copy with wrong permissions. This includes the files of the interpreter and the libraries.
 
+What we ship or write is truncated after each octet (prefixes.py says with which of them a delivery is made), the files of
+others at seven places.
+
 Each point has a distinct message. Status 0 lets Postfix delete the message, so it must be stored then. Any other status
 is right as long as the status filter defers it, with one exception: once our own code runs, it must choose 71 or 75
 itself.
@@ -15,14 +18,17 @@ from queue import SimpleQueue
 from typing import NamedTuple
 
 from harness import account
+from harness.answering import serving
 from harness.database import Database
 from harness.handler import Ended, Handler
 from harness.installation import Installation
 
 from .injection import Letter, fresh_database, letter
-from .ledger import Ledger, Mode, Row, Scale
+from .ledger import Mode, Row, Scale
+from .prefixes import BYTECODE_HEADER, accepted_bytecode, differs
 
 _AT_ONCE = 2
+_BATCH = 1000
 _SAMPLE = 24
 """The number of points in a sample, besides those of the first files of a delivery."""
 
@@ -48,8 +54,11 @@ _ERRORS = {
     "mmap": ("EACCES", "EAGAIN", "ENODEV", "ENOMEM", "EPERM"),
 }
 """Errors of open(2), read(2), stat(2) and mmap(2); only a library is mapped. EINTR occurs once, all others persist."""
-_FIRST = ("__init__.py", "fence.py", "handover.py", "__main__.py", "pipe.py")
-"""Our own files that a delivery reads first, for which a sample has more points."""
+_FIRST = ("__init__.py", "fence.py", "handover.py", "pipe.py")
+"""Our own files that a delivery reads first: every prefix is executed, and a sample has more points."""
+
+_CONFIG, _CLIENT = Path("pipehandler.toml"), Path("client")
+"""The configuration and the hand-over client, which are outside of the installation. pipe(8) starts the client."""
 
 
 class _Point(NamedTuple):
@@ -70,15 +79,33 @@ class _Point(NamedTuple):
 
 
 class _Host(NamedTuple):
-    """A handler with its own installation."""
+    """A handler with its own installation, and one that the hand-over client precedes, with its own copy of that."""
 
     handler: Handler
     installation: Installation
+    with_client: Handler
+
+    @classmethod
+    def of(cls, folder: Path, database: Database) -> "_Host":
+        """One in `folder`."""
+        with_client = Handler(folder / "with_client", database.conninfo)
+        with_client.with_client(with_client.folder / _CLIENT)
+        return cls(Handler(folder / "handler", database.conninfo), Installation(folder / "installation"), with_client)
+
+    def content(self, file: Path) -> bytes:
+        """The whole of a file of _Point."""
+        return self._path(file).read_bytes()
+
+    def _path(self, file: Path) -> Path:
+        owner = {_CONFIG: self.handler.folder, _CLIENT: self.with_client.folder}
+        return owner.get(file, self.installation.folder) / file
 
     def deliver(self, point: _Point, sent: Letter) -> Ended:
         """Deliver a letter with a fault in one file."""
+        if point.file in (_CONFIG, _CLIENT):
+            return self._deliver_outside(point, sent)
         command = self.installation.command(sent.command(self.handler))
-        file = self.installation.folder / point.file
+        file = self._path(point.file)
         if point.call:
             when = ":when=1" if point.error == "EINTR" else ""  # Python repeats an interrupted call
             inject = f"inject={point.call}:error={point.error}{when}"
@@ -88,51 +115,64 @@ class _Host(NamedTuple):
         with self.installation.damaged(file, None if point.octets == -1 else content, point.mode):
             return self.handler.run(command, sent.raw)
 
+    def _deliver_outside(self, point: _Point, sent: Letter) -> Ended:
+        """The same with a prefix of a file that is not part of the installation."""
+        file = self._path(point.file)
+        whole, mode = file.read_bytes(), file.stat().st_mode
+        file.unlink()  # a program that runs cannot be written
+        file.write_bytes(whole[: point.octets])
+        file.chmod(mode)
+        try:
+            if point.file == _CONFIG:
+                return self.handler.run(self.installation.command(sent.command(self.handler)), sent.raw)
+            return self._deliver_with_client(sent)
+        finally:
+            file.unlink()
+            file.write_bytes(whole)
+            file.chmod(mode)
+
+    def _deliver_with_client(self, sent: Letter) -> Ended:
+        """First ask a service that takes the message and ends without an answer: status 0 is a lie then. What asked it is
+        started again without any service, and delivers cold."""
+        command = sent.command(self.with_client)
+        with serving(self.with_client.socket, b"go 0") as packets:
+            ended = self.with_client.run(command, sent.raw)
+        self.with_client.socket.unlink()
+        return self.with_client.run(command, sent.raw) if packets and ended.status else ended
+
 
 def run(scale: Scale, mode: Mode) -> Row:
     """Damage the files one after the other, all of them or a sample."""
-    row, ledger = mode.row("files"), Ledger()
+    row = mode.row("files")
     hosts: SimpleQueue[_Host] = SimpleQueue()
     with fresh_database() as database, account.folder("pipehandler-") as folder:
         for number in range(_AT_ONCE):
-            installation = Installation(folder / f"installation{number}")
-            hosts.put(_Host(Handler(folder / f"handler{number}", database.conninfo), installation))
+            hosts.put(_Host.of(folder / f"host{number}", database))
         host = hosts.get()
-        points = list(_points(host, scale, letter("whole")))
-        hosts.put(host)
+        points = iter(list(_points(host, scale, _read(host, letter("whole")), row)))
+        numbers = itertools.count()
 
-        def made(numbered: tuple[int, _Point]) -> tuple[_Point, Letter, Ended]:
-            number, point = numbered
-            host, sent = hosts.get(), letter(f"f{number}")
+        def made(point: _Point) -> tuple[_Point, Letter, Ended] | None:
+            host = hosts.get()
             try:
+                if not _tells_something(host, point):
+                    return None
+                sent = letter(f"f{next(numbers)}")
                 return point, sent, host.deliver(point, sent)
             finally:
                 hosts.put(host)
 
+        hosts.put(host)
         with ThreadPoolExecutor(_AT_ONCE) as threads:
-            for point, sent, ended in threads.map(made, enumerate(points)):
-                _judge(point, sent, ended, database, ledger, row)
+            while some := list(itertools.islice(points, _BATCH)):  # the threads are given all of it at once
+                for done in threads.map(made, some):
+                    if done:
+                        _judge(*done, database, row)
     return row
 
 
-def _points(host: _Host, scale: Scale, sent: Letter) -> Iterator[_Point]:
-    installation = host.installation
-    read = [each.relative_to(installation.folder) for each in _read(host, sent)]
-    ours = [each for each in read if "pipehandler" in each.parts]
-    others = [each for each in read if each not in ours]
-    first = [each for each in ours if each.name in _FIRST and len(each.parts) < 8]
-    if not scale.short:
-        everything = [each for file in read for each in _faults(installation.folder, file, file in ours)]
-        yield from scale.thin(everything, 370)
-        return
-    for file in first:
-        yield from itertools.islice(_faults(installation.folder, file, by_line=True), 0, None, 23)
-    everything = [each for file in ours + others for each in _faults(installation.folder, file, by_line=False)]
-    yield from everything[:: max(1, len(everything) // _SAMPLE)]
-
-
 def _read(host: _Host, sent: Letter) -> list[Path]:
-    """The files of the installation that a delivery reads, and the sources of those that are compiled."""
+    """The files of the installation that a delivery reads, relative to it, and the sources of those that are compiled."""
     found: dict[Path, None] = {}
     for file in host.installation.loaded(host.handler, sent.command(host.handler), sent.raw):
         found[file] = None
@@ -140,23 +180,34 @@ def _read(host: _Host, sent: Letter) -> list[Path]:
             source = Path(importlib.util.source_from_cache(str(file)))
             if source.exists():
                 found[source] = None
-    return list(found)
+    return [each.relative_to(host.installation.folder) for each in found]
 
 
-def _faults(folder: Path, file: Path, by_line: bool) -> Iterator[_Point]:
-    """The faults of one file: truncated after each line, and within the lines of the first files, or at seven places;
-    missing, unreadable, and every error of every call."""
-    content = (folder / file).read_bytes()
-    size = len(content)
-    if by_line and file.suffix == ".py":
-        lengths = list(itertools.accumulate(map(len, content.splitlines(keepends=True)), initial=0))
-        if file.name in _FIRST:
-            lengths += [(start + end) // 2 for start, end in itertools.pairwise(lengths)]
-        lengths = sorted(set(lengths) - {size})
-    else:
-        lengths = sorted({0, 1, 16, size // 4, size // 2, 3 * size // 4, size - 1} & set(range(size)))
-    for octets in lengths:
-        yield _Point(file, octets)
+def _points(host: _Host, scale: Scale, read: list[Path], row: Row) -> Iterator[_Point]:
+    """The points among which _tells_something chooses, and what is found out without a delivery."""
+    prefixes = [each for each in read if each.suffix in (".cfg", ".pth") or (_is_ours(each) and each.suffix == ".py")]
+    prefixes += [_CONFIG, _CLIENT]
+    compiled = [each for each in read if each.suffix == ".pyc"]
+    octets = [(file, octets) for file in prefixes for octets in range(len(host.content(file)))]
+    octets += [(file, octets) for file in compiled if _is_ours(file) for octets in range(BYTECODE_HEADER)]
+    faults = [each for file in read for each in _faults(file, len(host.content(file)), whole=file in prefixes)]
+    if scale.short:
+        first = [each for each in octets if _is_first(each[0])]
+        octets = first[::401] + octets[::9973]
+        faults, compiled = faults[:: len(faults) // _SAMPLE], compiled[:3]
+    yield from (_Point(*each) for each in scale.thin(octets, 4000))
+    yield from scale.thin(faults, 370)
+    for file in scale.thin(compiled, 40):
+        if accepted := accepted_bytecode(host.content(file)):
+            row.note(f"{file}: code of {accepted} octets would be executed")
+
+
+def _faults(file: Path, size: int, whole: bool) -> Iterator[_Point]:
+    """The faults of one file: truncated at seven places, unless all prefixes are made anyway (`whole`); missing,
+    unreadable, and every error of every call."""
+    if not whole:
+        for octets in sorted({0, 1, 16, size // 4, size // 2, 3 * size // 4, size - 1} & set(range(size))):
+            yield _Point(file, octets)
     yield _Point(file, -1)
     yield _Point(file, size, mode=0)
     for call, errors in _ERRORS.items():
@@ -165,7 +216,23 @@ def _faults(folder: Path, file: Path, by_line: bool) -> Iterator[_Point]:
                 yield _Point(file, None, call, error)
 
 
-def _judge(point: _Point, sent: Letter, ended: Ended, database: Database, ledger: Ledger, row: Row) -> None:
+def _tells_something(host: _Host, point: _Point) -> bool:
+    """Whether a delivery has to show what happens: of most prefixes of our modules it is known without."""
+    content = host.content(point.file)
+    module = point.file.suffix == ".py" and _is_ours(point.file) and not _is_first(point.file)
+    prefix = not point.call and point.octets is not None and 0 <= point.octets < len(content)
+    return not (module and prefix) or differs(content, point.octets or 0)
+
+
+def _is_ours(file: Path) -> bool:
+    return "pipehandler" in file.parts
+
+
+def _is_first(file: Path) -> bool:
+    return _is_ours(file) and file.name in _FIRST and len(file.parts) < 8
+
+
+def _judge(point: _Point, sent: Letter, ended: Ended, database: Database, row: Row) -> None:
     row.points += 1
     row.sent += 1
     row.statuses[ended.status] += 1
@@ -183,7 +250,7 @@ def _judge(point: _Point, sent: Letter, ended: Ended, database: Database, ledger
         row.note(f"status 0 and nothing stored: {point}: {ended.output}")
     if stored > 1:
         row.doubled += 1
-    ours = "pipehandler" in point.file.parts
+    ours = _is_ours(point.file) or point.file == _CONFIG
     if ours and ended.status > 0 and ended.status not in (71, 75):
         row.bounced += 1
         row.note(f"{ended} after {point}")

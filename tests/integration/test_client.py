@@ -7,19 +7,17 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from harness import account
+from harness.answering import serving
 from harness.compiled import CLIENT, REPOSITORY, SANITIZED, compiled
 from harness.handler import ENVIRONMENT, Handler
 from harness.missing import missing
@@ -39,41 +37,6 @@ def shipped() -> str:
     if not client.shipped():
         missing("the hand-over client, for which this environment needed a C compiler,")
     return client.shipped()
-
-
-@contextmanager
-def serving(path: Path, *answers: bytes) -> Iterator[list[bytes]]:
-    """A server that gives each visitor these answers and then leaves; yields the first packet of each."""
-    packets: list[bytes] = []
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
-        listener.bind(str(path))
-        path.chmod(0o666)
-        listener.listen(100)
-
-        def serve() -> None:
-            while True:
-                try:
-                    visitor, _ = listener.accept()
-                except OSError:
-                    return
-                with visitor:
-                    visitor.settimeout(10)
-                    try:
-                        packets.append(visitor.recv(200_000))
-                        for answer in answers:
-                            visitor.send(answer)
-                            if answer.startswith(b"go "):
-                                visitor.recv(100)  # the descriptor; the kernel closes it
-                    except OSError:  # a damaged client left
-                        pass
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        try:
-            yield packets
-        finally:
-            listener.shutdown(socket.SHUT_RDWR)
-            thread.join()
 
 
 def cold_command(code: str, *arguments: str) -> list[str]:
