@@ -13,6 +13,7 @@ from pipehandler.monitor.service_status import DIGESTS, OTHER_NAMESPACE, ask, st
 from pipehandler.postfix import client, templates
 from pipehandler.settings.config import DEFAULT_SOCKET
 from pipehandler.settings.config_file import load
+from pipehandler.settings.duration import duration
 from pipehandler.store.conninfo import uri
 from pipehandler.store.migrate import plan
 from pipehandler.store.shards import make_shards, migrate_all
@@ -42,6 +43,14 @@ def deliver(context: click.Context, arguments: tuple[str, ...]) -> None:
     deliver([f"--config={context.obj['config']}", *sys.argv[sys.argv.index("deliver") + 1 :]])
 
 
+def _seconds_of(_context: click.Context, _parameter: click.Parameter, value: str) -> float:
+    """Read an option that is a duration, or 0."""
+    try:
+        return 0 if value == "0" else duration(value).total_seconds()
+    except ValueError as error:
+        raise click.BadParameter(f"{error}; or 0") from None
+
+
 @click.command("migrate")
 @click.option("-n", "--dry-run", is_flag=True, help="Print what would be done, as a psql script.")
 @click.option(
@@ -54,15 +63,30 @@ def deliver(context: click.Context, arguments: tuple[str, ...]) -> None:
 @click.option(
     "--proxy-user", default="pipehandler_proxy", show_default=True, help="With --proxy-of: its role on the shards."
 )
+@click.option(
+    "--wait",
+    default="5m",
+    show_default=True,
+    callback=_seconds_of,
+    metavar="DURATION",
+    help="How long it tries again while other sessions hold locks, before it ends with 75; 0: it tries once.",
+)
 @quiet_option
 @click.option("--json", "as_json", is_flag=True, help="What was applied as a JSON object, for programs.")
 @click.pass_context
 def migrate_(
-    context: click.Context, dry_run: bool, conninfos: tuple[str, ...], proxy_user: str, quiet: bool, as_json: bool
+    context: click.Context,
+    dry_run: bool,
+    conninfos: tuple[str, ...],
+    proxy_user: str,
+    wait: float,
+    quiet: bool,
+    as_json: bool,
 ) -> None:
     """Bring the schema of the database up to date; safe to run twice, and from two hosts at once.
 
-    It waits for a lock for a few seconds at a time, so that deliveries go on, and reports which session holds it. Functions
+    It waits for a lock for a few seconds at a time, so that deliveries go on, reports which session holds it, and tries again
+    for as long as --wait says. Functions
     that were damaged are installed again. Of a sharded database, first all shards are migrated, then their proxy.
     """
     if dry_run and (as_json or conninfos):
@@ -78,9 +102,9 @@ def migrate_(
 
         if conninfos:
             delimiter = load(context.obj["config"]).recipients.delimiter
-            done = make_shards(store, conninfo, conninfos, delimiter, proxy_user, report)
+            done = make_shards(store, conninfo, conninfos, delimiter, proxy_user, report, wait)
         else:
-            done = migrate_all(store, conninfo, report)
+            done = migrate_all(store, conninfo, report, wait)
         if as_json:
             echo_json({"applied": done})
             return

@@ -7,6 +7,7 @@ overwrites what a newer program installed. No delivery waits for it for long: a 
 is given up together with all others, and the part is tried again after a pause. `plan` is the same as a script for psql.
 """
 
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -25,8 +26,11 @@ from .sql_files import Migration, Step, code, migrations, preparation
 LOCK_TIMEOUT = "5s"
 """So long the migration waits for a lock, and so long a delivery may wait behind it. As PostgreSQL writes it."""
 
-PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0, *[30.0] * 10)
-"""Seconds between attempts; after the last one it gives up."""
+PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
+"""Seconds between attempts; the last one stays."""
+
+WAIT = 300.0
+"""Seconds after which no further attempt is made."""
 
 _LOCK = 0x70697065  # any number, the same everywhere; this is "pipe"
 
@@ -132,17 +136,19 @@ def _is_proxy(store: Store) -> bool:
 def migrate(
     store: Store,
     report: Callable[[str], object] = lambda line: None,
-    pauses: Sequence[float] = PAUSES,
+    wait: float = WAIT,
     again: bool = False,
 ) -> list[Step]:
     """Apply what is pending, and return it. `report` is called with a line when locks are not free.
 
+    wait: seconds for which it tries again then; an attempt that has begun is always finished. 0: there is one attempt.
     again: apply the functions, the views and all rights even if nothing is pending, and create the group roles that are
     missing: a dump has neither roles nor, where they are missing, rights.
 
-    Raises MigrationError and StoreError; then nothing was applied.
+    Raises LocksNotFree after that time, MigrationError and StoreError; then nothing was applied.
     """
-    for attempt, pause in enumerate([*pauses, None], 1):
+    end = time.monotonic() + wait
+    for attempt, pause in enumerate(itertools.chain(PAUSES, itertools.repeat(PAUSES[-1])), 1):
         with observed(store) as blockers:
             try:
                 return _attempt(store, again)
@@ -150,7 +156,8 @@ def migrate(
                 if error.sqlstate not in _BUSY:
                     raise
         waiting = _waiting(blockers)
-        if pause is None:
+        pause = min(pause, end - time.monotonic())  # the last one ends with the time
+        if pause <= 0:
             raise LocksNotFree(
                 f"{waiting}; gave up after {attempt} attempt{'s' if attempt > 1 else ''}, and nothing was changed"
             )

@@ -4,6 +4,7 @@ A shard is a database of its own, which `migrate` and all other statements reach
 functions find the shard; it has no mail. Deliveries, Postfix and readers connect to the proxy alone.
 """
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from typing import NamedTuple
@@ -14,7 +15,7 @@ from psycopg.conninfo import make_conninfo
 from .connection import IS_PROXY, Store
 from .conninfo import parameters
 from .errors import NO_SQLSTATE, StoreError
-from .migrate import MigrationError, migrate
+from .migrate import WAIT, MigrationError, migrate
 from .roles import ADDRESS_ADMIN, INGEST, LOOKUP, MAINTENANCE, READER
 from .session import with_settings
 
@@ -79,22 +80,28 @@ def chosen(store: Store, name: str) -> Shard | None:
     return found[number]
 
 
-def migrate_all(store: Store, conninfo: str, report: Callable[[str], object]) -> list[str]:
+def migrate_all(store: Store, conninfo: str, report: Callable[[str], object], wait: float = WAIT) -> list[str]:
     """Migrate the shards behind `store`, if there are any, and then `store` itself: its functions call theirs.
 
-    conninfo: that of `store`. Returns the names of the steps that were applied. Raises MigrationError, StoreError; then
-    later databases were not migrated.
+    conninfo: that of `store`. wait: as for `migrate`, for all of them together. Returns the names of the steps that were
+    applied. Raises MigrationError, StoreError; then later databases were not migrated.
     """
-    return list(_migrated(store, [shard.own(conninfo) for shard in shards(store)], report))
+    return list(_migrated(store, [shard.own(conninfo) for shard in shards(store)], report, wait))
 
 
 def make_shards(
-    store: Store, conninfo: str, conninfos: Sequence[str], delimiter: str, user: str, report: Callable[[str], object]
+    store: Store,
+    conninfo: str,
+    conninfos: Sequence[str],
+    delimiter: str,
+    user: str,
+    report: Callable[[str], object],
+    wait: float = WAIT,
 ) -> list[str]:
     """Make `store` the proxy of the empty databases at `conninfos`, in the order of their numbers.
 
     Safe to repeat, with other places where shards have moved. user: the role as which PL/Proxy connects to every shard; it
-    is created where it is missing, without a password. Returns the names of the steps that were applied. Raises
+    is created where it is missing, without a password. wait: as for `migrate_all`. Returns the names of the steps that were applied. Raises
     MigrationError, StoreError.
     """
     if len(conninfos) not in COUNTS:
@@ -102,21 +109,23 @@ def make_shards(
             f"{len(conninfos)} shards; there may be {', '.join(map(str, COUNTS))}, and never more later"
         )
     owned = [Shard(number, text).own(conninfo) for number, text in enumerate(conninfos)]
-    applied = list(_migrated(store, owned, report))
+    end = time.monotonic() + wait
+    applied = list(_migrated(store, owned, report, wait))
     for number, text in enumerate(owned):
         with closing(Store(text, statement_timeout=_STATEMENT_SECONDS)) as shard:
             become_shard(shard, number, len(owned), delimiter)
             _admit(shard, user)
     become_proxy(store, conninfos, delimiter, user)
-    return [*applied, *(step.name for step in migrate(store, report, again=True))]
+    return [*applied, *(step.name for step in migrate(store, report, max(0.0, end - time.monotonic()), again=True))]
 
 
-def _migrated(store: Store, conninfos: Sequence[str], report: Callable[[str], object]) -> Iterator[str]:
+def _migrated(store: Store, conninfos: Sequence[str], report: Callable[[str], object], wait: float) -> Iterator[str]:
+    end = time.monotonic() + wait
     for number, conninfo in enumerate(conninfos):
         with closing(Store(conninfo, statement_timeout=_STATEMENT_SECONDS)) as shard:
-            for step in migrate(shard, report):
+            for step in migrate(shard, report, max(0.0, end - time.monotonic())):
                 yield f"{step.name} on shard {number}"
-    for step in migrate(store, report):
+    for step in migrate(store, report, max(0.0, end - time.monotonic())):
         yield step.name
 
 

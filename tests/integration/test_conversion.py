@@ -47,7 +47,7 @@ def deliver(database: Database, raw: bytes, *recipients: str) -> list[Stored]:
 def converted(database: Database) -> None:
     """Migrate, without waiting for locks a second time."""
     with closing(Store(database.admin, statement_timeout=60)) as store:
-        migrate(store, pauses=())
+        migrate(store, wait=0)
 
 
 def files(database: Database) -> list[tuple[str, int]]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from harness import postgresql, previous_release
+from harness.console import Console
 from harness.database import Database
 from harness.postgresql import VERSIONS, PostgreSQL
 from harness.schema_dump import VERSION, dump, schema_text
@@ -303,10 +304,23 @@ def test_gives_up(database: Database) -> None:
             ) as raised,
             reported_errors(),
         ):
-            migrate(store, pauses=(0.1,))
+            migrate(store, wait=6)
         assert raised.value.status == EX_TEMPFAIL
         store.close()
     assert database.value("SELECT version FROM pipehandler.code") == 0
+
+
+def test_wait(console: Console, database: Database) -> None:
+    """With --wait 0 it tries once, names who holds the lock, and ends with 75; a value that is no duration is named."""
+    database.execute("UPDATE pipehandler.code SET version = 0")
+    with psycopg.connect(database.admin) as reader:
+        reader.execute("SELECT count(*) FROM pipehandler.inbox")
+        done = console.run("--conninfo", database.admin, "migrate", "--wait", "0")
+        assert (done.status, done.output) == (EX_TEMPFAIL, b"")
+        assert f"held by pid {reader.info.backend_pid} " in done.errors
+        assert "gave up after 1 attempt, and nothing was changed" in done.errors
+    assert "invalid duration 'soon'" in console.run("migrate", "--wait", "soon").errors
+    assert "applied" in console.run("--conninfo", database.admin, "migrate", "--wait", "1h").text
 
 
 def test_a_prepared_transaction_is_named(own_database: Database) -> None:
@@ -319,7 +333,7 @@ def test_a_prepared_transaction_is_named(own_database: Database) -> None:
         connection.execute("BEGIN; SELECT count(*) FROM pipehandler.inbox; PREPARE TRANSACTION 'x'")
     store = Store(own_database.admin)
     with pytest.raises(MigrationError, match="held by a prepared transaction"):
-        migrate(store, pauses=())
+        migrate(store, wait=0)
     store.close()
     own_database.execute("ROLLBACK PREPARED 'x'")
 
