@@ -3,9 +3,11 @@ transactions of another cluster."""
 
 from contextlib import closing
 from datetime import timedelta
+from pathlib import Path
 
 import psycopg
 import pytest
+from harness.console import Console
 from harness.database import Database
 from harness.submission import submission
 
@@ -67,6 +69,36 @@ def test_what_is_missing_is_stored_again(every_database: Database, loss: str, ag
     (third,) = deliver(database, again)
     assert third.duplicate
     assert database.value("SELECT count(*) FROM pipehandler.delivery") == 1
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_an_import_repairs(console: Console, database: Database, folder: Path, loss: str) -> None:
+    """`import` of an archive stores what is missing again, reports it as delivered, and a second time as a duplicate."""
+    archive = folder / "archive"
+    archive.mkdir()
+    (archive / "1.eml").write_bytes(b"Delivered-To: user@example.com\n" + PICTURE)
+    assert console.run("import", archive).text.endswith("\n1 delivered\n")
+    complete, delivery = bytes_of(database), database.value("SELECT id FROM pipehandler.delivery")
+    database.execute(LOSSES[loss])
+    assert bytes_of(database) != complete
+    assert console.run("import", archive).text.endswith("\n1 delivered\n")
+    assert bytes_of(database) == complete
+    assert database.value("SELECT id FROM pipehandler.delivery") == delivery
+    assert console.run("import", archive).text.endswith("\n1 duplicate\n")
+
+
+def test_an_import_brings_nothing_back_that_retention_removed(
+    console: Console, database: Database, folder: Path
+) -> None:
+    """What is missing because it was to be kept no longer stays away."""
+    path = folder / "1.eml"
+    path.write_bytes(b"Delivered-To: user@example.com\n" + PICTURE)
+    console.run("import", path)
+    database.execute("UPDATE pipehandler.delivery SET raw_until = 'epoch', attachments_until = 'epoch'")
+    database.execute("DELETE FROM pipehandler.raw_message; UPDATE pipehandler.attachment SET content = NULL")
+    assert console.run("import", path).text.endswith("\n1 duplicate\n")
+    assert database.value("SELECT count(*) FROM pipehandler.raw_message") == 0
+    assert database.value("SELECT count(content) FROM pipehandler.attachment") == 0
 
 
 @pytest.mark.parametrize(

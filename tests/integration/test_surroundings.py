@@ -60,6 +60,31 @@ def test_locale(handler: Handler, database: Database, locales: Path, name: str, 
     assert database.value("SELECT recipient FROM pipehandler.delivery") == ADDRESS
 
 
+def test_locale_of_the_service(handler: Handler, database: Database, locales: Path) -> None:
+    """The same through workers that were started under each locale, from an entrypoint under another one."""
+    for number, name in enumerate(LOCALES):
+        command = [str(PROGRAM), "--config", str(handler.config), "serve"]
+        environment = {**ENVIRONMENT, "LOCPATH": str(locales), "LC_ALL": name}
+        service = Service(handler)
+        service._running = subprocess.Popen(account.command(command), env=environment, cwd="/")
+        recipients = [f"{each}{number}{ADDRESS}" for each in ("same", "other")]
+        try:
+            wait_until(service.ready, "the start")
+            for recipient, locale in zip(recipients, (name, "ja_JP.eucJP"), strict=True):
+                command = handler.command(recipient, sender=f"sender{ADDRESS}")
+                settings = {**environment, "LC_ALL": locale}
+                done = subprocess.run(
+                    account.command(command), input=MESSAGE, capture_output=True, env=settings, cwd="/"
+                )
+                assert (done.returncode, done.stdout[:12]) == (0, b"2.0.0 stored"), (name, locale, done)
+        finally:
+            end(service._running)
+            wait_until(lambda answers=service.answers: not answers(), "the end")
+        rows = database.rows("SELECT recipient, sender FROM pipehandler.delivery ORDER BY id DESC LIMIT 2")
+        assert [tuple(row) for row in rows] == [(each, f"sender{ADDRESS}") for each in reversed(recipients)]
+    assert {record.mode for record in records(str(handler.state), 1000)} == {"resident"}
+
+
 _INHERITED = """
 import os, signal, sys
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
