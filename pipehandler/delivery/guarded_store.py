@@ -3,11 +3,16 @@
 A message that the server refuses, or that does not fit into memory, is stored at once without its parsed content. Other
 effects of its size or shape (the statement times out, the session dies) look like a database in trouble. So a query
 without the message decides: if the database answers it, the message is suspected, the circuit breaker stays closed, and
-a second failure of this kind stores the message without its parsed content.
+a second failure of this kind stores the message without its parsed content. A message that was still being sent when the
+deadline came is suspected as well; the next attempt to send it ends early enough for that query.
 
 The first failure is recorded as an empty file storing-ID in the state directory, beside the PoisonMark of parsing; ID
 is that of the message. A lock, a conflict and an administrator's cancel never count. If the file cannot be written, the
 first failure is treated as the second.
+
+On a host under load the second attempt may have no time left for the raw message. The reason is written into the file then,
+and the next attempt begins with the raw message: it has the whole of the deadline, and there is nothing that could defer it
+again and again but a database that does not take the bytes themselves.
 """
 
 import os
@@ -16,9 +21,12 @@ from contextlib import suppress
 
 from ..mail.outcome import EXHAUSTED
 from ..mail.parsed import Defect, ParsedMessage
+from ..runtime.deadline import TimeUp
 from ..store.connection import Store
 from ..store.errors import DataRefused, NotConnected, StoreError
 from ..store.ingest import IngestRequest, Stored
+
+_LONGEST_REASON = 1000
 
 Kept = tuple[list[Stored], ParsedMessage]
 """The result of Store.ingest, and the parsed message that was stored."""
@@ -28,31 +36,50 @@ def guarded_store(store: Store, request: IngestRequest, directory: str, defects:
     """Store `request`, if necessary without its parsed content.
 
     directory: the state directory. defects: those found before the message was parsed.
-    Raises StoreError or MemoryError: nothing was stored, or it is unknown whether it was, and delivery must be retried.
+    Raises StoreError, MemoryError or TimeUp: nothing was stored, or it is unknown whether it was, and delivery must be retried.
     """
     suspicion = os.path.join(directory, f"storing-{request.identity.id}")
-    try:
-        stored, parsed = _ingest(store, request), request.parsed
-    except (MemoryError, StoreError) as failure:
-        if not _refused(failure) and not _suspected_before(suspicion):
+    recorded = _recorded(suspicion)
+    parsed, reason = request.parsed, recorded
+    if not reason:
+        try:
+            stored = _ingest(store, request, spare=recorded is not None)
+        except TimeUp:
+            if store.unsent:
+                _suspected_before(suspicion)
             raise
-        parsed = ParsedMessage(error=_reason(failure), defects=list(defects))
-        stored = _ingest(store, request._replace(parsed=parsed))
+        except (MemoryError, StoreError) as failure:
+            if not _refused(failure) and not _suspected_before(suspicion):
+                raise
+            reason = _reason(failure)
+    if reason:
+        parsed = ParsedMessage(error=reason, defects=list(defects))
+        stored = _ingest_raw(store, request._replace(parsed=parsed), suspicion)
     with suppress(OSError):
         os.unlink(suspicion)
     return stored, parsed
 
 
-def _ingest(store: Store, request: IngestRequest) -> list[Stored]:
+def _ingest_raw(store: Store, request: IngestRequest, suspicion: str) -> list[Stored]:
+    """The same without parsed content, in all the time that is left; if that is too short, the next attempt begins here."""
+    try:
+        return _ingest(store, request, last=True)
+    except (TimeUp, StoreError) as failure:
+        if isinstance(failure, TimeUp) or failure.by_message:
+            _give_up(suspicion, request.parsed.error or "")
+        raise
+
+
+def _ingest(store: Store, request: IngestRequest, spare: bool = False, last: bool = False) -> list[Stored]:
     """Call Store.ingest; retry once if the session had ended although the database answers."""
     try:
-        return store.ingest(request)
+        return store.ingest(request, spare, last)
     except StoreError as error:
         _ask(store, error)
         if not (error.answered and error.stale):
             raise
     try:
-        return store.ingest(request)
+        return store.ingest(request, spare, last)
     except StoreError as error:
         _ask(store, error)
         raise
@@ -86,6 +113,24 @@ def _suspected_before(path: str) -> bool:
     except OSError:
         return True
     return False
+
+
+def _give_up(path: str, reason: str) -> None:
+    """Record that there was no time for the raw message, and why nothing else is stored."""
+    with suppress(OSError):
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        with open(file, "w", encoding="utf-8", errors="replace") as opened:
+            opened.write(reason)
+
+
+def _recorded(path: str) -> str | None:
+    """Return what _give_up recorded for this message; "" after a failure without it, None if there was no failure."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with open(file, encoding="utf-8", errors="replace") as opened:
+            return opened.read(_LONGEST_REASON).replace("\0", "")
+    except OSError:
+        return None
 
 
 def _reason(failure: StoreError | MemoryError) -> str:

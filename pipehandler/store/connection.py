@@ -59,6 +59,12 @@ _PROBE_ROUTE = "SELECT bool_and(pipehandler.shard_answers(n)) FROM unnest(pipeha
 _IS_PROXY = f"SELECT {IS_PROXY}"
 _PROBE_MILLISECONDS = 2000
 
+_SPARE = 2
+"""Seconds that we wait for the reply after the server's own limit has ended the statement."""
+
+_LONGEST = 3600
+"""Seconds; a delivery that has more has no deadline."""
+
 _AFTER_US = 10
 """Seconds after our own limit for a statement at which a proxy would end it. It asks the shard to cancel, waits for the
 reply without a limit, and hangs where the shard is frozen. So we end it first: the proxy notices that its client has gone
@@ -99,17 +105,21 @@ class Store:
         self.is_proxy = False  # known to be one, of several shards
         self._recognized = False  # the open connection was asked whether it is one
         self._shard: int | None = None  # that `ingest` stores on, where it is known
+        self._spare = self._last = False  # of `ingest`
+        self.unsent = False  # the call of `ingest` that failed last ended while the message was being sent
 
     # Storing a message.
 
-    def ingest(self, request: IngestRequest) -> list[Stored]:
+    def ingest(self, request: IngestRequest, spare: bool = False, last: bool = False) -> list[Stored]:
         """Store one message for its recipients, all or nothing: THE COMMIT POINT.
 
-        Returns the result for each recipient that was not rejected (request.recipients), after the transaction was
+        spare: leave time for another call, even if the message does not reach the server. last: there is none, so the statement
+        may take all the time that is left; else half of it, and statement_timeout. Returns the result for each recipient that was not rejected (request.recipients), after the transaction was
         committed. Raises DataRefused if the server refuses the parsed view, StoreError otherwise. After either, nothing
         was stored, or that is not known; storing the same message again is safe.
         """
         statement, arguments = request.statement(), request.arguments()
+        self._spare, self._last = spare, last
 
         def call() -> list[Stored]:
             return self._on_new_if_ended(lambda: self._ingest(statement, arguments, request))
@@ -131,8 +141,7 @@ class Store:
         try:
             connection = self.connect()
             self._commit.weak = False
-            limit = self.step(self._timeouts["statement_timeout"] / 1000 - _AFTER_US) if self._limits else nullcontext()
-            with translated(), limit:
+            with translated(), self._limit():
                 rows = connection.cursor(row_factory=kwargs_row(Stored)).execute(statement, arguments).fetchall()
             # Committed: the server reports idle (ReadyForQuery) only after the commit.
             if not self._idle():
@@ -140,14 +149,15 @@ class Store:
             if self._commit.weak:
                 raise StoreError(STORE_UNAVAILABLE, "the synchronous standby did not confirm the commit", WARNING)
         except BaseException as error:
-            late = self._limits and isinstance(error, TimeUp) and self.remaining() > 0
-            if late and self._connection is not None and self.another().answers_for(request):
+            late = (self._limits or self._spare) and isinstance(error, TimeUp) and self.remaining() > 0
+            if late and self._limits and self._connection is not None and self.another().answers_for(request):
                 cancel(self._connection)
             self._give_up(error, 1000 * (time.monotonic() - started))
             if late:
-                failure = StoreError(STORE_UNAVAILABLE, "the shard did not answer in time", QUERY_CANCELED)
-                failure.timed_out = True
-                raise self._of_shard(failure) from error
+                who = "shard" if self._limits else "database"
+                failure = StoreError(STORE_UNAVAILABLE, f"the {who} did not answer in time", QUERY_CANCELED)
+                failure.timed_out = self._limits or self.unsent
+                raise (self._of_shard(failure) if self._limits else failure) from error
             if isinstance(error, StoreError) and error.of_shard:
                 self._of_shard(error)
             raise
@@ -156,6 +166,12 @@ class Store:
             raise StoreError(STORE_UNAVAILABLE, reason, SERIALIZATION_FAILURE)
         return [row for row in rows if row.delivery is not None]  # None: rejected
 
+    def _limit(self) -> AbstractContextManager[object]:
+        """How long we wait for the reply, by our own clock: the server's begins when it has received all of the message."""
+        if self._limits:
+            return self.step(self._timeouts["statement_timeout"] / 1000 - _AFTER_US)
+        return self.step(self.remaining() / 2 + _SPARE) if self._spare else nullcontext()
+
     def _of_shard(self, error: StoreError) -> StoreError:
         self.is_proxy = error.of_shard = True
         error.unrouted = self.unrouted and (error.outage or error.timed_out)
@@ -163,6 +179,7 @@ class Store:
 
     def _give_up(self, error: BaseException, milliseconds: float) -> None:
         """Keep no connection with a statement under way, nor one to a server that cannot store."""
+        self.unsent = not self._idle() and self._sends()
         if not self._idle() and self._connection is not None and not self._limits:
             cancel(self._connection)  # or its session goes on, and may wait for a standby as long as that is away
         unusable = not self._idle()
@@ -171,6 +188,13 @@ class Store:
             unusable = unusable or error.outage or error.outcome == EXHAUSTED
         if unusable:
             self.close()
+
+    def _sends(self) -> bool:
+        """Whether libpq has octets that the connection has not taken yet."""
+        try:
+            return self._connection is not None and self._connection.pgconn.flush() == 1
+        except psycopg.Error:
+            return False
 
     def answers_for(self, request: IngestRequest) -> bool:
         """Whether the shards of its recipients answer, on a new connection, which is closed then."""
@@ -249,7 +273,10 @@ class Store:
     def connect(self) -> psycopg.Connection[Any]:
         """The open connection, in autocommit mode; opened if there is none."""
         # The server gives up while the delivery can still store the message without what was parsed.
-        milliseconds = int(1000 * max(1.0, min(self._statement_timeout, (self.remaining() - 1) / 2)))
+        seconds = self.remaining() - 1
+        if not self._last or seconds > _LONGEST:
+            seconds = min(self._statement_timeout, seconds / 2)
+        milliseconds = int(1000 * max(1.0, seconds))
         timeouts = {
             "statement_timeout": milliseconds + (1000 * _AFTER_US if self._limits else 0),
             "lock_timeout": int(min(milliseconds // 2, 1000 * self.longest_lock)),

@@ -1,10 +1,15 @@
 """Failures caused by a message alone: it is stored or quarantined at the first or second attempt, and no other message
 is affected."""
 
+import hashlib
+import itertools
 import json
 import signal
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -13,14 +18,16 @@ import pytest
 from harness import account, poison
 from harness.database import Database
 from harness.handler import Handler
-from harness.proxy import CUT, FRONTEND, Fault, proxy
+from harness.proxy import AFTER, CUT, FRONTEND, STALL, Fault, proxy
 from harness.service import Service, wait_until
 from harness.submission import MESSAGE, submission
 
 from pipehandler.delivery import guarded_store as module
 from pipehandler.mail.parsed import Defect
 from pipehandler.parse.message import parse
+from pipehandler.runtime.deadline import Deadline, TimeUp, clear
 from pipehandler.store.connection import Store
+from pipehandler.store.errors import StoreError
 from pipehandler.store.ingest import IngestRequest, Stored
 
 CONTROLS = bytes(octet for octet in range(1, 32) if octet not in b"\t\n\r")
@@ -99,10 +106,10 @@ def test_out_of_memory(database: Database, tmp_path: Path, monkeypatch: pytest.M
     """Parsed data for which this process has no memory is left out at the first attempt; without it, the message is stored."""
     request, ingest = submission(MESSAGE), module._ingest
 
-    def starved(store: Store, given: IngestRequest) -> list[Stored]:
+    def starved(store: Store, given: IngestRequest, **how: bool) -> list[Stored]:
         if given.parsed.error is None:
             raise MemoryError
-        return ingest(store, given)
+        return ingest(store, given, **how)
 
     monkeypatch.setattr(module, "_ingest", starved)
     defects = [Defect("envelope-value", "size")]
@@ -146,6 +153,153 @@ def test_a_message_that_the_database_fails_at(handler: Handler, database: Databa
     assert error.startswith("the database failed twice")
     assert database.value("SELECT last_value FROM public.tried") == 2
     assert not [each for each in handler.state.iterdir() if each.name.startswith("storing-")]
+
+
+def slow(database: Database, seconds: int) -> None:
+    """Let the database take so long for whatever is stored of MESSAGE, as a host under load does for a large one."""
+    database.execute(
+        "CREATE SEQUENCE public.tried; CREATE FUNCTION public.fail() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS"
+        f" $$ BEGIN IF NEW.size = {len(MESSAGE)} THEN PERFORM nextval('public.tried'); PERFORM pg_sleep({seconds}); END IF;"
+        " RETURN NEW; END $$"
+    )
+    database.execute(
+        "CREATE TRIGGER fail BEFORE INSERT ON pipehandler.message FOR EACH ROW EXECUTE FUNCTION public.fail()"
+    )
+
+
+def test_the_raw_message_has_all_the_time(handler: Handler, database: Database) -> None:
+    """A host that needs longer than statement_timeout for the raw message as well stores it in what is left of the deadline."""
+    slow(database, 3)
+    handler.configure(database.conninfo, database={"statement_timeout": 1})
+    assert handler.deliver(MESSAGE).status == 75
+    quiet(handler)
+    assert "stored, not parsed" in handler.deliver(MESSAGE).output
+    assert [state for state, _ in states(database)] == ["failed"]
+
+
+def test_an_attempt_that_begins_with_the_raw_message(database: Database, tmp_path: Path) -> None:
+    """Where even that is too long for the second attempt, the third one does not try what was parsed again: it is not
+    deferred until it bounces."""
+    slow(database, 5)
+    request = submission(MESSAGE)
+    mark = tmp_path / f"storing-{request.identity.id}"
+    with closing(Store(database.conninfo, statement_timeout=1)) as store:
+        store.remaining = lambda: 4
+        for length in (0, 1):
+            with pytest.raises(StoreError) as raised:
+                module.guarded_store(store, request, str(tmp_path), [])
+            assert raised.value.by_message
+            assert (mark.stat().st_size > 0) == length
+        before = database.value("SELECT last_value FROM public.tried")
+        store.remaining = lambda: 60
+        stored, parsed = module.guarded_store(store, request, str(tmp_path), [])
+    assert database.value("SELECT last_value FROM public.tried") == before + 1
+    assert len(stored) == 1
+    assert parsed.error
+    assert parsed.error.startswith("the database failed twice to store what was parsed: ")
+    assert not mark.exists()
+    assert states(database) == [("failed", parsed.error)]
+
+
+def test_a_wire_that_is_slow(database: Database, tmp_path: Path) -> None:
+    """A large message that is still being sent at the deadline, though others get through, is quarantined at the second
+    attempt. The server's own limit begins when it has received all of it."""
+    request = submission(MESSAGE + b"x" * 20_000_000)
+    clock = Deadline(600, time.monotonic())
+    try:
+        with proxy(database.server.port) as wire, closing(Store(wire.conninfo(database.conninfo))) as store:
+            calls = itertools.count()
+            # After the statement comes what is sent of the message: nobody reads it.
+            wire.fault = Fault(
+                lambda each: each.kind == "P" and b"pipehandler.ingest" in each.octets and next(calls) < 2,
+                where=AFTER,
+                how=STALL,
+                always=True,
+            )
+            with pytest.raises(TimeUp), clock.step(2):
+                module.guarded_store(store, request, str(tmp_path), [])
+            store.remaining, store.step = lambda: 4, clock.step
+            stored, _ = module.guarded_store(store, request, str(tmp_path), [])
+    finally:
+        clear()
+    assert len(stored) == 1
+    assert states(database) == [
+        (
+            "failed",
+            "the database failed twice to store what was parsed: the database did not answer in time SQLSTATE 57014",
+        )
+    ]
+
+
+def test_a_wait_for_something_else_is_not_the_message(database: Database, tmp_path: Path) -> None:
+    """A message that the server has received whole is not suspected at the deadline: it may wait for its standby."""
+    slow(database, 30)
+    clock = Deadline(600, time.monotonic())
+    request = submission(MESSAGE)
+    try:
+        with closing(Store(database.conninfo)) as store:
+            with pytest.raises(TimeUp), clock.step(2):
+                module.guarded_store(store, request, str(tmp_path), [])
+            assert not list(tmp_path.iterdir())
+            (tmp_path / f"storing-{request.identity.id}").touch()
+            store.remaining, store.step = lambda: 60, lambda _: clock.step(2)
+            with pytest.raises(StoreError, match="the database did not answer in time") as raised:
+                module.guarded_store(store, request, str(tmp_path), [])
+            assert not raised.value.by_message
+    finally:
+        clear()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["header", "names"])
+def test_four_large_messages_at_once(handler: Handler, database: Database, kind: str) -> None:
+    """Four messages of 42 MB of control characters at once, through workers with the default limits: each is stored or
+    quarantined after at most as many attempts as a host under load may need, and other mail goes on meanwhile."""
+    made = {"header": lambda: wide_header(42_000_000), "names": lambda: wide_names(2090)}[kind]()
+    assert 41_000_000 < len(made) < 43_000_000
+    recipients = [f"{number}@example.com" for number in range(4)]
+    done = threading.Event()
+    others: list[int] = []
+
+    def raw(recipient: str) -> bytes:
+        return b"Message-ID: <%s>\n" % recipient.encode() + made
+
+    def deliver(recipient: str) -> list[str]:
+        content, ends = raw(recipient), [""]
+        while not ends[-1].startswith("2.0.0 stored"):
+            ended = handler.deliver(content, recipient, size=len(content) + content.count(b"\n"))
+            ends.append(ended.output)
+            deferred = [each for each in ends[1:] if each[:3] != "2.0" and "congested" not in each]
+            assert len(deferred) <= 2, handler.log_lines()
+            assert len(ends) < 60  # while the other large ones are delivered
+        return ends
+
+    def deliver_others() -> None:
+        while not done.wait(0.2):
+            other = OTHER.replace(b"<2@", b"<other%d@" % len(others))
+            others.append(handler.deliver(other).status)
+
+    with Service(handler) as service, ThreadPoolExecutor(5) as senders:
+        wait_until(service.ready)
+        beside = senders.submit(deliver_others)
+        try:
+            ends = list(senders.map(deliver, recipients))
+        finally:
+            done.set()
+        beside.result()
+    assert all(each[-1].startswith("2.0.0 stored") for each in ends)
+    assert len(others) >= 4
+    assert set(others) == {0}
+    assert not (handler.state / "outage").exists()
+    rows = database.rows(
+        "SELECT d.recipient, sha256(r.raw) AS digest"
+        " FROM pipehandler.delivery d JOIN pipehandler.raw_message r ON r.day = d.day AND r.message = d.message"
+        " WHERE d.recipient = ANY(%s) ORDER BY d.recipient",
+        recipients,
+    )
+    assert [(row.recipient, bytes(row.digest)) for row in rows] == [
+        (each, hashlib.sha256(raw(each)).digest()) for each in recipients
+    ]
 
 
 FAILURES = {

@@ -79,7 +79,7 @@ def test_locale_of_the_service(handler: Handler, database: Database, locales: Pa
                 assert (done.returncode, done.stdout[:12]) == (0, b"2.0.0 stored"), (name, locale, done)
         finally:
             end(service._running)
-            wait_until(lambda answers=service.answers: not answers(), "the end")
+            assert not service.answers()
         rows = database.rows("SELECT recipient, sender FROM pipehandler.delivery ORDER BY id DESC LIMIT 2")
         assert [tuple(row) for row in rows] == [(each, f"sender{ADDRESS}") for each in reversed(recipients)]
     assert {record.mode for record in records(str(handler.state), 1000)} == {"resident"}
