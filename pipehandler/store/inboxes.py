@@ -11,7 +11,7 @@ from datetime import timedelta
 from hashlib import sha256
 
 from ..mail.outcome import STORE_UNAVAILABLE
-from .errors import NO_DATA_FOUND, QUERY_CANCELED, StoreError
+from .errors import NO_DATA_FOUND, QUERY_CANCELED, RAISE_EXCEPTION, StoreError
 from .inbox_errors import (
     BadCursor,
     InboxError,
@@ -187,7 +187,7 @@ class Inboxes:
         Raises KeyRefused, InboxExpired, BadCursor and SearchTooSlow.
         """
         terms = search(wanted) if wanted else None
-        parameters = [key, before, max_rows, None if terms is None else json.dumps(terms)]
+        parameters = [key, before and _cursor(before), max_rows, None if terms is None else json.dumps(terms)]
         try:
             *rows, last = await self._statements.rows(_PAGE, parameters, limited=terms is not None)
         except StoreError as error:
@@ -200,7 +200,7 @@ class Inboxes:
 
     async def after(self, key: bytes, cursor: str, max_rows: int = 100) -> list[InboxRow]:
         """The rows after a cursor, in the order of the stream. Raises KeyRefused, InboxExpired and BadCursor."""
-        return await self._statements.read(_AFTER, [key, cursor, max_rows], InboxRow)
+        return await self._statements.read(_AFTER, [key, _cursor(cursor), max_rows], InboxRow)
 
     async def message(self, key: bytes, delivery: int) -> InboxMessage:
         """One delivery with its message. Raises KeyRefused, InboxExpired and NoSuchMail."""
@@ -237,3 +237,10 @@ class Inboxes:
     async def cursor_now(self) -> str:
         """The position after everything that is visible."""
         return str(await self._statements.value(_NOW))
+
+
+def _cursor(text: str) -> str:
+    """A cursor as the database can take it. Raises BadCursor: no text has a NUL, and the database would not be asked."""
+    if "\0" in text:
+        raise BadCursor(STORE_UNAVAILABLE, "a cursor has no NUL", RAISE_EXCEPTION)
+    return text

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.convertors import IntegerConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -33,7 +34,16 @@ from .visit import Visit
 
 Page = Callable[[Site, Visit], Awaitable[Response]]
 
-_NUMBERS = {"{delivery}": "{delivery:int}", "{ordinal}": "{ordinal:int}"}
+_NUMBERS = {"{delivery}": "{delivery:number}", "{ordinal}": "{ordinal:number}"}
+
+
+class _Number(IntegerConvertor):
+    """A number in a path. What has more digits than a delivery can have is another path: int() refuses very long ones."""
+
+    regex = "[0-9]{1,18}"
+
+
+register_url_convertor("number", _Number())
 
 GET: dict[str, Page] = {
     "home": home_page.home,

@@ -1,6 +1,8 @@
 """What belongs to no inbox: the way to a language, pages that are the same for everyone, the manifest, the state of health."""
 
 import gzip
+import string
+from urllib.parse import quote
 
 from starlette.responses import Response
 
@@ -29,7 +31,8 @@ async def language(site: Site, visit: Visit) -> Response:
     rest = visit.field("path")
     if not rest.startswith("/") or rest.startswith("//") or not rest.isprintable() or "\\" in rest:
         rest = "/"
-    response = Response(status_code=303, headers={"Location": f"/{chosen}{rest}", "Cache-Control": "no-store"})
+    location = quote(f"/{chosen}{rest}", safe=string.punctuation)  # a path is shown decoded, a header field is ASCII
+    response = Response(status_code=303, headers={"Location": location, "Cache-Control": "no-store"})
     response.headers.append("Set-Cookie", keys.language_cookie(chosen, visit.secure))
     return response
 

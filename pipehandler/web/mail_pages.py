@@ -7,6 +7,7 @@ from typing import Any
 from markupsafe import Markup
 from starlette.responses import Response, StreamingResponse
 
+from pipehandler.parse.charset import codec
 from pipehandler.store.inbox_errors import InboxError, InboxExpired, KeyRefused, NoSuchMail, NotKept
 from pipehandler.store.inbox_values import InboxAttachment, InboxMessage
 
@@ -137,11 +138,12 @@ async def _head(site: Site, key: bytes, delivery: int, ordinal: int) -> bytes:
         return b""
 
 
-def _decoded(octets: bytes, charset: str) -> str:
+def _decoded(octets: bytes, label: str) -> str:
+    """The text of an attachment. Only by our own table of charsets: some of Python's codecs take quadratic time."""
     try:
-        return octets.decode(charset, "replace")
-    except (LookupError, ValueError):
-        return octets.decode("utf-8", "replace")
+        return octets.decode(codec(label) or "utf_8", "replace")
+    except LookupError:  # one that Python does not have
+        return octets.decode("utf_8", "replace")
 
 
 async def mail_html(site: Site, visit: Visit) -> Response:

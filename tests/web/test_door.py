@@ -157,6 +157,17 @@ def test_bodies(visitor: Visitor) -> None:
         assert (refused.status, refused.json["error"]) == (400, "bad_request")
 
 
+@pytest.mark.parametrize("digits", [18, 19, 30, 5_000], ids=lambda digits: f"{digits} digits")
+def test_numbers_that_nothing_has(visitor: Visitor, web_database: Database, digits: int) -> None:
+    """A number in a path, however long, is no fault of ours: nothing is there."""
+    visitor.open()
+    (delivery,) = send(web_database, visitor.inbox()["address"], raw=HTML_MAIL % visitor.key.encode())
+    before = visitor.server.counts()["faults"]
+    for path in ("m/{}", "m/{}/html", "m/{}.eml", f"m/{delivery}/part/{{}}"):
+        assert visitor.get(path.format("9" * digits), JSON).status == 404
+    assert visitor.server.counts()["faults"] == before
+
+
 def test_static_files(visitor: Visitor) -> None:
     """Names have a digest, so browsers keep them for a year; with gzip if they can read it."""
     path = visitor.get("/en/").text.partition('src="')[2].partition('"')[0]
@@ -178,6 +189,9 @@ def test_languages(visitor: Visitor) -> None:
     for path in ("//evil.example/", "/\\evil.example", "https://evil.example/", "/\tevil"):
         assert visitor.post("language", {"language": "de", "path": path}).headers["location"].startswith("/de/")
     assert visitor.post("language", {"language": "xx", "path": "/"}).status == 400
+    # As the page that nothing is under says where it is.
+    where = {"language": "ko", "path": "/없음/ü?a=%EA%B0%80"}
+    assert visitor.post("language", where).headers["location"] == "/ko/%EC%97%86%EC%9D%8C/%C3%BC?a=%EA%B0%80"
 
 
 def test_fixed_pages(visitor: Visitor) -> None:

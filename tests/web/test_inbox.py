@@ -2,6 +2,7 @@
 
 import html
 import re
+from base64 import b64encode
 from pathlib import Path
 
 import psycopg
@@ -219,6 +220,30 @@ def test_what_was_deleted_leaves_the_memory(visitor: Visitor, web_database: Data
     assert visitor.server.counts()["kept_results"] == before + 2
     visitor.post("end")
     assert visitor.server.counts()["kept_results"] == before
+
+
+def test_text_of_attachments(visitor: Visitor, web_database: Database) -> None:
+    """The page shows the text of an attachment by the charsets of mail. What else Python can decode is no charset, and may take
+    quadratic time (punycode) or run out of the octets that are there (unicode_escape)."""
+    visitor.open()
+    labels = [
+        *("koi8-r", "iso-2022-cn", "punycode", "idna", "unicode_escape", "raw_unicode_escape", "rot13", "zlib"),
+        *("undefined", "x-unknown", "utf-7", "palmos"),
+    ]
+    parts = "".join(
+        f"--b\nContent-Type: text/plain; charset={label}; name={number}.txt\nContent-Disposition: attachment\n"
+        f"Content-Transfer-Encoding: base64\n\n{b64encode(text).decode()}\n"
+        for number, label in enumerate(labels)
+        for text in [f"{label}: ".encode() + (b"\xd0" if label == "koi8-r" else b"\\u0041-b+2AA-")]
+    )
+    raw = f"Subject: texts\nMIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=b\n\n{parts}--b--\n"
+    message = raw.encode()
+    (delivery,) = send(web_database, visitor.inbox()["address"], raw=message, parsed=parse(message))
+    text = visitor.get(f"m/{delivery}").text
+    assert "koi8-r: п" in text
+    assert "utf-7: \\u0041-b?" in text  # half a surrogate pair
+    for label in set(labels) - {"koi8-r", "utf-7"}:
+        assert f"{label}: \\u0041-b+2AA-" in text, label
 
 
 def test_a_search_that_takes_too_long(visitor: Visitor, web_database: Database) -> None:

@@ -5,6 +5,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
 from harness.database import Database
 from harness.inboxes import issue, send
 from harness.postgresql import FAST, VERSION, PostgreSQL
@@ -170,12 +171,14 @@ def test_removed_mail(page: WebServer, web_database: Database) -> None:
     stream.close()
 
 
-def test_cursor_of_another_cluster(page: WebServer) -> None:
+@pytest.mark.parametrize("cursor", ["other-1-1", "%00", "1-1%00"])
+def test_cursor_of_another_cluster(page: WebServer, cursor: str) -> None:
     """A cursor that this cluster did not give is answered with a reset, so that the page loads again."""
     visitor, _ = opened(page)
-    stream = EventSource(page, visitor.key, after="other-1-1")
-    assert stream.next("reset").data == {}
-    assert visitor.get("rows?after=other-1-1", JSON).json["error"] == "bad_cursor"
+    stream = visitor.get(f"events?after={cursor}")
+    assert stream.text.endswith("event: reset\ndata: {}\n\n")
+    assert visitor.get(f"rows?after={cursor}", JSON).json["error"] == "bad_cursor"
+    assert visitor.get(f"rows?before={cursor}", JSON).json["error"] == "bad_search"
 
 
 def test_refusals(page: WebServer) -> None:
