@@ -808,8 +808,9 @@ BEGIN
          ORDER BY n
     LOOP
         CONTINUE WHEN to_regclass('pipehandler.' || one.leaf) IS NOT NULL;
-        -- One after the other. to_regclass may not know yet what another session created while this one waited.
-        PERFORM pg_advisory_xact_lock(1885958757, hashtext('create_days'));
+        -- One after the other, by the lock that ATTACH PARTITION takes as well. to_regclass may not know yet what another
+        -- session created while this one waited.
+        LOCK TABLE ONLY pipehandler.message IN SHARE UPDATE EXCLUSIVE MODE;
         CONTINUE WHEN EXISTS (SELECT FROM pg_class c
                                WHERE c.relnamespace = 'pipehandler'::regnamespace AND c.relname = one.leaf);
         -- Neither statement takes a lock that a delivery waits for.
@@ -2553,7 +2554,6 @@ CREATE FUNCTION pipehandler.keep_names_apart(canonical text, holder bytea) RETUR
     SET enable_seqscan TO 'off'
     AS $_$
 DECLARE
-    space      CONSTANT integer := 1885958757; -- of our advisory locks on names
     local      CONSTANT text := substring(canonical FROM '^(.*)@');
     its_domain CONSTANT text := substring(canonical FROM '@([^@]*)$');
     rules      pipehandler.web_domain;
@@ -2564,9 +2564,10 @@ DECLARE
     until      timestamptz;
 BEGIN
     IF local = '' THEN
-        PERFORM pg_advisory_xact_lock(space, hashtext(canonical));
+        LOCK TABLE pipehandler.web_domain IN SHARE MODE; -- no domain becomes one of the page meanwhile
     END IF;
-    SELECT r.* INTO rules FROM pipehandler.web_domain r WHERE r.domain = its_domain;
+    -- One after the other. Each statement from here on sees what the one before has committed.
+    SELECT r.* INTO rules FROM pipehandler.web_domain r WHERE r.domain = its_domain FOR NO KEY UPDATE;
     IF NOT FOUND THEN
         RETURN;
     END IF;
@@ -2584,9 +2585,6 @@ BEGIN
      WHERE strpos(local, c) > 1;
     base := coalesce(left(local, place - 1), local) || '@' || its_domain;
     digest := sha256(convert_to(base, 'UTF8'));
-
-    -- One after the other. Each statement from here on sees what the one before has committed.
-    PERFORM pg_advisory_xact_lock(space, hashtext(base));
 
     -- Mail to anna+bank would go to anna, or the reverse.
     SELECT a.address INTO other
@@ -2626,8 +2624,8 @@ $_$;
 
 COMMENT ON FUNCTION pipehandler.keep_names_apart(canonical text, holder bytea) IS 'For pipehandler.issue_lease. On a domain of the inbox page, raises PH004 where a lease of this address would share mail
 with another lease (anna and anna+bank, in both directions), where it is a catch-all, and where it was that of a visitor
-until recently, unless this is the holder (the digest of the key) to whom it belonged. Takes a lock that lasts until the
-end of the transaction.';
+until recently, unless this is the holder (the digest of the key) to whom it belonged. Locks the row of the domain, or
+for a catch-all the table web_domain, until the end of the transaction.';
 
 --
 -- Name: lease_address(text, interval, text); Type: FUNCTION
@@ -3841,7 +3839,7 @@ DECLARE
     again  timestamptz;
 BEGIN
     -- One after the other, so that transactions which do not see each other's inboxes cannot exceed a limit together.
-    PERFORM pg_advisory_xact_lock(1885958758, 0);
+    PERFORM FROM pipehandler.web_domain w ORDER BY w.domain FOR NO KEY UPDATE;
     moment := clock_timestamp(); -- not when the transaction began, which its client decides
     SELECT w.opened_at + interval '1 hour' INTO again
       FROM pipehandler.web_inbox w
@@ -3870,7 +3868,8 @@ $$;
 
 COMMENT ON FUNCTION pipehandler.require_room_for_inbox(rules pipehandler.web_domain) IS 'For pipehandler.open_inbox. Raises PH009 where a domain was given out web_domain.max_opened_per_hour times within an
 hour, or where there are web_domain.max_inboxes inboxes, those included that can be brought back; CONSTRAINT is the key
-in [web], DETAIL the seconds after which there may be room. Takes a lock that lasts until the end of the transaction.';
+in [web], DETAIL the seconds after which there may be room. Locks the rows of web_domain until the end of the
+transaction.';
 
 --
 -- Name: restore_contents(date, uuid, bytea[]); Type: FUNCTION
@@ -4092,6 +4091,8 @@ DECLARE
 BEGIN
     changed := false;
     refused := '{}';
+    -- No catch-all is issued meanwhile (keep_names_apart). Names are: these lock rows.
+    LOCK TABLE pipehandler.web_domain IN SHARE ROW EXCLUSIVE MODE;
     FOR one IN
         SELECT substring(pipehandler.canonical('@' || r.domain) FROM 2) AS domain, min(e.n) AS ordinal,
                min(make_interval(secs => r.max_ttl)) AS max_ttl, min(make_interval(secs => r.max_life)) AS max_life,
@@ -4107,7 +4108,6 @@ BEGIN
          GROUP BY 1
          ORDER BY 1 -- the order of the locks
     LOOP
-        PERFORM pg_advisory_xact_lock(1885958757, hashtext('@' || one.domain)); -- as in keep_names_apart
         IF EXISTS (SELECT FROM pipehandler.address a
                     WHERE a.address COLLATE "C" = '@' || one.domain AND NOT a.superseded
                       AND (a.expires_at IS NULL OR a.expires_at > now())) THEN

@@ -27,8 +27,9 @@ BEGIN
          ORDER BY n
     LOOP
         CONTINUE WHEN to_regclass('pipehandler.' || one.leaf) IS NOT NULL;
-        -- One after the other. to_regclass may not know yet what another session created while this one waited.
-        PERFORM pg_advisory_xact_lock(1885958757, hashtext('create_days'));
+        -- One after the other, by the lock that ATTACH PARTITION takes as well. to_regclass may not know yet what another
+        -- session created while this one waited.
+        LOCK TABLE ONLY pipehandler.message IN SHARE UPDATE EXCLUSIVE MODE;
         CONTINUE WHEN EXISTS (SELECT FROM pg_class c
                                WHERE c.relnamespace = 'pipehandler'::regnamespace AND c.relname = one.leaf);
         -- Neither statement takes a lock that a delivery waits for.

@@ -1,6 +1,9 @@
 -- The rules of the inbox page: which addresses visitors may have, how much mail one takes, who is refused. They are
 -- checked here and not by the page, because a page that was taken over calls the functions of 57_inbox.sql directly.
 --
+-- What has to happen one after the other locks rows or tables. Any role that can connect could take an advisory lock, and
+-- keep it.
+--
 -- SQLSTATEs of our own: PH002 the inbox has ended; PH003 a name or a domain is refused; PH004 an address belongs to
 -- another one; PH005 there are too many keys; PH006 the network is closed; PH007 the longest lifetime is reached; PH008
 -- the content was not kept; PH009 there are as many inboxes as there may be.
@@ -35,7 +38,6 @@ SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off
 AS $$
 DECLARE
-    space      CONSTANT integer := 1885958757; -- of our advisory locks on names
     local      CONSTANT text := substring(canonical FROM '^(.*)@');
     its_domain CONSTANT text := substring(canonical FROM '@([^@]*)$');
     rules      pipehandler.web_domain;
@@ -46,9 +48,10 @@ DECLARE
     until      timestamptz;
 BEGIN
     IF local = '' THEN
-        PERFORM pg_advisory_xact_lock(space, hashtext(canonical));
+        LOCK TABLE pipehandler.web_domain IN SHARE MODE; -- no domain becomes one of the page meanwhile
     END IF;
-    SELECT r.* INTO rules FROM pipehandler.web_domain r WHERE r.domain = its_domain;
+    -- One after the other. Each statement from here on sees what the one before has committed.
+    SELECT r.* INTO rules FROM pipehandler.web_domain r WHERE r.domain = its_domain FOR NO KEY UPDATE;
     IF NOT FOUND THEN
         RETURN;
     END IF;
@@ -66,9 +69,6 @@ BEGIN
      WHERE strpos(local, c) > 1;
     base := coalesce(left(local, place - 1), local) || '@' || its_domain;
     digest := sha256(convert_to(base, 'UTF8'));
-
-    -- One after the other. Each statement from here on sees what the one before has committed.
-    PERFORM pg_advisory_xact_lock(space, hashtext(base));
 
     -- Mail to anna+bank would go to anna, or the reverse.
     SELECT a.address INTO other
@@ -108,8 +108,8 @@ $$;
 COMMENT ON FUNCTION pipehandler.keep_names_apart(text, bytea) IS
 'For pipehandler.issue_lease. On a domain of the inbox page, raises PH004 where a lease of this address would share mail
 with another lease (anna and anna+bank, in both directions), where it is a catch-all, and where it was that of a visitor
-until recently, unless this is the holder (the digest of the key) to whom it belonged. Takes a lock that lasts until the
-end of the transaction.';
+until recently, unless this is the holder (the digest of the key) to whom it belonged. Locks the row of the domain, or
+for a catch-all the table web_domain, until the end of the transaction.';
 
 CREATE OR REPLACE FUNCTION pipehandler.set_web_domains(
     rules jsonb,
@@ -127,6 +127,8 @@ DECLARE
 BEGIN
     changed := false;
     refused := '{}';
+    -- No catch-all is issued meanwhile (keep_names_apart). Names are: these lock rows.
+    LOCK TABLE pipehandler.web_domain IN SHARE ROW EXCLUSIVE MODE;
     FOR one IN
         SELECT substring(pipehandler.canonical('@' || r.domain) FROM 2) AS domain, min(e.n) AS ordinal,
                min(make_interval(secs => r.max_ttl)) AS max_ttl, min(make_interval(secs => r.max_life)) AS max_life,
@@ -142,7 +144,6 @@ BEGIN
          GROUP BY 1
          ORDER BY 1 -- the order of the locks
     LOOP
-        PERFORM pg_advisory_xact_lock(1885958757, hashtext('@' || one.domain)); -- as in keep_names_apart
         IF EXISTS (SELECT FROM pipehandler.address a
                     WHERE a.address COLLATE "C" = '@' || one.domain AND NOT a.superseded
                       AND (a.expires_at IS NULL OR a.expires_at > now())) THEN
@@ -191,7 +192,7 @@ DECLARE
     again  timestamptz;
 BEGIN
     -- One after the other, so that transactions which do not see each other's inboxes cannot exceed a limit together.
-    PERFORM pg_advisory_xact_lock(1885958758, 0);
+    PERFORM FROM pipehandler.web_domain w ORDER BY w.domain FOR NO KEY UPDATE;
     moment := clock_timestamp(); -- not when the transaction began, which its client decides
     SELECT w.opened_at + interval '1 hour' INTO again
       FROM pipehandler.web_inbox w
@@ -220,7 +221,8 @@ $$;
 COMMENT ON FUNCTION pipehandler.require_room_for_inbox(pipehandler.web_domain) IS
 'For pipehandler.open_inbox. Raises PH009 where a domain was given out web_domain.max_opened_per_hour times within an
 hour, or where there are web_domain.max_inboxes inboxes, those included that can be brought back; CONSTRAINT is the key
-in [web], DETAIL the seconds after which there may be room. Takes a lock that lasts until the end of the transaction.';
+in [web], DETAIL the seconds after which there may be room. Locks the rows of web_domain until the end of the
+transaction.';
 
 CREATE OR REPLACE FUNCTION pipehandler.mail_of_lease(
     lease        bigint,

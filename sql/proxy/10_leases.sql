@@ -208,7 +208,7 @@ BEGIN
           FROM pipehandler.on_shard_lease_address(pipehandler.shard_of_address(address), address, ttl, label) AS a;
         RETURN leased;
     END IF;
-    PERFORM pg_advisory_xact_lock(1885958757, hashtext(canonical)); -- as in keep_names_apart
+    PERFORM FROM pipehandler.sharding s FOR NO KEY UPDATE; -- one catch-all after the other
     BEGIN
         SELECT a.* INTO leased FROM pipehandler.on_shard_lease_address(0, address, ttl, label) AS a;
     EXCEPTION WHEN unique_violation THEN

@@ -1,6 +1,7 @@
 """The rules of the inbox page, which the database keeps whatever the page asks: names, quotas, networks, notifications."""
 
 import json
+import secrets
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -203,6 +204,51 @@ def test_no_catch_all(page: Page, database: Database) -> None:
     assert page.open(domain="caught.example")[1].address
     again = database.rows("SELECT * FROM pipehandler.set_web_domains(%s)", rules("caught.example", DOMAIN))
     assert [tuple(row) for row in again] == [(False, [])]
+
+
+@pytest.mark.parametrize("first", ["catch-all", "domain of the page"])
+def test_no_catch_all_at_the_same_time(database: Database, first: str) -> None:
+    """Two sessions that issue a catch-all and make its domain one of the page at the same time: the second one waits, and gives up."""
+    catch_all = f"SELECT address FROM pipehandler.lease_address('@{DOMAIN}')"
+    domains = f"SELECT refused FROM pipehandler.set_web_domains('{rules(DOMAIN)}')"
+    before, after = (catch_all, domains) if first == "catch-all" else (domains, catch_all)
+    ends: list[object] = []
+
+    def last(session: psycopg.Connection[Any]) -> None:
+        try:
+            ends.extend(session.execute(after).fetchone() or ())
+        except Error as error:
+            ends.append(error.sqlstate)
+
+    with psycopg.connect(database.admin) as one, psycopg.connect(database.admin) as other:
+        one.execute(before)
+        waiter = threading.Thread(target=last, args=[other])
+        waiter.start()
+        stuck(database)
+        one.commit()
+        waiter.join()
+    assert ends == ([[DOMAIN]] if first == "catch-all" else [NAME_TAKEN])
+
+
+def test_no_lock_that_others_could_keep(page: Page, database: Database) -> None:
+    """What happens one after the other is held up by no role that can only connect: no function takes an advisory lock."""
+    assert not database.rows(
+        "SELECT p.oid::regprocedure FROM pg_proc p"
+        " WHERE p.pronamespace = 'pipehandler'::regnamespace AND p.prosrc ILIKE '%%advisory%%'"
+    )
+    calls = (
+        f"SELECT pipehandler.set_web_domains('{rules(DOMAIN)}')",
+        "SELECT pipehandler.create_days(9)",
+        f"SELECT pipehandler.open_inbox('{secrets.token_hex(16)}', '{DOMAIN}', 'anna', '10 min')",
+        f"SELECT pipehandler.lease_address('bert@{DOMAIN}')",
+        "SELECT pipehandler.lease_address('@elsewhere.example')",
+    )
+    with psycopg.connect(database.admin) as session:
+        for call in calls:
+            session.execute(call)
+        assert not session.execute(
+            "SELECT objid FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()"
+        ).fetchall()
 
 
 def rules(*domains: str) -> str:
