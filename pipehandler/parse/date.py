@@ -24,7 +24,12 @@ _TIME = (
     r"(?:\s*([AP])\.?M\b\.?)?"
 )
 _BASIC = r"\b(\d{4})(\d{2})(\d{2})T(\d{2})(\d{2})(\d{2})?"  # ISO 8601 without punctuation
-_ZONE = r"\s*(?:\b(?:GMT|UTC?|Z)\s*)?([+-])(\d{1,2})(?::?(\d{2}))?(?![\d:]|\.\d)"
+# Behind "GMT" or a name such as BST. Behind another name than that of UTC four digits are required: POSIX writes EST+5
+# for the zone -0500.
+_ZONE = (
+    r"\s*(?:\b(?:GMT|UTC?|Z)\s*|\b[A-Z]{3,5}\s*(?=[+-]\d{2}:?\d{2}))?(([+-])(\d{1,2})(?::?(\d{2}))?)(?![\d:]|\.\d)"
+)
+_ZONE_AT_END = r"(?:\s|\b(?:GMT|UTC?))(([+-])(\d{2}):?(\d{2}))\s*\Z"  # behind the year, as in Git's dates
 _ZONE_NAME = r"(?<![A-Z])[A-Z]{1,4}(?![A-Z])"
 _DAY_FIRST = r"\b(\d{1,2})(?:ST|ND|RD|TH)?[\s.,-]+([A-Z]{3,9})\.?[\s.,-]+'?(\d{2,4})\b"
 _MONTH_FIRST = r"\b([A-Z]{3,9})\.?\s+(\d{1,2})(?:ST|ND|RD|TH)?\b,?(?:\s+|.*?\s(?=\d{4}\b))'?(\d{2,4})\b"
@@ -79,8 +84,8 @@ def read(body: str) -> Date | None:
     if found is None:
         return None
     # The zone follows the time; the date precedes it, or surrounds it (asctime).
-    offset, end = _offset(text, found.end())
-    clock, moment = _clock(found), _day(f"{text[: found.start()]} {text[end:]}")
+    offset, rest = _offset(text[found.end() :])
+    clock, moment = _clock(found), _day(f"{text[: found.start()]} {rest}")
     return _date(moment, clock, offset) if clock and moment else None
 
 
@@ -110,19 +115,20 @@ def _clock(found: re.Match[str]) -> tuple[int, int, int] | None:
     return hour, minute, second
 
 
-def _offset(text: str, position: int) -> tuple[int | None, int]:
-    """Return the zone after the time, None if unknown, and the end of a numeric zone."""
-    found = re.compile(_ZONE).match(text, position)
+def _offset(text: str) -> tuple[int | None, str]:
+    """Return the zone in the text after the time, None if unknown, and that text without a numeric zone."""
+    found = re.match(_ZONE, text) or re.search(_ZONE_AT_END, text)
     if found is not None:
-        digits = found[2] + (found[3] or "")
+        rest = text[: found.start(1)] + text[found.end() :]
+        digits = found[3] + (found[4] or "")
         hours, minutes = (int(digits[:-2]), int(digits[-2:])) if len(digits) > 2 else (int(digits), 0)
-        if minutes > 59 or (found[1] == "-" and not hours and not minutes):
-            return None, found.end()  # "-0000": the zone is unknown (RFC 5322 3.3)
-        return (-1 if found[1] == "-" else 1) * (hours * 60 + minutes), found.end()
-    for word in re.compile(_ZONE_NAME).finditer(text, position):
+        if minutes > 59 or (found[2] == "-" and not hours and not minutes):
+            return None, rest  # "-0000": the zone is unknown (RFC 5322 3.3)
+        return (-1 if found[2] == "-" else 1) * (hours * 60 + minutes), rest
+    for word in re.finditer(_ZONE_NAME, text):
         if word[0] in _ZONES:
-            return _ZONES[word[0]], position
-    return None, position
+            return _ZONES[word[0]], text
+    return None, text
 
 
 def _day(text: str) -> tuple[int, int, int] | None:
