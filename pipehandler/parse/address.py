@@ -14,8 +14,10 @@ from pipehandler.mail.parsed import Address
 from .charset import one_line, storable
 from .encoded_word import decode_words
 
+# An encoded-word is one token: RFC 2047 5 (3) forbids specials such as "," and "(" in it, but senders put them there.
+_WORD = r"=\?[^?\s]{1,60}\?[bBqQ]\?[^?\s]*\?="
 _UNQUOTED = (
-    r"(?P<angle><[^<>]*>)|(?P<comment>\()|(?P<mark>[,;:])|(?P<space>\s+)"
+    rf"(?P<word>{_WORD})|(?P<angle><[^<>]*>)|(?P<comment>\()|(?P<mark>[,;:])|(?P<space>\s+)"
     r"|(?P<text>(?:[^\s\",;:<>()\[]|\[[^\[\]]*\])+)|(?P<other>.)"
 )
 _TOKEN = re.compile(r'(?P<quoted>"[^"\\]*(?:\\.[^"\\]*)*")|' + _UNQUOTED, re.DOTALL)
@@ -27,7 +29,8 @@ _ROUTE = re.compile(r"(?:@[^@,:]*(?:,\s*)?)+:")  # RFC 5322 4.4
 _COMMENT = re.compile(r"\([^()]*\)")
 _WORD_IN_COMMENT = re.compile(r"[^\s<>()]+")
 _END_OF_MEMBER = re.compile(r"[<,;]")
-_ONE_ENCODED_WORD = re.compile(r"=\?[^?\s]+\?[bBqQ]\?[^?\s]*\?=")
+_ONE_ENCODED_WORD = re.compile(_WORD)
+_ENCODED_WORDS = re.compile(rf"{_WORD}(?: ?{_WORD})*")
 _NOT_IN_LOCAL_PART = re.compile(r"[\s\"(),:;<>@\[\\\]]")  # RFC 5322 3.4.1, dot-atom
 
 
@@ -67,7 +70,8 @@ def parse(body: str, limit: int, hints: Sequence[str] = (), single: bool = False
 
 def parse_encoded(body: str, limit: int, hints: Sequence[str] = (), single: bool = False) -> Parsed | None:
     """Parse a field body whose mailboxes are inside encoded-words, against RFC 2047 5 (3); None if there are none."""
-    found = parse(decode_words(body, hints)[0], limit, hints, single)
+    decoded = decode_words(body, hints)[0]
+    found = parse(decoded.strip('"') if _is_quoted(decoded) else decoded, limit, hints, single)
     if not any("@" in each.address for each in found.addresses):
         return None
     found.wrong.append("encoded as a whole")
@@ -165,13 +169,14 @@ class _List:
 
     def _end_member(self, member: _Member, last: bool = False) -> None:
         phrase = member.phrase()
-        if not member.angles and ("@" not in phrase or _is_quoted(phrase)):
+        encoded = self._encoded(phrase)
+        if not member.angles and ("@" not in phrase or _is_quoted(phrase) or encoded):
             inside = _address_in_comment(member.comments)
             if inside and (self.loose or not phrase or " " in phrase or "<" in "".join(member.comments)):
                 member.angles, member.comments = [inside], []  # Name,(<a@b>)
             elif phrase:
                 self.loose.append(phrase)
-                if not last:
+                if not last and (self.single or "@" not in encoded):
                     return
         elif member.angles and (behind := "".join(member.words[member.before :])).strip():
             words = behind.split()
@@ -190,7 +195,7 @@ class _List:
         self.loose = []
         if member.angles:
             self._add(self._name(phrase or " ".join(member.comments)), _mailbox(member.angles[0]))
-        elif "@" in phrase and not _is_quoted(phrase):
+        elif "@" in phrase and not _is_quoted(phrase) and not encoded:
             self._bare(phrase, member.comments)
 
     def _bare(self, phrase: str, comments: list[str]) -> None:
@@ -221,6 +226,11 @@ class _List:
             self.wrong.append("quoted address")
             self._bare(phrase.strip('"'), comments)
             return
+        if "@" in (encoded := self._encoded(phrase)):  # a name by RFC 2047 5 (3), but with no address beside it
+            self.wrong.append("encoded as a whole")
+            for name, address, _ in parse(encoded, self.limit - len(self.found), self.hints, self.single).addresses:
+                self._add(name, address)
+            return
         self.wrong.append("no @")
         if '"' in phrase or " " in phrase or "=?" in phrase:
             self._add(self._name(phrase), "")
@@ -234,6 +244,10 @@ class _List:
             if "=?" in address:
                 name, address = self._decoded_local_part(name, address)
             self.found.append(Address(name, storable(address), self.group))
+
+    def _encoded(self, phrase: str) -> str:
+        """Return the decoded text of a phrase that consists of encoded-words, "" for any other."""
+        return decode_words(phrase, self.hints)[0] if _ENCODED_WORDS.fullmatch(phrase) else ""
 
     def _decoded_local_part(self, name: str, address: str) -> tuple[str, str]:
         """Decode a local part that is one encoded-word, against RFC 2047 5 (3); it may contain the name as well.
