@@ -72,6 +72,15 @@ _LABELS = {
     "ansi": "cp1252", "westerneuropeanwindows": "cp1252", "xuserdefined": "cp1252", "xansi": "cp1252",
     "macintosh": "mac_roman", "xmacroman": "mac_roman", "xmaccyrillic": "mac_cyrillic", "xmacgreek": "mac_greek",
     "xmacturkish": "mac_turkish", "koi": "koi8_r", "koi8": "koi8_r", "koi8ru": "koi8_u", "koi8unicode": "koi8_u",
+    "macce": "mac_latin2", "maccenteuro": "mac_latin2", "maccentraleurope": "mac_latin2",
+    "maccentraleurroman": "mac_latin2", "macicelandic": "mac_iceland", "macukrainian": "mac_cyrillic", "mac": "mac_roman",
+    "macchinesesimp": "gb18030", "macchinesetrad": "big5hkscs", "mscp932": "cp932", "sjiswin": "cp932",
+    "eucpkdfmtjapanese": "euc_jp", "iso2022jpesc": "iso2022_jp", "isoir149": "cp949", "ksc56011989": "cp949",
+    "suneugreek": "iso8859_7", "isolatin9": "iso8859_15", "iso8859151998": "iso8859_15",
+    "windows31latin1": "cp1252", "windows31latin2": "cp1250", "windows31latin5": "cp1254", "msansi": "cp1252",
+    "msee": "cp1250", "mscyrl": "cp1251", "msgreek": "cp1253", "msturk": "cp1254", "mshebr": "cp1255", "msarab": "cp1256",
+    "winbaltrim": "cp1257", "874": "cp874", "ibm932": "cp932", "ibm943": "cp932", "utf8mac": "utf_8", "ucs2be": "utf_16_be",
+    "ucs2le": "utf_16_le", "ucs4be": "utf_32_be", "ucs4le": "utf_32_le", "usascii1": "ascii",
     "viscii": VISCII, "viscii11": VISCII, "viscii111": VISCII,
     "646": "ascii", "iso646": "ascii", "us": "ascii", "usascii": "ascii", "usasc": "ascii", "asciius": "ascii",
 }  # fmt: skip
@@ -184,6 +193,12 @@ def _squeeze(label: str) -> str:
 
 def _table() -> dict[str, str]:
     names = {name: name for name in _CODECS}
+    for name in _CODECS:  # Java writes 8859_2; other senders dos-866, win-1251
+        if name.startswith("iso8859_"):
+            names[name.removeprefix("iso")] = name
+        elif name.startswith("cp"):
+            names[f"{'win' if name.startswith('cp125') else 'dos'}{name[2:]}"] = name
+    names["8859_1"] = "latin_1"
     for alias, name in aliases.items():
         if (better := _SUPERSETS.get(name, name)) in _CODECS:
             names[alias] = better

@@ -11,7 +11,9 @@ from .part import Field
 
 _LONGEST_NAME = 200  # octets of a name that are kept
 _JUNK_LINES = 20  # tolerated in a part's header
+_JUNK_LINES_ABOVE = 2  # tolerated above its first field: more are probably the body of a part without a header
 _CONTENT_FIELD = re.compile(rb"Content-[A-Za-z-]{1,60}[ \t]*:", re.IGNORECASE)
+_CONTENT_TYPE = re.compile(rb"Content-Type[ \t]*:", re.IGNORECASE)
 _BASE64_LINE = re.compile(rb"[A-Za-z0-9+/=]+\r?(?:\n|\Z)")
 
 
@@ -73,17 +75,19 @@ class _PartHeader(Header):
 
     def _beyond_malformed(self, position: int) -> int | None:
         further = super()._beyond_malformed(position)
-        return self._beyond_junk(position) if further is None and self._fields else further
+        return self._beyond_junk(position) if further is None else further
 
     def _beyond_junk(self, position: int) -> int | None:
         """Return where the header continues below junk lines; None if the body has begun.
 
         It continues at the next Content- field, or at the empty line if the body cannot begin with the text above that.
+        Above the first field, only the Content-Type proves that there is a header.
         """
         is_data = self._holds_data(position)
-        for _ in range(_JUNK_LINES):
+        expected, lines = (_CONTENT_FIELD, _JUNK_LINES) if self._fields else (_CONTENT_TYPE, _JUNK_LINES_ABOVE)
+        for _ in range(lines):
             position = next_line(self.raw, position)
-            if _CONTENT_FIELD.match(self.raw, position):
+            if expected.match(self.raw, position):
                 return position
             if self.raw.startswith((b"\n", b"\r\n"), position):
                 return position if is_data else None

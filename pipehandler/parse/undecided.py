@@ -28,6 +28,9 @@ _FEW = 4  # characters: no name has more, and many have one that is rare in ever
 _BESIDE_LETTERS = re.compile(r"[A-Za-z][^\x00-\x7f]|[^\x00-\x7f][a-z]")
 _WORD_WITH_ASCII = re.compile(rb"[A-Za-z][\x80-\xff]|[\x80-\xff][a-z]")
 _META = re.compile(rb"<meta\b[^<>]{0,200}?charset\s*=\s*[\"']?\s*([A-Za-z0-9_.:-]{1,40})", re.IGNORECASE)
+# Whole lines that have an octet above 0x7F.
+_EIGHT_BIT_LINES = re.compile(rb"(?:^[\x00-\x09\x0b-\x7f]*+[\x80-\xff][^\n]*+\n?)+", re.MULTILINE)
+_MIXED_OCTETS = 1_000_000  # that are decoded line by line, at a microsecond or two for each
 _CONTROLS = bytes(set(range(32)) - set(b"\t\n\r\f\x1b")) + b"\x7f"
 _BEGINNING = 4_096  # octets that are searched for a <meta>
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
@@ -107,9 +110,28 @@ class _Undecided:
             return Decoded(text, name, "" if octets.isascii() else f"{self.label}: some lines are UTF-8")
         if (hidden := stateful.announced(octets)) and (text := stateful.read(octets, hidden)) is not None:
             return Decoded(text, hidden, f"{self.reason}: escape sequences of {hidden}")
-        if name in STATEFUL and octets.isascii():
-            return self._replaced(name) if b"\x1b" in octets else self._ascii()
-        return None
+        if octets.isascii():
+            return (self._replaced(name) if b"\x1b" in octets else self._ascii()) if name in STATEFUL else None
+        return self._with_other_lines(hidden) if hidden else None
+
+    def _with_other_lines(self, name: str) -> Decoded | None:
+        """Decode lines in the stateful charset `name` that stand beside lines in some 8-bit charset, such as a footer."""
+        others = b"".join(_EIGHT_BIT_LINES.findall(self.octets)) if len(self.octets) <= _MIXED_OCTETS else b""
+        if not 0 < len(others) < len(self.octets) or not (self.bound is None or self.bound.may_detect()):
+            return None
+        footer = decode(others, None, None, [*self.hints, *_RELATIVES.get(name, ())], False)
+        if footer.codec in SEVEN_BIT:
+            return None
+        texts, position = list[str | None](), 0
+        for found in _EIGHT_BIT_LINES.finditer(self.octets):
+            texts.append(stateful.read(self.octets[position : found.start()], name))
+            texts.append(found[0].decode(footer.codec, "replace"))
+            position = found.end()
+        texts.append(stateful.read(self.octets[position:], name))
+        if any(text is None for text in texts):
+            return None
+        text = "".join(filter(None, texts))
+        return Decoded(text, name, f"{self.reason}: some lines are {footer.codec}", text.count(_REPLACEMENT))
 
     def _wide(self, name: str) -> Decoded | None:
         """Decode by a label of UTF-16 or UTF-32.

@@ -45,6 +45,16 @@ from pipehandler.parse.decoding import decode
         ("CESU-8", "utf_8"),
         ("VISCII1.1-1", "viscii"),
         ("csVISCII", "viscii"),
+        ("win-1251", "cp1251"),
+        ("DOS-866", "cp866"),
+        ("8859_1", "latin_1"),
+        ("8859_15", "iso8859_15"),
+        ("x-mac-ce", "mac_latin2"),
+        ("x-mac-ukrainian", "mac_cyrillic"),
+        ("ISO-8859-15:1998", "iso8859_15"),
+        ("ks_c_5601-1989", "cp949"),
+        ("_iso-2022-jp$ESC", "iso2022_jp"),
+        ("MS-CYRL", "cp1251"),
     ],
 )
 def test_labels(label: str, name: str) -> None:
@@ -229,6 +239,29 @@ def test_an_accident_needs_a_reason() -> None:
     assert decode(octets).text == octets.decode()
     assert decode(octets, None, ("gb2312",)).text == "谢谢"
     assert decode(octets, "utf-8", ("gb2312",)).text == octets.decode()
+
+
+@pytest.mark.parametrize(
+    ("above", "stateful", "below", "charset"),
+    [
+        ("ご案内です。\n次の行\n", "iso2022_jp", "配信停止はこちら\n", "cp932"),
+        ("ご案内です。\n次の行\n", "iso2022_jp", "配信停止はこちらをクリックしてください", "euc_jp"),
+        ("ご案内です。\n", "iso2022_jp", "-- \nUniversität Köln, für Sie\n", "cp1252"),
+        ("고객님의 인증 번호는 4821 입니다.\n둘째 줄입니다.\n", "iso2022_kr", "목록에서 탈퇴하려면\n", "cp949"),
+        ("您好，感谢您的订阅。\n", "hz", "退订请点击这里\n", "gb18030"),
+    ],
+)
+@pytest.mark.parametrize("labelled", [True, False])
+def test_lines_in_another_charset_below_a_stateful_one(
+    above: str, stateful: str, below: str, charset: str, labelled: bool
+) -> None:
+    """A footer in whatever charset costs the text above it nothing, nor is it lost."""
+    octets = above.encode(stateful) + below.encode(charset)
+    decoded = decode(octets, stateful if labelled else None)
+    assert (decoded.text, decoded.codec, decoded.replaced) == (above + below, stateful, 0)
+    assert decoded.guessed
+    again = octets.rstrip(b"\n") + b"\n" + octets  # the text goes on below the footer
+    assert decode(again, stateful).text == above + below.rstrip("\n") + "\n" + above + below
 
 
 def test_hints() -> None:

@@ -119,6 +119,8 @@ def test_byte_order_marks() -> None:
         (b"Content-Type: text/plain\nDear all,\n", b"Dear all,\n\nx"),
         (b"Content-Type: text/plain\njunk\nContent-ID: <a>\n", b"x"),
         (b"junk\nContent-ID: <a>\n", b"junk\nContent-ID: <a>\n\nx"),
+        (b"junk\nmore\nContent-Type: application/x\n", b"x"),
+        (b"1\n2\n3\nContent-Type: application/x\n", b"1\n2\n3\nContent-Type: application/x\n\nx"),
     ],
 )
 def test_junk_in_the_header_of_a_part(header: bytes, body: bytes) -> None:
