@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from functools import cache
 from typing import NamedTuple
 
+from ..mail.header_fields import BOM
+
 _BLOCK = 1 << 20  # octets that are read at once
 _LONGEST_LINE = 1000  # octets of a separator; RFC 5322 2.1.1 allows 998 and the line end
 _LONGEST_HEADER = 1 << 20  # octets of a header in which Content-Length is looked for
@@ -69,11 +71,12 @@ class Entry(NamedTuple):
 
 def is_mbox(descriptor: int) -> bool:
     """Whether a file begins as an mbox does: with a separator, or with a line `From ...` above a field. Raises OSError."""
-    head = os.pread(descriptor, _LONGEST_LINE, 0)
+    mark = _mark(descriptor)
+    head = os.pread(descriptor, _LONGEST_LINE, mark)
     start = len(head) - len(head.lstrip(b"\r\n"))
     if not _FROM_LINE.match(head[start:]):
         return False
-    line = _line(descriptor, start, 1)
+    line = _line(descriptor, mark + start, 1)
     return line.complete or line.above_field
 
 
@@ -228,7 +231,7 @@ def _parts(descriptor: int) -> Iterator[_Part]:
 
 def _from_lines(descriptor: int) -> Iterator[_Line]:
     """Yield the lines that begin with `From `."""
-    offset, number, at_line_start = 0, 1, True
+    offset, number, at_line_start = _mark(descriptor), 1, True
     while block := os.pread(descriptor, _BLOCK, offset):
         # Up to the last whole line; a line that is longer than the block comes in pieces.
         end = block.rfind(b"\n") + 1 or len(block)
@@ -241,6 +244,11 @@ def _from_lines(descriptor: int) -> Iterator[_Line]:
         number += block.count(b"\n", counted, end)
         at_line_start = block[end - 1] == 0x0A
         offset += end
+
+
+def _mark(descriptor: int) -> int:
+    """How long the byte order mark is that some programs put before the first line."""
+    return len(BOM) * (os.pread(descriptor, len(BOM), 0) == BOM)
 
 
 def _line(descriptor: int, start: int, number: int) -> _Line:

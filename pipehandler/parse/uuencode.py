@@ -41,33 +41,43 @@ def split(text: bytes, files: int) -> tuple[bytes, list[File]]:
 
 def _read(text: bytes, position: int) -> tuple[bytes, int, bool] | None:
     """Return the content from `position` on, its end, and whether there was an end line; None if there are no data."""
-    pieces, start = list[bytes](), position
+    pieces, start, certain = list[bytes](), position, True
     while position < len(text):
         match = _LINE.match(text, position)
         line = match[1] if match else b""
         end = match.end() if match else len(text)
-        if line.rstrip() == b"end" and (pieces or position > start):
+        if line.rstrip() == b"end" and (pieces or position > start) and (certain or not pieces[-1]):
             return b"".join(pieces), end, True
-        piece = _decoded(line, whole=position == start and end < len(text))
+        piece = _decoded(line)
+        if position == start and end < len(text):  # a short line may be prose, unless all lines down to the end are data
+            certain = piece is None or not _is_short(line)
         if piece and end == len(text) and match and match.end(1) == end:  # the line may be truncated
             piece = piece[: (len(line) - 1) * 3 // 4]
         if piece is None:
             break
         pieces.append(piece)
         position = end
-    return (b"".join(pieces), position, False) if any(pieces) else None
+    return (b"".join(pieces), position, False) if any(pieces) and certain else None
 
 
-def _decoded(line: bytes, whole: bool) -> bytes | None:
+def _length(line: bytes) -> int:
+    """Return the length of a line of data, which its first octet says."""
+    return ((line[0] - 32 & 63) + 2) // 3 * 4 + 1
+
+
+def _is_short(line: bytes) -> bool:
+    return bool(line) and len(line) < _length(line)
+
+
+def _decoded(line: bytes) -> bytes | None:
     """Decode one line; return None if it is not a line of data.
 
-    Encoders may append a check character. Trailing blanks may be lost in transport, unless the line has to be `whole`.
+    Encoders may append a check character. Trailing blanks, which stand for zeros, may be lost in transport.
     """
     if not line.strip(b"`"):
         return b""
-    size = line[0] - 32 & 63
-    length = (size + 2) // 3 * 4 + 1
-    if not 32 <= line[0] <= 96 or len(line) > length + 2 or (whole and len(line) < length):
+    length = _length(line)
+    if not 32 <= line[0] <= 96 or len(line) > length + 2:
         return None
     try:
         return binascii.a2b_uu(line[:length])

@@ -42,6 +42,10 @@ def test_blanks_lost_at_line_ends_and_check_characters() -> None:
     lines = encoded(b"d" * 45 + content, zero=b" ").split(b"\n")
     stripped = b"\n".join(line.rstrip() for line in lines)
     assert split(stripped, 1)[1] == [File(b"x.txt", b"d" * 45 + content, True)]
+    for zeros in (45, 100):  # of whole lines only the length is left
+        content = b"\0" * zeros + b"d" * 45
+        stripped = b"\n".join(line.rstrip() for line in encoded(content, zero=b" ").split(b"\n"))
+        assert split(stripped, 1)[1] == [File(b"x.txt", content, True)]
     checked = encoded(b"d" * 90).replace(b"\nM", b"\n*M").replace(b"*M", b"M")
     checked = b"\n".join(line + b"#" if line.startswith(b"M") else line for line in checked.split(b"\n"))
     assert split(checked, 1)[1] == [File(b"x.txt", b"d" * 90, True)]
@@ -57,6 +61,8 @@ def test_base64_form() -> None:
     "text",
     [
         b"We\nbegin 644 things and\nend none.\n",
+        b"begin 644 things\nM\nend\n",
+        b"begin 644 things\nNOW AND THEN\n\nmore\n\nend\n",
         b"begin 644 things\n",
         b"begin 644 things\nend\n",
         b"begin 644 things\n\nThen we rest.\n",
