@@ -3,6 +3,7 @@
 from . import content_type, mime, transfer_encoding
 from .defect import Notebook
 from .limits import Limits
+from .parameter import parse
 from .part import Part
 
 _SIGNED = frozenset({"application/pkcs7-mime", "application/x-pkcs7-mime"})  # RFC 8551 3.2
@@ -34,8 +35,11 @@ def _may_enclose(part: Part) -> bool:
     kind = part.content_type
     if kind.startswith("multipart/"):
         return not part.skipped and part.is_encoded
-    if kind == "application/octet-stream":  # some gateways replace the media type
-        return (part.parameters.token("name") or "").lower().endswith(".p7m")
+    if kind == "application/octet-stream":  # some gateways replace the media type (RFC 8551 3.2.1)
+        disposition = part.first("content-disposition") or b""
+        names = [part.parameters.octets("name")]
+        names += [parse(disposition).octets("filename")] if b".p7m" in disposition.lower() else []
+        return any((name or b"").strip().lower().endswith(b".p7m") for name in names)
     return kind in _SIGNED
 
 

@@ -26,8 +26,8 @@ _EMPTY = frozenset({"area", "base", "br", "col", "embed", "hr", "img", "input", 
 # Styles that hide an element in every client. A font size of 0 does not: it closes gaps between blocks, which set their
 # own size.
 _HIDDEN = re.compile(
-    r"(?:^|;)\s*(?:display\s*:\s*none|visibility\s*:\s*hidden|opacity\s*:\s*0(?:\.0*)?|max-height\s*:\s*0(?:px)?"
-    r"|font-size\s*:\s*1px)\s*(?:!\s*important\s*)?(?:;|$)",
+    r"(?:^|;)\s*(?:display\s*:\s*none|visibility\s*:\s*hidden|opacity\s*:\s*0(?:\.0*)?"
+    r"|max-height\s*:\s*0(?:px|pt|em|rem|%)?|font-size\s*:\s*1px)\s*(?:!\s*important\s*)?(?:;|$)",
     re.IGNORECASE,
 )
 _LINE_ENDS = dict.fromkeys(map(ord, "\t\n\r"))  # they do not count in a link target (WHATWG URL 4.4)
