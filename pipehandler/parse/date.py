@@ -26,9 +26,7 @@ _TIME = (
 _BASIC = r"\b(\d{4})(\d{2})(\d{2})T(\d{2})(\d{2})(\d{2})?"  # ISO 8601 without punctuation
 # Behind "GMT" or a name such as BST. Behind another name than that of UTC four digits are required: POSIX writes EST+5
 # for the zone -0500.
-_ZONE = (
-    r"\s*(?:\b(?:GMT|UTC?|Z)\s*|\b[A-Z]{3,5}\s*(?=[+-]\d{2}:?\d{2}))?(([+-])(\d{1,2})(?::?(\d{2}))?)(?![\d:]|\.\d)"
-)
+_ZONE = r"\s*(?:\b(?:GMT|UTC?|Z)\s*|\b[A-Z]{3,5}\s*(?=[+-]\d{2}:?\d{2}))?(([+-])(\d{1,2})(?::?(\d{2}))?)(?![\d:]|\.\d)"
 _ZONE_AT_END = r"(?:\s|\b(?:GMT|UTC?))(([+-])(\d{2}):?(\d{2}))\s*\Z"  # behind the year, as in Git's dates
 _ZONE_NAME = r"(?<![A-Z])[A-Z]{1,4}(?![A-Z])"
 _DAY_FIRST = r"\b(\d{1,2})(?:ST|ND|RD|TH)?[\s.,-]+([A-Z]{3,9})\.?[\s.,-]+'?(\d{2,4})\b"

@@ -49,7 +49,9 @@ def _read(text: bytes, position: int) -> tuple[bytes, int, bool] | None:
         if line.rstrip() == b"end" and (pieces or position > start) and (certain or not pieces[-1]):
             return b"".join(pieces), end, True
         piece = _decoded(line)
-        if position == start and end < len(text):  # a short line may be prose, unless all lines down to the end are data
+        if position == start and end < len(
+            text
+        ):  # a short line may be prose, unless all lines down to the end are data
             certain = piece is None or not _is_short(line)
         if piece and end == len(text) and match and match.end(1) == end:  # the line may be truncated
             piece = piece[: (len(line) - 1) * 3 // 4]

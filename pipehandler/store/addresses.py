@@ -13,7 +13,7 @@ from typing import Any
 from .bigint import bigint
 from .connection import Store
 from .errors import NAME_TAKEN, NO_DATA_FOUND, RAISE_EXCEPTION, UNIQUE_VIOLATION, DataRefused, StoreError
-from .filters import pattern
+from .filters import pattern_of_words
 from .readable import readable_rows
 
 _COLUMNS = "a.lease, a.address, a.label, a.created_at, a.expires_at"
@@ -23,7 +23,7 @@ SELECT a.lease, a.address, a.label, a.created_at, a.expires_at,
        (SELECT count(*) FROM pipehandler.delivery d WHERE d.lease = a.lease) AS deliveries
   FROM pipehandler.address a
  WHERE (a.expires_at IS NULL OR a.expires_at > now()) <> %(expired)s
-   AND (%(label)s::text IS NULL OR a.label ILIKE %(label)s)
+   AND (%(label)s::text IS NULL OR a.label COLLATE "C" ~* %(label)s)
    AND (%(domain)s::text IS NULL OR substring(a.address FROM '@[^@]*$') = pipehandler.canonical('@' || %(domain)s))
  ORDER BY a.lease DESC
  LIMIT %(limit)s
@@ -76,7 +76,7 @@ def leases(
 
     label: a text as in filters.py. domain: compared without regard to case, as U-labels or A-labels.
     """
-    parameters = {"label": label and pattern(label), "domain": domain, "expired": expired, "limit": limit}
+    parameters = {"label": label and pattern_of_words(label), "domain": domain, "expired": expired, "limit": limit}
     return readable_rows(store, _LIST, parameters, CountedLease, "lease", "lease")
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from .like import escaped, like
+from .like import escaped, like, whole, words
 
 # Compared as Postfix looks addresses up. One that is longer is none that anyone was issued.
 _SENDER = 'pipehandler.canonical(CASE WHEN octet_length(d.sender) <= 998 THEN d.sender END) COLLATE "C"'
@@ -21,10 +21,10 @@ _CONDITIONS = {
     "recipient": f"{_RECIPIENT} LIKE pipehandler.canonical(%(recipient)s)",
     "recipient_address": f"{_RECIPIENT} = pipehandler.canonical(%(recipient_address)s)",
     "sender": f"({_SENDER} LIKE pipehandler.canonical(%(sender)s) OR {_FROM} LIKE pipehandler.canonical(%(sender)s)"
-    " OR m.from_name ILIKE %(sender)s)",
+    ' OR m.from_name COLLATE "C" ~* %(sender_name)s)',
     "sender_address": f"({_SENDER} = pipehandler.canonical(%(sender_address)s)"
     f" OR {_FROM} = pipehandler.canonical(%(sender_address)s))",
-    "subject": "m.subject ILIKE %(subject)s",
+    "subject": 'm.subject COLLATE "C" ~* %(subject)s',
     "lease": "d.lease = %(lease)s",
     "since": "d.received_at >= %(since)s",
     "until": "d.received_at < %(until)s",
@@ -71,9 +71,14 @@ class Filters:
                 continue
             if name in ("recipient", "sender") and is_address(value):
                 parameters[f"{name}_address"] = value
+            elif name in ("recipient", "sender"):
+                parameters[name] = pattern(value)
             else:
-                parameters[name] = pattern(value) if name in ("recipient", "sender", "subject") else value
-        return " AND ".join(_CONDITIONS[name] for name in parameters) or "true", parameters
+                parameters[name] = pattern_of_words(value) if name == "subject" else value
+        condition = " AND ".join(_CONDITIONS[name] for name in parameters) or "true"
+        if self.sender is not None and "sender" in parameters:
+            parameters["sender_name"] = pattern_of_words(self.sender)
+        return condition, parameters
 
 
 EVERYTHING = Filters()
@@ -83,6 +88,11 @@ EVERYTHING = Filters()
 def pattern(text: str) -> str:
     """The pattern for LIKE that a filter means: with * for the whole value, else for a part of it."""
     return like(text) if "*" in text else f"%{escaped(text)}%"
+
+
+def pattern_of_words(text: str) -> str:
+    """The same as a pattern for ~* (like.words): for text that is not an address."""
+    return whole(text) if "*" in text else words(text)
 
 
 def is_address(text: str) -> bool:

@@ -10,7 +10,7 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from .like import escaped
+from .like import words
 
 _LONGEST = 500  # characters of a search
 _TERMS = 20
@@ -35,7 +35,7 @@ def search(text: str) -> dict[str, Any] | None:
         if operator and place == "any":
             word = f"{found['operator']}:{word}"
         if word:
-            terms.append({"in": place, "like": f"%{escaped(word)}%", "not": bool(found["minus"])})
+            terms.append({"in": place, "pattern": words(word), "not": bool(found["minus"])})
     return {"terms": terms[:_TERMS], **limits} if terms or limits else None
 
 

@@ -54,15 +54,18 @@ AS $$
 DECLARE
     beginning CONSTANT text := left(html, 100000);
     -- Of ASCII letters, which are not written as references: most HTML does not have them, and that costs a tenth.
+    -- The cases of another letter are in brackets, and may be in ASCII.
     longest   CONSTANT text := (SELECT r.found[1]
-                                  FROM regexp_matches(pattern, '[a-z0-9]+', 'gi') AS r (found)
+                                  FROM regexp_matches(regexp_replace(pattern, '\[[^]]*\]', '[]', 'g'), '[a-z0-9]+', 'gi')
+                                       AS r (found)
                                  ORDER BY length(r.found[1]) DESC
                                  LIMIT 1);
 BEGIN
     RETURN (longest IS NULL
-            OR strpos(replace(replace(lower(beginning), U&'\00AD', ''), '&shy;', ''), lower(longest)) > 0)
-           AND pipehandler.html_words(beginning) ILIKE pattern;
+            OR strpos(replace(replace(lower(beginning COLLATE "C"), U&'\00AD', ''), '&shy;', ''),
+                      lower(longest COLLATE "C")) > 0)
+           AND pipehandler.html_words(beginning) COLLATE "C" ~* pattern;
 END
 $$;
 COMMENT ON FUNCTION pipehandler.html_has(text, text) IS
-'For pipehandler.wanted_of: whether the words of the first 100,000 characters of HTML match a pattern for ILIKE.';
+'For pipehandler.wanted_of: whether the words of the first 100,000 characters of HTML match a pattern for ~*.';

@@ -305,23 +305,24 @@ BEGIN
           JOIN pipehandler.message m ON m.day = ANY (days) AND m.day = d.day AND m.id = d.message
          WHERE d.id = ANY (deliveries)
            AND NOT EXISTS (
-                   SELECT FROM jsonb_to_recordset(wanted -> 'terms') AS t ("in" text, "like" text, "not" boolean)
+                   SELECT FROM jsonb_to_recordset(wanted -> 'terms') AS t ("in" text, pattern text, "not" boolean)
                     WHERE coalesce(t."not", false) = (
-                              (t."in" IN ('any', 'subject') AND m.subject ILIKE t."like") IS TRUE
+                              (t."in" IN ('any', 'subject') AND m.subject COLLATE "C" ~* t.pattern) IS TRUE
                               OR (t."in" IN ('any', 'from')
-                                  AND (m.from_name ILIKE t."like" OR m.from_address ILIKE t."like"
-                                       OR d.sender ILIKE t."like")) IS TRUE
+                                  AND (m.from_name COLLATE "C" ~* t.pattern OR m.from_address COLLATE "C" ~* t.pattern
+                                       OR d.sender COLLATE "C" ~* t.pattern)) IS TRUE
                               OR (t."in" IN ('any', 'to')
-                                  AND (d.recipient ILIKE t."like" OR m.to_list::text ILIKE t."like")) IS TRUE
+                                  AND (d.recipient COLLATE "C" ~* t.pattern
+                                       OR m.to_list::text COLLATE "C" ~* t.pattern)) IS TRUE
                               OR (t."in" IN ('any', 'text')
-                                  AND coalesce(m.text_body, m.text_from_html) ILIKE t."like") IS TRUE
+                                  AND coalesce(m.text_body, m.text_from_html) COLLATE "C" ~* t.pattern) IS TRUE
                               OR (t."in" IN ('any', 'file')
                                   AND EXISTS (SELECT FROM pipehandler.attachment f
                                                WHERE f.day = ANY (days) AND f.day = m.day AND f.message = m.id
-                                                 AND f.file_name ILIKE t."like"))
+                                                 AND f.file_name COLLATE "C" ~* t.pattern))
                               -- The last, for its cost. What text_from_html has is of the same HTML.
                               OR CASE WHEN t."in" IN ('any', 'text') AND m.text_from_html IS NULL
-                                      THEN pipehandler.html_has(m.html_body, t."like") END IS TRUE))
+                                      THEN pipehandler.html_has(m.html_body, t.pattern) END IS TRUE))
            AND coalesce((wanted ->> 'attachment')::boolean
                         = (pipehandler.count_attachments(m.day, m.id) > 0), true)
            AND coalesce(d.received_at < (wanted ->> 'before')::timestamptz, true)
@@ -332,9 +333,9 @@ END
 $$;
 COMMENT ON FUNCTION pipehandler.wanted_of(bigint[], jsonb) IS
 'For pipehandler.inbox_page: those of the deliveries that a search finds, in any order. wanted: {"terms": [{"in": any,
-subject, from, to, text or file, "like": a pattern for ILIKE, "not": whether it must not match}], "attachment":
-whether it has some, "before", "after": times, "larger", "smaller": octets}; all of them have to match. The text of a
-message with both parts is its text, and the words of its HTML (pipehandler.html_words).';
+subject, from, to, text or file, "pattern": a pattern for ~* with COLLATE "C", "not": whether it must not match}],
+"attachment": whether it has some, "before", "after": times, "larger", "smaller": octets}; all of them have to match.
+The text of a message with both parts is its text, and the words of its HTML (pipehandler.html_words).';
 
 CREATE OR REPLACE FUNCTION pipehandler.inbox_page(
     key      bytea,

@@ -76,6 +76,23 @@ def mailbox(database: Database) -> Mailbox:
     return Mailbox(database)
 
 
+def test_filters_ignore_the_case_of_all_letters(mailbox: Mailbox, database: Database) -> None:
+    """Whatever the collation of the database is."""
+    store = Store(database.conninfo)
+    raw = "From: Jörg Äpfel <j@bücher.example>\nSubject: ПИСЬМО an ÖZGÜR\n\nx".encode()
+    store.ingest(submission(raw, "d@example.com", sender="j@bücher.example"))
+    store.close()
+    for option, text in (
+        ("--subject", "письмо*özgür"),
+        ("--subject", "N öz"),
+        ("--sender", "jörg ä"),
+        ("--sender", "JÖRG*"),
+        ("--sender", "j@BÜCHER.example"),
+    ):
+        assert len(mailbox.list(option, text)) == 1, text
+    assert mailbox.list("--subject", "письмо*özgü") == mailbox.list("--subject", "n.ö") == []
+
+
 def test_list_is_newest_first(mailbox: Mailbox) -> None:
     """A table for people: the newest delivery on top, with the columns needed to choose one."""
     head, *lines = mailbox.run("list").text.splitlines()

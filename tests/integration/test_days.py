@@ -552,7 +552,7 @@ READS = {
     "deliveries_after": "SELECT FROM pipehandler.deliveries_after('')",
     "of a recipient": "SELECT FROM pipehandler.deliveries_after('', 'user@example.com')",
     "inbox_page": "SELECT FROM pipehandler.inbox_page(%(key)s)",
-    "search": 'SELECT FROM pipehandler.inbox_page(%(key)s, wanted => \'{"terms": [{"in": "any", "like": "%%x%%"}]}\')',
+    "search": 'SELECT FROM pipehandler.inbox_page(%(key)s, wanted => \'{"terms": [{"in": "any", "pattern": "x"}]}\')',
     "inbox_after": "SELECT FROM pipehandler.inbox_after(%(key)s, '')",
     "inbox_message": "SELECT FROM pipehandler.inbox_message(%(key)s, %(delivery)s)",
     "inbox_attachment": "SELECT pipehandler.inbox_attachment(%(key)s, %(delivery)s, 1)",

@@ -441,7 +441,7 @@ SEARCHES_OF_HTML = {
     "discount absent": False,
     '"ends on sunday"': True,
     "réservation": True,
-    "über": True,  # the case of other letters than ASCII counts where the collation of the database is C
+    "über": True,
     "Ж": True,
     "письмо": True,
     "supermarket": True,
@@ -463,6 +463,49 @@ def test_search_in_html(page: Page, database: Database) -> None:
         return {wanted: bool((await inboxes.page(key, wanted=wanted)).rows) for wanted in SEARCHES_OF_HTML}
 
     assert page.run(whole) == SEARCHES_OF_HTML
+
+
+IN_ANY_CASE = {
+    "ÄUSSERST": False,  # the capital of one letter, not of two
+    "äußerst": True,
+    "subject:ÄUẞERST": True,
+    "file:PRÜFBERICHT": True,
+    "to:ΟΔΌΣ": True,
+    "to:οδόσ": True,  # a sigma at the end of a word is another letter
+    "text:ÜBER": True,
+    "RÉSERVATION": True,
+    "ПИСЬМО": True,
+    "text:ж": True,
+    "uber": False,
+    "-ÜBER": True,
+    "[ü]": False,
+    ".": True,
+    "text:.": True,
+    "file:f.pdf": False,
+    "file:t.PDF": True,
+    "ü.er": False,
+    "^": False,
+    "\\d": False,
+    "***:x": False,
+}
+
+
+def test_search_in_any_case(page: Page, database: Database) -> None:
+    """The case of no letter counts, even where the collation of the database knows those of ASCII only; and every mark
+    stands for itself."""
+    assert database.value("SELECT datcollate FROM pg_database WHERE datname = current_database()") == "C"
+    key, inbox = page.open()
+    named = ATTACHED.replace(b"bill.pdf", "Prüfbericht.pdf".encode()).replace(b"of it", b"of it.")
+    named = named.replace(b"\nSubject: ", "\nSubject: Äußerst ".encode()).replace(
+        b"To: ", "To: η Οδός <o@x>, ".encode()
+    )
+    send(database, inbox.address, raw=named)
+    send(database, inbox.address, raw=BOTH_PARTS)
+
+    async def whole(inboxes: Inboxes) -> dict[str, bool]:
+        return {wanted: bool((await inboxes.page(key, wanted=wanted)).rows) for wanted in IN_ANY_CASE}
+
+    assert page.run(whole) == IN_ANY_CASE
 
 
 def test_search_in_the_beginning_of_html(page: Page, database: Database) -> None:

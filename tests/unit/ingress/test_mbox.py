@@ -242,7 +242,9 @@ def test_memory(tmp_path: Path) -> None:
 def test_byte_order_mark(above: bytes) -> None:
     """An editor's mark before the first line is no part of the file; one inside the text is text."""
     mark = b"\xef\xbb\xbf"
-    first, second = texts(mark + above + SEPARATOR + HEADER + b"one\n" + mark + b"From here\n\n" + SEPARATOR + HEADER + b"two\n")
+    first, second = texts(
+        mark + above + SEPARATOR + HEADER + b"one\n" + mark + b"From here\n\n" + SEPARATOR + HEADER + b"two\n"
+    )
     assert first == HEADER + b"one\n" + mark + b"From here\n"
     assert second == HEADER + b"two\n"
 

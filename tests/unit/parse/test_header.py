@@ -100,7 +100,10 @@ def mailboxes(body: str) -> list[tuple[str, str, str]]:
         ("=?utf-8?Q?J@x?= <j@x>, =?utf-8?Q?a(b?= <b@x>", [("J@x", "j@x", ""), ("a(b", "b@x", "")]),
         ("=?iso-8859-1?Q?=22J=F6rg,_K=22_=3Cj?=@x.example>", [("Jörg, K", "j@x.example", "")]),
         ("=?utf-8?Q?j@x?=, b@x", [("", "j@x", ""), ("", "b@x", "")]),
-        ("=?utf-8?Q?J_=3Cj=40x=3E?=, =?utf-8?Q?b=40x?=, B <b@x>", [("J", "j@x", ""), ("", "b@x", ""), ("B", "b@x", "")]),
+        (
+            "=?utf-8?Q?J_=3Cj=40x=3E?=, =?utf-8?Q?b=40x?=, B <b@x>",
+            [("J", "j@x", ""), ("", "b@x", ""), ("B", "b@x", "")],
+        ),
         ("G: =?utf-8?Q?J_?= =?utf-8?Q?=3Cj=40x=3E?=, b@x;", [("J", "j@x", "G"), ("", "b@x", "G")]),
         ("=?utf-8?Q?J=C3=B6rg?=, K <j@x>", [("Jörg, K", "j@x", "")]),
         ('"=?utf-8?Q?J=C3=B6rg_=3Cj=40x=3E?="', [("Jörg", "j@x", "")]),
