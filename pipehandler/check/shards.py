@@ -7,6 +7,7 @@ from typing import Any
 from pipehandler.settings.config import Config
 from pipehandler.store.connection import Store
 from pipehandler.store.errors import INSUFFICIENT_PRIVILEGE, StoreError
+from pipehandler.store.proxy import differences
 from pipehandler.store.session import SETTINGS
 from pipehandler.store.shards import DURABLE, TIMEOUTS, Shard, place_statement, shards
 from pipehandler.store.sql_files import code
@@ -45,6 +46,13 @@ def check_shards(store: Store, config: Config, path: str) -> Iterator[Finding]:
             f"recipients.delimiter is {config.recipients.delimiter!r}; the shards were made with {own['delimiter']!r}",
             "Every message would be deferred: with another delimiter an address is on another shard.",
             f'# in {path}: [recipients], delimiter = "{own["delimiter"]}"; the same in pgsql-recipients.cf',
+        )
+    for each in differences(store):
+        yield Finding(
+            "proxy-differs",
+            f"{each.name} {each.found}",
+            "A shard that is frozen could hold up the mail of the others, or each message could cost the servers more.",
+            "pipehandler migrate" if each.is_missing else f"# on the proxy, as a superuser: {each.statement};",
         )
     servers: dict[datetime, int] = {}
     asking = store.another(_SECONDS)

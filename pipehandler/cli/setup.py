@@ -16,7 +16,7 @@ from pipehandler.settings.config_file import load
 from pipehandler.settings.duration import duration
 from pipehandler.store.conninfo import uri
 from pipehandler.store.migrate import plan
-from pipehandler.store.shards import make_shards, migrate_all
+from pipehandler.store.shards import make_shards, migrate_all, plan_of_proxy
 
 from .command import (
     Failure,
@@ -93,7 +93,7 @@ def migrate_(
         raise click.UsageError("--dry-run prints SQL; it excludes --json and --proxy-of")
     with opened_store(context, of_proxy=True) as store:
         if dry_run:
-            say_all((plan(store) or "-- nothing to do\n").removesuffix("\n").split("\n"))
+            say_all(((plan_of_proxy(store) + plan(store)) or "-- nothing to do\n").removesuffix("\n").split("\n"))
             return
         conninfo = chosen_conninfo(context)
 

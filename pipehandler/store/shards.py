@@ -16,6 +16,7 @@ from .connection import IS_PROXY, Store
 from .conninfo import parameters
 from .errors import NO_SQLSTATE, StoreError
 from .migrate import WAIT, MigrationError, migrate
+from .proxy import complete, differences
 from .roles import ADDRESS_ADMIN, INGEST, LOOKUP, MAINTENANCE, READER
 from .session import with_settings
 
@@ -30,12 +31,6 @@ DURABLE = "on"
 
 _PLACE = ("host", "hostaddr", "port", "dbname")
 _CONNECTING: dict[str, str | int] = {"connect_timeout": 3, "tcp_user_timeout": 5000, "application_name": "pipehandler"}
-
-_OPTIONS = "connection_lifetime '3600', disable_binary '0'"
-"""Of the foreign server. Without binary values, which PL/Proxy leaves off, a message travels in hexadecimal digits."""
-
-_NOTICES_CLOSING = "ALTER DATABASE %I SET client_connection_check_interval = 1000"
-"""Sessions of the proxy look for their client while they wait for a shard (store/connection.py)."""
 
 _STATEMENT_SECONDS = 3600
 
@@ -89,6 +84,12 @@ def migrate_all(store: Store, conninfo: str, report: Callable[[str], object], wa
     return list(_migrated(store, [shard.own(conninfo) for shard in shards(store)], report, wait))
 
 
+def plan_of_proxy(store: Store) -> str:
+    """What `migrate_all` would add to this database as the proxy of shards, as statements. Raises StoreError."""
+    missing = [each for each in differences(store) if each.is_missing] if shards(store) else []
+    return "".join(f"{each.statement};\n" for each in missing)
+
+
 def make_shards(
     store: Store,
     conninfo: str,
@@ -116,7 +117,8 @@ def make_shards(
             become_shard(shard, number, len(owned), delimiter)
             _admit(shard, user)
     become_proxy(store, conninfos, delimiter, user)
-    return [*applied, *(step.name for step in migrate(store, report, max(0.0, end - time.monotonic()), again=True))]
+    last = migrate(store, report, max(0.0, end - time.monotonic()), again=True)
+    return [*applied, *(step.name for step in last), *complete(store)]
 
 
 def _migrated(store: Store, conninfos: Sequence[str], report: Callable[[str], object], wait: float) -> Iterator[str]:
@@ -125,6 +127,8 @@ def _migrated(store: Store, conninfos: Sequence[str], report: Callable[[str], ob
         with closing(Store(conninfo, statement_timeout=_STATEMENT_SECONDS)) as shard:
             for step in migrate(shard, report, max(0.0, end - time.monotonic())):
                 yield f"{step.name} on shard {number}"
+    if store.values(_IS_SHARDED, of=bool) == [True]:
+        yield from complete(store)
     for step in migrate(store, report, max(0.0, end - time.monotonic())):
         yield step.name
 
@@ -166,9 +170,8 @@ def become_proxy(store: Store, conninfos: Sequence[str], delimiter: str, user: s
     try:
         store.script(
             "BEGIN; CREATE EXTENSION IF NOT EXISTS plproxy;"  # noqa: S608 # each value is a literal
-            f" CREATE SERVER pipehandler FOREIGN DATA WRAPPER plproxy OPTIONS ({_OPTIONS}, {options});"
+            f" CREATE SERVER pipehandler FOREIGN DATA WRAPPER plproxy OPTIONS ({options});"
             f" CREATE USER MAPPING FOR CURRENT_USER SERVER pipehandler OPTIONS (user {sql.quote(user)});"
-            f" DO $$ BEGIN EXECUTE format('{_NOTICES_CLOSING}', current_database()); END $$;"
             f" INSERT INTO pipehandler.sharding (shards, delimiter) VALUES ({len(conninfos)}, {sql.quote(delimiter)});"
             " COMMIT"
         )

@@ -52,15 +52,8 @@ and none for a shard that it knows to be away. Raises what pipehandler.shard_of_
 
 -- The functions that run on a shard.
 
-CREATE OR REPLACE FUNCTION pipehandler.on_shard_lookup(shard integer, recipient text, its_delimiter text)
-RETURNS SETOF text
-LANGUAGE plproxy VOLATILE SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-AS $$
-    CLUSTER 'pipehandler';
-    RUN ON shard;
-    SELECT l.answer FROM pipehandler.lookup($2, $3) AS l (answer);
-$$;
+-- Formerly the one that lookup called.
+DROP FUNCTION IF EXISTS pipehandler.on_shard_lookup(integer, text, text);
 
 CREATE OR REPLACE FUNCTION pipehandler.on_shard_lease_address(
     shard       integer,
@@ -150,7 +143,9 @@ LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 1
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+    away      CONSTANT text := 'DEFER the mailbox is not available at the moment';
     recipient text := address;
+    answers   text[];
 BEGIN
     IF current_setting('client_encoding') = 'LATIN1' THEN
         recipient := convert_from(convert_to(address, 'LATIN1'), 'UTF8');
@@ -160,17 +155,17 @@ BEGIN
     IF recipient !~ '^.+@.+$' THEN
         RETURN;
     END IF;
-    RETURN QUERY SELECT l.answer
-                   FROM pipehandler.on_shard_lookup(pipehandler.shard_of_recipient(recipient, delimiter), recipient,
-                                                    delimiter)
-                        AS l (answer);
+    answers := pipehandler.ask_shard(
+        pipehandler.shard_of_recipient(recipient, delimiter),
+        format('SELECT ARRAY(SELECT l.answer FROM pipehandler.lookup(%L, %L) AS l (answer))', recipient, delimiter));
+    RETURN QUERY SELECT a.answer FROM unnest(coalesce(answers, ARRAY[away])) AS a (answer);
 EXCEPTION
     WHEN character_not_in_repertoire OR untranslatable_character THEN -- not UTF-8, so not an address of ours
         RETURN;
     -- Postfix takes any error for one of the whole database, and does not ask it again for a minute.
     WHEN internal_error OR connection_exception OR insufficient_resources OR query_canceled OR admin_shutdown
          OR crash_shutdown OR cannot_connect_now THEN
-        RETURN QUERY SELECT 'DEFER the mailbox is not available at the moment'::text;
+        RETURN NEXT away;
 END
 $$;
 

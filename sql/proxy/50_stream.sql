@@ -52,14 +52,8 @@ AS $$
     SELECT d.* FROM pipehandler.deliveries_after($2, $3, $4, $5) AS d;
 $$;
 
-CREATE OR REPLACE FUNCTION pipehandler.on_shard_deliveries_waiting(shard integer) RETURNS SETOF boolean
-LANGUAGE plproxy VOLATILE SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-AS $$
-    CLUSTER 'pipehandler';
-    RUN ON shard;
-    SELECT w.waiting FROM pipehandler.deliveries_waiting() AS w (waiting);
-$$;
+-- Formerly the one that deliveries_waiting called.
+DROP FUNCTION IF EXISTS pipehandler.on_shard_deliveries_waiting(integer);
 
 CREATE OR REPLACE FUNCTION pipehandler.on_all_shards_cursor_now() RETURNS TABLE (shard integer, place text)
 LANGUAGE plproxy VOLATILE SECURITY DEFINER
@@ -94,6 +88,9 @@ BEGIN
         -- All mail of a recipient is on one shard. That of a lease is, too, but for a catch-all.
         CONTINUE WHEN recipient IS NOT NULL AND shard <> pipehandler.shard_of_address(recipient);
         BEGIN
+            IF pipehandler.ask_shard(shard, 'SELECT ARRAY[''yes'']') IS NULL THEN
+                RAISE connection_exception USING MESSAGE = 'it does not answer';
+            END IF;
             FOR delivery IN
                 SELECT d.*
                   FROM pipehandler.on_shard_deliveries_after(shard, positions[shard + 1], recipient, lease, left_over)
@@ -128,12 +125,12 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     shards CONSTANT integer := (SELECT s.shards FROM pipehandler.sharding s);
-    waits  boolean;
+    answer text[];
 BEGIN
     FOR shard IN 0 .. shards - 1 LOOP
         BEGIN
-            SELECT w.waiting INTO waits FROM pipehandler.on_shard_deliveries_waiting(shard) AS w (waiting);
-            IF waits THEN
+            answer := pipehandler.ask_shard(shard, 'SELECT ARRAY[pipehandler.deliveries_waiting()::text]');
+            IF answer[1]::boolean THEN
                 RETURN true;
             END IF;
         EXCEPTION

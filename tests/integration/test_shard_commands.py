@@ -191,6 +191,70 @@ def test_check_the_session(shards: Shards, handler: Handler) -> None:
     assert found(handler) == {}
 
 
+def test_a_proxy_of_an_earlier_version(shards: Shards, handler: Handler) -> None:
+    """`check` names all that it lacks, `migrate` prints and adds it, and then nothing is left to do."""
+    for statement in (
+        "ALTER SERVER pipehandler OPTIONS (DROP disable_binary)",
+        "ALTER SERVER pipehandler OPTIONS (SET connection_lifetime '60')",
+        f"ALTER DATABASE {shards.proxy.name} RESET client_connection_check_interval",
+        "DROP EXTENSION dblink",
+        "DROP SCHEMA pipehandler_dblink",
+    ):
+        shards.proxy.execute(statement)
+    lacking = [
+        "the extension dblink",
+        "the option disable_binary of the foreign server pipehandler",
+        "the setting client_connection_check_interval of the database",
+    ]
+    assert differing(handler) == [
+        (lacking[0] + " is missing", "pipehandler migrate"),
+        (lacking[1] + " is missing", "pipehandler migrate"),
+        (lacking[2] + " is off", "pipehandler migrate"),
+    ]
+    printed = run(handler, "migrate", "--dry-run")
+    assert [line.split()[0] for line in printed.splitlines()] == ["CREATE", "ALTER", "ALTER"]
+    assert run(handler, "migrate").splitlines() == [f"applied {name}" for name in lacking]
+    assert run(handler, "migrate") == "nothing to do: the schema is up to date\n"
+    assert differing(handler) == []
+    options = shards.proxy.value("SELECT srvoptions FROM pg_foreign_server")
+    assert {"disable_binary=0", "connection_lifetime=60"} <= set(options)  # the operator's is kept
+    shards.proxy.execute("ALTER SERVER pipehandler OPTIONS (SET connection_lifetime '3600')")
+
+
+def test_a_proxy_that_an_operator_has_changed(shards: Shards, handler: Handler) -> None:
+    """`migrate` keeps what was set, and `check` prints the statement that corrects it; but no one else may have the
+    connections of dblink."""
+    changes = [
+        "ALTER SERVER pipehandler OPTIONS (SET disable_binary '1')",
+        f"ALTER DATABASE {shards.proxy.name} SET client_connection_check_interval = 0",
+    ]
+    for statement in changes:
+        shards.proxy.execute(statement)
+    shards.proxy.execute("CREATE ROLE other SUPERUSER")
+    shards.proxy.execute("UPDATE pg_user_mapping SET umuser = 'other'::regrole")
+    assert run(handler, "migrate") == "nothing to do: the schema is up to date\n"
+    found = differing(handler)
+    assert [what.rpartition(" is ")[2] for what, _ in found] == ["1", "off", "missing"]
+    shards.proxy.execute("DROP USER MAPPING FOR other SERVER pipehandler")
+    for _, fix in found:
+        shards.proxy.execute(fix.removeprefix("# on the proxy, as a superuser: "))
+    assert differing(handler) == []
+    shards.proxy.execute("DROP ROLE other")
+    shards.proxy.execute("ALTER EXTENSION dblink SET SCHEMA public")
+    assert "is in the schema public, where others" in run(handler, "migrate", status=78)
+    ((_, fix),) = differing(handler)
+    shards.proxy.execute(fix.removeprefix("# on the proxy, as a superuser: "))
+    assert differing(handler) == []
+
+
+def differing(handler: Handler) -> list[tuple[str, str]]:
+    """What `check` finds about the proxy itself: each finding, and its fix."""
+    config = load(str(handler.config))
+    with closing(Store(config.database.conninfo)) as store:
+        findings = list(check_shards(store, config, str(handler.config)))
+    return [(each.what, each.fix) for each in findings if each.code == "proxy-differs"]
+
+
 def test_check_the_places(shards: Shards, handler: Handler) -> None:
     """Two shards whose places were exchanged: each is reported, and deliveries go nowhere meanwhile."""
     first, second = (proxy_conninfo(shards.of[number].admin) for number in (2, 3))

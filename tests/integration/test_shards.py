@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from signal import SIGKILL
 
@@ -194,6 +194,48 @@ def test_a_shard_freezes_that_is_connected(shards: Shards) -> None:
         assert handler.deliver(second, own).status == 0
     found = [each for each in shards.deliveries() if each.endswith("@connected.example")]
     assert found == [f"1 {own}", f"1 {own}", f"2 {other}", f"2 {other}"]
+
+
+@pytest.fixture
+def lookup(shards: Shards) -> Iterator[Callable[[str], str]]:
+    """Postfix's session with the proxy, which stays connected: what it gets for an address."""
+    with psycopg.connect(shards.proxy.server.conninfo(shards.proxy.name, "postfix"), autocommit=True) as connection:
+        connection.execute("SET statement_timeout = 5000")  # as in pgsql-recipients.cf
+
+        def answer(address: str) -> str:
+            row = connection.execute("SELECT pipehandler.lookup(%s, '+')", [address]).fetchone()
+            return str(row[0]).partition(" ")[0] if row else ""
+
+        yield answer
+
+
+def test_a_shard_freezes_that_a_lookup_is_connected_to(shards: Shards, lookup: Callable[[str], str]) -> None:
+    """Postfix gets an answer about each address: DEFER for those of the shard, which has been connected before."""
+    addresses = shards.addresses("asked.example")
+    for address in addresses:
+        shards.proxy.execute("SELECT pipehandler.lease_address(%s)", address)
+    assert [lookup(address) for address in addresses] == ["OK"] * COUNT
+    shards.of[1].server.freeze()
+    try:
+        assert [lookup(address) for address in addresses] == ["OK", "DEFER", "OK", "OK"]
+        assert not shards.proxy.rows(_WAITING.replace("'pipehandler'", "'postfix'"))
+        assert lookup(addresses[1]) == "DEFER"
+    finally:
+        shards.of[1].server.thaw()
+    assert shards.proxy.rows("SELECT pipehandler.lookup(%s, '+')", addresses[1]) == [("OK",)]  # another session, at once
+
+
+def test_a_lookup_after_a_restart(shards: Shards, lookup: Callable[[str], str]) -> None:
+    """The connection of an earlier look-up ended with the server, and the next one makes another; an address that was never
+    issued has no row in either."""
+    address = shards.addresses("again.example")[2]
+    shards.proxy.execute("SELECT pipehandler.lease_address(%s)", address)
+    assert [lookup(address), lookup(f"un{address}")] == ["OK", ""]
+    shards.of[2].server.stop()
+    shards.of[2].server.start()
+    assert [lookup(address), lookup(f"un{address}")] == ["OK", ""]
+    with pytest.raises(psycopg.errors.InsufficientPrivilege), psycopg.connect(shards.proxy.conninfo) as other:
+        other.execute("SELECT pipehandler_dblink.dblink_get_connections()")
 
 
 def test_no_proxy_any_more(shards: Shards, handler: Handler) -> None:
