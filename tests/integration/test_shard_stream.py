@@ -72,3 +72,23 @@ def test_none_is_missed_or_repeated(shards: Shards, deliveries: int) -> None:
         numbers = [number for number, recipient in seen.items() if recipient == address]
         assert len(numbers) == share
         assert numbers == sorted(numbers)
+
+
+def test_a_frozen_shard(shards: Shards) -> None:
+    """A shard freezes that the stream has read before: the mail of the others goes on, and its own comes when it is back."""
+    addresses = shards.addresses("frozenstream.example")
+    reading = shards.proxy.server.conninfo(shards.proxy.name, "reader")
+    begin = shards.proxy.value("SELECT pipehandler.cursor_now()")
+    with closing(follow(reading, begin, poll=0.1)) as reader:
+        _store(shards, 1, addresses[1], 1, 1)
+        assert next(reader).recipient == addresses[1]
+        shards.of[1].server.freeze()
+        try:
+            _store(shards, 2, addresses[2], 2, 1)
+            other = next(reader)
+        finally:
+            shards.of[1].server.thaw()
+    assert other.recipient == addresses[2]
+    _store(shards, 1, addresses[1], 3, 1)
+    with closing(follow(reading, other.cursor, poll=0.1)) as reader:  # a new session asks the shard at once
+        assert next(reader).recipient == addresses[1]

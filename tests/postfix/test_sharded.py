@@ -1,6 +1,10 @@
 """A real Postfix in front of four shards, one of which is killed."""
 
+import re
+import smtplib
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from signal import SIGKILL
 
 import pytest
@@ -11,6 +15,8 @@ from harness.mailhost import MailHost
 from harness.service import wait_until
 from harness.shards import COUNT, Shards
 from harness.submission import MESSAGE
+
+SCALING = (Path(__file__).parents[2] / "docs" / "scaling.md").read_text()
 
 
 @pytest.fixture
@@ -50,6 +56,37 @@ def test_a_killed_shard(host: MailHost, shards: Shards) -> None:
 
 def _statuses(host: MailHost, address: str) -> list[str]:
     return [attempt["status"] for attempt in host.deliveries(address)]
+
+
+def test_a_shard_freezes_under_postfix(host: MailHost, shards: Shards) -> None:
+    """The processes of Postfix that were connected to it answer for each address: 450 where it has that of the frozen shard,
+    as before for the others; with the lines of docs/scaling.md."""
+    (block,) = re.findall(r"^   ```text\n   (cd /etc/postfix\n.*?)^   ```$", SCALING, re.MULTILINE | re.DOTALL)
+    commands = block.replace("/etc/postfix", str(host.config)).replace("postconf", f"postconf -c {host.config}")
+    subprocess.run(["bash", "-ec", commands], check=True)
+    host.reload()
+    addresses = shards.addresses("example.com")
+    for address in addresses:
+        if not shards.proxy.rows("SELECT FROM pipehandler.find_lease(by_address => %s)", address):
+            shards.proxy.execute("SELECT pipehandler.lease_address(%s)", address)
+    unknown = "unknown@example.com"
+
+    def answers() -> list[int]:
+        with smtplib.SMTP("127.0.0.1", host.port, timeout=60) as dialogue:
+            dialogue.ehlo()
+            dialogue.mail("sender@example.org")
+            return [dialogue.rcpt(address)[0] for address in (*addresses, unknown)]
+
+    frozen = next(number for number in range(COUNT) if number != shards.number(unknown))
+    wanted = [250] * COUNT + [550]
+    assert answers() == wanted
+    shards.of[frozen].server.freeze()
+    try:
+        wanted[frozen] = 450
+        assert answers() == wanted
+        assert answers() == wanted
+    finally:
+        shards.of[frozen].server.thaw()
 
 
 @pytest.fixture
