@@ -1,5 +1,6 @@
 """The state of the shards behind a proxy, each asked through the proxy; one that is away costs the others nothing."""
 
+import re
 import time
 from contextlib import closing
 from typing import Any
@@ -18,6 +19,9 @@ _SECONDS = 1
 _ALL_SECONDS = 3.0
 """For all of them, as `metrics` has to answer before a scrape ends."""
 
+_BY_PROXY = re.compile(r"^PL/Proxy function \S+: \[[^]]*\] (?:PQ\w+: )?")
+"""What PL/Proxy puts in front of the reason."""
+
 
 def of_shards(store: Store) -> dict[str, Any]:
     """The columns of Health, of all shards that answer. Raises StoreError where none does, or the proxy itself does not."""
@@ -35,7 +39,7 @@ def of_shards(store: Store) -> dict[str, Any]:
             except StoreError as error:
                 if error.sqlstate in (INSUFFICIENT_PRIVILEGE, UNDEFINED_FUNCTION) and not error.of_shard:
                     raise
-                away.append(str(error))
+                away.append(_BY_PROXY.sub("", str(error)))
     if not rows:
         raise StoreError(STORE_UNAVAILABLE, f"no shard answers: {away[0]}")
     fewest = min(rows, key=lambda row: (min(row["required"], row["synchronous"] or 0), row["connected"]))

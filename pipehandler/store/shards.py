@@ -79,9 +79,9 @@ def migrate_all(store: Store, conninfo: str, report: Callable[[str], object], wa
     """Migrate the shards behind `store`, if there are any, and then `store` itself: its functions call theirs.
 
     conninfo: that of `store`. wait: as for `migrate`, for all of them together. Returns the names of the steps that were
-    applied. Raises MigrationError, StoreError; then later databases were not migrated.
+    applied. Raises MigrationError, StoreError, where a shard fails after the other shards were migrated.
     """
-    return list(_migrated(store, [shard.own(conninfo) for shard in shards(store)], report, wait))
+    return _all_of(_migrated(store, [shard.own(conninfo) for shard in shards(store)], report, wait), report)
 
 
 def plan_of_proxy(store: Store) -> str:
@@ -111,7 +111,7 @@ def make_shards(
         )
     owned = [Shard(number, text).own(conninfo) for number, text in enumerate(conninfos)]
     end = time.monotonic() + wait
-    applied = list(_migrated(store, owned, report, wait))
+    applied = _all_of(_migrated(store, owned, report, wait), report)
     for number, text in enumerate(owned):
         with closing(Store(text, statement_timeout=_STATEMENT_SECONDS)) as shard:
             become_shard(shard, number, len(owned), delimiter)
@@ -122,15 +122,45 @@ def make_shards(
 
 
 def _migrated(store: Store, conninfos: Sequence[str], report: Callable[[str], object], wait: float) -> Iterator[str]:
+    """Migrate the shards, and then `store`; where a shard fails, the other shards and not `store`."""
     end = time.monotonic() + wait
+    failed: list[StoreError | MigrationError] = []
     for number, conninfo in enumerate(conninfos):
         with closing(Store(conninfo, statement_timeout=_STATEMENT_SECONDS)) as shard:
-            for step in migrate(shard, report, max(0.0, end - time.monotonic())):
-                yield f"{step.name} on shard {number}"
+            try:
+                for step in migrate(shard, report, max(0.0, end - time.monotonic())):
+                    yield f"{step.name} on shard {number}"
+            except (StoreError, MigrationError) as error:
+                failed.append(_of_shard(error, number))
+    if failed:
+        for further in failed[1:]:
+            report(str(further))
+        raise failed[0]
     if store.values(_IS_SHARDED, of=bool) == [True]:
         yield from complete(store)
     for step in migrate(store, report, max(0.0, end - time.monotonic())):
         yield step.name
+
+
+def _all_of(steps: Iterator[str], report: Callable[[str], object]) -> list[str]:
+    """The names of all steps; where one fails, those before it are reported, because nothing returns them."""
+    done: list[str] = []
+    try:
+        for name in steps:
+            done.append(name)
+    except (StoreError, MigrationError):
+        for name in done:
+            report(f"applied {name}")
+        raise
+    return done
+
+
+def _of_shard(error: StoreError | MigrationError, number: int) -> StoreError | MigrationError:
+    """The same error, with the number of the shard, and what follows from it."""
+    text = f"shard {number}: {error}; the proxy was not migrated, so run this again when the shard is"
+    if isinstance(error, StoreError):
+        return StoreError(error.outcome, text, error.sqlstate)
+    return type(error)(text)
 
 
 def become_shard(store: Store, number: int, count: int, delimiter: str) -> None:

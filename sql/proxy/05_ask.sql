@@ -81,3 +81,36 @@ COMMENT ON FUNCTION pipehandler.ask_shard(integer, text) IS
 'For the functions of the proxy: what a shard answers to a question, a statement that returns one array; null where it
 does not answer within two seconds, and then for ten seconds, without being asked again in this session. Raises what the
 shard raises, and connection_exception where it cannot be reached.';
+
+CREATE OR REPLACE FUNCTION pipehandler.expect_shard(shard integer) RETURNS void
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_variable
+DECLARE
+    reason text;
+BEGIN
+    IF pipehandler.ask_shard(shard, 'SELECT ARRAY[''yes'']') IS NULL THEN
+        RAISE connection_exception USING MESSAGE = format('shard %s is away: it does not answer', shard);
+    END IF;
+EXCEPTION WHEN sqlclient_unable_to_establish_sqlconnection THEN
+    GET STACKED DIAGNOSTICS reason = PG_EXCEPTION_DETAIL;
+    RAISE connection_exception USING MESSAGE = format('shard %s is away: %s', shard, rtrim(reason, E'\n'));
+END
+$$;
+COMMENT ON FUNCTION pipehandler.expect_shard(integer) IS
+'For the functions of the proxy, before a function of PL/Proxy, which has no time limit where the shard is frozen. Raises
+connection_exception where the shard does not answer, and what pipehandler.ask_shard raises.';
+
+CREATE OR REPLACE FUNCTION pipehandler.expect_all_shards() RETURNS void
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    FOR shard IN 0 .. (SELECT s.shards - 1 FROM pipehandler.sharding s) LOOP
+        PERFORM pipehandler.expect_shard(shard);
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION pipehandler.expect_all_shards() IS
+'The same for all shards.';

@@ -175,6 +175,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     IF home.address LIKE '@%' THEN
+        PERFORM pipehandler.expect_all_shards();
         PERFORM FROM pipehandler.on_all_shards_place_lease(home.lease, home.address, home.label, home.created_at,
                                                            home.expires_at);
     END IF;
@@ -199,10 +200,12 @@ DECLARE
     copies    bigint;
 BEGIN
     IF canonical LIKE '@%' IS NOT TRUE THEN
+        PERFORM pipehandler.expect_shard(pipehandler.shard_of_address(address));
         SELECT a.* INTO leased
           FROM pipehandler.on_shard_lease_address(pipehandler.shard_of_address(address), address, ttl, label) AS a;
         RETURN leased;
     END IF;
+    PERFORM pipehandler.expect_all_shards();
     PERFORM FROM pipehandler.sharding s FOR NO KEY UPDATE; -- one catch-all after the other
     BEGIN
         SELECT a.* INTO leased FROM pipehandler.on_shard_lease_address(0, address, ttl, label) AS a;
@@ -252,6 +255,7 @@ AS $$
 DECLARE
     extended pipehandler.address;
 BEGIN
+    PERFORM pipehandler.expect_shard(pipehandler.shard_of_number(lease));
     SELECT a.* INTO extended
       FROM pipehandler.on_shard_extend_lease(pipehandler.shard_of_number(lease), lease, ttl) AS a;
     RETURN pipehandler.copied(extended);
@@ -265,6 +269,7 @@ AS $$
 DECLARE
     expired pipehandler.address;
 BEGIN
+    PERFORM pipehandler.expect_shard(pipehandler.shard_of_number(lease));
     SELECT a.* INTO expired FROM pipehandler.on_shard_expire_lease(pipehandler.shard_of_number(lease), lease) AS a;
     RETURN pipehandler.copied(expired);
 END
@@ -290,6 +295,7 @@ DECLARE
     removed bigint;
     one     integer;
 BEGIN
+    PERFORM pipehandler.expect_shard(home);
     -- The home of a catch-all comes last: as long as it has it, what broke off can be repeated.
     FOR one IN
         SELECT n
@@ -297,6 +303,7 @@ BEGIN
          WHERE n <> home
            AND EXISTS (SELECT FROM pipehandler.on_shard_find_lease(home, lease, NULL) AS f WHERE f.address LIKE '@%')
     LOOP
+        PERFORM pipehandler.expect_shard(one);
         BEGIN
             SELECT r.removed INTO removed FROM pipehandler.on_shard_remove_lease(one, lease) AS r (removed);
             total := total + removed;
@@ -322,10 +329,12 @@ DECLARE
                                    ELSE pipehandler.shard_of_address(by_address) END;
     found record;
 BEGIN
+    PERFORM pipehandler.expect_shard(home);
     SELECT f.* INTO found FROM pipehandler.on_shard_find_lease(home, by_lease, by_address) AS f;
     IF found.lease IS NULL THEN
         RETURN;
     ELSIF found.address LIKE '@%' THEN
+        PERFORM pipehandler.expect_all_shards();
         found.deliveries := (SELECT sum(f.deliveries) FROM pipehandler.on_all_shards_find_lease(found.lease) AS f);
     END IF;
     RETURN QUERY SELECT found.lease, found.address, found.label, found.created_at, found.expires_at, found.deliveries;

@@ -88,9 +88,7 @@ BEGIN
         -- All mail of a recipient is on one shard. That of a lease is, too, but for a catch-all.
         CONTINUE WHEN recipient IS NOT NULL AND shard <> pipehandler.shard_of_address(recipient);
         BEGIN
-            IF pipehandler.ask_shard(shard, 'SELECT ARRAY[''yes'']') IS NULL THEN
-                RAISE connection_exception USING MESSAGE = 'it does not answer';
-            END IF;
+            PERFORM pipehandler.expect_shard(shard);
             FOR delivery IN
                 SELECT d.*
                   FROM pipehandler.on_shard_deliveries_after(shard, positions[shard + 1], recipient, lease, left_over)
@@ -103,8 +101,9 @@ BEGIN
             END LOOP;
         EXCEPTION
             -- The others go on, and its mail comes when it is back.
-            WHEN internal_error OR connection_exception OR insufficient_resources OR admin_shutdown OR crash_shutdown
-                 OR cannot_connect_now THEN
+            WHEN connection_exception THEN
+                RAISE WARNING '%', sqlerrm;
+            WHEN internal_error OR insufficient_resources OR admin_shutdown OR crash_shutdown OR cannot_connect_now THEN
                 RAISE WARNING 'shard % is away: %', shard, sqlerrm;
         END;
     END LOOP;
@@ -112,11 +111,14 @@ END
 $$;
 
 CREATE OR REPLACE FUNCTION pipehandler.cursor_now() RETURNS text
-LANGUAGE sql STABLE SECURITY DEFINER
+LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT pipehandler.shard_cursor(array_agg(c.place ORDER BY c.shard))
-      FROM pipehandler.on_all_shards_cursor_now() AS c
+BEGIN
+    PERFORM pipehandler.expect_all_shards();
+    RETURN (SELECT pipehandler.shard_cursor(array_agg(c.place ORDER BY c.shard))
+              FROM pipehandler.on_all_shards_cursor_now() AS c);
+END
 $$;
 
 CREATE OR REPLACE FUNCTION pipehandler.deliveries_waiting() RETURNS boolean

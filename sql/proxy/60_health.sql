@@ -52,6 +52,7 @@ BEGIN
     FOR number IN 0 .. shards - 1 LOOP
         shard := number;
         BEGIN
+            PERFORM pipehandler.expect_shard(number);
             SELECT NULL, h.* INTO STRICT away, schema_version, quarantined, oldest_quarantined, oldest_expired,
                    held_since, held_deliveries, held_stored, required, synchronous, connected, days_prepared
               FROM pipehandler.on_shard_health(number) AS h;
@@ -147,6 +148,7 @@ BEGIN
     doubled := 0;
     FOR number IN 0 .. shards - 1 LOOP
         BEGIN
+            PERFORM pipehandler.expect_shard(number);
             SELECT d.incomplete AS lacking, d.doubled AS twice INTO its
               FROM pipehandler.on_shard_data_status(number) AS d;
             incomplete := incomplete + its.lacking;

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import closing
 from signal import SIGKILL
@@ -128,6 +129,19 @@ def test_expire(shards: Shards, handler: Handler) -> None:
     assert json.loads(run(handler, "expire", "--json"))["deliveries"] == 1
 
 
+def test_migrate(shards: Shards, handler: Handler) -> None:
+    """One shard is down: it is named, the other shards are migrated, and the proxy is not, until all have been."""
+    shards.proxy.execute("DROP FUNCTION pipehandler.shard_cursor(text[])")
+    shards.of[3].execute("DROP FUNCTION pipehandler.cut_text(text, integer)")
+    shards.of[2].server.stop(SIGKILL)
+    output = run(handler, "migrate", status=69)
+    assert re.match(r"applied functions and views, version \d+ on shard 3\nError: database: shard 2: .*refused", output)
+    assert "the proxy was not migrated" in output
+    assert not shards.proxy.rows("SELECT FROM pg_proc WHERE proname = 'shard_cursor'")
+    shards.of[2].server.start()
+    assert re.fullmatch(r"applied functions and views, version \d+\n", run(handler, "migrate"))
+
+
 def test_status_and_metrics(shards: Shards, handler: Handler) -> None:
     """Both count the shards that answer, and name one that does not."""
 
@@ -142,7 +156,7 @@ def test_status_and_metrics(shards: Shards, handler: Handler) -> None:
     shards.of[3].server.stop(SIGKILL)
     text, structured, exported = look()
     assert "3 of 4 answer" in text
-    assert "shard 3 does not, and its mail is deferred: " in text
+    assert "shard 3 does not, and its mail is deferred: connection to server " in text
     assert [away is None for away in structured["database"]["shards"]] == [True] * 3 + [False]  # type: ignore[index]
     assert 'pipehandler_shard_up{shard="3"} 0.0' in exported
     assert "pipehandler_database_up 1.0" in exported
@@ -158,6 +172,21 @@ def test_a_frozen_shard(shards: Shards, handler: Handler) -> None:
         shards.of[1].server.thaw()
     assert snapshot.health
     assert [away is None for away in snapshot.health.shards] == [True, False, True, True]
+
+
+def test_commands_while_a_shard_is_frozen(shards: Shards, handler: Handler) -> None:
+    """`check` names it, and goes on; a lease of it cannot be issued, and one of another shard can."""
+    own, other = shards.addresses("icy.example")[1:3]
+    shards.proxy.execute("SELECT pipehandler.lease_address(%s)", own)
+    shards.of[1].server.freeze()
+    try:
+        done = run(handler, "check", "--part", "handler", "--json", status=1)
+        assert {each["code"] for each in json.loads(done)} - {"fsync", "full-page-writes", *FAST} == {"shard-away"}
+        assert "shard 1 is away: " in run(handler, "address", "extend", own, status=69)
+        assert run(handler, "address", "add", other) == f"{other}\n"
+    finally:
+        shards.of[1].server.thaw()
+    assert "removed with 0 deliveries" in run(handler, "address", "remove", own, "--yes")
 
 
 def test_check(shards: Shards, handler: Handler) -> None:
