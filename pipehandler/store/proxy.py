@@ -64,7 +64,9 @@ def complete(store: Store) -> list[str]:
     found = differences(store)
     for each in found:
         if each.name == _DBLINK and not each.is_missing:
-            raise MigrationError(f"{each.name} {each.found}, where others may use its connections to the shards; {each.statement}")
+            raise MigrationError(
+                f"{each.name} {each.found}, where others may use its connections to the shards; {each.statement}"
+            )
     missing = [each for each in found if each.is_missing]
     for each in missing:
         try:
@@ -97,7 +99,9 @@ def _options(state: dict[str, Any]) -> list[Difference]:
     options = state["options"] or {}
     alter = "ALTER SERVER pipehandler OPTIONS"
     found = [
-        Difference(f"the option {name} of the foreign server pipehandler", "is missing", f"{alter} (ADD {name} '{value}')")
+        Difference(
+            f"the option {name} of the foreign server pipehandler", "is missing", f"{alter} (ADD {name} '{value}')"
+        )
         for name, value in OPTIONS.items()
         if name not in options
     ]

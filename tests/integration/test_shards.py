@@ -223,7 +223,8 @@ def test_a_shard_freezes_that_a_lookup_is_connected_to(shards: Shards, lookup: C
         assert lookup(addresses[1]) == "DEFER"
     finally:
         shards.of[1].server.thaw()
-    assert shards.proxy.rows("SELECT pipehandler.lookup(%s, '+')", addresses[1]) == [("OK",)]  # another session, at once
+    # Another session asks it at once.
+    assert shards.proxy.rows("SELECT pipehandler.lookup(%s, '+')", addresses[1]) == [("OK",)]
 
 
 def test_a_lookup_after_a_restart(shards: Shards, lookup: Callable[[str], str]) -> None:
