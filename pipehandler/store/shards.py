@@ -157,7 +157,7 @@ def _all_of(steps: Iterator[str], report: Callable[[str], object]) -> list[str]:
 
 def _of_shard(error: StoreError | MigrationError, number: int) -> StoreError | MigrationError:
     """The same error, with the number of the shard, and what follows from it."""
-    text = f"shard {number}: {error}; the proxy was not migrated, so run this again when the shard is"
+    text = f"shard {number}: {error}; the proxy was not migrated, because its functions call those of all shards: run this again"
     if isinstance(error, StoreError):
         return StoreError(error.outcome, text, error.sqlstate)
     return type(error)(text)
