@@ -1,7 +1,7 @@
 """Check the inbox page: its configuration, its packages, whether it runs, whether the database and Postfix know its domains."""
 
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, contextmanager, suppress
 
 from pipehandler.monitor.web_status import WebStatusError, ask_page, is_expected
 from pipehandler.postfix.postconf import Postfix, PostfixError, tables, words
@@ -10,6 +10,7 @@ from pipehandler.settings.extras import EXTRAS, install_command, is_installed
 from pipehandler.settings.page import problem
 from pipehandler.store.connection import Store
 from pipehandler.store.errors import StoreError
+from pipehandler.store.shards import Shard, shards
 from pipehandler.store.web_domains import configured, differences, used
 
 from .finding import Finding
@@ -49,8 +50,8 @@ def _running(status_socket: str) -> Iterator[Finding]:
         yield Finding("web-down", str(error), detail, "systemctl start pipehandler-web.service")
         return
     if not counts["database_up"]:
-        detail = "Visitors get 503; mail is stored all the same."
-        yield Finding("web-database", "the inbox page does not reach the database", detail, _LOG)
+        detail = "Visitors get 503, of several shards those whose inbox is on one that it does not reach; mail is stored all the same."
+        yield Finding("web-database", "the inbox page does not reach the database, or a shard", detail, _LOG)
     elif not counts["listening"]:
         yield Finding(
             "web-polls",
@@ -62,28 +63,44 @@ def _running(status_socket: str) -> Iterator[Finding]:
 
 def _database(config: Config) -> Iterator[Finding]:
     database = config.database
-    store = Store(database.admin_conninfo or database.conninfo, database.connect_timeout, database.statement_timeout)
-    try:
-        with suppress(StoreError):  # a database that is away has a finding of its own
-            yield from _domains(config, store)
-            if config.web.public:
-                yield from _room(config, store)
-    finally:
-        store.close()
+    conninfo = database.admin_conninfo or database.conninfo
+    found: list[Shard] = []
+    with _opened(config, conninfo) as store:
+        found = shards(store)
+        if not found:
+            yield from _of_part(config, store, "the database", 1)
+    for shard in found:
+        with _opened(config, shard.own(conninfo)) as store:
+            yield from _of_part(config, store, f"shard {shard.number}", len(found))
 
 
-def _domains(config: Config, store: Store) -> Iterator[Finding]:
+@contextmanager
+def _opened(config: Config, conninfo: str) -> Iterator[Store]:
+    """A database that is away has a finding of its own."""
+    database = config.database
+    with suppress(StoreError), closing(Store(conninfo, database.connect_timeout, database.statement_timeout)) as store:
+        yield store
+
+
+def _of_part(config: Config, store: Store, name: str, count: int) -> Iterator[Finding]:
+    """Check the database, or one shard of `count`."""
+    yield from _domains(config, store, name)
+    if config.web.public:
+        yield from _room(config, store, name, count)
+
+
+def _domains(config: Config, store: Store, name: str) -> Iterator[Finding]:
     """Compare the domains of the configuration with those of the database, which `expire` copies there."""
     by_kind: dict[str, list[str]] = {}
     for domain, kind in differences(store, configured(config)):
         by_kind.setdefault(kind, []).append(domain)
     sentences = {
-        "missing": ("web.domains has {}, which the database does not give out", "Visitors get no address of it."),
+        "missing": (f"web.domains has {{}}, which {name} does not give out", "Visitors get no address of it."),
         "surplus": (
-            "the database gives out {}, which web.domains does not have",
+            f"{name} gives out {{}}, which web.domains does not have",
             "Visitors still get addresses of it.",
         ),
-        "changed": ("the database has other rules for {} than [web]", "Visitors have the limits of before."),
+        "changed": (f"{name} has other rules for {{}} than [web]", "Visitors have the limits of before."),
     }
     for kind, (what, detail) in sentences.items():
         if kind in by_kind:
@@ -95,17 +112,18 @@ def _domains(config: Config, store: Store) -> Iterator[Finding]:
             )
 
 
-def _room(config: Config, store: Store) -> Iterator[Finding]:
-    """Find limits on the inboxes of all visitors that are reached, or soon will be."""
+def _room(config: Config, store: Store, part: str, parts: int) -> Iterator[Finding]:
+    """Find limits on the inboxes of all visitors that are reached, or soon will be. Each shard has its share of them."""
     web, found = config.web, used(store)
-    for name, count, limit in (
+    for name, count, whole in (
         ("max_inboxes", found.inboxes, web.max_inboxes),
         ("domain_opened_per_hour", found.opened, web.domain_opened_per_hour),
     ):
+        limit = -(-whole // parts)
         if count >= _NEARLY * limit:
             yield Finding(
                 "web-full",
-                f"{count} of the {limit} inboxes that web.{name} allows",
+                f"{count} of the {limit} inboxes that web.{name} allows{f' on {part}' if parts > 1 else ''}",
                 "When there are as many, visitors get 503 instead of an address; inboxes that exist work as usual.",
                 f"# look for a network that opens too many (`pipehandler web close --network`), or raise web.{name}",
             )

@@ -4,8 +4,6 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
-from contextlib import closing
 from types import FrameType
 
 import click
@@ -17,7 +15,6 @@ from pipehandler.settings.config_file import load
 from pipehandler.store import expiry
 from pipehandler.store.connection import Store
 from pipehandler.store.due import due
-from pipehandler.store.errors import StoreError
 from pipehandler.store.expiry import (
     APPLIED,
     ATTACHMENTS,
@@ -34,11 +31,11 @@ from pipehandler.store.expiry import (
     WAITING,
     Counts,
 )
-from pipehandler.store.shards import shards
 from pipehandler.store.web_domains import configured, set_domains
 
-from .command import LOCK_SECONDS, STATEMENT_SECONDS, Failure, chosen_conninfo, echo_json, quiet_option, reported_errors
-from .upkeep import INTERRUPTED, hint_for, opened_for_upkeep, progress
+from .command import Failure, echo_json, quiet_option, reported_errors
+from .parts import on_each, opened_parts
+from .upkeep import INTERRUPTED, progress
 
 FAILED = "failed"
 """Shards that could not be reached, or failed."""
@@ -95,7 +92,8 @@ def expire(
     if dry_run:
         config = _config(context)
         max_percent = _max_percent(config, confirmed)
-        attention = _on_each(context, lambda store: total.update(due(store, config.retention, max_percent)))
+        with opened_parts(context) as parts:
+            attention = on_each(parts, lambda store: total.update(due(store, config.retention, max_percent)))
         total[FAILED] = len(attention)
     else:
         try:
@@ -123,27 +121,6 @@ def _max_percent(config: Config, confirmed: bool) -> int:
     return 100 if confirmed else config.expire.max_change_percent
 
 
-def _on_each(context: click.Context, work: Callable[[Store], None]) -> list[str]:
-    """Call `work` with the store that the options name, or with that of each shard behind it.
-
-    Returns a line for each shard that failed; the others go on.
-    """
-    failed: list[str] = []
-    with opened_for_upkeep(context, of_proxy=True) as store:
-        found = shards(store)
-        if not found:
-            work(store)
-    for shard in found:
-        with closing(Store(shard.own(chosen_conninfo(context)), statement_timeout=STATEMENT_SECONDS)) as store:
-            store.longest_lock = LOCK_SECONDS
-            try:
-                work(store)
-            except StoreError as error:
-                text = "; ".join(filter(None, (str(error), hint_for(error.sqlstate))))
-                failed.append(f"shard {shard.number}: {text}")
-    return failed
-
-
 def _once(context: click.Context, batch: int, total: Counts, confirmed: bool = False) -> list[str]:
     """Run once, with the current configuration, and add what was removed to `total`.
 
@@ -165,7 +142,8 @@ def _once(context: click.Context, batch: int, total: Counts, confirmed: bool = F
                 total.update(counts)
                 bar.advance(counts[DELIVERIES] + counts[RAW_MESSAGES] + counts[ATTACHMENTS] + counts[LEASES])
 
-    failed = _on_each(context, work)
+    with opened_parts(context) as parts:
+        failed = on_each(parts, work)
     total[FAILED] = len(failed)
     return [*failed, *([_refused(refused)] if refused else [])]
 

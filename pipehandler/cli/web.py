@@ -2,26 +2,19 @@
 
 import logging
 import sys
-from contextlib import closing, suppress
 
 import click
 
 from pipehandler.cli.terminal import say
 from pipehandler.mail.sysexits import EX_CONFIG, EX_UNAVAILABLE
-from pipehandler.settings.config import Config
 from pipehandler.settings.config_file import load
 from pipehandler.settings.extras import require
 from pipehandler.settings.page import problem
-from pipehandler.store.connection import Store
-from pipehandler.store.errors import StoreError
-from pipehandler.store.shards import shards
 
 from .command import Failure, reported_errors
 from .group import Group
 from .web_export import export
 from .web_key import COMMANDS
-
-_CONNECT_SECONDS = 2
 
 
 @click.group("web", cls=Group, invoke_without_command=True)
@@ -47,7 +40,6 @@ def web(context: click.Context, listen: str | None) -> None:
             config = config._replace(web=config.web._replace(listen=listen))
         if reason := problem(config):
             raise Failure(reason, EX_CONFIG)
-        _refuse_shards(config)
     from pipehandler.web.articles import ArticleError
     from pipehandler.web.limits import ProxyError
     from pipehandler.web.server import WebError, serve
@@ -60,20 +52,6 @@ def web(context: click.Context, listen: str | None) -> None:
         raise Failure(str(error), EX_CONFIG) from error
     except WebError as error:
         raise Failure(str(error), EX_UNAVAILABLE) from error
-
-
-def _refuse_shards(config: Config) -> None:
-    """Raise Failure for the proxy of a sharded database. One that is away is not waited for: visitors get 503 until it is back."""
-    with (
-        closing(Store(config.web.conninfo or config.database.conninfo, _CONNECT_SECONDS)) as store,
-        suppress(StoreError),
-    ):
-        if shards(store):
-            raise Failure(
-                "the inbox page does not work on a sharded database yet; give it a database of its own (web.conninfo), and let"
-                " Postfix deliver the page's domains there with a second configuration (docs/scaling.md)",
-                EX_CONFIG,
-            )
 
 
 for command in (*COMMANDS, export):

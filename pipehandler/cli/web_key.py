@@ -12,16 +12,19 @@ from typing import Any
 import click
 
 from pipehandler.cli.terminal import say, say_all, shorten, table, terminal_columns
-from pipehandler.mail.sysexits import EX_DATAERR, EX_NOINPUT
+from pipehandler.mail.sysexits import EX_DATAERR, EX_NOINPUT, EX_UNAVAILABLE
 from pipehandler.settings.config import Web
 from pipehandler.settings.config_file import load
 from pipehandler.store import addresses, capabilities
 from pipehandler.store.addresses import NoSuchLease
+from pipehandler.store.capabilities import ClosedNetwork, ViewerKey, closed_networks
 from pipehandler.store.connection import Store
+from pipehandler.store.inbox_shards import new_key
 
 from .address import period_of
 from .command import Failure, counted, echo_json, local, reported_errors
-from .upkeep import confirm, confirmation, opened_for_upkeep
+from .parts import Parts, on_each, opened_parts
+from .upkeep import confirm, confirmation
 
 _LANGUAGE = "en"  # the page has a menu of the others
 
@@ -58,9 +61,16 @@ def key(
         raise click.UsageError("--label is empty")
     with reported_errors():
         web = load(context.obj["config"]).web
-    with _opened(context) as store:
-        lease = None if name is None else addresses.find(store, name).lease
-        text = capabilities.grant_view(store, lease, label, ttl)
+    with _opened(context) as parts:
+        home = parts.home(name or "@")
+        found = None if name is None else addresses.find(parts.stores[home], name)
+        lease = None if found is None else found.lease
+        secret = new_key(home, len(parts.stores))
+        if found is None or found.address.startswith("@"):
+            _done(on_each(parts, lambda store: capabilities.grant_view(store, secret, lease, label, ttl)))
+        else:
+            capabilities.grant_view(parts.stores[home], secret, lease, label, ttl)
+    text = capabilities.key_text(secret)
     link = f"{_origin(web)}/{_LANGUAGE}/open#{text}"
     if as_json:
         echo_json({"key": text, "link": link, "lease": lease, "label": label})
@@ -73,8 +83,10 @@ def key(
 @click.pass_context
 def keys(context: click.Context, as_json: bool) -> None:
     """List the viewers' keys: their labels and what they read. The keys themselves are stored nowhere."""
-    with _opened(context) as store:
-        rows = capabilities.viewer_keys(store)
+    rows: list[ViewerKey] = []
+    with _opened(context) as parts:
+        failed = on_each(parts, lambda store: _add_keys(rows, capabilities.viewer_keys(store)))
+    rows.sort(key=lambda row: row.created_at, reverse=True)
     if as_json:
         echo_json(rows)
     elif not rows:
@@ -86,6 +98,7 @@ def keys(context: click.Context, as_json: bool) -> None:
             for row in rows
         ]
         say_all(table(head, lines, 60, terminal_columns()))
+    _done(failed)
 
 
 @click.command("revoke")
@@ -94,8 +107,16 @@ def keys(context: click.Context, as_json: bool) -> None:
 @click.pass_context
 def revoke(context: click.Context, label: str, as_json: bool) -> None:
     """Revoke all viewers' keys with this label: pages that they have open end at once."""
-    with _opened(context) as store:
-        count = capabilities.revoke_view(store, label)
+    revoked: list[ViewerKey] = []
+
+    def work(store: Store) -> None:
+        own = [each for each in capabilities.viewer_keys(store) if each.label == label]
+        capabilities.revoke_view(store, label)
+        _add_keys(revoked, own)
+
+    with _opened(context) as parts:
+        _done(on_each(parts, work))
+    count = len(revoked)
     if not count:
         raise Failure(f"there is no viewer's key with the label {label}; `pipehandler web keys` lists them", EX_NOINPUT)
     if as_json:
@@ -129,16 +150,24 @@ def close(
     network = _network(name)
     if network is None and (inboxes or label or ttl):
         raise click.UsageError(f"--inboxes, --label and --ttl are for networks, and {name!r} is none")
-    with _opened(context) as store:
+    value: object
+    with _opened(context) as parts:
         if network is None:
+            store = parts.stores[parts.home(name)]
             lease = addresses.find(store, name)
             confirm(f"Close the inbox {shorten(lease.address, 1000)}, lease {lease.lease}?", yes)
-            closed = capabilities.close_inbox(store, lease.lease)
+            value = closed = capabilities.close_inbox(store, lease.lease)
             line = f"{shorten(closed.address, 1000)}: lease {closed.lease} is closed"
-            value: object = closed
         else:
             confirm(f"Close the network {network}{', with the inboxes opened from there' if inboxes else ''}?", yes)
-            count = capabilities.close_network(store, network, ttl, label, inboxes)
+            counts: list[int] = []
+            _done(
+                on_each(
+                    parts,
+                    lambda store: counts.append(capabilities.close_network(store, network, ttl, label, inboxes)),
+                )
+            )
+            count = sum(counts)
             line = f"{network} is closed" + (f", with {counted(count, 'inbox', 'inboxes')}" if inboxes else "")
             value = {"network": network, "inboxes": count}
     if as_json:
@@ -153,23 +182,27 @@ def close(
 @click.pass_context
 def reopen(context: click.Context, network: str | None, as_json: bool) -> None:
     """Let visitors from a closed network open inboxes again; without NETWORK, list those that are closed."""
-    with _opened(context) as store:
+    with _opened(context) as parts:
         if network is None:
-            rows = capabilities.closed_networks(store)
+            rows: dict[str, ClosedNetwork] = {}
+            failed = on_each(parts, lambda store: rows.update((r.network, r) for r in closed_networks(store)))
             if as_json:
-                echo_json(rows)
+                echo_json([*rows.values()])
             elif not rows:
                 say("nothing found")
             else:
-                lines = [[row.network, row.label, local(row.closed_at), _end(row.expires_at)] for row in rows]
+                lines = [[row.network, row.label, local(row.closed_at), _end(row.expires_at)] for row in rows.values()]
                 say_all(table(["NETWORK", "LABEL", "CLOSED", "EXPIRES"], lines, 60, terminal_columns()))
+            _done(failed)
             return
         written = _network(network)
         if written is None:
             raise Failure(
                 f"{network!r} is not a network: expected one such as 192.0.2.0/24 or 2001:db8::/64", EX_DATAERR
             )
-        if not capabilities.reopen_network(store, written):
+        reopened: list[bool] = []
+        _done(on_each(parts, lambda store: reopened.append(capabilities.reopen_network(store, written))))
+        if not any(reopened):
             raise Failure(f"{written} is not closed; `pipehandler web reopen` lists those that are", EX_NOINPUT)
     if as_json:
         echo_json({"network": written})
@@ -182,12 +215,27 @@ COMMANDS = (key, keys, revoke, close, reopen)
 
 
 @contextmanager
-def _opened(context: click.Context) -> Iterator[Store]:
-    with opened_for_upkeep(context) as store:
+def _opened(context: click.Context) -> Iterator[Parts]:
+    with opened_parts(context) as parts:
         try:
-            yield store
+            yield parts
         except NoSuchLease as error:
             raise Failure(str(error), EX_NOINPUT) from error
+
+
+def _done(failed: list[str]) -> None:
+    """Raise Failure where shards have failed."""
+    if failed:
+        raise Failure(
+            "\n".join([*failed, "the other shards are done; repeat the command when all of them answer"]),
+            EX_UNAVAILABLE,
+        )
+
+
+def _add_keys(known: list[ViewerKey], more: list[ViewerKey]) -> None:
+    """Add the keys of a shard to those of others; one that each of them has counts once."""
+    seen = {(each.label, each.lease) for each in known if each.of_all_shards}
+    known += [each for each in more if not each.of_all_shards or (each.label, each.lease) not in seen]
 
 
 def _origin(web: Web) -> str:

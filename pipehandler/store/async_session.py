@@ -1,5 +1,12 @@
-"""A connection for asyncio whose session states the same about itself as every other one (store/session.py)."""
+"""A connection for asyncio whose session states the same about itself as every other one (store/session.py).
 
+A server that is frozen, or a host that is gone, neither answers nor ends a connection, and its statement_timeout is of no use.
+So a session gives up by itself, and is closed.
+"""
+
+import asyncio
+import os
+import socket
 from typing import Any
 
 import psycopg
@@ -12,7 +19,12 @@ _DEFAULTS = {"connect_timeout": 5, "keepalives_idle": 30, "keepalives_interval":
 
 
 class AsyncSession(psycopg.AsyncConnection[Any]):
-    """Connected with `connect_session`, or by a pool with `arguments` as its kwargs."""
+    """Connected with `arguments`, or by a pool with them as its kwargs.
+
+    patience: seconds to wait for the server each time; longer than statement_timeout, which a server that works keeps to.
+    """
+
+    patience = 12.0
 
     @classmethod
     async def connect(cls, conninfo: str = "", **arguments: Any) -> "AsyncSession":
@@ -30,6 +42,27 @@ class AsyncSession(psycopg.AsyncConnection[Any]):
             await connection.close()
             raise
         return connection
+
+    async def wait(self, *waited: Any, **arguments: Any) -> Any:
+        """Wait for the server as psycopg does. After `patience`, raise psycopg.OperationalError; the connection is lost then."""
+        seconds, given_up = self.patience, False
+
+        def give_up() -> None:
+            nonlocal given_up
+            given_up = True
+            # psycopg would ask a server that does not answer to cancel; the end of the connection it notices at once.
+            with socket.socket(fileno=os.dup(self.fileno())) as connected:
+                connected.shutdown(socket.SHUT_RDWR)
+
+        timer = asyncio.get_running_loop().call_later(seconds, give_up)
+        try:
+            return await super().wait(*waited, **arguments)
+        except psycopg.OperationalError as error:
+            if given_up:
+                raise psycopg.OperationalError(f"the server did not answer for {seconds:g} s") from error
+            raise
+        finally:
+            timer.cancel()
 
 
 _TIMEOUTS = {"statement_timeout": 10_000, "lock_timeout": 5_000}

@@ -1,10 +1,9 @@
 """Keys of the inbox page, as an operator issues and revokes them, and what an operator closes: `pipehandler web key`, ...
 
-A viewer's key reads the mail of one lease, or all mail. It is made here, printed once, and the database gets its SHA-256.
+A viewer's key reads the mail of one lease, or all mail. It is printed once, and the database gets its SHA-256.
 Every function raises StoreError if the database fails.
 """
 
-import secrets
 from base64 import urlsafe_b64encode
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -14,8 +13,6 @@ from .addresses import Lease, NoSuchLease
 from .connection import Store
 from .errors import NO_DATA_FOUND, StoreError
 from .readable import readable_rows
-
-_OCTETS = 32
 
 _GRANT = "SELECT pipehandler.grant_view(%s::bytea, %s::bigint, %s::text, %s::interval)"
 _REVOKE = "SELECT pipehandler.revoke_view(%s::text)"
@@ -46,6 +43,11 @@ class ViewerKey:
     created_at: datetime
     expires_at: datetime | None
 
+    @property
+    def of_all_shards(self) -> bool:
+        """Whether each shard has it, where there are several: it is to all mail, or to a catch-all."""
+        return self.address is None or self.address.startswith("@")
+
 
 @dataclass(frozen=True, slots=True)
 class ClosedNetwork:
@@ -57,17 +59,20 @@ class ClosedNetwork:
     expires_at: datetime | None
 
 
-def grant_view(store: Store, lease: int | None, label: str, ttl: timedelta | None = None) -> str:
-    """Issue a key for one lease, or (None) for all mail; return it as text: base64url without padding (RFC 4648 5).
+def key_text(key: bytes) -> str:
+    """Return a key as text: base64url without padding (RFC 4648 5)."""
+    return urlsafe_b64encode(key).rstrip(b"=").decode("ascii")
+
+
+def grant_view(store: Store, key: bytes, lease: int | None, label: str, ttl: timedelta | None = None) -> None:
+    """Let a new key (inbox_shards.new_key) read one lease, or (None) all mail.
 
     label: what `revoke_view` takes. ttl: None: until it is revoked. Raises NoSuchLease.
     """
-    key = secrets.token_bytes(_OCTETS)
     try:
         store.rows(_GRANT, [sha256(key).digest(), lease, label, ttl])
     except StoreError as error:
         raise _translated(error) from error
-    return urlsafe_b64encode(key).rstrip(b"=").decode("ascii")
 
 
 def viewer_keys(store: Store) -> list[ViewerKey]:

@@ -29,6 +29,8 @@ PIECE = 262_144
 """Octets of a piece of an attachment, or of the bytes of a message."""
 
 _WAIT = 10.0  # seconds for a free connection
+_QUICK = 5.0  # seconds for a statement that takes no time where the server works, and for a connection to it
+_RECONNECT = 2.0  # seconds until the pool leaves further attempts to the statements: its own come ever more rarely
 _TRIES = 3
 _PAUSE = (0.02, 0.2)  # seconds
 
@@ -43,23 +45,34 @@ class Statements:
     """
 
     def __init__(self, conninfo: str, connections: int, search_timeout: float) -> None:
+        self._connections = connections
         self._search_timeout = search_timeout
-        self._pool: AsyncConnectionPool[AsyncSession] = AsyncConnectionPool(
+        self._pool = self._pool_of(conninfo)
+
+    def _pool_of(self, conninfo: str) -> AsyncConnectionPool[AsyncSession]:
+        return AsyncConnectionPool(
             connection_class=AsyncSession,
             kwargs=async_session.arguments(conninfo),
             min_size=1,
-            max_size=connections,
+            max_size=self._connections,
             timeout=_WAIT,
             max_lifetime=3600.0,
+            reconnect_timeout=_RECONNECT,
             open=False,
             configure=_configure,
-            check=AsyncConnectionPool.check_connection,
+            check=_check,
             name="inboxes",
         )
 
     async def open_pool(self) -> None:
         """Start connecting; a database that is away is reported by the statements that need it."""
         await self._pool.open()
+
+    async def move(self, conninfo: str) -> None:
+        """Connect to another place from now on: the database has moved."""
+        former, self._pool = self._pool, self._pool_of(conninfo)
+        await self._pool.open()
+        await former.close()
 
     async def close(self) -> None:
         """End all connections."""
@@ -86,17 +99,21 @@ class Statements:
                 await asyncio.sleep(random.uniform(*_PAUSE) * number)  # noqa: S311 # jitter needs no secrecy
         return await self.value(statement, list(parameters))
 
-    async def value(self, statement: str, parameters: Sequence[Any] = ()) -> Any:
-        (row,) = await self.rows(statement, parameters)
+    async def value(self, statement: str, parameters: Sequence[Any] = (), quick: bool = False) -> Any:
+        (row,) = await self.rows(statement, parameters, quick=quick)
         (value,) = row.values()
         return value
 
     async def read(self, statement: str, parameters: Sequence[Any], row: type[_T]) -> list[_T]:
         return list(readable_rows(await self.rows(statement, parameters), row))
 
-    async def rows(self, statement: str, parameters: Sequence[Any] = (), limited: bool = False) -> list[dict[str, Any]]:
-        """The rows of a statement. limited: it may take as long as a search."""
-        async with self._connection() as connection:
+    async def rows(
+        self, statement: str, parameters: Sequence[Any] = (), limited: bool = False, quick: bool = False
+    ) -> list[dict[str, Any]]:
+        """The rows of a statement. limited: it may take as long as a search. quick: a server that does not answer it in five
+        seconds is away."""
+        async with self._connection(_QUICK if quick else _WAIT) as connection:
+            connection.patience = _QUICK if quick else AsyncSession.patience
             with refused():
                 cursor = connection.cursor(row_factory=dict_row)
                 if not limited:
@@ -106,9 +123,9 @@ class Statements:
                     return await (await cursor.execute(statement, parameters)).fetchall()
 
     @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[AsyncSession]:
+    async def _connection(self, seconds: float) -> AsyncIterator[AsyncSession]:
         try:
-            async with self._pool.connection() as connection:
+            async with self._pool.connection(seconds) as connection:
                 yield connection
         except (PoolTimeout, PoolClosed) as error:
             raise NotConnected(STORE_UNAVAILABLE, f"no connection to the database: {error}") from error
@@ -116,6 +133,11 @@ class Statements:
 
 async def _configure(connection: AsyncSession) -> None:
     tolerate(connection.adapters)
+
+
+async def _check(connection: AsyncSession) -> None:
+    connection.patience = _QUICK
+    await AsyncConnectionPool.check_connection(connection)
 
 
 def readable_rows(rows: Sequence[dict[str, Any]], row: type[_T]) -> list[_T]:

@@ -37,6 +37,11 @@ class Inbox:
         """Whether the key may extend, end, empty and share it."""
         return self.kind == "owner"
 
+    @property
+    def of_all_shards(self) -> bool:
+        """Whether its mail is on every shard, where there are several: it is a catch-all, or all mail."""
+        return self.address is None or self.address.startswith("@")
+
 
 @dataclass(frozen=True, slots=True)
 class InboxDomain:
@@ -70,11 +75,12 @@ class InboxRow:
 @dataclass(frozen=True, slots=True)
 class InboxPage:
     """A page of the list, the newest first. older: `before` of the next page; None: there is none. newest: the cursor at
-    which the stream goes on after this page."""
+    which the stream goes on after this page. partial: mail is missing, because a shard that may have some is away."""
 
     rows: tuple[InboxRow, ...]
     older: str | None
     newest: str
+    partial: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,6 +81,7 @@ _REMOVE = "SELECT pipehandler.remove_inbox(%s::bytea)"
 _REMOVE_MAIL = "SELECT pipehandler.remove_inbox_mail(%s::bytea, %s::bigint[])"
 _SHARE = "SELECT pipehandler.share_inbox(%s::bytea, %s::bytea, %s::interval)"
 _UNSHARE = "SELECT pipehandler.unshare_inbox(%s::bytea)"
+_SHARD_OF = "SELECT pipehandler.shard_of_inbox(%s::text, %s::text)"
 _ARRIVALS = "SELECT a.cursor, a.lease FROM pipehandler.arrivals_after(%s::text, %s::integer) AS a"
 _WAITING = "SELECT pipehandler.arrivals_waiting()"
 _NOW = "SELECT pipehandler.cursor_now()"
@@ -102,6 +103,10 @@ class Inboxes:
     async def close(self) -> None:
         """End all connections."""
         await self._statements.close()
+
+    async def move(self, conninfo: str) -> None:
+        """Connect to another place from now on: the database has moved."""
+        await self._statements.move(conninfo)
 
     # Inboxes.
 
@@ -224,19 +229,24 @@ class Inboxes:
         async for piece in self._statements.pieces(_RAW, [key, delivery]):
             yield piece
 
-    # The stream, for which no key is needed; none of it is content.
+    # What needs no key; none of it is content.
+
+    async def shard_of(self, name: str, domain: str) -> int:
+        """The shard on which an inbox with this name, which a visitor chose, is opened. Only for shards."""
+        return int(await self._statements.value(_SHARD_OF, [name, domain]))
 
     async def arrivals_after(self, cursor: str, max_rows: int = 1000) -> list[tuple[str, int | None]]:
         """The cursors and leases of the deliveries after a cursor. Raises BadCursor."""
-        return [(row["cursor"], row["lease"]) for row in await self._statements.rows(_ARRIVALS, [cursor, max_rows])]
+        rows = await self._statements.rows(_ARRIVALS, [cursor, max_rows], quick=True)
+        return [(row["cursor"], row["lease"]) for row in rows]
 
     async def arrivals_waiting(self) -> bool:
         """Whether something is committed that an older transaction still holds back."""
-        return bool(await self._statements.value(_WAITING))
+        return bool(await self._statements.value(_WAITING, quick=True))
 
     async def cursor_now(self) -> str:
         """The position after everything that is visible."""
-        return str(await self._statements.value(_NOW))
+        return str(await self._statements.value(_NOW, quick=True))
 
 
 def _cursor(text: str) -> str:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
+from .bigint import bigint
 from .connection import IS_PROXY, Store
 from .conninfo import parameters
 from .errors import NO_SQLSTATE, StoreError
@@ -73,6 +74,17 @@ def chosen(store: Store, name: str) -> Shard | None:
         return found.get(int(name)) if name.isdecimal() and len(name) < 3 else None
     (number,) = store.values(_OF_ADDRESS, [name], of=int)
     return found[number]
+
+
+def shard_of_lease(store: Store, name: str, count: int) -> int:
+    """The number of the shard, of `count`, that has the lease with this number or address. store: the proxy. Raises StoreError."""
+    number = bigint(name)
+    if number is not None:
+        return number % count
+    if name.startswith("@"):
+        return 0  # it has the number of a catch-all, and the others a copy
+    (found,) = store.values(_OF_ADDRESS, [name], of=int)
+    return found
 
 
 def migrate_all(store: Store, conninfo: str, report: Callable[[str], object], wait: float = WAIT) -> list[str]:

@@ -94,8 +94,17 @@ class Wakeups:
         """End the present `wait`."""
         self._arrived.set()
 
+    def note(self, channel: str) -> None:
+        """Take a channel for notified: what concerns this database was notified elsewhere."""
+        self._noted.add(channel)
+        self._arrived.set()
+
+    def move(self, conninfo: str) -> None:
+        """Connect to another place the next time: the database has moved."""
+        self._conninfo = conninfo
+
     def _note(self, notification: psycopg.Notify) -> None:
-        self._noted.add(notification.channel)
+        self.note(notification.channel)
 
     async def close(self) -> None:
         """End the connection."""

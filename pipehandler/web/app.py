@@ -84,14 +84,12 @@ def application(site: Site) -> ASGIApp:
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         await site.mail_views.sanitiser.start()
-        await site.inboxes.open_pool()
-        running = asyncio.create_task(site.hub.run())
+        running = asyncio.create_task(site.databases.run())
         try:
             yield
         finally:
             await cancelled(running)
-            await site.wakeups.close()
-            await site.inboxes.close()
+            await site.databases.close()
             await site.mail_views.sanitiser.close()
 
     routes = [
@@ -154,15 +152,15 @@ class _Door:
             return
         after = request.headers.get("last-event-id") or request.query_params.get("after", "")
         try:
-            inbox = await site.reader.inbox(key)
+            inbox = await site.inboxes.inbox(key, in_turn=True)
             if visit.wanted not in (None, name_of(inbox)):
                 key = await current_key(site, visit)
                 if key is None:
                     raise KeyRefused(STORE_UNAVAILABLE, "this key opens no inbox", INSUFFICIENT_PRIVILEGE)
-                inbox = await site.reader.inbox(key)
-            with site.streams.counted(key, inbox.owner, visit.network), site.hub.waiting(key, inbox) as waiter:
+                inbox = await site.inboxes.inbox(key, in_turn=True)
+            with site.streams.counted(key, inbox.owner, visit.network), site.inboxes.waiting(key, inbox) as waiter:
                 site.counts["streams"] += 1
-                await Stream(site.hub, site.reader, waiter, inbox, lang, after or inbox.cursor).run(receive, send)
+                await Stream(site.inboxes, waiter, inbox, lang, after or inbox.cursor).run(receive, send)
         except Exception as error:  # noqa: BLE001 # every error has its answer
             await (await failed(site, visit, error))(request.scope, receive, send)
 

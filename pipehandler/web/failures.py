@@ -57,7 +57,7 @@ async def _key_refused(site: Site, visit: Visit) -> Response:
     """Answer a key that opens nothing, or not as much as this."""
     mine = Opened({}, None)
     with suppress(KeyRefused):
-        mine = await opened(site, visit)
+        mine = await opened(site, visit, anyway=True)
     if mine.current is None:
         response = no_inbox(visit)
         if not visit.bearer and not visit.as_json:

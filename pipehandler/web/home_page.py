@@ -21,7 +21,7 @@ from .visit import Visit
 
 async def home(site: Site, visit: Visit) -> Response:
     """The first page: get an address."""
-    mine = await opened(site, visit)
+    mine = await opened(site, visit, anyway=True)
     said = visit.request.query_params.get("notice")
     return _home(site, visit, mine, "no_cookies" if said == "no_cookies" and not visit.keys else "")
 
@@ -47,11 +47,10 @@ async def create(site: Site, visit: Visit) -> Response:
     domain = visit.field("domain") or site.settings.domains[0]
     name = visit.field("name") or None
     ttl = seconds_of(visit.field("ttl")) or site.settings.ttl
-    key = keys.new_key()
     client = str(visit.network.network_address) if visit.network else None
     try:
         site.opened.take(visit.network)
-        inbox = await site.inboxes.open(key, domain, name, timedelta(seconds=ttl), client=client)
+        key, inbox = await site.inboxes.open(domain, name, timedelta(seconds=ttl), client=client)
     except TooMany as error:
         site.counts["refused_opened"] += 1
         return await _not_opened(site, visit, 429, "too_many", str(error), {"Retry-After": str(error.seconds)})
@@ -80,5 +79,5 @@ async def _not_opened(
         return problem(status, code, text, headers)
     if headers:
         return refused(site, visit, status, code, text, headers)
-    mine = await opened(site, visit)
+    mine = await opened(site, visit, anyway=True)
     return _home(site, visit, mine, code, status)

@@ -1,4 +1,4 @@
-"""Who waits for which inbox, and what wakes them: one connection that listens, for every stream of the process.
+"""Who waits for which inbox of a database, and what wakes them: one connection that listens, for all of its streams.
 
 A stream costs a place here and its cursor; nothing is buffered for it. When something has arrived, one query finds the leases
 that have new mail (`arrivals_after`), and their streams fetch their own rows. When a lease or a key was changed by anybody, the
@@ -10,11 +10,13 @@ import logging
 import random
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from pipehandler.store.errors import StoreError
+from pipehandler.mail.outcome import STORE_UNAVAILABLE
+from pipehandler.store.errors import INSUFFICIENT_PRIVILEGE, StoreError
+from pipehandler.store.inbox_errors import KeyRefused
 from pipehandler.store.inbox_values import Inbox
 from pipehandler.store.wakeups import ARRIVED, CHANGED, Wakeups
 
@@ -27,6 +29,26 @@ _POLL_LISTENING, _POLL_DEAF = 5.0, 1.0  # seconds between two queries where noti
 _SHORTEST, _LONGEST = 0.002, 0.1  # seconds, while an older transaction holds deliveries back
 _BETWEEN_CHECKS = 0.25  # seconds, however often something changes
 _FIRST_RETRY, _LAST_RETRY = 0.1, 2.0  # seconds between two attempts to reach the database
+_AWAY = 1.0  # seconds without the database, after which visitors are not kept waiting for it
+
+
+class Found(NamedTuple):
+    """What keys open. away: why it is not known of others: the database of their inbox does not answer."""
+
+    inboxes: Mapping[bytes, Inbox]
+    away: Mapping[bytes, StoreError]
+
+    def of(self, key: bytes) -> Inbox:
+        """What a key opens. Raises KeyRefused, StoreError."""
+        if key in self.inboxes:
+            return self.inboxes[key]
+        if key in self.away:
+            raise self.away[key]
+        raise KeyRefused(STORE_UNAVAILABLE, "this key opens no inbox", INSUFFICIENT_PRIVILEGE)
+
+
+LookUp = Callable[[Sequence[bytes]], Awaitable[Found]]
+"""What keys open now."""
 
 
 class Source(Protocol):
@@ -40,9 +62,6 @@ class Source(Protocol):
 
     async def arrivals_waiting(self) -> bool:
         """Whether something is committed that an older transaction still holds back."""
-
-    async def inboxes(self, keys: Sequence[bytes]) -> Mapping[bytes, Inbox]:
-        """The inboxes that the keys open now, by the key; those that open none are left out."""
 
 
 class Waiter:
@@ -68,33 +87,48 @@ class Waiter:
 
 
 class Hub:
-    """The waiters of this process. `run` serves them until `close`.
+    """The waiters for the mail of one database. `run` serves them.
 
-    up: whether the database answered the last query. wakes: how often a waiter was woken by mail.
+    look_up: asks about their keys. name: of the database. announced: whether what its wakeups do not hear of new mail is noted
+    there. up: whether the database answered the last query. wakes: how often a waiter was woken by mail.
     """
 
-    def __init__(self, source: Source, wakeups: Wakeups) -> None:
+    def __init__(
+        self,
+        source: Source,
+        wakeups: Wakeups,
+        look_up: LookUp,
+        name: str = "the database",
+        announced: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._source = source
         self._wakeups = wakeups
+        self._look_up = look_up
+        self._announced = announced
+        self.name = name
         self._waiters: defaultdict[int | None, set[Waiter]] = defaultdict(set)
         self._unchecked = False
         self._checked = 0.0
-        self.closing = False
+        self._lost: float | None = None
         self.up = False
         self.wakes = 0
 
     @property
     def listening(self) -> bool:
         """Whether notifications arrive."""
-        return self._wakeups.heard
+        return self._wakeups.heard and self._announced()
+
+    @property
+    def away(self) -> bool:
+        """Whether the database has not answered for a while."""
+        return self._lost is not None and time.monotonic() > self._lost + _AWAY
 
     @contextmanager
-    def waiting(self, key: bytes, inbox: Inbox) -> Iterator[Waiter]:
-        """A waiter for the mail of `inbox`, for as long as the context lasts."""
-        waiter, lease = Waiter(key, inbox), inbox.lease
+    def waiting(self, waiter: Waiter, lease: int | None) -> Iterator[None]:
+        """Wake a waiter for the mail of a lease, or of all, for as long as the context lasts."""
         self._waiters[lease].add(waiter)
         try:
-            yield waiter
+            yield
         finally:
             self._waiters[lease].discard(waiter)
             if not self._waiters[lease]:
@@ -105,30 +139,26 @@ class Hub:
         self._unchecked = True
         self._wakeups.interrupt()
 
-    def close(self) -> None:
-        """Have every stream end: the program stops."""
-        self.closing = True
-        self._wake_all()
-
     async def run(self) -> None:
         """Wake waiters until cancelled. After a loss of the database everyone looks again, so that nothing is missed."""
-        retry, lost = _FIRST_RETRY, False
+        retry = _FIRST_RETRY
         while True:
             try:
                 await self._wakeups.open()
                 cursor = await self._source.cursor_now()
                 self.up = True
-                if lost:
-                    _log.warning("the database is back")
-                retry, lost = _FIRST_RETRY, False
-                self._wake_all()
+                if self._lost is not None:
+                    _log.warning("%s is back", self.name)
+                retry, self._lost = _FIRST_RETRY, None
+                self.wake_all()
                 self._unchecked = True
                 await self._follow(cursor)
             except Exception as error:  # noqa: BLE001 # whatever it is, the streams need the next attempt
-                if not lost:
+                self.up = False
+                if self._lost is None:
+                    self._lost = time.monotonic()
                     fault = None if isinstance(error, StoreError) else error
-                    _log.warning("the database is away: %s", error, exc_info=fault)
-                self.up, lost = False, True
+                    _log.warning("%s is away: %s", self.name, error, exc_info=fault)
                 await self._wakeups.close()
                 await asyncio.sleep(random.uniform(0.5, 1) * retry)  # noqa: S311 # jitter needs no secrecy
                 retry = min(2 * retry, _LAST_RETRY)
@@ -167,13 +197,14 @@ class Hub:
                 waiter.wake(arrived=True)
                 self.wakes += 1
 
-    def _wake_all(self) -> None:
+    def wake_all(self) -> None:
+        """Have every stream look."""
         for waiters in self._waiters.values():
             for waiter in waiters:
                 waiter.wake(arrived=True)
 
     async def _check(self) -> None:
-        """Look at the keys of all waiters, and wake those whose inbox is another than before. Raises StoreError."""
+        """Look at the keys of all waiters, and wake those whose inbox is another than before."""
         now = time.monotonic()
         if now < self._checked + _BETWEEN_CHECKS:
             return
@@ -182,7 +213,11 @@ class Hub:
         keys = list({waiter.key for waiter in waiters})
         found: dict[bytes, Inbox] = {}
         for start in range(0, len(keys), _KEYS):
-            found.update(await self._source.inboxes(keys[start : start + _KEYS]))
+            inboxes, away = await self._look_up(keys[start : start + _KEYS])
+            found.update(inboxes)
+            if away:
+                self._unchecked = True
+                waiters = [waiter for waiter in waiters if waiter.key not in away]
         for waiter in waiters:
             inbox = found.get(waiter.key)
             if _differs(waiter.inbox, inbox):

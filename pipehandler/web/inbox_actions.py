@@ -19,10 +19,11 @@ async def extend(site: Site, visit: Visit) -> Response:
     key = await current_key(site, visit)
     if key is None:
         return no_inbox(visit)
-    before = await site.inboxes.inbox(key)
+    home = site.inboxes.home(key)
+    before = await home.inbox(key)
     seconds = seconds_of(visit.field("ttl")) or site.settings.extension
     try:
-        after = await site.inboxes.extend(key, timedelta(seconds=seconds))
+        after = await home.extend(key, timedelta(seconds=seconds))
     except LifetimeReached:
         after = before
     return done(visit, "extended" if after.expires_at != before.expires_at else "longest", after)
@@ -34,8 +35,8 @@ async def end(site: Site, visit: Visit) -> Response:
     if key is None:
         return no_inbox(visit)
     if visit.field("keep"):
-        return done(visit, "ended", await site.inboxes.expire(key))
-    await site.inboxes.remove(key)
+        return done(visit, "ended", await site.inboxes.home(key).expire(key))
+    await site.inboxes.home(key).remove(key)
     site.mail_views.forget_inbox(key)
     response = done(visit, "deleted", to="home")
     if not visit.bearer:
@@ -51,22 +52,25 @@ async def remove_mail(site: Site, visit: Visit) -> Response:
     wanted = [
         int(each) for each in visit.form.get("delivery", []) if each.isascii() and each.isdigit() and len(each) < 19
     ]
-    removed = await site.inboxes.remove_mail(key, wanted) if wanted else 0
+    removed = await site.inboxes.home(key).remove_mail(key, wanted) if wanted else 0
     site.mail_views.forget_mail(frozenset(wanted))
-    site.hub.look_again()
+    site.databases.home(key).hub.look_again()
     return answer({"removed": removed}) if visit.as_json else see_other(visit, "inbox", "removed")
 
 
 async def switch(site: Site, visit: Visit) -> Response:
     """Make another of the browser's inboxes the current one: `lease`."""
     found = await site.inboxes.inboxes(visit.keys)
-    for key, inbox in found.items():
+    for key, inbox in found.inboxes.items():
         if name_of(inbox) == visit.field("lease"):
             response = (
                 answer(inbox_json(inbox))
                 if visit.as_json
                 else see_other(visit, "inbox", "switched", inbox=name_of(inbox))
             )
-            set_keys(site, visit, response, keys.with_current([each for each in visit.keys if each in found], key))
+            kept = [each for each in visit.keys if each in found.inboxes or each in found.away]
+            set_keys(site, visit, response, keys.with_current(kept, key))
             return response
+    for error in found.away.values():
+        raise error
     return no_inbox(visit)

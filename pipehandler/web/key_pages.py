@@ -48,10 +48,9 @@ async def share(site: Site, visit: Visit) -> Response:
     key = await current_key(site, visit)
     if key is None:
         return no_inbox(visit)
-    new = keys.new_key()
     ttl = seconds_of(visit.field("ttl"))
     try:
-        await site.inboxes.share(key, new, timedelta(seconds=ttl) if ttl else None)
+        new = await site.inboxes.share(key, timedelta(seconds=ttl) if ttl else None)
     except QuotaReached:
         return done(visit, "shares", to="key") if not visit.as_json else problem(409, "shares", NOTICES["shares"])
     if visit.as_json:
@@ -64,20 +63,20 @@ async def unshare(site: Site, visit: Visit) -> Response:
     key = await current_key(site, visit)
     if key is None:
         return no_inbox(visit)
-    await site.inboxes.unshare(key)
+    await site.inboxes.home(key).unshare(key)
     return done(visit, "unshared", to="key")
 
 
 async def open_form(site: Site, visit: Visit) -> Response:
     """A form for a key: pasted, or put there by the script from the fragment of a link."""
-    mine = await opened(site, visit)
+    mine = await opened(site, visit, anyway=True)
     return page(site, visit, "open.html", {"candidate": None, "key": "", "problem": ""}, mine)
 
 
 async def open_key(site: Site, visit: Visit) -> Response:
     """Show which inbox a key opens, and take the key when the visitor confirms: nobody else's link does that (session fixation)."""
     key = keys.key_of(visit.field("key"))
-    mine = await opened(site, visit)
+    mine = await opened(site, visit, anyway=True)
     try:
         found = await site.inboxes.inbox(key) if key else None
     except KeyRefused:

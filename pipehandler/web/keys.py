@@ -1,4 +1,4 @@
-"""The visitor's keys: how they are made, written, kept in the cookie, and read from a request.
+"""The visitor's keys: how they are written, kept in the cookie, and read from a request.
 
 A key is 32 random octets. The database has only its digest. A browser has up to eight keys in one cookie, the current one
 first; a program sends one as a bearer token (RFC 6750).
@@ -6,13 +6,13 @@ first; a program sends one as a bearer token (RFC 6750).
 
 import base64
 import binascii
-import secrets
 from collections.abc import Iterable
 from http.cookies import CookieError, SimpleCookie
 
 from starlette.datastructures import Headers
 
-OCTETS = 32
+from pipehandler.store.inbox_shards import OCTETS
+
 MAX_KEYS = 8
 """The keys of one browser; a further one replaces the one that was used least recently."""
 
@@ -23,11 +23,6 @@ _LANGUAGE = "language"
 
 VIEWER_AGE = 400 * 86_400
 """The longest life of a cookie that browsers allow (RFC 6265bis 5.5), in seconds."""
-
-
-def new_key() -> bytes:
-    """Return a new key."""
-    return secrets.token_bytes(OCTETS)
 
 
 def text_of(key: bytes) -> str:

@@ -44,15 +44,15 @@ async def inbox(site: Site, visit: Visit) -> Response:
 async def list_of(site: Site, visit: Visit, mine: Opened) -> tuple[InboxPage, str]:
     """Return the page of the list that is asked for, and a notice; an empty one for an inbox that has ended."""
     assert mine.key  # noqa: S101 # the caller has looked at mine.current
-    key, (before, wanted) = mine.key, _asked(visit)
+    key, current, (before, wanted) = mine.key, mine.inboxes[mine.key], _asked(visit)
     try:
-        return await site.inboxes.page(key, before, ROWS, wanted or None), ""
+        return await site.inboxes.page(key, current, before, ROWS, wanted or None), ""
     except InboxExpired:
-        return InboxPage((), None, mine.current.cursor if mine.current else ""), ""
+        return InboxPage((), None, current.cursor), ""
     except BadCursor:
-        return await site.inboxes.page(key, None, ROWS, None), "bad_search"
+        return await site.inboxes.page(key, current, None, ROWS, None), "bad_search"
     except SearchTooSlow:
-        return InboxPage((), None, await site.inboxes.cursor_now()), "slow_search"
+        return InboxPage((), None, current.cursor), "slow_search"
 
 
 def listing(visit: Visit, listed: InboxPage) -> dict[str, Any]:
@@ -88,16 +88,16 @@ async def rows(site: Site, visit: Visit) -> Response:
     if key is None:
         return problem(403, "key_refused", "this key opens no inbox")
     if not limit:
-        return _after(visit, await site.reader.after(key, after), after)
+        return _after(visit, await site.inboxes.after(key, after), after)
     return await wait(site, visit, key, after, min(limit, 60))
 
 
 async def wait(site: Site, visit: Visit, key: bytes, after: str, seconds: int) -> Response:
     """Rows after a cursor, as soon as there are any."""
-    current = await site.reader.inbox(key)
-    with site.streams.counted(key, current.owner, visit.network), site.hub.waiting(key, current) as waiter:
+    current = await site.inboxes.inbox(key, in_turn=True)
+    with site.streams.counted(key, current.owner, visit.network), site.inboxes.waiting(key, current) as waiter:
         receive = visit.request.receive
-        return _after(visit, await wait_for_rows(site.hub, site.reader, waiter, after, seconds, receive), after)
+        return _after(visit, await wait_for_rows(site.inboxes, waiter, after, seconds, receive), after)
 
 
 def _after(visit: Visit, found: list[InboxRow], after: str) -> Response:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from pipehandler.store.inbox_values import InboxAttachment, InboxMessage
-from pipehandler.store.inboxes import Inboxes
 
 from . import codes
+from .all_inboxes import AllInboxes
 from .findings import Findings
 from .images import MAX_INLINE, InlineImage
 from .links import Link
@@ -44,7 +44,7 @@ class _Seen(NamedTuple):
 class MailViews:
     """Makes views of messages, with a sanitiser that is started with the page."""
 
-    def __init__(self, inboxes: Inboxes, counts: Counter[str]) -> None:
+    def __init__(self, inboxes: AllInboxes, counts: Counter[str]) -> None:
         self._inboxes = inboxes
         self._counts = counts
         self.sanitiser = Sanitiser()

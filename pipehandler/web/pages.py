@@ -25,10 +25,11 @@ from .visit import Visit
 @dataclass(frozen=True, slots=True)
 class Opened:
     """The inboxes that a visitor's keys open. inboxes: by their keys, in the order of the cookie. key: of the one that this
-    request is about, None if it opens none."""
+    request is about, None if it opens none. kept: the keys that open something, or may: their shard is away."""
 
     inboxes: Mapping[bytes, Inbox]
     key: bytes | None
+    kept: tuple[bytes, ...] = ()
 
     @property
     def current(self) -> Inbox | None:
@@ -40,26 +41,31 @@ class Opened:
         """The visitor's other inboxes."""
         return [inbox for key, inbox in self.inboxes.items() if key != self.key]
 
-    @property
-    def kept(self) -> tuple[bytes, ...]:
-        """The keys that open something."""
-        return tuple(self.inboxes)
 
-
-async def opened(site: Site, visit: Visit) -> Opened:
-    """Look at all keys of the visitor. Raises StoreError while the database is away, KeyRefused for a program's key.
+async def opened(site: Site, visit: Visit, anyway: bool = False) -> Opened:
+    """Look at all keys of the visitor. Raises StoreError while the database of the inbox is away that the request may be about,
+    unless it is to be answered anyway; KeyRefused for a program's key.
 
     A page says in its links and forms which inbox it shows (`inbox`), because in another tab the visitor may have chosen or opened
     another one since.
     """
     if not visit.keys:
         return Opened({}, None)
-    found = await site.inboxes.inboxes(visit.keys)
-    inboxes = {key: found[key] for key in visit.keys if key in found}
-    if visit.bearer and not inboxes:
+    found, away = await site.inboxes.inboxes(visit.keys)
+    kept = tuple(key for key in visit.keys if key in found or key in away)
+    inboxes = {key: found[key] for key in kept if key in found}
+    if visit.bearer and not kept:
         raise KeyRefused(STORE_UNAVAILABLE, "this key opens no inbox", INSUFFICIENT_PRIVILEGE)
-    named = (key for key, inbox in inboxes.items() if visit.wanted in (None, name_of(inbox)))
-    return Opened(inboxes, next(named, None))
+    if visit.wanted is None:
+        key = next(iter(kept), None)
+    else:
+        named = (key for key, inbox in inboxes.items() if visit.wanted == name_of(inbox))
+        key = next(named, next(iter(away), None))
+    if key is not None and key in away:
+        if not anyway:
+            raise away[key]
+        key = None
+    return Opened(inboxes, key, kept)
 
 
 async def current_key(site: Site, visit: Visit) -> bytes | None:

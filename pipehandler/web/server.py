@@ -93,7 +93,7 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End the streams, then everything."""
         systemd.notify("STOPPING=1")
-        self._site.hub.close()
+        self._site.databases.end_streams()
         if self._status is not None:
             self._status.close()
             with suppress(OSError):
@@ -184,9 +184,9 @@ def counts(site: Site) -> dict[str, int]:
     """Return the counts of the process, and what it does now."""
     now = {
         "open_streams": site.streams.open,
-        "wakes": site.hub.wakes,
-        "database_up": int(site.hub.up),
-        "listening": int(site.hub.listening),
+        "wakes": site.databases.wakes,
+        "database_up": int(all(site.databases.up)),
+        "listening": int(site.databases.listening),
         "kept_results": site.mail_views.sanitiser.kept,
     }
     return {name: site.counts[name] for name in COUNTS} | now

@@ -3,17 +3,14 @@
 from collections import Counter
 
 from pipehandler.settings.config import Config
-from pipehandler.store.inboxes import Inboxes
-from pipehandler.store.wakeups import Wakeups
 
+from .all_inboxes import AllInboxes
 from .assets import Assets
 from .guard import Hosts
-from .hub import Hub
 from .limits import Opened, Streams, TrustedProxies
 from .mail_view import MailViews
 from .render import Templates
 from .static_pages import origin_of, site_pages
-from .stream import Reader
 
 
 class Site:
@@ -31,10 +28,8 @@ class Site:
         self.proxies = TrustedProxies(settings.trusted_proxies)
         self.opened = Opened(settings.opened_per_hour)
         self.streams = Streams(settings)
-        self.inboxes = Inboxes(conninfo, settings.connections)
-        self.wakeups = Wakeups(conninfo)
-        self.hub = Hub(self.inboxes, self.wakeups)
-        self.reader = Reader(self.inboxes, max(1, settings.connections - 1))
+        self.inboxes = AllInboxes(conninfo, settings.connections)
+        self.databases = self.inboxes.databases
         self.mail_views = MailViews(self.inboxes, self.counts)
         self.assets = Assets(settings.design)
         self.domains: tuple[str, ...] = settings.domains

@@ -27,9 +27,9 @@ from starlette.types import Receive, Send
 from pipehandler.store.errors import StoreError
 from pipehandler.store.inbox_errors import BadCursor, InboxExpired, KeyRefused
 from pipehandler.store.inbox_values import Inbox, InboxRow
-from pipehandler.store.inboxes import Inboxes
 
-from .hub import Hub, Waiter
+from .all_inboxes import AllInboxes
+from .hub import Waiter
 from .rows import arrivals_text, inbox_json, row_json
 
 HEARTBEAT = 15.0
@@ -50,31 +50,12 @@ HEADERS = [
 ]
 
 
-class Reader:
-    """Fetches rows for streams. Only so many fetch at a time, so that a wake of all leaves a connection to the pages."""
-
-    def __init__(self, inboxes: Inboxes, concurrency: int) -> None:
-        self._inboxes = inboxes
-        self._turns = asyncio.Semaphore(concurrency)
-
-    async def after(self, key: bytes, cursor: str) -> list[InboxRow]:
-        """The next rows after the cursor. Raises what Inboxes.after raises."""
-        async with self._turns:
-            return await self._inboxes.after(key, cursor, _ROWS)
-
-    async def inbox(self, key: bytes) -> Inbox:
-        """The inbox as it is now. Raises what Inboxes.inbox raises."""
-        async with self._turns:
-            return await self._inboxes.inbox(key)
-
-
 class Stream:
     """One stream: `run` sends events until the client leaves, the key opens nothing any more, or the program stops."""
 
-    def __init__(self, hub: Hub, reader: Reader, waiter: Waiter, inbox: Inbox, lang: str, cursor: str) -> None:
+    def __init__(self, inboxes: AllInboxes, waiter: Waiter, inbox: Inbox, lang: str, cursor: str) -> None:
         self._begin = inbox
-        self._hub = hub
-        self._reader = reader
+        self._inboxes = inboxes
         self._waiter = waiter
         self._lang = lang
         self._cursor = cursor
@@ -105,7 +86,7 @@ class Stream:
         waiter = self._waiter
         waiter.arrived = True  # what has come since the page was rendered
         again: float | None = None
-        while not self._left and not self._hub.closing:
+        while not self._left and not self._inboxes.databases.closing:
             waiter.woken.clear()
             try:
                 ending = await self._look(send)
@@ -133,14 +114,14 @@ class Stream:
         waiter.arrived = False
         count = 0
         try:
-            while rows := await self._reader.after(waiter.key, self._cursor):
+            while rows := await self._inboxes.after(waiter.key, self._cursor, _ROWS):
                 await _send(send, _mail(rows, self._lang))
                 self._cursor = rows[-1].cursor
                 count += len(rows)
                 if len(rows) < _ROWS:
                     break
         except InboxExpired:
-            waiter.inbox = await self._reader.inbox(waiter.key)
+            waiter.inbox = await self._inboxes.inbox(waiter.key, in_turn=True)
             return await self._changed(send)
         except KeyRefused:
             await _send(send, _event("gone", {}))
@@ -181,7 +162,7 @@ class Stream:
         ends = None if inbox is None else inbox.grace_until if self._ended else inbox.expires_at
         if ends is not None and ends <= datetime.now(UTC):
             try:
-                self._waiter.inbox = await self._reader.inbox(self._waiter.key)
+                self._waiter.inbox = await self._inboxes.inbox(self._waiter.key, in_turn=True)
             except KeyRefused:
                 self._waiter.inbox = None
             except StoreError:
@@ -191,7 +172,7 @@ class Stream:
 
 
 async def wait_for_rows(
-    hub: Hub, reader: Reader, waiter: Waiter, cursor: str, seconds: float, receive: Receive
+    inboxes: AllInboxes, waiter: Waiter, cursor: str, seconds: float, receive: Receive
 ) -> list[InboxRow]:
     """Return the rows after the cursor as soon as there are any; an empty list after `seconds`, or when the client has left.
 
@@ -211,8 +192,8 @@ async def wait_for_rows(
     try:
         while True:
             waiter.woken.clear()
-            rows = await reader.after(waiter.key, cursor)
-            if rows or left or hub.closing or loop.time() >= until:
+            rows = await inboxes.after(waiter.key, cursor, _ROWS)
+            if rows or left or inboxes.databases.closing or loop.time() >= until:
                 return rows
             await _woken(waiter, until - loop.time())
     finally:

@@ -188,6 +188,10 @@ SET enable_sort = off
 AS $$
 #variable_conflict use_column
 DECLARE
+    -- Each shard counts its own inboxes, and takes its share.
+    shards CONSTANT integer := coalesce((SELECT s.shards FROM pipehandler.sharding s), 1);
+    hourly CONSTANT bigint := ceil(rules.max_opened_per_hour::numeric / shards);
+    most   CONSTANT bigint := ceil(rules.max_inboxes::numeric / shards);
     moment timestamptz;
     again  timestamptz;
 BEGIN
@@ -198,11 +202,11 @@ BEGIN
       FROM pipehandler.web_inbox w
      WHERE w.domain = rules.domain AND w.opened_at > moment - interval '1 hour'
      ORDER BY w.opened_at DESC
-    OFFSET rules.max_opened_per_hour - 1
+    OFFSET hourly - 1
      LIMIT 1;
     IF FOUND THEN
         RAISE EXCEPTION 'as many inboxes of % were opened within an hour as may be: %', rules.domain,
-                        rules.max_opened_per_hour
+                        hourly
             USING ERRCODE = 'PH009', CONSTRAINT = 'domain_opened_per_hour',
                   DETAIL = ceil(extract(epoch FROM again - moment));
     END IF;
@@ -210,10 +214,10 @@ BEGIN
       FROM pipehandler.web_inbox w
      WHERE w.mail_until > moment
      ORDER BY w.mail_until DESC
-    OFFSET rules.max_inboxes - 1
+    OFFSET most - 1
      LIMIT 1;
     IF FOUND THEN
-        RAISE EXCEPTION 'there are as many inboxes as may be: %', rules.max_inboxes
+        RAISE EXCEPTION 'there are as many inboxes as may be: %', most
             USING ERRCODE = 'PH009', CONSTRAINT = 'max_inboxes', DETAIL = ceil(extract(epoch FROM again - moment));
     END IF;
 END
@@ -221,8 +225,8 @@ $$;
 COMMENT ON FUNCTION pipehandler.require_room_for_inbox(pipehandler.web_domain) IS
 'For pipehandler.open_inbox. Raises PH009 where a domain was given out web_domain.max_opened_per_hour times within an
 hour, or where there are web_domain.max_inboxes inboxes, those included that can be brought back; CONSTRAINT is the key
-in [web], DETAIL the seconds after which there may be room. Locks the rows of web_domain until the end of the
-transaction.';
+in [web], DETAIL the seconds after which there may be room. Of several shards, each has its share of both numbers,
+rounded up. Locks the rows of web_domain until the end of the transaction.';
 
 CREATE OR REPLACE FUNCTION pipehandler.mail_of_lease(
     lease        bigint,
@@ -298,6 +302,11 @@ BEGIN
         RAISE EXCEPTION 'a viewer''s key needs a label, by which it is revoked, and a ttl that is positive or null'
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
+    -- A key to mail that is on every shard is on every shard as well.
+    IF NOT pipehandler.key_belongs_here(digest)
+       AND EXISTS (SELECT FROM pipehandler.address a WHERE a.lease = grant_view.lease AND a.address NOT LIKE '@%') THEN
+        RAISE EXCEPTION 'this key belongs to another shard' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
     INSERT INTO pipehandler.capability (digest, lease, kind, label, expires_at)
     VALUES (grant_view.digest, grant_view.lease, 'viewer', grant_view.label, now() + ttl);
 EXCEPTION WHEN foreign_key_violation THEN
@@ -306,8 +315,9 @@ END
 $$;
 COMMENT ON FUNCTION pipehandler.grant_view(bytea, bigint, text, interval) IS
 'Stores a key that reads the mail of one lease, or (null) all mail, for ttl from now on, or (null) until it is revoked.
-digest: SHA-256 of the key, so that the key is in no log of the server. Raises no_data_found where there is no such
-lease.';
+digest: SHA-256 of the key, so that the key is in no log of the server. Of several shards, a key to all mail or to a
+catch-all has to be stored on each, another one where its lease is, whose shard its digest has to name
+(pipehandler.key_belongs_here). Raises no_data_found where there is no such lease.';
 
 CREATE OR REPLACE FUNCTION pipehandler.revoke_view(label text) RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER

@@ -166,6 +166,8 @@ BEGIN
     PERFORM pipehandler.secure_transaction();
     IF octet_length(key) = 32 IS NOT TRUE THEN
         RAISE EXCEPTION 'a key has 32 octets' USING ERRCODE = 'invalid_parameter_value';
+    ELSIF NOT pipehandler.key_belongs_here(key_digest) THEN
+        RAISE EXCEPTION 'this key belongs to another shard' USING ERRCODE = 'invalid_parameter_value';
     END IF;
     IF EXISTS (SELECT FROM pipehandler.web_closed_network n
                 WHERE n.network >>= client AND (n.expires_at IS NULL OR n.expires_at > now())) THEN
@@ -224,8 +226,8 @@ pipehandler.web_domain, for ttl. name: the local part that the visitor chose, of
 null for a random one. client: the address of the visitor. A visitor whose inbox has ended, or who has removed it, gets
 the address back with the same key. Returns the lease. Raises PH003 for a domain or a name that visitors do not get,
 PH004 where the address or the key is in use or was until recently, PH006 where the network is closed, PH009 where
-there are as many inboxes as may be (pipehandler.require_room_for_inbox), invalid_parameter_value for a ttl or a key of
-another size.';
+there are as many inboxes as may be (pipehandler.require_room_for_inbox), invalid_parameter_value for a ttl, or a key of
+another size or another shard (pipehandler.key_belongs_here).';
 
 CREATE OR REPLACE FUNCTION pipehandler.inbox_domains()
 RETURNS TABLE (domain text, max_ttl interval, max_life interval, grace interval)
@@ -760,6 +762,8 @@ BEGIN
     IF ttl <= interval '0' THEN
         RAISE EXCEPTION 'ttl must be positive, or null for as long as the inbox; got %', ttl
             USING ERRCODE = 'invalid_parameter_value';
+    ELSIF NOT pipehandler.key_belongs_here(new_digest) THEN
+        RAISE EXCEPTION 'the new key belongs to another shard' USING ERRCODE = 'invalid_parameter_value';
     END IF;
     PERFORM FROM pipehandler.address a WHERE a.lease = shared FOR NO KEY UPDATE; -- one after the other
     IF (SELECT count(*) FROM pipehandler.capability c WHERE c.lease = shared AND c.kind = 'shared') >= 20 THEN
@@ -771,7 +775,7 @@ END
 $$;
 COMMENT ON FUNCTION pipehandler.share_inbox(bytea, bytea, interval) IS
 'For the owner: another key reads this inbox, and changes nothing, for ttl, or (null) as long as the inbox exists.
-new_digest: SHA-256 of that key. Raises PH005 where 20 keys do.';
+new_digest: SHA-256 of that key. Raises PH005 where 20 keys do, invalid_parameter_value for a key of another shard.';
 
 CREATE OR REPLACE FUNCTION pipehandler.unshare_inbox(key bytea) RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER

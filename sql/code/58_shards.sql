@@ -46,6 +46,42 @@ COMMENT ON FUNCTION pipehandler.belongs_here(text) IS
 'For the functions that issue addresses: whether mail for an address, as pipehandler.canonical writes it, comes to this
 database. False only on a shard, for an address of another one.';
 
+CREATE OR REPLACE FUNCTION pipehandler.key_belongs_here(digest bytea) RETURNS boolean
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = on -- as in pipehandler.cursor_position
+AS $$
+    SELECT NOT EXISTS (SELECT FROM pipehandler.sharding s
+                        WHERE s.shard <> get_byte(digest, 0) & (s.shards - 1))
+$$;
+COMMENT ON FUNCTION pipehandler.key_belongs_here(bytea) IS
+'For the functions of the inbox page: whether the page looks here for the inbox of a key. It has the SHA-256 of the key
+alone, whose first octet, modulo the number of shards, is the shard. Always true in a database that is not sharded.';
+
+CREATE OR REPLACE FUNCTION pipehandler.shard_of_inbox(name text, domain text) RETURNS integer
+LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = on -- as in pipehandler.cursor_position
+AS $$
+    SELECT pipehandler.shard_of(lower(name COLLATE "C") || '@' || domain, s.delimiter, s.shards)
+      FROM pipehandler.sharding s
+$$;
+COMMENT ON FUNCTION pipehandler.shard_of_inbox(text, text) IS
+'Needs no key: the shard, from 0, that pipehandler.open_inbox has to be called on for a name that a visitor chose; null
+in a database that is not sharded. Any shard answers.';
+
+CREATE OR REPLACE FUNCTION pipehandler.inbox_shards()
+RETURNS TABLE (shard integer, shards integer, conninfo text)
+LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = on -- as in pipehandler.cursor_position
+AS $$
+    SELECT s.shard, s.shards, NULL FROM pipehandler.sharding s
+$$;
+COMMENT ON FUNCTION pipehandler.inbox_shards() IS
+'Needs no key: the databases that the inbox page connects to, with the number of each and how many there are. conninfo:
+null: this database itself. No row in a database that is not sharded.';
+
 CREATE OR REPLACE FUNCTION pipehandler.become_shard(shard integer, shards integer, delimiter text) RETURNS void
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp

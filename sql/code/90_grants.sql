@@ -41,7 +41,8 @@ GRANT EXECUTE ON FUNCTION pipehandler.inbox_of, pipehandler.open_inbox, pipehand
                           pipehandler.inbox_attachment, pipehandler.inbox_raw, pipehandler.extend_inbox,
                           pipehandler.expire_inbox, pipehandler.remove_inbox, pipehandler.remove_inbox_mail,
                           pipehandler.share_inbox, pipehandler.unshare_inbox, pipehandler.inboxes_of,
-                          pipehandler.arrivals_after, pipehandler.arrivals_waiting, pipehandler.cursor_now
+                          pipehandler.arrivals_after, pipehandler.arrivals_waiting, pipehandler.cursor_now,
+                          pipehandler.shard_of_inbox, pipehandler.inbox_shards
    TO pipehandler_web;
 
 -- Readers. They run as themselves, so they may execute what views and functions call.

@@ -9,7 +9,8 @@ GRANT EXECUTE ON FUNCTION pipehandler.shards, pipehandler.shards_health, pipehan
 
 -- The tables of the proxy are empty: an error is better than no rows. pipehandler.sharding says that it is a proxy.
 REVOKE SELECT ON ALL TABLES IN SCHEMA pipehandler FROM pipehandler_reader, pipehandler_maintenance;
--- Nor does the inbox page work here: its inboxes would be in the tables of the proxy.
+-- So the inbox page opens and reads nothing here: it asks where the shards are, and then each of them.
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA pipehandler FROM pipehandler_web;
+GRANT EXECUTE ON FUNCTION pipehandler.inbox_shards TO pipehandler_web;
 GRANT SELECT ON pipehandler.sharding, pipehandler.migration, pipehandler.code TO pipehandler_reader,
                                                                                  pipehandler_maintenance;
