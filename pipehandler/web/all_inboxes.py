@@ -104,11 +104,15 @@ class AllInboxes:
 
     # Mail.
 
+    def is_merged(self, inbox: Inbox) -> bool:
+        """Whether its mail is on several shards."""
+        return self.databases.count > 1 and inbox.of_all_shards
+
     async def page(
         self, key: bytes, inbox: Inbox, before: str | None = None, max_rows: int = 50, wanted: str | None = None
     ) -> InboxPage:
         """A page of the list of `inbox`, which the key opens."""
-        if self.databases.count == 1 or not inbox.of_all_shards:
+        if not self.is_merged(inbox):
             return await self.home(key).page(key, before, max_rows, wanted)
         known = self.databases.known()
         positions = parted(before or joined(dict.fromkeys(self.databases.all, "")), self.databases.all)
@@ -122,7 +126,7 @@ class AllInboxes:
     async def after(self, key: bytes, cursor: str, max_rows: int = 100) -> list[InboxRow]:
         """The rows after a cursor, in turn with other streams. BadCursor also says that a shard is back of which a page had nothing."""
         known = self.databases.known()
-        if self.databases.count > 1 and not cursor and (await self.inbox(key)).of_all_shards:
+        if self.databases.count > 1 and not cursor and self.is_merged(await self.inbox(key)):
             cursor = joined(dict.fromkeys(self.databases.all, ""))
         if not is_joined(cursor):
             return await _after(self.databases.home(key), key, cursor, max_rows)
@@ -160,10 +164,9 @@ class AllInboxes:
     @contextmanager
     def waiting(self, key: bytes, inbox: Inbox) -> Iterator[Waiter]:
         """A waiter for the mail of `inbox`, for as long as the context lasts."""
-        everywhere = self.databases.count > 1 and inbox.of_all_shards
         waiter = Waiter(key, inbox)
         with ExitStack() as stack:
-            for database in self.databases.known() if everywhere else [self.databases.home(key)]:
+            for database in self.databases.known() if self.is_merged(inbox) else [self.databases.home(key)]:
                 stack.enter_context(database.hub.waiting(waiter, inbox.lease))
             yield waiter
 

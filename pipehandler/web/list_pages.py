@@ -38,6 +38,8 @@ async def inbox(site: Site, visit: Visit) -> Response:
     own = listing(visit, listed)
     if notice:
         own["notice"] = notice_text(notice, visit.lang)
+    elif listed.partial:
+        own["notice"] = notice_text("partial", visit.lang)
     return page(site, visit, "inbox.html", own, mine)
 
 
@@ -107,4 +109,9 @@ def _after(visit: Visit, found: list[InboxRow], after: str) -> Response:
 
 
 def _page_json(listed: InboxPage, lang: str) -> dict[str, Any]:
-    return {"rows": [row_json(row, lang) for row in listed.rows], "older": listed.older, "newest": listed.newest}
+    return {
+        "rows": [row_json(row, lang) for row in listed.rows],
+        "older": listed.older,
+        "newest": listed.newest,
+        "partial": listed.partial,
+    }

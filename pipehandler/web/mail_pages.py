@@ -9,7 +9,7 @@ from starlette.responses import Response, StreamingResponse
 
 from pipehandler.parse.charset import codec
 from pipehandler.store.inbox_errors import InboxError, InboxExpired, KeyRefused, NoSuchMail, NotKept
-from pipehandler.store.inbox_values import InboxAttachment, InboxMessage
+from pipehandler.store.inbox_values import InboxAttachment, InboxMessage, InboxPage
 
 from .answers import answer, document
 from .archive import ArchivedFile, zip_of
@@ -75,6 +75,8 @@ async def _message(site: Site, visit: Visit, wanted: str, images: bool) -> Respo
     if visit.as_json:
         return answer(message_json(view, visit.lang))
     listed, _ = await list_of(site, visit, mine)
+    if site.inboxes.is_merged(mine.inboxes[key]):
+        view = replace(view, message=_beside(view.message, listed))
     attachments = [
         await _attachment_view(site, key, found, part, number)
         for number, part in enumerate(part for part in found.attachments if part.ordinal not in view.inline)
@@ -92,6 +94,16 @@ async def _message(site: Site, visit: Visit, wanted: str, images: bool) -> Respo
     if wanted == "raw":
         own["source"], own["source_is_cut"] = await _source(site, key, found)
     return page(site, visit, "message.html", own, mine)
+
+
+def _beside(found: InboxMessage, listed: InboxPage) -> InboxMessage:
+    """The message with its neighbours in the list beside it: those that its database knows are of one shard."""
+    ids = [row.delivery for row in listed.rows]
+    place = ids.index(found.delivery) if found.delivery in ids else None
+    if place is None:
+        return found
+    previous, below = ids[place - 1 : place], ids[place + 1 : place + 2]
+    return replace(found, previous=next(iter(previous), found.previous), next=next(iter(below), found.next))
 
 
 def _lines(text: str) -> tuple[list[str], bool]:

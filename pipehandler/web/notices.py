@@ -30,6 +30,7 @@ NOTICES = {
     "name_taken": mark("This address belongs to somebody else, or did until recently. Choose another name."),
     "network_closed": mark("No inbox can be opened from your network."),
     "shares": mark("There are too many links for reading. Revoke them first."),
+    "partial": mark("Some of the mail cannot be shown just now. Nothing is lost."),
     "owner": mark("You can read this inbox, but not change it."),
 }
 

@@ -54,6 +54,7 @@ _LISTED: dict[str, Any] = {
     "rows": {**_list_of(_of("Row")), "description": "the newest first"},
     "older": {**_MAYBE, "description": "`before` of the next page; null on the last"},
     "newest": {**_TEXT, "description": "where `after` and the stream go on after this page"},
+    "partial": {**_FLAG, "description": "whether mail is missing, because a part of the database does not answer"},
 }
 _MAILBOXES = _list_of({"type": "object"})
 SCHEMAS: dict[str, dict[str, Any]] = {

@@ -32,14 +32,11 @@ class Shards:
         """The shard of an address."""
         return int(self.proxy.value("SELECT (pipehandler.route(ARRAY[%s], '+'))[1]", address))
 
-    def addresses(self, domain: str = "example.com") -> list[str]:
+    def addresses(self, domain: str = "example.com", prefix: str = "user") -> list[str]:
         """An address on each shard, in the order of the shards."""
-        found: dict[int, str] = {}
-        names = (f"user{n}@{domain}" for n in range(1000))
-        while len(found) < COUNT:
-            name = next(names)
-            found.setdefault(self.number(name), name)
-        return [found[number] for number in range(COUNT)]
+        names = [f"{prefix}{n}@{domain}" for n in range(100)]
+        numbers = self.proxy.value("SELECT pipehandler.route(%s, '+')", names)
+        return [names[numbers.index(number)] for number in range(COUNT)]
 
     def move(self, number: int, server: PostgreSQL) -> None:
         """Let the proxy find a shard on another server."""

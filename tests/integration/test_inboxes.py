@@ -110,7 +110,11 @@ OWNER: dict[str, Call] = {
 ALL: dict[str, Call] = {"inbox": lambda inboxes, key, delivery: inboxes.inbox(key), **READING, **OWNER}
 """Each method that takes a key."""
 
-PUBLIC = {"open", "open_pool", "close", "domains", "inboxes", "arrivals_after", "arrivals_waiting", "cursor_now"}
+PUBLIC = {"open", "open_pool", "close", "move", "domains", "inboxes", "shard_of"} | {
+    "arrivals_after",
+    "arrivals_waiting",
+    "cursor_now",
+}
 """The methods that take no key of an inbox, or leave out what it does not open."""
 
 
