@@ -125,7 +125,7 @@ def _room(config: Config, store: Store, part: str, parts: int) -> Iterator[Findi
                 "web-full",
                 f"{count} of the {limit} inboxes that web.{name} allows{f' on {part}' if parts > 1 else ''}",
                 "When there are as many, visitors get 503 instead of an address; inboxes that exist work as usual.",
-                f"# look for a network that opens too many (`pipehandler web close --network`), or raise web.{name}",
+                f"# look for a network that opens too many (`pipehandler web close NETWORK`), or raise web.{name}",
             )
 
 
