@@ -185,7 +185,10 @@ METRICS = {
             "Whether the inbox page answered (1) or not (0); absent where there should be none.",
         ),
         Described(
-            "pipehandler_web_database_up", "gauge", (), "Whether the database, or each shard, answers the inbox page (1) or not (0)."
+            "pipehandler_web_database_up",
+            "gauge",
+            (),
+            "Whether the database, or each shard, answers the inbox page (1) or not (0).",
         ),
         Described(
             "pipehandler_web_listening", "gauge", (), "Whether the inbox page gets notifications (1) or polls (0)."

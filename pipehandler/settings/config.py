@@ -227,7 +227,9 @@ class Web(NamedTuple):
     conninfo: Annotated[
         str, Key("libpq connection string of the page, whose role is in pipehandler_web; empty: database.conninfo")
     ] = ""
-    connections: Annotated[int, Key("connections to the database, or to each shard, beside the one that listens", 1, 64)] = 4
+    connections: Annotated[
+        int, Key("connections to the database, or to each shard, beside the one that listens", 1, 64)
+    ] = 4
     trusted_proxies: Annotated[
         tuple[str, ...],
         Key(

@@ -29,7 +29,7 @@ PIECE = 262_144
 """Octets of a piece of an attachment, or of the bytes of a message."""
 
 _WAIT = 10.0  # seconds for a free connection
-_QUICK = 5.0  # seconds for a statement that takes no time where the server works, and for a connection to it
+_QUICK = 5.0  # seconds for a statement that takes no time where the server works
 _RECONNECT = 2.0  # seconds until the pool leaves further attempts to the statements: its own come ever more rarely
 _TRIES = 3
 _PAUSE = (0.02, 0.2)  # seconds
@@ -112,7 +112,7 @@ class Statements:
     ) -> list[dict[str, Any]]:
         """The rows of a statement. limited: it may take as long as a search. quick: a server that does not answer it in five
         seconds is away."""
-        async with self._connection(_QUICK if quick else _WAIT) as connection:
+        async with self._connection() as connection:
             connection.patience = _QUICK if quick else AsyncSession.patience
             with refused():
                 cursor = connection.cursor(row_factory=dict_row)
@@ -123,9 +123,9 @@ class Statements:
                     return await (await cursor.execute(statement, parameters)).fetchall()
 
     @asynccontextmanager
-    async def _connection(self, seconds: float) -> AsyncIterator[AsyncSession]:
+    async def _connection(self) -> AsyncIterator[AsyncSession]:
         try:
-            async with self._pool.connection(seconds) as connection:
+            async with self._pool.connection() as connection:
                 yield connection
         except (PoolTimeout, PoolClosed) as error:
             raise NotConnected(STORE_UNAVAILABLE, f"no connection to the database: {error}") from error

@@ -42,8 +42,14 @@ class AllInboxes:
         self, domain: str, name: str | None, ttl: timedelta, client: str | None = None
     ) -> tuple[bytes, Inbox]:
         """Open an inbox; returns its new key. A random name comes from a database that answers and has room."""
+        databases = self.databases.reached()
+        if name is not None and self.databases.count > 1:
+            answers, failures = await self._asked(databases, lambda database: database.inboxes.shard_of(name, domain))
+            if not answers:
+                raise next(iter(failures.values()))
+            databases = [self.databases.numbered(next(iter(answers.values())))]
         failure: StoreError | None = None
-        for database in await self.databases.for_new(name, domain):
+        for database in databases:
             key = self.databases.new_key(database)
             try:
                 return key, await database.inboxes.open(key, domain, name, ttl, client=client)

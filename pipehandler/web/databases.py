@@ -75,7 +75,7 @@ class Databases:
         self._connections = connections
         self._look_up = look_up
         self._proxy = Wakeups(conninfo, (ARRIVED,))
-        self._unknown = "they are not known yet"
+        self._unknown = ""
         self.count = 1
         self.all: dict[int, Database] = {}
         self.closing = False
@@ -84,7 +84,7 @@ class Databases:
 
     def home(self, key: bytes) -> Database:
         """The database where the inbox of a key is. Raises KeyRefused for a key of a shard that the page does not serve."""
-        return self._numbered(self.number(key))
+        return self.numbered(self.number(key))
 
     def number(self, key: bytes) -> int:
         """The number of that database."""
@@ -92,29 +92,25 @@ class Databases:
 
     def of_delivery(self, delivery: int) -> Database:
         """The database that has a delivery: the number of each leaves that of its shard."""
-        return self._numbered(delivery % self.count)
+        return self.numbered(delivery % self.count)
 
     def known(self) -> Sequence[Database]:
         """All of them. Raises NotConnected until they are known."""
         if not self.all:
-            raise NotConnected(STORE_UNAVAILABLE, f"no connection to the databases: {self._unknown}")
+            raise NotConnected(STORE_UNAVAILABLE, f"no connection to the database: {self._unknown}")
         return tuple(self.all.values())
 
-    async def for_new(self, name: str | None, domain: str) -> list[Database]:
-        """Where an inbox with this name can be opened; for a random name (None) all that answer, in any order."""
+    def reached(self) -> list[Database]:
+        """Those that are not known to be away, in any order; all of them if they all are. Raises NotConnected."""
         databases = random.sample(self.known(), len(self.all))
-        if self.count == 1:
-            return databases
-        reached = [database for database in databases if not database.hub.away] or databases
-        if name is None:
-            return reached
-        return [self._numbered(await reached[0].inboxes.shard_of(name, domain))]
+        return [database for database in databases if not database.hub.away] or databases
 
     def new_key(self, database: Database) -> bytes:
         """A new key of this database."""
         return new_key(database.number, self.count)
 
-    def _numbered(self, number: int) -> Database:
+    def numbered(self, number: int) -> Database:
+        """The database with this number. Raises KeyRefused where the page does not serve it."""
         self.known()
         if number not in self.all:
             raise KeyRefused(STORE_UNAVAILABLE, "this key opens no inbox here", INSUFFICIENT_PRIVILEGE)
@@ -151,9 +147,11 @@ class Databases:
         """Ask where they are; one may have moved."""
         try:
             count, conninfos = await places(self._conninfo)
-        except StoreError as error:
-            if str(error) != self._unknown and not self.all:
-                _log.warning("the database is away: %s", error)
+        except Exception as error:  # noqa: BLE001 # whatever it is, the page needs the next attempt
+            if not self.all and not self._unknown:
+                _log.warning(
+                    "the database is away: %s", error, exc_info=None if isinstance(error, StoreError) else error
+                )
             self._unknown = str(error)
             return
         if self.all:
@@ -177,6 +175,8 @@ class Databases:
             await found[number].open_pool()
             tasks.create_task(found[number].hub.run())
         self.count, self.all = count, found
+        if self._unknown:
+            _log.warning("the database is back")
 
     async def _hear_proxy(self) -> None:
         """Wake all of them when mail has come through the proxy: what stores it notifies there."""
@@ -186,7 +186,7 @@ class Databases:
                 if await self._proxy.wait(_LONGEST):
                     for database in self.all.values():
                         database.wakeups.note(ARRIVED)
-            except StoreError:
+            except Exception:  # noqa: BLE001 # as above; without it, mail appears a little later
                 await self._proxy.close()
                 await asyncio.sleep(_AGAIN)
 

@@ -110,6 +110,7 @@ class Hub:
         self._unchecked = False
         self._checked = 0.0
         self._lost: float | None = None
+        self._silent = False
         self.up = False
         self.wakes = 0
 
@@ -120,8 +121,8 @@ class Hub:
 
     @property
     def away(self) -> bool:
-        """Whether the database has not answered for a while."""
-        return self._lost is not None and time.monotonic() > self._lost + _AWAY
+        """Whether the database has not answered for a while. One that refuses, such as a further connection, may still answer."""
+        return self._silent and self._lost is not None and time.monotonic() > self._lost + _AWAY
 
     @contextmanager
     def waiting(self, waiter: Waiter, lease: int | None) -> Iterator[None]:
@@ -154,7 +155,7 @@ class Hub:
                 self._unchecked = True
                 await self._follow(cursor)
             except Exception as error:  # noqa: BLE001 # whatever it is, the streams need the next attempt
-                self.up = False
+                self.up, self._silent = False, isinstance(error, StoreError) and not error.sqlstate
                 if self._lost is None:
                     self._lost = time.monotonic()
                     fault = None if isinstance(error, StoreError) else error

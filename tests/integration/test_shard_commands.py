@@ -335,12 +335,6 @@ def test_check_delimiter_and_numbers(shards: Shards, handler: Handler) -> None:
     shards.of[2].execute("ALTER TABLE pipehandler.delivery ALTER COLUMN id SET INCREMENT BY 64")
 
 
-def test_the_page_refuses(shards: Shards, handler: Handler) -> None:
-    """The inbox page does not start on a proxy, and its role may not call anything there."""
-    handler.configure(shards.proxy.conninfo, web={"conninfo": shards.proxy.admin})
-    assert "does not work on a sharded database" in run(handler, "web", status=78)
-
-
 def _plain(conninfo: str) -> str:
     return conninfo.replace("'", "''")
 

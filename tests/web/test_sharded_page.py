@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from signal import SIGKILL
+from typing import Any
 
 import psycopg
 import pytest
@@ -62,7 +63,7 @@ def console(shards: Shards) -> Iterator[Console]:
 
 def all_up(server: WebServer) -> bool:
     """Whether the page reaches every shard, and hears each."""
-    return server.get("/healthz").json == {"database": True, "listening": True, "shards": [True] * COUNT}
+    return bool(server.get("/healthz").json == {"database": True, "listening": True, "shards": [True] * COUNT})
 
 
 def opened(server: WebServer, shards: Shards, prefix: str) -> list[Visitor]:
@@ -240,7 +241,8 @@ def test_a_key_to_all_mail(live: WebServer, shards: Shards, console: Console) ->
     announce(shards.proxy)
     assert {stream.next("mail").data["delivery"] for _ in sent} == set(sent)
 
-    listed, before = [], ""
+    listed: list[dict[str, Any]] = []
+    before = ""
     while len(listed) < len(sent):
         page = viewer.get(f"inbox{before}", JSON).json
         assert not page["partial"]
