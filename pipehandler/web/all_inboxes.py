@@ -12,8 +12,8 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 from pipehandler.mail.outcome import STORE_UNAVAILABLE
-from pipehandler.store.errors import NO_DATA_FOUND, RAISE_EXCEPTION, NotConnected, StoreError
-from pipehandler.store.inbox_errors import BadCursor, InboxError, KeyRefused, NoSuchMail, TooManyInboxes
+from pipehandler.store.errors import NAME_REFUSED, NO_DATA_FOUND, RAISE_EXCEPTION, NotConnected, StoreError
+from pipehandler.store.inbox_errors import BadCursor, InboxError, KeyRefused, NameRefused, NoSuchMail, TooManyInboxes
 from pipehandler.store.inbox_values import Inbox, InboxMessage, InboxPage, InboxRow
 from pipehandler.store.inboxes import Inboxes
 
@@ -47,7 +47,10 @@ class AllInboxes:
             answers, failures = await self._asked(databases, lambda database: database.inboxes.shard_of(name, domain))
             if not answers:
                 raise next(iter(failures.values()))
-            databases = [self.databases.numbered(next(iter(answers.values())))]
+            number = next(iter(answers.values()))
+            if number not in self.databases.all:
+                raise NameRefused(STORE_UNAVAILABLE, "the mail of this name goes to another shard", NAME_REFUSED)
+            databases = [self.databases.all[number]]
         failure: StoreError | None = None
         for database in databases:
             key = self.databases.new_key(database)

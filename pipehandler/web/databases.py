@@ -140,20 +140,15 @@ class Databases:
         async with asyncio.TaskGroup() as tasks:
             while True:
                 if not self.all or (self.count > 1 and any(database.hub.away for database in self.all.values())):
-                    await self._learn(tasks)
+                    try:
+                        await self._learn(tasks)
+                    except Exception as error:  # noqa: BLE001 # whatever it is, the page needs the next attempt
+                        self._not_learned(error)
                 await asyncio.sleep(_AGAIN if self.all else random.uniform(0.1, 0.5))  # noqa: S311 # jitter needs no secrecy
 
     async def _learn(self, tasks: asyncio.TaskGroup) -> None:
-        """Ask where they are; one may have moved."""
-        try:
-            count, conninfos = await places(self._conninfo)
-        except Exception as error:  # noqa: BLE001 # whatever it is, the page needs the next attempt
-            if not self.all and not self._unknown:
-                _log.warning(
-                    "the database is away: %s", error, exc_info=None if isinstance(error, StoreError) else error
-                )
-            self._unknown = str(error)
-            return
+        """Ask where they are; one may have moved. Raises StoreError."""
+        count, conninfos = await places(self._conninfo)
         if self.all:
             for number, database in self.all.items():
                 if conninfos.get(number, database.conninfo) != database.conninfo:
@@ -177,6 +172,12 @@ class Databases:
         self.count, self.all = count, found
         if self._unknown:
             _log.warning("the database is back")
+
+    def _not_learned(self, error: Exception) -> None:
+        if not self.all and not self._unknown:
+            fault = None if isinstance(error, StoreError) else error
+            _log.warning("the database is away: %s", error, exc_info=fault)
+        self._unknown = str(error)
 
     async def _hear_proxy(self) -> None:
         """Wake all of them when mail has come through the proxy: what stores it notifies there."""

@@ -28,7 +28,7 @@ from pipehandler.store.inbox_errors import TooManyInboxes
 from pipehandler.store.inbox_shards import new_key as key_of_shard
 from pipehandler.store.inbox_shards import shard_of_key
 from pipehandler.store.web_domains import configured, set_domains
-from pipehandler.web.keys import key_of
+from pipehandler.web.keys import key_of, text_of
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +147,21 @@ def test_random_names(live: WebServer, shards: Shards) -> None:
     visitor.post("switch", {"lease": inboxes[-1]["lease"]})
     assert visitor.inbox()["address"] == inboxes[-1]["address"]
     assert visitor.cookies["__Host-inbox"].count(".") == 5
+
+
+def test_a_page_of_one_shard(shards: Shards) -> None:
+    """A page whose database is a shard itself has the addresses and the keys of that shard."""
+    issue(shards.of[1])
+    with account.folder("pipehandler-web-") as folder, web_server(folder, shards.of[1]) as server:
+        visitor = Visitor(server)
+        visitor.open()
+        found = visitor.inbox()
+        assert shards.number(found["address"]) == shard_of_key(octets(visitor), COUNT) == 1
+        assert visitor.get(f"rows?after={found['cursor']}", JSON).json["rows"] == []
+        names = [address.partition("@")[0] for address in shards.addresses(DOMAIN, "one")]
+        assert [Visitor(server).post("inbox", {"name": name}).status for name in names] == [422, 303, 422, 422]
+        visitor.cookies["__Host-inbox"] = text_of(key_of_shard(2, COUNT))
+        assert visitor.get("inbox", JSON).status == 403
 
 
 def test_a_killed_shard(live: WebServer, shards: Shards) -> None:
