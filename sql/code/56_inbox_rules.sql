@@ -123,12 +123,10 @@ AS $$
 DECLARE
     one  record;
     kept text[] := ARRAY[]::text[];
-    rows bigint;
+    same boolean;
 BEGIN
     changed := false;
     refused := '{}';
-    -- No catch-all is issued meanwhile (keep_names_apart). Names are: these lock rows.
-    LOCK TABLE pipehandler.web_domain IN SHARE ROW EXCLUSIVE MODE;
     FOR one IN
         SELECT substring(pipehandler.canonical('@' || r.domain) FROM 2) AS domain, min(e.n) AS ordinal,
                min(make_interval(secs => r.max_ttl)) AS max_ttl, min(make_interval(secs => r.max_life)) AS max_life,
@@ -144,6 +142,18 @@ BEGIN
          GROUP BY 1
          ORDER BY 1 -- the order of the locks
     LOOP
+        same := EXISTS (SELECT FROM pipehandler.web_domain w
+                         WHERE w.domain = one.domain
+                           AND (w.ordinal, w.max_ttl, w.max_life, w.grace, w.held, w.delimiter, w.reserved_names,
+                                w.max_messages, w.max_octets, w.max_opened_per_hour, w.max_inboxes)
+                               IS NOT DISTINCT FROM (one.ordinal, one.max_ttl, one.max_life, one.grace, one.held,
+                                                     one.delimiter, one.reserved_names, one.max_messages,
+                                                     one.max_octets, one.max_opened_per_hour, one.max_inboxes));
+        -- Only what changes something waits: expire calls this before it removes mail. No catch-all is issued from here
+        -- on (keep_names_apart).
+        IF NOT same THEN
+            LOCK TABLE pipehandler.web_domain IN SHARE ROW EXCLUSIVE MODE;
+        END IF;
         IF EXISTS (SELECT FROM pipehandler.address a
                     WHERE a.address COLLATE "C" = '@' || one.domain AND NOT a.superseded
                       AND (a.expires_at IS NULL OR a.expires_at > now())) THEN
@@ -151,6 +161,7 @@ BEGIN
             CONTINUE;
         END IF;
         kept := kept || one.domain;
+        CONTINUE WHEN same;
         INSERT INTO pipehandler.web_domain AS w (domain, ordinal, max_ttl, max_life, grace, held, delimiter,
                                                  reserved_names, max_messages, max_octets, max_opened_per_hour,
                                                  max_inboxes)
@@ -161,17 +172,13 @@ BEGIN
                grace = excluded.grace, held = excluded.held, delimiter = excluded.delimiter,
                reserved_names = excluded.reserved_names, max_messages = excluded.max_messages,
                max_octets = excluded.max_octets, max_opened_per_hour = excluded.max_opened_per_hour,
-               max_inboxes = excluded.max_inboxes
-         WHERE (w.ordinal, w.max_ttl, w.max_life, w.grace, w.held, w.delimiter, w.reserved_names, w.max_messages,
-                w.max_octets, w.max_opened_per_hour, w.max_inboxes)
-               IS DISTINCT FROM (excluded.ordinal, excluded.max_ttl, excluded.max_life, excluded.grace, excluded.held,
-                                 excluded.delimiter, excluded.reserved_names, excluded.max_messages,
-                                 excluded.max_octets, excluded.max_opened_per_hour, excluded.max_inboxes);
-        changed := changed OR FOUND;
+               max_inboxes = excluded.max_inboxes;
+        changed := true;
     END LOOP;
-    DELETE FROM pipehandler.web_domain w WHERE w.domain <> ALL (kept);
-    GET DIAGNOSTICS rows = ROW_COUNT;
-    changed := changed OR rows > 0;
+    IF EXISTS (SELECT FROM pipehandler.web_domain w WHERE w.domain <> ALL (kept)) THEN
+        DELETE FROM pipehandler.web_domain w WHERE w.domain <> ALL (kept);
+        changed := true;
+    END IF;
 END
 $$;
 COMMENT ON FUNCTION pipehandler.set_web_domains(jsonb) IS

@@ -251,6 +251,19 @@ def test_no_lock_that_others_could_keep(page: Page, database: Database) -> None:
         ).fetchall()
 
 
+def test_rules_that_stay_wait_for_nobody(page: Page, database: Database) -> None:
+    """`expire` copies the rules before it removes mail: it waits for no session that has not ended its transaction."""
+    with psycopg.connect(page.conninfo) as visitor, psycopg.connect(database.admin) as operator:
+        visitor.execute("SELECT pipehandler.open_inbox(%s, %s, 'anna', '10 min')", [new_key(), DOMAIN])
+        operator.execute("SELECT pipehandler.lease_address('@elsewhere.example')")
+        with psycopg.connect(database.admin) as upkeep:
+            upkeep.execute("SET lock_timeout = '10ms'")
+            found = upkeep.execute("SELECT * FROM pipehandler.set_web_domains(%s)", [rules(DOMAIN)]).fetchone()
+            assert found == (False, [])
+            with pytest.raises(psycopg.errors.LockNotAvailable):
+                upkeep.execute("SELECT pipehandler.set_web_domains('[]')")
+
+
 def rules(*domains: str) -> str:
     """The rules of these domains as JSON."""
     return json.dumps([RULES | {"domain": domain} for domain in domains])
