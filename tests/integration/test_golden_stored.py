@@ -1,10 +1,16 @@
 """PostgreSQL accepts whatever the parser returns: no value of a message can make it refuse the row."""
 
+import base64
+import itertools
+from collections.abc import Callable
 from datetime import UTC
+from urllib.parse import quote_from_bytes
 
 from golden.write import FOLDER
 from harness.database import Database
 from harness.submission import submission
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from pipehandler.parse.message import parse
 from pipehandler.store.connection import Store
@@ -42,6 +48,55 @@ EXTREMES = {
     "nul-in-tnef": b"Content-Type: application/ms-tnef\n\n\x78\x9f\x3e\x22\1\0\1\x0c\x80\6\0\3\0\0\0a\0b\xc3\0",
     "nul-in-uuencode": b"Content-Type: text/plain\n\nbegin 644 a\0b\n#0V%T\n`\nend\n",
 }
+
+NUMBERS = itertools.count()
+FIELDS = (
+    b"Message-ID In-Reply-To References Date Subject From Sender Reply-To To Cc Bcc List-Id List-Unsubscribe"
+    b" List-Unsubscribe-Post Auto-Submitted Precedence Authentication-Results Content-Type Content-Disposition"
+    b" Content-ID Content-Location Content-Description Content-Transfer-Encoding X-Other"
+).split()
+REPORTED = b"Reporting-MTA Final-Recipient Action Status Diagnostic-Code Arrival-Date Original-Message-ID Feedback-Type".split()
+# What a type of PostgreSQL or a JSON text may refuse: NUL, surrogates, no characters, and numbers and times out of range.
+OCTETS = st.binary(max_size=40) | st.sampled_from([
+    b"\0", b"\xed\xa0\x80", b"\xed\xb0\x80x", b"\xef\xbf\xbf", b"\xf4\x8f\xbf\xbf", b"\xf4\x90\x80\x80", b"\\u0000", b"\\", b'"',
+    b"{NULL}", b"9" * 40, b"-1e400", b"NaN", b"infinity", b"x" * 9_000, "\u00fc".encode() * 3_000,
+])  # fmt: skip
+DATES = st.builds(
+    b"%d %b %d %d:%02d:%02d %b".__mod__,
+    st.tuples(
+        st.integers(0, 32), st.sampled_from([b"Jan", b"Feb", b"Dec"]), st.integers(0, 10_000), st.integers(0, 25),
+        st.integers(0, 61), st.integers(0, 61), st.sampled_from([b"+9959", b"-9959", b"+2400", b"-1600", b"Z", b"", b"+0060"]),
+    ),
+)  # fmt: skip
+WRITTEN: dict[str, Callable[[bytes], bytes]] = {
+    "as it is": lambda octets: octets,
+    "as a word": lambda octets: b"=?utf-8?b?%b?=" % base64.b64encode(octets),
+    "in UTF-16": lambda octets: b"=?utf-16?b?%b?=" % base64.b64encode(octets),
+    "as an address": lambda octets: b'"%b" <%b@%b>' % (octets, octets, octets),
+    "as identifiers": lambda octets: b"<%b> <%b@x>, <https://%b>" % (octets, octets, octets),
+    "as a parameter": lambda octets: b"text/x; %b=y; name*=utf-8''%b" % (octets, quote_from_bytes(octets).encode()),
+}
+VALUES = st.builds(lambda octets, how: WRITTEN[how](octets), OCTETS, st.sampled_from(list(WRITTEN))) | DATES
+
+
+def header(names: list[bytes]) -> st.SearchStrategy[bytes]:
+    """A header of some of these fields, with extreme values."""
+    field = st.builds(b"%b: %b\n".__mod__, st.tuples(st.sampled_from(names), VALUES))
+    return st.lists(field, max_size=12).map(b"".join)
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+@given(header(FIELDS), header(FIELDS), header(REPORTED), OCTETS)
+def test_no_value_is_refused(every_database: Database, top: bytes, part: bytes, report: bytes, text: bytes) -> None:
+    """Whatever a field of a message, of a part and of a report contains, the message is stored, parsed."""
+    raw = top + b"Content-Type: multipart/report; boundary=b\n\n"
+    raw += b"--b\n%b\n%b\n--b\nContent-Type: message/delivery-status\n\n%b\n%b\n--b--\n" % (part, text, report, report)
+    store = Store(every_database.conninfo)
+    try:
+        (stored,) = store.ingest(submission(raw, f"{next(NUMBERS)}@example.com", parsed=parse(raw)))
+    finally:
+        store.close()
+    assert every_database.value("SELECT state FROM pipehandler.message WHERE id = %s", stored.message) == "parsed"
 
 
 def test_every_message_is_stored_as_parsed(every_database: Database) -> None:
