@@ -120,9 +120,10 @@ class Header:
     def _contents(self, name: str) -> list[str]:
         """Return the bodies of a field that may occur only once: those that are not empty, else one that is."""
         bodies = self._bodies.get(name, [])
-        if len(bodies) > 1:
-            self._notebook.note("field-repeated", name)
-        return [body for body in bodies if body] or bodies[:1]
+        if len(bodies) < 2:
+            return bodies
+        self._notebook.note("field-repeated", name)
+        return [body for body in bodies if decode_words(body, self.hints)[0].strip()] or bodies[:1]
 
     def _guessed_hints(self, fields: Sequence[Field], hints: Sequence[str]) -> Hints:
         """Return likely charsets for 8-bit octets in this header. The fields are examined together: each is short."""

@@ -327,6 +327,9 @@ def test_first_of_repeated_fields_counts() -> None:
     assert read.unstructured("subject") == "1"
     assert read.fields == [("Subject", "1"), ("SUBJECT", "2")]
     assert [defect.code for defect in notebook.close()] == ["field-repeated"]
+    blank = [Field("Subject", b""), Field("Subject", b"=?utf-8?Q?_?= =?utf-8?Q??="), Field("Subject", b"3")]
+    assert Header(blank, Limits(), (), Notebook()).unstructured("subject") == "3"
+    assert Header(blank[:2], Limits(), (), Notebook()).unstructured("subject") == ""
 
 
 @pytest.mark.parametrize(
