@@ -20,7 +20,7 @@ _CANDIDATES = (
 # Prior weights of charsets. The more octets there are, the less they count.
 _PRIORS = {
     "cp1252": 1.5, "iso8859_15": 0.5, "mac_roman": 0.4, "mac_cyrillic": 0.4, "cp850": 0.4, "cp852": 0.4,
-    "cp866": 0.6, "cp1258": 0.5, "cp1254": 0.8, "iso8859_9": 0.8, "iso8859_13": 0.9,
+    "cp866": 0.6, "cp1258": 0.5, "iso8859_9": 0.8, "iso8859_13": 0.9,
 }  # fmt: skip
 _HINT = 12.0  # the prior weight of a charset that the message uses elsewhere
 _FEW = 16  # octets above 0x7F; with fewer the detector is unreliable
