@@ -1586,6 +1586,11 @@ BEGIN
         RAISE EXCEPTION 'a viewer''s key needs a label, by which it is revoked, and a ttl that is positive or null'
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
+    -- A key to mail that is on every shard is on every shard as well.
+    IF NOT pipehandler.key_belongs_here(digest)
+       AND EXISTS (SELECT FROM pipehandler.address a WHERE a.lease = grant_view.lease AND a.address NOT LIKE '@%') THEN
+        RAISE EXCEPTION 'this key belongs to another shard' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
     INSERT INTO pipehandler.capability (digest, lease, kind, label, expires_at)
     VALUES (grant_view.digest, grant_view.lease, 'viewer', grant_view.label, now() + ttl);
 EXCEPTION WHEN foreign_key_violation THEN
@@ -1594,8 +1599,9 @@ END
 $$;
 
 COMMENT ON FUNCTION pipehandler.grant_view(digest bytea, lease bigint, label text, ttl interval) IS 'Stores a key that reads the mail of one lease, or (null) all mail, for ttl from now on, or (null) until it is revoked.
-digest: SHA-256 of the key, so that the key is in no log of the server. Raises no_data_found where there is no such
-lease.';
+digest: SHA-256 of the key, so that the key is in no log of the server. Of several shards, a key to all mail or to a
+catch-all has to be stored on each, another one where its lease is, whose shard its digest has to name
+(pipehandler.key_belongs_here). Raises no_data_found where there is no such lease.';
 
 --
 -- Name: has_day(date); Type: FUNCTION
@@ -2062,6 +2068,21 @@ END
 $$;
 
 COMMENT ON FUNCTION pipehandler.inbox_raw(key bytea, delivery bigint, first bigint, octets integer) IS 'The same of the bytes of a delivery, exactly as they were delivered.';
+
+--
+-- Name: inbox_shards(); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.inbox_shards() RETURNS TABLE(shard integer, shards integer, conninfo text)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'on'
+    AS $$
+    SELECT s.shard, s.shards, NULL FROM pipehandler.sharding s
+$$;
+
+COMMENT ON FUNCTION pipehandler.inbox_shards() IS 'Needs no key: the databases that the inbox page connects to, with the number of each and how many there are. conninfo:
+null: this database itself. No row in a database that is not sharded.';
 
 --
 -- Name: inboxes_of(bytea[]); Type: FUNCTION
@@ -2631,6 +2652,22 @@ until recently, unless this is the holder (the digest of the key) to whom it bel
 for a catch-all the table web_domain, until the end of the transaction.';
 
 --
+-- Name: key_belongs_here(bytea); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.key_belongs_here(digest bytea) RETURNS boolean
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'on'
+    AS $$
+    SELECT NOT EXISTS (SELECT FROM pipehandler.sharding s
+                        WHERE s.shard <> get_byte(digest, 0) & (s.shards - 1))
+$$;
+
+COMMENT ON FUNCTION pipehandler.key_belongs_here(digest bytea) IS 'For the functions of the inbox page: whether the page looks here for the inbox of a key. It has the SHA-256 of the key
+alone, whose first octet, modulo the number of shards, is the shard. Always true in a database that is not sharded.';
+
+--
 -- Name: lease_address(text, interval, text); Type: FUNCTION
 --
 
@@ -2953,6 +2990,8 @@ BEGIN
     PERFORM pipehandler.secure_transaction();
     IF octet_length(key) = 32 IS NOT TRUE THEN
         RAISE EXCEPTION 'a key has 32 octets' USING ERRCODE = 'invalid_parameter_value';
+    ELSIF NOT pipehandler.key_belongs_here(key_digest) THEN
+        RAISE EXCEPTION 'this key belongs to another shard' USING ERRCODE = 'invalid_parameter_value';
     END IF;
     IF EXISTS (SELECT FROM pipehandler.web_closed_network n
                 WHERE n.network >>= client AND (n.expires_at IS NULL OR n.expires_at > now())) THEN
@@ -3011,8 +3050,8 @@ pipehandler.web_domain, for ttl. name: the local part that the visitor chose, of
 null for a random one. client: the address of the visitor. A visitor whose inbox has ended, or who has removed it, gets
 the address back with the same key. Returns the lease. Raises PH003 for a domain or a name that visitors do not get,
 PH004 where the address or the key is in use or was until recently, PH006 where the network is closed, PH009 where
-there are as many inboxes as may be (pipehandler.require_room_for_inbox), invalid_parameter_value for a ttl or a key of
-another size.';
+there are as many inboxes as may be (pipehandler.require_room_for_inbox), invalid_parameter_value for a ttl, or a key of
+another size or another shard (pipehandler.key_belongs_here).';
 
 --
 -- Name: partitions_of(date); Type: FUNCTION
@@ -3838,6 +3877,10 @@ CREATE FUNCTION pipehandler.require_room_for_inbox(rules pipehandler.web_domain)
     AS $$
 #variable_conflict use_column
 DECLARE
+    -- Each shard counts its own inboxes, and takes its share.
+    shards CONSTANT integer := coalesce((SELECT s.shards FROM pipehandler.sharding s), 1);
+    hourly CONSTANT bigint := ceil(rules.max_opened_per_hour::numeric / shards);
+    most   CONSTANT bigint := ceil(rules.max_inboxes::numeric / shards);
     moment timestamptz;
     again  timestamptz;
 BEGIN
@@ -3848,11 +3891,11 @@ BEGIN
       FROM pipehandler.web_inbox w
      WHERE w.domain = rules.domain AND w.opened_at > moment - interval '1 hour'
      ORDER BY w.opened_at DESC
-    OFFSET rules.max_opened_per_hour - 1
+    OFFSET hourly - 1
      LIMIT 1;
     IF FOUND THEN
         RAISE EXCEPTION 'as many inboxes of % were opened within an hour as may be: %', rules.domain,
-                        rules.max_opened_per_hour
+                        hourly
             USING ERRCODE = 'PH009', CONSTRAINT = 'domain_opened_per_hour',
                   DETAIL = ceil(extract(epoch FROM again - moment));
     END IF;
@@ -3860,10 +3903,10 @@ BEGIN
       FROM pipehandler.web_inbox w
      WHERE w.mail_until > moment
      ORDER BY w.mail_until DESC
-    OFFSET rules.max_inboxes - 1
+    OFFSET most - 1
      LIMIT 1;
     IF FOUND THEN
-        RAISE EXCEPTION 'there are as many inboxes as may be: %', rules.max_inboxes
+        RAISE EXCEPTION 'there are as many inboxes as may be: %', most
             USING ERRCODE = 'PH009', CONSTRAINT = 'max_inboxes', DETAIL = ceil(extract(epoch FROM again - moment));
     END IF;
 END
@@ -3871,8 +3914,8 @@ $$;
 
 COMMENT ON FUNCTION pipehandler.require_room_for_inbox(rules pipehandler.web_domain) IS 'For pipehandler.open_inbox. Raises PH009 where a domain was given out web_domain.max_opened_per_hour times within an
 hour, or where there are web_domain.max_inboxes inboxes, those included that can be brought back; CONSTRAINT is the key
-in [web], DETAIL the seconds after which there may be room. Locks the rows of web_domain until the end of the
-transaction.';
+in [web], DETAIL the seconds after which there may be room. Of several shards, each has its share of both numbers,
+rounded up. Locks the rows of web_domain until the end of the transaction.';
 
 --
 -- Name: restore_contents(date, uuid, bytea[]); Type: FUNCTION
@@ -4090,12 +4133,10 @@ CREATE FUNCTION pipehandler.set_web_domains(rules jsonb, OUT changed boolean, OU
 DECLARE
     one  record;
     kept text[] := ARRAY[]::text[];
-    rows bigint;
+    same boolean;
 BEGIN
     changed := false;
     refused := '{}';
-    -- No catch-all is issued meanwhile (keep_names_apart). Names are: these lock rows.
-    LOCK TABLE pipehandler.web_domain IN SHARE ROW EXCLUSIVE MODE;
     FOR one IN
         SELECT substring(pipehandler.canonical('@' || r.domain) FROM 2) AS domain, min(e.n) AS ordinal,
                min(make_interval(secs => r.max_ttl)) AS max_ttl, min(make_interval(secs => r.max_life)) AS max_life,
@@ -4111,6 +4152,18 @@ BEGIN
          GROUP BY 1
          ORDER BY 1 -- the order of the locks
     LOOP
+        same := EXISTS (SELECT FROM pipehandler.web_domain w
+                         WHERE w.domain = one.domain
+                           AND (w.ordinal, w.max_ttl, w.max_life, w.grace, w.held, w.delimiter, w.reserved_names,
+                                w.max_messages, w.max_octets, w.max_opened_per_hour, w.max_inboxes)
+                               IS NOT DISTINCT FROM (one.ordinal, one.max_ttl, one.max_life, one.grace, one.held,
+                                                     one.delimiter, one.reserved_names, one.max_messages,
+                                                     one.max_octets, one.max_opened_per_hour, one.max_inboxes));
+        -- Only what changes something waits: expire calls this before it removes mail. No catch-all is issued from here
+        -- on (keep_names_apart).
+        IF NOT same THEN
+            LOCK TABLE pipehandler.web_domain IN SHARE ROW EXCLUSIVE MODE;
+        END IF;
         IF EXISTS (SELECT FROM pipehandler.address a
                     WHERE a.address COLLATE "C" = '@' || one.domain AND NOT a.superseded
                       AND (a.expires_at IS NULL OR a.expires_at > now())) THEN
@@ -4118,6 +4171,7 @@ BEGIN
             CONTINUE;
         END IF;
         kept := kept || one.domain;
+        CONTINUE WHEN same;
         INSERT INTO pipehandler.web_domain AS w (domain, ordinal, max_ttl, max_life, grace, held, delimiter,
                                                  reserved_names, max_messages, max_octets, max_opened_per_hour,
                                                  max_inboxes)
@@ -4128,17 +4182,13 @@ BEGIN
                grace = excluded.grace, held = excluded.held, delimiter = excluded.delimiter,
                reserved_names = excluded.reserved_names, max_messages = excluded.max_messages,
                max_octets = excluded.max_octets, max_opened_per_hour = excluded.max_opened_per_hour,
-               max_inboxes = excluded.max_inboxes
-         WHERE (w.ordinal, w.max_ttl, w.max_life, w.grace, w.held, w.delimiter, w.reserved_names, w.max_messages,
-                w.max_octets, w.max_opened_per_hour, w.max_inboxes)
-               IS DISTINCT FROM (excluded.ordinal, excluded.max_ttl, excluded.max_life, excluded.grace, excluded.held,
-                                 excluded.delimiter, excluded.reserved_names, excluded.max_messages,
-                                 excluded.max_octets, excluded.max_opened_per_hour, excluded.max_inboxes);
-        changed := changed OR FOUND;
+               max_inboxes = excluded.max_inboxes;
+        changed := true;
     END LOOP;
-    DELETE FROM pipehandler.web_domain w WHERE w.domain <> ALL (kept);
-    GET DIAGNOSTICS rows = ROW_COUNT;
-    changed := changed OR rows > 0;
+    IF EXISTS (SELECT FROM pipehandler.web_domain w WHERE w.domain <> ALL (kept)) THEN
+        DELETE FROM pipehandler.web_domain w WHERE w.domain <> ALL (kept);
+        changed := true;
+    END IF;
 END
 $$;
 
@@ -4174,6 +4224,22 @@ $$;
 COMMENT ON FUNCTION pipehandler.shard_of(address text, delimiter text, shards integer) IS 'The shard, from 0, that has an address with all of its mail, of this many shards (a power of two): the first octet of
 the SHA-256 of the address without its extension, as pipehandler.canonical writes it. So user@d, User+x@D and the lease
 that either belongs to are on one shard.';
+
+--
+-- Name: shard_of_inbox(text, text); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.shard_of_inbox(name text, domain text) RETURNS integer
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'on'
+    AS $$
+    SELECT pipehandler.shard_of(lower(name COLLATE "C") || '@' || domain, s.delimiter, s.shards)
+      FROM pipehandler.sharding s
+$$;
+
+COMMENT ON FUNCTION pipehandler.shard_of_inbox(name text, domain text) IS 'Needs no key: the shard, from 0, that pipehandler.open_inbox has to be called on for a name that a visitor chose; null
+in a database that is not sharded. Any shard answers.';
 
 --
 -- Name: shard_status(); Type: FUNCTION
@@ -4223,6 +4289,8 @@ BEGIN
     IF ttl <= interval '0' THEN
         RAISE EXCEPTION 'ttl must be positive, or null for as long as the inbox; got %', ttl
             USING ERRCODE = 'invalid_parameter_value';
+    ELSIF NOT pipehandler.key_belongs_here(new_digest) THEN
+        RAISE EXCEPTION 'the new key belongs to another shard' USING ERRCODE = 'invalid_parameter_value';
     END IF;
     PERFORM FROM pipehandler.address a WHERE a.lease = shared FOR NO KEY UPDATE; -- one after the other
     IF (SELECT count(*) FROM pipehandler.capability c WHERE c.lease = shared AND c.kind = 'shared') >= 20 THEN
@@ -4234,7 +4302,7 @@ END
 $$;
 
 COMMENT ON FUNCTION pipehandler.share_inbox(key bytea, new_digest bytea, ttl interval) IS 'For the owner: another key reads this inbox, and changes nothing, for ttl, or (null) as long as the inbox exists.
-new_digest: SHA-256 of that key. Raises PH005 where 20 keys do.';
+new_digest: SHA-256 of that key. Raises PH005 where 20 keys do, invalid_parameter_value for a key of another shard.';
 
 --
 -- Name: stored_recipient(text); Type: FUNCTION
@@ -5835,6 +5903,9 @@ GRANT ALL ON FUNCTION pipehandler.inbox_page(key bytea, before text, max_rows in
 REVOKE ALL ON FUNCTION pipehandler.inbox_raw(key bytea, delivery bigint, first bigint, octets integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.inbox_raw(key bytea, delivery bigint, first bigint, octets integer) TO pipehandler_web;
 
+REVOKE ALL ON FUNCTION pipehandler.inbox_shards() FROM PUBLIC;
+GRANT ALL ON FUNCTION pipehandler.inbox_shards() TO pipehandler_web;
+
 REVOKE ALL ON FUNCTION pipehandler.inboxes_of(keys bytea[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.inboxes_of(keys bytea[]) TO pipehandler_web;
 
@@ -5855,6 +5926,8 @@ REVOKE ALL ON FUNCTION pipehandler.is_reserved_name(name text, more text[]) FROM
 REVOKE ALL ON FUNCTION pipehandler.issue_lease(canonical text, ttl interval, label text, holder bytea) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipehandler.keep_names_apart(canonical text, holder bytea) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pipehandler.key_belongs_here(digest bytea) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pipehandler.lease_address(address text, ttl interval, label text) FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.lease_address(address text, ttl interval, label text) TO pipehandler_address_admin;
@@ -5986,6 +6059,9 @@ GRANT ALL ON FUNCTION pipehandler.set_web_domains(rules jsonb, OUT changed boole
 REVOKE ALL ON FUNCTION pipehandler.shard_of(address text, delimiter text, shards integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.shard_of(address text, delimiter text, shards integer) TO pipehandler_reader;
 GRANT ALL ON FUNCTION pipehandler.shard_of(address text, delimiter text, shards integer) TO pipehandler_maintenance;
+
+REVOKE ALL ON FUNCTION pipehandler.shard_of_inbox(name text, domain text) FROM PUBLIC;
+GRANT ALL ON FUNCTION pipehandler.shard_of_inbox(name text, domain text) TO pipehandler_web;
 
 REVOKE ALL ON FUNCTION pipehandler.shard_status() FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.shard_status() TO pipehandler_ingest;
