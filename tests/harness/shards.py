@@ -18,7 +18,8 @@ PROXY_VERSION = 15
 """Debian's server, for which there is a package of PL/Proxy."""
 
 _CONTROL = Path(f"/usr/share/postgresql/{PROXY_VERSION}/extension/plproxy.control")
-_USER = "pipehandler_proxy"
+ROLE = "pipehandler_proxy"
+"""As which the proxy connects to the shards."""
 
 
 class Shards:
@@ -72,7 +73,7 @@ def sharded(folder: Path, **settings: str) -> Iterator[Shards]:
         databases = [stack.enter_context(Database.fresh(stack.enter_context(server).start())) for server in servers]
         proxy, *shards = databases
         with closing(Store(proxy.admin, statement_timeout=100)) as store:
-            make_shards(store, proxy.admin, [shard.admin for shard in shards], "+", _USER, print)
+            make_shards(store, proxy.admin, [shard.admin for shard in shards], "+", ROLE, print)
         yield Shards(proxy, shards)
 
 

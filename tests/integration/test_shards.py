@@ -13,7 +13,7 @@ from harness.database import Database
 from harness.handler import Handler
 from harness.inboxes import DOMAIN, Page, issue, send
 from harness.service import ResidentHandler, wait_until
-from harness.shards import COUNT, Shards
+from harness.shards import COUNT, ROLE, Shards
 from harness.stream import stored
 from harness.submission import MESSAGE, submission
 from psycopg.errors import RaiseException
@@ -331,7 +331,9 @@ def test_stream_over_a_move(shards: Shards, handler: Handler) -> None:
         standby.promote()
         standby.psql("postgres", "ALTER SYSTEM SET synchronous_standby_names = ''")
         standby.reload()
-        shards.move(2, standby)
+        moved.move(standby)
+        with closing(Store(shards.proxy.admin, statement_timeout=100)) as store:  # as `migrate --proxy-of` does
+            make_shards(store, shards.proxy.admin, [shard.admin for shard in shards.of], "+", ROLE, print)
         (handler.state / "outages" / "2").unlink()
         assert [store_one(number, 2) for number in (1, 2)] == [0, 0]
         seen += [next(stream) for _ in range(2)]
