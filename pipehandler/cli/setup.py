@@ -86,8 +86,8 @@ def migrate_(
     """Bring the schema of the database up to date; safe to run twice, and from two hosts at once.
 
     It waits for a lock for a few seconds at a time, so that deliveries go on, reports which session holds it, and tries again
-    for as long as --wait says. Functions
-    that were damaged are installed again. Of a sharded database, first all shards are migrated, then their proxy.
+    for as long as --wait says. Functions that were damaged are installed again. Of a sharded database, first all shards are
+    migrated, then their proxy; where a shard fails, the others are migrated, and the proxy is not.
     """
     if dry_run and (as_json or conninfos):
         raise click.UsageError("--dry-run prints SQL; it excludes --json and --proxy-of")
