@@ -21,6 +21,11 @@ _SETTINGS = {
         ("off", "local"),
         "`ingest` raises it for its message. What else is committed may be lost in a crash (off) or a fail-over (local).",
     ),
+    "session_replication_role": (
+        "origin",
+        ("replica",),
+        "Foreign keys and triggers do nothing: what belongs to a message can go without it, or stay when it is removed.",
+    ),
     "default_transaction_read_only": ("off", ("on",), "Nothing can be stored: every message would be deferred."),
 }
 """The value that each setting should have, those that are reported, and their effect; any other value is accepted."""

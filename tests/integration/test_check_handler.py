@@ -170,6 +170,10 @@ LACKING = {
         ["ALTER ROLE pipehandler IN DATABASE {database} SET synchronous_commit = off"],
         ["synchronous-commit"],
     ),
+    "no triggers": (
+        ["ALTER DATABASE {database} SET session_replication_role = replica"],
+        ["session-replication-role"],
+    ),
     "the same, of all": (["ALTER ROLE ALL SET synchronous_commit = off"], ["synchronous-commit"]),
     "a commit on one server": (["ALTER ROLE pipehandler SET synchronous_commit = local"], ["synchronous-commit"]),
     "writing": (["ALTER ROLE pipehandler SET default_transaction_read_only = on"], ["default-transaction-read-only"]),
