@@ -16,6 +16,7 @@ again and again but a database that does not take the bytes themselves.
 """
 
 import os
+import stat
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -118,7 +119,9 @@ def _suspected_before(path: str) -> bool:
 def _give_up(path: str, reason: str) -> None:
     """Record that there was no time for the raw message, and why nothing else is stored."""
     with suppress(OSError):
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        os.unlink(path)  # `import` may run as root: what another name of a file of root's leads to is never written
+    with suppress(OSError):
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with open(file, "w", encoding="utf-8", errors="replace") as opened:
             opened.write(reason)
 
@@ -127,10 +130,15 @@ def _recorded(path: str) -> str | None:
     """Return what _give_up recorded for this message; "" after a failure without it, None if there was no failure."""
     try:
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-        with open(file, encoding="utf-8", errors="replace") as opened:
-            return opened.read(_LONGEST_REASON).replace("\0", "")
     except OSError:
         return None
+    try:
+        about = os.fstat(file)
+        if not stat.S_ISREG(about.st_mode) or about.st_nlink != 1:
+            return ""
+        return os.read(file, _LONGEST_REASON).decode("utf-8", "replace").replace("\0", "")
+    finally:
+        os.close(file)
 
 
 def _reason(failure: StoreError | MemoryError) -> str:

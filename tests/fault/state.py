@@ -1,5 +1,5 @@
 """Tampered state: a process of the handler's account replaces the circuit breaker's file, the journal, the socket, a
-parser's mark or the whole state directory with something else.
+parser's mark, that of a failure or the whole state directory with something else.
 
 Each message is stored all the same, cold or by a running worker. Root's commands end, and write to no file that a link
 points to. Only a program that accepts a message from the entrypoint and does not answer may defer it, for as long as it
@@ -32,8 +32,8 @@ from .ledger import Ledger, Mode, Row, Scale
 from .retried import REPORTS, count, deliver, stored
 
 _SECRET = b"root's own\n"
-_MARK, _DIRECTORY, _SOCKET = "a parser's mark", "the state directory", "the socket"
-_PLACES = ("outage", NAME, f"{NAME}-wal", f"{NAME}-shm", f"{NAME}-journal", _MARK, _DIRECTORY, _SOCKET)
+_MARK, _DIRECTORY, _SOCKET, _FAILURE = "a parser's mark", "the state directory", "the socket", "the mark of a failure"
+_PLACES = ("outage", NAME, f"{NAME}-wal", f"{NAME}-shm", f"{NAME}-journal", _MARK, _DIRECTORY, _SOCKET, _FAILURE)
 _COMMANDS = (("status",), ("status", "--json"), ("metrics",), ("check", "--part", "handler"))
 _FAR = 32_503_680_000
 """The year 3000, for times of files."""
@@ -201,6 +201,7 @@ def _planted(point: _Point, sent: Letter, handler: Handler) -> Iterator[Path]:
     """Plant it; yields root's file that the links point to, which is in the same folder."""
     paths = {
         _MARK: handler.state / f"parsing-{identify(sent.raw).id}",
+        _FAILURE: handler.state / f"storing-{identify(sent.raw).id}",
         _DIRECTORY: handler.state,
         _SOCKET: handler.socket,
     }

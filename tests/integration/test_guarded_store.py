@@ -201,6 +201,32 @@ def test_an_attempt_that_begins_with_the_raw_message(database: Database, tmp_pat
     assert states(database) == [("failed", parsed.error)]
 
 
+@pytest.mark.parametrize("plant", ["file", "link", "directory"])
+def test_a_mark_that_is_another_file(database: Database, tmp_path: Path, plant: str) -> None:
+    """`import` may run as root, in a directory of the handler's account: what stands in the place of the mark is not followed,
+    not shown and not changed."""
+    secret, folder = tmp_path / "secret", tmp_path / "state"
+    folder.mkdir()
+    secret.write_text("root's own")
+    slow(database, 3)
+    request = submission(MESSAGE)
+    mark = folder / f"storing-{request.identity.id}"
+    if plant == "file":
+        mark.hardlink_to(secret)
+    elif plant == "link":
+        mark.symlink_to(secret)
+    else:
+        mark.mkdir()
+    with closing(Store(database.conninfo, statement_timeout=1)) as store:
+        store.remaining = lambda: 3
+        with pytest.raises(StoreError):
+            module.guarded_store(store, request, str(folder), [])
+        store.remaining = lambda: 60
+        _, parsed = module.guarded_store(store, request, str(folder), [])
+    assert secret.read_text() == "root's own"
+    assert "root's own" not in str(parsed.error)
+
+
 def test_a_wire_that_is_slow(database: Database, tmp_path: Path) -> None:
     """A large message that is still being sent at the deadline, though others get through, is quarantined at the second
     attempt. The server's own limit begins when it has received all of it."""
