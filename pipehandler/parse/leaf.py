@@ -67,7 +67,7 @@ class Leaves:
                 content=content,
                 file_name=file_name,
                 content_id=self._storable(_token(part, "content-id").strip("<>"), part) or None,
-                content_location=self._storable(_token(part, "content-location"), part) or None,
+                content_location=self._location(part),
                 content_description=self._description(part),
                 disposition=self._storable(disposition.value, part) or None,
                 parameters=self._parameters(part),
@@ -92,6 +92,11 @@ class Leaves:
 
     def _storable(self, text: str, part: Part) -> str:
         return self._notebook.storable(text, part.number)
+
+    def _location(self, part: Part) -> str | None:
+        """Return the Content-Location, a URI; encoded-words are allowed in it (RFC 2557 4.4.1)."""
+        text = decode_words(_token(part, "content-location"), self._hints)[0]
+        return self._storable("".join(text.split()), part) or None
 
     def _description(self, part: Part) -> str | None:
         """Return the Content-Description (RFC 2045 8), which is free text."""
