@@ -252,7 +252,8 @@ BEGIN
          WHERE d.id = ANY (ARRAY(SELECT o.id FROM pipehandler.delivery o
                                   WHERE o.day = its AND o.expires_at <= now()
                                   ORDER BY o.expires_at
-                                  LIMIT batch))
+                                  LIMIT batch
+                                    FOR UPDATE SKIP LOCKED)) -- the next run takes those
            AND d.day = its AND d.expires_at <= now();
         GET DIAGNOSTICS deliveries = ROW_COUNT;
         more := deliveries > 0;

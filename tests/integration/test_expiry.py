@@ -764,6 +764,28 @@ def test_a_bad_row_stops_nothing(database: Database, batch: int) -> None:
     assert count(database, "message") == 3
 
 
+@pytest.mark.parametrize("batch", [1, 100])
+def test_a_row_that_a_session_keeps_stops_nothing(database: Database, batch: int) -> None:
+    """A handler that was taken over delivers its own mail again, and leaves the transaction open: all other mail is removed, and
+    that row by the first run after it."""
+    kept = submission(MESSAGE, "kept@example.com")
+    skipped: list[int] = []
+    store(database, MESSAGE, "kept@example.com")
+    for number in range(3):
+        store(database, MESSAGE + b"%d" % number, "good@example.com")
+    database.execute("UPDATE pipehandler.delivery SET expires_at = now()")
+    with psycopg.connect(database.conninfo) as handler:
+        handler.execute(INGEST, kept.arguments())
+        with upkeep(database) as opened:
+            opened.longest_lock = 0.2
+            for _ in expiry.expire(opened, (), batch, skipped.append):
+                pass
+        assert (recipients(database), len(skipped)) == (["kept@example.com"], 1)
+    run(database)
+    assert recipients(database) == []
+    assert count(database, "message") == 0
+
+
 def test_the_command_reports_a_bad_row(console: Console, database: Database) -> None:
     """Skipped rows are named on standard error, and counted in the summary."""
     (row,) = store(database, MESSAGE, "bad@example.com")
