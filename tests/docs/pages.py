@@ -66,6 +66,7 @@ PAGES = (
     "docs/design/reparse.md",
     "docs/design/second-opinion.md",
     "docs/design/postfix-facts.md",
+    "docs/design/attacks.md",
     "CHANGELOG.md",
 )
 
