@@ -63,6 +63,28 @@ def test_a_list_of_files_that_points_elsewhere_removes_nothing_there(tmp_path: P
     assert other.exists()
 
 
+def test_links_lead_nowhere(tmp_path: Path) -> None:
+    """Whoever may write into the folder, such as a web server that was taken over, has no file elsewhere changed or removed."""
+    other = tmp_path / "other"
+    other.mkdir()
+    victim = other / "about.html"
+    victim.write_text("not ours")
+    folder = tmp_path / "export"
+    (folder / "de").mkdir(parents=True)
+    (folder / "de" / ".about.html.new").symlink_to(victim)
+    (folder / "robots.txt").symlink_to(victim)
+    (folder / RECORD).write_bytes(b"it/about.html\n\xff\n")
+    (folder / "it").symlink_to(other)
+    assert export(FILES, folder) == (3, 0)
+    assert (folder / "de" / "about.html").read_bytes() == b"1"
+    assert not (folder / "robots.txt").is_symlink()
+
+    (folder / "fr").symlink_to(other)
+    with pytest.raises(OSError, match="fr"):
+        export(FILES | {"fr/about.html": b"5"}, folder)
+    assert [(path.name, path.read_text()) for path in other.iterdir()] == [("about.html", "not ours")]
+
+
 def run(config: Path, folder: Path, text: str) -> Result:
     config.write_text(text)
     return CliRunner().invoke(cli, ["--config", str(config), "web", "export", str(folder)])
