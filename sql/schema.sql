@@ -1243,16 +1243,19 @@ BEGIN
              ORDER BY due_at
              LIMIT batch) AS c;
 
-    -- Remove. A row that cannot be removed, such as one that the disk has damaged, must not keep all others.
+    -- Remove. A row that cannot be removed, such as one that the disk has damaged, or one that a session has locked and
+    -- keeps, must not keep all others.
     BEGIN
         SELECT r.deliveries, r.messages, r.raw_messages, r.attachments
           INTO deliveries, messages, raw_messages, attachments
           FROM pipehandler.remove_due(due) AS r;
     EXCEPTION
-        WHEN transaction_rollback OR serialization_failure OR deadlock_detected OR foreign_key_violation
-             OR lock_not_available THEN
+        WHEN transaction_rollback OR serialization_failure OR deadlock_detected OR foreign_key_violation THEN
             RAISE; -- other sessions changed the same rows: the caller tries again
         WHEN OTHERS THEN
+            IF SQLSTATE = '55P03' THEN -- lock_not_available; what was waited for is not waited for again
+                PERFORM set_config('lock_timeout', '1ms', true);
+            END IF;
             deliveries := 0;
             messages := 0;
             raw_messages := 0;
@@ -1264,8 +1267,8 @@ BEGIN
                       INTO STRICT deliveries, messages, raw_messages, attachments
                       FROM pipehandler.remove_due(ARRAY[one.id]) AS r;
                 EXCEPTION
-                    WHEN transaction_rollback OR serialization_failure OR deadlock_detected OR foreign_key_violation
-                         OR lock_not_available THEN
+                    WHEN transaction_rollback OR serialization_failure OR deadlock_detected
+                         OR foreign_key_violation THEN
                         RAISE;
                     WHEN OTHERS THEN
                         RAISE WARNING 'delivery % cannot be removed: % (SQLSTATE %)', one.id, SQLERRM, SQLSTATE;
@@ -1287,8 +1290,8 @@ message; and bytes and contents of attachments that no delivery needs any more; 
 removed as a whole (pipehandler.days, pipehandler.remove_days), unless its lease has expired. Call it again, each call
 in its own transaction, until next_from is null: then nothing is left. resume_from: next_from of the previous call, so
 that nothing is read twice; omit it in the first call. May fail with 40001, 40P01 or 23503 where other sessions change
-the same rows: call it again. skipped: the deliveries that cannot be removed; a warning has the reason. raws and
-reached are the former names of raw_messages and next_from, for one release.';
+the same rows: call it again. skipped: the deliveries that cannot be removed, or that another session keeps locked; a
+warning has the reason. raws and reached are the former names of raw_messages and next_from, for one release.';
 
 --
 -- Name: expire(timestamp with time zone, integer); Type: FUNCTION
@@ -3172,7 +3175,8 @@ BEGIN
          WHERE d.id = ANY (ARRAY(SELECT o.id FROM pipehandler.delivery o
                                   WHERE o.day = its AND o.expires_at <= now()
                                   ORDER BY o.expires_at
-                                  LIMIT batch))
+                                  LIMIT batch
+                                    FOR UPDATE SKIP LOCKED)) -- the next run takes those
            AND d.day = its AND d.expires_at <= now();
         GET DIAGNOSTICS deliveries = ROW_COUNT;
         more := deliveries > 0;
