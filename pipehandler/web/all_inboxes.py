@@ -92,15 +92,19 @@ class AllInboxes:
             elsewhere = [key for number in by_home if number not in databases.all for key in by_home[number]]
             shared = [key for key, inbox in found.items() if inbox.of_all_shards] + list(away) + elsewhere
             if shared:
-                await self._look_everywhere(shared, found, away)
+                others = [database for database in known if database.number not in failures]
+                await self._look_everywhere(shared, others, found, away)
         return Found(found, away)
 
     async def _look_everywhere(
-        self, keys: Sequence[bytes], found: dict[bytes, Inbox], away: dict[bytes, StoreError]
+        self,
+        keys: Sequence[bytes],
+        databases: Sequence[Database],
+        found: dict[bytes, Inbox],
+        away: dict[bytes, StoreError],
     ) -> None:
-        """Replace what is found of keys that are, or may be, on every shard."""
-        known = self.databases.known()
-        answers, _ = await self._asked(known, lambda database: database.inboxes.inboxes(keys))
+        """Replace what is found of keys that are, or may be, on every shard. databases: those that may answer."""
+        answers, _ = await self._asked(databases, lambda database: database.inboxes.inboxes(keys))
         for key in keys:
             parts = {number: answer[key] for number, answer in answers.items() if key in answer}
             if len(parts) < len(answers):  # revoked, or of one shard
@@ -108,7 +112,7 @@ class AllInboxes:
                 if parts:
                     away.pop(key, None)
             elif parts:
-                found[key] = merged_inbox(parts, [database.number for database in known])
+                found[key] = merged_inbox(parts, self.databases.all)
                 away.pop(key, None)
 
     # Mail.
