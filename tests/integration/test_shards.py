@@ -22,6 +22,7 @@ from pipehandler.store.connection import Store
 from pipehandler.store.errors import StoreError
 from pipehandler.store.health import health
 from pipehandler.store.inbox_errors import NameRefused
+from pipehandler.store.inbox_shards import new_key
 from pipehandler.store.migrate import MigrationError
 from pipehandler.store.shards import become_shard, make_shards, migrate_all
 from pipehandler.store.sql_files import migrations
@@ -409,10 +410,10 @@ def test_a_shard_issues_its_own_addresses_alone(shards: Shards) -> None:
     issue(shard)
     page = Page(shard)
     names = shards.addresses(DOMAIN)
-    key, inbox = page.open()
-    chosen = page.open(names[2].partition("@")[0])[1]
+    key, inbox = page.open(key=new_key(2, COUNT))
+    chosen = page.open(names[2].partition("@")[0], key=new_key(2, COUNT))[1]
     with pytest.raises(NameRefused):
-        page.open(names[3].partition("@")[0])
+        page.open(names[3].partition("@")[0], key=new_key(2, COUNT))
     assert (shards.number(str(inbox.address)), chosen.address) == (2, names[2])
     (delivery,) = send(shards.proxy, inbox.address)
     assert [row.delivery for row in page.run(lambda inboxes: inboxes.page(key)).rows] == [delivery]
