@@ -24,9 +24,14 @@ _PRIORS = {
 }  # fmt: skip
 _HINT = 12.0  # the prior weight of a charset that the message uses elsewhere
 _FEW = 16  # octets above 0x7F; with fewer the detector is unreliable
+_LETTERS = 1.5  # octets above 0x7F with which a prior counts in full; with more, the detector knows better
 _LEAST = 0.02  # the confidence assumed for a charset that chardet does not report
 _SAMPLE = 8_192  # octets given to the detector: more take longer and add little certainty
+_JAPANESE = ("cp932", "euc_jis_2004")
+_KANA = re.compile("[\u3041-\u3096\u30a1-\u30fc]")  # full-width: half-width katakana are one octet, as letters elsewhere
+_SURE = 0.5  # the confidence in kana
 _LOW = bytes(range(128))
+_IN_WORD = re.compile(rb"[\x80-\xff][A-Za-z\x80-\xff]|[A-Za-z][\x80-\xff]")
 _HIGH = re.compile(rb"[\x80-\xff]")
 
 
@@ -40,12 +45,17 @@ def ranked(octets: bytes, hints: Sequence[str] = (), detect: bool = True) -> Ite
     scores = dict.fromkeys(("cp1252", *hints), _LEAST)
     for name, confidence in _confidences(shown) if detect else ():
         scores[name] = max(confidence, scores.get(name, 0.0))
-    ignorance = _FEW / max(1, len(shown.translate(None, _LOW)))
-    hinted = _HINT ** min(2.0, ignorance)
+    for name in _JAPANESE:
+        if (kana := _kana(shown, name)) > scores.get(name, 0.0):
+            scores[name] = kana
+    high = max(1, len(shown.translate(None, _LOW)))
+    hinted = _HINT ** min(2.0, _FEW / high)
     weighed = {
-        name: score * (hinted if name in hints else _PRIORS.get(name, 1.0) ** min(1.0, ignorance))
+        name: score * (hinted if name in hints else _PRIORS.get(name, 1.0) ** min(1.0, _LETTERS / high))
         for name, score in scores.items()
     }
+    if _has_symbols_alone(shown):
+        weighed["cp1252"] *= _HINT
     readings = []
     for name in sorted(weighed, key=lambda name: -weighed[name])[:8]:
         text = strictly(octets, name)
@@ -53,6 +63,27 @@ def ranked(octets: bytes, hints: Sequence[str] = (), detect: bool = True) -> Ite
             readings.append((weighed[name] * (1 - oddness(text)) ** 2, name, text))
     for _, name, text in sorted(readings, key=lambda reading: -reading[0]):
         yield name, text
+
+
+def _has_symbols_alone(octets: bytes) -> bool:
+    """Whether all octets above 0x7F stand alone, as in "© 2026", and windows-1252 reads no letter in them.
+
+    In another charset each would be a word of one letter among words in ASCII.
+    """
+    if _IN_WORD.search(octets):
+        return False
+    text = strictly(octets, "cp1252")
+    return text is not None and not any(each.isalpha() for each in text if each > "\x7f")
+
+
+def _kana(octets: bytes, name: str) -> float:
+    """Return how sure it is that `octets` are Japanese in the charset `name`, because most characters are kana.
+
+    In other charsets the octets of kana are not words, and chardet finds nothing in short text that has few kanji.
+    """
+    text = strictly(octets, name) or ""
+    kana = len(_KANA.findall(text))
+    return min(_SURE, kana * 0.1) if kana * 2 >= len(text) - len(text.encode("ascii", "ignore")) else 0.0
 
 
 def sample(octets: bytes) -> bytes:

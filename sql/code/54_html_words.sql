@@ -56,8 +56,8 @@ DECLARE
     -- Of ASCII letters, which are not written as references: most HTML does not have them, and that costs a tenth.
     -- The cases of another letter are in brackets, and may be in ASCII.
     longest   CONSTANT text := (SELECT r.found[1]
-                                  FROM regexp_matches(regexp_replace(pattern, '\[[^]]*\]', '[]', 'g'), '[a-z0-9]+', 'gi')
-                                       AS r (found)
+                                  FROM regexp_matches(regexp_replace(pattern, '\[[^]]*\]', '[]', 'g'),
+                                                      '[a-z0-9]+', 'gi') AS r (found)
                                  ORDER BY length(r.found[1]) DESC
                                  LIMIT 1);
 BEGIN
