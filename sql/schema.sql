@@ -808,8 +808,8 @@ BEGIN
          ORDER BY n
     LOOP
         CONTINUE WHEN to_regclass('pipehandler.' || one.leaf) IS NOT NULL;
-        -- One after the other, by the lock that ATTACH PARTITION takes as well. to_regclass may not know yet what another
-        -- session created while this one waited.
+        -- One after the other, by the lock that ATTACH PARTITION takes as well. to_regclass may not know yet what
+        -- another session created while this one waited.
         LOCK TABLE ONLY pipehandler.message IN SHARE UPDATE EXCLUSIVE MODE;
         CONTINUE WHEN EXISTS (SELECT FROM pg_class c
                                WHERE c.relnamespace = 'pipehandler'::regnamespace AND c.relname = one.leaf);
@@ -1717,8 +1717,8 @@ DECLARE
     -- Of ASCII letters, which are not written as references: most HTML does not have them, and that costs a tenth.
     -- The cases of another letter are in brackets, and may be in ASCII.
     longest   CONSTANT text := (SELECT r.found[1]
-                                  FROM regexp_matches(regexp_replace(pattern, '\[[^]]*\]', '[]', 'g'), '[a-z0-9]+', 'gi')
-                                       AS r (found)
+                                  FROM regexp_matches(regexp_replace(pattern, '\[[^]]*\]', '[]', 'g'),
+                                                      '[a-z0-9]+', 'gi') AS r (found)
                                  ORDER BY length(r.found[1]) DESC
                                  LIMIT 1);
 BEGIN

@@ -208,6 +208,11 @@ class _List:
             for word in addresses:
                 self._add("", word)
             return
+        if not self.single and '"' not in phrase and len(parts := self._by_address(addresses)) > 1:
+            self.wrong.append("comma is missing")
+            for name, address in parts:
+                self._add(self._name(name), address)
+            return
         before, at, after = phrase.rpartition("@")
         words = before.rstrip().rsplit(None, 1) if not before.rstrip().endswith('"') else [before]
         domain = after.lstrip().split(None, 1)
@@ -216,6 +221,18 @@ class _List:
         if name or not words or not domain:
             self.wrong.append("no angle brackets")
         self._add(self._name(name or " ".join(comments)), address)
+
+    def _by_address(self, words: list[str]) -> list[tuple[str, str]]:
+        """Divide words after each one that is an address: each address with the words before it as its name."""
+        parts: list[tuple[str, str]] = []
+        name: list[str] = []
+        for word in words:
+            if "@" in word[1:-1]:
+                parts.append((" ".join(name), word))
+                name = []
+            else:
+                name.append(word)
+        return parts if not name else []
 
     def _without_domain(self, phrase: str, comments: list[str]) -> None:
         """Add a phrase without @: a single word is a local part; several words, or a quoted one, are a name."""

@@ -27,8 +27,8 @@ BEGIN
          ORDER BY n
     LOOP
         CONTINUE WHEN to_regclass('pipehandler.' || one.leaf) IS NOT NULL;
-        -- One after the other, by the lock that ATTACH PARTITION takes as well. to_regclass may not know yet what another
-        -- session created while this one waited.
+        -- One after the other, by the lock that ATTACH PARTITION takes as well. to_regclass may not know yet what
+        -- another session created while this one waited.
         LOCK TABLE ONLY pipehandler.message IN SHARE UPDATE EXCLUSIVE MODE;
         CONTINUE WHEN EXISTS (SELECT FROM pg_class c
                                WHERE c.relnamespace = 'pipehandler'::regnamespace AND c.relname = one.leaf);

@@ -1,8 +1,8 @@
 -- The rules of the inbox page: which addresses visitors may have, how much mail one takes, who is refused. They are
 -- checked here and not by the page, because a page that was taken over calls the functions of 57_inbox.sql directly.
 --
--- What has to happen one after the other locks rows or tables. Any role that can connect could take an advisory lock, and
--- keep it.
+-- What has to happen one after the other locks rows or tables. Any role that can connect could take an advisory lock,
+-- and keep it.
 --
 -- SQLSTATEs of our own: PH002 the inbox has ended; PH003 a name or a domain is refused; PH004 an address belongs to
 -- another one; PH005 there are too many keys; PH006 the network is closed; PH007 the longest lifetime is reached; PH008
