@@ -28,6 +28,7 @@ _KEYS = 500  # that are looked at in one query
 _POLL_LISTENING, _POLL_DEAF = 5.0, 1.0  # seconds between two queries where notifications arrive, and where none do
 _SHORTEST, _LONGEST = 0.002, 0.1  # seconds, while an older transaction holds deliveries back
 _BETWEEN_CHECKS = 0.25  # seconds, however often something changes
+_LATEST_CHECK = 60.0  # seconds, though nothing was notified: none is while the queue of notifications is full
 _FIRST_RETRY, _LAST_RETRY = 0.1, 2.0  # seconds between two attempts to reach the database
 _AWAY = 1.0  # seconds without the database, after which visitors are not kept waiting for it
 
@@ -182,7 +183,7 @@ class Hub:
             noted = await self._wakeups.wait(seconds)
             pause = _SHORTEST if ARRIVED in noted or not waiting else min(2 * pause, _LONGEST)
             # Where no notification may have come, the poll looks at the keys as well.
-            if CHANGED in noted or not self.listening:
+            if CHANGED in noted or not self.listening or time.monotonic() > self._checked + _LATEST_CHECK:
                 self._unchecked = True
 
     def _seconds(self, pause: float | None) -> float:

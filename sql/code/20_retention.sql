@@ -396,7 +396,7 @@ BEGIN
     GET DIAGNOSTICS deliveries = ROW_COUNT;
     SELECT r.messages_removed INTO messages FROM pipehandler.remove_unreferenced(locked.days, locked.messages) AS r;
     -- Open pages show it no longer.
-    IF deliveries > 0 THEN
+    IF deliveries > 0 AND pg_notification_queue_usage() < 0.9 THEN -- as announce_change
         PERFORM pg_notify('pipehandler_inbox', '');
     END IF;
 END
