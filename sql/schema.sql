@@ -171,10 +171,11 @@ CREATE FUNCTION pipehandler.announce_change() RETURNS trigger
     AS $$
 BEGIN
     IF tg_table_name = 'capability' THEN
-        IF EXISTS (SELECT FROM changed) THEN
+        IF EXISTS (SELECT FROM changed) AND pg_notification_queue_usage() < 0.9 THEN
             PERFORM pg_notify('pipehandler_inbox', '');
         END IF;
-    ELSIF EXISTS (SELECT FROM changed c, pipehandler.capability k WHERE k.lease = c.lease) THEN
+    ELSIF EXISTS (SELECT FROM changed c, pipehandler.capability k WHERE k.lease = c.lease)
+          AND pg_notification_queue_usage() < 0.9 THEN
         PERFORM pg_notify('pipehandler_inbox', '');
     END IF;
     RETURN NULL;
@@ -182,7 +183,7 @@ END
 $$;
 
 COMMENT ON FUNCTION pipehandler.announce_change() IS 'Trigger of address and capability: notifies the channel pipehandler_inbox, without a payload, when a key, or a lease
-that a key opens, is changed or removed.';
+that a key opens, is changed or removed; unless the queue of notifications is nearly full.';
 
 --
 -- Name: apply_rules(integer); Type: FUNCTION
@@ -3219,7 +3220,7 @@ BEGIN
     GET DIAGNOSTICS deliveries = ROW_COUNT;
     SELECT r.messages_removed INTO messages FROM pipehandler.remove_unreferenced(locked.days, locked.messages) AS r;
     -- Open pages show it no longer.
-    IF deliveries > 0 THEN
+    IF deliveries > 0 AND pg_notification_queue_usage() < 0.9 THEN -- as announce_change
         PERFORM pg_notify('pipehandler_inbox', '');
     END IF;
 END
