@@ -61,7 +61,8 @@ def test_locale(handler: Handler, database: Database, locales: Path, name: str, 
 
 
 def test_locale_of_the_service(handler: Handler, database: Database, locales: Path) -> None:
-    """The same through workers that were started under each locale, from an entrypoint under another one."""
+    """The same through workers that were started under each locale, with new lines of master.cf under the same locale and with
+    old ones under another."""
     for number, name in enumerate(LOCALES):
         command = [str(PROGRAM), "--config", str(handler.config), "serve"]
         environment = {**ENVIRONMENT, "LOCPATH": str(locales), "LC_ALL": name}
@@ -70,8 +71,10 @@ def test_locale_of_the_service(handler: Handler, database: Database, locales: Pa
         recipients = [f"{each}{number}{ADDRESS}" for each in ("same", "other")]
         try:
             wait_until(service.ready, "the start")
-            for recipient, locale in zip(recipients, (name, "ja_JP.eucJP"), strict=True):
-                command = handler.command(recipient, sender=f"sender{ADDRESS}")
+            starts = (entrypoint, name), (old_entrypoint, "ko_KR.eucKR" if name == "ja_JP.eucJP" else "ja_JP.eucJP")
+            for recipient, (start, locale) in zip(recipients, starts, strict=True):
+                words = handler.command(recipient, sender=f"sender{ADDRESS}")
+                command = [*start(), *words[len(entrypoint()) :]]
                 settings = {**environment, "LC_ALL": locale}
                 done = subprocess.run(
                     account.command(command), input=MESSAGE, capture_output=True, env=settings, cwd="/"
