@@ -34,9 +34,13 @@ def test_mail_appears_as_it_arrives(site: Site, page: Page) -> None:
         )
     assert page.locator(".row .subject").all_inner_texts() == ["Message 3", "Message 2", "Message 1"]
     assert page.evaluate("window.sameDocument")
-    assert page.evaluate("window.shifted ?? []") == []
     assert page.evaluate("document.activeElement.id") == "extend"
     expect(page.locator(".row").first).to_contain_text("New")
+    site.store(address, *(inbox_mail.plain(number) for number in range(4, 14)))
+    expect(page.locator(".row")).to_have_count(13)
+    wait_until(lambda: page.evaluate("document.querySelector('.bottom').getAnimations().length === 0"), "its end")
+    assert page.evaluate("document.body.offsetHeight > innerHeight")
+    assert page.evaluate("window.shifted ?? []") == []
 
 
 def test_the_title_counts_what_arrives_while_nobody_looks(site: Site, page: Page) -> None:

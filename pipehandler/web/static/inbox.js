@@ -111,6 +111,7 @@ function live() {
   const { lease } = page.dataset;
   const seenName = `seen:${lease}`;
   const list = $("#rows");
+  const below = [...all(".slide ~ *", page), $(".bottom")];
   const message = $("#message");
   const title = document.title;
   const clock = $(".clock", page);
@@ -161,12 +162,12 @@ function live() {
     return row;
   }
 
-  /* The rows below slide down; a jump would count as a shift of the layout. */
-  function slide(height) {
-    if (document.hidden || matchMedia("(prefers-reduced-motion: reduce)").matches) return;
-    const from = new DOMMatrix(getComputedStyle(list).transform).m42 - height;
-    list.getAnimations().forEach((each) => each.cancel());
-    list.animate({ transform: [`translateY(${from}px)`, "none"] }, { duration: 220, easing: "ease-out" });
+  /* What is below a new row slides down; a jump would count as a shift of the layout. */
+  function slide(element, height) {
+    if (!height || document.hidden || matchMedia("(prefers-reduced-motion: reduce)").matches) return;
+    const from = new DOMMatrix(getComputedStyle(element).transform).m42 - height;
+    element.getAnimations().forEach((each) => each.cancel());
+    element.animate({ transform: [`translateY(${from}px)`, "none"] }, { duration: 220, easing: "ease-out" });
   }
 
   function addRow(mail) {
@@ -186,8 +187,10 @@ function live() {
     $(".tools", page).hidden = false;
     $("#empty")?.remove();
     const row = makeRow(mail);
+    const tops = below.map((each) => each.offsetTop);
     list.prepend(row);
-    if (row.offsetHeight) slide(row.offsetHeight);
+    slide(list, row.offsetHeight);
+    below.forEach((each, place) => slide(each, each.offsetTop - tops[place]));
     return true;
   }
 
