@@ -7,6 +7,7 @@ from typing import NamedTuple
 # A file needs a begin line and a valid line of data after it: "begin 644 things" alone may be prose.
 _BEGIN = re.compile(rb"^begin(-base64)? [0-7]{3,4} ([^\r\n]{1,255})\r?\n", re.MULTILINE)
 _LINE = re.compile(rb"([^\r\n]*)(?:\r?\n|\Z)")
+_LENGTHS = tuple((((first - 32) & 63) + 2) // 3 * 4 + 1 for first in range(256))  # of a line, by its first octet
 _BASE64_LINE = re.compile(rb"[A-Za-z0-9+/]+={0,2}")
 
 
@@ -41,7 +42,10 @@ def split(text: bytes, files: int) -> tuple[bytes, list[File]]:
 
 def _read(text: bytes, position: int) -> tuple[bytes, int, bool] | None:
     """Return the content from `position` on, its end, and whether there was an end line; None if there are no data."""
-    pieces, start, certain = list[bytes](), position, True
+    pieces, start = list[bytes](), position
+    first = _LINE.match(text, position)
+    # A first line that lost its blanks may as well be prose, unless all lines down to the end are data.
+    certain = not (first and first.end() < len(text) and first[1] and len(first[1]) < _LENGTHS[first[1][0]])
     while position < len(text):
         match = _LINE.match(text, position)
         line = match[1] if match else b""
@@ -49,10 +53,6 @@ def _read(text: bytes, position: int) -> tuple[bytes, int, bool] | None:
         if line.rstrip() == b"end" and (pieces or position > start) and (certain or not pieces[-1]):
             return b"".join(pieces), end, True
         piece = _decoded(line)
-        if position == start and end < len(
-            text
-        ):  # a short line may be prose, unless all lines down to the end are data
-            certain = piece is None or not _is_short(line)
         if piece and end == len(text) and match and match.end(1) == end:  # the line may be truncated
             piece = piece[: (len(line) - 1) * 3 // 4]
         if piece is None:
@@ -62,15 +62,6 @@ def _read(text: bytes, position: int) -> tuple[bytes, int, bool] | None:
     return (b"".join(pieces), position, False) if any(pieces) and certain else None
 
 
-def _length(line: bytes) -> int:
-    """Return the length of a line of data, which its first octet says."""
-    return ((line[0] - 32 & 63) + 2) // 3 * 4 + 1
-
-
-def _is_short(line: bytes) -> bool:
-    return bool(line) and len(line) < _length(line)
-
-
 def _decoded(line: bytes) -> bytes | None:
     """Decode one line; return None if it is not a line of data.
 
@@ -78,7 +69,7 @@ def _decoded(line: bytes) -> bytes | None:
     """
     if not line.strip(b"`"):
         return b""
-    length = _length(line)
+    length = _LENGTHS[line[0]]
     if not 32 <= line[0] <= 96 or len(line) > length + 2:
         return None
     try:
