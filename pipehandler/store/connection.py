@@ -113,10 +113,11 @@ class Store:
     def ingest(self, request: IngestRequest, spare: bool = False, last: bool = False) -> list[Stored]:
         """Store one message for its recipients, all or nothing: THE COMMIT POINT.
 
-        spare: leave time for another call, even if the message does not reach the server. last: there is none, so the statement
-        may take all the time that is left; else half of it, and statement_timeout. Returns the result for each recipient that was not rejected (request.recipients), after the transaction was
-        committed. Raises DataRefused if the server refuses the parsed view, StoreError otherwise. After either, nothing
-        was stored, or that is not known; storing the same message again is safe.
+        spare: leave time for another call, even if the message does not reach the server. last: there is none, so the
+        statement may take all the time that is left; else half of it, and statement_timeout. Returns the result for each
+        recipient that was not rejected (request.recipients), after the transaction was committed. Raises DataRefused if
+        the server refuses the parsed view, StoreError otherwise. After either, nothing was stored, or
+        that is not known; storing the same message again is safe.
         """
         statement, arguments = request.statement(), request.arguments()
         self._spare, self._last = spare, last

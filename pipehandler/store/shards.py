@@ -114,8 +114,8 @@ def make_shards(
     """Make `store` the proxy of the empty databases at `conninfos`, in the order of their numbers.
 
     Safe to repeat, with other places where shards have moved. user: the role as which PL/Proxy connects to every shard; it
-    is created where it is missing, without a password. wait: as for `migrate_all`. Returns the names of the steps that were applied. Raises
-    MigrationError, StoreError.
+    is created where it is missing, without a password. wait: as for `migrate_all`. Returns the names of the steps that were
+    applied. Raises MigrationError, StoreError.
     """
     if len(conninfos) not in COUNTS:
         raise MigrationError(
