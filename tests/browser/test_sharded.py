@@ -3,6 +3,7 @@
 import secrets
 from signal import SIGKILL
 
+import pytest
 from harness import account, inbox_mail
 from harness.inboxes import send
 from harness.service import wait_until
@@ -15,6 +16,7 @@ from pipehandler.parse.message import parse
 from pipehandler.web.keys import text_of
 
 
+@pytest.mark.long
 def test_a_team_reads_all_shards(shards: Shards, context: BrowserContext, page: Page) -> None:
     key = secrets.token_bytes(32)
     lease = shards.proxy.value("SELECT lease FROM pipehandler.lease_address('@browser.example', NULL)")

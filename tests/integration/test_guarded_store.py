@@ -201,7 +201,9 @@ def test_an_attempt_that_begins_with_the_raw_message(database: Database, tmp_pat
     assert states(database) == [("failed", parsed.error)]
 
 
-@pytest.mark.parametrize("plant", ["file", "link", "directory"])
+@pytest.mark.parametrize(
+    "plant", ["file", *(pytest.param(each, marks=pytest.mark.long) for each in ("link", "directory"))]
+)
 def test_a_mark_that_is_another_file(database: Database, tmp_path: Path, plant: str) -> None:
     """`import` may run as root, in a directory of the handler's account: what stands in the place of the mark is not followed,
     not shown and not changed."""

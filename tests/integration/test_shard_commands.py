@@ -174,6 +174,7 @@ def test_a_frozen_shard(shards: Shards, handler: Handler) -> None:
     assert [away is None for away in snapshot.health.shards] == [True, False, True, True]
 
 
+@pytest.mark.long
 def test_commands_while_a_shard_is_frozen(shards: Shards, handler: Handler) -> None:
     """`check` names it, and goes on; a lease of it cannot be issued, and one of another shard can."""
     own, other = shards.addresses("icy.example")[1:3]
