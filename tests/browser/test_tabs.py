@@ -1,5 +1,6 @@
 """Several tabs on one stream, lost streams, and a process that dies: every tab ends with every row once."""
 
+import pytest
 from harness import inbox_mail
 from harness.inbox_site import Site
 from harness.service import wait_until
@@ -49,6 +50,7 @@ def test_a_tab_that_was_suspended_misses_nothing(site: Site, context: BrowserCon
     _shows(other, range(1, 5))
 
 
+@pytest.mark.long
 def test_a_page_outlives_the_process(site: Site, page: Page) -> None:
     address = site.open(page)
     expect(page.locator("#link")).to_have_attribute("data-state", "live")

@@ -9,8 +9,10 @@ from fault.ledger import Mode, Scale
 
 _MARKS = {
     ("mailhost", Mode.CLIENT): pytest.mark.long,  # differs from the resident mode in the process that Postfix starts
+    ("mailhost", Mode.RESIDENT): pytest.mark.long,  # the same
+    ("standby", Mode.RESIDENT): pytest.mark.long,  # the sessions are those of the cold mode
     ("patroni", Mode.COLD): pytest.mark.long,  # minutes, and packages that no other test needs
-    ("pair", Mode.COLD): pytest.mark.long,  # the same
+    ("pair", Mode.COLD): pytest.mark.long,  # minutes, too
     ("files", Mode.COLD): pytest.mark.unmeasured,
 }
 _RUNS = [pytest.param(*each, id=f"{each[0]}-{each[1].value}", marks=_MARKS.get(each, ())) for each in runs()]

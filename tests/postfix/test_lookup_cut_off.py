@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 import psycopg
+import pytest
 from click.testing import CliRunner
 from harness import account
 from harness.database import Database
@@ -16,6 +17,7 @@ from harness.service import stuck, wait_until
 from pipehandler.cli import cli
 
 
+@pytest.mark.long
 def test_the_lookup_ends(folder: Path) -> None:
     """Nothing is on its way that the server could fail to acknowledge, and Postfix itself would wait for hours. The lookup fails,
     so the client gets a 451; when the cable is in again, it is answered."""

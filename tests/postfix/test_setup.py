@@ -138,6 +138,7 @@ def test_mistakes_are_repaired(done: tuple[str, Host]) -> None:
     assert re.search(r"^ *\d+  .*  postmaster@example\.com .* pipehandler setup ", printed, re.MULTILINE)
 
 
+@pytest.mark.long
 def test_mail_in_the_queue_is_not_lost(done: tuple[str, Host]) -> None:
     """While Postfix has mail for the handler, the handler is not removed: such mail would bounce."""
     script = """

@@ -4,6 +4,7 @@ import os
 import pwd
 from collections.abc import Callable
 
+import pytest
 from fault.ledger import Mode
 from fault.load import Load, add_up, drain
 from harness import account
@@ -16,6 +17,7 @@ COUNT = "SELECT count(*) FROM pipehandler.delivery"
 _PYTHON, _LMTP, _MAILDIR = "pipehandler", "pipehandler-lmtp", "virtual"
 
 
+@pytest.mark.long
 def test_switched_under_load(own: MailHost, database: Database) -> None:
     """From the pipe with either entrypoint, cold and resident, to LMTP, to a Maildir, and back; each of them stores some."""
     own.use_lmtp()
