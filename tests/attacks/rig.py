@@ -9,7 +9,7 @@ import asyncio
 import html as markup
 import json
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -27,6 +27,7 @@ CHROMIUM = Path("/usr/bin/chromium")
 LAYERS = ("sanitiser", "sandbox", "header")
 _AT_ONCE = 40  # mails in one page
 _TIME = 60_000  # ms for one page
+_STANDS_STILL = 120.0  # s for touching all of one page, and for closing it: some calls of Playwright have no limit
 
 HOOK = """(() => {
   const report = () => {
@@ -54,7 +55,8 @@ def arguments_of(internet: Internet) -> list[str]:
 
 @dataclass
 class Findings:
-    """executed: numbers of mails whose script ran. requests: those to other hosts. navigated: pages that were left."""
+    """executed: numbers of mails whose script ran. requests: those to other hosts. navigated: pages that were left, or stood
+    still."""
 
     executed: set[int] = field(default_factory=set)
     requests: list[Request] = field(default_factory=list)
@@ -117,15 +119,16 @@ class Rig:
         try:
             await page.goto(url, timeout=_TIME)
             if touch:
-                await self._touch(page, url)
+                await asyncio.wait_for(self._touch(page, url), _STANDS_STILL)
             await asyncio.sleep(0.2)  # what a script or an animation has just begun
             self._found.navigated += page.url != url
-        except Error:
-            self._found.navigated += 1  # a mail has taken the page away
+        except (Error, TimeoutError):
+            self._found.navigated += 1  # a mail has taken the page away, or a page stands still
         finally:
             for each in self._context.pages:
                 if each is not page or not each.is_closed():
-                    await each.close()
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(each.close(), _STANDS_STILL)
 
     async def _touch(self, page: Page, url: str) -> None:
         """Hover, focus and click every element of every mail, with the mouse, and follow links with the keyboard."""

@@ -83,7 +83,9 @@ async def _scripts(task: Task, mails: Sequence[str], folder: Path) -> Result:
     layers = tuple(filter(None, task.behind.split(" + ")))
     async with Rig.opened(folder) as rig:
         found = await rig.open(mails, layers, touch=bool(layers))
-    failures = [repr(mails[number]) for number in sorted(found.executed)] + ["a page was left"] * found.navigated
+    failures = [repr(mails[number]) for number in sorted(found.executed)] + [
+        "a page was left, or stood still"
+    ] * found.navigated
     return Result(
         len(mails),
         len(found.executed),
@@ -113,7 +115,7 @@ async def _requests(task: Task, folder: Path) -> Result:
             if not each.secure or each.destination != "image" or {"Referer", "Cookie"} & each.headers.keys()
         ]
     elif "header" in layers:
-        failures = sorted(hosts | names) + ["a page was left"] * found.navigated
+        failures = sorted(hosts | names) + ["a page was left, or stood still"] * found.navigated
     return Result(len(mails), len(found.executed), len(hosts), len(names), found.elements, found.navigated, 0, failures)
 
 
