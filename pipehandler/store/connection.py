@@ -125,7 +125,10 @@ class Store:
         def call() -> list[Stored]:
             return self._on_new_if_ended(lambda: self._ingest(statement, arguments, request))
 
-        return retried(call, CONTENTION, _TRIES, _PAUSE, self.remaining)
+        try:
+            return retried(call, CONTENTION, _TRIES, _PAUSE, self.remaining)
+        finally:
+            self._spare = self._last = False  # what else is asked on this connection has its usual limits
 
     def _on_new_if_ended(self, call: Callable[[], _T]) -> _T:
         """Return what `call` returns; call it again where the connection, that of an earlier message, has ended."""

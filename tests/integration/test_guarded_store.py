@@ -177,6 +177,14 @@ def test_the_raw_message_has_all_the_time(handler: Handler, database: Database) 
     assert [state for state, _ in states(database)] == ["failed"]
 
 
+def test_the_limits_after_a_last_call(database: Database) -> None:
+    """Only that call may take all the time that is left, and nothing that follows it on the connection."""
+    with closing(Store(database.conninfo, statement_timeout=5)) as store:
+        store.remaining = lambda: 60
+        store.ingest(submission(MESSAGE), last=True)
+        assert store.values("SELECT current_setting('statement_timeout')", of=str) == ["5s"]
+
+
 def test_an_attempt_that_begins_with_the_raw_message(database: Database, tmp_path: Path) -> None:
     """Where even that is too long for the second attempt, the third one does not try what was parsed again: it is not
     deferred until it bounces."""
