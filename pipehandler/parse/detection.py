@@ -28,9 +28,8 @@ _LETTERS = 1.5  # octets above 0x7F with which a prior counts in full; with more
 _LEAST = 0.02  # the confidence assumed for a charset that chardet does not report
 _SAMPLE = 8_192  # octets given to the detector: more take longer and add little certainty
 _JAPANESE = ("cp932", "euc_jis_2004")
-_KANA = re.compile(
-    "[\u3041-\u3096\u30a1-\u30fc]"
-)  # full-width: half-width katakana are one octet, as letters elsewhere
+# Full-width: half-width katakana are one octet, as letters elsewhere.
+_KANA = re.compile("[\u3041-\u3096\u30a1-\u30fc]")
 _SURE = 0.5  # the confidence in kana
 _LOW = bytes(range(128))
 _IN_WORD = re.compile(rb"[\x80-\xff][A-Za-z\x80-\xff]|[A-Za-z][\x80-\xff]")
