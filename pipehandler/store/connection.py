@@ -10,6 +10,7 @@ raises StoreError and nothing of psycopg.
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from functools import partial
 from typing import Any, TypeVar, overload
 
 import psycopg
@@ -121,12 +122,9 @@ class Store:
         """
         statement, arguments = request.statement(), request.arguments()
         self._spare, self._last = spare, last
-
-        def call() -> list[Stored]:
-            return self._on_new_if_ended(lambda: self._ingest(statement, arguments, request))
-
+        call = partial(self._ingest, statement, arguments, request)
         try:
-            return retried(call, CONTENTION, _TRIES, _PAUSE, self.remaining)
+            return retried(lambda: self._on_new_if_ended(call), CONTENTION, _TRIES, _PAUSE, self.remaining)
         finally:
             self._spare = self._last = False  # what else is asked on this connection has its usual limits
 
