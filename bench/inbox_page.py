@@ -25,9 +25,9 @@ from harness.web import EventSource, Visitor, WebServer
 from inbox_arrival import arrival, visit
 from inbox_resources import resources
 
-from pipehandler.store.connection import Store
 from pipehandler.store.errors import StoreError
 from pipehandler.store.inboxes import Inboxes
+from pipehandler.store.message_store import MessageStore
 from pipehandler.web.keys import text_of
 
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -177,7 +177,7 @@ def cpu(pid: int) -> float:
 def store(database: Database, *recipients: str) -> float:
     """Store one message in one transaction, and announce it; returns the time of the commit."""
     raw = b"Subject: x\nMessage-ID: <%s@x>\n\nbody\n" % new_key().hex().encode()
-    with closing(Store(database.conninfo, statement_timeout=120)) as connection:
+    with closing(MessageStore(database.conninfo, statement_timeout=120)) as connection:
         connection.ingest(submission(raw, *recipients))
         committed = time.monotonic()
         connection.announce()

@@ -28,7 +28,7 @@ from setting import Setting
 
 from pipehandler.settings.retention import Rule
 from pipehandler.store import expiry
-from pipehandler.store.connection import Store
+from pipehandler.store.message_store import MessageStore
 
 SMALL = {"messages": 2_000, "rules": 20, "octets": 10_000}
 _TOGETHER = 1_000  # messages in one transaction
@@ -112,7 +112,7 @@ def _others(database: Database) -> Iterator[_Others]:
     seen, ends = _Others(), threading.Event()
 
     def deliver() -> None:
-        with closing(Store(database.conninfo, statement_timeout=600)) as store:
+        with closing(MessageStore(database.conninfo, statement_timeout=600)) as store:
             while not seen.seconds or not ends.wait(0.05):
                 raw = b"Message-ID: <%d@example.org>\n\nbody\n" % time.monotonic_ns()
                 began = time.monotonic()
@@ -140,7 +140,7 @@ def _apply(database: Database, rules: tuple[Rule, ...], messages: int) -> list[f
     """Load rules into the database and apply them; returns the seconds of each batch. Raises if a delivery was left
     out."""
     batches, applied = [], 0
-    with closing(Store(database.admin, statement_timeout=600)) as store:
+    with closing(MessageStore(database.admin, statement_timeout=600)) as store:
         before = time.monotonic()
         for counts in expiry.expire(store, rules, max_percent=20):
             batches.append(time.monotonic() - before)
@@ -159,7 +159,7 @@ def _long(database: Database, alphabet: str, octets: int) -> tuple[str, float]:
     view = json.loads(parsed) | {"subject": text, "list_id": text, "message_id": text}
     view["from_list"] = [{"name": text, "address": text, "group": ""}]
     changed = json.loads(envelope) | {"sender": text, "recipients": [{"recipient": text, "original_recipient": None}]}
-    with closing(Store(database.conninfo, statement_timeout=600)) as store:
+    with closing(MessageStore(database.conninfo, statement_timeout=600)) as store:
         store.script("SELECT 1")
         began = time.monotonic()
         store.rows(INGEST, [json.dumps(changed), json.dumps(view), *rest])

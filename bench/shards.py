@@ -28,8 +28,8 @@ from report import Aim, Report, Table
 from setting import Setting
 
 from pipehandler.mail.parsed import ParsedMessage
-from pipehandler.store.connection import Store
 from pipehandler.store.errors import StoreError
+from pipehandler.store.message_store import MessageStore
 
 SMALL = {"messages": 40, "rounds": 1}
 _CLIENTS = 4
@@ -168,9 +168,9 @@ def _client(conninfos: list[str], home: list[int], first: int, messages: int) ->
 
 
 @cache
-def _session(conninfo: str) -> Store:
+def _session(conninfo: str) -> MessageStore:
     """The session of this client there, which it keeps, as a resident worker does."""
-    return Store(conninfo)
+    return MessageStore(conninfo)
 
 
 @cache

@@ -29,7 +29,7 @@ from pipehandler.parse.message import parse
 from pipehandler.record.journal import Journal
 from pipehandler.runtime import limits
 from pipehandler.settings.config_file import load
-from pipehandler.store.connection import Store
+from pipehandler.store.message_store import MessageStore
 
 _T = TypeVar("_T")
 
@@ -51,7 +51,7 @@ def measure(setting: Setting, *, rounds: int = 500) -> Report:
         handler = setting.handler(database)
         argv = handler.command()[len(entrypoint()) :]
         config = load(str(handler.config))
-        store = Store(config.database.conninfo)
+        store = MessageStore(config.database.conninfo)
         backend = store.connect().info.backend_pid
         resident = Resident(config, store, Journal(config.state.directory))
         caller = Caller(os.getpid(), os.getppid())

@@ -27,6 +27,7 @@ from pipehandler.store.connection import Store
 from pipehandler.store.errors import NotConnected, StoreError
 from pipehandler.store.hints import hint
 from pipehandler.store.ids import NoSuchMessage
+from pipehandler.store.message_store import MessageStore
 from pipehandler.store.messages import UnreadableMessage
 from pipehandler.store.migrate import LocksNotFree, MigrationError
 from pipehandler.store.refusal import advice
@@ -117,14 +118,14 @@ def _named(found: Sequence[Shard]) -> str:
 
 
 @contextmanager
-def opened_store(context: click.Context, of_proxy: bool = False) -> Iterator[Store]:
+def opened_store(context: click.Context, of_proxy: bool = False) -> Iterator[MessageStore]:
     """Open the store that the options name, and close it at the end; errors become a Failure.
 
     of_proxy: whether the command works on the proxy of a sharded database. Its tables are empty: others would find nothing.
     """
     with reported_errors():
         conninfo = chosen_conninfo(context)
-        store = Store(conninfo, statement_timeout=STATEMENT_SECONDS)
+        store = MessageStore(conninfo, statement_timeout=STATEMENT_SECONDS)  # with which `import` delivers
         store.longest_lock = LOCK_SECONDS
         found: list[Shard] = []
         try:

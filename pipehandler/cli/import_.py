@@ -18,8 +18,8 @@ from pipehandler.mail.outcome import DUPLICATE, NEWLY_STORED
 from pipehandler.mail.sysexits import EX_DATAERR, EX_OK, EX_TEMPFAIL, EX_UNAVAILABLE
 from pipehandler.settings.config import Config
 from pipehandler.settings.config_file import load
-from pipehandler.store.connection import Store
 from pipehandler.store.errors import is_permanent
+from pipehandler.store.message_store import MessageStore
 
 from .command import Failure, echo_json, local, reported_errors
 from .upkeep import INTERRUPTED, Progress, hint_for, opened_for_upkeep, progress
@@ -134,7 +134,7 @@ class _Import:
     """One run of `import`."""
 
     def __init__(
-        self, store: Store, config: Config, recipients: Sequence[str], sender: str | None, output: _Output
+        self, store: MessageStore, config: Config, recipients: Sequence[str], sender: str | None, output: _Output
     ) -> None:
         self.store, self.config, self.recipients, self.sender = store, config, recipients, sender
         self.output = output

@@ -9,9 +9,9 @@ import click
 
 from pipehandler.cli.terminal import say
 from pipehandler.mail.sysexits import EX_UNAVAILABLE
-from pipehandler.store.connection import Store
 from pipehandler.store.errors import StoreError
 from pipehandler.store.hints import hint
+from pipehandler.store.message_store import MessageStore
 from pipehandler.store.roles import MAINTENANCE
 
 from .command import Failure, opened_store
@@ -21,7 +21,7 @@ INTERRUPTED = 130
 
 
 @contextmanager
-def opened_for_upkeep(context: click.Context, of_proxy: bool = False) -> Iterator[Store]:
+def opened_for_upkeep(context: click.Context, of_proxy: bool = False) -> Iterator[MessageStore]:
     """Open the store that the options name, for a command that changes it; errors about rights get a hint.
 
     of_proxy: as for opened_store.

@@ -26,9 +26,9 @@ from ..mail.parsed import Defect, ParsedMessage
 from ..runtime.deadline import Deadline
 from ..runtime.stopwatch import Stopwatch
 from ..settings.config import Config
-from ..store.connection import Store
 from ..store.errors import StoreError
 from ..store.ingest import IngestRequest, Stored
+from ..store.message_store import MessageStore
 from .circuit_breaker import CircuitBreaker, open_shards
 from .guarded_parse import guarded_parse
 from .guarded_store import guarded_store
@@ -42,7 +42,7 @@ class Session(NamedTuple):
     """
 
     config: Config
-    store: Store
+    store: MessageStore
     deadline: Deadline
     stopwatch: Stopwatch
     ingress: str

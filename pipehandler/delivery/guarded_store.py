@@ -23,17 +23,17 @@ from contextlib import suppress
 from ..mail.outcome import EXHAUSTED
 from ..mail.parsed import Defect, ParsedMessage
 from ..runtime.deadline import TimeUp
-from ..store.connection import Store
 from ..store.errors import DataRefused, NotConnected, StoreError
 from ..store.ingest import IngestRequest, Stored
+from ..store.message_store import MessageStore
 
 _LONGEST_REASON = 1000
 
 Kept = tuple[list[Stored], ParsedMessage]
-"""The result of Store.ingest, and the parsed message that was stored."""
+"""The result of MessageStore.ingest, and the parsed message that was stored."""
 
 
-def guarded_store(store: Store, request: IngestRequest, directory: str, defects: Sequence[Defect]) -> Kept:
+def guarded_store(store: MessageStore, request: IngestRequest, directory: str, defects: Sequence[Defect]) -> Kept:
     """Store `request`, if necessary without its parsed content.
 
     directory: the state directory. defects: those found before the message was parsed.
@@ -61,7 +61,7 @@ def guarded_store(store: Store, request: IngestRequest, directory: str, defects:
     return stored, parsed
 
 
-def _ingest_raw(store: Store, request: IngestRequest, suspicion: str) -> list[Stored]:
+def _ingest_raw(store: MessageStore, request: IngestRequest, suspicion: str) -> list[Stored]:
     """The same without parsed content, in all the time that is left; if that is too short, the next attempt begins here."""
     try:
         return _ingest(store, request, last=True)
@@ -71,8 +71,8 @@ def _ingest_raw(store: Store, request: IngestRequest, suspicion: str) -> list[St
         raise
 
 
-def _ingest(store: Store, request: IngestRequest, spare: bool = False, last: bool = False) -> list[Stored]:
-    """Call Store.ingest; retry once if the session had ended although the database answers."""
+def _ingest(store: MessageStore, request: IngestRequest, spare: bool = False, last: bool = False) -> list[Stored]:
+    """Call MessageStore.ingest; retry once if the session had ended although the database answers."""
     try:
         return store.ingest(request, spare, last)
     except StoreError as error:
@@ -86,7 +86,7 @@ def _ingest(store: Store, request: IngestRequest, spare: bool = False, last: boo
         raise
 
 
-def _ask(store: Store, error: StoreError) -> None:
+def _ask(store: MessageStore, error: StoreError) -> None:
     """Set `error.answered` to whether the database answers, if that decides how the error is treated."""
     if error.unrouted:
         return  # it is tried again where the shard is known, and can be asked

@@ -26,6 +26,7 @@ from ..settings.config import Config
 from ..store.connection import Store
 from ..store.errors import INSUFFICIENT_PRIVILEGE, StoreError, concerns_data
 from ..store.ids import days
+from ..store.message_store import MessageStore
 
 INGRESS = "import"
 
@@ -104,7 +105,7 @@ def envelope(raw: bytes, recipients: Sequence[str] = (), sender: str | None = No
 
 
 def bring_in(
-    readings: Sequence[bytes], envelope: Envelope, received_at: datetime, config: Config, store: Store
+    readings: Sequence[bytes], envelope: Envelope, received_at: datetime, config: Config, store: MessageStore
 ) -> Result:
     """Deliver one message, whatever the policy for its recipient: the caller has decided that. Uses SIGALRM.
 

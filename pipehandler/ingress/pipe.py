@@ -55,13 +55,13 @@ def run(
             from ..delivery.deliver import Session, deliver
             from ..mail.identity import identify
             from ..mail.parsed import Defect
-            from ..store.connection import Store
+            from ..store.message_store import MessageStore
 
             identity = identify(raw)
             smaller = is_smaller(raw, identity.prepended, envelope.size, caller)
             if store is None:
                 database = attempt.config.database
-                store = Store(database.conninfo, database.connect_timeout, database.statement_timeout)
+                store = MessageStore(database.conninfo, database.connect_timeout, database.statement_timeout)
             store.remaining = deadline.remaining
             store.step = deadline.step
             session = Session(attempt.config, store, deadline, attempt.stopwatch, INGRESS)

@@ -12,7 +12,7 @@ from ..record.journal import Journal
 from ..settings.config import Config
 
 if TYPE_CHECKING:
-    from ..store.connection import Store
+    from ..store.message_store import MessageStore
 
 
 class Resident(NamedTuple):
@@ -20,7 +20,7 @@ class Resident(NamedTuple):
     connection, and an open journal."""
 
     config: Config
-    store: "Store"
+    store: "MessageStore"
     journal: Journal
 
 
@@ -28,7 +28,9 @@ class Finished:
     """A delivery that is decided, and what remains to do when Postfix knows: `results`, one for each recipient, or a single
     one for all, whose `status` and `line` are for pipe(8)."""
 
-    def __init__(self, results: Sequence[Result], attempt: Attempt, store: "Store | None", keep_open: bool) -> None:
+    def __init__(
+        self, results: Sequence[Result], attempt: Attempt, store: "MessageStore | None", keep_open: bool
+    ) -> None:
         self.results = results
         self.status = results[0].outcome.status
         self.line = results[0].line

@@ -143,8 +143,8 @@ class StoreError(Undelivered):
     sqlstate:  the server's code, "" where it sent none.
     timed_out: our own statement_timeout ended the statement, not an administrator.
     of_shard:  a shard, or its connection to the proxy, is the reason, or that the recipients are on several shards.
-    unrouted:  the same, and it is not known which shard: the failure is to be repeated on that one alone (Store.on_shard).
-    answered:  afterwards the database answered a query that has nothing of the message in it (Store.answers).
+    unrouted:  the same, and it is not known which shard: the failure is to be repeated on that one alone (MessageStore.on_shard).
+    answered:  afterwards the database answered a query that has nothing of the message in it (MessageStore.answers).
     The text is the reason for the log, without any content of the message.
     """
 

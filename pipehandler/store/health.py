@@ -4,8 +4,9 @@ import time
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from .connection import IS_PROXY, Store
+from .connection import Store
 from .errors import UNDEFINED_FUNCTION, StoreError
+from .message_store import IS_PROXY
 from .readable import Unreadable, tolerant_rows
 from .replication import Replication, replication
 from .shard_health import of_shards

@@ -1,6 +1,6 @@
 """One message on its way into the store, as the SQL function pipehandler.ingest takes it, and what that returns.
 
-Values only: `Store.ingest` in connection.py makes the call.
+Values only: `MessageStore.ingest` makes the call.
 """
 
 import json

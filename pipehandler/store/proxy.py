@@ -20,7 +20,7 @@ _SCHEMA = "pipehandler_dblink"
 
 _CHECK_MS, _LONGEST_CHECK_MS = 1_000, 5_000
 """How often a session of the proxy looks for its client while it waits for a shard; half of the time that it has for that
-(store/connection.py)."""
+(store/message_store.py)."""
 
 _STATE = """
 SELECT (SELECT jsonb_object_agg(o.option_name, o.option_value)

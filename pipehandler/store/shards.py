@@ -13,9 +13,10 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from .bigint import bigint
-from .connection import IS_PROXY, Store
+from .connection import Store
 from .conninfo import parameters
 from .errors import NO_SQLSTATE, StoreError
+from .message_store import IS_PROXY
 from .migrate import WAIT, MigrationError, migrate
 from .proxy import complete, differences
 from .roles import ADDRESS_ADMIN, INGEST, LOOKUP, MAINTENANCE, READER

@@ -25,8 +25,8 @@ from ..record.journal import Journal
 from ..runtime import deadline
 from ..runtime.deadline import GRACE
 from ..settings.config import Config
-from ..store.connection import Store
 from ..store.errors import StoreError
+from ..store.message_store import MessageStore
 
 READY, FREE, LAST = b"ready", b"free", b"last"
 """Reports to the supervisor: ready for a first message; done and free for another; done and about to exit."""
@@ -77,7 +77,7 @@ def work(channel: socket.socket, config: Config) -> NoReturn:
         for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(signum, signal.SIG_IGN)  # the supervisor stops a worker by closing its channel
         database = config.database
-        store = Store(database.conninfo, database.connect_timeout, database.statement_timeout)
+        store = MessageStore(database.conninfo, database.connect_timeout, database.statement_timeout)
         with suppress(StoreError):
             store.connect()  # if this fails, the first message retries and reports the error
         channel.send(READY)
@@ -105,7 +105,7 @@ def work(channel: socket.socket, config: Config) -> NoReturn:
         os._exit(status)
 
 
-def _wait(channel: socket.socket, store: Store) -> None:
+def _wait(channel: socket.socket, store: MessageStore) -> None:
     """Wait for the next message. If the server ends the database connection, close it; the message opens another."""
     while True:
         watched = [channel.fileno()] + ([] if store.socket is None else [store.socket])

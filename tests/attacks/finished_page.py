@@ -17,7 +17,7 @@ from harness.web import WebServer
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Error, Page, expect
 
 from pipehandler.parse.message import parse
-from pipehandler.store.connection import Store
+from pipehandler.store.message_store import MessageStore
 
 from .hostile_mail import GROUP, everywhere, short
 from .internet import Internet, Request
@@ -160,7 +160,7 @@ class FinishedPage:
     def store(self, address: str, mails: Sequence[bytes]) -> list[int]:
         """Store messages in this order, and have the page notice; returns their deliveries."""
         deliveries: list[int] = []
-        with closing(Store(self._database.conninfo)) as store:
+        with closing(MessageStore(self._database.conninfo)) as store:
             for mail in mails:
                 parsed = parse(mail, trusted_authserv_ids=(TRUSTED,))
                 deliveries += [

@@ -16,7 +16,7 @@ from pipehandler.runtime.deadline import Deadline
 from pipehandler.runtime.stopwatch import Stopwatch
 from pipehandler.settings.config import Config, State
 from pipehandler.store import messages
-from pipehandler.store.connection import Store
+from pipehandler.store.message_store import MessageStore
 
 
 def kibibytes(what: str) -> int:
@@ -32,8 +32,8 @@ def test_real_messages_are_stored(database: Database) -> None:
     Path("/proc/self/clear_refs").write_text("5")  # proc(5): reset the peak
     before = kibibytes("VmRSS")
     config = Config(state=State(directory="/nonexistent"))
-    store = Store(database.conninfo)
-    reader = Store(database.admin)
+    store = MessageStore(database.conninfo)
+    reader = MessageStore(database.admin)
     try:
         for number, name in enumerate(names()):
             raw = read(name)

@@ -16,13 +16,13 @@ from pipehandler.mail.parsed import Defect
 from pipehandler.runtime.deadline import Deadline
 from pipehandler.runtime.stopwatch import Stopwatch
 from pipehandler.settings import config
-from pipehandler.store.connection import Store
+from pipehandler.store.message_store import MessageStore
 
 
 class Core:
     """deliver() for many messages, one after the other, in the main thread (its deadline is a signal)."""
 
-    def __init__(self, store: Store, folder: Path) -> None:
+    def __init__(self, store: MessageStore, folder: Path) -> None:
         self._store = store
         self._config = config.Config(state=config.State(str(folder)))
 
@@ -46,7 +46,7 @@ class Core:
 @contextmanager
 def core(database: Database, folder: Path) -> Iterator[Core]:
     """The core with a connection to `database`; its state directory is `folder`."""
-    store = Store(f"{database.conninfo} application_name=core")
+    store = MessageStore(f"{database.conninfo} application_name=core")
     try:
         yield Core(store, folder)
     finally:

@@ -20,8 +20,8 @@ from harness.postgresql import FAST, VERSION, PostgreSQL
 from harness.submission import submission
 
 from pipehandler.store import expiry
-from pipehandler.store.connection import Store
 from pipehandler.store.errors import StoreError
+from pipehandler.store.message_store import MessageStore
 
 from .ledger import Ledger, Mode, Row, Scale
 
@@ -58,7 +58,7 @@ class _Writers:
             % (number, each, b"x" * choice.randrange(9000))
             for each in range(self.messages)
         ]
-        with closing(Store(self.database.conninfo)) as store:
+        with closing(MessageStore(self.database.conninfo)) as store:
             for each, raw in enumerate(raws):
                 self._deliver(store, raw, _BEFORE)
                 if choice.random() < 0.3:
@@ -72,7 +72,7 @@ class _Writers:
                 if choice.random() < 0.3:
                     self._deliver(store, choice.choice(raws[: each + 1]), _AFTER, new=False)
 
-    def _deliver(self, store: Store, raw: bytes, recipient: str, new: bool = True) -> None:
+    def _deliver(self, store: MessageStore, raw: bytes, recipient: str, new: bool = True) -> None:
         while True:
             try:
                 store.ingest(submission(raw, recipient))
@@ -99,7 +99,7 @@ def run(scale: Scale, mode: Mode) -> Row:
         Database.fresh(server) as database,
     ):
         for number in range(_OLD[scale]):
-            with closing(Store(database.conninfo)) as store:
+            with closing(MessageStore(database.conninfo)) as store:
                 store.ingest(submission(b"Message-ID: <old%d@example.org>\n\n" % number))
             make_older(database, 3 + number)
         database.execute("UPDATE pipehandler.delivery SET expires_at = now() - interval '1 s'")
@@ -109,7 +109,7 @@ def run(scale: Scale, mode: Mode) -> Row:
         thread = threading.Thread(target=writers.run)
         thread.start()
         writers.begun.wait()
-        with closing(Store(database.server.conninfo(database.name, user="upkeep"))) as store:
+        with closing(MessageStore(database.server.conninfo(database.name, user="upkeep"))) as store:
             store.rows("SELECT pipehandler.create_days()")
             row.points += 1
             writers.day.set()

@@ -16,8 +16,8 @@ from harness.database import Database
 from harness.submission import submission
 
 from pipehandler.store import expiry
-from pipehandler.store.connection import Store
 from pipehandler.store.errors import StoreError
+from pipehandler.store.message_store import MessageStore
 
 from .ledger import Row
 from .mailbox import clear, stored
@@ -46,8 +46,8 @@ def expire(database: Database, recipient: str, raw: bytes) -> None:
         assert removed["deliveries"] == 1
 
 
-def _upkeep(database: Database) -> Store:
-    return Store(database.server.conninfo(database.name, user="upkeep"))
+def _upkeep(database: Database) -> MessageStore:
+    return MessageStore(database.server.conninfo(database.name, user="upkeep"))
 
 
 class _Rush:
@@ -87,7 +87,7 @@ class _Rush:
 
     def _deliver(self, number: int) -> None:
         choice = random.Random(number)
-        store = Store(self.database.conninfo)
+        store = MessageStore(self.database.conninfo)
         for done in itertools.count():
             if done >= self.rounds and (self.removed or time.monotonic() > self.until):
                 break
@@ -95,7 +95,7 @@ class _Rush:
             self._until_stored(store, raw, recipients)
         store.close()
 
-    def _until_stored(self, store: Store, raw: bytes, recipients: list[str]) -> None:
+    def _until_stored(self, store: MessageStore, raw: bytes, recipients: list[str]) -> None:
         """Deliver as Postfix does: again after a temporary failure."""
         while True:
             with self.lock:
@@ -142,7 +142,7 @@ def run(rounds: int, database: Database, row: Row) -> None:
         row.note("expiry: nothing expired while deliveries came")
 
     # Undisturbed: everything is stored once, whatever happened before.
-    store = Store(database.conninfo)
+    store = MessageStore(database.conninfo)
     for raw in MESSAGES:
         store.ingest(submission(raw, *RECIPIENTS))
     store.close()

@@ -24,8 +24,8 @@ from harness.submission import INGEST, MESSAGE, submission
 
 from pipehandler.mail.parsed import ParsedMessage
 from pipehandler.store import listing, messages
-from pipehandler.store.connection import Store
 from pipehandler.store.errors import DataRefused, StoreError
+from pipehandler.store.message_store import MessageStore
 from pipehandler.store.messages import UnreadableMessage
 
 from .ledger import Mode, Row, Scale
@@ -145,7 +145,10 @@ def _calls() -> Iterator[_Call]:
 def _claimed(calls: Sequence[_Call], console: Console, row: Row) -> None:
     """Call ingest as the handler's role: a value is refused as an error in the message, or every reader can read it."""
     stored: list[int] = []
-    with closing(Store(console.database.conninfo)) as handler, closing(Store(console.database.admin)) as reader:
+    with (
+        closing(MessageStore(console.database.conninfo)) as handler,
+        closing(MessageStore(console.database.admin)) as reader,
+    ):
         for number, call in enumerate(calls):
             row.points += 1
             arguments = _request(number)
@@ -228,7 +231,7 @@ def _fill(database: Database, count: int) -> None:
     """Store so many genuine messages with an attachment and leases for their addresses; every third is in
     quarantine."""
     attached = b"MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=b\n\n--b\nContent-Type: a/b\n\nx\n--b--\n"
-    with closing(Store(database.conninfo)) as store:
+    with closing(MessageStore(database.conninfo)) as store:
         for number in range(1, count + 1):
             address = f"user{number}@example.com"
             database.execute("SELECT pipehandler.lease_address(%s)", address)
@@ -277,7 +280,7 @@ def _cast(column: _Column) -> str:
 def _read(column: _Column, console: Console, last: int, row: Row) -> None:
     """Read each message, the list and the stream, as programs do; the first and the last message are genuine."""
     row.sent += 2
-    with closing(Store(console.database.admin)) as store:
+    with closing(MessageStore(console.database.admin)) as store:
         for number in range(1, last + 1):
             try:
                 messages.message(store, str(number))

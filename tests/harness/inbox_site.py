@@ -10,7 +10,7 @@ from playwright.sync_api import Page
 
 from pipehandler.mail.parsed import ParsedMessage
 from pipehandler.parse.message import parse
-from pipehandler.store.connection import Store
+from pipehandler.store.message_store import MessageStore
 
 from .database import Database
 from .inboxes import send
@@ -90,5 +90,5 @@ class Site(NamedTuple):
     def store_unreadable(self, recipient: str) -> None:
         """Store a message whose parsing failed."""
         raw = b"Subject: broken\n\nnobody can read this\n"
-        with closing(Store(self.database.conninfo)) as store:
+        with closing(MessageStore(self.database.conninfo)) as store:
             store.ingest(submission(raw, recipient, parsed=ParsedMessage(error="not parsed within 10 s")))

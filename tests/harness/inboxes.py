@@ -7,8 +7,8 @@ from contextlib import closing
 from datetime import timedelta
 from typing import Any, TypeVar
 
-from pipehandler.store.connection import Store
 from pipehandler.store.inboxes import Inbox, Inboxes
+from pipehandler.store.message_store import MessageStore
 
 from .database import Database
 from .loop import run_in_loop
@@ -79,6 +79,6 @@ def send(database: Database, *recipients: str | None, raw: bytes = b"", **change
         raw
         or b"From: Ann <ann@example.org>\nMessage-ID: <%s@x>\nSubject: hello\n\nbody\n" % secrets.token_hex(8).encode()
     )
-    with closing(Store(database.conninfo)) as store:
+    with closing(MessageStore(database.conninfo)) as store:
         stored = store.ingest(submission(octets, *filter(None, recipients), **changes))
     return [each.delivery for each in stored if each.delivery is not None]

@@ -14,7 +14,7 @@ from harness.submission import submission
 
 from pipehandler.cli import cli
 from pipehandler.mail.sysexits import EX_CANTCREAT, EX_DATAERR, EX_NOINPUT, EX_UNAVAILABLE
-from pipehandler.store.connection import Store
+from pipehandler.store.message_store import MessageStore
 
 USAGE = 2  # click's status for a usage error
 
@@ -61,7 +61,7 @@ def test_the_life_of_a_lease(console: Console, database: Database) -> None:
     assert (
         console.run("address", "add", "User@Example.com", "--ttl", "1h", "--label", "mine").text == "user@example.com\n"
     )
-    store = Store(database.conninfo)
+    store = MessageStore(database.conninfo)
     store.ingest(submission(b"Subject: a\n\n1", "user@example.com"))
     store.ingest(submission(b"Subject: a\n\n2", "user+x@example.com"))
     (listed,) = json.loads(console.run("address", "list", "--json").text)

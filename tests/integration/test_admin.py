@@ -17,8 +17,8 @@ from pipehandler import __version__
 from pipehandler.mail.parsed import ParsedMessage
 from pipehandler.mail.sysexits import EX_CONFIG, EX_NOINPUT, EX_UNAVAILABLE
 from pipehandler.postfix.templates import CODE
-from pipehandler.store.connection import Store
 from pipehandler.store.ids import NoSuchMessage
+from pipehandler.store.message_store import MessageStore
 from pipehandler.store.messages import attachment
 
 USAGE = 2  # click's status for a usage error
@@ -50,7 +50,7 @@ class Mailbox:
         self.database = database
         self.conninfo = database.server.conninfo(database.name, user="reader")
         database.execute("SELECT pipehandler.lease_address('b_c@example.com')")
-        store = Store(database.conninfo)
+        store = MessageStore(database.conninfo)
         later = "2026-09-08T10:00:00+09:00"
         plain = b"From: Bob <bob@example.net>\nSubject: 100x offxer\n\nplain"
         self.letter = store.ingest(submission(LETTER, "a@example.com", sender="bounces@example.org"))[0]
@@ -78,7 +78,7 @@ def mailbox(database: Database) -> Mailbox:
 
 def test_filters_ignore_the_case_of_all_letters(mailbox: Mailbox, database: Database) -> None:
     """Whatever the collation of the database is."""
-    store = Store(database.conninfo)
+    store = MessageStore(database.conninfo)
     raw = "From: Jörg Äpfel <j@bücher.example>\nSubject: ПИСЬМО an ÖZGÜR\n\nx".encode()
     store.ingest(submission(raw, "d@example.com", sender="j@bücher.example"))
     store.close()
@@ -230,7 +230,7 @@ def test_bytes_that_are_not_stored(mailbox: Mailbox) -> None:
     mailbox.database.execute("UPDATE pipehandler.attachment SET content = NULL")
     mailbox.database.execute("DELETE FROM pipehandler.raw_message")
     assert "the raw bytes of 1 are not stored any more" in mailbox.run("raw", "1").errors
-    store = Store(mailbox.conninfo)
+    store = MessageStore(mailbox.conninfo)
     with pytest.raises(NoSuchMessage, match="content of attachment 1 is not stored"):
         attachment(store, "1", 1)
     store.close()
@@ -242,7 +242,7 @@ def test_bytes_that_are_not_stored(mailbox: Mailbox) -> None:
 def test_escape_sequences_stop_here(database: Database, arguments: list[str]) -> None:
     """The terminal interprets nothing that a sender wrote: no control character and no change of direction is
     printed."""
-    store = Store(database.conninfo)
+    store = MessageStore(database.conninfo)
     store.ingest(submission(HOSTILE))
     store.close()
     text = pipehandler("--conninfo", database.admin, *arguments).text

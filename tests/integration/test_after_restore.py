@@ -18,7 +18,7 @@ from psycopg.errors import RaiseException
 
 from pipehandler.check.database import check_database
 from pipehandler.settings import config as settings
-from pipehandler.store.connection import Store
+from pipehandler.store.message_store import MessageStore
 
 RIGHTS = """
 SELECT o.kind, o.name, coalesce(g.rolname, 'PUBLIC') AS grantee, a.privilege_type, a.is_grantable
@@ -45,7 +45,7 @@ GROUPS = "SELECT rolname, rolcanlogin, shobj_description(oid, 'pg_authid') FROM 
 
 def deliver(database: Database, number: int, recipient: str) -> int:
     """Store a message; returns the number of its delivery."""
-    with closing(Store(database.conninfo)) as store:
+    with closing(MessageStore(database.conninfo)) as store:
         return store.ingest(submission(b"Subject: %d\n\nbody\n" % number, recipient))[0].delivery
 
 
@@ -261,7 +261,7 @@ def test_after_pg_upgrade(folder: Path) -> None:
             second = deliver(database, 2, "ann@example.com")
             assert number < second < 1000
             assert list(cursors(database, kept)) == [second]
-            with closing(Store(database.conninfo)) as store:
+            with closing(MessageStore(database.conninfo)) as store:
                 assert store.ingest(submission(b"Subject: 1\n\nbody\n", "ann@example.com"))[0].duplicate
             new.stop()
         old.start()

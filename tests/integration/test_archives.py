@@ -17,7 +17,7 @@ from harness.database import Database
 from harness.submission import submission
 
 from pipehandler.mail.sysexits import EX_DATAERR
-from pipehandler.store.connection import Store
+from pipehandler.store.message_store import MessageStore
 
 HEAD = b"Return-Path: <ann@example.org>\nDelivered-To: user@example.com\n"
 OLD = datetime(2016, 3, 1, 7, 30, tzinfo=UTC)
@@ -195,7 +195,7 @@ def test_before_the_lease(console: Console, database: Database, folder: Path) ->
     assert console.run("import", "--dry-run", path).text.endswith("one.eml: duplicate\n1 duplicate\n")
     assert console.run("import", path).text.endswith("\n1 duplicate\n")
     content = letter(1).removeprefix(HEAD)
-    with closing(Store(database.conninfo)) as store:
+    with closing(MessageStore(database.conninfo)) as store:
         (live,) = store.ingest(submission(content, "user@example.com"))
         assert not live.duplicate
     assert console.run("import", path).text.endswith("\n1 duplicate\n")

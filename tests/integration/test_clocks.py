@@ -9,7 +9,7 @@ from harness.submission import MESSAGE, submission
 
 from pipehandler.settings.retention import Rule
 from pipehandler.store import expiry
-from pipehandler.store.connection import Store
+from pipehandler.store.message_store import MessageStore
 
 RULE = Rule(keep=timedelta(hours=1), raw=timedelta(minutes=30), attachments=timedelta(minutes=20))
 
@@ -36,7 +36,7 @@ CLOCKS = {
 def run(database: Database, *rules: Rule) -> dict[str, int]:
     """One whole run of expire."""
     total: expiry.Counts = expiry.Counts()
-    with closing(Store(database.server.conninfo(database.name, user="upkeep"))) as store:
+    with closing(MessageStore(database.server.conninfo(database.name, user="upkeep"))) as store:
         for counts in expiry.expire(store, rules):
             total.update(counts)
     return dict(+total)
@@ -47,7 +47,7 @@ def test_retention_counts_from_the_database(every_database: Database) -> None:
     early."""
     database = every_database
     assert run(database, RULE) == {}
-    with closing(Store(database.conninfo)) as store:
+    with closing(MessageStore(database.conninfo)) as store:
         for number, clock in enumerate(CLOCKS):
             (stored,) = store.ingest(submission(MESSAGE, f"{number}@example.com", received_at=clock))
             assert not stored.duplicate
@@ -70,7 +70,7 @@ def test_retention_counts_from_the_database(every_database: Database) -> None:
 @pytest.mark.parametrize("clock", ["1970-01-01T00:00:00+00:00", "9998-01-01T00:00:00+00:00"])
 def test_new_rules_count_from_the_database(database: Database, clock: str) -> None:
     """Later rules give stored mail the same times."""
-    with closing(Store(database.conninfo)) as store:
+    with closing(MessageStore(database.conninfo)) as store:
         store.ingest(submission(received_at=clock))
     assert run(database, RULE) == {"applied": 1, "changed": 1}
     assert database.value("SELECT expires_at - stored_at FROM pipehandler.delivery") == RULE.keep
@@ -83,7 +83,7 @@ def test_new_rules_count_from_the_database(database: Database, clock: str) -> No
 def test_the_order_of_the_stream(database: Database) -> None:
     """The stream has the order in which deliveries were stored, whatever the clocks of the mail hosts showed."""
     clocks = ["9000-01-01T00:00:00Z", "1970-01-01T00:00:00Z", "2026-01-01T00:00:00Z"]
-    with closing(Store(database.conninfo)) as store:
+    with closing(MessageStore(database.conninfo)) as store:
         numbers = [
             store.ingest(submission(MESSAGE, f"{n}@example.com", received_at=clock))[0].delivery
             for n, clock in enumerate(clocks)

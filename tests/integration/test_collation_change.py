@@ -12,8 +12,8 @@ from harness.postgresql import DEBIAN, FAST, PostgreSQL
 from harness.submission import submission
 from psycopg import sql
 
-from pipehandler.store.connection import Store
 from pipehandler.store.errors import StoreError
+from pipehandler.store.message_store import MessageStore
 from pipehandler.store.migrate import migrate
 
 # Another ICU order: punctuation is ignored, and upper case sorts first.
@@ -75,7 +75,7 @@ def change(server: PostgreSQL, name: str) -> None:
 
 def migrated(server: PostgreSQL, name: str) -> Database:
     """Migrate a database."""
-    with closing(Store(server.conninfo(name), statement_timeout=100)) as store:
+    with closing(MessageStore(server.conninfo(name), statement_timeout=100)) as store:
         migrate(store)
     return Database(server, name)
 
@@ -84,7 +84,7 @@ def fill(database: Database, lease: bool = True, doubtful: bool = False) -> list
     """Lease each address, and deliver one message to it; whether it was a duplicate, for each. doubtful: the indexes are
     damaged, so a delivery may be deferred: one index may have its duplicate, and another may not find it."""
     found = []
-    with closing(Store(database.admin)) as store:
+    with closing(MessageStore(database.admin)) as store:
         for address in ADDRESSES:
             if lease:
                 with suppress(StoreError):  # it has one

@@ -13,9 +13,9 @@ from harness.postgresql import VERSIONS, PostgreSQL
 from harness.schema_dump import dump
 from harness.submission import MESSAGE, submission
 
-from pipehandler.store.connection import Store
 from pipehandler.store.errors import StoreError
 from pipehandler.store.ingest import Stored
+from pipehandler.store.message_store import MessageStore
 from pipehandler.store.migrate import MigrationError, migrate
 from pipehandler.store.sql_files import migrations, preparation
 
@@ -40,13 +40,13 @@ def former(request: pytest.FixtureRequest, servers: Callable[[int], PostgreSQL])
 
 def deliver(database: Database, raw: bytes, *recipients: str) -> list[Stored]:
     """Store a message as the handler does."""
-    with closing(Store(database.conninfo)) as store:
+    with closing(MessageStore(database.conninfo)) as store:
         return store.ingest(submission(raw, *recipients))
 
 
 def converted(database: Database) -> None:
     """Migrate, without waiting for locks a second time."""
-    with closing(Store(database.admin, statement_timeout=60)) as store:
+    with closing(MessageStore(database.admin, statement_timeout=60)) as store:
         migrate(store, wait=0)
 
 
@@ -167,7 +167,7 @@ def test_after_files_with_greater_numbers(servers: Callable[[int], PostgreSQL]) 
     """A database that has the files of sql/schema that come after this one is divided as well, with the same result."""
     server = servers(VERSIONS[-1])
     with Database.fresh(server) as fresh, previous_release.database(server, "ahead", files=0) as ahead:
-        with closing(Store(ahead.admin, statement_timeout=60)) as store:
+        with closing(MessageStore(ahead.admin, statement_timeout=60)) as store:
             store.script("DROP SCHEMA pipehandler CASCADE")
             store.script(preparation())
             for file in migrations():

@@ -21,10 +21,10 @@ from pipehandler.check.database import check_database
 from pipehandler.settings import config as settings
 from pipehandler.settings.retention import Rule
 from pipehandler.store import expiry, listing, messages
-from pipehandler.store.connection import Store
 from pipehandler.store.errors import StoreError
 from pipehandler.store.filters import Filters
 from pipehandler.store.ingest import Stored
+from pipehandler.store.message_store import MessageStore
 
 PICTURE = (
     b"From: a@example.org\nMessage-ID: <picture@example.org>\nContent-Type: multipart/mixed; boundary=b\n\n--b\n\ntext\n"
@@ -34,9 +34,9 @@ KEPT = Rule(keep=timedelta(days=30))
 
 
 @contextmanager
-def opened(database: Database, user: str = "pipehandler") -> Iterator[Store]:
+def opened(database: Database, user: str = "pipehandler") -> Iterator[MessageStore]:
     """A session of a role."""
-    with closing(Store(database.server.conninfo(database.name, user=user))) as store:
+    with closing(MessageStore(database.server.conninfo(database.name, user=user))) as store:
         yield store
 
 
@@ -277,7 +277,7 @@ def test_a_duplicate_while_its_day_is_dropped(database: Database) -> None:
         again = submission(PICTURE, "a@example.com", f"{first}@example.com")
         with psycopg.connect(database.admin) as dropping, ThreadPoolExecutor(1) as pool:
             conninfo = f"{database.conninfo} application_name=duplicate"
-            with closing(Store(conninfo)) as store, psycopg.connect(database.conninfo) as other:
+            with closing(MessageStore(conninfo)) as store, psycopg.connect(database.conninfo) as other:
                 if first == "drop":
                     assert dropping.execute("SELECT pipehandler.drop_day(%s)", [day]).fetchall() == [(True,)]
                     delivering = pool.submit(store.ingest, again)
@@ -375,7 +375,7 @@ def test_a_name_without_bounds_defers_mail(database: Database) -> None:
     deferred and not blamed, and stored afterwards."""
     leaf = partition("raw_message", today())
     database.execute(f"ALTER TABLE pipehandler.raw_message DETACH PARTITION {leaf}")
-    with closing(Store(database.conninfo)) as store:
+    with closing(MessageStore(database.conninfo)) as store:
         with pytest.raises(StoreError) as raised:
             store.ingest(submission(b"Message-ID: <1@x>\n\n"))
         assert (raised.value.sqlstate, raised.value.outcome.status, raised.value.outage) == ("40001", 75, False)

@@ -17,7 +17,7 @@ from pipehandler.mail.outcome import DELIVERED, Result
 from pipehandler.runtime.deadline import GRACE, Deadline, clear
 from pipehandler.runtime.stopwatch import Stopwatch
 from pipehandler.settings.config import Config, State
-from pipehandler.store.connection import Store
+from pipehandler.store.message_store import MessageStore
 
 
 @pytest.mark.parametrize("way", [deliver, deliver_each])
@@ -28,7 +28,7 @@ def test_nothing_interrupts_after_the_commit(
     envelope = from_argv(["--sender=a@example.org", "--", "b@example.com", "c@example.com"])
     deadline = Deadline(600, time.monotonic())
     try:
-        with closing(Store(database.conninfo)) as store:
+        with closing(MessageStore(database.conninfo)) as store:
             session = Session(Config(state=State(str(tmp_path))), store, deadline, Stopwatch(time.monotonic()), "pipe")
             results = way(MESSAGE, identify(MESSAGE), envelope, session)
         assert [result.outcome for result in results] == [DELIVERED] * 2

@@ -29,10 +29,10 @@ from pipehandler.mail.parsed import ParsedMessage
 from pipehandler.mail.sysexits import EX_CONFIG, EX_NOINPUT, EX_UNAVAILABLE
 from pipehandler.settings.retention import Rule
 from pipehandler.store import expiry, messages, quarantine
-from pipehandler.store.connection import Store
 from pipehandler.store.errors import StoreError
 from pipehandler.store.ids import NoSuchMessage
 from pipehandler.store.ingest import Stored
+from pipehandler.store.message_store import MessageStore
 
 PICTURE = (
     b"From: News <News@Sender.example>\nMessage-ID: <picture@sender.example>\nList-Id: <Garden.sender.example>\n"
@@ -46,7 +46,7 @@ def store(database: Database, raw: bytes, *recipients: str, **changes: Any) -> l
     """Store a message; returns the results, in the order of the deliveries. received_at: also the time when it was
     stored."""
     since = changes.setdefault("received_at", datetime.now(UTC).isoformat())
-    with closing(Store(database.conninfo)) as opened:
+    with closing(MessageStore(database.conninfo)) as opened:
         rows = sorted(opened.ingest(submission(raw, *recipients, **changes)), key=lambda row: row.delivery)
     database.execute(
         "UPDATE pipehandler.delivery SET stored_at = %s WHERE id = ANY (%s) AND stored_at > %s::timestamptz + interval '1 hour'",
@@ -90,9 +90,9 @@ def run(database: Database, *rules: Rule, batch: int = 500) -> dict[str, int]:
 
 
 @contextmanager
-def upkeep(database: Database) -> Iterator[Store]:
+def upkeep(database: Database) -> Iterator[MessageStore]:
     """A store for the maintenance role."""
-    with closing(Store(database.server.conninfo(database.name, user="upkeep"))) as opened:
+    with closing(MessageStore(database.server.conninfo(database.name, user="upkeep"))) as opened:
         yield opened
 
 
@@ -639,7 +639,7 @@ def test_against_deliveries(database: Database) -> None:
         return threading.Thread(target=guard)
 
     def deliver(number: int) -> None:
-        with closing(Store(database.conninfo)) as opened:
+        with closing(MessageStore(database.conninfo)) as opened:
             chance = random.Random(number)
             for turn in range(3000):
                 together.wait(60)

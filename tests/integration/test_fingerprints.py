@@ -15,8 +15,8 @@ from harness.service import wait_until
 from harness.submission import submission
 
 from pipehandler.mail.identity import identify
-from pipehandler.store.connection import Store
 from pipehandler.store.ingest import Stored
+from pipehandler.store.message_store import MessageStore
 from pipehandler.store.migrate import migrate
 
 GENUINE = b"Message-ID: <1@example.org>\nFrom: a@example.org\nSubject: one\n\nPay to account 1\n"
@@ -32,9 +32,9 @@ def test_the_forgery_had_the_same_fingerprint() -> None:
 
 
 @pytest.fixture
-def store(database: Database) -> Iterator[Store]:
+def store(database: Database) -> Iterator[MessageStore]:
     """The store with the rights of a handler."""
-    opened = Store(database.conninfo)
+    opened = MessageStore(database.conninfo)
     yield opened
     opened.close()
 
@@ -65,7 +65,7 @@ def redelivered(database: Database) -> list[Stored]:
         " WHERE (SELECT o.lease FROM pipehandler.lease_of(d.recipient, '+') AS o) IS NOT DISTINCT FROM d.lease"
     )
     assert rows
-    store = Store(database.conninfo)
+    store = MessageStore(database.conninfo)
     done = [store.ingest(submission((row.prepended or b"") + row.raw, row.recipient))[0] for row in rows]
     store.close()
     return done
@@ -82,7 +82,7 @@ def test_redelivered_after_the_upgrade(server: PostgreSQL, folder: Path) -> None
     and its handler computed the same version 1 as we do."""
     with previous_release.database(server, "fingerprints") as database:
         previous_release.send(database, "fill")
-        store = Store(database.admin, statement_timeout=60)
+        store = MessageStore(database.admin, statement_timeout=60)
         migrate(store)
         assert set(versions(database)) == {1}
         rows = database.rows(
@@ -99,7 +99,7 @@ def test_redelivered_after_the_upgrade(server: PostgreSQL, folder: Path) -> None
         store.close()
 
 
-def test_the_genuine_message_after_a_forged_one(database: Database, store: Store) -> None:
+def test_the_genuine_message_after_a_forged_one(database: Database, store: MessageStore) -> None:
     """The message is stored, and then it is a duplicate; the order makes no difference."""
     assert not store.ingest(submission(FORGED))[0].duplicate
     assert not store.ingest(submission(GENUINE))[0].duplicate
@@ -108,7 +108,7 @@ def test_the_genuine_message_after_a_forged_one(database: Database, store: Store
     assert versions(database) == [2, 2]
 
 
-def test_a_forged_one_from_before_the_upgrade(database: Database, store: Store, folder: Path) -> None:
+def test_a_forged_one_from_before_the_upgrade(database: Database, store: MessageStore, folder: Path) -> None:
     """The forgery hides the genuine message until its fingerprint is renewed (docs/limits.md)."""
     by_previous_release(database, FORGED)
     assert store.ingest(submission(GENUINE))[0].duplicate
@@ -118,7 +118,7 @@ def test_a_forged_one_from_before_the_upgrade(database: Database, store: Store, 
     assert versions(database) == [2, 2]
 
 
-def test_without_bytes_a_fingerprint_stays(database: Database, store: Store, folder: Path) -> None:
+def test_without_bytes_a_fingerprint_stays(database: Database, store: MessageStore, folder: Path) -> None:
     """The fingerprint cannot be computed; the delivery is still recognised."""
     by_previous_release(database, GENUINE)
     database.execute("UPDATE pipehandler.delivery SET raw_until = 'epoch'; DELETE FROM pipehandler.raw_message")
@@ -127,7 +127,7 @@ def test_without_bytes_a_fingerprint_stays(database: Database, store: Store, fol
     assert store.ingest(submission(AGAIN))[0].duplicate
 
 
-def test_two_programs_at_a_time(database: Database, store: Store, folder: Path) -> None:
+def test_two_programs_at_a_time(database: Database, store: MessageStore, folder: Path) -> None:
     """Mail hosts are upgraded one after the other. The program of this release recognises what either has stored. The
     previous one recognises only its own, so at worst it stores one more copy; renewing leaves that copy unchanged."""
     recipients = ("a@example.com", "b@example.com")
@@ -146,7 +146,7 @@ def test_two_programs_at_a_time(database: Database, store: Store, folder: Path) 
     assert versions(database) == [2, 2, 2, 1]
 
 
-def test_rejected_only_if_it_was_not_stored(database: Database, store: Store) -> None:
+def test_rejected_only_if_it_was_not_stored(database: Database, store: MessageStore) -> None:
     """Mail that the previous release has stored is not rejected when it is redelivered."""
     by_previous_release(database, GENUINE)
     request = submission(AGAIN)
@@ -156,7 +156,7 @@ def test_rejected_only_if_it_was_not_stored(database: Database, store: Store) ->
 
 
 @pytest.mark.parametrize("end", ["ROLLBACK", "COMMIT"])
-def test_redelivered_while_it_is_renewed(database: Database, store: Store, end: str) -> None:
+def test_redelivered_while_it_is_renewed(database: Database, store: MessageStore, end: str) -> None:
     """The delivery waits for the transaction, and is a duplicate whether that commits or not."""
     by_previous_release(database, GENUINE)
     done: list[Stored] = []

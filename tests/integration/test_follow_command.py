@@ -16,7 +16,7 @@ from harness.stream import Coming, announce, numbered, stored
 from harness.submission import submission
 
 import pipehandler
-from pipehandler.store.connection import Store
+from pipehandler.store.message_store import MessageStore
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_the_answer_comes_first(handler: Handler, database: Database, way: str) 
 def test_lines_for_people(console: Console, database: Database) -> None:
     """A line for each delivery: time, recipient, sender, subject; nothing in it that a terminal would interpret. Ctrl-C
     ends it."""
-    store = Store(database.conninfo)
+    store = MessageStore(database.conninfo)
     store.ingest(submission(numbered(1).replace(b"Subject: one", b"Subject: =?utf-8?q?one=1B[2J_two?=")))
     store.close()
     database.execute("UPDATE pipehandler.message SET subject = E'one\\x1b[2J\\ntwo'")  # the parser stores no such value

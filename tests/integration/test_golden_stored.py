@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipehandler.parse.message import parse
-from pipehandler.store.connection import Store
+from pipehandler.store.message_store import MessageStore
 
 NAMES = sorted(path.stem for path in FOLDER.glob("*.eml"))
 EXTREMES = {
@@ -91,7 +91,7 @@ def test_no_value_is_refused(every_database: Database, top: bytes, part: bytes, 
     """Whatever a field of a message, of a part and of a report contains, the message is stored, parsed."""
     raw = top + b"Content-Type: multipart/report; boundary=b\n\n"
     raw += b"--b\n%b\n%b\n--b\nContent-Type: message/delivery-status\n\n%b\n%b\n--b--\n" % (part, text, report, report)
-    store = Store(every_database.conninfo)
+    store = MessageStore(every_database.conninfo)
     try:
         (stored,) = store.ingest(submission(raw, f"{next(NUMBERS)}@example.com", parsed=parse(raw)))
     finally:
@@ -102,7 +102,7 @@ def test_no_value_is_refused(every_database: Database, top: bytes, part: bytes, 
 def test_every_message_is_stored_as_parsed(every_database: Database) -> None:
     """Each message is stored as parsed, with the instant of its date, on every version of PostgreSQL."""
     database = every_database
-    store, wrong = Store(database.conninfo), {}
+    store, wrong = MessageStore(database.conninfo), {}
     try:
         for name in [*NAMES, *EXTREMES]:
             raw = EXTREMES[name] if name in EXTREMES else (FOLDER / f"{name}.eml").read_bytes()

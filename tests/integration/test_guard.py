@@ -12,9 +12,9 @@ from harness.submission import submission
 from pipehandler.mail.sysexits import EX_TEMPFAIL
 from pipehandler.settings.retention import Rule
 from pipehandler.store import expiry
-from pipehandler.store.connection import Store
 from pipehandler.store.expiry import ATTACHMENTS, CHANGED, DELIVERIES, HELD, MESSAGES, RAW_MESSAGES, STORED, Counts
 from pipehandler.store.health import health
+from pipehandler.store.message_store import MessageStore
 
 DAY = timedelta(days=1)
 MESSAGE = b"Subject: %d\nContent-Type: multipart/mixed; boundary=b\n\n--b\n\ntext\n--b\nContent-Type: image/gif\n\nGIF\n--b--\n"
@@ -22,7 +22,7 @@ MESSAGE = b"Subject: %d\nContent-Type: multipart/mixed; boundary=b\n\n--b\n\ntex
 
 def fill(database: Database, days: list[float], recipient: str = "user@example.com") -> None:
     """Store a message for each age, in days."""
-    with closing(Store(database.conninfo)) as store:
+    with closing(MessageStore(database.conninfo)) as store:
         first = database.value("SELECT count(*) FROM pipehandler.delivery")
         for number, age in enumerate(days, first):
             (stored,) = store.ingest(submission(MESSAGE % number, recipient))
@@ -35,7 +35,7 @@ def fill(database: Database, days: list[float], recipient: str = "user@example.c
 def run(database: Database, *rules: Rule, percent: int = 20) -> Counts:
     """One whole run."""
     total = Counts()
-    with closing(Store(database.server.conninfo(database.name, user="upkeep"))) as store:
+    with closing(MessageStore(database.server.conninfo(database.name, user="upkeep"))) as store:
         for counts in expiry.expire(store, rules, max_percent=percent):
             total.update(counts)
     return +total
@@ -53,12 +53,12 @@ def test_too_much(every_database: Database) -> None:
     assert database.value("SELECT count(*) FROM pipehandler.retention") == 0
     fill(database, [0])
     assert database.value("SELECT count(*) FROM pipehandler.delivery WHERE expires_at IS NULL") == 6
-    with closing(Store(database.conninfo)) as store:  # the handler's role may see it
+    with closing(MessageStore(database.conninfo)) as store:  # the handler's role may see it
         state = health(store)
     assert (state.held_deliveries, state.held_stored) == (5, 5)
     assert state.held_since
     assert run(database) == {}  # reverted
-    with closing(Store(database.conninfo)) as store:
+    with closing(MessageStore(database.conninfo)) as store:
         assert health(store).held_since is None
     assert run(database, Rule(keep=timedelta(days=8, hours=12))) == {
         HELD: 3,
@@ -66,7 +66,7 @@ def test_too_much(every_database: Database) -> None:
     }  # one of them is due within a day
     assert run(database, Rule(keep=timedelta(days=8, hours=12)), percent=100)[DELIVERIES] == 2
     assert run(database, Rule(keep=timedelta(days=8, hours=12)))[HELD] == 0
-    with closing(Store(database.conninfo)) as store:
+    with closing(MessageStore(database.conninfo)) as store:
         assert health(store).held_since is None
 
 

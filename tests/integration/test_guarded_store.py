@@ -26,9 +26,9 @@ from pipehandler.delivery import guarded_store as module
 from pipehandler.mail.parsed import Defect
 from pipehandler.parse.message import parse
 from pipehandler.runtime.deadline import Deadline, TimeUp, clear
-from pipehandler.store.connection import Store
 from pipehandler.store.errors import StoreError
 from pipehandler.store.ingest import IngestRequest, Stored
+from pipehandler.store.message_store import MessageStore
 
 CONTROLS = bytes(octet for octet in range(1, 32) if octet not in b"\t\n\r")
 OTHER = b"Message-ID: <2@example.org>\nSubject: two\n\nanother\n"
@@ -63,7 +63,7 @@ def states(database: Database) -> list[tuple[str, str | None]]:
 def test_wide_message(database: Database, raw: bytes) -> None:
     """Values sent as arrays give the same row as values sent as JSON."""
     parsed = parse(raw)
-    with closing(Store(database.conninfo)) as store:
+    with closing(MessageStore(database.conninfo)) as store:
         store.ingest(submission(raw))
     (row,) = database.rows("SELECT header, state FROM pipehandler.message")
     assert row.state == "parsed"
@@ -77,7 +77,7 @@ def test_wide_message(database: Database, raw: bytes) -> None:
 def test_wide_message_is_not_larger_than_itself(database: Database) -> None:
     """Control characters cost an octet each on the wire, not six."""
     raw = wide_header(2_000_000)
-    with proxy(database.server.port) as wire, closing(Store(wire.conninfo(database.conninfo))) as store:
+    with proxy(database.server.port) as wire, closing(MessageStore(wire.conninfo(database.conninfo))) as store:
         store.ingest(submission(raw))
         octets = sum(len(each.octets) for each in wire.messages if each.sender == FRONTEND)
     assert octets < 2.5 * len(raw)
@@ -106,14 +106,14 @@ def test_out_of_memory(database: Database, tmp_path: Path, monkeypatch: pytest.M
     """Parsed data for which this process has no memory is left out at the first attempt; without it, the message is stored."""
     request, ingest = submission(MESSAGE), module._ingest
 
-    def starved(store: Store, given: IngestRequest, **how: bool) -> list[Stored]:
+    def starved(store: MessageStore, given: IngestRequest, **how: bool) -> list[Stored]:
         if given.parsed.error is None:
             raise MemoryError
         return ingest(store, given, **how)
 
     monkeypatch.setattr(module, "_ingest", starved)
     defects = [Defect("envelope-value", "size")]
-    with closing(Store(database.conninfo)) as store:
+    with closing(MessageStore(database.conninfo)) as store:
         stored, parsed = module.guarded_store(store, request, str(tmp_path), defects)
     reason = "what was read from the message does not fit into the memory"
     assert len(stored) == 1
@@ -179,7 +179,7 @@ def test_the_raw_message_has_all_the_time(handler: Handler, database: Database) 
 
 def test_the_limits_after_a_last_call(database: Database) -> None:
     """Only that call may take all the time that is left, and nothing that follows it on the connection."""
-    with closing(Store(database.conninfo, statement_timeout=5)) as store:
+    with closing(MessageStore(database.conninfo, statement_timeout=5)) as store:
         store.remaining = lambda: 60
         store.ingest(submission(MESSAGE), last=True)
         assert store.values("SELECT current_setting('statement_timeout')", of=str) == ["5s"]
@@ -191,7 +191,7 @@ def test_an_attempt_that_begins_with_the_raw_message(database: Database, tmp_pat
     slow(database, 5)
     request = submission(MESSAGE)
     mark = tmp_path / f"storing-{request.identity.id}"
-    with closing(Store(database.conninfo, statement_timeout=1)) as store:
+    with closing(MessageStore(database.conninfo, statement_timeout=1)) as store:
         store.remaining = lambda: 4
         for length in (0, 1):
             with pytest.raises(StoreError) as raised:
@@ -227,7 +227,7 @@ def test_a_mark_that_is_another_file(database: Database, tmp_path: Path, plant: 
         mark.symlink_to(secret)
     else:
         mark.mkdir()
-    with closing(Store(database.conninfo, statement_timeout=1)) as store:
+    with closing(MessageStore(database.conninfo, statement_timeout=1)) as store:
         store.remaining = lambda: 3
         with pytest.raises(StoreError):
             module.guarded_store(store, request, str(folder), [])
@@ -243,7 +243,7 @@ def test_a_wire_that_is_slow(database: Database, tmp_path: Path) -> None:
     request = submission(MESSAGE + b"x" * 20_000_000)
     clock = Deadline(600, time.monotonic())
     try:
-        with proxy(database.server.port) as wire, closing(Store(wire.conninfo(database.conninfo))) as store:
+        with proxy(database.server.port) as wire, closing(MessageStore(wire.conninfo(database.conninfo))) as store:
             calls = itertools.count()
             # After the statement comes what is sent of the message: nobody reads it.
             wire.fault = Fault(
@@ -273,7 +273,7 @@ def test_a_wait_for_something_else_is_not_the_message(database: Database, tmp_pa
     clock = Deadline(600, time.monotonic())
     request = submission(MESSAGE)
     try:
-        with closing(Store(database.conninfo)) as store:
+        with closing(MessageStore(database.conninfo)) as store:
             with pytest.raises(TimeUp), clock.step(2):
                 module.guarded_store(store, request, str(tmp_path), [])
             assert not list(tmp_path.iterdir())
@@ -458,7 +458,7 @@ def test_host_without_descriptors(handler: Handler) -> None:
     """If libpq gets no descriptor or no memory, the host lacks a resource (71), and the database is not down."""
     program = (
         "import os, resource, sys\n"
-        "from pipehandler.store.connection import Store\n"
+        "from pipehandler.store.message_store import MessageStore\n"
         "from pipehandler.store.errors import StoreError\n"
         "import psycopg\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (30, 30))\n"
@@ -466,7 +466,7 @@ def test_host_without_descriptors(handler: Handler) -> None:
         "try:\n"
         "    while True: files.append(os.dup(0))\n"
         "except OSError: pass\n"
-        "try: Store(sys.argv[1]).connect()\n"
+        "try: MessageStore(sys.argv[1]).connect()\n"
         "except StoreError as error: print(error.outcome.name, error.outage)\n"
     )
     conninfo = f"host=127.0.0.1 port={account.free_port()}"

@@ -15,7 +15,7 @@ from harness.submission import submission
 
 from pipehandler.mail.parsed import ParsedMessage
 from pipehandler.record.journal import NAME, Journal
-from pipehandler.store.connection import Store
+from pipehandler.store.message_store import MessageStore
 
 CATEGORIES = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
 ALL = "".join(
@@ -51,7 +51,7 @@ def without_constraints(database: Database) -> None:
 @pytest.fixture
 def hostile(database: Database, folder: Path) -> Console:
     """A parsed and a failed message, each text of which is hostile, and a journal with hostile records."""
-    store = Store(database.conninfo)
+    store = MessageStore(database.conninfo)
     database.execute("SELECT pipehandler.lease_address('user@example.com')")
     store.ingest(submission(LETTER))
     store.ingest(submission(b"broken", "b@example.com", parsed=ParsedMessage(error="not parsed")))

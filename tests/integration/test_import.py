@@ -20,7 +20,7 @@ from pipehandler.mail.envelope import Envelope, lower_domain
 from pipehandler.mail.identity import identify
 from pipehandler.mail.parsed import ParsedMessage
 from pipehandler.mail.sysexits import EX_DATAERR, EX_TEMPFAIL, EX_UNAVAILABLE
-from pipehandler.store.connection import Store
+from pipehandler.store.message_store import MessageStore
 
 LETTER = (
     b"Received: by mx\nFrom: Ann <ann@example.org>\nMessage-ID: <1@example.org>\nSubject: \xff\xfe no UTF-8\n\n"
@@ -248,7 +248,7 @@ def test_what_cannot_be_read(console: Console, database: Database, folder: Path)
 
 def quarantined(database: Database, raw: bytes) -> str:
     """A message in quarantine; returns its UUID."""
-    store = Store(database.conninfo)
+    store = MessageStore(database.conninfo)
     try:
         return store.ingest(submission(raw, "a@example.com", "b@example.com", parsed=ParsedMessage(error="broken")))[
             0
@@ -275,7 +275,7 @@ def test_export_and_import_of_everything(console: Console, database: Database, f
     raws = {path.name: path.read_bytes() for path in GOLDEN.glob("*.eml")}
     raws |= {f"crlf {name}": raw.replace(b"\n", b"\r\n") for name, raw in raws.items()}
     raws |= {"prepended": HEAD + LETTER, "mbox line": b"From x Mon\n" + LETTER, "nothing else": HEAD}
-    store = Store(database.conninfo)
+    store = MessageStore(database.conninfo)
     for number, raw in enumerate(raws.values()):
         envelope = Envelope(("", "b a@x", "a@x")[number % 3], (f'{number} "\\ü@x',), ("o@x",) if number % 2 else ())
         store.ingest(submission(raw, parsed=ParsedMessage(error="broken"), envelope=envelope))
@@ -364,7 +364,7 @@ def test_export_and_import_of_every_address(console: Console, database: Database
         "".join(random.choices(SPECIAL, k=random.randint(1, 12))) + random.choice(["", "@x", "@X.y"]) for _ in range(60)
     ]
     addresses = [*ODD, *(address for address in made if address not in ODD)]
-    store = Store(database.conninfo)
+    store = MessageStore(database.conninfo)
     for number, address in enumerate([*addresses, *WITH_LINE_END]):
         envelope = Envelope(addresses[-number % len(addresses)], (lower_domain(address),))
         store.ingest(submission(letter(number), parsed=ParsedMessage(error="broken"), envelope=envelope))
@@ -387,7 +387,7 @@ def test_export_and_import_of_every_address(console: Console, database: Database
 
 def test_raw_and_import(console: Console, database: Database) -> None:
     """The bytes of a message and its envelope, given to import as arguments, are the same delivery."""
-    store = Store(database.conninfo)
+    store = MessageStore(database.conninfo)
     chosen = [*ODD[::12], *WITH_LINE_END[1:3]]
     for number, address in enumerate(chosen):
         store.ingest(submission(letter(number), envelope=Envelope(address, (lower_domain(address),))))

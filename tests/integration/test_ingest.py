@@ -21,18 +21,18 @@ from hypothesis import strategies as st
 from pipehandler.mail import outcome
 from pipehandler.mail.parsed import Attachment, Defect, ParsedMessage
 from pipehandler.store import messages
-from pipehandler.store.connection import Store
 from pipehandler.store.errors import DataRefused, StoreError
 from pipehandler.store.ingest import IngestRequest, Stored
+from pipehandler.store.message_store import MessageStore
 
 OTHER = MESSAGE.replace(b"one", b"two")
 NUMBERS = itertools.count()
 
 
 @contextmanager
-def open_store(conninfo: str, statement_timeout: int = 20, remaining: float = float("inf")) -> Iterator[Store]:
+def open_store(conninfo: str, statement_timeout: int = 20, remaining: float = float("inf")) -> Iterator[MessageStore]:
     """A store, closed at the end."""
-    store = Store(conninfo, 5, statement_timeout)
+    store = MessageStore(conninfo, 5, statement_timeout)
     store.remaining = lambda: remaining
     try:
         yield store
@@ -41,13 +41,13 @@ def open_store(conninfo: str, statement_timeout: int = 20, remaining: float = fl
 
 
 @pytest.fixture
-def store(database: Database) -> Iterator[Store]:
+def store(database: Database) -> Iterator[MessageStore]:
     """The store with the rights of a handler."""
     with open_store(database.conninfo) as opened:
         yield opened
 
 
-def refused(store: Store, raw: bytes = MESSAGE) -> StoreError:
+def refused(store: MessageStore, raw: bytes = MESSAGE) -> StoreError:
     """The error with which the store refuses a message."""
     with pytest.raises(StoreError) as error:
         store.ingest(submission(raw))
@@ -187,7 +187,7 @@ def test_every_column(every_database: Database) -> None:
     assert (len(content), content.strip()) == (attachment.size, b"%PDF")
 
 
-def test_every_column_of_the_envelope(store: Store, database: Database) -> None:
+def test_every_column_of_the_envelope(store: MessageStore, database: Database) -> None:
     """Each value that pipe(8) passes for a message is stored in the column of its name."""
     said: dict[str, Any] = {
         "sender": "a@example.org",
@@ -211,7 +211,7 @@ def test_every_column_of_the_envelope(store: Store, database: Database) -> None:
     assert row.received_at == datetime(2026, 9, 7, 1, tzinfo=UTC)
 
 
-def test_what_is_not_known_is_null(store: Store, database: Database) -> None:
+def test_what_is_not_known_is_null(store: MessageStore, database: Database) -> None:
     """A value that pipe(8) did not pass is null, not a string."""
     store.ingest(submission())
     columns = "original_recipient queue_id client_address client_hostname client_helo client_port client_protocol"
@@ -275,7 +275,7 @@ def test_hostile_text(every_database: Database) -> None:
     assert [each.parameters for each in row.attachments] == [{TEXT: TEXT}, {}]
 
 
-def test_attachments_that_are_not_wanted(store: Store, database: Database) -> None:
+def test_attachments_that_are_not_wanted(store: MessageStore, database: Database) -> None:
     """With store.attachments = false they are described, and their content stays in the raw message."""
     parsed = ParsedMessage(attachments=[Attachment("1", "a/b", b"content")])
     store.ingest(submission(parsed=parsed, attachments=False))
@@ -283,7 +283,7 @@ def test_attachments_that_are_not_wanted(store: Store, database: Database) -> No
     assert (content, size) == (None, 7)
 
 
-def test_sender_chosen_values_are_not_too_long_for_an_index(store: Store, database: Database) -> None:
+def test_sender_chosen_values_are_not_too_long_for_an_index(store: MessageStore, database: Database) -> None:
     """A Message-ID and an address longer than an index row allows do not refuse the message."""
     long = b"x" * 5_000
     store.ingest(submission(b"Message-ID: <" + long + b"@x>\nFrom: " + long + b"@example.org\n\n"))
@@ -294,7 +294,7 @@ def test_sender_chosen_values_are_not_too_long_for_an_index(store: Store, databa
 # Once.
 
 
-def test_one_message_for_all_copies(store: Store, database: Database) -> None:
+def test_one_message_for_all_copies(store: MessageStore, database: Database) -> None:
     """The same bytes for another recipient are another delivery, not another message; sent again they are a
     duplicate."""
     first = store.ingest(submission(MESSAGE, "a@example.com"))
@@ -306,7 +306,7 @@ def test_one_message_for_all_copies(store: Store, database: Database) -> None:
     assert (other.message, other.duplicate) == (submission(OTHER).identity.id, False)
 
 
-def test_retransmission_is_a_duplicate_of_the_first_copy(store: Store, database: Database) -> None:
+def test_retransmission_is_a_duplicate_of_the_first_copy(store: MessageStore, database: Database) -> None:
     """A second transmission with another Received field stores nothing, and returns the stored message."""
     (first,) = store.ingest(submission(b"Received: one\n" + MESSAGE))
     (second,) = store.ingest(submission(b"Received: two\n" + MESSAGE))
@@ -314,7 +314,7 @@ def test_retransmission_is_a_duplicate_of_the_first_copy(store: Store, database:
     assert database.value("SELECT count(*) FROM pipehandler.message") == 1
 
 
-def test_recipient_that_is_named_twice(store: Store, database: Database) -> None:
+def test_recipient_that_is_named_twice(store: MessageStore, database: Database) -> None:
     """A recipient that is listed twice in one call gets one delivery."""
     assert len({each.delivery for each in store.ingest(submission(MESSAGE, "a@example.com", "a@example.com"))}) == 1
     assert deliveries(database) == 1
@@ -370,7 +370,7 @@ def test_list_of_a_later_copy_is_kept(every_database: Database) -> None:
     assert [tuple(row) for row in rows] == [(None, ["l.x", "m.x"]), ("l.x", ["l.x"])]
 
 
-def test_later_copies_are_bounded(store: Store, database: Database) -> None:
+def test_later_copies_are_bounded(store: MessageStore, database: Database) -> None:
     """A sender who repeats a message endlessly with other lists and aliases does not make a row grow endlessly."""
     store.ingest(submission(MESSAGE))
     for number in range(105):
@@ -450,7 +450,7 @@ def test_recipients_in_opposite_orders(every_database: Database) -> None:
 # Retries.
 
 
-def test_serialization_failure_is_tried_again(store: Store, database: Database) -> None:
+def test_serialization_failure_is_tried_again(store: MessageStore, database: Database) -> None:
     """A message that is removed while another recipient's copy arrives (40001) is stored again, whole."""
     store.ingest(submission(MESSAGE, "a@example.com"))
     with session(database) as other:
@@ -550,7 +550,7 @@ def trigger(database: Database, statement: str, deferred: bool = False) -> None:
     ],
 )
 def test_error_is_temporary(
-    store: Store, database: Database, sqlstate: str, how: outcome.Outcome, deferred: bool
+    store: MessageStore, database: Database, sqlstate: str, how: outcome.Outcome, deferred: bool
 ) -> None:
     """A refusal for the server's own reasons, during the write or at the commit, is temporary, and leaves nothing."""
     trigger(database, f"RAISE EXCEPTION 'fault' USING ERRCODE = '{sqlstate}', DETAIL = 'secret'", deferred)
@@ -561,7 +561,7 @@ def test_error_is_temporary(
 
 
 @pytest.mark.parametrize("sqlstate", ["22021", "22P05", "54000", "0A000", "23502", "23514"])
-def test_error_of_the_data(store: Store, database: Database, sqlstate: str) -> None:
+def test_error_of_the_data(store: MessageStore, database: Database, sqlstate: str) -> None:
     """A refusal because of the data is distinguished, and the error quotes none of the data."""
     trigger(database, f"RAISE EXCEPTION 'secret' USING ERRCODE = '{sqlstate}'")
     error = refused(store)
@@ -588,7 +588,7 @@ def test_error_of_the_data(store: Store, database: Database, sqlstate: str) -> N
         "NUL in file name",
     ],
 )
-def test_text_that_cannot_be_stored(store: Store, database: Database, parsed: ParsedMessage) -> None:
+def test_text_that_cannot_be_stored(store: MessageStore, database: Database, parsed: ParsedMessage) -> None:
     """Unstorable text that slipped through the parser makes the server refuse the data, not the message, and not the
     next one."""
     with pytest.raises(DataRefused):
@@ -597,7 +597,7 @@ def test_text_that_cannot_be_stored(store: Store, database: Database, parsed: Pa
     assert database.value("SELECT state FROM pipehandler.message") == "failed"
 
 
-def test_more_than_the_protocol_takes(store: Store, database: Database) -> None:
+def test_more_than_the_protocol_takes(store: MessageStore, database: Database) -> None:
     """Parsed data that does not fit into one protocol message (1 GB, at which the server would end the session each
     time) is refused before it is sent."""
     with pytest.raises(DataRefused) as error:
@@ -622,7 +622,7 @@ def test_refused_data_is_quarantined(handler: Handler, database: Database) -> No
     assert handler.deliver(MESSAGE).output.startswith("2.0.0 stored before ")
 
 
-def test_read_only_server_defers(store: Store, database: Database) -> None:
+def test_read_only_server_defers(store: MessageStore, database: Database) -> None:
     """A standby, or a primary that was made read-only (25006), is temporary."""
     database.execute(f"ALTER DATABASE {database.name} SET default_transaction_read_only = on")
     error = refused(store)
@@ -630,7 +630,7 @@ def test_read_only_server_defers(store: Store, database: Database) -> None:
     assert store.socket is None  # the next message may find another server
 
 
-def test_too_many_connections_defer(store: Store, database: Database) -> None:
+def test_too_many_connections_defer(store: MessageStore, database: Database) -> None:
     """A server without free connections (53300) is temporary."""
     database.execute(f"ALTER DATABASE {database.name} CONNECTION LIMIT 0")
     error = refused(store)
@@ -638,7 +638,7 @@ def test_too_many_connections_defer(store: Store, database: Database) -> None:
     assert "too many connections" in str(error)
 
 
-def test_lost_connection_is_opened_again(store: Store, database: Database) -> None:
+def test_lost_connection_is_opened_again(store: MessageStore, database: Database) -> None:
     """After the server has ended the session, the next message uses a new one without a failure."""
     store.ingest(submission(MESSAGE))
     database.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'pipehandler'")

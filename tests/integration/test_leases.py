@@ -12,7 +12,7 @@ from harness.submission import submission
 
 from pipehandler.mail.sysexits import EX_NOUSER, EX_OK
 from pipehandler.settings.config import Recipients
-from pipehandler.store.connection import Store
+from pipehandler.store.message_store import MessageStore
 
 MESSAGE = b"From: A <a@example.org>\nMessage-ID: <%s@example.org>\nSubject: one\n\nbody\n"
 REJECTED = Ended(EX_NOUSER, "5.1.1 recipient unknown\n")
@@ -131,7 +131,7 @@ def test_any(handler: Handler, database: Database) -> None:
 def test_removed_at_this_very_moment(database: Database, policy: str) -> None:
     """A lease that is removed during a delivery to it: the delivery is retried, and sees the present state."""
     number = lease(database, "user@example.com")
-    store = Store(database.conninfo)
+    store = MessageStore(database.conninfo)
     with psycopg.connect(database.admin) as remover, ThreadPoolExecutor() as executor:
         remover.execute("SELECT pipehandler.remove_lease(%s)", [number])
         storing = executor.submit(store.ingest, submission(recipients=Recipients(policy=policy)))

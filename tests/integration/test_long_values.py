@@ -13,7 +13,7 @@ import pytest
 from harness.database import Database
 from harness.submission import INGEST, submission
 
-from pipehandler.store.connection import Store
+from pipehandler.store.message_store import MessageStore
 
 SECONDS = 60  # quadratic time would take days
 SIZES = (64, 1_000, 10_000, 100_000, 1_000_000)
@@ -68,10 +68,12 @@ def test_ingest_is_linear(database: Database, alphabet: str, rules: int) -> None
     """No text in a message or an envelope makes a delivery slow, and later rules are applied to it just as quickly."""
     text = json.dumps([rule | {"keep": 86_400} for rule in RULES[:rules]])
     database.execute("SELECT pipehandler.set_retention(%s)", text)
-    with closing(Store(database.conninfo, statement_timeout=SECONDS)) as store:
+    with closing(MessageStore(database.conninfo, statement_timeout=SECONDS)) as store:
         for size in SIZES:
             assert len(store.rows(INGEST, arguments(alphabet, size))) == 2
-    with closing(Store(database.server.conninfo(database.name, user="upkeep"), statement_timeout=SECONDS)) as store:
+    with closing(
+        MessageStore(database.server.conninfo(database.name, user="upkeep"), statement_timeout=SECONDS)
+    ) as store:
         store.script("SELECT pipehandler.set_retention('[]')")
         store.values(
             "SELECT pipehandler.set_retention(%s)", [json.dumps([rule | {"keep": 3_600} for rule in RULES])], of=bool
@@ -83,7 +85,7 @@ def test_ingest_is_linear(database: Database, alphabet: str, rules: int) -> None
 def test_a_rule_still_matches(database: Database) -> None:
     """An address as long as RFC 5321 allows is matched regardless of case, and a longer one exactly."""
     database.execute("""SELECT pipehandler.set_retention('[{"sender": "%@example.com", "keep": 3600}]')""")
-    with closing(Store(database.conninfo)) as store:
+    with closing(MessageStore(database.conninfo)) as store:
         for sender in ("X" * 200 + "@EXAMPLE.com", "X" * 600 + "@example.com", "X" * 600 + "@EXAMPLE.com"):
             store.ingest(submission(b"Subject: x\n\n" + sender.encode(), sender=sender))
     rows = database.rows("SELECT expires_at IS NOT NULL AS matched FROM pipehandler.delivery ORDER BY id")

@@ -20,8 +20,8 @@ from harness.submission import submission
 
 from pipehandler.cli.command import Failure, reported_errors
 from pipehandler.mail.sysexits import EX_TEMPFAIL
-from pipehandler.store.connection import Store
 from pipehandler.store.errors import StoreError
+from pipehandler.store.message_store import MessageStore
 from pipehandler.store.migrate import LOCK_TIMEOUT, PAUSES, MigrationError, migrate, pending, plan
 from pipehandler.store.sql_files import Step, code, migrations
 
@@ -48,7 +48,7 @@ def test_encoding(servers: Callable[[int], PostgreSQL], encoding: str) -> None:
     server.psql(
         "postgres", f"CREATE DATABASE other ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0 {server.copying}"
     )
-    store = Store(server.conninfo("other"))
+    store = MessageStore(server.conninfo("other"))
     try:
         for call in (migrate, plan):
             with pytest.raises(
@@ -69,7 +69,7 @@ def empty(request: pytest.FixtureRequest, servers: Callable[[int], PostgreSQL]) 
 
 def migrated(database: Database, conninfo: str = "") -> list[Step]:
     """Migrate, over a separate connection; returns what was applied."""
-    store = Store(conninfo or database.admin, statement_timeout=60)
+    store = MessageStore(conninfo or database.admin, statement_timeout=60)
     try:
         return migrate(store)
     finally:
@@ -121,7 +121,7 @@ def test_owner_of_the_database_is_enough(servers: Callable[[int], PostgreSQL]) -
 def test_plan_is_the_same(empty: Database, folder: Path) -> None:
     """The output of --dry-run, run in psql, produces the same schema and the same records; then there is nothing to
     do."""
-    store = Store(empty.admin)
+    store = MessageStore(empty.admin)
     script = folder / "plan.sql"
     script.write_text(plan(store), "utf-8")
     where = ["-h", str(empty.server.folder), "-p", str(empty.server.port), "-U", "postgres", "-d", empty.name]
@@ -136,7 +136,7 @@ def test_plan_is_the_same(empty: Database, folder: Path) -> None:
 
 def test_plan_changes_nothing(empty: Database) -> None:
     """A dry run changes nothing."""
-    store = Store(empty.admin)
+    store = MessageStore(empty.admin)
     assert plan(store)
     assert pending(store) == ALL
     store.close()
@@ -168,7 +168,7 @@ def test_refusal(database: Database, change: str, reported: str) -> None:
     before = schema(database)
     with pytest.raises(MigrationError, match=reported):
         migrated(database)
-    store = Store(database.admin)
+    store = MessageStore(database.admin)
     with pytest.raises(MigrationError, match=reported):
         plan(store)
     store.close()
@@ -217,7 +217,7 @@ def test_repair(database: Database, what: str) -> None:
     assert migrated(database) == [code()]
     assert schema(database) == before
     assert migrated(database) == []
-    store = Store(database.conninfo)
+    store = MessageStore(database.conninfo)
     assert len(store.ingest(submission())) == 1
     store.close()
 
@@ -266,14 +266,14 @@ def test_deliveries_go_on_while_it_waits(servers: Callable[[int], PostgreSQL]) -
         database.execute("CREATE EVENT TRIGGER note ON ddl_command_start EXECUTE FUNCTION note()")
         reports: list[str] = []
         done: list[Step] = []
-        migration = Store(database.admin, statement_timeout=600)
+        migration = MessageStore(database.admin, statement_timeout=600)
         thread = threading.Thread(target=lambda: done.extend(migrate(migration, reports.append)), daemon=True)
         with psycopg.connect(database.admin, application_name="nightly report") as reader:
             reader.execute("SELECT count(*) FROM pipehandler.delivery")
             pid = reader.info.backend_pid
             thread.start()
             wait_until(lambda: database.value(WAITS), "the wait of the migration")
-            store = Store(database.conninfo)
+            store = MessageStore(database.conninfo)
             (stored,) = store.ingest(submission())
             store.close()
             assert not stored.duplicate
@@ -297,7 +297,7 @@ def test_gives_up(database: Database) -> None:
     database.execute("UPDATE pipehandler.code SET version = 0")
     with psycopg.connect(database.admin) as reader:
         reader.execute("SELECT count(*) FROM pipehandler.inbox")
-        store = Store(database.admin, statement_timeout=600)
+        store = MessageStore(database.admin, statement_timeout=600)
         with (
             pytest.raises(
                 Failure, match=rf"held by pid {reader.info.backend_pid} .*gave up after 2 attempts"
@@ -331,7 +331,7 @@ def test_a_prepared_transaction_is_named(own_database: Database) -> None:
     own_database.execute("UPDATE pipehandler.code SET version = 0")
     with psycopg.connect(own_database.admin) as connection:
         connection.execute("BEGIN; SELECT count(*) FROM pipehandler.inbox; PREPARE TRANSACTION 'x'")
-    store = Store(own_database.admin)
+    store = MessageStore(own_database.admin)
     with pytest.raises(MigrationError, match="held by a prepared transaction"):
         migrate(store, wait=0)
     store.close()
@@ -351,7 +351,7 @@ def test_a_gap_is_filled(database: Database) -> None:
     database.execute("DROP FUNCTION pipehandler.shard_status()")
     database.execute("DROP TABLE pipehandler.sharding CASCADE")
     database.execute("DELETE FROM pipehandler.migration WHERE version = 25")
-    with closing(Store(database.admin, statement_timeout=100)) as store:
+    with closing(MessageStore(database.admin, statement_timeout=100)) as store:
         assert "0025_shards.sql" in [step.name for step in migrate(store)]
         assert migrate(store) == []
     recorded = database.rows("SELECT version FROM pipehandler.migration ORDER BY version")
@@ -363,7 +363,7 @@ def test_resumed(servers: Callable[[int], PostgreSQL]) -> None:
     in between."""
     server = servers(16)
     with Database.fresh(server), previous_release.database(server, "resumed", files=6) as database:
-        migration = Store(database.admin, statement_timeout=600)
+        migration = MessageStore(database.admin, statement_timeout=600)
         failed: list[StoreError] = []
 
         def run() -> None:
@@ -382,7 +382,7 @@ def test_resumed(servers: Callable[[int], PostgreSQL]) -> None:
             while not (found := database.rows(building)):
                 assert thread.is_alive()
                 time.sleep(0.05)
-            store = Store(database.conninfo)
+            store = MessageStore(database.conninfo)
             assert not store.ingest(submission())[0].duplicate
             assert store.ingest(submission())[0].duplicate
             database.execute("SELECT pg_terminate_backend(%s)", found[0].pid)

@@ -12,7 +12,7 @@ from harness.database import Database
 from harness.postgresql import VERSION, PostgreSQL
 from harness.submission import MESSAGE, submission
 
-from pipehandler.store.connection import Store
+from pipehandler.store.message_store import MessageStore
 from pipehandler.store.migrate import MigrationError, migrate, pending, plan
 from pipehandler.store.sql_files import code
 
@@ -116,7 +116,7 @@ def untouched(database: Database) -> bool:
 def test_migrate_executes_nothing_planted(planted: Database) -> None:
     """A migration by a superuser, in parts or whole, first or repeated, as a command or as its script, uses only our
     own objects."""
-    with closing(Store(planted.admin, statement_timeout=100)) as store:
+    with closing(MessageStore(planted.admin, statement_timeout=100)) as store:
         assert migrate(store) == []
         with psycopg.connect(planted.admin, options="-c search_path=pg_catalog", autocommit=True) as owner:
             owner.execute("UPDATE pipehandler.code SET version = 0")
@@ -130,7 +130,7 @@ def test_migrate_executes_nothing_planted(planted: Database) -> None:
 
 def test_a_delivery_executes_nothing_planted(planted: Database) -> None:
     """Ingest, the readers' functions and the removal of mail resolve only their own objects."""
-    with closing(Store(f"{planted.conninfo} options='-csearch_path=pg_catalog'")) as store:
+    with closing(MessageStore(f"{planted.conninfo} options='-csearch_path=pg_catalog'")) as store:
         store.ingest(submission())
     for role, statement in (
         ("reader", "SELECT * FROM pipehandler.deliveries_after('')"),
@@ -166,7 +166,7 @@ COMMANDS = [
 
 def test_commands_execute_nothing_planted(planted: Database, folder: Path) -> None:
     """A superuser who runs the commands executes nothing that the handler's role owns."""
-    with closing(Store(planted.conninfo)) as store:
+    with closing(MessageStore(planted.conninfo)) as store:
         store.ingest(submission())
     console = Console(folder, planted)
     console.configure("postgres")
@@ -194,14 +194,14 @@ def test_migrate_refuses_the_schema_of_a_stranger(servers: Callable[[int], Postg
                 "strange", f"DROP SCHEMA IF EXISTS pipehandler CASCADE; CREATE SCHEMA pipehandler AUTHORIZATION {owner}"
             )
             for role in others:
-                with closing(Store(server.conninfo("strange", user=role))) as store:
+                with closing(MessageStore(server.conninfo("strange", user=role))) as store:
                     for call in (migrate, plan):
                         with pytest.raises(MigrationError, match=f"belongs to {owner}, .* code run by {role}"):
                             call(store)
-            with closing(Store(server.conninfo("strange", user=owner))) as store:
+            with closing(MessageStore(server.conninfo("strange", user=owner))) as store:
                 assert pending(store)
         server.psql("strange", "ALTER SCHEMA pipehandler OWNER TO proprietor")
-        with closing(Store(server.conninfo("strange"))) as store:
+        with closing(MessageStore(server.conninfo("strange"))) as store:
             assert pending(store)
     finally:
         server.psql("postgres", "DROP DATABASE strange WITH (FORCE)")

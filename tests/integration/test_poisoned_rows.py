@@ -13,8 +13,8 @@ from harness.submission import submission
 
 from pipehandler.mail.parsed import ParsedMessage
 from pipehandler.store import listing, messages
-from pipehandler.store.connection import Store
 from pipehandler.store.health import health
+from pipehandler.store.message_store import MessageStore
 from pipehandler.store.messages import UnreadableMessage
 from pipehandler.store.readable import tolerant_rows
 from pipehandler.store.stream import follow
@@ -94,7 +94,7 @@ ARRAYS = ("{NULL}", "{{a},{b}}", "[5:6]={a,b}", "{}")
 @pytest.fixture
 def poisoned(database: Database) -> Database:
     """Three parsed messages and one failed one, without constraints."""
-    store = Store(database.conninfo)
+    store = MessageStore(database.conninfo)
     for number in range(3):
         store.ingest(submission(b"Message-ID: <%d@example.org>\n\nbody\n" % number, f"a{number}@example.com"))
     store.ingest(submission(b"broken", "b@example.com", parsed=ParsedMessage(error="not parsed")))
@@ -117,7 +117,7 @@ def poisoned(database: Database) -> Database:
 
 def read_everything(database: Database, name: str) -> None:
     """Read the message with the id `name`, the lists and the stream, as programs do."""
-    with closing(Store(database.admin)) as store:
+    with closing(MessageStore(database.admin)) as store:
         with suppress(UnreadableMessage):
             message = messages.message(store, name)
             json.dumps([str(getattr(message, field)) for field in message.__slots__])
@@ -140,7 +140,7 @@ def test_every_json_column_with_every_shape(poisoned: Database) -> None:
             spoil(poisoned, "message", column, shape)
             read_everything(poisoned, "2")
         spoil(poisoned, "message", column, None if column == "report" else "{}" if column == "authentication" else "[]")
-    with closing(Store(poisoned.admin)) as store:
+    with closing(MessageStore(poisoned.admin)) as store:
         assert messages.message(store, "2").header == []
 
 
@@ -155,7 +155,7 @@ def test_every_function_with_every_shape(poisoned: Database, column: str) -> Non
     """No function of the schema fails on JSON of another shape in a column; parsing the bytes again repairs it."""
     request = submission(WITH_ATTACHMENT, "c@example.com")
     again = submission(WITH_ATTACHMENT, "d@example.com")
-    with closing(Store(poisoned.admin)) as store:
+    with closing(MessageStore(poisoned.admin)) as store:
         (stored,) = store.ingest(request)
         table, key = ("attachment", "message") if column == "parameters" else ("message", "id")
         statement = f"SELECT {column} AS value FROM pipehandler.{table} WHERE {key} = %s"
@@ -183,7 +183,7 @@ def test_every_function_with_every_shape(poisoned: Database, column: str) -> Non
 def test_a_report_of_another_shape_is_refused(poisoned: Database, report: str) -> None:
     """A value without the form that `show` prints is named in an error, before anything is printed."""
     spoil(poisoned, "message", "report", report)
-    with closing(Store(poisoned.admin)) as store, pytest.raises(UnreadableMessage, match="report"):
+    with closing(MessageStore(poisoned.admin)) as store, pytest.raises(UnreadableMessage, match="report"):
         messages.message(store, "2")
 
 
@@ -304,5 +304,5 @@ def test_reparse_repairs(console: Console) -> None:
     """The columns parsed from the bytes are written again, so the message can be read."""
     assert console.run("reparse", "2").status == 0
     console.database.execute("UPDATE pipehandler.message SET received_at = now()")
-    with closing(Store(console.database.admin)) as store:
+    with closing(MessageStore(console.database.admin)) as store:
         assert messages.message(store, "2").from_list == []

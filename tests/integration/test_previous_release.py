@@ -17,8 +17,8 @@ from harness.submission import submission
 
 from pipehandler.mail.identity import identify
 from pipehandler.parse.message import PARSER_VERSION, parse
-from pipehandler.store.connection import Store
 from pipehandler.store.errors import StoreError
+from pipehandler.store.message_store import MessageStore
 from pipehandler.store.migrate import migrate
 from pipehandler.store.view import view
 
@@ -41,7 +41,7 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[PostgreSQL]:
 
 def upgrade(database: Database) -> None:
     """Migrate as its owner."""
-    store = Store(database.admin, statement_timeout=60)
+    store = MessageStore(database.admin, statement_timeout=60)
     migrate(store)
     store.close()
 
@@ -81,7 +81,7 @@ def test_nothing_is_lost(cluster: PostgreSQL) -> None:
         upgrade(database)
         assert everything(database, former) == before
         assert database.value("SELECT max(version) FROM pipehandler.migration") > previous_release.FILES
-        store = Store(database.conninfo)
+        store = MessageStore(database.conninfo)
         (stored,) = store.ingest(submission())
         store.close()
         assert stored.delivery > last
@@ -99,7 +99,7 @@ def test_stored_mail_gets_the_new_reading(cluster: PostgreSQL, folder: Path) -> 
     --dry-run shows it first, and changes nothing."""
     with previous_release.database(cluster, "mail") as database:
         assert previous_release.send(database, "fill") == []
-        store = Store(database.conninfo)
+        store = MessageStore(database.conninfo)
         store.ingest(submission(NEWSLETTER, parser="1 mail-parser/4.8.0"))
         store.close()
         upgrade(database)
@@ -220,7 +220,7 @@ def test_without_the_right_to_change_roles(cluster: PostgreSQL) -> None:
     with previous_release.database(cluster, "mail") as database:
         database.execute("CREATE ROLE landlord LOGIN; ALTER DATABASE mail OWNER TO landlord")
         database.execute("GRANT pipehandler_reader TO landlord; ALTER SCHEMA pipehandler OWNER TO landlord")
-        store = Store(cluster.conninfo("mail", user="landlord"), statement_timeout=60)
+        store = MessageStore(cluster.conninfo("mail", user="landlord"), statement_timeout=60)
         for role, former in (("pipehandler_maintenance", FORMER[1]), ("pipehandler_address_admin", FORMER[0])):
             with pytest.raises(
                 StoreError, match=f"there is no role {role}, .* as a superuser run: ALTER ROLE"
@@ -234,4 +234,4 @@ def test_without_the_right_to_change_roles(cluster: PostgreSQL) -> None:
         assert roles(database) == CURRENT
         database.execute(f"CREATE ROLE {FORMER[1]}; GRANT SELECT ON pipehandler.message TO {FORMER[1]}")
         with pytest.raises(StoreError, match=r"roles pipehandler_upkeep and pipehandler_maintenance both exist"):
-            migrate(Store(cluster.conninfo("mail", user="landlord"), statement_timeout=60))
+            migrate(MessageStore(cluster.conninfo("mail", user="landlord"), statement_timeout=60))

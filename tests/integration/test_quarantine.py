@@ -16,9 +16,9 @@ from harness.submission import submission
 from pipehandler.mail.parsed import Defect, ParsedMessage
 from pipehandler.mail.sysexits import EX_CANTCREAT, EX_NOINPUT, EX_UNAVAILABLE
 from pipehandler.store import quarantine
-from pipehandler.store.connection import Store
 from pipehandler.store.ids import NoSuchMessage
 from pipehandler.store.ingest import Stored
+from pipehandler.store.message_store import MessageStore
 
 BROKEN = b"Received: by mx\nSubject: broken\nMessage-ID: <broken@example.org>\n\nFrom here on\n>From there\nbody\n"
 HOSTILE = b"X\x1b[2J: \x9b31m\xe2\x80\xae\nSubject: \x1b]0;title\x07\n\nbody\n"
@@ -30,7 +30,7 @@ def store(
     database: Database, raw: bytes, *recipients: str, error: str | None = "it failed", **changes: object
 ) -> Stored:
     """Store a message in quarantine, or a parsed one; returns its first delivery."""
-    opened = Store(database.conninfo)
+    opened = MessageStore(database.conninfo)
     parsed = ParsedMessage(error=error, defects=[Defect("smaller-than-declared")]) if error else None
     try:
         rows = opened.ingest(submission(raw, *recipients, parsed=parsed, **changes))  # type: ignore[arg-type]
@@ -208,7 +208,7 @@ def test_drop_while_it_is_delivered_again(database: Database) -> None:
             "INSERT INTO pipehandler.delivery (day, message, recipient, fingerprint, sender, mail_host, ingress, received_at)"
             " SELECT day, message, 'b@example.com', fingerprint, sender, mail_host, ingress, received_at FROM pipehandler.delivery"
         )
-        opened = Store(database.server.conninfo(database.name, user="upkeep"))
+        opened = MessageStore(database.server.conninfo(database.name, user="upkeep"))
         dropped: list[int] = []
         thread = threading.Thread(target=lambda: dropped.append(quarantine.drop(opened, stored.message)))
         thread.start()
@@ -224,7 +224,7 @@ def test_drop_while_it_is_delivered_again(database: Database) -> None:
 def test_drop_of_what_was_parsed_meanwhile(database: Database) -> None:
     """The message is kept, and that is reported."""
     stored = store(database, b"fine", error=None)
-    opened = Store(database.admin)
+    opened = MessageStore(database.admin)
     with pytest.raises(NoSuchMessage, match="not in quarantine any more"):
         quarantine.drop(opened, stored.message)
     opened.close()

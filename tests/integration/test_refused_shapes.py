@@ -10,8 +10,8 @@ from harness.database import Database
 from harness.submission import INGEST, submission
 
 from pipehandler.store import messages
-from pipehandler.store.connection import Store
 from pipehandler.store.errors import DataRefused
+from pipehandler.store.message_store import MessageStore
 
 SHAPES: list[Any] = [
     None,
@@ -114,7 +114,7 @@ ENVELOPE: dict[str, list[Any]] = {
 
 def ingest(database: Database, envelope: Any, parsed: Any, *rest: Any) -> None:
     """Call the function with the handler's rights."""
-    with closing(Store(database.conninfo)) as store:
+    with closing(MessageStore(database.conninfo)) as store:
         store.rows(INGEST, [envelope, parsed, *rest])
 
 
@@ -183,7 +183,7 @@ def test_every_reader_reads_the_extremes(database: Database, date: str, offset: 
     """The first and the last moment that the schema accepts can be listed, shown and followed."""
     envelope, parsed, *rest = submission().arguments()
     ingest(database, envelope, json.dumps(json.loads(parsed) | {"date": date, "date_offset": offset}), *rest)
-    with closing(Store(database.server.conninfo(database.name, user="reader"))) as store:
+    with closing(MessageStore(database.server.conninfo(database.name, user="reader"))) as store:
         store.script("SET timezone = 'UTC'")
         (row,) = store.rows("SELECT message::text, date FROM pipehandler.inbox")
         assert row["date"].year in (1, 9999)
@@ -222,7 +222,7 @@ LONG = {
 def test_long_recipients(every_database: Database, name: str) -> None:
     """A recipient of any length is stored once; one that differs only at its end is another recipient."""
     one, other = LONG[name], LONG[name] + "m"
-    with closing(Store(every_database.conninfo)) as store:
+    with closing(MessageStore(every_database.conninfo)) as store:
         for duplicate in (False, True):
             stored = store.ingest(submission(b"Subject: x\n\n", one, other))
             assert {(row.recipient, row.duplicate) for row in stored} == {(one, duplicate), (other, duplicate)}
@@ -242,7 +242,7 @@ def test_recipients_about_the_limit(database: Database, character: str) -> None:
     end = "@example.com"
     fits = character * ((998 - len(end)) // len(character.encode()))
     fits = "y" * (998 - len((fits + end).encode())) + fits + end
-    with closing(Store(database.conninfo)) as store:
+    with closing(MessageStore(database.conninfo)) as store:
         store.ingest(submission(b"Subject: fits\n\n", fits))
         store.ingest(submission(b"Subject: long\n\n", "y" + fits))
     rows = database.rows(

@@ -16,10 +16,10 @@ from harness.submission import submission
 
 from pipehandler.mail.sysexits import EX_NOINPUT, EX_UNAVAILABLE
 from pipehandler.store import removal
-from pipehandler.store.connection import Store
 from pipehandler.store.filters import Filters
 from pipehandler.store.ids import NoSuchMessage, delivery_ids, message_id
 from pipehandler.store.ingest import Stored
+from pipehandler.store.message_store import MessageStore
 
 PICTURE = (
     b"From: News <news@sender.example>\nSubject: %d\nMessage-ID: <%d@sender.example>\n"
@@ -29,7 +29,7 @@ PICTURE = (
 
 def deliver(database: Database, number: int, *recipients: str, **changes: Any) -> list[Stored]:
     """Store a message with an attachment, as the handler does."""
-    with closing(Store(database.conninfo)) as store:
+    with closing(MessageStore(database.conninfo)) as store:
         return store.ingest(submission(PICTURE % (number, number), *recipients, **changes))
 
 
@@ -39,9 +39,9 @@ def left(database: Database) -> dict[str, int]:
 
 
 @pytest.fixture
-def upkeep(database: Database) -> Iterator[Store]:
+def upkeep(database: Database) -> Iterator[MessageStore]:
     """A connection of the role that removes."""
-    with closing(Store(database.server.conninfo(database.name, user="upkeep"))) as store:
+    with closing(MessageStore(database.server.conninfo(database.name, user="upkeep"))) as store:
         yield store
 
 
@@ -138,7 +138,7 @@ def test_removed_mail_that_comes_again(console: Console, database: Database) -> 
     assert [row.duplicate for row in deliver(database, 1)] == [False]
 
 
-def test_nothing_that_came_later(database: Database, upkeep: Store) -> None:
+def test_nothing_that_came_later(database: Database, upkeep: MessageStore) -> None:
     """Mail that arrives between the count and the removal is kept, because it was not counted."""
     deliver(database, 1)
     filters = Filters(sender="news")
@@ -149,7 +149,7 @@ def test_nothing_that_came_later(database: Database, upkeep: Store) -> None:
     assert database.value("SELECT subject FROM pipehandler.message") == "2"
 
 
-def test_many(database: Database, upkeep: Store) -> None:
+def test_many(database: Database, upkeep: MessageStore) -> None:
     """A large removal is several transactions."""
     deliver(database, 1, *(f"{number}@example.com" for number in range(1100)))
     found = removal.selection(upkeep, Filters(recipient="*"))
@@ -160,7 +160,7 @@ def test_many(database: Database, upkeep: Store) -> None:
     assert not any(left(database).values())
 
 
-def test_while_it_is_delivered_again(database: Database, upkeep: Store) -> None:
+def test_while_it_is_delivered_again(database: Database, upkeep: MessageStore) -> None:
     """A delivery for another recipient that arrives at that moment keeps the message."""
     (stored,) = deliver(database, 1)
     request = submission(PICTURE % (1, 1), "late@example.com")
@@ -212,7 +212,7 @@ def test_wrong_use(console: Console, arguments: list[str]) -> None:
     assert "give the ids of mail, or options that select it" in done.errors
 
 
-def test_ids(database: Database, upkeep: Store) -> None:
+def test_ids(database: Database, upkeep: MessageStore) -> None:
     """A UUID may be given by its beginning of eight digits or more; several with the same are an error that names them."""
     database.execute("ALTER SEQUENCE pipehandler.delivery_id_seq RESTART 10000000")
     (stored,) = deliver(database, 1)

@@ -25,8 +25,8 @@ from pipehandler.mail.parsed import Address, Attachment, Defect, ParsedMessage
 from pipehandler.mail.sysexits import EX_NOINPUT, EX_UNAVAILABLE
 from pipehandler.parse.message import PARSER_VERSION, parse
 from pipehandler.settings.config import Config
-from pipehandler.store.connection import Store
 from pipehandler.store.ingest import IngestRequest
+from pipehandler.store.message_store import MessageStore
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SOME = sorted(GOLDEN.glob("*.eml"))
@@ -81,7 +81,7 @@ GARBAGE = ParsedMessage(
 
 def store(database: Database, *submissions: IngestRequest) -> list[str]:
     """Store messages; returns their UUIDs in the order in which they are processed."""
-    opened = Store(database.conninfo)
+    opened = MessageStore(database.conninfo)
     try:
         return sorted(opened.ingest(each)[0].message for each in submissions)
     finally:
@@ -386,7 +386,7 @@ def test_out_of_memory(database: Database, monkeypatch: pytest.MonkeyPatch) -> N
     tried: list[ParsedMessage] = []
 
     def starved(
-        opened: Store, config: Config, message: str, parsed: ParsedMessage, dry_run: bool
+        opened: MessageStore, config: Config, message: str, parsed: ParsedMessage, dry_run: bool
     ) -> tuple[Change, ...]:
         tried.append(parsed)
         if parsed.error is None:
@@ -395,11 +395,11 @@ def test_out_of_memory(database: Database, monkeypatch: pytest.MonkeyPatch) -> N
 
     reason = "what was read from the message does not fit into the memory"
     rows = "SELECT state, error, subject FROM pipehandler.message"
-    with closing(Store(database.admin)) as opened, monkeypatch.context() as patched:
+    with closing(MessageStore(database.admin)) as opened, monkeypatch.context() as patched:
         patched.setattr(module, "_store", starved)
         assert reparse(opened, Config(), message)[1::2] == (STILL_FAILED, reason)
         assert database.rows(rows) == [("failed", reason, None)]
-    with closing(Store(database.admin)) as opened:
+    with closing(MessageStore(database.admin)) as opened:
         assert reparse(opened, Config(), message).how == PARSED
         before = database.rows(rows)
         monkeypatch.setattr(module, "_store", starved)

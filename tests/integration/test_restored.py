@@ -13,8 +13,8 @@ from harness.submission import submission
 
 from pipehandler.settings.retention import Rule
 from pipehandler.store import expiry
-from pipehandler.store.connection import Store
 from pipehandler.store.ingest import Stored
+from pipehandler.store.message_store import MessageStore
 
 PICTURE = (
     b"From: News <News@Sender.example>\nMessage-ID: <picture@sender.example>\n"
@@ -33,7 +33,7 @@ LOSSES = {
 
 def deliver(database: Database, raw: bytes = PICTURE, *recipients: str) -> list[Stored]:
     """Store a message as the handler does."""
-    with closing(Store(database.conninfo)) as store:
+    with closing(MessageStore(database.conninfo)) as store:
         return store.ingest(submission(raw, *recipients))
 
 
@@ -149,7 +149,7 @@ def test_rules_that_changed_in_another_cluster(database: Database) -> None:
     rule = Rule(keep=timedelta(days=1))
     with (
         psycopg.connect(database.admin) as writer,
-        closing(Store(database.server.conninfo(database.name, user="upkeep"))) as store,
+        closing(MessageStore(database.server.conninfo(database.name, user="upkeep"))) as store,
     ):
         writer.execute("CREATE TABLE held ()")
         counts = [set(+each) for each in expiry.expire(store, (rule,))]

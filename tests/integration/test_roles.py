@@ -13,7 +13,7 @@ from harness.submission import MESSAGE, submission
 from psycopg.errors import InsufficientPrivilege, InvalidParameterValue, NotNullViolation
 
 from pipehandler.mail.identity import identify
-from pipehandler.store.connection import Store
+from pipehandler.store.message_store import MessageStore
 
 TABLES = (
     "address",
@@ -161,7 +161,7 @@ def test_shadow_objects_have_no_effect(every_database: Database) -> None:
     """Objects that a caller of ingest puts before the schema in its search path are not used by the function, which
     runs as its owner."""
     every_database.execute(f"GRANT TEMPORARY ON DATABASE {every_database.name} TO PUBLIC")
-    store = Store(every_database.conninfo)
+    store = MessageStore(every_database.conninfo)
     connection = store.connect()
     raising = "RETURNS {} LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'hijacked by %', current_user; END $$"
     for statement in (
@@ -273,7 +273,7 @@ def test_upkeep_leases_addresses(untouched: Database) -> None:
 
 def test_a_handler_cannot_hand_out_messages_of_others(database: Database) -> None:
     """A role that may call ingest cannot attach a stored message to another recipient by its id: the bytes decide."""
-    store = Store(database.conninfo)
+    store = MessageStore(database.conninfo)
     (stored,) = store.ingest(submission())
     assert stored.message == identify(MESSAGE).id
     envelope = {
@@ -299,7 +299,7 @@ def test_a_handler_cannot_exchange_what_is_stored(database: Database) -> None:
     """A role that may call ingest, and knows the fingerprint of a stored message, can change neither its bytes nor its
     attachments."""
     picture = b"Message-ID: <1@x>\nContent-Type: image/gif\n\nGIF"
-    with closing(Store(database.conninfo)) as store:
+    with closing(MessageStore(database.conninfo)) as store:
         store.ingest(submission(MESSAGE))
         store.ingest(submission(picture))
         database.execute("UPDATE pipehandler.attachment SET content = NULL")  # as retention does

@@ -9,7 +9,7 @@ from harness.proxy import proxy
 from harness.service import wait_until
 from harness.submission import MESSAGE, submission
 
-from pipehandler.store.connection import Store
+from pipehandler.store.message_store import MessageStore
 
 LARGE = MESSAGE + b"x" * 3_000_000
 
@@ -58,7 +58,7 @@ def commits(database: Database, count: int) -> int:
         return int(shown)
 
     before = committed()
-    store = Store(database.conninfo)
+    store = MessageStore(database.conninfo)
     store.connect()
     for number in range(count):
         store.ingest(submission(MESSAGE + b"%d" % number, "a@example.com", "b@example.com"))

@@ -17,7 +17,7 @@ from harness.proxy import Proxy, proxy
 from harness.submission import MESSAGE, submission
 
 from pipehandler.mail.sysexits import EX_UNAVAILABLE
-from pipehandler.store.connection import Store
+from pipehandler.store.message_store import MessageStore
 from pipehandler.store.migrate import migrate
 from pipehandler.store.session import SETTINGS
 from pipehandler.store.stream import follow
@@ -128,11 +128,11 @@ def test_unusual_settings(database: Database, console: Console, handler: Handler
 @pytest.mark.parametrize("name", UNUSUAL)
 def test_one_unusual_setting(database: Database, name: str) -> None:
     """Each of them alone, on the database and on the role: mail is stored, read and followed as without it."""
-    with closing(Store(database.conninfo)) as store:
+    with closing(MessageStore(database.conninfo)) as store:
         store.ingest(submission())
     spoil(database, {name: UNUSUAL[name]}, "database")
     spoil(database, {name: UNUSUAL[name]}, "role")
-    with closing(Store(database.conninfo)) as store:
+    with closing(MessageStore(database.conninfo)) as store:
         assert [row.duplicate for row in store.ingest(submission())] == [True]
         assert [row.duplicate for row in store.ingest(submission(MESSAGE, "other@example.com"))] == [False]
     assert followed(database, 2) == ["user@example.com", "other@example.com"]
@@ -160,16 +160,16 @@ def test_transaction_timeout(every_database: Database) -> None:
             " $$ BEGIN PERFORM pg_catalog.pg_sleep(1.2); RETURN NEW; END $$;"
             f"CREATE TRIGGER slow BEFORE INSERT ON pipehandler.{table} FOR EACH ROW EXECUTE FUNCTION public.slow_{table}()"
         )
-    with closing(Store(database.conninfo)) as store:
+    with closing(MessageStore(database.conninfo)) as store:
         assert [row.duplicate for row in store.ingest(submission())] == [False]
-    with closing(Store(database.admin)) as store:
+    with closing(MessageStore(database.admin)) as store:
         assert store.values("SELECT pg_catalog.current_setting('transaction_timeout')", of=str) == ["1s"]
         assert store.values("SELECT (pipehandler.lease_address('a@example.com')).lease", of=int) == [1]
         migrate(store)
         assert store.values("SELECT pg_catalog.current_setting('transaction_timeout')", of=str) == ["0"]
 
 
-def shown(store: Store) -> dict[str, str]:
+def shown(store: MessageStore) -> dict[str, str]:
     """The value of each setting in a session."""
     rows = store.rows(
         "SELECT name, pg_catalog.current_setting(name) AS value FROM unnest(%s::text[]) AS s (name)", [[*SETTINGS]]
@@ -180,7 +180,7 @@ def shown(store: Store) -> dict[str, str]:
 def test_conninfo_does_not_contradict(database: Database) -> None:
     """Options of database.conninfo are kept, except those that the session sets."""
     conninfo = f"{database.conninfo} options='-c search_path=public -c work_mem=1MB -c DateStyle=German'"
-    with closing(Store(conninfo)) as store:
+    with closing(MessageStore(conninfo)) as store:
         assert shown(store) == SETTINGS
         assert store.values("SELECT pg_catalog.current_setting('work_mem')", of=str) == ["1MB"]
 
@@ -189,7 +189,7 @@ def test_conninfo_does_not_contradict(database: Database) -> None:
 def test_idle_session(database: Database, scope: str) -> None:
     """A session stays open between two messages, whatever idle_session_timeout is set to."""
     spoil(database, {"idle_session_timeout": "1"}, scope)
-    with closing(Store(database.conninfo)) as store:
+    with closing(MessageStore(database.conninfo)) as store:
         for number in range(2):
             assert [row.duplicate for row in store.ingest(submission(b"Subject: %d\n\nx" % number))] == [False]
             threading.Event().wait(0.05)
@@ -234,14 +234,14 @@ def test_no_setting_damages_a_function(database: Database) -> None:
 @pytest.mark.parametrize("encoding", ["UTF8", "latin1", "auto"])
 def test_conninfo_names_no_encoding(database: Database, encoding: str) -> None:
     """The operator cannot choose the client encoding: values are UTF-8, whatever conninfo contains."""
-    with closing(Store(f"{database.conninfo} client_encoding={encoding}")) as store:
+    with closing(MessageStore(f"{database.conninfo} client_encoding={encoding}")) as store:
         store.ingest(submission("Subject: Grüße 日本\n\nx".encode()))
     assert database.value("SELECT subject FROM pipehandler.message") == "Grüße 日本"
 
 
 def test_direct_connection_costs_no_round_trip(database: Database, wire: Proxy) -> None:
     """All settings are sent with the connection: the first statement is the caller's."""
-    with closing(Store(wire.conninfo(database.conninfo))) as store:
+    with closing(MessageStore(wire.conninfo(database.conninfo))) as store:
         store.connect()
     wire.wait_for()
     assert {kind for kind in wire.kinds() if kind.startswith("F")} <= {"F", "Fp", "FX"}
@@ -254,7 +254,7 @@ def test_pooler(database: Database, folder: Path, ignored: str) -> None:
     spoil(database, {**UNUSUAL, "statement_timeout": "30s"}, "role")
     with (
         pgbouncer(folder, database, ignore_startup_parameters=ignored, pool_mode="session") as conninfo,
-        closing(Store(conninfo, statement_timeout=7)) as store,
+        closing(MessageStore(conninfo, statement_timeout=7)) as store,
     ):
         assert [row.duplicate for row in store.ingest(submission())] == [False]
         assert shown(store) == SETTINGS

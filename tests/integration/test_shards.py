@@ -18,11 +18,11 @@ from harness.stream import stored
 from harness.submission import MESSAGE, submission
 from psycopg.errors import RaiseException
 
-from pipehandler.store.connection import Store
 from pipehandler.store.errors import StoreError
 from pipehandler.store.health import health
 from pipehandler.store.inbox_errors import NameRefused
 from pipehandler.store.inbox_shards import new_key
+from pipehandler.store.message_store import MessageStore
 from pipehandler.store.migrate import MigrationError
 from pipehandler.store.shards import become_shard, make_shards, migrate_all
 from pipehandler.store.sql_files import migrations
@@ -254,7 +254,7 @@ def test_no_proxy_any_more(shards: Shards, handler: Handler) -> None:
         assert not (handler.state / "outages").exists()
     finally:
         shards.of[1].server.start()
-        with closing(Store(shards.proxy.admin, statement_timeout=100)) as store:
+        with closing(MessageStore(shards.proxy.admin, statement_timeout=100)) as store:
             migrate_all(store, shards.proxy.admin, print)
     handler.end_hold()
     assert handler.deliver(MESSAGE, address).output.startswith("2.0.0 stored ")
@@ -271,7 +271,10 @@ def test_the_proxy_is_down(shards: Shards, handler: Handler) -> None:
 def test_several_shards_in_one_call_of_sql(shards: Shards) -> None:
     """A handler that does not ask for the route first is deferred, and stores nothing."""
     request = submission(MESSAGE, *shards.addresses("unrouted.example"))
-    with closing(Store(shards.proxy.conninfo)) as store, pytest.raises(StoreError, match="ask pipehandler") as refused:
+    with (
+        closing(MessageStore(shards.proxy.conninfo)) as store,
+        pytest.raises(StoreError, match="ask pipehandler") as refused,
+    ):
         store.ingest(request)
     assert refused.value.sqlstate == "PH101"
     assert not [each for each in shards.deliveries() if each.endswith("@unrouted.example")]
@@ -279,7 +282,7 @@ def test_several_shards_in_one_call_of_sql(shards: Shards) -> None:
 
 def test_migrate(shards: Shards) -> None:
     """`migrate` on the proxy reaches every shard, and installs again what was damaged there."""
-    with closing(Store(shards.proxy.admin, statement_timeout=100)) as store:
+    with closing(MessageStore(shards.proxy.admin, statement_timeout=100)) as store:
         assert migrate_all(store, shards.proxy.admin, print) == []
         shards.of[3].execute("DROP FUNCTION pipehandler.cut_text(text, integer)")
         (applied,) = migrate_all(store, shards.proxy.admin, print)
@@ -294,13 +297,13 @@ def test_a_database_with_mail_is_no_shard(shards: Shards) -> None:
     """Mail that is already there would belong to other shards."""
     with Database.fresh(shards.proxy.server) as database:
         stored(database, 1)
-        with closing(Store(database.admin)) as store, pytest.raises(StoreError, match="has mail"):
+        with closing(MessageStore(database.admin)) as store, pytest.raises(StoreError, match="has mail"):
             become_shard(store, 0, COUNT, "+")
 
 
 def test_health(shards: Shards) -> None:
     """The numbers of the shards that answer are added up, and one that is away is named."""
-    with closing(Store(shards.proxy.conninfo)) as store:
+    with closing(MessageStore(shards.proxy.conninfo)) as store:
         assert health(store).shards == (None,) * COUNT
         shards.of[0].server.stop(SIGKILL)
         found = health(store)
@@ -333,7 +336,7 @@ def test_stream_over_a_move(shards: Shards, handler: Handler) -> None:
         standby.psql("postgres", "ALTER SYSTEM SET synchronous_standby_names = ''")
         standby.reload()
         moved.move(standby)
-        with closing(Store(shards.proxy.admin, statement_timeout=100)) as store:  # as `migrate --proxy-of` does
+        with closing(MessageStore(shards.proxy.admin, statement_timeout=100)) as store:  # as `migrate --proxy-of` does
             make_shards(store, shards.proxy.admin, [shard.admin for shard in shards.of], "+", ROLE, print)
         (handler.state / "outages" / "2").unlink()
         assert [store_one(number, 2) for number in (1, 2)] == [0, 0]

@@ -15,7 +15,7 @@ from harness.missing import missing
 from harness.service import wait_until
 from harness.submission import INGEST, MESSAGE, submission
 
-from pipehandler.store.connection import Store
+from pipehandler.store.message_store import MessageStore
 from pipehandler.store.session import SETTINGS
 
 PAGE = Path(__file__).parents[2] / "docs" / "shares.md"
@@ -84,7 +84,7 @@ def test_a_stopped_delivery_holds_no_lock(handler: Handler, database: Database) 
 def test_a_process_that_stands_still_in_a_transaction(database: Database) -> None:
     """The server ends a session of ours that hangs inside a transaction, such as that of a stopped `migrate`."""
     assert SETTINGS["idle_in_transaction_session_timeout"] == "1min"
-    store = Store(database.admin)
+    store = MessageStore(database.admin)
     store.script("SET idle_in_transaction_session_timeout = 100; BEGIN; LOCK TABLE pipehandler.delivery")
     with psycopg.connect(database.admin) as other:  # waits for the lock as long as the session hangs
         other.execute("SET lock_timeout = '30s'; LOCK TABLE pipehandler.delivery")
@@ -105,7 +105,7 @@ def test_limits_of_postfix() -> None:
 @pytest.mark.parametrize("recipients", [1, 50])
 def test_one_transaction_at_a_time(database: Database, recipients: int) -> None:
     """However many recipients one call has, it is one statement: a client has as many sessions as processes."""
-    store = Store(database.conninfo)
+    store = MessageStore(database.conninfo)
     stored = store.ingest(submission(MESSAGE, *(f"r{n}@example.com" for n in range(recipients))))
     assert len(stored) == recipients
     sessions = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'pipehandler' AND datname = current_database()"

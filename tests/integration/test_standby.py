@@ -18,8 +18,8 @@ from harness.postgresql import DEBIAN, FAST, VERSION, PostgreSQL
 from harness.service import bounded
 from harness.submission import MESSAGE, submission
 
-from pipehandler.store.connection import Store
 from pipehandler.store.errors import StoreError
+from pipehandler.store.message_store import MessageStore
 
 WAITING = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND usename = 'pipehandler'"
 
@@ -174,7 +174,7 @@ def test_cancel_of_a_frozen_server(servers: Callable[[int], PostgreSQL], impleme
 def test_error_is_named(pair: Pair) -> None:
     """The store reports what is missing, with the SQLSTATE of a warning, and keeps its connection."""
     pair.standby.freeze()
-    store = Store(pair.database.conninfo)
+    store = MessageStore(pair.database.conninfo)
     with ThreadPoolExecutor(1) as pool:
         stored = pool.submit(store.ingest, submission())
         while not stored.done():

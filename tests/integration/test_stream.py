@@ -7,7 +7,7 @@ from harness.stream import after, ids, ingest, stored, writing
 from harness.submission import MESSAGE, submission
 from psycopg.errors import InsufficientPrivilege, RaiseException
 
-from pipehandler.store.connection import Store
+from pipehandler.store.message_store import MessageStore
 
 
 def test_order_of_commit(every_database: Database) -> None:
@@ -71,7 +71,7 @@ def test_columns(database: Database) -> None:
         b"Subject: one",
         b"Subject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\nList-Id: <l.example.org>\nDate: Mon, 7 Sep 2026 10:00:00 +0900",
     )
-    store = Store(database.conninfo)
+    store = MessageStore(database.conninfo)
     store.ingest(submission(raw, "User+x@example.com"))
     store.close()
     (row,) = after(database, None)

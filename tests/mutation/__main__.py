@@ -32,7 +32,14 @@ EQUIVALENT = Path(__file__).with_name("equivalent.tsv")
 PYTHON = (
     *("fence.py", "handover.py", "ingress/pipe.py", "ingress/single.py", "ingress/truncation.py"),
     *("delivery/*.py", "mail/*.py", "record/*.py", "runtime/*.py", "workers/*.py"),
-    *("store/connection.py", "store/conninfo.py", "store/errors.py", "store/ingest.py", "store/notify.py"),
+    *(
+        "store/connection.py",
+        "store/message_store.py",
+        "store/conninfo.py",
+        "store/errors.py",
+        "store/ingest.py",
+        "store/notify.py",
+    ),
     *("store/resolve.py", "store/session.py", "store/standby.py", "store/view.py"),
 )
 """The modules on the path of a delivery, cold or resident, below pipehandler/."""

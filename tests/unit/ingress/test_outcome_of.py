@@ -34,8 +34,8 @@ from pipehandler.runtime import deadline, limits
 from pipehandler.runtime.deadline import TimeUp
 from pipehandler.settings.config import Config, Database, Limits, Log, State
 from pipehandler.settings.config_file import ConfigError
-from pipehandler.store.connection import Store
 from pipehandler.store.errors import StoreError
+from pipehandler.store.message_store import MessageStore
 
 STAGES: dict[str, tuple[object, str]] = {
     "configuration": (pipe, "load"),
@@ -49,7 +49,7 @@ STAGES: dict[str, tuple[object, str]] = {
     "truncation": (pipe, "is_smaller"),
     "session": (deliver, "Session"),
     "parser": (deliver, "guarded_parse"),
-    "store": (Store, "ingest"),
+    "store": (MessageStore, "ingest"),
 }
 """Each stage of a cold delivery, and the function that is made to raise there."""
 
@@ -150,7 +150,7 @@ def test_every_exception_at_every_stage_of_lmtp(monkeypatch: pytest.MonkeyPatch,
     config = Config(
         Database(f"host={tmp_path}"), state=State(str(tmp_path)), log=Log(False), limits=Limits(memory=1 << 40)
     )
-    resident = Resident(config, Store(config.database.conninfo), Journal(str(tmp_path)))
+    resident = Resident(config, MessageStore(config.database.conninfo), Journal(str(tmp_path)))
     file = os.memfd_create("message")
     os.write(file, b"Subject: one\n\nbody\n")
     before = [(kind, resource.getrlimit(kind)) for kind in limits._KINDS]
