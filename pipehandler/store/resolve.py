@@ -11,7 +11,7 @@ import threading
 import time
 from typing import Any
 
-from ..mail.outcome import STORE_UNAVAILABLE
+from ..mail.outcome import EXHAUSTED, STORE_UNAVAILABLE
 from ..runtime.child import processes_allowed
 from .errors import NotConnected
 
@@ -60,7 +60,10 @@ def _addresses(names: set[str], seconds: float) -> dict[str, list[str]]:
     threads = [threading.Thread(target=look_up, args=[name], daemon=True) for name in names]
     with processes_allowed():
         for thread in threads:
-            thread.start()
+            try:
+                thread.start()
+            except RuntimeError as error:  # the host, or the parent's limit, allows no thread
+                raise NotConnected(EXHAUSTED, f"no thread to resolve {', '.join(sorted(names))}") from error
     ends = time.monotonic() + seconds
     for thread in threads:
         thread.join(max(0.0, ends - time.monotonic()))

@@ -12,6 +12,7 @@ from typing import Any
 import psycopg
 from psycopg.pq.abc import PGcancel
 
+from ..runtime.child import processes_allowed
 from .errors import OF_SHARD
 
 _WAITING = "SyncRepWaitForLSN"
@@ -38,13 +39,14 @@ def cancel(connection: psycopg.Connection[Any]) -> None:
 
     A session that waits for a standby does not notice that its client has gone, and keeps its place in max_connections.
     """
-    with suppress(psycopg.Error):
+    with suppress(psycopg.Error, RuntimeError):  # RuntimeError: no thread can be started
         if psycopg.capabilities.has_cancel_safe():
             connection.cancel_safe(timeout=_CANCEL_SECONDS)
         elif not connection.closed:
             # libpq before 17 waits for the server to accept another connection, and knows no time limit for that.
             canceller = Thread(target=_send, args=(connection.pgconn.get_cancel(),), daemon=True)
-            canceller.start()
+            with processes_allowed():  # a delivery may start none otherwise (runtime/limits.py)
+                canceller.start()
             canceller.join(_CANCEL_SECONDS)
 
 

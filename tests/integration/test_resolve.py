@@ -4,6 +4,7 @@ them."""
 import os
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from harness.handler import Handler
 from harness.missing import missing
 from harness.submission import MESSAGE
 
+from pipehandler.mail.outcome import EXHAUSTED
 from pipehandler.store.connection import Store
 from pipehandler.store.errors import NotConnected
 from pipehandler.store.resolve import resolved
@@ -149,6 +151,18 @@ def test_name_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert resolved({"host": "/run/postgresql"}, 5) == {"host": "/run/postgresql"}
     monkeypatch.delenv("PGPORT")
     assert set(resolved({}, 5)["port"].split(",")) == {"5432"}
+
+
+def test_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the host allows no thread, the delivery is short of a resource, which says nothing about the database."""
+
+    def fail(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    with pytest.raises(NotConnected) as raised:
+        resolved({"host": "localhost"}, 1)
+    assert (raised.value.outcome, raised.value.outage) == (EXHAUSTED, False)
 
 
 def test_no_such_name() -> None:

@@ -15,7 +15,7 @@ from harness.database import Database
 from harness.handler import Ended, Handler
 from harness.missing import missing
 from harness.postgresql import DEBIAN, FAST, VERSION, PostgreSQL
-from harness.service import bounded
+from harness.service import bounded, wait_until
 from harness.submission import MESSAGE, submission
 
 from pipehandler.store.errors import StoreError
@@ -169,6 +169,45 @@ def test_cancel_of_a_frozen_server(servers: Callable[[int], PostgreSQL], impleme
         finally:
             server.thaw()
     assert running.returncode == 0  # it was not killed for taking too long
+
+
+CANCEL_IN_A_DELIVERY = """
+import resource, sys, psycopg
+from pipehandler.store.standby import cancel
+resource.setrlimit(resource.RLIMIT_NPROC, (0, {hard}))
+connection = psycopg.connect(sys.argv[1], application_name="delivery")
+connection.pgconn.send_query(b"SELECT pg_sleep(1000)")
+connection.pgconn.flush()
+with psycopg.connect(sys.argv[1], autocommit=True) as other:
+    running = "SELECT FROM pg_stat_activity WHERE pid = %s AND state = 'active'"
+    while other.execute(running, [connection.info.backend_pid]).fetchone() is None:
+        pass
+cancel(connection)
+"""
+
+
+@pytest.mark.parametrize("hard", ["resource.getrlimit(resource.RLIMIT_NPROC)[1]", "0"], ids=["ours", "the parent's"])
+@pytest.mark.parametrize("implementation", ["binary", "python"])
+def test_cancel_within_the_limits_of_a_delivery(database: Database, implementation: str, hard: str) -> None:
+    """A delivery may start no process and no thread (runtime/limits.py): the older libpq, which needs one, cancels all the
+    same, and where the parent allows none, nothing is raised."""
+    if implementation == "python" and find_library("pq") is None:
+        missing("the system's libpq")
+    able = implementation == "binary" or hard != "0"
+    done = subprocess.run(
+        account.command([sys.executable, "-c", CANCEL_IN_A_DELIVERY.format(hard=hard), database.conninfo]),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PSYCOPG_IMPL": implementation},
+        cwd="/",
+    )
+    assert done.returncode == 0, done.stderr
+    if able:
+        running = (
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'delivery' AND datname = current_database()"
+        )
+        wait_until(lambda: not database.value(running), "the end of the statement")
 
 
 def test_error_is_named(pair: Pair) -> None:
