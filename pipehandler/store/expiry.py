@@ -147,10 +147,18 @@ def expire(
 
     yield retried(lambda: change_rules(store, rules, max_percent), CONFLICTS, _TRIES, _PAUSE).counts
     yield from _apply(store, batch, skip)
-    _create_days(store)
-    yield from _remove_days(store)
+    failures: list[StoreError] = []
+    for step in (_create_days, _remove_days):
+        try:
+            yield from step(store)
+        except StoreError as error:
+            if error.stale:
+                raise
+            failures.append(error)
     yield from _remove(store, _EXPIRE, batch, skip)
     yield from _remove(store, _LEASES, batch, skip, GRACE)
+    if failures:
+        raise failures[0]
 
 
 def change_rules(store: Store, rules: tuple[Rule, ...], max_percent: int) -> Change:
@@ -179,13 +187,14 @@ def _apply(store: Store, batch: int, skip: _Skip) -> Iterator[Counts]:
             return
 
 
-def _create_days(store: Store) -> None:
+def _create_days(store: Store) -> Iterator[Counts]:
     """Create the partitions of the coming week. Where a lock is not free (VACUUM may hold it), the next run does."""
     try:
         store.rows(_CREATE_DAYS)
     except StoreError as error:
         if error.sqlstate not in CONTENTION:
             raise
+    yield Counter()
 
 
 def _remove_days(store: Store) -> Iterator[Counts]:

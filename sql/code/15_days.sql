@@ -236,7 +236,9 @@ SET lock_timeout = '500ms' -- below deadlock_timeout, so that a delivery that wa
 AS $$
 DECLARE
     today CONSTANT date := (now() AT TIME ZONE 'UTC')::date;
-    its   date;
+    its    date;
+    failed text;
+    code   text;
 BEGIN
     days := 0;
     deliveries := 0;
@@ -248,16 +250,25 @@ BEGIN
      ORDER BY o.day
      LIMIT 1;
     IF FOUND THEN
-        DELETE FROM pipehandler.delivery d
-         WHERE d.id = ANY (ARRAY(SELECT o.id FROM pipehandler.delivery o
-                                  WHERE o.day = its AND o.expires_at <= now()
-                                  ORDER BY o.expires_at
-                                  LIMIT batch
-                                    FOR UPDATE SKIP LOCKED)) -- the next run takes those
-           AND d.day = its AND d.expires_at <= now();
-        GET DIAGNOSTICS deliveries = ROW_COUNT;
+        BEGIN
+            DELETE FROM pipehandler.delivery d
+             WHERE d.id = ANY (ARRAY(SELECT o.id FROM pipehandler.delivery o
+                                      WHERE o.day = its AND o.expires_at <= now()
+                                      ORDER BY o.expires_at
+                                      LIMIT batch
+                                        FOR UPDATE SKIP LOCKED)) -- the next run takes those
+               AND d.day = its AND d.expires_at <= now();
+            GET DIAGNOSTICS deliveries = ROW_COUNT;
+        EXCEPTION
+            WHEN transaction_rollback OR serialization_failure OR deadlock_detected THEN
+                RAISE;
+            WHEN OTHERS THEN
+                NULL; -- pipehandler.expire removes them one by one
+        END;
         more := deliveries > 0;
-        RETURN;
+        IF more THEN
+            RETURN;
+        END IF;
     END IF;
     FOR its IN
         SELECT o.day
@@ -265,14 +276,27 @@ BEGIN
          WHERE o.is_divided AND o.day > 'epoch' AND o.day < today - 1 AND coalesce(o.last_due <= now(), true)
          ORDER BY o.day
     LOOP
-        days := pipehandler.drop_day(its)::integer; -- null: the tables are in use, and so are those of other days
+        BEGIN
+            days := pipehandler.drop_day(its)::integer; -- null: the tables are in use, and so are those of other days
+        EXCEPTION
+            WHEN transaction_rollback OR serialization_failure OR deadlock_detected THEN
+                RAISE;
+            WHEN OTHERS THEN -- an application has a view of the partition, for example: other days can go
+                failed := coalesce(failed, format('the day %s cannot be removed: %s', its, SQLERRM));
+                code := SQLSTATE;
+                days := 0;
+        END;
         EXIT WHEN coalesce(days, 1) = 1;
     END LOOP;
     days := coalesce(days, 0);
     more := days > 0;
+    IF NOT more AND failed IS NOT NULL THEN
+        RAISE EXCEPTION USING ERRCODE = code, MESSAGE = failed;
+    END IF;
 END
 $$;
 COMMENT ON FUNCTION pipehandler.remove_days(integer) IS
 'Removes one day all of whose mail has expired by itself: first its partitions, then, in further calls, its deliveries,
 up to batch of them at a time. Call it again, each call in its own transaction, while more is true. Days of which only
-a part is due are a matter of pipehandler.expire. May fail with 40P01 or 55P03: call it again.';
+a part is due are a matter of pipehandler.expire. May fail with 40P01 or 55P03: call it again. Raises what keeps a day
+from being dropped, once no other day is left: after a day pipehandler.expire removes its mail row by row.';

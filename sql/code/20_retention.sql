@@ -238,14 +238,14 @@ BEGIN
              ORDER BY due_at
              LIMIT batch) AS c;
 
-    -- Remove. A row that cannot be removed, such as one that the disk has damaged, or one that a session has locked and
-    -- keeps, must not keep all others.
+    -- Remove. A row that cannot be removed, such as one that the disk has damaged, one that a session has locked and
+    -- keeps, or one that a foreign key of an application refers to, must not keep all others.
     BEGIN
         SELECT r.deliveries, r.messages, r.raw_messages, r.attachments
           INTO deliveries, messages, raw_messages, attachments
           FROM pipehandler.remove_due(due) AS r;
     EXCEPTION
-        WHEN transaction_rollback OR serialization_failure OR deadlock_detected OR foreign_key_violation THEN
+        WHEN transaction_rollback OR serialization_failure OR deadlock_detected THEN
             RAISE; -- other sessions changed the same rows: the caller tries again
         WHEN OTHERS THEN
             IF SQLSTATE = '55P03' THEN -- lock_not_available; what was waited for is not waited for again
@@ -262,19 +262,35 @@ BEGIN
                       INTO STRICT deliveries, messages, raw_messages, attachments
                       FROM pipehandler.remove_due(ARRAY[one.id]) AS r;
                 EXCEPTION
-                    WHEN transaction_rollback OR serialization_failure OR deadlock_detected
-                         OR foreign_key_violation THEN
+                    WHEN transaction_rollback OR serialization_failure OR deadlock_detected THEN
                         RAISE;
                     WHEN OTHERS THEN
                         RAISE WARNING 'delivery % cannot be removed: % (SQLSTATE %)', one.id, SQLERRM, SQLSTATE;
                         skipped := skipped || one.id;
                 END;
             END LOOP;
-            -- What was skipped would be chosen again, and nothing else.
-            IF deliveries + raw_messages + attachments = 0 AND cardinality(skipped) > 0 THEN
-                next_from := next_from + interval '1 microsecond';
-            END IF;
     END;
+
+    -- What is still due was kept without an error, by a trigger or a rule of an application.
+    FOR one IN
+        SELECT d.id
+          FROM pipehandler.delivery d
+          LEFT JOIN pipehandler.address a ON a.lease = d.lease
+          LEFT JOIN pipehandler.web_inbox w ON w.lease = d.lease
+         WHERE d.id = ANY (due) AND d.id <> ALL (skipped)
+           AND (d.expires_at <= now()
+                OR CASE WHEN w.lease IS NULL THEN a.expires_at ELSE w.mail_until END <= now()
+                OR d.raw_until > 'epoch' AND d.raw_until <= now()
+                OR d.attachments_until > 'epoch' AND d.attachments_until <= now())
+    LOOP
+        RAISE WARNING 'delivery % cannot be removed: a trigger or a rule keeps it', one.id;
+        skipped := skipped || one.id;
+    END LOOP;
+
+    -- What was skipped would be chosen again, and nothing else.
+    IF deliveries + raw_messages + attachments = 0 AND cardinality(skipped) > 0 THEN
+        next_from := next_from + interval '1 microsecond';
+    END IF;
     raws := raw_messages;
     reached := next_from;
 END
@@ -284,9 +300,9 @@ COMMENT ON FUNCTION pipehandler.expire(integer, timestamptz) IS
 message; and bytes and contents of attachments that no delivery needs any more; but nothing of a day that waits to be
 removed as a whole (pipehandler.days, pipehandler.remove_days), unless its lease has expired. Call it again, each call
 in its own transaction, until next_from is null: then nothing is left. resume_from: next_from of the previous call, so
-that nothing is read twice; omit it in the first call. May fail with 40001, 40P01 or 23503 where other sessions change
-the same rows: call it again. skipped: the deliveries that cannot be removed, or that another session keeps locked; a
-warning has the reason. raws and reached are the former names of raw_messages and next_from, for one release.';
+that nothing is read twice; omit it in the first call. May fail with 40001 or 40P01 where other sessions change the same
+rows: call it again. skipped: the deliveries that cannot be removed, or that another session keeps locked; a warning has
+the reason. raws and reached are the former names of raw_messages and next_from, for one release.';
 
 CREATE OR REPLACE FUNCTION pipehandler.remove_leases(
     batch       integer     DEFAULT 500,
@@ -302,6 +318,7 @@ SET enable_seqscan = off
 AS $$
 DECLARE
     chosen bigint[];
+    one    bigint;
 BEGIN
     -- Ingest holds the leases of its recipients while it waits for messages, so this must not wait for a lease; a later
     -- call takes it.
@@ -315,10 +332,31 @@ BEGIN
              ORDER BY a.expires_at
              LIMIT batch
                FOR UPDATE SKIP LOCKED) AS o;
-    DELETE FROM pipehandler.address a
-     WHERE a.lease = ANY (chosen) AND NOT EXISTS (SELECT FROM pipehandler.delivery d WHERE d.lease = a.lease);
-    GET DIAGNOSTICS leases = ROW_COUNT;
-    next_from := CASE WHEN leases > 0 THEN next_from END;
+    BEGIN
+        DELETE FROM pipehandler.address a
+         WHERE a.lease = ANY (chosen) AND NOT EXISTS (SELECT FROM pipehandler.delivery d WHERE d.lease = a.lease);
+        GET DIAGNOSTICS leases = ROW_COUNT;
+        next_from := CASE WHEN leases > 0 THEN next_from END;
+    EXCEPTION
+        WHEN transaction_rollback OR serialization_failure OR deadlock_detected THEN
+            RAISE;
+        WHEN OTHERS THEN -- as in pipehandler.expire
+            leases := 0;
+            FOREACH one IN ARRAY chosen LOOP
+                BEGIN
+                    DELETE FROM pipehandler.address a
+                     WHERE a.lease = one AND NOT EXISTS (SELECT FROM pipehandler.delivery d WHERE d.lease = a.lease);
+                    leases := leases + 1;
+                EXCEPTION
+                    WHEN transaction_rollback OR serialization_failure OR deadlock_detected THEN
+                        RAISE;
+                    WHEN OTHERS THEN
+                        RAISE WARNING 'lease % cannot be removed: % (SQLSTATE %)', one, SQLERRM, SQLSTATE;
+                END;
+            END LOOP;
+            -- What is kept would be chosen again, and nothing else.
+            next_from := next_from + interval '1 microsecond';
+    END;
     reached := next_from;
     PERFORM pipehandler.remove_ended_keys();
 END

@@ -166,9 +166,10 @@ DECLARE
     stored_at   CONSTANT timestamptz := clock_timestamp();
     -- That of the partitions in which the message is stored (15_days.sql).
     suffix      CONSTANT text := to_char(stored_at, '_YYYYMMDD');
-    day         date := CASE WHEN to_regclass('pipehandler.message' || suffix) IS NULL
-                               OR to_regclass('pipehandler.raw_message' || suffix) IS NULL
-                               OR to_regclass('pipehandler.attachment' || suffix) IS NULL
+    -- One that an operator has detached has no parent.
+    day         date := CASE WHEN pg_partition_root(to_regclass('pipehandler.message' || suffix)) IS NULL
+                               OR pg_partition_root(to_regclass('pipehandler.raw_message' || suffix)) IS NULL
+                               OR pg_partition_root(to_regclass('pipehandler.attachment' || suffix)) IS NULL
                              THEN 'epoch' ELSE stored_at::date END;
     received_at CONSTANT timestamptz := CASE WHEN envelope ->> 'received_at'
                                                   ~ '^(19[7-9][0-9]|[2-9][0-9]{3})-[-0-9T:.+Z ]*$'
@@ -362,6 +363,11 @@ BEGIN
         VALUES (incoming.day, new_message, ingest.raw)
             ON CONFLICT DO NOTHING;
         has_bytes := NOT FOUND;
+        -- Success means that the bytes are there: a trigger or a rule of an application can leave them out.
+        IF has_bytes AND pipehandler.is_incomplete(incoming.day, new_message, true, NULL) THEN
+            RAISE EXCEPTION 'the bytes of message % were not stored: is there a trigger or a rule on raw_message?',
+                new_message USING ERRCODE = 'object_not_in_prerequisite_state';
+        END IF;
 
         -- An earlier delivery could not read it, perhaps for want of memory or of time; this one has.
         IF NOT is_new AND parsed ->> 'error' IS NULL AND state = 'failed' THEN

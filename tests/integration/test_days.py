@@ -370,21 +370,21 @@ def test_a_day_that_an_operator_has_detached(database: Database) -> None:
         assert database.value(f"SELECT count(*) FROM {partition(table, day)}") == 1
 
 
-def test_a_name_without_bounds_defers_mail(database: Database) -> None:
-    """Where the partition of today has its name and is not attached, as another session may see it for a moment, mail is
-    deferred and not blamed, and stored afterwards."""
-    leaf = partition("raw_message", today())
-    database.execute(f"ALTER TABLE pipehandler.raw_message DETACH PARTITION {leaf}")
-    with closing(MessageStore(database.conninfo)) as store:
-        with pytest.raises(StoreError) as raised:
-            store.ingest(submission(b"Message-ID: <1@x>\n\n"))
-        assert (raised.value.sqlstate, raised.value.outcome.status, raised.value.outage) == ("40001", 75, False)
-        database.execute(
-            f"ALTER TABLE pipehandler.raw_message ATTACH PARTITION {leaf}"
-            f" FOR VALUES FROM ('{today()}') TO ('{today() + timedelta(days=1)}')"
-        )
-        (stored,) = store.ingest(submission(b"Message-ID: <1@x>\n\n"))
-    assert not stored.duplicate
+@pytest.mark.parametrize("table", ["message", "raw_message", "attachment"])
+def test_a_partition_of_today_that_is_detached_defers_no_mail(every_database: Database, table: str) -> None:
+    """Where a partition of today has its name and is not attached, mail is stored in _undated, and can be read. When it is
+    attached again, mail goes there."""
+    leaf = partition(table, today())
+    every_database.execute(f"ALTER TABLE pipehandler.{table} DETACH PARTITION {leaf}")
+    assert [stored.duplicate for stored in deliver(every_database)] == [False]
+    assert whole(every_database) == [("user@example.com", PICTURE, b"GIF")]
+    assert days_of(every_database, "message") == [date(1970, 1, 1)]
+    every_database.execute(
+        f"ALTER TABLE pipehandler.{table} ATTACH PARTITION {leaf}"
+        f" FOR VALUES FROM ('{today()}') TO ('{today() + timedelta(days=1)}')"
+    )
+    assert [stored.duplicate for stored in deliver(every_database, numbered(1))] == [False]
+    assert days_of(every_database, "message") == [date(1970, 1, 1), today()]
 
 
 def test_the_stream_goes_on_after_a_day_that_is_gone(database: Database) -> None:
@@ -438,6 +438,57 @@ def test_days_that_cannot_be_dropped_are_removed_row_by_row(every_database: Data
     drop_day(every_database, today() - timedelta(days=12))
     assert [tuple(row) for row in every_database.rows(statement)] == [(2, 1, 0)]
     assert days_of(every_database, "raw_message") == []
+
+
+REFUSES = "CREATE FUNCTION public.refuse() RETURNS {} LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'refused'; END $$;"
+
+IN_THE_WAY = {
+    "view": "CREATE VIEW public.archive AS SELECT * FROM {leaf}",
+    "foreign key": "CREATE TABLE public.ticket (id uuid REFERENCES {leaf} (id)); INSERT INTO public.ticket SELECT id FROM {leaf}",
+    "event trigger": REFUSES.format("event_trigger")
+    + "CREATE EVENT TRIGGER refuse ON ddl_command_start EXECUTE FUNCTION public.refuse()",
+    "trigger": REFUSES.format("trigger")
+    + "CREATE TRIGGER refuse BEFORE DELETE ON pipehandler.delivery FOR EACH ROW WHEN (OLD.recipient = '1@example.com')"
+    " EXECUTE FUNCTION public.refuse()",
+}
+"""What an application or an administrator may have added that keeps the first of some days, or deliveries of it."""
+
+
+@pytest.mark.parametrize("what", IN_THE_WAY)
+def test_a_day_that_cannot_be_dropped_stops_nothing(own_database: Database, what: str) -> None:
+    """Other days are dropped, and what is removed row by row is; the command reports the reason. After a day the mail of
+    that day goes row by row."""
+    database = own_database
+    for number, days in ((1, 10), (2, 9), (3, 8)):
+        deliver(database, numbered(number), f"{number}@example.com")
+        make_older(database, days)
+    deliver(database, numbered(4), "4@example.com")
+    database.execute("UPDATE pipehandler.delivery SET expires_at = now() - interval '1 h'")
+    database.execute(IN_THE_WAY[what].format(leaf=partition("message", today() - timedelta(days=10))))
+    drops = what in ("view", "foreign key")
+    total: expiry.Counts = expiry.Counts()
+    with opened(database, "upkeep") as store:
+
+        def once() -> None:
+            for counts in expiry.expire(store, ()):
+                total.update(counts)
+
+        if what == "trigger":
+            once()
+        else:
+            with pytest.raises(StoreError, match="cannot be removed: cannot drop" if drops else "refused"):
+                once()
+        if drops:
+            assert (total["days"], recipients(database)) == (2, ["1@example.com"])
+            database.execute("UPDATE pipehandler.delivery SET expires_at = now() - interval '25 h'")
+            with pytest.raises(StoreError):
+                once()
+            assert recipients(database) == (["1@example.com"] if what == "foreign key" else [])
+        elif what == "trigger":
+            assert (total["days"], recipients(database)) == (3, ["1@example.com"])
+        else:
+            assert recipients(database) == ["1@example.com", "2@example.com", "3@example.com"]
+    assert "4@example.com" not in recipients(database)
 
 
 def test_no_partition_for_tomorrow(database: Database) -> None:

@@ -1,6 +1,7 @@
 """Expiry: expired mail is invisible at once, and removed from the tables by the next run of `pipehandler expire`;
 nothing else ever is."""
 
+import itertools
 import json
 import random
 import re
@@ -784,6 +785,65 @@ def test_a_row_that_a_session_keeps_stops_nothing(database: Database, batch: int
     run(database)
     assert recipients(database) == []
     assert count(database, "message") == 0
+
+
+KEPT_BY = {
+    "foreign key": """
+        CREATE TABLE public.ticket (delivery bigint REFERENCES pipehandler.delivery (id));
+        INSERT INTO public.ticket SELECT id FROM pipehandler.delivery WHERE recipient = 'bad@example.com'
+    """,
+    "trigger": """
+        CREATE FUNCTION public.keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
+        CREATE TRIGGER keep BEFORE UPDATE OR DELETE ON pipehandler.delivery FOR EACH ROW
+        WHEN (OLD.recipient = 'bad@example.com') EXECUTE FUNCTION public.keep()
+    """,
+    "rule": """
+        CREATE RULE keep AS ON DELETE TO pipehandler.delivery WHERE old.recipient = 'bad@example.com' DO INSTEAD NOTHING
+    """,
+}
+"""What an application may have added that keeps a row: the first with an error, the others without one."""
+
+
+@pytest.mark.parametrize("column", ["expires_at", "raw_until"])
+@pytest.mark.parametrize("batch", [1, 100])
+@pytest.mark.parametrize("kept_by", KEPT_BY)
+def test_a_row_that_an_application_keeps_stops_nothing(
+    database: Database, kept_by: str, batch: int, column: str
+) -> None:
+    """It is skipped and reported, by the command and in SQL; all else is removed, and the run ends."""
+    bad = [store(database, MESSAGE + b"bad%d" % number, "bad@example.com")[0].delivery for number in range(2)]
+    for number in range(3):
+        store(database, MESSAGE + b"%d" % number, "good@example.com")
+    database.execute(f"UPDATE pipehandler.delivery SET {column} = now()")
+    database.execute(KEPT_BY[kept_by])
+    keeps = column == "expires_at" or kept_by == "trigger"
+    skipped: list[int] = []
+    with upkeep(database) as opened:
+        rounds = list(itertools.islice(expiry.expire(opened, (), batch, skipped.append), 30))
+    assert len(rounds) < 30
+    assert sorted(skipped) == (bad if keeps else [])
+    if column == "expires_at":
+        assert recipients(database) == ["bad@example.com"] * 2
+        assert count(database, "raw_message") == 2
+    else:
+        assert count(database, "raw_message") == 0
+    next_from, calls = "-infinity", 0
+    while next_from is not None and calls < 30:
+        next_from = database.value("SELECT next_from::text FROM pipehandler.expire(%s, %s)", batch, next_from)
+        calls += 1
+    assert calls < 30
+
+
+@pytest.mark.parametrize("batch", [1, 100])
+def test_a_lease_that_an_application_refers_to_stops_nothing(database: Database, batch: int) -> None:
+    """An application keeps the numbers of leases, perhaps with a foreign key: the other leases are removed."""
+    numbers = [lease(database, f"{number}@example.com") for number in range(4)]
+    for number in numbers:
+        end(database, number, "6 days")
+    database.execute("CREATE TABLE public.member (lease bigint REFERENCES pipehandler.address (lease))")
+    database.execute("INSERT INTO public.member VALUES (%s), (%s)", numbers[0], numbers[2])
+    assert run(database, batch=batch) == {"leases": 2}
+    assert [row.lease for row in database.rows("SELECT lease FROM pipehandler.address ORDER BY 1")] == numbers[::2]
 
 
 def test_the_command_reports_a_bad_row(console: Console, database: Database) -> None:

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from pipehandler.mail import outcome
 from pipehandler.mail.parsed import Attachment, Defect, ParsedMessage
+from pipehandler.mail.sysexits import EX_TEMPFAIL
 from pipehandler.store import messages
 from pipehandler.store.errors import DataRefused, StoreError
 from pipehandler.store.ingest import IngestRequest, Stored
@@ -507,6 +508,36 @@ def test_locked_tables_defer(database: Database) -> None:
         error = refused(store)
     assert (error.outcome, error.sqlstate) == (outcome.STORE_UNAVAILABLE, "55P03")
     assert deliveries(database) == 0
+
+
+LEAVES_OUT = {
+    "trigger": "CREATE FUNCTION public.leave_out() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;"
+    " CREATE TRIGGER leave_out BEFORE INSERT ON {leaf} FOR EACH ROW EXECUTE FUNCTION public.leave_out()",
+    "rule": "CREATE RULE leave_out AS ON INSERT TO pipehandler.{table} DO INSTEAD NOTHING",
+}
+"""What an application or an administrator may have added that keeps a row out of a table without an error."""
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["new", "repair"])
+@pytest.mark.parametrize("by", ["trigger", "rule"])
+@pytest.mark.parametrize("table", ["delivery", "message", "raw_message"])
+def test_what_is_left_out_without_an_error_defers(database: Database, table: str, by: str, again: bool) -> None:
+    """Success means that the message and its bytes are there, also when a missing message or bytes are stored again."""
+    leaf = f"pipehandler.{table}" if table == "delivery" else f"pipehandler.{table}_{datetime.now(UTC):%Y%m%d}"
+    drop = f"TRIGGER leave_out ON {leaf}" if by == "trigger" else f"RULE leave_out ON pipehandler.{table}"
+    if again:
+        with open_store(database.conninfo) as store:
+            store.ingest(submission())
+        database.execute("SET session_replication_role = replica; DELETE FROM pipehandler.raw_message")
+        if table != "raw_message":
+            database.execute(f"SET session_replication_role = replica; DELETE FROM pipehandler.{table}")
+    database.execute(LEAVES_OUT[by].format(leaf=leaf, table=table))
+    with open_store(database.conninfo) as store:
+        assert refused(store).outcome.status == EX_TEMPFAIL
+    assert database.value(f"SELECT count(*) FROM pipehandler.{table}") == 0
+    database.execute(f"DROP {drop}")
+    with open_store(database.conninfo) as store:
+        assert [row.duplicate for row in store.ingest(submission())] == [False]
 
 
 def test_slow_server_defers(database: Database) -> None:
