@@ -65,6 +65,11 @@ def _ingest_raw(store: MessageStore, request: IngestRequest, suspicion: str) -> 
     """The same without parsed content, in all the time that is left; if that is too short, the next attempt begins here."""
     try:
         return _ingest(store, request, last=True)
+    except DataRefused as failure:
+        if store.answers():
+            raise
+        # Every message meets this, such as a database that gives out no transaction ids any more.
+        raise StoreError(failure.outcome, f"the database takes nothing: {failure}", failure.sqlstate) from failure
     except (TimeUp, StoreError) as failure:
         if isinstance(failure, TimeUp) or failure.by_message:
             _give_up(suspicion, request.parsed.error or "")

@@ -132,7 +132,7 @@ def is_stored(readings: Sequence[bytes], envelope: Envelope, config: Config, sto
 
 def unfit(result: Result) -> bool:
     """Whether the database refuses the envelope of this message; what was read from the message was left out already."""
-    return result.outcome in _STOPS and concerns_data(result.sqlstate)
+    return result.outcome in _STOPS and concerns_data(result.sqlstate) and not result.outage
 
 
 def stops(result: Result) -> bool:

@@ -12,25 +12,14 @@ from ..handover import option
 from ..mail.envelope import Envelope, lower_domain
 from ..mail.envelope_fields import read_fields
 from ..mail.identity import identify
-from ..mail.outcome import (
-    MISCONFIGURED,
-    STORE_FULL,
-    STORE_UNAVAILABLE,
-    UNSTORABLE,
-    Result,
-    Undelivered,
-    folded,
-    outcome_of,
-)
+from ..mail.outcome import UNSTORABLE, Result, Undelivered, folded, outcome_of
 from ..record.attempt import Attempt
 from ..runtime import limits
 from ..runtime.deadline import Deadline
-from ..store.errors import concerns_data
+from ..store.errors import DataRefused
 from .single import Finished, Resident, read_message
 
 INGRESS = "maildir"
-
-_REFUSALS = frozenset({STORE_UNAVAILABLE, STORE_FULL, MISCONFIGURED})
 
 
 def run(argv: Sequence[str], started: float, file: int, resident: Resident) -> Finished:
@@ -56,7 +45,7 @@ def run(argv: Sequence[str], started: float, file: int, resident: Resident) -> F
     except BaseException as error:  # noqa: BLE001 # the outcome table decides what it means
         if deadline is not None:
             deadline.disarm()
-        result = _final(outcome_of(error))
+        result = _final(error)
     return Finished([result], attempt, store, keep_open=True)
 
 
@@ -73,8 +62,7 @@ def envelope_of(raw: bytes) -> Envelope:
     return Envelope(fields.sender or "", (lower_domain(recipient),), (original,) if original else ())
 
 
-def _final(result: Result) -> Result:
-    """Return the result of a failure; the database refuses this envelope at every attempt."""
-    if result.outcome in _REFUSALS and concerns_data(result.sqlstate):
-        return result._replace(outcome=UNSTORABLE)
-    return result
+def _final(error: BaseException) -> Result:
+    """Return the result of a failure; the database refuses this envelope at every attempt (guarded_store)."""
+    result = outcome_of(error)
+    return result._replace(outcome=UNSTORABLE) if isinstance(error, DataRefused) else result

@@ -21,6 +21,8 @@ _T = TypeVar("_T")
 
 WARNING = "01000"
 PROTOCOL_VIOLATION = "08P01"
+SEQUENCE_GENERATOR_LIMIT_EXCEEDED = "2200H"
+"""In the class of data, but it is the database that has no numbers left."""
 CHARACTER_NOT_IN_REPERTOIRE = "22021"
 """Also for text that psycopg refuses before the server can: NUL, a lone surrogate."""
 NOT_NULL_VIOLATION = "23502"
@@ -69,11 +71,15 @@ NO_SQLSTATE = ""
 
 CLASS_FEATURE_NOT_SUPPORTED = "0A"
 CLASS_CONNECTION_EXCEPTION = "08"
+CLASS_CARDINALITY_VIOLATION = "21"
 CLASS_DATA_EXCEPTION = "22"
 CLASS_INTEGRITY_CONSTRAINT_VIOLATION = "23"
 CLASS_INVALID_AUTHORIZATION = "28"
 CLASS_INVALID_CATALOG_NAME = "3D"
 CLASS_INVALID_SCHEMA_NAME = "3F"
+CLASS_SQL_ROUTINE_EXCEPTION = "2F"
+CLASS_EXTERNAL_ROUTINE_EXCEPTION = "38"
+CLASS_EXTERNAL_ROUTINE_INVOCATION_EXCEPTION = "39"
 CLASS_TRANSACTION_ROLLBACK = "40"
 CLASS_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION = "42"
 CLASS_PROGRAM_LIMIT_EXCEEDED = "54"
@@ -100,11 +106,22 @@ _MESSAGE_MAY_CAUSE = frozenset(
         OUT_OF_MEMORY,
         CONFIGURATION_LIMIT_EXCEEDED,
         TRANSACTION_TIMEOUT,
-        RAISE_EXCEPTION,
         INTERNAL_ERROR,
     }
 )
 """Beside the refused data: what its size or its shape may do to a server that has no fault."""
+
+_MESSAGE_MAY_CAUSE_CLASSES = frozenset(
+    {
+        CLASS_CARDINALITY_VIOLATION,
+        CLASS_INTEGRITY_CONSTRAINT_VIOLATION,
+        CLASS_SQL_ROUTINE_EXCEPTION,
+        CLASS_EXTERNAL_ROUTINE_EXCEPTION,
+        CLASS_EXTERNAL_ROUTINE_INVOCATION_EXCEPTION,
+        CLASS_PLPGSQL_ERROR,
+    }
+)
+"""What a message may cause in a trigger or a constraint of an application, but for a foreign key (CONFLICTS)."""
 
 _LIBPQ_OUT_OF_MEMORY = ("out of memory", "cannot allocate memory for")
 """libpq's own words. They are in English: no process of ours sets LC_MESSAGES (setlocale(3))."""
@@ -181,7 +198,8 @@ class StoreError(Undelivered):
     @property
     def by_message(self) -> bool:
         """Whether the message itself may be the reason: the database answers, and this is what a message can cause."""
-        return self.answered and (self.timed_out or self.sqlstate in _MESSAGE_MAY_CAUSE)
+        may_be = self.sqlstate in _MESSAGE_MAY_CAUSE or self.sqlstate[:2] in _MESSAGE_MAY_CAUSE_CLASSES
+        return self.answered and (self.timed_out or (may_be and self.sqlstate not in CONFLICTS))
 
     @property
     def permanent(self) -> bool:
@@ -209,7 +227,7 @@ def is_permanent(sqlstate: str) -> bool:
 
 def concerns_data(sqlstate: str) -> bool:
     """Whether the data of this statement was the reason, so that another message may well be stored."""
-    return sqlstate[:2] in _DATA_CLASSES
+    return sqlstate[:2] in _DATA_CLASSES and sqlstate != SEQUENCE_GENERATOR_LIMIT_EXCEEDED
 
 
 def retried(
@@ -253,7 +271,8 @@ def translated(kind: type[StoreError] = StoreError) -> Iterator[None]:
         if error.diag.source_function == _FINDS_PARTITION or _NO_PARTITION in reason:
             # Of a day that was just created, another session may see the name before the bounds: a second call sees both.
             sqlstate = SERIALIZATION_FAILURE
-        if sqlstate[:2] in _REFUSED_CLASSES or sqlstate in _REFUSED:
+        data = sqlstate[:2] in _REFUSED_CLASSES and sqlstate != SEQUENCE_GENERATOR_LIMIT_EXCEEDED
+        if data or sqlstate in _REFUSED:
             raise _refused(error, sqlstate) from error
         failure = kind(_outcome(sqlstate, reason), reason, sqlstate)
         failure.of_shard = sqlstate == SEVERAL_SHARDS or error.diag.source_function in (_OF_PROXY, OF_SHARD)

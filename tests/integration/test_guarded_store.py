@@ -23,10 +23,11 @@ from harness.service import Service, wait_until
 from harness.submission import MESSAGE, submission
 
 from pipehandler.delivery import guarded_store as module
+from pipehandler.ingress.archived import unfit
 from pipehandler.mail.parsed import Defect
 from pipehandler.parse.message import parse
 from pipehandler.runtime.deadline import Deadline, TimeUp, clear
-from pipehandler.store.errors import StoreError
+from pipehandler.store.errors import DataRefused, StoreError
 from pipehandler.store.ingest import IngestRequest, Stored
 from pipehandler.store.message_store import MessageStore
 
@@ -129,12 +130,18 @@ def test_out_of_memory(database: Database, tmp_path: Path, monkeypatch: pytest.M
         "RAISE 'no' USING ERRCODE = 'XX000'",
         "RAISE 'no' USING ERRCODE = '53200'",
         "RAISE 'no'",
+        "INSERT INTO public.thread VALUES (NEW.message_id), (NEW.message_id)",
+        "PERFORM 1 / (SELECT n FROM (VALUES (1), (2)) AS v (n))",
+        "RAISE 'no' USING ERRCODE = 'P0002'",
+        "RAISE 'no' USING ERRCODE = '38000'",
     ],
-    ids=["slow", "internal", "memory", "raise"],
+    ids=["slow", "internal", "memory", "raise", "unique", "cardinality", "no row", "another language"],
 )
 def test_a_message_that_the_database_fails_at(handler: Handler, database: Database, body: str) -> None:
-    """Deferred once, then stored unparsed, whatever it does; nothing else is deferred meanwhile. Each delivery tries it once."""
+    """Deferred once, then stored unparsed, whatever it does; nothing else is deferred meanwhile. Each delivery tries it once.
+    An application's trigger may fail for one message in many ways."""
     database.execute(
+        "CREATE TABLE public.thread (message_id text UNIQUE);"
         "CREATE SEQUENCE public.tried; CREATE FUNCTION public.fail() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS"
         f" $$ BEGIN IF NEW.subject = 'one' THEN PERFORM nextval('public.tried'); {body}; END IF; RETURN NEW; END $$"
     )
@@ -153,6 +160,47 @@ def test_a_message_that_the_database_fails_at(handler: Handler, database: Databa
     assert error.startswith("the database failed twice")
     assert database.value("SELECT last_value FROM public.tried") == 2
     assert not [each for each in handler.state.iterdir() if each.name.startswith("storing-")]
+
+
+NO_TRANSACTIONS = """
+SET allow_system_table_mods = on;
+ALTER FUNCTION pg_catalog.pg_current_xact_id() RENAME TO pg_current_xact_id_before;
+CREATE FUNCTION pg_catalog.pg_current_xact_id() RETURNS xid8 LANGUAGE plpgsql AS $$ BEGIN
+    RAISE 'database is not accepting commands that assign new transaction IDs' USING ERRCODE = 'program_limit_exceeded';
+END $$;
+"""
+"""What a server reports that has used up its transaction ids (PostgreSQL documentation, 24.1.5), with the class of an error in
+the data."""
+
+
+def test_a_database_that_takes_nothing_is_not_the_message(database: Database, tmp_path: Path) -> None:
+    """What every message would meet is an outage, whatever its SQLSTATE: nothing is called unstorable, or set aside."""
+    database.execute(NO_TRANSACTIONS)
+    with closing(MessageStore(database.conninfo)) as store, pytest.raises(StoreError) as raised:
+        module.guarded_store(store, submission(), str(tmp_path), ())
+    assert (raised.value.sqlstate, raised.value.outage, raised.value.result.outage) == ("54000", True, True)
+    assert not isinstance(raised.value, DataRefused)
+    assert not unfit(raised.value.result)
+    assert list(tmp_path.iterdir()) == []
+    database.execute(
+        "SET allow_system_table_mods = on; DROP FUNCTION pg_catalog.pg_current_xact_id();"
+        "ALTER FUNCTION pg_catalog.pg_current_xact_id_before() RENAME TO pg_current_xact_id"
+    )
+    with closing(MessageStore(database.conninfo)) as store:
+        assert module.guarded_store(store, submission(), str(tmp_path), ())[0][0].duplicate is False
+    assert states(database) == [("parsed", None)]
+
+
+def test_no_numbers_left_is_not_the_message(database: Database, tmp_path: Path) -> None:
+    """The sequence of deliveries is used up: every message waits until an operator has moved it."""
+    database.execute("ALTER TABLE pipehandler.delivery ALTER COLUMN id SET MAXVALUE 2 RESTART WITH 2")
+    with closing(MessageStore(database.conninfo)) as store:
+        store.ingest(submission(OTHER))
+        with pytest.raises(StoreError) as raised:
+            module.guarded_store(store, submission(), str(tmp_path), ())
+    assert raised.value.sqlstate == "2200H"
+    assert not isinstance(raised.value, DataRefused)
+    assert not unfit(raised.value.result)
 
 
 def slow(database: Database, seconds: int) -> None:

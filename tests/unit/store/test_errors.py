@@ -103,7 +103,7 @@ def test_every_sqlstate(sqlstate: str) -> None:
     error = psycopg.errors.lookup(sqlstate)("first line\nDETAIL: secret")
     with pytest.raises(StoreError) as raised, translated():
         raise error
-    refused = sqlstate[:2] in ("22", "54", "0A") or sqlstate in ("23502", "23514")
+    refused = (sqlstate[:2] in ("22", "54", "0A") and sqlstate != "2200H") or sqlstate in ("23502", "23514")
     assert isinstance(raised.value, DataRefused) == refused
     assert raised.value.outcome == (STORE_FULL if sqlstate == "53100" else STORE_UNAVAILABLE)
     assert raised.value.sqlstate == sqlstate
@@ -158,7 +158,8 @@ def test_partition_is_missing() -> None:
 
 
 CONNECTION_LOST = {"", "57P01", "57P02", "57P03"}
-MESSAGE_MAY_CAUSE = {"", "08P01", "53200", "53400", "25P04", "P0001", "XX000"}
+MESSAGE_MAY_CAUSE = {"", "08P01", "53200", "53400", "25P04", "XX000"}
+CLASSES_MESSAGE_MAY_CAUSE = {"21", "23", "2F", "38", "39", "P0"}
 
 
 @pytest.mark.parametrize("sqlstate", ["", *sorted(CODES)])
@@ -172,11 +173,12 @@ def test_consequences(sqlstate: str) -> None:
     assert not error.by_message, "the database has not answered"
     error.answered = True
     assert not error.outage
-    assert error.by_message == (sqlstate in MESSAGE_MAY_CAUSE)
+    may_cause = sqlstate in MESSAGE_MAY_CAUSE or (sqlstate[:2] in CLASSES_MESSAGE_MAY_CAUSE and sqlstate != "23503")
+    assert error.by_message == may_cause
     error.timed_out = True
     assert error.by_message
     assert error.permanent == (sqlstate[:2] in ("0A", "22", "28", "3D", "3F", "42", "P0", "PH"))
-    assert concerns_data(sqlstate) == (sqlstate[:2] in ("0A", "22", "23", "54"))
+    assert concerns_data(sqlstate) == (sqlstate[:2] in ("0A", "22", "23", "54") and sqlstate != "2200H")
 
 
 def test_our_own_shortage_is_no_outage() -> None:
