@@ -51,15 +51,13 @@ class Leaves:
         if not disposition.complete:
             self._notebook.note("parameters-left-out", part.number, "Content-Disposition")
         file_name = self._file_name(part, disposition)
-        content = transfer_encoding.decode(
-            part.raw, part.start, part.end, part.transfer_encoding,
-            lambda code, detail: self._notebook.note(code, part.number, detail),
-        )  # fmt: skip
         if body.is_body(part, place, file_name is not None, disposition.value):
-            if not _is_binary(content, part.parameters.token("charset")):
-                self._add_text(part, content)
+            text = self._text(part)
+            if not _is_binary(text, part.parameters.token("charset")):
+                self._add_text(part, text)
                 return
             self._notebook.note("text-is-binary", part.number, part.content_type)
+        content = self._decoded(part, part.raw, part.start, part.end)
         self.attachments.append(
             Attachment(
                 part=part.number,
@@ -75,6 +73,21 @@ class Leaves:
         )
         if content_type.is_tnef(part.content_type, content):
             self._add_tnef(part.number, content, 0)
+
+    def _text(self, part: Part) -> bytes:
+        """Return the octets of a text with the line ends that the fingerprint sees (mail/fingerprint.py), so that those of a
+        copy decide about no charset."""
+        raw, start, end = part.raw, part.start, part.end
+        if raw.find(b"\r\n", start, end) >= 0:
+            raw = raw[start:end].replace(b"\r\n", b"\n")
+            start, end = 0, len(raw)
+        return self._decoded(part, raw, start, end)
+
+    def _decoded(self, part: Part, raw: bytes, start: int, end: int) -> bytes:
+        def note(code: str, detail: str) -> None:
+            self._notebook.note(code, part.number, detail)
+
+        return transfer_encoding.decode(raw, start, end, part.transfer_encoding, note)
 
     def bodies(self, root: Part) -> tuple[str | None, str | None]:
         """Return the text and the HTML body of the message; those of a winmail.dat if it has no others."""

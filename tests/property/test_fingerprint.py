@@ -118,6 +118,28 @@ def test_other(raw: bytes) -> None:
     assert fingerprint(raw) != fingerprint(MESSAGE)
 
 
+DECIDED_BY_LINE_ENDS = {
+    "UTF-16 by its mark": b"\xff\xfehello\nworld\nand\n",
+    "UTF-16 by its label": b"Content-Type: text/plain; charset=utf-16le\n\n" + "ab\ncd\n".encode("utf-16le"),
+    "escape of ISO-2022-JP": b"\x1b$Bhello\nworld\n",
+    "control characters": b"\x01" * 10 + b"abcdefghi\n" * 10,
+    "quoted-printable": b"Content-Transfer-Encoding: quoted-printable\n\n=1B$Bhello\nworld\n",
+    "one part of several": b"Content-Type: multipart/mixed; boundary=b\n\n--b\n\n\xff\xfehello\nworld\nand\n--b--\n",
+}
+"""Bodies, perhaps below further fields, that would be read in another way if the octets of a line end counted."""
+
+
+@pytest.mark.parametrize("body", DECIDED_BY_LINE_ENDS.values(), ids=DECIDED_BY_LINE_ENDS)
+def test_no_line_end_decides_how_a_body_is_read(body: bytes) -> None:
+    """The fingerprint does not count the octets of line ends, so neither does what a reader sees."""
+    raw = b"Message-ID: <1@example.org>\n" + (body if body.startswith(b"Content") else b"\n" + body)
+    head, _, text = raw.rpartition(b"\n\n")
+    for copy in (raw.replace(b"\n", b"\r\n"), head + b"\n\n" + text.replace(b"\n", b"\r\n", 1)):
+        assert fingerprint(copy) == fingerprint(raw)
+        one, other = parse(raw), parse(copy)
+        assert (other.text, other.html, len(other.attachments)) == (one.text, one.html, len(one.attachments))
+
+
 def test_all_others_differ_from_each_other() -> None:
     """No two of these messages count as the same."""
     assert len({fingerprint(raw) for raw in OTHER.values()}) == len(OTHER)
