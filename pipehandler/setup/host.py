@@ -16,6 +16,9 @@ from .server import DEBIAN_SERVER, EMBEDDED_FOLDER, Server, embedded_server
 from .step import SetupError
 
 _LABEL = re.compile(r"(?!-)[\w-]{1,63}(?<!-)")
+_DEVIATIONS = frozenset("ßς\u200c\u200d")
+"""The letters that IDNA2003 replaces or removes, and IDNA2008 keeps (UTS 46, deviation characters)."""
+
 _NAME = re.compile(r"[a-z_][a-z0-9_-]*")
 
 
@@ -128,17 +131,46 @@ class Host:
 def normalized(domain: str) -> tuple[str, ...]:
     """Return a domain in the forms that Postfix needs, in lower case: its A-label, and its U-label if it has one.
 
-    Raises SetupError if it is not a domain.
+    Raises SetupError if it is not a domain, or may be two of them.
     """
-    name = domain.strip().rstrip(".").lower()
+    name = domain.strip().removesuffix(".").lower()
     try:
-        ascii_name = name.encode("idna").decode("ascii")
-        readable = ascii_name.encode("ascii").decode("idna")
+        ascii_name = name if name.isascii() else _former_a_label(name)
+        readable = ".".join(map(_readable, ascii_name.split(".")))
     except UnicodeError:
         ascii_name = readable = ""
-    if "." not in ascii_name or len(ascii_name) > 253 or not all(map(_LABEL.fullmatch, ascii_name.split("."))):
+    if (
+        "." not in ascii_name
+        or len(ascii_name) > 253
+        or not all(map(_LABEL.fullmatch, ascii_name.split(".")))
+        or ascii_name.rpartition(".")[2].isdigit()  # an IP address
+    ):
         raise SetupError(f"{domain!r} is not a domain; give --domain once for each, such as --domain example.com")
-    return (ascii_name,) if readable == ascii_name else (ascii_name, readable)
+    if not _DEVIATIONS.isdisjoint(name):
+        other = ".".join(_a_label(label) for label in name.split("."))
+        raise SetupError(
+            f"{domain!r} is {other} by the present standard and {ascii_name} by the former one (RFC 5891, RFC 3490); name the one"
+            " that is yours with --domain"
+        )
+    # Where the two standards differ, Postfix takes the U-label for that of another domain.
+    return (ascii_name, readable) if readable != ascii_name and _former_a_label(readable) == ascii_name else (ascii_name,)
+
+
+def _readable(label: str) -> str:
+    """Return a label, in ASCII, as people read it. Raises UnicodeError."""
+    return label[4:].encode("ascii").decode("punycode") if label.startswith("xn--") else label
+
+
+def _former_a_label(name: str) -> str:
+    """Return a domain as A-labels of RFC 3490; "" if it has none."""
+    try:
+        return name.encode("idna").decode("ascii")
+    except UnicodeError:
+        return ""
+
+
+def _a_label(label: str) -> str:
+    return label if label.isascii() else f"xn--{label.encode('punycode').decode('ascii')}"
 
 
 def checked_name(name: str, what: str) -> str:

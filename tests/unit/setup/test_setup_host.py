@@ -16,6 +16,12 @@ from pipehandler.setup.step import SetupError, here_document, output
         (" Example.COM. ", ("example.com",)),
         ("bücher.example", ("xn--bcher-kva.example", "bücher.example")),
         ("xn--bcher-kva.example", ("xn--bcher-kva.example", "bücher.example")),
+        ("BÜCHER.example", ("xn--bcher-kva.example", "bücher.example")),
+        ("日本語。example", ("xn--wgv71a119e.example", "日本語.example")),
+        # U-labels of which RFC 3490 makes other A-labels, or none
+        ("xn--strae-oqa.example", ("xn--strae-oqa.example",)),
+        ("xn--a.example", ("xn--a.example",)),
+        ("xn--example.com", ("xn--example.com",)),
     ],
 )
 def test_domains(given: str, domains: tuple[str, ...]) -> None:
@@ -25,12 +31,28 @@ def test_domains(given: str, domains: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize(
     "given",
-    ["", "localhost", "a,b.example", "a.example b.example", "@a.example", "-a.example", "a..b", "x" * 64 + ".org"],
+    ["", "localhost", "a,b.example", "a.example b.example", "@a.example", "-a.example", "a..b", "x" * 64 + ".org", "example.com..", "192.0.2.1", "xn--zzzzzz.org"],
 )
 def test_not_a_domain(given: str) -> None:
     """A value that is not a single domain is refused, and named."""
     with pytest.raises(SetupError, match="is not a domain; give --domain once for each"):
         normalized(given)
+
+
+@pytest.mark.parametrize(
+    ("given", "present", "former"),
+    [
+        ("Straße.example", "xn--strae-oqa.example", "strasse.example"),
+        ("βόλος.example", "xn--nxasmm1c.example", "xn--nxasmq6b.example"),
+        ("नी\u200d.example", "xn--l2b2c924h.example", "xn--l2b2c.example"),
+    ],
+)
+def test_two_domains(given: str, present: str, former: str) -> None:
+    """Of a name that the two standards of IDN take for different domains, the operator chooses; both can be named."""
+    with pytest.raises(SetupError, match=f"is {present} by the present standard and {former} by the former one"):
+        normalized(given)
+    assert normalized(present) == (present,)
+    assert normalized(former)[0] == former
 
 
 @pytest.mark.parametrize("given", ["", "a b", "Mail", "a;b", "'", "x" * 32])
