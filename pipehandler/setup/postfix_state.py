@@ -24,6 +24,15 @@ _OTHER_CLASSES = {
     "virtual_alias_domains": "its mail is forwarded",
 }
 
+_REWRITING = ("canonical_maps", "recipient_canonical_maps", "virtual_alias_maps")
+"""The tables that replace recipients before they are routed."""
+
+_PATTERNS = ("regexp", "pcre", "cidr")
+"""The types of table whose keys are patterns."""
+
+_ANY = "any-address-of-the-domain@"
+"""The beginning of an address that stands for all those of a domain that have no line of their own."""
+
 
 @dataclass(frozen=True, slots=True)
 class PostfixState:
@@ -65,12 +74,18 @@ class PostfixState:
     def has(self, name: str, domain: str) -> bool:
         """Return whether the parameter `name`, a list of domains, contains this one, directly or in a table or file.
 
-        Raises SetupError if a table or file cannot be read.
+        The first word that matches decides, and after a "!" it excludes the domain. Raises SetupError if a table or file cannot
+        be read.
         """
-        matching = [domain]
+        keys = [domain]
         if name in words(self.value("parent_domain_matches_subdomains")):
-            matching += _parents(domain)
-        return any(self._matches(word, key) for word in words(self.value(name)) for key in matching)
+            keys += _parents(domain)
+        elif name == "relay_domains":  # only there
+            keys += [f".{parent}" for parent in _parents(domain)]
+        for word in words(self.value(name)):
+            if any(self._matches(word.lstrip("!"), key) for key in keys):
+                return not word.startswith("!")
+        return False
 
     def is_ours(self, domain: str) -> bool:
         """Return whether mail for this domain already goes to the handler. Raises SetupError if it goes elsewhere."""
@@ -80,6 +95,7 @@ class PostfixState:
                     f"{domain} is in {name}: {effect}, and setup takes over nothing;"
                     f" remove it there first ({self.host.postfix_program('postconf', name)}), if its mail is to be stored"
                 )
+        self._refuse_rewritten(domain)
         routed = self._route(domain)
         if routed and routed.partition(":")[0] != self.transport:
             raise SetupError(
@@ -93,6 +109,17 @@ class PostfixState:
                 f" setup takes over nothing. If its mail is to be stored, add it to transport_maps: {domain} {self.transport}:"
             )
         return listed
+
+    def _refuse_rewritten(self, domain: str) -> None:
+        """Raise SetupError if cleanup(8) replaces every address of this domain by one of another domain."""
+        for name in _REWRITING:
+            for key in (_ANY + domain, f"@{domain}"):
+                found = self._look_up(name, key)
+                if found and not found.lower().endswith(f"@{domain}"):
+                    raise SetupError(
+                        f"every address of {domain} is replaced by {found} (parameter {name}), so that its mail goes there, and"
+                        " setup takes over nothing; remove it there first"
+                    )
 
     def is_running(self) -> bool:
         """Return whether Postfix runs."""
@@ -127,21 +154,28 @@ class PostfixState:
         return "" if found.partition(":")[0] == self.transport else found
 
     def _route(self, domain: str) -> str:
-        """Return the route of this domain in transport_maps, by its own line or a parent's, or ""; see transport(5)."""
-        keys = [domain, *(f".{parent}" for parent in _parents(domain))]
+        """Return the route of this domain in transport_maps, by a pattern, its own line or a parent's, or "".
+
+        See transport(5).
+        """
+        keys = [_ANY + domain, f"postmaster@{domain}", domain, *(f".{parent}" for parent in _parents(domain))]
         return next((found for key in keys if (found := self._look_up("transport_maps", key))), "")
 
     def _look_up(self, name: str, key: str) -> str:
-        return next((found for table in words(self.value(name)) if (found := self._find(table, key))), "")
+        """Look up an address, or what stands for several: for that, Postfix does not ask tables of patterns."""
+        whole = key.find("@") > 0
+        tables = (word for word in words(self.value(name)) if whole or word.partition(":")[0] not in _PATTERNS)
+        return next((found for table in tables if (found := self._find(table, key))), "")
 
     def _matches(self, word: str, domain: str) -> bool:
         if not word.startswith("/"):
-            return word == domain or bool(self._find(word, domain))
+            return word.lower() == domain or bool(self._find(word, domain))
         try:
             with open(word, encoding="utf-8") as file:
-                return domain in file.read().split()
+                lines = [line for line in file if not line.startswith("#")]
         except OSError as error:
             raise SetupError(f"it is unknown whether {domain} is in {word}: {error.strerror}") from error
+        return any(self._matches(inner, domain) for line in lines for inner in words(line))
 
     def _find(self, table: str, key: str) -> str:
         if ":" not in table or RECIPIENTS in table or self.postfix is None:

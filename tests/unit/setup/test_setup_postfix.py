@@ -1,6 +1,7 @@
 """What setup would do to a Postfix in a separate folder, which is only read, so it does not have to run."""
 
 import os
+import re
 import shutil
 import subprocess
 from dataclasses import replace
@@ -70,6 +71,66 @@ def test_nothing_is_taken_over(host: Host, line: str, reason: str) -> None:
     """A domain whose mail is or may be routed elsewhere is refused; the error names the parameter."""
     write(host, line)
     with pytest.raises(SetupError, match=reason.replace("[", r"\[")):
+        routing(host, Record("/nonexistent"))
+
+
+@pytest.mark.parametrize(
+    "parameter", ["mydestination", "relay_domains", "virtual_alias_domains", "virtual_mailbox_domains"]
+)
+@pytest.mark.parametrize(
+    ("word", "listed"),
+    [
+        ("other.example, Example.COM", True),
+        ("texthash:{folder}/table", True),
+        ("regexp:{folder}/pattern", True),
+        ("{folder}/names", True),
+        ("{folder}/tables", True),
+        ("{folder}/comment", False),
+        ("!example.com, static:all", False),
+        (".com", None),
+    ],
+)
+def test_forms_of_a_list(host: Host, tmp_path: Path, parameter: str, word: str, listed: bool | None) -> None:
+    """A domain is found in whatever form a list names it, and in the order in which Postfix reads the words."""
+    (tmp_path / "table").write_text("Example.com yes\n")
+    (tmp_path / "pattern").write_text("/^example\\.com$/ yes\n")
+    (tmp_path / "names").write_text("# mine\nother.example\nEXAMPLE.com\n")
+    (tmp_path / "tables").write_text(f"texthash:{tmp_path}/table\n")
+    (tmp_path / "comment").write_text("# example.com has moved\nother.example\n")
+    write(host, f"{parameter} = {word.format(folder=tmp_path)}", "parent_domain_matches_subdomains =")
+    expected = parameter == "relay_domains" if listed is None else listed  # only that one is a domain list
+    assert PostfixState.read(host).has(parameter, "example.com") == expected
+
+
+@pytest.mark.parametrize(
+    ("parameter", "table", "reason"),
+    [
+        ("transport_maps", "/@example\\.com$/ smtp:[192.0.2.1]", "example.com goes to smtp:[192.0.2.1] by transport_maps"),
+        ("transport_maps", "/./ smtp:[192.0.2.1]", "example.com goes to smtp:[192.0.2.1] by transport_maps"),
+        ("transport_maps", "/^postmaster@/ smtp:[192.0.2.1]", "example.com goes to smtp:[192.0.2.1] by transport_maps"),
+        ("transport_maps", "/^example\\.com$/ smtp:[192.0.2.1]", ""),  # Postfix compares patterns with whole addresses
+        ("transport_maps", "/^anna@example\\.com$/ smtp:[192.0.2.1]", ""),
+        ("virtual_alias_maps", "/@example\\.com$/ a@example.net", "every address of example.com is replaced by a@example.net"),
+        ("recipient_canonical_maps", "/^(.*)@example\\.com$/ $1@example.net", "(parameter recipient_canonical_maps)"),
+        ("virtual_alias_maps", "/^anna@example\\.com$/ a@example.net", ""),
+        ("virtual_alias_maps", "/^(.*)@example\\.com$/ $1@example.com", ""),
+    ],
+)
+def test_patterns(host: Host, tmp_path: Path, parameter: str, table: str, reason: str) -> None:
+    """Tables of patterns are asked about addresses, as Postfix does."""
+    (tmp_path / "patterns").write_text(f"{table}\n")
+    write(host, f"{parameter} = regexp:{tmp_path}/patterns", "virtual_alias_domains =")
+    if not reason:
+        assert routing(host, Record("/nonexistent")).commands
+        return
+    with pytest.raises(SetupError, match=re.escape(reason)):
+        routing(host, Record("/nonexistent"))
+
+
+def test_catch_all_alias(host: Host) -> None:
+    """A domain whose addresses are all replaced has its mail elsewhere."""
+    write(host, "virtual_alias_maps = inline:{{ @example.com = a@example.net }}")
+    with pytest.raises(SetupError, match="every address of example.com is replaced by a@example.net"):
         routing(host, Record("/nonexistent"))
 
 
