@@ -96,8 +96,13 @@ class Host:
 
     def postfix(self) -> Postfix | None:
         """Return Postfix's configuration as it is now; None if it is not installed. Raises SetupError if it is broken."""
-        if find_program("postconf") is None or not os.path.exists(self.file("main.cf")):
+        if find_program("postconf") is None:
             return None
+        if not os.path.exists(self.file("main.cf")):
+            raise SetupError(
+                f"{self.file('main.cf')} does not exist; `dpkg-reconfigure postfix` writes that of Debian's Postfix, and"
+                " --config-directory names the folder of another one"
+            )
         try:
             return Postfix(self.config_directory)
         except PostfixError as error:

@@ -36,11 +36,11 @@ STEPS: tuple[Callable[[Host, Record], Step], ...] = (
 )
 """All steps before the first message. Each depends on those before it."""
 
-_CAUTIOUS = (packages, program, account, database, configuration, tables, transport, routing, receive_only)
+_CAUTIOUS = (packages, program, account, server, database, configuration, tables, transport, routing, receive_only)
 """The steps that refuse a host with a conflict, or show differences for other mail."""
 
 # The kinds of change after which Postfix must reload its configuration.
-_OF_POSTFIX = ("parameter", "list", "settings", "block", "postscreen")
+_OF_POSTFIX = ("parameter", "list", "settings", "block", "postscreen", "copy")
 
 Say = Callable[[str], object]
 """A function that is called with each line for the operator."""

@@ -50,7 +50,19 @@ class Record:
         self.changes.remove(change)
 
     def save(self) -> None:
-        """Write the file so that a crash leaves the old or the new one; remove it if there are no changes."""
+        """Write the file so that a crash leaves the old or the new one; remove it if there are no changes.
+
+        Raises SetupError.
+        """
+        try:
+            self._save()
+        except OSError as error:
+            raise SetupError(
+                f"the record {self.path}, without which --remove undoes nothing, cannot be written: {error.strerror};"
+                " correct that, and run it again"
+            ) from error
+
+    def _save(self) -> None:
         if not self.changes:
             if os.path.exists(self.path):
                 os.remove(self.path)

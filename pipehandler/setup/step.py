@@ -55,7 +55,8 @@ def run(command: str) -> None:
     """Run a command of a step; it shares our output. Raises SetupError if it fails."""
     status = subprocess.run(["/bin/sh", "-c", _HEAD + command], stdin=subprocess.DEVNULL).returncode  # noqa: S603 # shown
     if status:
-        raise SetupError(f"this command failed with status {status}: {command}")
+        first, *rest = command.split("\n")
+        raise SetupError(f"this command failed with status {status}: {first}{' ...' if rest else ''}")
 
 
 def output(command: Sequence[str], seconds: float = 60, stdin: str = "") -> str | None:

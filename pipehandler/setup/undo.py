@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from pipehandler.postfix.postconf import words
 
-from .files import digest
+from .files import digest, says_the_same
 from .host import Host
 from .postfix_state import PostfixState
 from .step import Change, Step
@@ -81,6 +81,17 @@ def _postscreen(_: Host, change: Change) -> Step:
     return Step(change.name, "postscreen was put before smtpd by setup", (command,))
 
 
+def _copy(_: Host, change: Change) -> Step:
+    copy = change.before or ""
+    if not os.path.exists(copy):
+        return Step(change.name, "there is no copy from before setup")
+    same = digest(copy) == digest(change.name)
+    if not same and os.path.exists(change.name) and says_the_same(copy, change.name):
+        return Step(change.name, "its lines are no longer broken as they were", (shlex.join(["mv", copy, change.name]),))
+    found = "as it was before setup" if same else "changed since setup, and stays"
+    return Step(change.name, found, (shlex.join(["rm", "-f", copy]),))
+
+
 def _file(host: Host, change: Change) -> Step:
     current = digest(change.name)
     if current is None:
@@ -147,6 +158,7 @@ _UNDO: dict[str, Callable[[Host, Change], Step]] = {
     "settings": _settings,
     "block": _block,
     "postscreen": _postscreen,
+    "copy": _copy,
     "file": _file,
     "folder": _folder,
     "state directory": _state_directory,

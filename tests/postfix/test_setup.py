@@ -324,8 +324,9 @@ def test_second_instance(bare: Host) -> None:
 
 
 def test_refused_before_anything_changes(bare: Host) -> None:
-    """A database in another encoding, an installation that other accounts cannot reach, and the account root: refused
-    by name. A server with another encoding gets a UTF-8 database."""
+    """A database in another encoding, an installation that other accounts cannot reach, the account root, a folder that
+    is not Postfix's, and a server that is closed to its superuser: refused by name. A server with another encoding gets
+    a UTF-8 database."""
     script = f"""
         snapshot > /var/before
         sql "CREATE DATABASE mail TEMPLATE template0 ENCODING SQL_ASCII LOCALE 'C'" postgres
@@ -335,6 +336,16 @@ def test_refused_before_anything_changes(bare: Host) -> None:
         {SETUP} && exit 1
         chmod o+x {CACHE}
         {SETUP} --user root && exit 1
+        {SETUP} --config-directory /nonexistent && exit 1
+        hba=$(sql 'SHOW hba_file' postgres)
+        echo 'local all all reject' > $hba
+        exec 8> >(runuser -u postgres -- psql -q -d postgres)
+        echo 'SELECT pg_reload_conf();' >&8
+        while sql 'SELECT 1' postgres; do sleep 0.1; done
+        {SETUP} && exit 1
+        echo 'local all postgres peer' > $hba
+        echo 'SELECT pg_reload_conf();' >&8
+        until sql 'SELECT 1' postgres; do sleep 0.1; done
         snapshot | diff /var/before -
         {SETUP} --dry-run | grep 'CREATE DATABASE mail'
     """
@@ -342,6 +353,8 @@ def test_refused_before_anything_changes(bare: Host) -> None:
     assert "the database mail is SQL_ASCII, not UTF8; name another one with --database" in printed
     assert f"because {CACHE} is closed to them; make the virtual environment with" in printed
     assert "root is root, as which Postfix runs no handler" in printed
+    assert "/nonexistent/main.cf does not exist" in printed
+    assert "at the top of pg_hba.conf it does, after a reload: local all postgres peer" in printed
     assert "CREATE DATABASE mail TEMPLATE template0 ENCODING UTF8" in printed
 
 

@@ -24,10 +24,15 @@ def configuration(host: Host, _: Record) -> Step:
     if host.domains:
         lines += ["", "[recipients]", f'domain = "{host.domains[0]}"']
     lines += _limits(host)
+    new = f"{host.config}.new"
     return Step(
         "configuration",
         f"{host.config} does not exist",
-        (here_document(host.config, "\n".join(lines) + "\n"), f"chmod 644 {shlex.quote(host.config)}"),
+        (
+            here_document(new, "\n".join(lines) + "\n"),
+            f"chmod 644 {shlex.quote(new)}",
+            shlex.join(["mv", new, host.config]),  # never a part of it, which setup would not write again
+        ),
         (Change("file", host.config),),
     )
 

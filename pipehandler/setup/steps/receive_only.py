@@ -5,6 +5,7 @@ import shlex
 
 from pipehandler.postfix.postconf import Service
 
+from ..files import append, keep
 from ..host import Host
 from ..postfix_state import PostfixState
 from ..record import Record
@@ -36,7 +37,7 @@ def receive_only(host: Host, record: Record) -> Step:
         wanted = {name: value for name, value in wanted.items() if name not in _CERTIFICATE}
     missing = {name: value for name, value in wanted.items() if name not in state.explicit}
     kept = [name for name, value in wanted.items() if state.explicit.get(name, value) != value]
-    commands = []
+    commands: list[str] = []
     if missing:
         commands.append(
             host.postfix_program("postconf", "-e", *(f"{name} = {value}" for name, value in missing.items()))
@@ -51,7 +52,9 @@ def receive_only(host: Host, record: Record) -> Step:
         commands += postscreen
         changes.append(Change("postscreen", host.file("master.cf")))
     if commands:
-        commands += state.reload()
+        copying, copies = keep(record, host.file("main.cf"), host.file("master.cf"))
+        commands = [*copying, *commands, *state.reload()]
+        changes = [*copies, *changes]
     if kept:
         found += f"; main.cf has other values of {', '.join(kept)}, which stay (docs/receive-only.md)"
     return Step("receive-only", found, tuple(commands), tuple(changes))
@@ -91,7 +94,6 @@ def _postscreen(state: PostfixState) -> tuple[list[str], str]:
     if not plain or not services.keys().isdisjoint(_WITH_POSTSCREEN):
         return [], f"the services of {file} for the SMTP port are not the usual ones, and stay: without postscreen"
     lines = state.host.postfix_files("receive-only.master.cf")
-    append = f"{{ echo {shlex.quote(BEGIN)}; {lines}; echo {shlex.quote(END)}; }} >> {shlex.quote(file)}"
     comment = f"s/^smtp[[:space:]]+inet[[:space:]]/{REPLACED}&/"
     commands = [shlex.join(["sed", "-i", "-E", comment, file])] if listening else []
-    return [*commands, append], "smtpd listens on the SMTP port, without postscreen"
+    return [*commands, *append(file, lines, BEGIN, END)], "smtpd listens on the SMTP port, without postscreen"

@@ -2,6 +2,7 @@
 
 from pipehandler.postfix.postconf import words
 
+from ..files import keep
 from ..host import Host
 from ..postfix_state import RECIPIENTS, ROUTES, PostfixState
 from ..record import Record
@@ -17,6 +18,7 @@ def routing(host: Host, record: Record) -> Step:
     if not values:
         return Step("main.cf", f"mail for {', '.join(host.domains)} goes to {state.transport}")
     settings = [f"{name} = {value}" for name, value in values.items()]
+    copying, copies = keep(record, host.file("main.cf"))
     changes = [Change("parameter", name, state.explicit.get(name), value) for name, value in _missing(state).items()]
     changes += [
         Change("list", name, state.explicit.get(name), ", ".join([*_recorded(record, name), *new]))
@@ -25,8 +27,8 @@ def routing(host: Host, record: Record) -> Step:
     return Step(
         "main.cf",
         f"mail for {', '.join(host.domains)} does not go to {state.transport} yet",
-        (host.postfix_program("postconf", "-e", *settings), *state.reload()),
-        tuple(changes),
+        (*copying, host.postfix_program("postconf", "-e", *settings), *state.reload()),
+        (*copies, *changes),
         tuple(_differences(state, values)),
     )
 

@@ -1,7 +1,6 @@
 """The transport in master.cf."""
 
-import shlex
-
+from ..files import append, keep
 from ..host import Host
 from ..postfix_state import PostfixState
 from ..record import Record
@@ -11,12 +10,14 @@ BEGIN, END = "# BEGIN pipehandler setup", "# END pipehandler setup"
 """The marker lines around the text that setup appends to master.cf."""
 
 
-def transport(host: Host, _: Record) -> Step:
+def transport(host: Host, record: Record) -> Step:
     """Return the step that appends the transport. Raises SetupError."""
     state = PostfixState.read(host)
     if state.has_transport:
         return Step("transport", f"master.cf has {state.transport}")
     file = host.file("master.cf")
-    entry = f"{{ echo '{BEGIN}'; {host.postfix_files('master.cf')}; echo '{END}'; }} >> {shlex.quote(file)}"
+    copying, copies = keep(record, file)
+    entry = append(file, host.postfix_files("master.cf"), BEGIN, END)
     change = Change("block", file, after=f"{state.transport}/unix")
-    return Step("transport", f"master.cf does not have {state.transport}", (entry, *state.reload()), (change,))
+    commands = (*copying, *entry, *state.reload())
+    return Step("transport", f"master.cf does not have {state.transport}", commands, (*copies, change))

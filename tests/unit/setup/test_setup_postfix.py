@@ -19,6 +19,7 @@ from pipehandler.setup.steps.receive_only import receive_only
 from pipehandler.setup.steps.routing import routing
 from pipehandler.setup.steps.services import units
 from pipehandler.setup.steps.tables import tables
+from pipehandler.setup.steps.transport import transport
 from pipehandler.setup.undo import undo
 
 
@@ -130,7 +131,7 @@ def test_patterns(host: Host, tmp_path: Path, parameter: str, table: str, reason
 def test_catch_all_alias(host: Host) -> None:
     """A domain whose addresses are all replaced has its mail elsewhere."""
     write(host, "virtual_alias_maps = inline:{{ @example.com = a@example.net }}")
-    with pytest.raises(SetupError, match="every address of example.com is replaced by a@example.net"):
+    with pytest.raises(SetupError, match=r"every address of example\.com is replaced by a@example\.net"):
         routing(host, Record("/nonexistent"))
 
 
@@ -145,14 +146,14 @@ def test_fresh_host(host: Host) -> None:
     """Without other mail, virtual_transport is ours, and there is nothing to confirm."""
     step = routing(host, Record("/nonexistent"))
     assert step.differences == ()
-    assert "'virtual_transport = pipehandler'" in step.commands[0]
-    assert "transport_maps" not in step.commands[0]
+    assert "'virtual_transport = pipehandler'" in step.commands[-1]
+    assert "transport_maps" not in step.commands[-1]
 
 
 def test_wildcard(host: Host) -> None:
     """A route for all mail takes precedence over virtual_transport, so our domain gets its own route."""
     write(host, "transport_maps = inline:{{ * = smtp:[192.0.2.1] }}")
-    (command,) = routing(host, Record("/nonexistent")).commands
+    command = routing(host, Record("/nonexistent")).commands[-1]
     assert f"}}}}, texthash:{host.file('pipehandler_transport')}" in command
     assert [line for line in tables(host, Record("/nonexistent")).commands if "example.com pipehandler:" in line]
 
@@ -168,7 +169,7 @@ def test_wildcard(host: Host) -> None:
 def test_size(host: Host, line: str, size: int) -> None:
     """The limit for messages is never above those for mailboxes, with which local(8) and virtual(8) would not start."""
     write(host, line)
-    assert f"'message_size_limit = {size}'" in routing(host, Record("/nonexistent")).commands[0]
+    assert f"'message_size_limit = {size}'" in routing(host, Record("/nonexistent")).commands[-1]
 
 
 def test_values_stay(host: Host) -> None:
@@ -279,7 +280,7 @@ def test_receive_only(host: Host) -> None:
     write(host, *services, name="master.cf")
     files = [Path(host.file(name)) for name in ("main.cf", "master.cf")]
     before = [file.read_bytes() for file in files]
-    record = Record("/nonexistent")
+    record = Record(str(Path(host.config).with_name("setup.json")))
 
     step = receive_only(host, record)
     assert "main.cf has other values of smtpd_banner, which stay" in step.found
@@ -301,13 +302,73 @@ def test_receive_only(host: Host) -> None:
     step = receive_only(host, record)  # repairs what is missing, and keeps what is recorded
     assert step.commands == (f"postconf -c {host.config_directory} -e 'notify_classes = '",)
     carry_out(host, record, step)
-    steps = [undo(host, change) for change in record.changes]
+    changes = [change for change in record.changes if change.kind != "copy"]
+    steps = [undo(host, change) for change in changes]
     assert "changed since setup, and stay: disable_vrfy_command" in steps[0].found
     for step in steps:
         carry_out(host, record, step)
     subprocess.run(["postconf", "-c", host.config_directory, "-X", "disable_vrfy_command"], check=True)
     assert [file.read_bytes() for file in files] == before
-    assert [undo(host, change).commands for change in record.changes] == [(), ()]
+    assert [undo(host, change).commands for change in changes] == [(), ()]
+
+
+def test_files_return_as_they_were(host: Host) -> None:
+    """Broken lines, comments between them, repeated parameters and an unfinished last line are there again after a
+    removal; an operator's edit is not undone with them."""
+    write(
+        host,
+        *("virtual_mailbox_domains=a.example", "transport_maps =", "# mine"),
+        *("virtual_mailbox_domains =", "    firma.example,", "# and the second", "    second.example"),
+        *("virtual_transport =", "\tlmtp:unix:x", "virtual_mailbox_maps = inline:{", "    {a@firma.example = yes} }"),
+    )
+    files = [Path(host.file(name)) for name in ("main.cf", "master.cf")]
+    files[1].write_text("pickup unix n - y 60 1 pickup\nlast unix - - n - - pipe\n  user=nobody argv=/bin/true")
+    settle(host)
+    before = [file.read_bytes() for file in files]
+    record = Record(str(Path(host.config).with_name("setup.json")))
+    for edit in ("", "# an edit"):
+        for make in (tables, transport, routing):
+            carry_out(host, record, make(host, record))
+            assert make(host, record).commands == ()
+        state = PostfixState.read(host)
+        assert state.postfix is not None
+        assert [service.name for service in state.postfix.services][-2:] == ["last", "pipehandler"]
+        assert state.postfix.services[-2].argv == ("/bin/true",)
+        if edit:
+            write(host, edit)
+            write(host, edit, name="master.cf")
+        for change in reversed(list(record.changes)):
+            carry_out(host, Record("/nonexistent"), undo(host, change))
+            record.discard(change)
+        after = [file.read_bytes() for file in files]
+        assert (after == before) == (not edit)
+        assert [edit.encode() in content for content in after] == [True, True]
+        assert list(Path(host.config_directory).glob("setup-*")) == []
+
+
+def test_interrupted_while_writing(host: Host) -> None:
+    """A file that was being written when setup was killed, or the disk became full, is written again."""
+    file = Path(host.file("pgsql-recipients.cf"))
+    file.write_text("# a part of it")
+    record = Record("/nonexistent", [Change("file", str(file))])
+    assert [command for command in tables(host, record).commands if command.endswith(f"> {file}")]
+
+
+def test_full_disk(host: Host) -> None:
+    """The entry is appended as a whole, or master.cf stays as it was: with a part of it, Postfix would not start."""
+    file = Path(host.file("master.cf"))
+    before = file.read_bytes()
+    script = "set -eu\n" + "\n".join(transport(host, Record(f"{file.parent}/setup.json")).commands)
+    full = f"ulimit -f 1; trap '' XFSZ; {script}"
+    assert subprocess.run(["bash", "-c", full], capture_output=True).returncode != 0
+    assert file.read_bytes() == before
+
+
+def test_no_main_cf(host: Host) -> None:
+    """A folder that is not Postfix's is named before anything changes."""
+    Path(host.file("main.cf")).unlink()
+    with pytest.raises(SetupError, match=r"main\.cf does not exist; .* --config-directory names"):
+        PostfixState.read(host)
 
 
 @pytest.mark.parametrize(
@@ -332,4 +393,4 @@ def test_services_of_the_operator_stay(host: Host, line: str) -> None:
     """Services for the SMTP port that are not the usual ones are not changed."""
     write(host, line, name="master.cf")
     step = receive_only(replace(host, receive_only=True), Record("/nonexistent"))
-    assert [change.kind for change in step.changes] == ["settings"]
+    assert [change.kind for change in step.changes if change.kind != "copy"] == ["settings"]
