@@ -12,7 +12,7 @@ from typing import Any
 from pipehandler.postfix.templates import PROGRAM
 from pipehandler.settings.config import Config
 from pipehandler.store.connection import Store
-from pipehandler.store.conninfo import for_user, is_local
+from pipehandler.store.conninfo import for_user, is_local, parameters
 from pipehandler.store.errors import StoreError
 
 from .collation import check_collation
@@ -20,7 +20,7 @@ from .connections import LIMITS, PROCESSES, check_connections, sessions
 from .contents import check_contents
 from .days import check_days
 from .finding import Finding
-from .refused import unreachable
+from .refused import shared_role, unreachable
 from .replication import check_replication
 from .restored import check_restored
 from .role import check_role
@@ -62,6 +62,10 @@ def check_database(config: Config, path: str, maxproc: int) -> list[Finding]:
             return [*findings, _migrate("schema-missing", "there is no schema pipehandler", config, about, path)]
         of_schema = check_schema(store, lambda code, what: _migrate(code, what, config, about, path))
         of_role = check_role(store, about["superuser"])
+        if of_role and about["role"] == _role_of_commands(config):
+            # The other fixes would limit that role, or take its rights away, and the commands would fail.
+            kept = [finding for finding in findings if finding.code != "connection-limit"]
+            return [*kept, shared_role(about["role"], path)]
         return [
             *findings,
             *of_role,
@@ -84,6 +88,11 @@ def check_database(config: Config, path: str, maxproc: int) -> list[Finding]:
         ]
     finally:
         store.close()
+
+
+def _role_of_commands(config: Config) -> str:
+    """Return the role that database.admin_conninfo names; "" if there is none."""
+    return str(parameters(config.database.admin_conninfo).get("user", "")) if config.database.admin_conninfo else ""
 
 
 def _migrate(code: str, what: str, config: Config, about: dict[str, Any], path: str) -> Finding:

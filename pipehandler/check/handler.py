@@ -11,6 +11,7 @@ import stat
 import sys
 from collections.abc import Callable, Iterator
 
+from pipehandler.record.journal import NAME
 from pipehandler.record.log import STREAMS
 from pipehandler.record.sentry import dsn_problem
 from pipehandler.settings.config import RENAMED, Config
@@ -149,6 +150,8 @@ def _state(directory: str) -> Iterator[Finding]:
         return
     if not os.access(directory, os.R_OK | os.W_OK | os.X_OK):
         yield Finding("state-directory", f"{account()} may not write to state.directory {directory}", detail, make)
+    else:
+        yield from _journal(directory)
     mode = os.stat(directory).st_mode
     if mode & (stat.S_IWGRP | stat.S_IWOTH):
         yield Finding(
@@ -166,6 +169,20 @@ def _state(directory: str) -> Iterator[Finding]:
             f" it needs {ROOM} and {_FILES}",
             detail,
             f"# free space on the file system of {directory} (du -x {name})",
+        )
+
+
+def _journal(directory: str) -> Iterator[Finding]:
+    """Check the files of the journal, which a command of another account may have created."""
+    files = [os.path.join(directory, NAME + suffix) for suffix in ("", "-wal", "-shm")]
+    closed = [path for path in files if os.path.exists(path) and not os.access(path, os.R_OK | os.W_OK)]
+    if closed:
+        names = shlex.join(closed)
+        yield Finding(
+            "journal",
+            f"{account()} may not read and write {' '.join(closed)}",
+            "Mail is delivered, but no attempt is recorded: `status` and the metrics show what was recorded before.",
+            f"chown {account()}:{_group()} {names} && chmod 600 {names}",
         )
 
 

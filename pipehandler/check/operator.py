@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Iterator
 
+from pipehandler.postfix.destination import parents, replacement, route
 from pipehandler.postfix.postconf import Postfix, PostfixError, tables, words
 from pipehandler.postfix.templates import PROGRAM
 from pipehandler.settings.config import Config
@@ -19,9 +20,11 @@ from pipehandler.store.shards import Shard, shards
 from .collation import check_collation
 from .days import start_expire
 from .finding import Finding
+from .lmtp import lmtp_transports
 from .refused import unreachable
 from .restored import check_restored
 from .role import quoted
+from .transport import transports
 
 _PATIENCE = 3600
 """Seconds after which what has expired should be gone, and changed rules should be known to the database."""
@@ -55,7 +58,7 @@ def check_operator(config: Config, path: str, postfix: Postfix | None) -> list[F
     try:
         found = shards(store)
         if not found:
-            return _rights(store) or [*_expiry(store, config, path), *_leases(store, postfix)]
+            return _rights(store) or [*_expiry(store, config, path), *_leases(store, postfix, config)]
     except StoreError as error:
         return [_fails(error)]
     finally:
@@ -76,7 +79,7 @@ def _of_shard(shard: Shard, config: Config, path: str, postfix: Postfix | None) 
     try:
         found = _rights(store) or [
             *_expiry(store, config, path),
-            *_leases(store, postfix),
+            *_leases(store, postfix, config),
             *check_collation(store, store.rows(_RELEASE)[0]),
             *check_restored(store, lambda name: f"{PROGRAM} --shard {shard.number} {name}"),
         ]
@@ -144,13 +147,26 @@ def _expiry(store: Store, config: Config, path: str) -> Iterator[Finding]:
         )
 
 
-def _leases(store: Store, postfix: Postfix | None) -> Iterator[Finding]:
+def _leases(store: Store, postfix: Postfix | None, config: Config) -> Iterator[Finding]:
     if postfix is None:
         return
     try:
-        foreign = [domain for domain in leased_domains(store) if not _serves(postfix, domain)]
+        domains = leased_domains(store)
+        foreign = [domain for domain in domains if not _serves(postfix, domain)]
+        elsewhere = {
+            domain: where
+            for domain in domains
+            if domain not in foreign and (where := _elsewhere(postfix, config, domain))
+        }
     except PostfixError:  # a table that fails, which check_tables reports
         return
+    for domain, where in elsewhere.items():
+        yield Finding(
+            "lease-elsewhere",
+            f"addresses are leased in {domain}, and its addresses {where}",
+            "None of their mail reaches the handler.",
+            "# remove that line from the table, or the leases if the mail is meant for the other place",
+        )
     if foreign:
         listed = words(postfix.parameters["virtual_mailbox_domains"])
         plain = not any(":" in word or "/" in word for word in listed)
@@ -165,18 +181,38 @@ def _leases(store: Store, postfix: Postfix | None) -> Iterator[Finding]:
 
 
 def _serves(postfix: Postfix, domain: str) -> bool:
-    """Whether one of the lists of domains has `domain`, in either of its forms (RFC 5890: U-label, A-label)."""
+    """Whether one of the lists of domains has `domain`."""
+    return any(_lists(postfix, name, domain) for name in _CLASSES)
+
+
+def _lists(postfix: Postfix, name: str, domain: str) -> bool:
+    """Whether the list of domains `name` has `domain`, in either of its forms (RFC 5890: U-label, A-label)."""
     forms = {domain.lower(), _ascii(domain)}
-    for name in _CLASSES:
-        value = postfix.parameters.get(name, "")
-        listed = {word.lower() for word in words(value)}
-        if name == "relay_domains":  # parent_domain_matches_subdomains has it by default
-            forms |= {form.split(".", depth)[-1] for form in forms for depth in range(1, form.count(".") + 1)}
-        if forms & listed or any("/" in word and ":" not in word for word in listed):  # a file may have it
-            return True
-        if any(postfix.query(table.lstrip("!"), forms) for table in tables(value)):
-            return True
-    return False
+    value = postfix.parameters.get(name, "")
+    listed = {word.lower() for word in words(value)}
+    if name == "relay_domains":  # parent_domain_matches_subdomains has it by default
+        forms |= {parent for form in forms for parent in parents(form)}
+    if forms & listed or any("/" in word and ":" not in word for word in listed):  # a file may have it
+        return True
+    return any(postfix.query(table.lstrip("!"), forms) for table in tables(value))
+
+
+def _elsewhere(postfix: Postfix, config: Config, domain: str) -> str:
+    """Return where the mail of a leased domain goes instead of to the handler; "" if nothing says so."""
+
+    def find(table: str, key: str) -> str:
+        return postfix.query(table, [key]).get(key, "")
+
+    parameter, address = replacement(postfix.parameters, _ascii(domain), find)
+    if parameter:
+        return f"are all replaced by {address} ({parameter})"
+    if _lists(postfix, "relay_domains", domain):  # another host may store them in the same database
+        return ""
+    transport, _, host = route(postfix.parameters, _ascii(domain), find).partition(":")
+    ours = {service.name for service in (*transports(postfix), *lmtp_transports(postfix, config))}
+    if not transport or transport in ours or config.watch.maildirs:
+        return ""
+    return f"go to {transport}:{host} (transport_maps)"
 
 
 def _ascii(domain: str) -> str:

@@ -13,7 +13,15 @@ from pipehandler.settings.config import Config
 from pipehandler.settings.config_file import ConfigError, load
 
 from .argv import configuration
-from .daemon import check_certificates, check_duplicates, check_running, check_soft_bounce
+from .daemon import (
+    check_certificates,
+    check_duplicates,
+    check_expired,
+    check_held,
+    check_running,
+    check_soft_bounce,
+    check_switched_off,
+)
 from .finding import Finding
 from .lmtp import check_lmtp, lmtp_transports
 from .message_size import raise_message_size
@@ -48,9 +56,11 @@ def check_postfix(postfix: Postfix, path: str, config: Config | None, started: b
         *_host(postfix, [*services, *lmtp], path, config),
         *check_soft_bounce(postfix),
         *check_certificates(postfix),
+        *check_expired(postfix),
+        *check_switched_off(postfix, [*services, *lmtp]),
     ]
     if started and os.geteuid() == 0:
-        findings += check_running(postfix)
+        findings += [*check_running(postfix), *check_held(postfix)]
     by_maildir = bool(config and config.watch.maildirs)  # check/maildirs.py
     if not services and not lmtp and not by_maildir:
         findings.append(

@@ -30,7 +30,7 @@ from pipehandler.store.roles import INGEST
 from pipehandler.store.secured import passfile_problem, tls_problem
 
 from .finding import Finding
-from .role import quoted
+from .role import TOO_MANY, quoted
 
 
 def account() -> str:
@@ -66,6 +66,8 @@ def unreachable(
         )
         if refused.detail == NO_PASSWORD and (problem := passfile_problem(conninfo)):
             code, what, fix = "passfile", f"{what}; {problem.what}", problem.fix(account())
+        elif code == "role-missing" and refused.role != account() and get_close_matches(refused.role, [account()], 1):
+            fix = f"# {where}: user={account()}"
         elif refused.sqlstate == INVALID_CATALOG_NAME:
             names = databases(conninfo)
             what += f"; the databases are {', '.join(names)}" if names else ""
@@ -124,6 +126,16 @@ def _let_in(role: str, where: str) -> str:
         f"{rename}; or, if {role} was created for it alone, add to pg_hba.conf, above the line that refuses it:"
         f" local all {role} peer map=pipehandler, and to pg_ident.conf: pipehandler {own} {role};"
         " then SELECT pg_reload_conf();"
+    )
+
+
+def shared_role(role: str, path: str) -> Finding:
+    """Return the finding that the handler has the role of the operator's commands."""
+    return Finding(
+        "role-shared",
+        f"database.conninfo names the role {role}, as database.admin_conninfo does",
+        TOO_MANY,
+        f"# in {path}, database.conninfo: user={account()}, the role of the account that this was checked as",
     )
 
 

@@ -13,7 +13,7 @@ from pipehandler.store.roles import ADDRESS_ADMIN, FORMER, INGEST, LOOKUP, MAINT
 from .finding import Finding
 
 _TOO_FEW = "The handler cannot store anything: every message would be deferred."
-_TOO_MANY = "A hostile message that takes over the handler could use it to read, change or delete mail, or worse."
+TOO_MANY = "A hostile message that takes over the handler could use it to read, change or delete mail, or worse."
 _NO_HEALTH = "The state of the database can only be queried by a role that can read mail."
 
 _OTHER_GROUPS = [READER, LOOKUP, ADDRESS_ADMIN, MAINTENANCE, *FORMER]
@@ -157,7 +157,7 @@ def _too_few(store: Store, role: str) -> Iterator[Finding]:
 
 
 def _excess(what: str, fix: str) -> Finding:
-    return Finding("rights-too-many", what, _TOO_MANY, fix)
+    return Finding("rights-too-many", what, TOO_MANY, fix)
 
 
 def _attribute(role: str, name: str) -> Finding:

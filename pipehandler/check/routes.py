@@ -24,6 +24,10 @@ _TABLES = (
 """The parameters whose tables may name it; the contents of a table cannot be listed."""
 
 
+_PRECEDING = {"mydestination": "local accounts", "virtual_alias_domains": "other addresses"}
+"""The parameters whose domains are looked for before those of virtual_mailbox_domains, and where their mail goes."""
+
+
 def check_routes(postfix: Postfix, services: list[Service], path: str, config: Config | None) -> Iterator[Finding]:
     """Check whether mail is routed to one of the transports."""
     parameters = postfix.parameters
@@ -56,16 +60,18 @@ def check_routes(postfix: Postfix, services: list[Service], path: str, config: C
             "virtual_transport applies to these domains only: no mail reaches the handler.",
             postfix.command("-e", "virtual_mailbox_domains=example.com") + " # your domains",
         )
-    local = words(parameters["mydestination"])
-    twice = [domain for domain in domains if domain in local]
-    if twice:
-        rest = ", ".join(domain for domain in local if domain not in twice)
-        yield Finding(
-            "domain-twice",
-            f"both in virtual_mailbox_domains and in mydestination: {', '.join(twice)}",
-            "mydestination takes precedence: their mail goes to local accounts, or is refused.",
-            postfix.command("-e", f"mydestination={rest}"),
-        )
+    served = {domain.lower() for domain in domains}
+    for name in ("mydestination", "virtual_alias_domains"):
+        other = words(parameters[name])
+        twice = [domain for domain in other if domain.lower() in served]
+        if twice:
+            rest = ", ".join(domain for domain in other if domain not in twice)
+            yield Finding(
+                "domain-twice",
+                f"both in virtual_mailbox_domains and in {name}: {', '.join(twice)}",
+                f"{name} takes precedence: their mail goes to {_PRECEDING[name]}, or is refused.",
+                postfix.command("-e", f"{name}={rest}"),
+            )
 
 
 def _route_command(postfix: Postfix, name: str) -> str:

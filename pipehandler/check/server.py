@@ -118,11 +118,13 @@ def _settings(store: Store, about: dict[str, Any]) -> Iterator[Finding]:
         if row["setting"] not in bad:
             continue
         role, database = quoted(about["role"]), quoted(about["database"])
+        writing = "SET default_transaction_read_only = off; " if row["name"] == "default_transaction_read_only" else ""
         fix = {
             "user": f"ALTER ROLE {role} RESET {row['name']};",
-            "database": f"ALTER DATABASE {database} RESET {row['name']};",
+            # A session with default_transaction_read_only may not even change that.
+            "database": f"{writing}ALTER DATABASE {database} RESET {row['name']};",
             "database user": f"ALTER ROLE {role} IN DATABASE {database} RESET {row['name']};",
-            "global": f"ALTER ROLE ALL RESET {row['name']};",
+            "global": f"{writing}ALTER ROLE ALL RESET {row['name']};",
             "client": f"# remove {row['name']} from the options in database.conninfo",
             "command line": f"# remove {row['name']} from the server's command line, and restart the server",
         }.get(row["source"], f"ALTER SYSTEM SET {row['name']} = {good}; SELECT pg_reload_conf();")

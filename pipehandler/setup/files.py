@@ -52,9 +52,7 @@ def _ends_with_line_break(path: str) -> bool:
 def keep(record: Record, *paths: str) -> tuple[list[str], list[Change]]:
     """Return the commands and changes that keep copies of files beside the record, before their first change."""
     copies = {path: os.path.join(os.path.dirname(record.path), f"setup{path.replace('/', '-')}") for path in paths}
-    missing = {
-        path: copy for path, copy in copies.items() if not (record.find("copy", path) and os.path.exists(copy))
-    }
+    missing = {path: copy for path, copy in copies.items() if not (record.find("copy", path) and os.path.exists(copy))}
     return (
         [shlex.join(["cp", "-p", path, copy]) for path, copy in missing.items()],
         [Change("copy", path, before=copy) for path, copy in missing.items()],

@@ -158,7 +158,9 @@ def normalized(domain: str) -> tuple[str, ...]:
             " that is yours with --domain"
         )
     # Where the two standards differ, Postfix takes the U-label for that of another domain.
-    return (ascii_name, readable) if readable != ascii_name and _former_a_label(readable) == ascii_name else (ascii_name,)
+    return (
+        (ascii_name, readable) if readable != ascii_name and _former_a_label(readable) == ascii_name else (ascii_name,)
+    )
 
 
 def _readable(label: str) -> str:

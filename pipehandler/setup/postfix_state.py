@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from pipehandler.check.transport import transports
+from pipehandler.postfix.destination import parents, replacement, route, wildcard
 from pipehandler.postfix.postconf import Postfix, PostfixError, words
 
 from .host import Host
@@ -23,15 +24,6 @@ _OTHER_CLASSES = {
     "relay_domains": "its mail is relayed",
     "virtual_alias_domains": "its mail is forwarded",
 }
-
-_REWRITING = ("canonical_maps", "recipient_canonical_maps", "virtual_alias_maps")
-"""The tables that replace recipients before they are routed."""
-
-_PATTERNS = ("regexp", "pcre", "cidr")
-"""The types of table whose keys are patterns."""
-
-_ANY = "any-address-of-the-domain@"
-"""The beginning of an address that stands for all those of a domain that have no line of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +71,9 @@ class PostfixState:
         """
         keys = [domain]
         if name in words(self.value("parent_domain_matches_subdomains")):
-            keys += _parents(domain)
+            keys += parents(domain)
         elif name == "relay_domains":  # only there
-            keys += [f".{parent}" for parent in _parents(domain)]
+            keys += [f".{parent}" for parent in parents(domain)]
         for word in words(self.value(name)):
             if any(self._matches(word.lstrip("!"), key) for key in keys):
                 return not word.startswith("!")
@@ -95,8 +87,8 @@ class PostfixState:
                     f"{domain} is in {name}: {effect}, and setup takes over nothing;"
                     f" remove it there first ({self.host.postfix_program('postconf', name)}), if its mail is to be stored"
                 )
-        self._refuse_rewritten(domain)
-        routed = self._route(domain)
+        self._refuse_replaced(domain)
+        routed = route(self._parameters, domain, self._find)
         if routed and routed.partition(":")[0] != self.transport:
             raise SetupError(
                 f"{domain} goes to {routed} by transport_maps, and setup takes over nothing; remove it there first"
@@ -110,16 +102,18 @@ class PostfixState:
             )
         return listed
 
-    def _refuse_rewritten(self, domain: str) -> None:
+    def _refuse_replaced(self, domain: str) -> None:
         """Raise SetupError if cleanup(8) replaces every address of this domain by one of another domain."""
-        for name in _REWRITING:
-            for key in (_ANY + domain, f"@{domain}"):
-                found = self._look_up(name, key)
-                if found and not found.lower().endswith(f"@{domain}"):
-                    raise SetupError(
-                        f"every address of {domain} is replaced by {found} (parameter {name}), so that its mail goes there, and"
-                        " setup takes over nothing; remove it there first"
-                    )
+        name, found = replacement(self._parameters, domain, self._find)
+        if name:
+            raise SetupError(
+                f"every address of {domain} is replaced by {found} (parameter {name}), so that its mail goes there, and setup"
+                " takes over nothing; remove it there first"
+            )
+
+    @property
+    def _parameters(self) -> dict[str, str]:
+        return self.postfix.parameters if self.postfix else {}
 
     def is_running(self) -> bool:
         """Return whether Postfix runs."""
@@ -150,22 +144,8 @@ class PostfixState:
 
     def wildcard(self) -> str:
         """Return the catch-all route of transport_maps, which overrides virtual_transport; "" if none, or ours."""
-        found = self._look_up("transport_maps", "*")
+        found = wildcard(self._parameters, self._find)
         return "" if found.partition(":")[0] == self.transport else found
-
-    def _route(self, domain: str) -> str:
-        """Return the route of this domain in transport_maps, by a pattern, its own line or a parent's, or "".
-
-        See transport(5).
-        """
-        keys = [_ANY + domain, f"postmaster@{domain}", domain, *(f".{parent}" for parent in _parents(domain))]
-        return next((found for key in keys if (found := self._look_up("transport_maps", key))), "")
-
-    def _look_up(self, name: str, key: str) -> str:
-        """Look up an address, or what stands for several: for that, Postfix does not ask tables of patterns."""
-        whole = key.find("@") > 0
-        tables = (word for word in words(self.value(name)) if whole or word.partition(":")[0] not in _PATTERNS)
-        return next((found for table in tables if (found := self._find(table, key))), "")
 
     def _matches(self, word: str, domain: str) -> bool:
         if not word.startswith("/"):
@@ -184,8 +164,3 @@ class PostfixState:
             return self.postfix.lookup(table, key)
         except PostfixError as error:
             raise SetupError(f"it is unknown whether {key} is in {table}: {error}") from error
-
-
-def _parents(domain: str) -> list[str]:
-    labels = domain.split(".")
-    return [".".join(labels[number:]) for number in range(1, len(labels))]

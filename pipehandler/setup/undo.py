@@ -87,7 +87,9 @@ def _copy(_: Host, change: Change) -> Step:
         return Step(change.name, "there is no copy from before setup")
     same = digest(copy) == digest(change.name)
     if not same and os.path.exists(change.name) and says_the_same(copy, change.name):
-        return Step(change.name, "its lines are no longer broken as they were", (shlex.join(["mv", copy, change.name]),))
+        return Step(
+            change.name, "its lines are no longer broken as they were", (shlex.join(["mv", copy, change.name]),)
+        )
     found = "as it was before setup" if same else "changed since setup, and stays"
     return Step(change.name, found, (shlex.join(["rm", "-f", copy]),))
 

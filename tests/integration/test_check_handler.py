@@ -141,6 +141,17 @@ def test_every_version(folder: Path, every_database: Database) -> None:
     assert "rights-too-many" in codes(checked.found())
 
 
+def test_role_of_the_commands(folder: Path, migrated: Database) -> None:
+    """A conninfo with the role of admin_conninfo is one finding. Its fix takes no rights from that role, with which the
+    commands would fail, and gives it none."""
+    migrated.execute("DROP ROLE IF EXISTS commands")
+    migrated.execute("CREATE ROLE commands LOGIN IN ROLE pipehandler_reader, pipehandler_maintenance")
+    conninfo = migrated.server.conninfo(migrated.name, user="commands")
+    found = Checked(Handler(folder, conninfo, database={"admin_conninfo": conninfo})).found()
+    assert "role-shared" in codes(found)
+    assert not [each for each in found if re.search("GRANT|REVOKE|ALTER ROLE", each["fix"])]
+
+
 @pytest.mark.parametrize("what", RIGHTS)
 def test_too_many_rights(own_handler: Handler, migrated: Database, what: str) -> None:
     """A privilege that the handler's role does not need is found, and revoked by the printed line."""
@@ -474,10 +485,16 @@ def file_for_state(handler: Handler) -> None:
     handler.state.touch()
 
 
+def journal_of_root(handler: Handler) -> None:
+    """A command that root ran created the journal."""
+    (handler.state / "journal.sqlite").touch(0o600)
+
+
 FILES: dict[str, tuple[Callable[[Handler], Any], list[str], bool]] = {
     "no state directory": (lambda handler: handler.state.rmdir(), ["state-directory"], True),
     "a file": (file_for_state, ["state-directory"], True),
     "of another account": (lambda handler: os.chown(handler.state, 0, 0), ["state-directory"], True),
+    "journal of another account": (journal_of_root, ["journal"], True),
     "open": (lambda handler: handler.state.chmod(0o777), ["state-directory-open"], True),
     "open to a group": (lambda handler: handler.state.chmod(0o770), ["state-directory-open"], True),
     "log file": (lambda handler: handler.log.touch(0o600), ["log-file"], True),

@@ -198,6 +198,7 @@ BROKEN: dict[str, tuple[Callable[[MailHost], None], list[str]]] = {
     ),
     "no domains": (main("virtual_mailbox_domains ="), ["domains-missing"]),
     "domain twice": (main("mydestination = localhost, example.com"), ["domain-twice"]),
+    "domain twice, in upper case": (main("virtual_alias_domains = Example.COM"), ["domain-twice"]),
     "no queue directory": (main("queue_directory = /nonexistent"), ["queue-directory"]),
     "anybody is a recipient": (handler(recipients={"policy": "known"}), ["recipients-open"]),
     "no table of recipients": (

@@ -13,6 +13,7 @@ from harness.database import Database
 from harness.mailhost import MailHost
 from harness.postgresql import PostgreSQL
 from harness.preloaded import PROGRAM
+from harness.service import wait_until
 
 from pipehandler.cli import cli
 
@@ -89,6 +90,22 @@ def test_stopped(site: Site) -> None:
         site.host.stop()
 
 
+def test_on_hold(site: Site) -> None:
+    """Mail on hold is found, and the printed line releases it."""
+    site.host.postconf("-e", "header_checks=regexp:{{/^Subject: hold/ HOLD}}")
+    site.host.start()
+    try:
+        send = ["sendmail", "-C", str(site.host.config), "-f", "me@example.org", "postmaster@example.com"]
+        subprocess.run(send, input=b"Subject: hold\n\n", check=True)
+        wait_until(lambda: site.codes("--part", "postfix") == ["queue-held"], "the message on hold")
+        found = site.check("--part", "postfix")
+        assert found[0]["what"].startswith("1 message is on hold in the queue, the oldest since 20")
+        site.apply(found)
+        assert site.check("--part", "postfix") == []
+    finally:
+        site.host.stop()
+
+
 TABLES: dict[str, list[str]] = {
     "no role": ["DROP ROLE postfix"],
     "no login": ["ALTER ROLE postfix NOLOGIN"],
@@ -157,6 +174,47 @@ def test_soft_bounce(site: Site) -> None:
     command = ["--config", str(site.host.handler.config), "check", "--config-directory", str(site.host.config)]
     done = subprocess.run([PROGRAM, *command, "--before-start"], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("line", "codes"),
+    [
+        ("defer_transports=smtp, pipehandler", ["transport-deferred"]),
+        ("defer_transports=pipehandler", ["transport-deferred"]),
+        ("defer_transports=$relay_transport", []),
+        ("master_service_disable=inet", ["service-disabled"]),
+        ("master_service_disable=pipehandler.unix", ["service-disabled"]),
+        ("master_service_disable=!pipehandler.unix, unix", []),
+    ],
+)
+def test_switched_off(site: Site, line: str, codes: list[str]) -> None:
+    """What was switched off for an hour, and is still off, is found; the printed line switches it on, and nothing else."""
+    name = line.partition("=")[0]
+    site.host.postconf("-e", line)
+    found = site.check()
+    assert [each["code"] for each in found] == codes
+    for each in found:
+        command, _, reload = each["fix"].partition(" && ")
+        assert reload.endswith(" reload")
+        subprocess.run(["bash", "-euc", command], check=True)
+        assert site.check() == []
+        assert "pipehandler" not in (left := site.host.postconf("-h", name))
+        assert left.strip() == ("smtp" if "smtp" in line else "")
+
+
+def test_certificate_expired(site: Site) -> None:
+    """A certificate that has expired is found, whatever stands before it in its file; a valid one is not."""
+    file = site.host.folder / "chain.pem"
+    site.host.postconf("-e", f"smtpd_tls_chain_files={file}", "smtpd_tls_security_level=may")
+    key = site.host.folder / "key.pem"
+    request = ["openssl", "req", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=mx", "-keyout", str(key)]
+    wanted = subprocess.run(request, capture_output=True, check=True).stdout
+    for days, codes in (("1", []), ("-1", ["certificate-expired"])):
+        sign = ["openssl", "x509", "-req", "-signkey", str(key), "-days", days]
+        file.write_bytes(key.read_bytes() + subprocess.run(sign, input=wanted, capture_output=True, check=True).stdout)
+        found = site.check()
+        assert [each["code"] for each in found] == codes
+    assert str(file) in found[0]["what"]
 
 
 def test_certificate_missing(site: Site) -> None:
@@ -263,3 +321,30 @@ def test_lease_of_a_foreign_domain(site: Site) -> None:
     site.apply(found_now)
     assert site.check() == []
     site.database.execute("DELETE FROM pipehandler.address WHERE address LIKE 'x@%'")
+
+
+@pytest.mark.parametrize(
+    ("line", "where"),
+    [
+        ("transport_maps=regexp:{}", "go to smtp:[192.0.2.1] (transport_maps)"),
+        ("virtual_alias_maps=regexp:{}", "are all replaced by smtp:[192.0.2.1] (virtual_alias_maps)"),
+        ("canonical_maps=regexp:{}", "are all replaced by smtp:[192.0.2.1] (canonical_maps)"),
+        (
+            "transport_maps=inline:{{{{ example.com = discard: }}}}",
+            "go to discard: (transport_maps)",
+        ),
+        ("transport_maps=inline:{{{{ example.com = pipehandler: }}}}", ""),
+        ("transport_maps=inline:{{{{ example.com = : }}}}", ""),
+    ],
+)
+def test_lease_whose_mail_goes_elsewhere(site: Site, line: str, where: str) -> None:
+    """A domain with leases whose mail never gets to the handler, although Postfix receives it, is found."""
+    site.database.execute(
+        "SELECT pipehandler.remove_lease(lease) FROM pipehandler.address WHERE address NOT LIKE '%@example.com'"
+    )
+    table = site.host.config / "table"
+    table.write_text("/@example\\.com$/ smtp:[192.0.2.1]\n")
+    site.host.postconf("-e", line.format(table))
+    found = site.check()
+    assert [each["code"] for each in found if each["code"] != "postmaster-missing"] == ["lease-elsewhere"] * bool(where)
+    assert not where or found[-1]["what"] == f"addresses are leased in example.com, and its addresses {where}"

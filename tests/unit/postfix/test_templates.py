@@ -81,6 +81,12 @@ def test_only_places_are_filled_in(name: str) -> None:
     assert filled == "".join(values[part] if number % 2 else part for number, part in enumerate(parts))
 
 
+@pytest.mark.parametrize("name", ["master.cf", "lmtp.master.cf"])
+def test_appended_to_an_unfinished_line(name: str) -> None:
+    """What the pages append to master.cf does not become part of its last line, if that has no line break."""
+    assert f"argv=/bin/true{usual(name)}".startswith("argv=/bin/true\n")
+
+
 def test_help_names_every_file() -> None:
     """The help of the command lists the files."""
     text = CliRunner().invoke(cli, ["postfix", "--help"]).stdout

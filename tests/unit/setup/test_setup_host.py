@@ -31,7 +31,19 @@ def test_domains(given: str, domains: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize(
     "given",
-    ["", "localhost", "a,b.example", "a.example b.example", "@a.example", "-a.example", "a..b", "x" * 64 + ".org", "example.com..", "192.0.2.1", "xn--zzzzzz.org"],
+    [
+        "",
+        "localhost",
+        "a,b.example",
+        "a.example b.example",
+        "@a.example",
+        "-a.example",
+        "a..b",
+        "x" * 64 + ".org",
+        "example.com..",
+        "192.0.2.1",
+        "xn--zzzzzz.org",
+    ],
 )
 def test_not_a_domain(given: str) -> None:
     """A value that is not a single domain is refused, and named."""

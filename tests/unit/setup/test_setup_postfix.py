@@ -106,12 +106,20 @@ def test_forms_of_a_list(host: Host, tmp_path: Path, parameter: str, word: str, 
 @pytest.mark.parametrize(
     ("parameter", "table", "reason"),
     [
-        ("transport_maps", "/@example\\.com$/ smtp:[192.0.2.1]", "example.com goes to smtp:[192.0.2.1] by transport_maps"),
+        (
+            "transport_maps",
+            "/@example\\.com$/ smtp:[192.0.2.1]",
+            "example.com goes to smtp:[192.0.2.1] by transport_maps",
+        ),
         ("transport_maps", "/./ smtp:[192.0.2.1]", "example.com goes to smtp:[192.0.2.1] by transport_maps"),
         ("transport_maps", "/^postmaster@/ smtp:[192.0.2.1]", "example.com goes to smtp:[192.0.2.1] by transport_maps"),
         ("transport_maps", "/^example\\.com$/ smtp:[192.0.2.1]", ""),  # Postfix compares patterns with whole addresses
         ("transport_maps", "/^anna@example\\.com$/ smtp:[192.0.2.1]", ""),
-        ("virtual_alias_maps", "/@example\\.com$/ a@example.net", "every address of example.com is replaced by a@example.net"),
+        (
+            "virtual_alias_maps",
+            "/@example\\.com$/ a@example.net",
+            "every address of example.com is replaced by a@example.net",
+        ),
         ("recipient_canonical_maps", "/^(.*)@example\\.com$/ $1@example.net", "(parameter recipient_canonical_maps)"),
         ("virtual_alias_maps", "/^anna@example\\.com$/ a@example.net", ""),
         ("virtual_alias_maps", "/^(.*)@example\\.com$/ $1@example.com", ""),

@@ -50,7 +50,9 @@ def test_unreadable(tmp_path: Path, content: str) -> None:
 def test_unwritable(tmp_path: Path) -> None:
     """A record that cannot be written is an error that says so: nothing is changed without it."""
     (tmp_path / "etc").write_text("a file")
-    with pytest.raises(SetupError, match=r"setup\.json, without which --remove undoes nothing, cannot be written: File exists"):
+    with pytest.raises(
+        SetupError, match=r"setup\.json, without which --remove undoes nothing, cannot be written: File exists"
+    ):
         Record(str(tmp_path / "etc" / "setup.json"), [Change("account", "pipehandler")]).save()
 
 
