@@ -61,7 +61,8 @@ AS $$
 DECLARE
     suffix CONSTANT text := to_char(has_day.day, '_YYYYMMDD');
 BEGIN
-    -- A partition that an operator has detached keeps its name.
+    -- A partition that an operator has detached keeps its name. One that is half detached, where CONCURRENTLY was
+    -- interrupted, has itself as root.
     RETURN coalesce(pg_partition_root(to_regclass('pipehandler.message' || suffix)) = 'pipehandler.message'::regclass
                     AND pg_partition_root(to_regclass('pipehandler.raw_message' || suffix))
                         = 'pipehandler.raw_message'::regclass
@@ -110,6 +111,7 @@ BEGIN
               FROM pg_inherits i
               JOIN pg_class c ON c.oid = i.inhrelid
              WHERE i.inhparent = 'pipehandler.message'::regclass AND c.relname ~ '^message_[0-9]{8}$'
+               AND NOT i.inhdetachpending
         ),
         known AS (
             SELECT coalesce(u.day, p.day) AS day, p.day IS NOT NULL AS is_divided
@@ -140,11 +142,12 @@ SET enable_seqscan = off
 AS $$
     SELECT c.oid::regclass
       FROM (VALUES ('message'), ('raw_message'), ('attachment')) AS t (name)
-      JOIN pg_inherits i ON i.inhparent = ('pipehandler.' || t.name)::regclass
+      JOIN pg_inherits i ON i.inhparent = ('pipehandler.' || t.name)::regclass AND NOT i.inhdetachpending
       JOIN pg_class c ON c.oid = i.inhrelid AND c.relname = t.name || to_char(partitions_of.day, '_YYYYMMDD')
 $$;
 COMMENT ON FUNCTION pipehandler.partitions_of(date) IS
-'The partitions of a day that are attached: what an operator has detached keeps its name, and is not ours any more.';
+'The partitions of a day that are attached: what an operator has detached keeps its name, and is not ours any more,
+half detached or not.';
 
 CREATE OR REPLACE FUNCTION pipehandler.may_drop_day(day date) RETURNS boolean
 LANGUAGE plpgsql VOLATILE

@@ -165,12 +165,7 @@ DECLARE
     -- to 9999 says nothing, so the database's takes its place.
     stored_at   CONSTANT timestamptz := clock_timestamp();
     -- That of the partitions in which the message is stored (15_days.sql).
-    suffix      CONSTANT text := to_char(stored_at, '_YYYYMMDD');
-    -- One that an operator has detached has no parent.
-    day         date := CASE WHEN pg_partition_root(to_regclass('pipehandler.message' || suffix)) IS NULL
-                               OR pg_partition_root(to_regclass('pipehandler.raw_message' || suffix)) IS NULL
-                               OR pg_partition_root(to_regclass('pipehandler.attachment' || suffix)) IS NULL
-                             THEN 'epoch' ELSE stored_at::date END;
+    day         date := CASE WHEN pipehandler.has_day(stored_at::date) THEN stored_at::date ELSE 'epoch' END;
     received_at CONSTANT timestamptz := CASE WHEN envelope ->> 'received_at'
                                                   ~ '^(19[7-9][0-9]|[2-9][0-9]{3})-[-0-9T:.+Z ]*$'
                                              THEN least((envelope ->> 'received_at')::timestamptz,

@@ -15,9 +15,10 @@ from harness.postgresql import VERSION
 from harness.service import wait_until
 from harness.stream import ingest, numbered
 from harness.submission import submission
-from psycopg.errors import ForeignKeyViolation, InvalidParameterValue, InvalidTransactionState
+from psycopg.errors import ForeignKeyViolation, InvalidParameterValue, InvalidTransactionState, QueryCanceled
 
 from pipehandler.check.database import check_database
+from pipehandler.check.finding import Finding
 from pipehandler.settings import config as settings
 from pipehandler.settings.retention import Rule
 from pipehandler.store import expiry, listing, messages
@@ -58,6 +59,12 @@ def run(database: Database, *rules: Rule) -> dict[str, int]:
 def days_of(database: Database, table: str) -> list[date]:
     """The days of the rows of a table."""
     return [row.day for row in database.rows(f"SELECT day FROM pipehandler.{table} ORDER BY 1")]
+
+
+def missing_partitions(database: Database) -> list[Finding]:
+    """What `check` finds about the partitions of today and tomorrow."""
+    config = settings.Config(database=settings.Database(conninfo=database.conninfo))
+    return [each for each in check_database(config, "x.toml", 1) if each.code == "partition-missing"]
 
 
 def recipients(database: Database) -> list[str]:
@@ -370,21 +377,73 @@ def test_a_day_that_an_operator_has_detached(database: Database) -> None:
         assert database.value(f"SELECT count(*) FROM {partition(table, day)}") == 1
 
 
-@pytest.mark.parametrize("table", ["message", "raw_message", "attachment"])
-def test_a_partition_of_today_that_is_detached_defers_no_mail(every_database: Database, table: str) -> None:
-    """Where a partition of today has its name and is not attached, mail is stored in _undated, and can be read. When it is
-    attached again, mail goes there."""
+def half_detach(database: Database, leaf: str) -> None:
+    """DETACH PARTITION ... CONCURRENTLY, interrupted between its two transactions."""
+    table = leaf[: -len("_YYYYMMDD")]
+    with (
+        psycopg.connect(database.admin) as reader,
+        psycopg.connect(database.admin, autocommit=True, options="-c statement_timeout=200") as operator,
+    ):
+        reader.execute(f"SELECT FROM {table}")
+        with pytest.raises(QueryCanceled):
+            operator.execute(f"ALTER TABLE {table} DETACH PARTITION {leaf} CONCURRENTLY")
+
+
+@pytest.mark.parametrize("table", KEYS)
+def test_today_is_detached(database: Database, table: str) -> None:
+    """Where the partition of today has its name and is not attached, mail is stored without a day. `check` says that
+    `expire` cannot help."""
     leaf = partition(table, today())
-    every_database.execute(f"ALTER TABLE pipehandler.{table} DETACH PARTITION {leaf}")
-    assert [stored.duplicate for stored in deliver(every_database)] == [False]
-    assert whole(every_database) == [("user@example.com", PICTURE, b"GIF")]
-    assert days_of(every_database, "message") == [date(1970, 1, 1)]
-    every_database.execute(
-        f"ALTER TABLE pipehandler.{table} ATTACH PARTITION {leaf}"
-        f" FOR VALUES FROM ('{today()}') TO ('{today() + timedelta(days=1)}')"
+    database.execute(f"ALTER TABLE pipehandler.{table} DETACH PARTITION {leaf}")
+    (first,) = deliver(database)
+    assert days_of(database, "delivery") == [UNDATED]
+    run(database)
+    (finding,) = missing_partitions(database)
+    assert f"{leaf} is not attached" in finding.what
+    database.execute(finding.fix)
+    assert missing_partitions(database) == []
+    assert deliver(database) == [first._replace(duplicate=True)]
+    deliver(database, numbered(1))
+    assert days_of(database, "delivery") == [UNDATED, today()]
+
+
+@pytest.mark.parametrize("table", KEYS)
+def test_today_is_half_detached(every_database: Database, table: str) -> None:
+    """The same where DETACH PARTITION ... CONCURRENTLY was interrupted, until the commands that `check` prints were run."""
+    half_detach(every_database, partition(table, today()))
+    (first,) = deliver(every_database)
+    assert deliver(every_database) == [first._replace(duplicate=True)]
+    assert days_of(every_database, "delivery") == [UNDATED]
+    run(every_database)
+    (finding,) = missing_partitions(every_database)
+    every_database.execute(finding.fix)
+    assert missing_partitions(every_database) == []
+    assert deliver(every_database) == [first._replace(duplicate=True)]
+
+
+def test_a_day_that_is_half_detached(every_database: Database) -> None:
+    """It is not dropped either: whoever began to detach it wants to keep it."""
+    deliver(every_database)
+    day = make_older(every_database, 9)
+    every_database.execute("UPDATE pipehandler.delivery SET expires_at = now() - interval '1 s'")
+    for table in KEYS:
+        half_detach(every_database, partition(table, day))
+    assert run(every_database) == {"deliveries": 1}
+    assert run(every_database) == {}
+    for table in KEYS:
+        assert every_database.value(f"SELECT count(*) FROM {partition(table, day)}") == 1
+
+
+def test_other_bounds_defer_mail(database: Database) -> None:
+    """Where what has the name of the partition of today has other bounds, mail is deferred and not blamed."""
+    leaf = partition("raw_message", today())
+    database.execute(f"ALTER TABLE pipehandler.raw_message DETACH PARTITION {leaf}")
+    database.execute(
+        f"ALTER TABLE pipehandler.raw_message ATTACH PARTITION {leaf} FOR VALUES FROM ('3000-01-01') TO ('3000-01-02')"
     )
-    assert [stored.duplicate for stored in deliver(every_database, numbered(1))] == [False]
-    assert days_of(every_database, "message") == [date(1970, 1, 1), today()]
+    with closing(MessageStore(database.conninfo)) as store, pytest.raises(StoreError) as raised:
+        store.ingest(submission(b"Message-ID: <1@x>\n\n"))
+    assert (raised.value.sqlstate, raised.value.outcome.status, raised.value.outage) == ("40001", 75, False)
 
 
 def test_the_stream_goes_on_after_a_day_that_is_gone(database: Database) -> None:
@@ -493,20 +552,13 @@ def test_a_day_that_cannot_be_dropped_stops_nothing(own_database: Database, what
 
 def test_no_partition_for_tomorrow(database: Database) -> None:
     """`check` names the missing partition, and the command that creates it; afterwards it has no such finding."""
-    config = settings.Config(database=settings.Database(conninfo=database.conninfo))
-
-    def found() -> list[str]:
-        return [each.what for each in check_database(config, "x.toml", 1) if each.code == "partition-missing"]
-
-    assert found() == []
+    assert missing_partitions(database) == []
     drop_day(database, today() + timedelta(days=1))
-    assert [what[:44] for what in found()] == ["the tables have no partitions for tomorrow ("]
+    assert [each.what[:44] for each in missing_partitions(database)] == ["the tables have no partitions for tomorrow ("]
     drop_day(database, today())
-    assert [what[:41] for what in found()] == ["the tables have no partitions for today ("]
+    assert [each.what[:41] for each in missing_partitions(database)] == ["the tables have no partitions for today ("]
     run(database)
-    assert found() == []
-    database.execute(f"ALTER TABLE pipehandler.attachment DETACH PARTITION {partition('attachment', today())}")
-    assert len(found()) == 1
+    assert missing_partitions(database) == []
 
 
 def test_mail_arrives_while_a_day_waits_to_be_dropped(database: Database) -> None:
