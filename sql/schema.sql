@@ -2543,6 +2543,10 @@ BEGIN
     ELSIF isfinite(ttl) AND ttl > interval '1000 years' THEN -- clients cannot read a time after the year 9999
         RAISE EXCEPTION 'ttl must be at most 1000 years, or null for a lease that never ends; got %', ttl;
     END IF;
+    -- In its external form Postfix would find it at RCPT TO, and the handler would not.
+    IF issue_lease.canonical ~ '^".*"@' THEN
+        RAISE EXCEPTION 'invalid address %: write the local part without quotes', quote_literal(issue_lease.canonical);
+    END IF;
     IF NOT pipehandler.belongs_here(issue_lease.canonical) THEN
         RAISE EXCEPTION 'the mail of % goes to another shard', issue_lease.canonical
             USING ERRCODE = 'PH003', HINT = 'Issue the address on the proxy: without --shard.';
@@ -4264,7 +4268,7 @@ CREATE FUNCTION pipehandler.shard_status() RETURNS TABLE(shard integer, shards i
       LEFT JOIN (SELECT k.version, k.checksum FROM pipehandler.code k ORDER BY k.version DESC LIMIT 1) AS o ON true
      CROSS JOIN unnest(ARRAY['client_min_messages', 'synchronous_commit', 'statement_timeout',
                              'lock_timeout', 'DateStyle', 'IntervalStyle', 'TimeZone', 'lc_messages', 'server_encoding',
-                             'fsync', 'full_page_writes']) AS g (name)
+                             'fsync', 'full_page_writes', 'transaction_read_only', 'in_hot_standby']) AS g (name)
      CROSS JOIN LATERAL (
                SELECT string_agg(pipehandler.canonical(e.example), ' ' ORDER BY e.n) AS digest
                  FROM unnest(ARRAY['User+X@Example.COM', 'ÄÖÜ@Straße.example', 'İıſ@ΣΑΣ.example',

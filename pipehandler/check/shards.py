@@ -144,6 +144,17 @@ def _session(shard: Shard, role: str, settings: dict[str, str]) -> Iterator[Find
             "A commit that is not safe could be acknowledged, or a stuck statement could hold up mail.",
             f"{place_statement([shard])};",
         )
+    if settings["transaction_read_only"] == "on":
+        is_standby = settings["in_hot_standby"] == "on"
+        yield Finding(
+            "shard-read-only",
+            f"shard {shard.number} is read-only: {'its server is a standby' if is_standby else 'default_transaction_read_only is on'}",
+            _DEFERRED,
+            "# promote it, or name its primary: `pipehandler migrate --proxy-of ...` (docs/scaling.md)"
+            if is_standby
+            else f"# on the server of shard {shard.number}, for the role, the database or the server:"
+            f" ALTER ROLE {quoted(role)} RESET default_transaction_read_only;",
+        )
     for name in ("fsync", "full_page_writes"):
         if settings[name] != "on":
             yield Finding(

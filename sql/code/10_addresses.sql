@@ -130,6 +130,10 @@ BEGIN
     ELSIF isfinite(ttl) AND ttl > interval '1000 years' THEN -- clients cannot read a time after the year 9999
         RAISE EXCEPTION 'ttl must be at most 1000 years, or null for a lease that never ends; got %', ttl;
     END IF;
+    -- In its external form Postfix would find it at RCPT TO, and the handler would not.
+    IF issue_lease.canonical ~ '^".*"@' THEN
+        RAISE EXCEPTION 'invalid address %: write the local part without quotes', quote_literal(issue_lease.canonical);
+    END IF;
     IF NOT pipehandler.belongs_here(issue_lease.canonical) THEN
         RAISE EXCEPTION 'the mail of % goes to another shard', issue_lease.canonical
             USING ERRCODE = 'PH003', HINT = 'Issue the address on the proxy: without --shard.';

@@ -182,7 +182,7 @@ AS $$
       LEFT JOIN (SELECT k.version, k.checksum FROM pipehandler.code k ORDER BY k.version DESC LIMIT 1) AS o ON true
      CROSS JOIN unnest(ARRAY['client_min_messages', 'synchronous_commit', 'statement_timeout',
                              'lock_timeout', 'DateStyle', 'IntervalStyle', 'TimeZone', 'lc_messages', 'server_encoding',
-                             'fsync', 'full_page_writes']) AS g (name)
+                             'fsync', 'full_page_writes', 'transaction_read_only', 'in_hot_standby']) AS g (name)
      CROSS JOIN LATERAL (
                SELECT string_agg(pipehandler.canonical(e.example), ' ' ORDER BY e.n) AS digest
                  FROM unnest(ARRAY['User+X@Example.COM', 'ÄÖÜ@Straße.example', 'İıſ@ΣΑΣ.example',

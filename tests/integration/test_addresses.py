@@ -271,6 +271,7 @@ def test_a_lease_from_its_beginning_to_its_end(every_database: Database) -> None
             "lease_address('user')",
             "lease_address('user@')",
             "lease_address('u@exa mple')",
+            """lease_address('"a b"@example.com')""",
         ),
         *(
             "lease_address(E'u\\n@example.com')",
@@ -288,7 +289,9 @@ def test_a_lease_from_its_beginning_to_its_end(every_database: Database) -> None
 )
 def test_no_address_and_no_time(connection: Connection, call: str) -> None:
     """An invalid address or time is refused with a clear message."""
-    with pytest.raises(RaiseException, match=r"(?s)^(invalid (address|domain) .*: expected|ttl must be positive)"):
+    with pytest.raises(
+        RaiseException, match=r"(?s)^(invalid (address|domain) .*: (expected|write)|ttl must be positive)"
+    ):
         connection.execute("SELECT pipehandler." + call)
 
 
