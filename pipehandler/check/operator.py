@@ -21,9 +21,11 @@ from .collation import check_collation
 from .days import start_expire
 from .finding import Finding
 from .lmtp import lmtp_transports
+from .recipients import check_shards_away
 from .refused import unreachable
 from .restored import check_restored
 from .role import quoted
+from .schema import check_schema
 from .transport import transports
 
 _PATIENCE = 3600
@@ -63,7 +65,10 @@ def check_operator(config: Config, path: str, postfix: Postfix | None) -> list[F
         return [_fails(error)]
     finally:
         store.close()
-    return [finding for shard in found for finding in _of_shard(shard, config, path, postfix)]
+    return [
+        *(check_shards_away(postfix) if postfix else ()),
+        *(finding for shard in found for finding in _of_shard(shard, config, path, postfix)),
+    ]
 
 
 def _of_shard(shard: Shard, config: Config, path: str, postfix: Postfix | None) -> Iterator[Finding]:
@@ -77,18 +82,27 @@ def _of_shard(shard: Shard, config: Config, path: str, postfix: Postfix | None) 
         yield _unreachable_shard(shard, conninfo, error, path)
         return
     try:
-        found = _rights(store) or [
-            *_expiry(store, config, path),
-            *_leases(store, postfix, config),
-            *check_collation(store, store.rows(_RELEASE)[0]),
-            *check_restored(store, lambda name: f"{PROGRAM} --shard {shard.number} {name}"),
-        ]
+        found = (
+            _rights(store)
+            or check_schema(store, _to_migrate)
+            or [
+                *_expiry(store, config, path),
+                *_leases(store, postfix, config),
+                *check_collation(store, store.rows(_RELEASE)[0]),
+                *check_restored(store, lambda name: f"{PROGRAM} --shard {shard.number} {name}"),
+            ]
+        )
     except StoreError as error:
         found = [_fails(error)]
     finally:
         store.close()
     for finding in found:
         yield finding._replace(what=f"shard {shard.number}: {finding.what}")
+
+
+def _to_migrate(code: str, what: str) -> Finding:
+    detail = "Its mail would be deferred (4.3.0 message store unavailable)."
+    return Finding(code, what, detail, f"# on the proxy, as a superuser: {PROGRAM} migrate")
 
 
 def _unreachable(conninfo: str, error: StoreError, path: str) -> Finding:

@@ -3,17 +3,22 @@
 import json
 import os
 import re
+import subprocess
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 from signal import SIGKILL
 
+import psycopg
 import pytest
 from click.testing import CliRunner
 from harness import account
 from harness.handler import Handler
+from harness.missing import missing
 from harness.shards import COUNT, Shards
 from harness.submission import MESSAGE
 
+from pipehandler.check.finding import Finding
 from pipehandler.check.operator import check_operator
 from pipehandler.check.shards import check_shards
 from pipehandler.cli import cli
@@ -21,6 +26,7 @@ from pipehandler.cli.status_text import as_json, lines
 from pipehandler.monitor.exposition import exposition
 from pipehandler.monitor.snapshot import take_snapshot
 from pipehandler.monitor.status import status
+from pipehandler.postfix.postconf import Postfix, find_program
 from pipehandler.settings.config_file import load
 from pipehandler.store.connection import Store
 from pipehandler.store.shards import proxy_conninfo
@@ -313,6 +319,56 @@ def test_check_what_the_operator_needs(shards: Shards, handler: Handler) -> None
     assert of_operator(handler) == []
     handler.configure(shards.proxy.conninfo, database={"admin_conninfo": shards.proxy.admin})
     run(handler, "expire")  # without the rules
+
+
+def test_check_the_functions_of_a_shard(shards: Shards, handler: Handler) -> None:
+    """One that lost a function, although it says which version it has, is named; `migrate` installs it again."""
+    shards.of[1].execute("DROP FUNCTION pipehandler.ingest(jsonb, jsonb, text, text, bytea, bytea, bytea[])")
+    assert of_operator(handler) == [("schema-damaged", 1)]
+    run(handler, "migrate")
+    assert of_operator(handler) == []
+
+
+def test_check_what_postfix_asks(shards: Shards, handler: Handler, tmp_path: Path) -> None:
+    """Where Postfix does not ask for recipients whose shard is away, the printed commands let it, and it gets a DEFER."""
+    if not find_program("postconf"):
+        missing("Postfix")
+    recipients = tmp_path / "pgsql-recipients.cf"
+    recipients.write_text(run(handler, "postfix", "pgsql-recipients.cf"))
+    recipients.chmod(0o640)
+    (tmp_path / "main.cf").write_text("virtual_mailbox_maps = proxy:pgsql:$config_directory/pgsql-recipients.cf\n")
+    (tmp_path / "master.cf").touch()
+
+    def look() -> list[Finding]:
+        findings = check_operator(load(str(handler.config)), str(handler.config), Postfix(str(tmp_path)))
+        return [each for each in findings if each.code == "shard-away-accepted"]
+
+    (finding,) = look()
+    subprocess.run(finding.fix, shell=True, check=True)
+    assert look() == []
+    asking = tmp_path / "pgsql-shards.cf"
+    assert asking.stat().st_mode == recipients.stat().st_mode
+    (query,) = re.findall(r"^query = (.*'%s'.*)$", asking.read_text(), re.MULTILINE)
+    known, away = shards.addresses("asked.example")[:2]
+    shards.proxy.execute("SELECT pipehandler.lease_address(%s)", known)
+    shards.of[1].server.stop(SIGKILL)
+    answers = [shards.proxy.rows(query.replace("%s", address)) for address in (known, away)]
+    shards.of[1].server.start()
+    assert answers == [[], [("DEFER the mailbox is not available at the moment",)]]
+    with (tmp_path / "main.cf").open("a") as main:
+        main.write("smtpd_recipient_restrictions = reject_unauth_destination\n")
+    (finding,) = look()
+    assert finding.fix.startswith("# add `check_recipient_access proxy:pgsql:")
+
+
+def test_check_a_shard_that_is_read_only(shards: Shards, handler: Handler) -> None:
+    """It is named: its mail is deferred, although it answers."""
+    place = shards.of[1].name
+    shards.of[1].execute(f"ALTER DATABASE {place} SET default_transaction_read_only = on")
+    assert list(found(handler)) == ["shard-read-only"]
+    with psycopg.connect(shards.of[1].admin, autocommit=True, options="-c default_transaction_read_only=off") as admin:
+        admin.execute(f"ALTER DATABASE {place} RESET default_transaction_read_only")
+    assert found(handler) == {}
 
 
 def test_check_the_rights_of_the_operator(shards: Shards, handler: Handler) -> None:
