@@ -4,7 +4,6 @@ Here: whether it can be reached. The server's settings are in server.py, its lim
 schema.py, and what its indexes depend on in collation.py.
 """
 
-import pwd
 import shlex
 import time
 from typing import Any
@@ -20,7 +19,7 @@ from .connections import LIMITS, PROCESSES, check_connections, sessions
 from .contents import check_contents
 from .days import check_days
 from .finding import Finding
-from .refused import shared_role, unreachable
+from .refused import is_account, shared_role, unreachable
 from .replication import check_replication
 from .restored import check_restored
 from .role import check_role
@@ -104,13 +103,5 @@ def _migrate(code: str, what: str, config: Config, about: dict[str, Any], path: 
 def _as_owner(command: str, config: Config, about: dict[str, Any], path: str) -> str:
     """Return the line that runs a command as the owner of the database, without any password in it."""
     conninfo, owner = config.database.conninfo, about["owner"].strip('"')
-    local = ["runuser", "-u", owner, "--"] if is_local(conninfo) and _is_account(owner) else []
+    local = ["runuser", "-u", owner, "--"] if is_local(conninfo) and is_account(owner) else []
     return shlex.join([*local, PROGRAM, "--config", path, "--conninfo", for_user(conninfo, owner), command])
-
-
-def _is_account(name: str) -> bool:
-    try:
-        pwd.getpwnam(name)
-    except KeyError:
-        return False
-    return True

@@ -120,7 +120,7 @@ def _let_in(role: str, where: str) -> str:
     if role == own:
         return f"# add to pg_hba.conf, above the line that refuses it: local all {role} peer; then SELECT pg_reload_conf();"
     rename = f"# {where}: user={own}, the role of the account that this was checked as"
-    if _is_account(role):
+    if is_account(role):
         return rename
     return (
         f"{rename}; or, if {role} was created for it alone, add to pg_hba.conf, above the line that refuses it:"
@@ -139,7 +139,8 @@ def shared_role(role: str, path: str) -> Finding:
     )
 
 
-def _is_account(name: str) -> bool:
+def is_account(name: str) -> bool:
+    """Whether this host has an account with this name."""
     try:
         pwd.getpwnam(name)
     except KeyError:
