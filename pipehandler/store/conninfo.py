@@ -34,6 +34,12 @@ def parameters(conninfo: str) -> dict[str, Any]:
     return {**_of_service(service, file), **found} if service else found
 
 
+def has_several_servers(conninfo: str) -> bool:
+    """Whether `conninfo` names more than one server, of which one is the primary. Raises StoreError."""
+    settings = parameters(conninfo)
+    return any("," in str(settings.get(name) or "") for name in ("host", "hostaddr", "port"))
+
+
 def uri(conninfo: str) -> str:
     """Where the database of `conninfo` is, as a URI for other programs: without user and secrets. Raises StoreError."""
     settings = parameters(conninfo)

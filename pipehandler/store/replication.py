@@ -4,7 +4,7 @@
 from typing import NamedTuple
 
 from .connection import Store
-from .conninfo import parameters
+from .conninfo import has_several_servers
 
 _STATUS = "SELECT required, synchronous, connected FROM pipehandler.replication_status()"
 
@@ -46,6 +46,4 @@ def servers_expected(conninfo: str, configured: int, found: Replication) -> int:
     """
     if configured:
         return configured
-    settings = parameters(conninfo)
-    several = any("," in str(settings.get(name) or "") for name in ("host", "hostaddr", "port"))
-    return 2 if several or found.connected or found.required else 1
+    return 2 if has_several_servers(conninfo) or found.connected or found.required else 1

@@ -14,7 +14,7 @@ from psycopg.conninfo import make_conninfo
 
 from .bigint import bigint
 from .connection import Store
-from .conninfo import parameters
+from .conninfo import has_several_servers, parameters
 from .errors import NO_SQLSTATE, StoreError
 from .message_store import IS_PROXY
 from .migrate import WAIT, MigrationError, migrate
@@ -32,6 +32,11 @@ DURABLE = "on"
 """synchronous_commit of these sessions."""
 
 _PLACE = ("host", "hostaddr", "port", "dbname")
+_PRIMARY = "target_session_attrs"
+_LOCATION = (*_PLACE, _PRIMARY)
+_ENCRYPTION = ("gssencmode", "channel_binding", "require_auth")
+"""Of a conninfo, besides what begins with ssl."""
+
 _CONNECTING: dict[str, str | int] = {"connect_timeout": 3, "tcp_user_timeout": 5000, "application_name": "pipehandler"}
 
 _STATEMENT_SECONDS = 3600
@@ -56,9 +61,12 @@ class Shard(NamedTuple):
 
     def own(self, conninfo: str) -> str:
         """How the user of `conninfo` connects to the shard itself. Raises StoreError."""
-        place = parameters(self.conninfo)
-        kept = {name: value for name, value in parameters(conninfo).items() if name not in (*_PLACE, "options")}
-        return make_conninfo("", **kept, **{name: place[name] for name in _PLACE if name in place})
+        kept = parameters(conninfo).items()
+        return make_conninfo(
+            "",
+            **{name: value for name, value in kept if name not in (*_LOCATION, "options")},
+            **_location(self.conninfo),
+        )
 
 
 def shards(store: Store) -> list[Shard]:
@@ -229,11 +237,23 @@ def become_proxy(store: Store, conninfos: Sequence[str], delimiter: str, user: s
 
 
 def proxy_conninfo(conninfo: str) -> str:
-    """How the proxy connects to the shard at `conninfo`: with the settings of a session, and without user and secrets."""
-    place = {name: value for name, value in parameters(conninfo).items() if name in _PLACE}
-    settings = with_settings(place, TIMEOUTS)
+    """How the proxy connects to the shard at `conninfo`: with the settings of a session, and without user and secrets. Of
+    several servers, it finds the primary."""
+    encryption = {name: value for name, value in parameters(conninfo).items() if _encrypts(name)}
+    settings = with_settings({**encryption, **_location(conninfo)}, TIMEOUTS)
     settings["options"] += f" -c synchronous_commit={DURABLE}"
     return make_conninfo("", **settings, **_CONNECTING)
+
+
+def _location(conninfo: str) -> dict[str, str]:
+    """Where a shard is, and, where it has several servers, which of them it is."""
+    given = parameters(conninfo)
+    found = {_PRIMARY: "read-write"} if has_several_servers(conninfo) else {}
+    return found | {name: given[name] for name in _LOCATION if name in given}
+
+
+def _encrypts(name: str) -> bool:
+    return name in _ENCRYPTION or (name.startswith("ssl") and name != "sslpassword")
 
 
 def place_statement(shards: Sequence[Shard]) -> str:

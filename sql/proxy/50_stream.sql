@@ -39,7 +39,7 @@ COMMENT ON FUNCTION pipehandler.shard_cursor(text[]) IS
 
 CREATE OR REPLACE FUNCTION pipehandler.on_shard_deliveries_after(
     shard         integer,
-    place      text,
+    place         text,
     its_recipient text,
     its_lease     bigint,
     most          integer

@@ -16,7 +16,9 @@ from harness.service import ResidentHandler, wait_until
 from harness.shards import COUNT, ROLE, Shards
 from harness.stream import stored
 from harness.submission import MESSAGE, submission
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.errors import RaiseException
+from psycopg.sql import quote
 
 from pipehandler.store.errors import StoreError
 from pipehandler.store.health import health
@@ -24,7 +26,8 @@ from pipehandler.store.inbox_errors import NameRefused
 from pipehandler.store.inbox_shards import new_key
 from pipehandler.store.message_store import MessageStore
 from pipehandler.store.migrate import MigrationError
-from pipehandler.store.shards import become_shard, make_shards, migrate_all
+from pipehandler.store.shards import become_shard, make_shards, migrate_all, proxy_conninfo
+from pipehandler.store.shards import shards as shards_behind
 from pipehandler.store.sql_files import migrations
 from pipehandler.store.stream import follow
 
@@ -353,6 +356,34 @@ def test_stream_over_a_move(shards: Shards, handler: Handler) -> None:
     old.configure({"synchronous_standby_names": ""})
     (old.data / "postgresql.auto.conf").write_text("")
     shards.move(2, old.start())
+
+
+def test_a_shard_with_two_servers(shards: Shards, handler: Handler) -> None:
+    """The proxy, and the operator's commands, find the primary among the servers that a place names."""
+    server, address = shards.of[1].server, shards.addresses("pair.example")[1]
+    with server.standby(server.folder.with_name("standby1")) as standby:
+        both = (standby, server)
+        place = f"host={','.join(str(each.folder) for each in both)} port={','.join(str(each.port) for each in both)}"
+        text = proxy_conninfo(f"{place} dbname={shards.of[1].name} user=postgres")
+        with closing(MessageStore(shards.proxy.admin, statement_timeout=100)) as store:
+            store.script(f"ALTER SERVER pipehandler OPTIONS (SET p1 {quote(text)})")
+            assert handler.deliver(MESSAGE, address).status == 0
+            found = shards_behind(store)[1]
+        with closing(MessageStore(found.own(shards.proxy.admin))) as own:
+            assert own.values("SELECT pg_is_in_recovery()", of=bool) == [False]
+    shards.move(1, server)
+
+
+def test_how_a_shard_is_reached() -> None:
+    """Of what a place says, the proxy keeps all but the user, secrets and settings, encryption above all."""
+    given = "host=db0 dbname=mail user=postgres password=secret passfile=/x sslmode=verify-full sslrootcert=/etc/ca.pem"
+    kept = conninfo_to_dict(proxy_conninfo(given))
+    assert {name: kept.get(name) for name in ("sslmode", "sslrootcert", "target_session_attrs")} == {
+        "sslmode": "verify-full",
+        "sslrootcert": "/etc/ca.pem",
+        "target_session_attrs": None,
+    }
+    assert not {"user", "password", "passfile"} & kept.keys()
 
 
 def test_the_synchronous_standby_of_a_shard(shards: Shards, handler: Handler) -> None:
