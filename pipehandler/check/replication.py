@@ -47,13 +47,15 @@ def check_replication(store: Store, config: Config, path: str, about: dict[str, 
             else f"# attach a standby; then: {command} Or under Patroni: {_UNDER_PATRONI}",
         )
     if found.away:
+        others = found.connected - (found.synchronous or 0)
         yield Finding(
             "standby-away",
-            f"a commit waits for {found.required} synchronous standbys; {found.synchronous} are connected",
+            f"a commit waits for {found.required} synchronous standbys; {found.synchronous} are connected"
+            + (f", and {others} not named or not caught up" if others else ""),
             "Nothing is acknowledged: every message is deferred until a standby is back. Until then all mail, that"
             " acknowledged before included, may be on one server only.",
-            "# start the standby. If it does not come back and one server has to do:"
-            " ALTER SYSTEM SET synchronous_standby_names = ''; SELECT pg_reload_conf();",
+            f"# {'let it catch up, or name it in synchronous_standby_names' if others else 'start the standby'}."
+            " If it does not come back and one server has to do: ALTER SYSTEM SET synchronous_standby_names = ''; SELECT pg_reload_conf();",
         )
     elif found.required and found.synchronous is None:
         yield Finding(

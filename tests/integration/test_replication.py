@@ -127,6 +127,16 @@ def test_standby_away(pair: Pair) -> None:
         pair.standby.start()
 
 
+def test_another_standby_is_connected(pair: Pair) -> None:
+    """A standby that no commit waits for, by its name or because it has not caught up, is not called absent."""
+    pair.names("other")
+    (finding,) = pair.found()
+    assert finding["code"] == "standby-away"
+    assert finding["what"].endswith("0 are connected, and 1 not named or not caught up")
+    assert finding["fix"].startswith("# let it catch up, or name it in synchronous_standby_names")
+    pair.names("")
+
+
 def test_what_is_expected(pair: Pair) -> None:
     """database.servers decides; without it, hosts in conninfo and standbys do."""
     pair.handler.configure(pair.handler.conninfo, database={"servers": 1})
