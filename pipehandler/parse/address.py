@@ -15,7 +15,7 @@ from .charset import one_line, storable
 from .encoded_word import decode_words
 
 # An encoded-word is one token: RFC 2047 5 (3) forbids specials such as "," and "(" in it, but senders put them there.
-_WORD = r"=\?[^?\s]{1,60}\?[bBqQ]\?[^?\s]*\?="
+_WORD = r"=\?[^?\s]{1,60}\?(?:[bBqQ]\?[^?\s]*|[qQ]\?[^?<>\"]*)\?="
 _UNQUOTED = (
     rf"(?P<word>{_WORD})|(?P<angle><[^<>]*>)|(?P<comment>\()|(?P<mark>[,;:])|(?P<space>\s+)"
     r"|(?P<text>(?:[^\s\",;:<>()\[]|\[[^\[\]]*\])+)|(?P<other>.)"
@@ -27,6 +27,10 @@ _COMMENT_MARK = re.compile(r"\\.|[()]", re.DOTALL)
 _QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
 _ROUTE = re.compile(r"(?:@[^@,:]*(?:,\s*)?)+:")  # RFC 5322 4.4
 _COMMENT = re.compile(r"\([^()]*\)")
+_SCHEME = re.compile(r"(?:mailto|smtp):", re.IGNORECASE)  # Exchange writes "SMTP:"
+_IN_SQUARE_BRACKETS = re.compile(r"\[([^\s\[\]]+@[^\s\[\]]+)\]")
+_EMPTY_GROUP = re.compile(r"[^@:;]*:\s*;?")  # <Undisclosed-Recipient:;>
+_AT = re.compile(r"(\S+) at (\S+\.\S+)")  # archives of mailing lists hide addresses like this
 _WORD_IN_COMMENT = re.compile(r"[^\s<>()]+")
 _END_OF_MEMBER = re.compile(r"[<,;]")
 _ONE_ENCODED_WORD = re.compile(_WORD)
@@ -110,6 +114,9 @@ class _List:
                 if member.angles and not member.angles[0].strip():  # Name <><a@b>
                     self.wrong.append("empty angle brackets")
                     member.angles.clear()
+                elif member.angles and "@" not in member.angles[0] and "@" in text:  # Name <Shop> <a@b>
+                    self.wrong.append("angle brackets in a name")
+                    member.words.insert(member.before, f" <{member.angles.pop()}>")
                 elif member.angles:  # a comma was forgotten
                     self.wrong.append("several angle brackets")
                     after = member.words[member.before :]
@@ -121,6 +128,9 @@ class _List:
             elif kind == "mark" and text == ":" and not member.angles and token.start() < last_semicolon:
                 self._end_member(_Member())
                 self.group, self.in_group, member = self._name(member.phrase()), True, _Member()
+            elif text == ";" and self.single and not self.in_group and not self._has_address(member):
+                member.words.append(space + text)  # Smith &amp; Sons <a@b>
+                self.wrong.append("name with a semicolon")
             elif kind == "mark" and text != ":":
                 self._end_member(member)
                 member = _Member()
@@ -149,6 +159,9 @@ class _List:
         self._end_member(member, last=True)
         return Parsed(self.found, self.wrong, self.broken_words, complete=position >= len(body) and not self.full)
 
+    def _has_address(self, member: _Member) -> bool:
+        return bool(self.found or member.angles) or "@" in member.phrase()
+
     def _comment(self, position: int) -> tuple[str, int]:
         """Return the text of the comment (RFC 5322 3.2.2) that was opened before `position`, and its end."""
         depth, start = 1, position
@@ -170,6 +183,16 @@ class _List:
     def _end_member(self, member: _Member, last: bool = False) -> None:
         phrase = member.phrase()
         encoded = self._encoded(phrase)
+        if member.angles and _EMPTY_GROUP.fullmatch(member.angles[0]):
+            self.wrong.append("group in angle brackets")
+            return
+        if member.angles and not member.angles[0].strip() and "@" in phrase[1:-1] and " " not in phrase:  # a@b <>
+            self.wrong.append("empty angle brackets")
+            member.angles.clear()
+        if not member.angles and (bracket := _IN_SQUARE_BRACKETS.search(phrase)):  # Name [a@b]
+            self.wrong.append("square brackets")
+            phrase = (phrase[: bracket.start()] + phrase[bracket.end() :]).strip()
+            member = _Member([phrase], [bracket[1]], member.comments, before=1)
         if not member.angles and ("@" not in phrase or _is_quoted(phrase) or encoded):
             inside = _address_in_comment(member.comments)
             if inside and (self.loose or not phrase or " " in phrase or "<" in "".join(member.comments)):
@@ -249,7 +272,9 @@ class _List:
                 self._add(name, address)
             return
         self.wrong.append("no @")
-        if '"' in phrase or " " in phrase or "=?" in phrase:
+        if hidden := _AT.fullmatch(phrase):
+            self._add(self._name(" ".join(comments)), f"{hidden[1]}@{hidden[2]}")
+        elif '"' in phrase or " " in phrase or "=?" in phrase:
             self._add(self._name(phrase), "")
         else:
             self._add(self._name(" ".join(comments)), phrase)
@@ -260,7 +285,10 @@ class _List:
         elif name or address:
             if "=?" in address:
                 name, address = self._decoded_local_part(name, address)
-            self.found.append(Address(name, storable(address), self.group))
+            plain = _plain(address)
+            if plain != address:
+                self.wrong.append("more than an address")
+            self.found.append(Address(name, storable(plain), self.group))
 
     def _encoded(self, phrase: str) -> str:
         """Return the decoded text of a phrase that consists of encoded-words, "" for any other."""
@@ -271,6 +299,10 @@ class _List:
 
         The domain is never taken from the encoded-word: it stays the end of the address.
         """
+        if _ENCODED_WORDS.fullmatch(address) and "@" in (whole := decode_words(address, self.hints)[0]):
+            self.wrong.append("encoded as a whole")
+            before, _, address = whole.rpartition("<")
+            return name or self._name(before.strip()), _without_blanks(address.rstrip("> "))
         word, _, domain = address.rpartition("@")
         if not domain or not _ONE_ENCODED_WORD.fullmatch(word):
             return name, address
@@ -301,7 +333,15 @@ def _mailbox(angle: str) -> str:
         address = _without_blanks(_COMMENT.sub("", address))
     if len(address) > 1 and address[0] == address[-1] == '"':
         address = address[1:-1].strip()
-    return address.removeprefix("mailto:")
+    return address
+
+
+def _plain(address: str) -> str:
+    """Return an address without a scheme before it, and without single quotes around it, as Outlook writes them."""
+    if len(address) > 2 and address[0] == address[-1] == "'":
+        address = address[1:-1]
+    scheme = _SCHEME.match(address)
+    return address[scheme.end() :] if scheme and "@" in address else address
 
 
 def _without_blanks(address: str) -> str:

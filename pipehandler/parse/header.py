@@ -31,6 +31,7 @@ _PLAIN_WORD = re.compile(
 )
 _MESSAGE_ID = re.compile(r"<([^<>]*)>")
 _COMMENT = re.compile(r"\([^()]*\)")
+_FROM_WHOM = r"(?i)\bfrom\s[^<>]{0,200}<[^<>]*>(?=\s+(?:of|on|dated)\s)"  # an address within a phrase, before an id
 _DESTINATIONS = frozenset({"to", "cc", "bcc"})  # RFC 5322 4.5.3: repeated fields form one list
 _BEYOND_MAIL_PARSER = re.compile(r"[:;(]")  # groups and comments
 _DAY = 24 * 60  # minutes
@@ -74,10 +75,10 @@ class Header:
     def date(self) -> tuple[datetime | None, int | None]:
         """Return the date and the sender's zone in minutes east of UTC (RFC 5322 3.3), as ParsedMessage defines them.
 
-        Of several fields, the first that can be parsed counts.
+        Of several fields, the first that can be parsed counts. Encoded-words are decoded, against RFC 2047 5.
         """
         bodies = self._contents("date")
-        readable = ((body, found) for body in bodies if (found := date.read(body)))
+        readable = ((body, found) for body in bodies if (found := date.read(decode_words(body, self.hints)[0])))
         body, found = next(readable, (next(iter(bodies), ""), None))
         if not body:
             return None, None
@@ -85,7 +86,7 @@ class Header:
             self._notebook.note("date-invalid", "date", body)
             return None, None
         instant, offset, exact = found
-        if not exact:
+        if not exact or "=?" in body:
             self._notebook.note("date-guessed", "date", body)
         if offset is None:
             return instant, None
@@ -97,6 +98,8 @@ class Header:
     def message_ids(self, name: str) -> list[str]:
         """Return the message identifiers in a field (RFC 5322 3.6.4), without angle brackets and white space."""
         body = decode_words(self._once(name) or "", self.hints)[0]
+        if name == "in-reply-to" and not body.startswith("<"):
+            body = re.sub(_FROM_WHOM, " ", body)
         found = [re.sub(r"\s+", "", match[1]) for match in _MESSAGE_ID.finditer(body)]
         if not found:
             words = _COMMENT.sub(" ", body).replace(",", " ").split()
@@ -109,9 +112,9 @@ class Header:
 
     def list_id(self) -> str | None:
         """Return the identifier of the mailing list (RFC 2919) without its description; None if absent."""
-        body = self._once("list-id")
-        found = _MESSAGE_ID.findall(body or "")
-        return self._notebook.storable(one_line(found[-1] if found else body or "").strip(), "list-id") or None
+        body = self._once("list-id") or ""
+        found = _MESSAGE_ID.findall(body) or _MESSAGE_ID.findall(body := decode_words(body, self.hints)[0])
+        return self._notebook.storable(one_line(found[-1] if found else body).strip(), "list-id") or None
 
     def _once(self, name: str) -> str | None:
         """Return the body of a field that may occur only once (RFC 5322 3.6): the first that is not empty."""
@@ -185,7 +188,9 @@ class Header:
             return None
         pairs = self._pairs(name, body.replace("\t", " "))
         found = [("" if text == mailbox else text, mailbox) for text, mailbox in pairs or () if mailbox]
-        if not found or any("=?" in text + mailbox or not text.isprintable() for text, mailbox in found):
+        if not found or any(
+            "=?" in text + mailbox or mailbox.startswith("'") or not text.isprintable() for text, mailbox in found
+        ):
             return None
         if any("@" in text for text, _ in found):
             return None  # a name, or a mailbox after a missing comma

@@ -9,7 +9,7 @@ import re
 
 _ATEXT = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]"
 _DOT_ATOM = rf"{_ATEXT}++(?:\.{_ATEXT}++)*+"
-_ADDRESS = rf"{_DOT_ATOM}@{_DOT_ATOM}"
+_ADDRESS = rf"(?!'){_DOT_ATOM}@{_DOT_ATOM}"  # one in single quotes is for address.py
 # Without what mail-parser or address.py may read in another way: an escape, a delimiter of groups and comments, an "@".
 _QUOTED = r'"[A-Za-z0-9!#$%&\'*+,./=?^_`{|}~ -]++"'
 _MAILBOX = re.compile(rf" *+(?:(?:({_ATEXT}++(?: ++{_ATEXT}++)*+|{_QUOTED}) *+)?<({_ADDRESS})>|({_ADDRESS})) *+")

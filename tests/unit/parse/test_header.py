@@ -111,6 +111,24 @@ def mailboxes(body: str) -> list[tuple[str, str, str]]:
         ("B b@x and C", [("B and C", "b@x", "")]),
         ("<>", []),
         (",,", []),
+        # Outlook, Exchange, Lotus Notes, and the archives of lists.
+        ("'a@x'; 'B' <'b@x'>", [("", "a@x", ""), ("'B'", "b@x", "")]),
+        ("'a@x'", [("", "a@x", "")]),
+        ("o'neil@x", [("", "o'neil@x", "")]),
+        (
+            "B [a@x], [SMTP:b@x], C <smtp:c@x>, mailto:d@x",
+            [("B", "a@x", ""), ("", "b@x", ""), ("C", "c@x", ""), ("", "d@x", "")],
+        ),
+        ("B [x] <b@x>", [("B [x]", "b@x", "")]),
+        ("<Undisclosed-Recipient:;>, b@x", [("", "b@x", "")]),
+        ("b@x <>", [("", "b@x", "")]),
+        ("b at x.example (B)", [("B", "b@x.example", "")]),
+        ("B at x, c@x", [("B at x", "", ""), ("", "c@x", "")]),
+        ("B <Shop> <b@x>", [("B <Shop>", "b@x", "")]),
+        ("J <=?utf-8?Q?j@x.example?=>", [("J", "j@x.example", "")]),
+        ("<=?utf-8?B?SsO2cmcgPGpAeD4=?=>", [("Jörg", "j@x", "")]),
+        ("=?utf-8?Q?J=C3=B6rg (Shop)?= <j@x>, b@x", [("Jörg (Shop)", "j@x", ""), ("", "b@x", "")]),
+        ("=?utf-8?Q?K, J=C3=B6rg?= <j@x>, b@x", [("K, Jörg", "j@x", ""), ("", "b@x", "")]),
     ],
 )
 def test_address_lists(body: str, expected: list[tuple[str, str, str]]) -> None:
@@ -346,6 +364,9 @@ def test_first_of_repeated_fields_counts() -> None:
         ("=?utf-8?Q?J_<j@x>?=", [("J", "j@x")]),
         ("A <a@x>, B <b@x>", [("A", "a@x"), ("B", "b@x")]),
         ("a@x, B <b@x>", [("", "a@x"), ("B", "b@x")]),
+        ("Smith &amp; Sons <s@x>", [("Smith &amp; Sons", "s@x")]),
+        ("a@x; B <b@x>", [("", "a@x"), ("B", "b@x")]),
+        ("A <a@x>; B <b@x>", [("A", "a@x"), ("B", "b@x")]),
     ],
 )
 def test_commas_in_the_name_of_one(body: str, expected: list[tuple[str, str]]) -> None:
@@ -401,9 +422,24 @@ def test_message_ids() -> None:
     assert read.message_ids("x") == []
 
 
+def test_mailbox_in_a_phrase() -> None:
+    """The address of the writer is no identifier, though it is in angle brackets: MH writes both."""
+    read, _ = header(in_reply_to='Message from Bob <b@x> of "Thu, 26 Nov 2026 09:00:00 +0100." <d@x>')
+    assert read.message_ids("in-reply-to") == ["d@x"]
+    assert header(in_reply_to="<d@x> from Bob <b@x> of Monday")[0].message_ids("in-reply-to")[0] == "d@x"
+
+
+def test_encoded_date() -> None:
+    """RFC 2047 5 forbids it; the instant is clear."""
+    read, notebook = header(date="=?utf-8?Q?Thu,_26_Nov_2026_09:00:00_+0100?=")
+    assert read.date() == (datetime.fromisoformat("2026-11-26T09:00:00+01:00"), 60)
+    assert [defect.code for defect in notebook.close()] == ["date-guessed"]
+
+
 def test_list_id() -> None:
     """RFC 2919: the identifier without its description."""
     assert header(list_id='"The <list>" <dev.lists.example>')[0].list_id() == "dev.lists.example"
+    assert header(list_id="=?utf-8?Q?Dev_=3Cdev.lists.example=3E?=")[0].list_id() == "dev.lists.example"
     assert header(list_id="dev.lists.example")[0].list_id() == "dev.lists.example"
     assert header()[0].list_id() is None
 
