@@ -42,7 +42,7 @@ DEFECTS: Mapping[str, str] = MappingProxyType(
         "report-left-out": "A delivery report or complaint is longer than the limit; the rest of it was not read.",
         "text-is-binary": "A part that calls itself text is not text; it was kept as an attachment.",
         # Transfer encodings
-        "base64-broken": "Base64 holds characters of another alphabet, ends more than once, or its length is wrong.",
+        "base64-broken": "Base64 holds characters of another alphabet or text above it, is text, ends twice, or has a wrong length.",
         "base64-after-padding": "Something other than base64 follows the end of base64; it was left out.",
         "quoted-printable-broken": "Quoted-printable holds an = that begins no escape; it was left as it is.",
         "uuencode-broken": "Uuencoded content is broken; what could be read was kept.",

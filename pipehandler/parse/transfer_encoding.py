@@ -11,6 +11,7 @@ _NOT_BASE64 = bytes(set(range(256)) - set(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghij
 _BASE64_END = re.compile(rb"(?:[A-Za-z0-9+/]+|[^\s=]*=+)?")  # a last line that is truncated, or has invalid octets
 _BASE64_LINE = re.compile(rb"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{4}|[A-Za-z0-9+/]{3}=|[A-Za-z0-9+/]{2}==)")
 _SAME_LINE = re.compile(rb"=*[ \t]+[^\s=]")  # text after padding and a blank on the same line
+_SURE = 20  # octets of a line that is base64 although text is above it
 _USUAL_WIDTH = 56  # of a line of base64; a shorter first line is also the last
 _LINE_LENGTH = 1_000  # octets in which the first line must end
 _FOOTER = 65_536  # octets at the end of base64 that are searched for a footer
@@ -30,6 +31,14 @@ _IDENTITY = frozenset({"", "7bit", "8bit", "binary", "7-bit", "8-bit", "7bits", 
 _UU = frozenset({"x-uuencode", "uuencode", "x-uue", "uue"})
 
 
+def named(word: str) -> str:
+    """Return the usual name of an encoding (in lower case) that may be written in another way, such as x-base64."""
+    letters = word.removeprefix("x-").replace("-", "").replace("_", "")
+    if letters in ("base64", "b"):
+        return "base64"
+    return "quoted-printable" if letters in ("quotedprintable", "quoted", "q") else word  # "quoted printable"
+
+
 def decode(raw: bytes, start: int, end: int, encoding: str, note: Note) -> bytes:
     """Decode raw[start:end] from the transfer encoding `encoding` (lower case, "" for none).
 
@@ -37,9 +46,10 @@ def decode(raw: bytes, start: int, end: int, encoding: str, note: Note) -> bytes
     returned as they are (RFC 2045 6.4).
     """
     view = memoryview(raw)[start:end]
-    if encoding in ("base64", "b"):
+    encoding = named(encoding)
+    if encoding == "base64":
         return _base64(raw, start, end, note)
-    if encoding in ("quoted-printable", "q", "quoted_printable"):
+    if encoding == "quoted-printable":
         return _quoted_printable(raw, start, end, note)
     if encoding in _UU:
         return _uuencode(view, note)
@@ -68,6 +78,13 @@ def _broken_base64(raw: bytes, start: int, end: int, note: Note) -> bytes:
     RFC 2045 6.8: other characters are ignored, and "=" marks an end. After that, mailing lists append a footer, as
     plain text or as another block of base64.
     """
+    begin = _beginning(raw, start, end)
+    if begin == end:
+        note("base64-broken", "it is plain text")
+        return raw[start:end]
+    if begin > start:
+        note("base64-broken", f"{begin - start} octets of text above it")
+        start = begin
     stop = _footer(raw, start, end)
     if stop < end and (footer := raw[stop:end].strip()):
         note("base64-after-padding", f"{len(footer)} octets")
@@ -98,6 +115,31 @@ def _broken_base64(raw: bytes, start: int, end: int, note: Note) -> bytes:
     elif len(pieces) > 1:
         note("base64-broken", f"{len(pieces)} blocks")
     return b"".join(pieces)
+
+
+def _beginning(raw: bytes, start: int, end: int) -> int:
+    """Return where base64 begins, below text that something put above it; `end` if all of it is text.
+
+    RFC 2045 6.8 ignores other octets, but text has so many of them and of blanks inside lines that it is no base64.
+    """
+    at, lines, blanks = start, 0, 0
+    for line in raw[start : min(end, start + _FOOTER)].split(b"\n"):
+        octets = line.strip()
+        if octets and _BASE64_LINE.fullmatch(octets) and (not lines or len(octets) >= _SURE):
+            break
+        lines += bool(octets)
+        blanks += len(octets.split()) - bool(octets)
+        at += len(line) + 1
+    else:
+        at = end
+    text = raw[start : min(at, start + _FOOTER)]
+    letters = len(text.translate(None, _NOT_BASE64))
+    strange = len(text) - letters - _blanks(text, 0, len(text))
+    marks, visible = blanks + strange, letters + strange
+    few, many = (7, 4) if at == end else (10, 5)  # base64 below it makes text likelier
+    is_text = marks > 1 and marks * few > visible and (blanks or strange * many >= visible)
+    is_text = is_text or blanks >= 2 * max(2, lines)  # words without punctuation
+    return at if is_text else start
 
 
 def _footer(raw: bytes, start: int, end: int) -> int:

@@ -46,6 +46,16 @@ def test_base64(size: int) -> None:
         (b"QUJD" * 19 + b"\n*QUJ-D\n" + b"QUJD" * 19, b"ABC" * 39, ["base64-broken"]),
         (b"QUJD" * 19 + b"\nQU*JDQQ==", b"ABC" * 20 + b"A", ["base64-broken"]),
         (b"====", b"", []),
+        (b"Hello, this is text.\nBye.\n", b"Hello, this is text.\nBye.\n", ["base64-broken"]),
+        (b"<html><p>Hello</p></html>\n", b"<html><p>Hello</p></html>\n", ["base64-broken"]),
+        (b"Scanned by x.\n\n" + b"QUJD" * 19 + b"\nQUJD", b"ABC" * 20, ["base64-broken"]),
+        (
+            b"long expressionless words\nwithout anything between\n",
+            b"long expressionless words\nwithout anything between\n",
+            ["base64-broken"],
+        ),
+        (b"[EXTERNAL]\n\n" + b"QUJD" * 5, b"ABC" * 5, ["base64-broken"]),
+        (b"> QUJDQUJDQUJDQUJDQUJDQUJD\n> QUJD", b"ABC" * 7, ["base64-broken"]),
         (b"A", b"", ["base64-broken"]),
     ],
 )
@@ -92,6 +102,16 @@ def test_uuencode() -> None:
         ["uuencode-broken", "uuencode-broken"],
     )
     assert decoded(b"nothing", "x-uuencode") == (b"nothing", ["uuencode-broken"])
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("x-base64", b"A="), ("base-64", b"A="), ("b", b"A="), ("quotedprintable", b"QT0="), ("x-quoted-printable", b"QT0="),
+     ("quoted", b"QT0="), ("base65", b"QT0=")],
+)  # fmt: skip
+def test_names(name: str, content: bytes) -> None:
+    """Two encodings are recognised by any spelling of their names."""
+    assert decoded(b"QT0=", name)[0] == (b"QT0" if "quoted" in name else content)
 
 
 @pytest.mark.parametrize(("encoding", "defects"), [("", []), ("8bit", []), ("x-secret", ["transfer-encoding-unknown"])])
