@@ -181,7 +181,7 @@ def codec(label: str | None) -> str | None:
     key = _squeeze(label)
     if key in _TABLE:
         return _TABLE[key]
-    for prefix in ("charset", "cs", "x"):
+    for prefix in ("charset", "cs", "x", "3d"):  # "=3D" is left of quoted-printable
         if key.startswith(prefix) and key[len(prefix) :] in _TABLE:
             return _TABLE[key[len(prefix) :]]
     return None

@@ -8,7 +8,9 @@ from .parameter import Parameters
 
 _MEDIA_TYPE = re.compile(r"[^\s/;=()<>@,:\\\"\[\]?']+/[^\s/;=()<>@,:\\\"\[\]?']+")  # RFC 2045 5.1
 # Compiled on first use (re caches them): few messages are wrong here.
-_KNOWN = r"\b(?:text|image|audio|video|application|multipart|message|model|font)/[^\s/;=()<>@,:\\\"\[\]?']+"
+_KNOWN = r"\b(text|image|audio|video|application|multipart|message|model|font)[/\\]+([a-z0-9][a-z0-9!#$^_.+-]*[a-z0-9]|[a-z0-9])"
+_HTML_AND_MORE = ("text/html.", "text/html&", "text/html-", "text/html_")
+_HTML_ALONE = r"[^a-z0-9]html\Z"  # as in text-html
 _LOOKS_LIKE_HTML = rb"(?i)<(?:!doctype html|html|head|body|div|p|table|br)\b"
 _DELIMITER_AND_FIELD = rb"(?i)\n--(\S[^\n]{0,200}?)[ \t]*\r?\nContent-[A-Za-z-]+:"
 TNEF_SIGNATURE = b"\x78\x9f\x3e\x22"  # MS-OXTNEF: TNEFSignature
@@ -23,7 +25,8 @@ def read(bodies: Sequence[bytes], default: str, raw: bytes, start: int, whole: b
     `bodies` are those of its Content-Type fields. Of several, the one that fits the part's body counts, else the first.
     The body begins at `raw[start:]`, which is the body of the message if `whole`.
     """
-    candidates = [_valid(parameter.parse(body), default) for body in bodies[:_REPEATED]]
+    bodies = [body for body in bodies[:_REPEATED] if body.strip()]
+    candidates = [_valid(parameter.parse(body), default) for body in bodies]
     if len(candidates) < 2:
         return candidates[0] if candidates else (default, parameter.parse(b""), "")
     fitting = [each for each in candidates if _fits(each[0], each[1], raw, start, whole)]
@@ -59,8 +62,20 @@ def _fits(content_type: str, parameters: Parameters, raw: bytes, start: int, who
 def _valid(parameters: Parameters, default: str) -> tuple[str, Parameters, str]:
     value = parameters.value
     if not value:
-        return default, parameters, ""
-    if _MEDIA_TYPE.fullmatch(value):
+        return "application/octet-stream" if _names_a_file(parameters) else default, parameters, ""
+    if _MEDIA_TYPE.fullmatch(value) and not value.startswith(_HTML_AND_MORE):
         return value, parameters, ""
-    found = re.search(_KNOWN, value)  # as when quoted, or followed by a comma
-    return found[0] if found else "text/plain", parameters, value  # RFC 2045 5.2
+    found = re.search(_KNOWN, value.partition("charset")[0])  # as when quoted, or followed by a comma
+    if found:
+        return f"{found[1]}/{found[2]}", parameters, value
+    if re.search(_HTML_ALONE, value):
+        return "text/html", parameters, value
+    # RFC 2045 5.2 suggests text/plain, which a file with a name of its own is not.
+    file = _names_a_file(parameters) and not value.startswith("text")
+    return "application/octet-stream" if file else "text/plain", parameters, value
+
+
+def _names_a_file(parameters: Parameters) -> bool:
+    """Whether there is a name, other than that of a text."""
+    name = (parameters.octets("name") or b"").strip().lower()
+    return bool(name) and not name.endswith((b".txt", b".htm", b".html"))

@@ -3,15 +3,18 @@
 Their syntax is in mail/parameters.py.
 """
 
+import re
 from collections.abc import Sequence
 from urllib.parse import unquote_to_bytes
 
 from pipehandler.mail import parameters
 from pipehandler.mail.parameters import COMMENT, ParameterField, Section
 
-from .charset import is_utf8, one_line, storable
+from .charset import codec, is_utf8, one_line, storable
 from .decoding import decode
 from .encoded_word import decode_words
+
+_UNMARKED = re.compile(rb"([A-Za-z][\w-]{2,39})'[A-Za-z-]{0,20}'[^%]*%[0-9A-Fa-f]{2}")
 
 
 class Parameters(ParameterField):
@@ -44,9 +47,18 @@ class Parameters(ParameterField):
         found = self._sections(name)
         if not found:
             return None, []
+        wrong = []
+        if (
+            len(found) == 1
+            and not found[0].extended
+            and (value := _UNMARKED.match(found[0].octets))
+            and codec(value[1].decode("ascii"))
+        ):
+            found = [found[0]._replace(extended=True)]
+            wrong.append("RFC 2231 without the asterisk")
         label, octets = _unlabelled(found)
         decoded = decode(octets, label, hints)
-        wrong = [decoded.guessed] if decoded.guessed and (label or not is_utf8(octets)) else []
+        wrong += [decoded.guessed] if decoded.guessed and (label or not is_utf8(octets)) else []
         if decoded.replaced:
             wrong.append(f"octets that are not in {label}")
         text, broken = decode_words(decoded.text, hints)
@@ -58,6 +70,8 @@ class Parameters(ParameterField):
     def _sections(self, name: str) -> list[Section]:
         """Return the sections of one parameter in its best form: `name*`, else `name*0` and so on, else `name`."""
         found = self.sections.get(name, [])
+        if len(found) > 1:  # an empty one does not hide another form
+            found = [each for each in found if each.number >= 0 or _unlabelled([each])[1].strip()]
         whole = next((section for section in found if section.number < 0 and section.extended), None)
         if whole is not None:
             return [whole]

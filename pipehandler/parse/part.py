@@ -7,6 +7,7 @@ from typing import NamedTuple
 from pipehandler.mail.header_fields import DECIDING
 from pipehandler.mail.parameters import token
 
+from . import transfer_encoding
 from .parameter import Parameters
 
 
@@ -50,7 +51,7 @@ class Part:
     @property
     def transfer_encoding(self) -> str:
         """The Content-Transfer-Encoding (RFC 2045 6) in lower case; "" if there is none."""
-        return token(self.first("content-transfer-encoding") or b"").decode("ascii", "replace")
+        return transfer_encoding.named(token(self.first("content-transfer-encoding") or b"").decode("ascii", "replace"))
 
     @property
     def is_encoded(self) -> bool:
@@ -58,8 +59,8 @@ class Part:
         return self.transfer_encoding in ("base64", "quoted-printable")
 
     def first(self, name: str) -> bytes | None:
-        """Return the body of the first field called `name` (in lower case); None if there is none."""
-        return next((entry.body for entry in self.fields if entry.name.lower() == name), None)
+        """Return the body of the first field called `name` (in lower case) that is not empty; None if there is none."""
+        return next((entry.body for entry in self.fields if entry.name.lower() == name and entry.body), None)
 
     def leaves(self) -> Iterator["Part"]:
         """Yield the parts that have content, in order, each before the parts enclosed in it."""

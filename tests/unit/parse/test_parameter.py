@@ -16,6 +16,11 @@ from pipehandler.parse.parameter import parse
         (b'text/plain; charset="unclosed', "text/plain", "unclosed"),
         (b"text/plain; charset*=us-ascii''koi8-r", "text/plain", "koi8-r"),
         (b"text/plain; charset=", "text/plain", None),
+        (b'text/plain; charset=; charset=""; charset=koi8-r', "text/plain", "koi8-r"),
+        (b"text/plain; charset: koi8-r", "text/plain", "koi8-r"),
+        (b'text/plain; name="a.txt; charset=koi8-r', "text/plain", "koi8-r"),
+        (b'text/plain; charset=koi8-r"', "text/plain", "koi8-r"),
+        (b"charset=koi8-r; format=flowed", "", "koi8-r"),
         (b"", "", None),
     ],
 )
@@ -52,6 +57,18 @@ def test_value_and_token(body: bytes, value: str, charset: str | None) -> None:
         (b'a; name="folded\n name"', "folded name"),
         (b'a; name="a\0b"', "a\ufffdb"),
         (b'a; name=""', None),
+        (b'a; name=""; name=b.txt', "b.txt"),
+        (b"a; name*=utf-8''; name=b.txt", "b.txt"),
+        (b"a; name*=; name=b.txt", "b.txt"),
+        (b"a; name*0*=utf-8''; name*1*=%C3%A9.txt", "é.txt"),
+        (b'name="b.txt"', "b.txt"),
+        (b'a; name="b.txt; size=3', "b.txt"),
+        (b'a; name=b.txt"', "b.txt"),
+        (b"a; name=x; y.txt; size=3", "x; y.txt"),
+        (b"a; name=x.txt; y", "x.txt"),
+        (b"a; name==?utf-8?Q?x;=C3=A9.txt?=", "x;é.txt"),
+        (b"a; name=utf-8''%C3%A9.txt", "é.txt"),
+        (b"a; name=it's a 'b' %20.txt", "it's a 'b' %20.txt"),
         (b"a", None),
     ],
 )
@@ -71,6 +88,7 @@ def test_guesses_are_told() -> None:
     "body",
     [b";" * 98_000, b"; a" * 30_000, b"a " * 49_000, b"(" * 98_000, b"()" * 49_000, b'x;a="' + b'\\"' * 49_000 + b"\\",
      b';a="' * 25_000, b"; a*0*=a''" * 10_000, b";a*1*1*1=2" * 9_000, b"; \t" * 30_000, b";a" + b" " * 98_000 + b";",
+     b'a;name="x;y=' * 8_000, b"a;name=b;." * 9_000, b"a;name=b;" * 10_000 + b".", b";a=utf-8''" + b"%" * 98_000,
      b'x;a="' + b'"' * 98_000, b'x;a="' + b'" ' * 49_000, b'x;a="' + b'" b' * 30_000, b'x;a="' + b'";' * 49_000],
 )  # fmt: skip
 def test_cost_is_bounded(body: bytes) -> None:
