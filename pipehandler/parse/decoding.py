@@ -6,7 +6,7 @@ first plausible one is used (docs/design/charsets.md gives the reasons and the f
 1. A byte order mark, or escape sequences that announce a stateful charset.
 2. UTF-8 if the octets are valid in it, whatever the label, unless that reading is the odder one.
 3. UTF-8 with U+FFFD for a few octets that are not valid.
-4. The label, unless its reading is odd and a detector finds one that is not.
+4. The label, or the charset that is often meant by it, unless that reading is odd and a detector finds one that is not.
 5. The detector's likeliest reading, given what the rest of the message uses; windows-1252 as a last resort.
 
 Most text is ASCII or UTF-8 and labelled as such. That case is decided here, all others in undecided.py.

@@ -83,8 +83,12 @@ def _kana(octets: bytes, name: str) -> float:
     In other charsets the octets of kana are not words, and chardet finds nothing in short text that has few kanji.
     """
     text = strictly(octets, name) or ""
-    kana = len(_KANA.findall(text))
-    return min(_SURE, kana * 0.1) if kana * 2 >= len(text) - len(text.encode("ascii", "ignore")) else 0.0
+    return min(_SURE, len(_KANA.findall(text)) * 0.1) if is_kana(text) else 0.0
+
+
+def is_kana(text: str) -> bool:
+    """Whether at least half of the characters beyond ASCII are full-width kana."""
+    return len(_KANA.findall(text)) * 2 >= len(text) - len(text.encode("ascii", "ignore"))
 
 
 def sample(octets: bytes) -> bytes:

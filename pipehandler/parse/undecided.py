@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from . import stateful, utf_16
 from .charset import EBCDIC, SEVEN_BIT, STATEFUL, VISCII, WIDE, Decoded, Hints, codec, is_utf8, strictly
-from .detection import ranked
+from .detection import is_kana, ranked
 from .plausibility import ODD, oddness
 from .utf_8 import is_cut, without_surrogates
 
@@ -35,6 +35,16 @@ _CONTROLS = bytes(set(range(32)) - set(b"\t\n\r\f\x1b")) + b"\x7f"
 _BEGINNING = 4_096  # octets that are searched for a <meta>
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 # Under the label of a stateful charset, 8-bit octets are probably in the same language.
+# Printable characters of the Windows charset are a superset of those of the standard one, and mail names the latter.
+# The charsets that are often meant by the label of another: of the same script, for another system.
+_NEIGHBOURS: dict[str, tuple[str, ...]] = {
+    "iso8859_2": ("cp1250",), "cp1250": ("iso8859_2",), "iso8859_4": ("cp1257",), "iso8859_5": ("cp1251", "koi8_r"),
+    "iso8859_6": ("cp1256",), "iso8859_7": ("cp1253",), "cp1253": ("iso8859_7",), "iso8859_8": ("cp1255",),
+    "iso8859_13": ("cp1257",), "iso8859_15": ("cp1252",), "koi8_r": ("koi8_u", "cp1251"), "cp1251": ("koi8_r",),
+    "cp932": ("euc_jp",), "shift_jis": ("euc_jp",), "euc_jp": ("cp932",),
+}  # fmt: skip
+_HALF_WIDTH = re.compile("[\uff61-\uff9f\\x00-\\x7f]*")
+_WINDOWS = {"latin_1": "cp1252", "iso8859_9": "cp1254", "tis_620": "cp874", "iso8859_11": "cp874"}
 _RELATIVES = {
     "iso2022_kr": ("cp949",), "iso2022_cn": ("gb18030",), "hz": ("gb18030",), "iso2022_jp": ("cp932", "euc_jp"),
 }  # fmt: skip
@@ -215,15 +225,32 @@ class _Undecided:
         # In mail, "ISO 8859-1" means windows-1252: in the former, the octets 0x80-0x9F are control characters.
         name = _meant(self.eight_bit)
         reading = self._reading(name) or self._reading(self.eight_bit)
+        if neighbour := self._neighbour(name, reading):
+            return Decoded(
+                neighbour[1], neighbour[0], f"{self.label}: its reading is not plausible; taken for {neighbour[0]}"
+            )
         if reading is None:
             broken = self._replaced(name)
-            return broken if broken.replaced * 4 < _beyond_ascii(broken.text) and oddness(broken.text) <= 0.25 else None
+            most = 4 if self.eight_bit in _EAST_ASIAN else 2  # there an octet that is not valid may shift others
+            few = broken.replaced * most < _beyond_ascii(broken.text)
+            return broken if few and oddness(broken.text) <= 0.25 else None
         text, odd = reading
         if odd > ODD and not self._is_name(text) and (likelier := next(self._ranked(), None)):
             other, other_text = likelier
             if oddness(other_text) < odd / 4 and other_text != text:
                 return Decoded(other_text, other, f"{self.label}: its reading is not plausible; taken for {other}")
         return Decoded(text, name)
+
+    def _neighbour(self, name: str, reading: tuple[str, float] | None) -> tuple[str, str] | None:
+        """Return the charset that is often meant by the label `name`, with the text, if that is the plausible one."""
+        text, odd = reading or ("", 0.0)
+        if name not in _NEIGHBOURS or (reading and not odd and not _is_half_width(text)):  # as EUC-JP looks
+            return None
+        others = ((other, *found) for other in _NEIGHBOURS[name] if (found := self._reading(other)))
+        best = min(others, key=lambda other: other[2], default=None)
+        if best is None or best[2] * 2 > odd or (reading and not odd and not is_kana(best[1])):
+            return None
+        return best[:2]
 
     def _is_name(self, text: str) -> bool:
         """Whether an East Asian label gives a few characters without adjacent letters, as in a name.
@@ -254,8 +281,13 @@ class _Undecided:
         return Decoded(text, name, guessed, text.count(_REPLACEMENT))
 
 
+def _is_half_width(text: str) -> bool:
+    return not text.isascii() and _HALF_WIDTH.fullmatch(text) is not None
+
+
 def _meant(name: str) -> str:
-    return "cp1252" if name == "latin_1" else name
+    """Return the charset of Windows that mail means by a standard one, whose octets 0x80-0x9F are control characters."""
+    return _WINDOWS.get(name, name)
 
 
 def _beyond_ascii(text: str) -> int:

@@ -273,6 +273,50 @@ def test_lines_in_another_charset_below_a_stateful_one(
     assert decode(again, stateful).text == above + below.rstrip("\n") + "\n" + above + below
 
 
+@pytest.mark.parametrize(
+    ("text", "charset", "label"),
+    [
+        ("Twój kod: świeżo, źle, Śląsk, ąę", "cp1250", "iso-8859-2"),
+        ("Twój kod: świeżo, źle, Śląsk, ąę", "iso-8859-2", "windows-1250"),
+        ("Děkujeme, těšíme se, žluťoučký", "cp1250", "iso-8859-2"),
+        ("Dziękujemy „teraz” – zł", "cp1250", "iso-8859-2"),
+        ("Άννα, ο κωδικός “σας” – €", "cp1253", "iso-8859-7"),
+        ("שלום “לך” – ₪", "cp1255", "iso-8859-8"),
+        ("رمز التحقق الخاص بك", "cp1256", "iso-8859-6"),
+        ("Jūsų „kodas“ – ačiū", "cp1257", "iso-8859-13"),
+        ("It’s “now” – ok", "cp1252", "iso-8859-15"),
+        ("Türkçe “ğış” – €", "cp1254", "iso-8859-9"),
+        ("“สวัสดี”", "cp874", "tis-620"),
+        ("Ваш код подтверждения: 4821", "cp1251", "koi8-r"),
+        ("Ваш код подтверждения: 4821", "koi8-r", "windows-1251"),
+        ("Ваш код подтверждения: 4821", "cp1251", "iso-8859-5"),
+        ("Ваш код підтвердження: їжак", "koi8-u", "koi8-r"),
+        ("確認コードは4821です。", "euc-jp", "shift_jis"),
+        ("ご注文ありがとうございます。", "euc-jp", "shift_jis"),
+        ("確認コードは4821です。", "cp932", "euc-jp"),
+    ],
+)
+def test_labels_of_a_neighbour(text: str, charset: str, label: str) -> None:
+    """The charsets of one script are taken for one another: the odd reading is not the right one."""
+    assert decode(text.encode(charset), label).text == text
+    for right in (label, charset):
+        plain = text.encode(right, "ignore")
+        assert decode(plain, right).text == plain.decode(right)
+
+
+@pytest.mark.parametrize(
+    ("octets", "label", "text"),
+    [
+        (b"Gr\xfc\xdfe \x81", "windows-1252", "Grüße \ufffd"),
+        ("κωδικός ".encode("cp1253") + b"\x81", "windows-1253", "κωδικός \ufffd"),
+        ("ﾌﾘｺﾐ ｶｸﾆﾝ".encode("cp932"), "shift_jis", "ﾌﾘｺﾐ ｶｸﾆﾝ"),
+    ],
+)
+def test_labels_that_hold(octets: bytes, label: str, text: str) -> None:
+    """One octet that means nothing, or half-width katakana, do not discredit the label."""
+    assert decode(octets, label).text == text
+
+
 def test_hints() -> None:
     """A charset that the message names elsewhere takes precedence over a detector's guess."""
     assert decode("é".encode("cp1252"), None, ("iso-8859-1",)).text == "é"
