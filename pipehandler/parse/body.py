@@ -20,7 +20,8 @@ _SAVED_TEXT = frozenset({"text/calendar", "text/x-vcalendar", "text/vcard", "tex
 # module.
 _BLANKS = (
     "\t\n\v\f\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029"
-    "\u202f\u205f\u3000\u00ad\u200b\u200c\u200d\u2060\ufeff"
+    "\u202f\u205f\u3000\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b\u200c\u200d\u200e\u200f\u2060\u2800\u3164"
+    "\ufeff\uffa0"
 )
 
 

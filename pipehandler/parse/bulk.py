@@ -15,7 +15,7 @@ def keyword(body: str | None) -> str | None:
     Comments and parameters are ignored.
     """
     words = _COMMENT.sub(" ", body or "").partition(";")[0].lower().split()
-    return words[0][:_WORD_SIZE] if words else None
+    return words[0].strip(",\"'")[:_WORD_SIZE] or None if words else None
 
 
 def unsubscribe(body: str | None) -> list[str]:

@@ -30,6 +30,10 @@ _HIDDEN = re.compile(
     r"|max-height\s*:\s*0(?:px|pt|em|rem|%)?|font-size\s*:\s*1px)\s*(?:!\s*important\s*)?(?:;|$)",
     re.IGNORECASE,
 )
+_NO_SIZE = re.compile(
+    r"(?:^|;)\s*(?:max-)?(?:height|width)\s*:\s*0(?:px|pt|em|rem|%)?\s*(?:!\s*important\s*)?(?:;|$)", re.IGNORECASE
+)
+_CLIPPED = re.compile(r"overflow\s*:\s*hidden", re.IGNORECASE)
 _LINE_ENDS = dict.fromkeys(map(ord, "\t\n\r"))  # they do not count in a link target (WHATWG URL 4.4)
 _LINK_PIECES = 100  # of a link whose text is compared with its target; links can be nested without end
 _QUOTE = "> " * 10  # before quoted lines, by their level
@@ -65,7 +69,9 @@ class _Styles(dict[str | None, bool]):
     """Whether a style hides its element, by the style. Many elements have the same."""
 
     def __missing__(self, style: str | None) -> bool:
-        hides = self[style] = style is not None and _HIDDEN.search(style) is not None
+        hides = self[style] = bool(
+            style and (_HIDDEN.search(style) or (_CLIPPED.search(style) and _NO_SIZE.search(style)))
+        )
         return hides
 
 

@@ -222,6 +222,7 @@ def _token(part: Part, name: str) -> str:
 def _is_binary(content: bytes, label: str | None) -> bool:
     """Whether octets labelled as text are binary: at least one control character in ten."""
     sample = content[:_SAMPLE]
+    sample = sample.rstrip(b"\0\r\n") or sample  # some programs send the end of a C string as well
     few = len(sample) // 10
     if len(sample) - len(sample.translate(None, _CONTROLS)) <= few:
         return False

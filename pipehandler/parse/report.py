@@ -38,6 +38,7 @@ _END_OF_HEADER = re.compile(rb"\r?\n\r?\n")
 _MESSAGE_ID = re.compile(rb"^message-id[ \t]*:\s{0,9}<?([^<>\s]{1,998})", re.IGNORECASE | re.MULTILINE)
 _STATUS = re.compile(r"\b([245]\.\d{1,3}\.\d{1,3})\b")  # RFC 3463 2
 _COMMENT = re.compile(r"\([^()]*\)")
+_NAME = re.compile(r"\A([^;<]*;)?[^;<]*<([^<>]*)>.*")  # of a mailbox, before its address in angle brackets
 _ESCAPED = re.compile(r"\\x\{([0-9A-Fa-f]{2,6})\}")  # RFC 6533 3: utf-8-addr-xtext
 
 _PER_MESSAGE = ("reporting_mta", "original_envelope_id", "arrival_date", "received_from_mta", "dsn_gateway")
@@ -152,6 +153,8 @@ def _value(name: str, body: str) -> str | None:
     if name in _IN_BRACKETS:
         return text.strip("<> ")
     if name in _HOSTS or name in _ADDRESSES:
+        if name in _ADDRESSES:
+            text = _COMMENT.sub(" ", _NAME.sub(r"\1\2", text)).strip()
         kind, semicolon, value = text.partition(";")
         if not semicolon:
             return text.strip("<> ")

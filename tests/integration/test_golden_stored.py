@@ -46,6 +46,9 @@ EXTREMES = {
     + b"z" * 90_000
     + b"\n\n",
     "nul-in-tnef": b"Content-Type: application/ms-tnef\n\n\x78\x9f\x3e\x22\1\0\1\x0c\x80\6\0\3\0\0\0a\0b\xc3\0",
+    "nul-in-guessed-fields": b"From: <=?utf-8?q?=00@=ED=A0=80?=>\nTo: [\0@\0], '\0@x', \0 at \0.\0, <\0:;>, \0@\0 <>\n"
+    b"Date: Thu, 31 Dec 2099 24:00:00 -9959\nList-Id: =?utf-8?q?=3C=00=3E?=\nContent-Transfer-Encoding: base64\n"
+    b"Content-Disposition: filename=\0; \0.\0; name=utf-8''%00%ED%A0%80\n\n\0 is not base64, \0\n",
     "nul-in-uuencode": b"Content-Type: text/plain\n\nbegin 644 a\0b\n#0V%T\n`\nend\n",
 }
 

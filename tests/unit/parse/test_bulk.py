@@ -12,6 +12,8 @@ from pipehandler.parse.message import parse
         (b" Auto-Generated (by cron)", "auto-generated"),
         (b'(vacation) auto-replied; owner-email="a@b"', "auto-replied"),
         (b"no", "no"),
+        (b'"no"', "no"),
+        (b"bulk, junk", "bulk"),
         (b"", None),
         (b";", None),
         (b"x" * 5_000, "x" * 100),

@@ -52,6 +52,11 @@ def test_text_of_a_newsletter() -> None:
         ('<p style="color:red; DISPLAY : none !important">no</p>yes', "yes"),
         ('<p style="visibility:hidden">no</p><p style="opacity:0">no</p><p hidden>no <b>no</b></p>yes', "yes"),
         ('<p style="max-height:0pt; overflow:hidden">no</p><p style="max-height:0.5em">yes</p>', "yes"),
+        ('<p style="height:0;overflow:hidden">no</p><p style="height:0">yes</p>', "yes"),
+        (
+            '<p style="overflow:hidden;max-width:0px">no</p><p style="overflow:hidden;line-height:0;width:50px">yes</p>',
+            "yes",
+        ),
         ('<p style="opacity:0.5">seen</p>', "seen"),
         ('<img style="display:none" alt="no">yes<br style="display:none">yes', "yesyes"),
         ("<ul><li>a<ul><li>b</ul></ul>", "- a\n\n- b"),

@@ -71,6 +71,9 @@ def test_delivery_status() -> None:
         ("A: b\n\nFinal-Recipient: utf-8; jörg@example.org\n".encode(), [("jörg@example.org", None)]),
         (b"A: b\n\nFinal-Recipient: utf-8; \\x{D800}\\x{110000}\\x{0}\n", [("\ufffd\\x{110000}\\x{0}", None)]),
         (b"A: b\n\nFinal-Recipient: rfc822; <a@b>\nAction:\n", [("a@b", None)]),
+        (b"A: b\n\nFinal-Recipient: rfc822; Ann <a@b>\n", [("a@b", None)]),
+        (b"A: b\n\nFinal-Recipient: Ann <a@b>\n", [("a@b", None)]),
+        (b"A: b\n\nFinal-Recipient: rfc822;a@b (Ann)\n", [("a@b", None)]),
     ],
 )  # fmt: skip
 def test_recipients(content: bytes, recipients: list[tuple[str, str | None]]) -> None:
