@@ -160,7 +160,10 @@ class _List:
         return Parsed(self.found, self.wrong, self.broken_words, complete=position >= len(body) and not self.full)
 
     def _has_address(self, member: _Member) -> bool:
-        return bool(self.found or member.angles) or "@" in member.phrase()
+        phrase = member.phrase()
+        return bool(self.found or member.angles) or (
+            "@" in phrase and not _is_quoted(phrase) and not self._encoded(phrase)
+        )
 
     def _comment(self, position: int) -> tuple[str, int]:
         """Return the text of the comment (RFC 5322 3.2.2) that was opened before `position`, and its end."""
@@ -189,9 +192,10 @@ class _List:
         if member.angles and not member.angles[0].strip() and "@" in phrase[1:-1] and " " not in phrase:  # a@b <>
             self.wrong.append("empty angle brackets")
             member.angles.clear()
-        if not member.angles and (bracket := _IN_SQUARE_BRACKETS.search(phrase)):  # Name [a@b]
+        bracket = None if member.angles else _IN_SQUARE_BRACKETS.search(phrase)
+        if bracket and "@" not in phrase.replace(bracket[0], "", 1):  # Name [a@b]
             self.wrong.append("square brackets")
-            phrase = (phrase[: bracket.start()] + phrase[bracket.end() :]).strip()
+            phrase = phrase.replace(bracket[0], "", 1).strip()
             member = _Member([phrase], [bracket[1]], member.comments, before=1)
         if not member.angles and ("@" not in phrase or _is_quoted(phrase) or encoded):
             inside = _address_in_comment(member.comments)
@@ -226,7 +230,7 @@ class _List:
         joined = _without_blanks(phrase)
         phrase = phrase if " " in joined else joined  # RFC 5322 4.4
         addresses = phrase.split()
-        if len(addresses) > 1 and all("@" in word[1:-1] and '"' not in word for word in addresses):
+        if len(addresses) > 1 and all("@" in word[1:-1] and '"' not in word and word[0] != "[" for word in addresses):
             self.wrong.append("comma is missing")
             for word in addresses:
                 self._add("", word)

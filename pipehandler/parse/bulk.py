@@ -3,7 +3,7 @@
 import re
 
 _COMMENT = re.compile(r"\([^()]*\)")
-_IN_BRACKETS = re.compile(r"<([^<>]*)>")
+_IN_BRACKETS = re.compile(r"<([^<>]*)(?:>|\Z)")
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:\S")  # RFC 3986 3.1
 _WORD_SIZE = 100  # characters
 _URIS = 20

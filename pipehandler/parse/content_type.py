@@ -11,7 +11,10 @@ _MEDIA_TYPE = re.compile(r"[^\s/;=()<>@,:\\\"\[\]?']+/[^\s/;=()<>@,:\\\"\[\]?']+
 _KNOWN = r"\b(text|image|audio|video|application|multipart|message|model|font)[/\\]+([a-z0-9][a-z0-9!#$^_.+-]*[a-z0-9]|[a-z0-9])"
 _HTML_AND_MORE = ("text/html.", "text/html&", "text/html-", "text/html_")
 _HTML_ALONE = r"[^a-z0-9]html\Z"  # as in text-html
-_LOOKS_LIKE_HTML = rb"(?i)<(?:!doctype html|html|head|body|div|p|table|br)\b"
+_LOOKS_LIKE_HTML = (
+    rb"(?i)<(?:!doctype html|html|head|body|div|p|table|br|a|span|font|center|img|style|h[1-6])\b"
+    rb"|(?-i:\A\s*(?:PGh0bW|PEhUTU|PCFET0N|PCFkb2N|PGhlYW|PGJvZH|PGRpd|PHRhYm|PGNlbn))"  # the same in base64
+)
 _DELIMITER_AND_FIELD = rb"(?i)\n--(\S[^\n]{0,200}?)[ \t]*\r?\nContent-[A-Za-z-]+:"
 TNEF_SIGNATURE = b"\x78\x9f\x3e\x22"  # MS-OXTNEF: TNEFSignature
 _TNEF = frozenset({"application/ms-tnef", "application/vnd.ms-tnef"})
@@ -31,7 +34,9 @@ def read(bodies: Sequence[bytes], default: str, raw: bytes, start: int, whole: b
         return candidates[0] if candidates else (default, parameter.parse(b""), "")
     fitting = [each for each in candidates if _fits(each[0], each[1], raw, start, whole)]
     multipart = [each for each in fitting if each[0].startswith("multipart/")]
-    return (multipart or fitting or candidates)[0]
+    best = multipart or fitting or candidates
+    same = (each for each in best if each[0] == best[0][0] and each[1].token("charset"))
+    return next(same, best[0])
 
 
 def boundary_of(parameters: Parameters) -> bytes:

@@ -10,6 +10,8 @@ from pipehandler.mail.parameters import token
 from . import transfer_encoding
 from .parameter import Parameters
 
+ENCODED = ("base64", "quoted-printable")
+
 
 class Field(NamedTuple):
     """One header field: its name as written, and its unfolded body without surrounding blanks."""
@@ -50,13 +52,21 @@ class Part:
 
     @property
     def transfer_encoding(self) -> str:
-        """The Content-Transfer-Encoding (RFC 2045 6) in lower case; "" if there is none."""
-        return transfer_encoding.named(token(self.first("content-transfer-encoding") or b"").decode("ascii", "replace"))
+        """The Content-Transfer-Encoding (RFC 2045 6) in lower case; "" if there is none.
+
+        Of several, the first that encodes counts: the octets of text stay as they are in it.
+        """
+        words = [
+            transfer_encoding.named(token(entry.body).decode("ascii", "replace"))
+            for entry in self.fields
+            if entry.body and entry.name.lower() == "content-transfer-encoding"
+        ]
+        return next((word for word in words if word in ENCODED), words[0] if words else "")
 
     @property
     def is_encoded(self) -> bool:
         """Whether the body has to be decoded to get the content (RFC 2045 6.7 and 6.8)."""
-        return self.transfer_encoding in ("base64", "quoted-printable")
+        return self.transfer_encoding in ENCODED
 
     def first(self, name: str) -> bytes | None:
         """Return the body of the first field called `name` (in lower case) that is not empty; None if there is none."""

@@ -34,6 +34,7 @@ def test_keyword(body: bytes, keyword: str | None) -> None:
         (b"https://x.example/u", ["https://x.example/u"]),
         (b"<NO>", []),
         (b"<>", []),
+        (b"<mailto:a@x>, <https://x/u", ["mailto:a@x", "https://x/u"]),
         (b"", []),
         (b"<https://x/>, <https://x/>", ["https://x/"]),
         (b",".join(b"<https://x/%d>" % n for n in range(1_000)), [f"https://x/{n}" for n in range(20)]),

@@ -366,6 +366,10 @@ def test_first_of_repeated_fields_counts() -> None:
         ("a@x, B <b@x>", [("", "a@x"), ("B", "b@x")]),
         ("Smith &amp; Sons <s@x>", [("Smith &amp; Sons", "s@x")]),
         ("a@x; B <b@x>", [("", "a@x"), ("B", "b@x")]),
+        ('"bank@x"; <s@x>', [("bank@x;", "s@x")]),
+        ("=?utf-8?Q?bank@x?=; B <s@x>", [("bank@x; B", "s@x")]),
+        ("[bank@x] s@x", [("[bank@x]", "s@x")]),
+        ("[bank@x] S <s@x>", [("[bank@x] S", "s@x")]),
         ("A <a@x>; B <b@x>", [("A", "a@x"), ("B", "b@x")]),
     ],
 )

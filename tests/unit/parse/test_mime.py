@@ -161,6 +161,29 @@ def test_the_content_type_that_fits(types: list[bytes], expected: str) -> None:
     assert (root.content_type, part.content_type) == (expected, expected)
 
 
+@pytest.mark.parametrize(
+    ("header", "body", "content_type", "encoding"),
+    [
+        (b"Content-Type: text/plain\nContent-Type: text/html\n", b"<a href=x>x</a>", "text/html", ""),
+        (b"Content-Type: text/plain\nContent-Type: text/html\n", b"PGh0bWw+eDwvaHRtbD4=", "text/html", ""),
+        (b"Content-Type: text/html\nContent-Type: text/plain\n", b"pGhObWw+", "text/plain", ""),
+        (b"Content-Transfer-Encoding: 7bit\nContent-Transfer-Encoding: base64\n", b"eA==", "text/plain", "base64"),
+        (b"Content-Transfer-Encoding:\nContent-Transfer-Encoding: X-BASE64\n", b"eA==", "text/plain", "base64"),
+        (b"Content-Transfer-Encoding: 8bit\nContent-Transfer-Encoding: 7bit\n", b"x", "text/plain", "8bit"),
+    ],
+)
+def test_repeated_fields_of_a_part(header: bytes, body: bytes, content_type: str, encoding: str) -> None:
+    """The one that fits the body, or that encodes it."""
+    part = scanned(HEADER + b"--b\n" + header + b"\n" + body + b"\n--b--\n")[0].children[0]
+    assert (part.content_type, part.transfer_encoding) == (content_type, encoding)
+
+
+def test_charset_of_a_repeated_type() -> None:
+    """The field that names a charset says more."""
+    root = scanned(b"Content-Type: text/plain\nContent-Type: text/plain; charset=koi8-r\n\nx")[0]
+    assert root.parameters.token("charset") == "koi8-r"
+
+
 def test_too_deep() -> None:
     """Beyond the limit a multipart is not parsed, and a defect records it."""
     raw = b"".join(b"Content-Type: multipart/mixed; boundary=b%d\n\n--b%d\n" % (n, n) for n in range(30)) + b"\nx"
