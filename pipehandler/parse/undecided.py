@@ -43,6 +43,7 @@ _NEIGHBOURS: dict[str, tuple[str, ...]] = {
     "iso8859_13": ("cp1257",), "iso8859_15": ("cp1252",), "koi8_r": ("koi8_u", "cp1251"), "cp1251": ("koi8_r",),
     "cp932": ("euc_jp",), "shift_jis": ("euc_jp",), "euc_jp": ("cp932",),
 }  # fmt: skip
+_SOUND = 0.02  # of oddness: everyday text in the right charset hardly has more
 _HALF_WIDTH = re.compile("[\uff61-\uff9f\\x00-\\x7f]*")
 _WINDOWS = {"latin_1": "cp1252", "iso8859_9": "cp1254", "tis_620": "cp874", "iso8859_11": "cp874"}
 _RELATIVES = {
@@ -248,7 +249,7 @@ class _Undecided:
             return None
         others = ((other, *found) for other in _NEIGHBOURS[name] if (found := self._reading(other)))
         best = min(others, key=lambda other: other[2], default=None)
-        if best is None or best[2] * 2 > odd or (reading and not odd and not is_kana(best[1])):
+        if best is None or best[2] > min(odd / 2, _SOUND) or (reading and not odd and not is_kana(best[1])):
             return None
         return best[:2]
 
