@@ -1245,14 +1245,14 @@ BEGIN
              ORDER BY due_at
              LIMIT batch) AS c;
 
-    -- Remove. A row that cannot be removed, such as one that the disk has damaged, or one that a session has locked and
-    -- keeps, must not keep all others.
+    -- Remove. A row that cannot be removed, such as one that the disk has damaged, one that a session has locked and
+    -- keeps, or one that a foreign key of an application refers to, must not keep all others.
     BEGIN
         SELECT r.deliveries, r.messages, r.raw_messages, r.attachments
           INTO deliveries, messages, raw_messages, attachments
           FROM pipehandler.remove_due(due) AS r;
     EXCEPTION
-        WHEN transaction_rollback OR serialization_failure OR deadlock_detected OR foreign_key_violation THEN
+        WHEN transaction_rollback OR serialization_failure OR deadlock_detected THEN
             RAISE; -- other sessions changed the same rows: the caller tries again
         WHEN OTHERS THEN
             IF SQLSTATE = '55P03' THEN -- lock_not_available; what was waited for is not waited for again
@@ -1269,19 +1269,35 @@ BEGIN
                       INTO STRICT deliveries, messages, raw_messages, attachments
                       FROM pipehandler.remove_due(ARRAY[one.id]) AS r;
                 EXCEPTION
-                    WHEN transaction_rollback OR serialization_failure OR deadlock_detected
-                         OR foreign_key_violation THEN
+                    WHEN transaction_rollback OR serialization_failure OR deadlock_detected THEN
                         RAISE;
                     WHEN OTHERS THEN
                         RAISE WARNING 'delivery % cannot be removed: % (SQLSTATE %)', one.id, SQLERRM, SQLSTATE;
                         skipped := skipped || one.id;
                 END;
             END LOOP;
-            -- What was skipped would be chosen again, and nothing else.
-            IF deliveries + raw_messages + attachments = 0 AND cardinality(skipped) > 0 THEN
-                next_from := next_from + interval '1 microsecond';
-            END IF;
     END;
+
+    -- What is still due was kept without an error, by a trigger or a rule of an application.
+    FOR one IN
+        SELECT d.id
+          FROM pipehandler.delivery d
+          LEFT JOIN pipehandler.address a ON a.lease = d.lease
+          LEFT JOIN pipehandler.web_inbox w ON w.lease = d.lease
+         WHERE d.id = ANY (due) AND d.id <> ALL (skipped)
+           AND (d.expires_at <= now()
+                OR CASE WHEN w.lease IS NULL THEN a.expires_at ELSE w.mail_until END <= now()
+                OR d.raw_until > 'epoch' AND d.raw_until <= now()
+                OR d.attachments_until > 'epoch' AND d.attachments_until <= now())
+    LOOP
+        RAISE WARNING 'delivery % cannot be removed: a trigger or a rule keeps it', one.id;
+        skipped := skipped || one.id;
+    END LOOP;
+
+    -- What was skipped would be chosen again, and nothing else.
+    IF deliveries + raw_messages + attachments = 0 AND cardinality(skipped) > 0 THEN
+        next_from := next_from + interval '1 microsecond';
+    END IF;
     raws := raw_messages;
     reached := next_from;
 END
@@ -1291,9 +1307,9 @@ COMMENT ON FUNCTION pipehandler.expire(batch integer, resume_from timestamp with
 message; and bytes and contents of attachments that no delivery needs any more; but nothing of a day that waits to be
 removed as a whole (pipehandler.days, pipehandler.remove_days), unless its lease has expired. Call it again, each call
 in its own transaction, until next_from is null: then nothing is left. resume_from: next_from of the previous call, so
-that nothing is read twice; omit it in the first call. May fail with 40001, 40P01 or 23503 where other sessions change
-the same rows: call it again. skipped: the deliveries that cannot be removed, or that another session keeps locked; a
-warning has the reason. raws and reached are the former names of raw_messages and next_from, for one release.';
+that nothing is read twice; omit it in the first call. May fail with 40001 or 40P01 where other sessions change the same
+rows: call it again. skipped: the deliveries that cannot be removed, or that another session keeps locked; a warning has
+the reason. raws and reached are the former names of raw_messages and next_from, for one release.';
 
 --
 -- Name: expire(timestamp with time zone, integer); Type: FUNCTION
@@ -2360,6 +2376,11 @@ BEGIN
         VALUES (incoming.day, new_message, ingest.raw)
             ON CONFLICT DO NOTHING;
         has_bytes := NOT FOUND;
+        -- Success means that the bytes are there: a trigger or a rule of an application can leave them out.
+        IF has_bytes AND pipehandler.is_incomplete(incoming.day, new_message, true, NULL) THEN
+            RAISE EXCEPTION 'the bytes of message % were not stored: is there a trigger or a rule on raw_message?',
+                new_message USING ERRCODE = 'object_not_in_prerequisite_state';
+        END IF;
 
         -- An earlier delivery could not read it, perhaps for want of memory or of time; this one has.
         IF NOT is_new AND parsed ->> 'error' IS NULL AND state = 'failed' THEN
@@ -3163,7 +3184,9 @@ CREATE FUNCTION pipehandler.remove_days(batch integer DEFAULT 20000, OUT days bi
     AS $$
 DECLARE
     today CONSTANT date := (now() AT TIME ZONE 'UTC')::date;
-    its   date;
+    its    date;
+    failed text;
+    code   text;
 BEGIN
     days := 0;
     deliveries := 0;
@@ -3175,16 +3198,25 @@ BEGIN
      ORDER BY o.day
      LIMIT 1;
     IF FOUND THEN
-        DELETE FROM pipehandler.delivery d
-         WHERE d.id = ANY (ARRAY(SELECT o.id FROM pipehandler.delivery o
-                                  WHERE o.day = its AND o.expires_at <= now()
-                                  ORDER BY o.expires_at
-                                  LIMIT batch
-                                    FOR UPDATE SKIP LOCKED)) -- the next run takes those
-           AND d.day = its AND d.expires_at <= now();
-        GET DIAGNOSTICS deliveries = ROW_COUNT;
+        BEGIN
+            DELETE FROM pipehandler.delivery d
+             WHERE d.id = ANY (ARRAY(SELECT o.id FROM pipehandler.delivery o
+                                      WHERE o.day = its AND o.expires_at <= now()
+                                      ORDER BY o.expires_at
+                                      LIMIT batch
+                                        FOR UPDATE SKIP LOCKED)) -- the next run takes those
+               AND d.day = its AND d.expires_at <= now();
+            GET DIAGNOSTICS deliveries = ROW_COUNT;
+        EXCEPTION
+            WHEN transaction_rollback OR serialization_failure OR deadlock_detected THEN
+                RAISE;
+            WHEN OTHERS THEN
+                NULL; -- pipehandler.expire removes them one by one
+        END;
         more := deliveries > 0;
-        RETURN;
+        IF more THEN
+            RETURN;
+        END IF;
     END IF;
     FOR its IN
         SELECT o.day
@@ -3192,17 +3224,30 @@ BEGIN
          WHERE o.is_divided AND o.day > 'epoch' AND o.day < today - 1 AND coalesce(o.last_due <= now(), true)
          ORDER BY o.day
     LOOP
-        days := pipehandler.drop_day(its)::integer; -- null: the tables are in use, and so are those of other days
+        BEGIN
+            days := pipehandler.drop_day(its)::integer; -- null: the tables are in use, and so are those of other days
+        EXCEPTION
+            WHEN transaction_rollback OR serialization_failure OR deadlock_detected THEN
+                RAISE;
+            WHEN OTHERS THEN -- an application has a view of the partition, for example: other days can go
+                failed := coalesce(failed, format('the day %s cannot be removed: %s', its, SQLERRM));
+                code := SQLSTATE;
+                days := 0;
+        END;
         EXIT WHEN coalesce(days, 1) = 1;
     END LOOP;
     days := coalesce(days, 0);
     more := days > 0;
+    IF NOT more AND failed IS NOT NULL THEN
+        RAISE EXCEPTION USING ERRCODE = code, MESSAGE = failed;
+    END IF;
 END
 $$;
 
 COMMENT ON FUNCTION pipehandler.remove_days(batch integer, OUT days bigint, OUT deliveries bigint, OUT more boolean) IS 'Removes one day all of whose mail has expired by itself: first its partitions, then, in further calls, its deliveries,
 up to batch of them at a time. Call it again, each call in its own transaction, while more is true. Days of which only
-a part is due are a matter of pipehandler.expire. May fail with 40P01 or 55P03: call it again.';
+a part is due are a matter of pipehandler.expire. May fail with 40P01 or 55P03: call it again. Raises what keeps a day
+from being dropped, once no other day is left: after a day pipehandler.expire removes its mail row by row.';
 
 --
 -- Name: remove_deliveries(bigint[]); Type: FUNCTION
@@ -3379,6 +3424,7 @@ CREATE FUNCTION pipehandler.remove_leases(batch integer DEFAULT 500, resume_from
     AS $$
 DECLARE
     chosen bigint[];
+    one    bigint;
 BEGIN
     -- Ingest holds the leases of its recipients while it waits for messages, so this must not wait for a lease; a later
     -- call takes it.
@@ -3392,10 +3438,31 @@ BEGIN
              ORDER BY a.expires_at
              LIMIT batch
                FOR UPDATE SKIP LOCKED) AS o;
-    DELETE FROM pipehandler.address a
-     WHERE a.lease = ANY (chosen) AND NOT EXISTS (SELECT FROM pipehandler.delivery d WHERE d.lease = a.lease);
-    GET DIAGNOSTICS leases = ROW_COUNT;
-    next_from := CASE WHEN leases > 0 THEN next_from END;
+    BEGIN
+        DELETE FROM pipehandler.address a
+         WHERE a.lease = ANY (chosen) AND NOT EXISTS (SELECT FROM pipehandler.delivery d WHERE d.lease = a.lease);
+        GET DIAGNOSTICS leases = ROW_COUNT;
+        next_from := CASE WHEN leases > 0 THEN next_from END;
+    EXCEPTION
+        WHEN transaction_rollback OR serialization_failure OR deadlock_detected THEN
+            RAISE;
+        WHEN OTHERS THEN -- as in pipehandler.expire
+            leases := 0;
+            FOREACH one IN ARRAY chosen LOOP
+                BEGIN
+                    DELETE FROM pipehandler.address a
+                     WHERE a.lease = one AND NOT EXISTS (SELECT FROM pipehandler.delivery d WHERE d.lease = a.lease);
+                    leases := leases + 1;
+                EXCEPTION
+                    WHEN transaction_rollback OR serialization_failure OR deadlock_detected THEN
+                        RAISE;
+                    WHEN OTHERS THEN
+                        RAISE WARNING 'lease % cannot be removed: % (SQLSTATE %)', one, SQLERRM, SQLSTATE;
+                END;
+            END LOOP;
+            -- What is kept would be chosen again, and nothing else.
+            next_from := next_from + interval '1 microsecond';
+    END;
     reached := next_from;
     PERFORM pipehandler.remove_ended_keys();
 END
