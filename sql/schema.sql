@@ -1865,6 +1865,34 @@ COMMENT ON FUNCTION pipehandler.inbox_attachment(key bytea, delivery bigint, ord
 end. Raises what pipehandler.inbox_message raises, and PH008 where the content was not kept.';
 
 --
+-- Name: inbox_attachments(bytea, bigint, integer[]); Type: FUNCTION
+--
+
+CREATE FUNCTION pipehandler.inbox_attachments(key bytea, delivery bigint, ordinals integer[]) RETURNS TABLE(ordinal integer, content bytea)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET plan_cache_mode TO 'force_custom_plan'
+    AS $$
+#variable_conflict use_column
+DECLARE
+    its record;
+BEGIN
+    SELECT o.day, o.message INTO its FROM pipehandler.delivery_of(key, inbox_attachments.delivery) AS o;
+    RETURN QUERY
+        SELECT s.ordinal, s.content
+          FROM (SELECT a.ordinal, a.content, sum(octet_length(a.content)) OVER (ORDER BY a.ordinal) AS together
+                  FROM pipehandler.attachment a
+                 WHERE a.day = its.day AND a.message = its.message AND a.ordinal = ANY (ordinals)
+                   AND a.content IS NOT NULL) AS s
+         WHERE s.together <= 1048576;
+END
+$$;
+
+COMMENT ON FUNCTION pipehandler.inbox_attachments(key bytea, delivery bigint, ordinals integer[]) IS 'The whole content of several attachments of an inbox that was kept, in their order: as many as have at most 1 MiB
+together. Raises what pipehandler.inbox_message raises.';
+
+--
 -- Name: inbox_domains(); Type: FUNCTION
 --
 
@@ -5960,6 +5988,9 @@ GRANT ALL ON FUNCTION pipehandler.inbox_after(key bytea, after text, max_rows in
 
 REVOKE ALL ON FUNCTION pipehandler.inbox_attachment(key bytea, delivery bigint, ordinal integer, first bigint, octets integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.inbox_attachment(key bytea, delivery bigint, ordinal integer, first bigint, octets integer) TO pipehandler_web;
+
+REVOKE ALL ON FUNCTION pipehandler.inbox_attachments(key bytea, delivery bigint, ordinals integer[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION pipehandler.inbox_attachments(key bytea, delivery bigint, ordinals integer[]) TO pipehandler_web;
 
 REVOKE ALL ON FUNCTION pipehandler.inbox_domains() FROM PUBLIC;
 GRANT ALL ON FUNCTION pipehandler.inbox_domains() TO pipehandler_web;

@@ -74,6 +74,9 @@ SELECT m.id AS delivery, m.cursor, m.message::text, m.recipient, m.extension, m.
   FROM pipehandler.inbox_message(%s::bytea, %s::bigint) AS m
 """
 _ATTACHMENT = "SELECT pipehandler.inbox_attachment(%s::bytea, %s::bigint, %s::integer, %s::bigint, %s::integer)"
+_ATTACHMENTS = (
+    "SELECT a.ordinal, a.content FROM pipehandler.inbox_attachments(%s::bytea, %s::bigint, %s::integer[]) AS a"
+)
 _RAW = "SELECT pipehandler.inbox_raw(%s::bytea, %s::bigint, %s::bigint, %s::integer)"
 _EXTEND = "SELECT pipehandler.extend_inbox(%s::bytea, %s::interval)"
 _EXPIRE = "SELECT pipehandler.expire_inbox(%s::bytea)"
@@ -223,6 +226,17 @@ class Inboxes:
         with the first piece or, if the key is revoked meanwhile, with a later one."""
         async for piece in self._statements.pieces(_ATTACHMENT, [key, delivery, ordinal]):
             yield piece
+
+    async def small_attachments(self, key: bytes, delivery: int, ordinals: Sequence[int]) -> Mapping[int, bytes]:
+        """The content of several attachments, by ordinal, which have at most PIECE octets together. Raises KeyRefused,
+        InboxExpired, and NoSuchMail if one is not there or was not kept."""
+        rows = await self._statements.rows(_ATTACHMENTS, [key, delivery, list(ordinals)])
+        contents = {row["ordinal"]: bytes(row["content"]) for row in rows}
+        if missing := set(ordinals) - contents.keys():
+            raise NoSuchMail(
+                STORE_UNAVAILABLE, f"delivery {delivery} has no content of attachment {min(missing)}", NO_DATA_FOUND
+            )
+        return contents
 
     async def raw(self, key: bytes, delivery: int) -> AsyncIterator[bytes]:
         """The bytes of a delivery exactly as they were delivered, in the same way."""

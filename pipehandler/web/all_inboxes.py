@@ -6,7 +6,7 @@ A visitor's inbox is on one. A viewer's key to all mail, or to a catch-all, is o
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -168,6 +168,10 @@ class AllInboxes:
         """The content of an attachment, in pieces."""
         async for piece in self.databases.of_delivery(delivery).inboxes.attachment(key, delivery, ordinal):
             yield piece
+
+    async def small_attachments(self, key: bytes, delivery: int, ordinals: Sequence[int]) -> Mapping[int, bytes]:
+        """The content of several attachments, which have at most PIECE octets together."""
+        return await self.databases.of_delivery(delivery).inboxes.small_attachments(key, delivery, ordinals)
 
     async def raw(self, key: bytes, delivery: int) -> AsyncIterator[bytes]:
         """The bytes of a delivery, in pieces."""

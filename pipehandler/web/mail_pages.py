@@ -12,7 +12,7 @@ from pipehandler.store.inbox_errors import InboxError, InboxExpired, KeyRefused,
 from pipehandler.store.inbox_values import InboxAttachment, InboxMessage, InboxPage
 
 from .answers import answer, document
-from .archive import ArchivedFile, zip_of
+from .archive import attached_files, zip_of
 from .headers import response_headers, shown_file_name
 from .images import MAX_THUMBNAIL, thumbnail_type
 from .list_pages import list_of, listing
@@ -216,15 +216,10 @@ async def attachment(site: Site, visit: Visit) -> Response:
 async def archive(site: Site, visit: Visit) -> Response:
     """All attachments whose content was kept, as one zip file."""
     key, found = await _found(site, visit)
-    files = [
-        ArchivedFile(
-            part.file_name or f"attachment-{part.ordinal}", site.inboxes.attachment(key, found.delivery, part.ordinal)
-        )
-        for part in found.attachments
-        if part.kept
-    ]
-    if not files:
+    parts = [part for part in found.attachments if part.kept]
+    if not parts:
         raise _nothing()
+    files = attached_files(site.inboxes, key, found.delivery, parts)
     name = f"{(found.subject or 'attachments')[:100]}.zip"
     return await _file(zip_of(files, found.received_at), response_headers("attachment", file_name=name))
 

@@ -623,6 +623,31 @@ COMMENT ON FUNCTION pipehandler.inbox_attachment(bytea, bigint, integer, bigint,
 'A piece of the content of an attachment of an inbox: octets (at most 1 MiB) of it after the first ones; empty at its
 end. Raises what pipehandler.inbox_message raises, and PH008 where the content was not kept.';
 
+CREATE OR REPLACE FUNCTION pipehandler.inbox_attachments(key bytea, delivery bigint, ordinals integer[])
+RETURNS TABLE (ordinal integer, content bytea)
+LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off
+SET plan_cache_mode = force_custom_plan
+AS $$
+#variable_conflict use_column
+DECLARE
+    its record;
+BEGIN
+    SELECT o.day, o.message INTO its FROM pipehandler.delivery_of(key, inbox_attachments.delivery) AS o;
+    RETURN QUERY
+        SELECT s.ordinal, s.content
+          FROM (SELECT a.ordinal, a.content, sum(octet_length(a.content)) OVER (ORDER BY a.ordinal) AS together
+                  FROM pipehandler.attachment a
+                 WHERE a.day = its.day AND a.message = its.message AND a.ordinal = ANY (ordinals)
+                   AND a.content IS NOT NULL) AS s
+         WHERE s.together <= 1048576;
+END
+$$;
+COMMENT ON FUNCTION pipehandler.inbox_attachments(bytea, bigint, integer[]) IS
+'The whole content of several attachments of an inbox that was kept, in their order: as many as have at most 1 MiB
+together. Raises what pipehandler.inbox_message raises.';
+
 CREATE OR REPLACE FUNCTION pipehandler.inbox_raw(
     key      bytea,
     delivery bigint,

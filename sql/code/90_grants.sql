@@ -38,11 +38,11 @@ GRANT EXECUTE ON FUNCTION pipehandler.lease_address, pipehandler.lease_random_ad
 -- The inbox page. What of these takes no key returns no content.
 GRANT EXECUTE ON FUNCTION pipehandler.inbox_of, pipehandler.open_inbox, pipehandler.inbox_domains,
                           pipehandler.inbox_page, pipehandler.inbox_after, pipehandler.inbox_message,
-                          pipehandler.inbox_attachment, pipehandler.inbox_raw, pipehandler.extend_inbox,
-                          pipehandler.expire_inbox, pipehandler.remove_inbox, pipehandler.remove_inbox_mail,
-                          pipehandler.share_inbox, pipehandler.unshare_inbox, pipehandler.inboxes_of,
-                          pipehandler.arrivals_after, pipehandler.arrivals_waiting, pipehandler.cursor_now,
-                          pipehandler.shard_of_inbox, pipehandler.inbox_shards
+                          pipehandler.inbox_attachment, pipehandler.inbox_attachments, pipehandler.inbox_raw,
+                          pipehandler.extend_inbox, pipehandler.expire_inbox, pipehandler.remove_inbox,
+                          pipehandler.remove_inbox_mail, pipehandler.share_inbox, pipehandler.unshare_inbox,
+                          pipehandler.inboxes_of, pipehandler.arrivals_after, pipehandler.arrivals_waiting,
+                          pipehandler.cursor_now, pipehandler.shard_of_inbox, pipehandler.inbox_shards
    TO pipehandler_web;
 
 -- Readers. They run as themselves, so they may execute what views and functions call.

@@ -659,6 +659,7 @@ READS = {
     "inbox_after": "SELECT FROM pipehandler.inbox_after(%(key)s, '')",
     "inbox_message": "SELECT FROM pipehandler.inbox_message(%(key)s, %(delivery)s)",
     "inbox_attachment": "SELECT pipehandler.inbox_attachment(%(key)s, %(delivery)s, 1)",
+    "inbox_attachments": "SELECT FROM pipehandler.inbox_attachments(%(key)s, %(delivery)s, '{1,2}')",
     "inbox_raw": "SELECT pipehandler.inbox_raw(%(key)s, %(delivery)s)",
     "inbox_of": "SELECT FROM pipehandler.inbox_of(%(key)s)",
     "view with its day": "SELECT subject FROM pipehandler.inbox WHERE day = %(day)s",

@@ -97,6 +97,7 @@ READING: dict[str, Call] = {
     "after": lambda inboxes, key, delivery: inboxes.after(key, ""),
     "message": lambda inboxes, key, delivery: inboxes.message(key, delivery),
     "attachment": lambda inboxes, key, delivery: joined(inboxes.attachment(key, delivery, 1)),
+    "small_attachments": lambda inboxes, key, delivery: inboxes.small_attachments(key, delivery, [1]),
     "raw": lambda inboxes, key, delivery: joined(inboxes.raw(key, delivery)),
 }
 OWNER: dict[str, Call] = {
@@ -609,10 +610,18 @@ def test_large_mail_comes_in_pieces(page: Page, database: Database) -> None:
     assert message.is_cut
     assert message.text_body == "a" + "\U0001f600" * 524_287
     assert message.html_body == "b" * 2_097_152
+    assert page.run(lambda inboxes: inboxes.small_attachments(key, delivery, [1])) == {1: content}
     with pytest.raises(client.NoSuchMail):
         page.run(lambda inboxes: joined(inboxes.attachment(key, delivery, 2)))
+    with pytest.raises(client.NoSuchMail, match="2"):
+        page.run(lambda inboxes: inboxes.small_attachments(key, delivery, [1, 2]))
+    database.execute("UPDATE pipehandler.attachment SET content = content || content || 'x'")  # more than 1 MiB
+    with pytest.raises(client.NoSuchMail):
+        page.run(lambda inboxes: inboxes.small_attachments(key, delivery, [1]))
     database.execute("UPDATE pipehandler.attachment SET content = NULL")
     database.execute("DELETE FROM pipehandler.raw_message")
+    with pytest.raises(client.NoSuchMail):
+        page.run(lambda inboxes: inboxes.small_attachments(key, delivery, [1]))
     for call in (READING["raw"], READING["attachment"]):
         with pytest.raises(client.NotKept):
             page.run(lambda inboxes, call=call: call(inboxes, key, delivery))  # type: ignore[misc]

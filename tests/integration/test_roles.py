@@ -234,8 +234,17 @@ FUNCTIONS = {
     },
     "page": {
         *("arrivals_after", "arrivals_waiting", "cursor_now", "expire_inbox", "extend_inbox", "inbox_after"),
-        *("inbox_attachment", "inbox_domains", "inbox_message", "inbox_of", "inbox_page", "inbox_raw", "inbox_shards"),
-        *("inboxes_of", "open_inbox", "remove_inbox", "remove_inbox_mail", "shard_of_inbox", "share_inbox"),
+        *("inbox_attachment", "inbox_attachments", "inbox_domains", "inbox_message", "inbox_of", "inbox_page"),
+        *(
+            "inbox_raw",
+            "inbox_shards",
+            "inboxes_of",
+            "open_inbox",
+            "remove_inbox",
+            "remove_inbox_mail",
+            "shard_of_inbox",
+            "share_inbox",
+        ),
         "unshare_inbox",
     },
 }

@@ -2,7 +2,9 @@
 
 import html
 import re
+import zipfile
 from base64 import b64encode
+from io import BytesIO
 from pathlib import Path
 
 import psycopg
@@ -244,6 +246,26 @@ def test_text_of_attachments(visitor: Visitor, web_database: Database) -> None:
     assert "utf-7: \\u0041-b?" in text  # half a surrogate pair
     for label in set(labels) - {"koi8-r", "utf-7"}:
         assert f"{label}: \\u0041-b+2AA-" in text, label
+
+
+def test_all_attachments_at_once(visitor: Visitor, web_database: Database) -> None:
+    """The zip file has each attachment with its octets, large ones and small ones; those that were not kept are not in it."""
+    visitor.open()
+    contents = [b"%d" % number * size for number, size in enumerate([7, 300_000, 0, 5, *[3000] * 150])]
+    parts = "".join(
+        f"--b\nContent-Type: a/b; name=n\nContent-Disposition: attachment\nContent-Transfer-Encoding: base64\n\n"
+        f"{b64encode(content).decode()}\n"
+        for content in contents
+    )
+    message = f"Subject: files\nMIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=b\n\n{parts}--b--\n".encode()
+    (delivery,) = send(web_database, visitor.inbox()["address"], raw=message, parsed=parse(message))
+    web_database.execute(
+        "UPDATE pipehandler.attachment a SET content = NULL FROM pipehandler.delivery d"
+        " WHERE a.ordinal = 4 AND a.message = d.message AND d.id = %s",
+        delivery,
+    )
+    with zipfile.ZipFile(BytesIO(visitor.get(f"m/{delivery}.zip").body)) as archive:
+        assert [archive.read(name) for name in archive.namelist()] == contents[:3] + contents[4:]
 
 
 def test_a_search_that_takes_too_long(visitor: Visitor, web_database: Database) -> None:

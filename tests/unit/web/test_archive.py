@@ -8,7 +8,9 @@ from datetime import UTC, datetime
 import pytest
 from harness.loop import run_in_loop
 
-from pipehandler.web.archive import ArchivedFile, zip_of
+from pipehandler.store.inbox_values import InboxAttachment
+from pipehandler.store.inboxes import PIECE
+from pipehandler.web.archive import ArchivedFile, attached_files, zip_of
 
 DATE = datetime(2026, 11, 27, 10, 30, 2, tzinfo=UTC)
 
@@ -19,9 +21,15 @@ async def pieces_of(*pieces: bytes) -> AsyncIterator[bytes]:
         yield piece
 
 
+async def each(files: list[ArchivedFile]) -> AsyncIterator[ArchivedFile]:
+    """These files."""
+    for file in files:
+        yield file
+
+
 async def collected(files: list[ArchivedFile], date: datetime = DATE) -> list[bytes]:
     """All pieces of the zip file."""
-    return [piece async for piece in zip_of(files, date)]
+    return [piece async for piece in zip_of(each(files), date)]
 
 
 def test_a_whole_archive() -> None:
@@ -44,6 +52,53 @@ def test_a_whole_archive() -> None:
         assert archive.infolist()[0].date_time == (2026, 11, 27, 10, 30, 2)
 
 
+class Read:
+    """What stands for the inboxes: attachments of these sizes. asked: the ordinals of each query."""
+
+    def __init__(self, *sizes: int) -> None:
+        self.parts = [
+            InboxAttachment(ordinal, "1", None, "a/b", None, None, size, True, {}, None, None)
+            for ordinal, size in enumerate(sizes, 1)
+        ]
+        self.asked: list[list[int]] = []
+
+    async def attachment(self, _key: bytes, _delivery: int, ordinal: int) -> AsyncIterator[bytes]:
+        """In pieces."""
+        self.asked.append([ordinal])
+        size = self.parts[ordinal - 1].size
+        for first in range(0, size, PIECE):
+            yield bytes(min(PIECE, size - first))
+
+    async def small_attachments(self, _key: bytes, _delivery: int, ordinals: list[int]) -> dict[int, bytes]:
+        """Several at once."""
+        self.asked.append(ordinals)
+        return {ordinal: bytes(self.parts[ordinal - 1].size) for ordinal in ordinals}
+
+
+@pytest.mark.parametrize(
+    ("sizes", "queries"),
+    [
+        ([1] * 913, [913]),
+        ([0] * 1000, [1000]),
+        ([3], [1]),
+        ([PIECE, 1, 1], [1, 2]),
+        ([1, 1, PIECE - 1, 1, PIECE + 1, 1, 2 * PIECE], [2, 2, 1, 1, 1]),
+        ([1000] * 913, [262, 262, 262, 127]),
+    ],
+)
+def test_small_files_are_read_together(sizes: list[int], queries: list[int]) -> None:
+    """Many attachments take a few queries, each of at most the octets of a piece, so that other visitors wait for none."""
+    read = Read(*sizes)
+
+    async def whole() -> list[int]:
+        files = attached_files(read, b"key", 1, read.parts)  # type: ignore[arg-type] # what it asks of them
+        return [len(b"".join([piece async for piece in file.pieces])) async for file in files]
+
+    assert run_in_loop(whole()) == sizes
+    assert [len(ordinals) for ordinals in read.asked] == queries
+    assert [ordinal for ordinals in read.asked for ordinal in ordinals] == [part.ordinal for part in read.parts]
+
+
 def test_any_date() -> None:
     """A zip file has dates from 1980 to 2107, and mail has others."""
     for year in (1, 1970, 9999):
@@ -61,7 +116,7 @@ def test_a_content_that_ends_early() -> None:
     sent = []
 
     async def send() -> None:
-        async for piece in zip_of([ArchivedFile("a", broken())], DATE):
+        async for piece in zip_of(each([ArchivedFile("a", broken())]), DATE):
             sent.append(piece)
 
     with pytest.raises(ConnectionError):
