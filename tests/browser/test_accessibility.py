@@ -78,6 +78,7 @@ def test_forced_colours_and_reduced_motion(site: Site, new_context: Callable[...
     row = page.locator(".row")
     expect(row).to_have_count(1)
     assert page.evaluate("document.getAnimations().length") == 0
+    assert page.evaluate("document.querySelectorAll('[style]').length") == 0  # nothing slides
     widths = "(selector) => getComputedStyle(document.querySelector(selector)).borderTopWidth"
     assert {page.evaluate(widths, each) for each in (".card", ".rows", ".button.primary", ".initial")} == {"1px"}
 

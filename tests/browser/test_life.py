@@ -14,6 +14,14 @@ new PerformanceObserver((list) => list.getEntries().forEach((each) =>
   .observe({ type: "layout-shift", buffered: false })
 """
 
+_HELD = """
+const add = EventSource.prototype.addEventListener;
+EventSource.prototype.addEventListener = function (kind, listener) {
+  add.call(this, kind, (event) => (window.held && kind === "mail" ? held.push(() => listener(event)) : listener(event)));
+};
+"""
+"""While window.held is an array, mail waits in it."""
+
 
 def test_mail_appears_as_it_arrives(site: Site, page: Page) -> None:
     address = site.open(page, "arrival")
@@ -29,7 +37,7 @@ def test_mail_appears_as_it_arrives(site: Site, page: Page) -> None:
         expect(row).to_be_visible()
         expect(page.locator("#status")).to_have_text("1 new message")
         wait_until(
-            lambda: page.evaluate("document.querySelector('#rows').getAnimations().length === 0"),
+            lambda: page.evaluate("!document.querySelector('#rows').style.transform"),
             "the end of the slide",
         )
     assert page.locator(".row .subject").all_inner_texts() == ["Message 3", "Message 2", "Message 1"]
@@ -38,8 +46,36 @@ def test_mail_appears_as_it_arrives(site: Site, page: Page) -> None:
     expect(page.locator(".row").first).to_contain_text("New")
     site.store(address, *(inbox_mail.plain(number) for number in range(4, 14)))
     expect(page.locator(".row")).to_have_count(13)
-    wait_until(lambda: page.evaluate("document.querySelector('.bottom').getAnimations().length === 0"), "its end")
+    wait_until(lambda: page.evaluate("!document.querySelector('.bottom').style.transform"), "its end")
     assert page.evaluate("document.body.offsetHeight > innerHeight")
+    assert page.evaluate("window.shifted ?? []") == []
+
+
+def test_mail_that_arrives_while_the_list_slides_moves_nothing_at_once(site: Site, page: Page) -> None:
+    """Ten rows, each within the slide of the one before, and two of them in one frame: no frame shows a jump."""
+    page.add_init_script(_HELD)
+    address = site.open(page)
+    site.store(address, *(inbox_mail.plain(number) for number in range(3)))
+    expect(page.locator(".row")).to_have_count(3)
+    wait_until(lambda: page.evaluate("!document.querySelector('.bottom').style.transform"), "the end of the slide")
+    page.evaluate("window.held = []")
+    site.store(address, *(inbox_mail.plain(number) for number in range(10, 20)))
+    wait_until(lambda: page.evaluate("held.length === 10"), "ten events")
+    page.evaluate(_SHIFTS)
+    sliding = page.evaluate(
+        """async () => {
+          let sliding = 0;
+          for (const [number, take] of held.entries()) {
+            sliding += document.querySelector("#rows").style.transform !== "";
+            await take();
+            if (number) await new Promise((resolve) => setTimeout(resolve, 40));
+          }
+          return sliding;
+        }"""
+    )
+    assert sliding >= 5
+    expect(page.locator(".row")).to_have_count(13)
+    wait_until(lambda: page.evaluate("!document.querySelector('.bottom').style.transform"), "the end of the slide")
     assert page.evaluate("window.shifted ?? []") == []
 
 

@@ -162,12 +162,31 @@ function live() {
     return row;
   }
 
-  /* What is below a new row slides down; a jump would count as a shift of the layout. */
+  /* What is below a new row slides down; a jump would count as a shift of the layout. So would a row that comes while an animation
+   * runs: Chromium does not see that the next one starts where it was. Hence the script moves it, and nothing in a frame with a new row. */
+  const above = new Map(); // elements, and how many pixels above their places they are shown
+  let moved = 0;
+  let added = false;
+
   function slide(element, height) {
     if (!height || document.hidden || matchMedia("(prefers-reduced-motion: reduce)").matches) return;
-    const from = new DOMMatrix(getComputedStyle(element).transform).m42 - height;
-    element.getAnimations().forEach((each) => each.cancel());
-    element.animate({ transform: [`translateY(${from}px)`, "none"] }, { duration: 220, easing: "ease-out" });
+    if (!above.size) requestAnimationFrame(settle);
+    added = true;
+    lift(element, height + (above.get(element) ?? 0));
+  }
+
+  function settle(now) {
+    const left = added ? 1 : Math.exp((moved - now) / 60);
+    added = false;
+    moved = now;
+    for (const [element, height] of above) lift(element, height * left);
+    if (above.size) requestAnimationFrame(settle);
+  }
+
+  function lift(element, height) {
+    if (height < 0.5) above.delete(element);
+    else above.set(element, height);
+    element.style.transform = height < 0.5 ? "" : `translateY(${-height}px)`;
   }
 
   function addRow(mail) {
