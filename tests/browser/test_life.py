@@ -162,6 +162,7 @@ def test_search_paging_and_selection(site: Site, page: Page) -> None:
     expect(page.locator("#remove")).to_be_hidden()
     page.goto(f"{site.origin}/en/inbox")
     page.locator(".row .mark").first.click()
+    expect(page.get_by_role("button", name="Delete the selected messages")).to_be_in_viewport()
     page.get_by_role("button", name="Select all").click()
     expect(page.locator(".row :checked")).to_have_count(50)
     page.get_by_role("button", name="Select all").click()

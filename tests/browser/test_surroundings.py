@@ -135,6 +135,11 @@ def test_a_message_on_paper(site: Site, context: BrowserContext, page: Page) -> 
     paper.goto(f"{site.origin}{_link(page, 'locked')}/print?images=1")
     assert paper.locator("script, form, svg, link, base").count() == 0
     expect(paper.get_by_role("heading", level=1).first).to_contain_text("Your account is locked")
+    long = "W" * 300
+    site.store(address, f"Subject: {long}\nContent-Type: text/html\n\n<p>{long}</p>".encode())
+    page.goto(f"{site.origin}/en/inbox")
+    paper.goto(f"{site.origin}{_link(page, 'WWWW')}/print")
+    assert paper.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
 def test_the_page_can_be_installed(site: Site, context: BrowserContext, page: Page) -> None:
