@@ -10,7 +10,7 @@ from starlette.convertors import IntegerConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pipehandler.mail.outcome import STORE_UNAVAILABLE
@@ -34,6 +34,7 @@ from .visit import Visit
 
 Page = Callable[[Site, Visit], Awaitable[Response]]
 
+_REST = "/{path:path}"
 _NUMBERS = {"{delivery}": "{delivery:number}", "{ordinal}": "{ordinal:number}"}
 
 
@@ -98,7 +99,7 @@ def application(site: Site) -> ASGIApp:
         Route("/healthz", _endpoint(site, general_pages.health), methods=["GET"]),
         *(Route(_route(name), _endpoint(site, page), methods=["GET"]) for name, page in GET.items()),
         *(Route(PATHS[name], _endpoint(site, page), methods=["POST"]) for name, page in POST.items()),
-        Route("/{path:path}", _endpoint(site, general_pages.fixed), methods=["GET"]),
+        Route(_REST, _endpoint(site, general_pages.fixed), methods=["GET"]),
     ]
     handlers: Any = {HTTPException: _handler(site), Exception: _handler(site)}
     return _Door(site, Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers))
@@ -147,7 +148,11 @@ class _Door:
         key = visit.key
         refusal: Response | None = None
         if lang not in LANGUAGES or key is None:
-            refusal = problem(404 if lang not in LANGUAGES else 401, "key_refused", "a key is needed")
+            refusal = (
+                problem(404, "not_found", "there is no such language")
+                if lang not in LANGUAGES
+                else problem(401, "key_refused", "a key is needed", {"WWW-Authenticate": "Bearer"})
+            )
             await refusal(request.scope, receive, send)
             return
         after = request.headers.get("last-event-id") or request.query_params.get("after", "")
@@ -192,10 +197,20 @@ def _handler(site: Site) -> Callable[[Request, Exception], Awaitable[Response]]:
         visit = _visit(site, request)
         if isinstance(error, HTTPException):
             code = "not_found" if error.status_code == 404 else "bad_request"
-            return refused(site, visit, error.status_code, code, error.detail, error.headers)
+            headers = {"Allow": _methods(request)} if error.status_code == 405 else error.headers
+            return refused(site, visit, error.status_code, code, error.detail, headers)
         return await failed(site, visit, error)
 
     return handler
+
+
+def _methods(request: Request) -> str:
+    """What the path of a request admits (RFC 9110 10.2.1): one route knows only its own methods."""
+    found: set[str] = set()
+    for route in request.app.routes:
+        if route.matches(request.scope)[0] is not Match.NONE and route.path != _REST:
+            found |= route.methods
+    return ", ".join(sorted(found)) or "GET, HEAD"
 
 
 def _static(site: Site, request: Request) -> Response:

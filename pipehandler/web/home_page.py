@@ -46,7 +46,7 @@ async def create(site: Site, visit: Visit) -> Response:
         return refused(site, visit, 403, "not_public", "this page gives out no addresses; it opens with a key")
     domain = visit.field("domain") or site.settings.domains[0]
     name = visit.field("name") or None
-    ttl = seconds_of(visit.field("ttl")) or site.settings.ttl
+    ttl = seconds_of("ttl", visit.field("ttl")) or site.settings.ttl
     client = str(visit.network.network_address) if visit.network else None
     try:
         site.opened.take(visit.network)

@@ -21,7 +21,7 @@ async def extend(site: Site, visit: Visit) -> Response:
         return no_inbox(visit)
     home = site.inboxes.home(key)
     before = await home.inbox(key)
-    seconds = seconds_of(visit.field("ttl")) or site.settings.extension
+    seconds = seconds_of("ttl", visit.field("ttl")) or site.settings.extension
     try:
         after = await home.extend(key, timedelta(seconds=seconds))
     except LifetimeReached:

@@ -48,7 +48,7 @@ async def share(site: Site, visit: Visit) -> Response:
     key = await current_key(site, visit)
     if key is None:
         return no_inbox(visit)
-    ttl = seconds_of(visit.field("ttl"))
+    ttl = seconds_of("ttl", visit.field("ttl"))
     try:
         new = await site.inboxes.share(key, timedelta(seconds=ttl) if ttl else None)
     except QuotaReached:

@@ -85,7 +85,7 @@ async def rows(site: Site, visit: Visit) -> Response:
             if notice
             else answer(_page_json(listed, visit.lang))
         )
-    after, limit = query["after"], seconds_of(query.get("wait", ""))
+    after, limit = query["after"], seconds_of("wait", query.get("wait", ""))
     key = await current_key(site, visit)
     if key is None:
         return problem(403, "key_refused", "this key opens no inbox")

@@ -19,7 +19,7 @@ from .answers import answer, document, problem, see_other
 from .notices import failure_text, notice_text
 from .rows import inbox_json, name_of
 from .site import Site
-from .visit import Visit
+from .visit import BadForm, Visit
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,9 +149,13 @@ def done(visit: Visit, notice: str, current: Inbox | None = None, to: str = "inb
     return see_other(visit, to, notice)
 
 
-def seconds_of(text: str) -> int:
-    """Return a number of seconds in a form or a query; 0 if it is none."""
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
+def seconds_of(name: str, text: str) -> int:
+    """Return a number of seconds in a form or a query; 0 where it was left out. Raises BadForm."""
+    if not text:
+        return 0
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise BadForm(f"{name} is {text[:50]!r}; expected a whole number of seconds")
+    return int(text)
 
 
 def rounded(seconds: int) -> int:

@@ -3,7 +3,7 @@
 import pytest
 from harness.database import Database
 from harness.inboxes import send
-from harness.web import JSON, Visitor, WebServer
+from harness.web import JSON, SAME_SITE, Visitor, WebServer
 
 from pipehandler.web.headers import HEADERS, response_headers
 
@@ -201,3 +201,33 @@ def test_fixed_pages(visitor: Visitor) -> None:
     assert visitor.get("about", {"If-None-Match": page.headers["etag"]}).status == 304
     assert visitor.get("/robots.txt").status == 200
     assert b"<urlset" in visitor.get("/sitemap.xml").body
+
+
+def test_methods(visitor: Visitor) -> None:
+    """A method that a path does not have is 405, with all that it has."""
+    for method, path, allowed in (
+        ("OPTIONS", "/en/inbox", "GET, HEAD, POST"),
+        ("PUT", "/en/open", "GET, HEAD, POST"),
+        ("DELETE", "/en/m/1", "GET, HEAD"),
+        ("POST", "/en/rows", "GET, HEAD"),
+        ("POST", "/en/about", "GET, HEAD"),
+    ):
+        refused = visitor.server.request(method, path, SAME_SITE | JSON)
+        assert (refused.status, refused.headers["allow"]) == (405, allowed), path
+    for path in ("inbox", "rows", "events"):
+        refused = visitor.get(path, JSON)
+        assert (refused.status, refused.headers["www-authenticate"]) == (401, "Bearer"), path
+
+
+def test_seconds_that_are_no_number(visitor: Visitor) -> None:
+    """An error says so; nothing is opened or extended by another time than the one that was meant."""
+    for wrong in ("x", "-5", "1.5", "1e3", "9999999999", "٣"):
+        assert visitor.post("inbox", {"ttl": wrong}, JSON).json["message"].startswith("ttl is ")
+    visitor.open()
+    before = visitor.inbox()
+    for action in ("extend", "share"):
+        assert visitor.post(action, {"ttl": "x"}, JSON).status == 400
+    assert visitor.inbox()["expires_at"] == before["expires_at"]
+    answer = visitor.get(f"rows?after={before['newest']}&wait=soon", JSON)
+    assert (answer.status, answer.json["message"]) == (400, "wait is 'soon'; expected a whole number of seconds")
+    assert visitor.get(f"rows?after={before['newest']}&wait=0", JSON).json["rows"] == []
