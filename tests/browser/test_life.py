@@ -79,6 +79,15 @@ def test_mail_that_arrives_while_the_list_slides_moves_nothing_at_once(site: Sit
     assert page.evaluate("window.shifted ?? []") == []
 
 
+def test_a_notice_is_shown_once(site: Site, page: Page) -> None:
+    """What is said of a request is not said again when the page is loaded again."""
+    site.open(page)
+    expect(page.locator("#status")).to_have_text("Your address is ready.")
+    page.reload()
+    expect(page.locator("#link")).to_have_attribute("data-state", "live")
+    expect(page.locator("#status")).to_have_text("")
+
+
 def test_the_title_counts_what_arrives_while_nobody_looks(site: Site, page: Page) -> None:
     address = site.open(page)
     title = page.title()
@@ -210,6 +219,7 @@ def test_an_inbox_ends_comes_back_and_is_deleted(site: Site, context: BrowserCon
     expect(page.get_by_role("heading", name="This inbox has ended")).to_be_visible()
     expect(page.locator("#panes")).to_be_hidden()
     page.get_by_role("button", name="Bring it back for 10 minutes").click()
+    expect(page.locator("#status")).to_have_text("The inbox lasts longer now.")  # not that of the page before
     expect(page.locator(".row .subject")).to_have_text(["Message 1"])
     other = context.new_page()
     other.goto(f"{site.origin}/en/inbox")

@@ -13,6 +13,13 @@ const page = $("#inbox");
 const status = $("#status");
 document.documentElement.classList.add("scripted");
 
+/* What the address says about the request before this page is on the page, and is not true of it when it is loaded again. */
+const here = new URL(location);
+if (here.searchParams.has("notice")) {
+  here.searchParams.delete("notice");
+  history.replaceState(null, "", here);
+}
+
 /* Words, times, what is copied */
 
 let silence;
@@ -163,21 +170,22 @@ function live() {
   }
 
   /* What is below a new row slides down; a jump would count as a shift of the layout. So would a row that comes while an animation
-   * runs: Chromium does not see that the next one starts where it was. Hence the script moves it, and nothing in a frame with a new row. */
+   * runs: Chromium does not see that the next one starts where it was. Hence the script moves it, and nothing in a frame with a new row,
+   * unless that frame comes late: nobody looked. */
   const above = new Map(); // elements, and how many pixels above their places they are shown
   let moved = 0;
-  let added = false;
+  let added = -Infinity;
 
   function slide(element, height) {
     if (!height || document.hidden || matchMedia("(prefers-reduced-motion: reduce)").matches) return;
     if (!above.size) requestAnimationFrame(settle);
-    added = true;
+    added = performance.now();
     lift(element, height + (above.get(element) ?? 0));
   }
 
   function settle(now) {
-    const left = added ? 1 : Math.exp((moved - now) / 60);
-    added = false;
+    const left = now - added < 500 ? 1 : Math.exp((moved - now) / 60);
+    added = -Infinity;
     moved = now;
     for (const [element, height] of above) lift(element, height * left);
     if (above.size) requestAnimationFrame(settle);
@@ -294,7 +302,7 @@ function live() {
       announce(data.text);
     },
     async inbox({ data }) {
-      if (ended) return location.reload();
+      if (ended) return leaving || location.reload();
       if (data.now) skew = Math.min(skew, Date.now() - new Date(data.now));
       until = data.expires_at && new Date(data.expires_at);
       const extend = $("#extend");
