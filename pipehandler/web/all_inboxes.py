@@ -12,8 +12,23 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 from pipehandler.mail.outcome import STORE_UNAVAILABLE
-from pipehandler.store.errors import NAME_REFUSED, NO_DATA_FOUND, RAISE_EXCEPTION, NotConnected, StoreError
-from pipehandler.store.inbox_errors import BadCursor, InboxError, KeyRefused, NameRefused, NoSuchMail, TooManyInboxes
+from pipehandler.store.errors import (
+    NAME_REFUSED,
+    NO_DATA_FOUND,
+    QUERY_CANCELED,
+    RAISE_EXCEPTION,
+    NotConnected,
+    StoreError,
+)
+from pipehandler.store.inbox_errors import (
+    BadCursor,
+    InboxError,
+    KeyRefused,
+    NameRefused,
+    NoSuchMail,
+    SearchTooSlow,
+    TooManyInboxes,
+)
 from pipehandler.store.inbox_values import Inbox, InboxMessage, InboxPage, InboxRow
 from pipehandler.store.inboxes import Inboxes
 
@@ -24,7 +39,7 @@ from .merged import AWAY, is_joined, joined, merged_inbox, merged_page, merged_r
 _T = TypeVar("_T")
 
 _PATIENCE = 3.0
-"""Seconds for which shards wait for one of them, whose server may be frozen."""
+"""Seconds for which shards wait for one of them, whose server may be frozen, and a search for others before it."""
 
 
 class AllInboxes:
@@ -126,11 +141,11 @@ class AllInboxes:
     ) -> InboxPage:
         """A page of the list of `inbox`, which the key opens."""
         if not self.is_merged(inbox):
-            return await self.home(key).page(key, before, max_rows, wanted)
+            return await _page(self.databases.home(key), key, before, max_rows, wanted)
         known = self.databases.known()
         positions = parted(before or joined(dict.fromkeys(self.databases.all, "")), self.databases.all)
         pages, failures = await self._asked(
-            known, lambda database: database.inboxes.page(key, positions[database.number], max_rows, wanted)
+            known, lambda database: _page(database, key, positions[database.number], max_rows, wanted)
         )
         if not pages:
             raise next(iter(failures.values()))
@@ -222,6 +237,21 @@ class AllInboxes:
 def _late(database: Database) -> StoreError:
     database.wakeups.interrupt()  # so that its hub finds out
     return NotConnected(STORE_UNAVAILABLE, f"{database.hub.name} did not answer within {_PATIENCE:g} s")
+
+
+async def _page(database: Database, key: bytes, before: str | None, max_rows: int, wanted: str | None) -> InboxPage:
+    """A page of the list; a search waits for its turn, and gives up if there are many."""
+    if not wanted:
+        return await database.inboxes.page(key, before, max_rows)
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            await database.searches.acquire()
+    except TimeoutError as error:
+        raise SearchTooSlow(STORE_UNAVAILABLE, "there are too many searches at once", QUERY_CANCELED) from error
+    try:
+        return await database.inboxes.page(key, before, max_rows, wanted)
+    finally:
+        database.searches.release()
 
 
 async def _after(database: Database, key: bytes, cursor: str, max_rows: int) -> list[InboxRow]:

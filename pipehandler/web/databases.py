@@ -27,7 +27,8 @@ _LONGEST = 60.0  # seconds for which the proxy is listened to at once
 class Database:
     """One database: its pool, the connection that listens, and the streams that wait for its mail.
 
-    turns: taken by what streams fetch, so that a wake of all of them leaves a connection to the pages.
+    turns: taken by what streams fetch, so that a wake of all of them leaves a connection to the pages. searches: taken by searches,
+    each of which may take seconds.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Database:
         self.wakeups = Wakeups(conninfo)
         self.hub = Hub(self._inboxes, self.wakeups, look_up, name, announced)
         self.turns = asyncio.Semaphore(max(1, connections - 1))
+        self.searches = asyncio.Semaphore(max(1, connections // 2))
 
     @property
     def inboxes(self) -> Inboxes:

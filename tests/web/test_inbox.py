@@ -2,6 +2,7 @@
 
 import html
 import re
+import threading
 import zipfile
 from base64 import b64encode
 from io import BytesIO
@@ -11,6 +12,7 @@ import psycopg
 from harness import account
 from harness.database import Database
 from harness.inboxes import issue, send
+from harness.service import wait_until
 from harness.web import JSON, Visitor, WebServer, web_server
 
 from pipehandler.parse.message import parse
@@ -278,6 +280,34 @@ def test_a_search_that_takes_too_long(visitor: Visitor, web_database: Database) 
         assert visitor.get("inbox?q=hello", JSON).json["error"] == "slow_search"
     assert "The search took too long. Try other words." in page.text
     assert 'class="to" href="/en/m/' not in page.text
+
+
+def test_many_searches_leave_the_page_to_others(visitor: Visitor, web_database: Database) -> None:
+    """Searches that take as long as they may keep nobody else waiting, and those that would wait too long are given up."""
+    visitor.open()
+    send(web_database, visitor.inbox()["address"])
+    ended: list[str] = []
+
+    def search() -> None:
+        ended.append(visitor.get("rows?q=hello", JSON).json["error"])
+
+    searches = [threading.Thread(target=search) for _ in range(16)]
+    with psycopg.connect(web_database.admin) as slow:
+        slow.execute("LOCK TABLE pipehandler.attachment IN ACCESS EXCLUSIVE MODE")
+        for thread in searches:
+            thread.start()
+        wait_until(
+            lambda: web_database.value(
+                "SELECT count(*) >= 2 FROM pg_stat_activity WHERE usename = 'page' AND wait_event_type = 'Lock'"
+            ),
+            "searches that wait",
+        )
+        assert visitor.get("key").status == 200
+        before = len(ended)
+        for thread in searches:
+            thread.join()
+    assert before < 8
+    assert ended == ["slow_search"] * 16
 
 
 def test_closed_network(visitor: Visitor, web_database: Database) -> None:
