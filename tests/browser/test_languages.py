@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from harness import inbox_mail
 from harness.inbox_site import Site
-from playwright.sync_api import BrowserContext, expect
+from playwright.sync_api import BrowserContext, Page, expect
 
 from pipehandler.web.languages import LANGUAGES
 
@@ -55,3 +55,13 @@ def test_all_languages_on_a_phone(site: Site, new_context: Callable[..., Browser
         )
         found += [(code, broken, outside)] if broken or outside else []
     assert found == []
+
+
+def test_a_name_in_another_script_stays_beside_its_term(site: Site, page: Page) -> None:
+    """Operator and address begin at one edge, whatever their own direction."""
+    page.goto(f"{site.origin}/ar/contact")
+    edges = page.evaluate(
+        "[...document.querySelectorAll('dd > *')].map((each) => Math.round(each.getBoundingClientRect().right))"
+    )
+    assert len(edges) == 2
+    assert len(set(edges)) == 1
