@@ -8,7 +8,7 @@ everything can be opened with the policies switched off, where escaping stands a
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from urllib.parse import quote, urlencode
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from harness.database import Database
 from harness.inbox_mail import TRUSTED
@@ -180,7 +180,7 @@ class FinishedPage:
             return
         self.check(page)
         self._touch(page, before, clicks)
-        if page.url != url:
+        if _place(page.url) != _place(url):
             self.seen.navigated.append(f"{path}: {page.url}")
 
     def check(self, page: Page) -> None:
@@ -244,3 +244,9 @@ class FinishedPage:
     def _heard(self, message: ConsoleMessage) -> None:
         if message.text.startswith("HOSTILE SCRIPT"):
             self.seen.executed.append(message.text)
+
+
+def _place(url: str) -> tuple[object, ...]:
+    """What a URL names, without the notice, which the page takes out of it."""
+    parts = urlsplit(url)
+    return *parts[:3], *(pair for pair in parse_qsl(parts.query, keep_blank_values=True) if pair[0] != "notice")
