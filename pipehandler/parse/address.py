@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from pipehandler.mail.parsed import Address
 
+from . import addr_spec
 from .charset import one_line, storable
 from .encoded_word import decode_words
 
@@ -25,13 +26,9 @@ _TOKEN_WITHOUT_QUOTES = re.compile(_UNQUOTED, re.DOTALL)  # after an unclosed qu
 _QUOTED = re.compile(r'"([^"\\]*(?:\\.[^"\\]*)*)(?:"|\\?\Z)', re.DOTALL)
 _COMMENT_MARK = re.compile(r"\\.|[()]", re.DOTALL)
 _QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
-_ROUTE = re.compile(r"(?:@[^@,:]*(?:,\s*)?)+:")  # RFC 5322 4.4
-_COMMENT = re.compile(r"\([^()]*\)")
-_SCHEME = re.compile(r"(?:mailto|smtp):", re.IGNORECASE)  # Exchange writes "SMTP:"
 _IN_SQUARE_BRACKETS = re.compile(r"\[([^\s\[\]]+@[^\s\[\]]+)\]")
 _EMPTY_GROUP = re.compile(r"[^@:;]*:\s*;?")  # <Undisclosed-Recipient:;>
 _AT = re.compile(r"(\S+) at (\S+\.\S+)")  # archives of mailing lists hide addresses like this
-_WORD_IN_COMMENT = re.compile(r"[^\s<>()]+")
 _END_OF_MEMBER = re.compile(r"[<,;]")
 _ONE_ENCODED_WORD = re.compile(_WORD)
 _ENCODED_WORDS = re.compile(rf"{_WORD}(?: ?{_WORD})*")
@@ -198,7 +195,7 @@ class _List:
             phrase = phrase.replace(bracket[0], "", 1).strip()
             member = _Member([phrase], [bracket[1]], member.comments, before=1)
         if not member.angles and ("@" not in phrase or _is_quoted(phrase) or encoded):
-            inside = _address_in_comment(member.comments)
+            inside = addr_spec.in_comments(member.comments)
             if inside and (self.loose or not phrase or " " in phrase or "<" in "".join(member.comments)):
                 member.angles, member.comments = [inside], []  # Name,(<a@b>)
             elif phrase:
@@ -221,13 +218,13 @@ class _List:
             self._without_domain(word, member.comments)
         self.loose = []
         if member.angles:
-            self._add(self._name(phrase or " ".join(member.comments)), _mailbox(member.angles[0]))
+            self._add(self._name(phrase or " ".join(member.comments)), addr_spec.in_angle_brackets(member.angles[0]))
         elif "@" in phrase and not _is_quoted(phrase) and not encoded:
             self._bare(phrase, member.comments)
 
     def _bare(self, phrase: str, comments: list[str]) -> None:
         """Add an addr-spec without angle brackets, which may have words around it."""
-        joined = _without_blanks(phrase)
+        joined = addr_spec.without_blanks(phrase)
         phrase = phrase if " " in joined else joined  # RFC 5322 4.4
         addresses = phrase.split()
         if len(addresses) > 1 and all("@" in word[1:-1] and '"' not in word and word[0] != "[" for word in addresses):
@@ -289,7 +286,7 @@ class _List:
         elif name or address:
             if "=?" in address:
                 name, address = self._decoded_local_part(name, address)
-            plain = _plain(address)
+            plain = addr_spec.plain(address)
             if plain != address:
                 self.wrong.append("more than an address")
             self.found.append(Address(name, storable(plain), self.group))
@@ -301,12 +298,12 @@ class _List:
     def _decoded_local_part(self, name: str, address: str) -> tuple[str, str]:
         """Decode a local part that is one encoded-word, against RFC 2047 5 (3); it may contain the name as well.
 
-        The domain is never taken from the encoded-word: it stays the end of the address.
+        The domain is taken from encoded-words only where the whole address is in them; else it stays the end of the address.
         """
         if _ENCODED_WORDS.fullmatch(address) and "@" in (whole := decode_words(address, self.hints)[0]):
             self.wrong.append("encoded as a whole")
             before, _, address = whole.rpartition("<")
-            return name or self._name(before.strip()), _without_blanks(address.rstrip("> "))
+            return name or self._name(before.strip()), addr_spec.without_blanks(address.rstrip("> "))
         word, _, domain = address.rpartition("@")
         if not domain or not _ONE_ENCODED_WORD.fullmatch(word):
             return name, address
@@ -320,39 +317,3 @@ class _List:
 def _is_quoted(phrase: str) -> bool:
     """Whether `phrase` is one quoted-string."""
     return len(phrase) > 1 and phrase[0] == phrase[-1] == '"' and phrase.count('"') == 2
-
-
-def _address_in_comment(comments: list[str]) -> str | None:
-    words = (word for comment in comments for word in _WORD_IN_COMMENT.findall(comment))
-    return next((word for word in words if "@" in word[1:-1]), None)
-
-
-def _mailbox(angle: str) -> str:
-    """Return the address in angle brackets without an obsolete route (RFC 5322 4.4) or quotes around the whole."""
-    address = angle.strip()
-    if address.startswith("@"):
-        route = _ROUTE.match(address)
-        address = address[route.end() :] if route else address
-    if '"' not in address:
-        address = _without_blanks(_COMMENT.sub("", address))
-    if len(address) > 1 and address[0] == address[-1] == '"':
-        address = address[1:-1].strip()
-    return address
-
-
-def _plain(address: str) -> str:
-    """Return an address without a scheme before it, and without single quotes around it, as Outlook writes them."""
-    if len(address) > 2 and address[0] == address[-1] == "'":
-        address = address[1:-1]
-    scheme = _SCHEME.match(address)
-    return address[scheme.end() :] if scheme and "@" in address else address
-
-
-def _without_blanks(address: str) -> str:
-    """Return an address without the blanks around it, its dots and its @ (RFC 5322 4.4).
-
-    Linear in its length; a regular expression that begins with blanks would not be.
-    """
-    for mark in "@.":
-        address = mark.join(piece.strip() for piece in address.split(mark))
-    return address

@@ -46,8 +46,8 @@ _MONTHS = (
 _SHORT_MONTHS = {name[:3]: number for number, name in enumerate(_MONTHS, 1)}
 # The beginnings of their names in German, French, Spanish, Portuguese, Italian, Dutch, Scandinavian and Russian.
 _OTHER_MONTHS = (
-    "JÄN GEN ENE ЯНВ", "FEV FÉV ФЕВ", "MAR MÄR MRZ MRT МАР", "ABR AVR АПР", "MAI MAJ MEI MAG МАЙ МАЯ", "JUIN GIU ИЮН",  # noqa: RUF001
-    "JUIL LUG ИЮЛ", "AGO AOU AOÛ АВГ", "SET СЕН", "OKT OUT OTT ОКТ", "НОЯ", "DEZ DÉC DIC DES ДЕК",  # noqa: RUF001
+    "JÄN GEN ENE ЯНВ", "FEV FÉV ФЕВ", "MAR MÄR MRZ MRT МАР", "ABR AVR АПР", "MAI MAJ MEI MAG МАЙ МАЯ", "JUIN GIU ИЮН",  # noqa: RUF001 # Russian
+    "JUIL LUG ИЮЛ", "AGO AOU AOÛ АВГ", "SET СЕН", "OKT OUT OTT ОКТ", "НОЯ", "DEZ DÉC DIC DES ДЕК",  # noqa: RUF001 # Russian
 )  # fmt: skip
 # RFC 5322 4.3 names the zones of the United States. The others are unambiguous. Any other word is ignored.
 _ZONES = {

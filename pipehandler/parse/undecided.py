@@ -34,8 +34,6 @@ _MIXED_OCTETS = 1_000_000  # that are decoded line by line, at a microsecond or 
 _CONTROLS = bytes(set(range(32)) - set(b"\t\n\r\f\x1b")) + b"\x7f"
 _BEGINNING = 4_096  # octets that are searched for a <meta>
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
-# Under the label of a stateful charset, 8-bit octets are probably in the same language.
-# Printable characters of the Windows charset are a superset of those of the standard one, and mail names the latter.
 # The charsets that are often meant by the label of another: of the same script, for another system.
 _NEIGHBOURS: dict[str, tuple[str, ...]] = {
     "iso8859_2": ("cp1250",), "cp1250": ("iso8859_2",), "iso8859_4": ("cp1257",), "iso8859_5": ("cp1251", "koi8_r"),
@@ -45,7 +43,9 @@ _NEIGHBOURS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 _SOUND = 0.02  # of oddness: everyday text in the right charset hardly has more
 _HALF_WIDTH = re.compile("[\uff61-\uff9f\\x00-\\x7f]*")
+# Printable characters of the Windows charset are a superset of those of the standard one, and mail names the latter.
 _WINDOWS = {"latin_1": "cp1252", "iso8859_9": "cp1254", "tis_620": "cp874", "iso8859_11": "cp874"}
+# Under the label of a stateful charset, 8-bit octets are probably in the same language.
 _RELATIVES = {
     "iso2022_kr": ("cp949",), "iso2022_cn": ("gb18030",), "hz": ("gb18030",), "iso2022_jp": ("cp932", "euc_jp"),
 }  # fmt: skip

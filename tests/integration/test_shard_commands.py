@@ -349,7 +349,7 @@ def test_check_what_postfix_asks(shards: Shards, handler: Handler, tmp_path: Pat
     asking = tmp_path / "pgsql-shards.cf"
     assert asking.stat().st_mode == recipients.stat().st_mode
     (query,) = re.findall(r"^query = (.*'%s'.*)$", asking.read_text(), re.MULTILINE)
-    known, away = shards.addresses("asked.example")[:2]
+    known, away = shards.addresses("restricted.example")[:2]
     shards.proxy.execute("SELECT pipehandler.lease_address(%s)", known)
     shards.of[1].server.stop(SIGKILL)
     answers = [shards.proxy.rows(query.replace("%s", address)) for address in (known, away)]

@@ -263,7 +263,7 @@ def test_all_attachments_at_once(visitor: Visitor, web_database: Database) -> No
     (delivery,) = send(web_database, visitor.inbox()["address"], raw=message, parsed=parse(message))
     web_database.execute(
         "UPDATE pipehandler.attachment a SET content = NULL FROM pipehandler.delivery d"
-        " WHERE a.ordinal = 4 AND a.message = d.message AND d.id = %s",
+        " WHERE a.ordinal = 4 AND a.day = d.day AND a.message = d.message AND d.id = %s",
         delivery,
     )
     with zipfile.ZipFile(BytesIO(visitor.get(f"m/{delivery}.zip").body)) as archive:
