@@ -153,7 +153,7 @@ def _connection(host: Host, ledger: Ledger, scale: Scale) -> list[_Point]:
     """The calls of a delivery over TCP, from where it connects."""
     calls = _trace(host, letter("connection"), ledger, host.deliverer)
     calls = since(calls, lambda each: each.name == "socket" and each.said.startswith("AF_INET"))
-    return _points("c", scale.thin(list(_faults(calls[::80] if scale.short else calls, scale)), 15))
+    return _points("c", scale.thin(list(_faults(calls[::127] if scale.short else calls, scale)), 15))
 
 
 def _probe(host: Host, ledger: Ledger, scale: Scale) -> list[_Point]:
@@ -167,7 +167,7 @@ def _probe(host: Host, ledger: Ledger, scale: Scale) -> list[_Point]:
     host.kill(sent, parsed)
     calls = since(host.trace(sent, host.deliverer), lambda each: "/parsing-" in each.file)
     calls = calls[: calls.index(next(each for each in calls if each.name == "unlink")) + 1]
-    return _points("p", scale.thin(list(_faults(calls[::80] if scale.short else calls, scale)), 10), before=parsed)
+    return _points("p", scale.thin(list(_faults(calls[::127] if scale.short else calls, scale)), 10), before=parsed)
 
 
 def _trace(host: Host, sent: Letter, ledger: Ledger, maker: Maker) -> list[Call]:

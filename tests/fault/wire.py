@@ -46,7 +46,7 @@ _HASTY: dict[str, dict[str, object]] = {
 
 _TRIES = 5  # a handler on a busy machine may exceed these timeouts before it reaches the selected message
 _STALLS = 8  # concurrent; they wait, and need no CPU
-_SAMPLE = 149  # in the short form every nth point, besides those of the commit
+_SAMPLE = 211  # in the short form every nth point, besides those of the commit
 _COMMIT = ((FRONTEND, "S", 1), (BACKEND, "C", 1), (BACKEND, "Z", 2))
 """Sync, CommandComplete and the second ReadyForQuery: the commit comes between the last two."""
 

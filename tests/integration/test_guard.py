@@ -79,9 +79,8 @@ def test_the_share(database: Database, percent: int, held: bool) -> None:
     assert counts[DELIVERIES] == (not held)
 
 
-def test_many_deliveries(every_database: Database) -> None:
+def test_many_deliveries(database: Database) -> None:
     """Of many deliveries a sample is counted, which is accurate enough; if none may be removed, all are counted."""
-    database = every_database
     fill(database, [10])
     database.execute(
         "INSERT INTO pipehandler.delivery"

@@ -59,7 +59,7 @@ class Pair:
         return {bytes(row.raw) for row in self.database.rows("SELECT raw FROM pipehandler.raw_message")}
 
 
-@pytest.fixture(params=[DEBIAN, 18], ids=lambda version: f"pg{version}")
+@pytest.fixture(params=[pytest.param(DEBIAN, marks=pytest.mark.long), 18], ids=lambda version: f"pg{version}")
 def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
     """Both servers, of the oldest and the newest version."""
     with account.folder("pipehandler-pg-") as folder, account.folder("pipehandler-") as home:
