@@ -12,7 +12,7 @@ from pipehandler.cli.terminal import say, say_all
 from pipehandler.mail.sysexits import EX_CONFIG, EX_NOPERM
 from pipehandler.postfix.postconf import DEFAULT_DIRECTORY
 from pipehandler.setup import dns
-from pipehandler.setup.host import Host, checked_name, normalized
+from pipehandler.setup.host import DATABASE, Host, checked_name, normalized
 from pipehandler.setup.plan import check_command, plan, preview, removal, remove, set_up, without_record
 from pipehandler.setup.postfix_state import PostfixState
 from pipehandler.setup.record import Record
@@ -28,7 +28,7 @@ from .command import Failure, quiet_option, reported_errors
 @click.option("--catch-all", is_flag=True, help="Accept mail for every address of the domains.")
 @click.option("--receive-only", is_flag=True, help="A host without other mail: TLS, postscreen, limits, no relay.")
 @click.option("--embedded", is_flag=True, help="Without a PostgreSQL server: use the one of the extra `embedded`.")
-@click.option("--database", default="mail", show_default=True, help="The database, created if it does not exist.")
+@click.option("--database", default=DATABASE, show_default=True, help="The database, created if it does not exist.")
 @click.option("--user", default="pipehandler", show_default=True, help="The account that runs the handler.")
 @click.option(
     "--config-directory", default=DEFAULT_DIRECTORY, show_default=True, help="Postfix's configuration directory."

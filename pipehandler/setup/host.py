@@ -21,6 +21,9 @@ _DEVIATIONS = frozenset("ßς\u200c\u200d")
 
 _NAME = re.compile(r"[a-z_][a-z0-9_-]*")
 
+DATABASE = "mail"
+"""The database, unless another is named."""
+
 
 @dataclass(frozen=True, slots=True)
 class Host:
@@ -39,7 +42,7 @@ class Host:
     config_directory: str = DEFAULT_DIRECTORY
     account: str = "pipehandler"
     server: Server = DEBIAN_SERVER
-    database: str = "mail"
+    database: str = DATABASE
     folder: str = "/etc"
     systemd: bool = False
     embedded: str = ""
@@ -111,7 +114,7 @@ class Host:
     def with_settings(self) -> "Host":
         """Return the same host with the current configuration file, and the database and accounts that this names.
 
-        Raises SetupError.
+        Raises SetupError, also if the options name another database.
         """
         if not os.path.exists(self.config):
             return self
@@ -126,11 +129,22 @@ class Host:
             )
         host = replace(self, settings=settings, database=str(where.get("dbname") or self.database))
         conninfo = located(settings.database.conninfo)
-        if conninfo == located(self.server.conninfo):
+        is_same = conninfo == located(self.server.conninfo)
+        if self.server != DEBIAN_SERVER and not is_same:
+            raise self._other_database(conninfo, located(self.server.conninfo))
+        if self.database not in (DATABASE, host.database):
+            raise self._other_database(host.database, self.database)
+        if is_same:
             return host
         if where.get("host") == f"{EMBEDDED_FOLDER}/socket":
             return replace(host, server=embedded_server(), embedded=EMBEDDED_FOLDER)
         return replace(host, server=replace(self.server, conninfo=conninfo))
+
+    def _other_database(self, found: str, wanted: str) -> SetupError:
+        return SetupError(
+            f"the database of {self.config} is another one ({found}) than that of the options ({wanted}); leave out --conninfo,"
+            " --database and --embedded, or change the file first"
+        )
 
 
 def normalized(domain: str) -> tuple[str, ...]:

@@ -12,9 +12,6 @@ LOOKUP = "pipehandler_lookup"
 ADDRESS_ADMIN = "pipehandler_address_admin"
 """Applications: create, extend, end and remove leases of addresses."""
 
-WEB = "pipehandler_web"
-"""The inbox page: call functions that take the key of an inbox, nothing else."""
-
 MAINTENANCE = "pipehandler_maintenance"
 """The operator's commands: read and delete mail, parse it again, import, and all that ADDRESS_ADMIN may do."""
 

@@ -1,11 +1,13 @@
 """The names that setup is given."""
 
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipehandler.setup.host import Host, checked_name, normalized
-from pipehandler.setup.server import EMBEDDED_ACCOUNT, EMBEDDED_FOLDER
+from pipehandler.setup.server import EMBEDDED_ACCOUNT, EMBEDDED_FOLDER, Server, embedded_server
 from pipehandler.setup.step import SetupError, here_document, output
 
 
@@ -75,7 +77,7 @@ def test_not_a_name(given: str) -> None:
 
 
 def test_configuration_decides(tmp_path: Path) -> None:
-    """The database in a configuration file takes precedence over the options."""
+    """The database in a configuration file takes precedence over the defaults."""
     config = tmp_path / "pipehandler.toml"
     host = Host(config=str(config))
     assert host.with_settings() == host
@@ -89,6 +91,25 @@ def test_configuration_decides(tmp_path: Path) -> None:
     config.write_text(f'database.conninfo = "host={EMBEDDED_FOLDER}/socket dbname=mail user=handler"')
     assert host.with_settings().server.account == EMBEDDED_ACCOUNT
     assert host.with_settings().embedded == EMBEDDED_FOLDER
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"database": "post"}, "(other) than that of the options (post)"),
+        ({"server": Server("host=/run/postgresql port=5433")}, "(host=/run/postgresql) than that of the options"),
+        ({"server": embedded_server(), "embedded": EMBEDDED_FOLDER}, EMBEDDED_FOLDER),
+    ],
+)
+def test_options_that_name_another_database(tmp_path: Path, options: dict[str, Any], named: str) -> None:
+    """They are not ignored: both places are named, and the ways out."""
+    config = tmp_path / "pipehandler.toml"
+    host = Host(config=str(config), **options)
+    config.write_text('database.conninfo = "host=/run/postgresql dbname=other user=handler"')
+    with pytest.raises(SetupError, match=re.escape(named)):
+        host.with_settings()
+    config.write_text(f'database.conninfo = "{host.server.conninfo} dbname={host.database} user=handler"')
+    assert host.with_settings().database == host.database
 
 
 @pytest.mark.parametrize("text", ["", "nonsense", "[log]\n", "database.conninfo = 'nonsense'"])
