@@ -232,6 +232,11 @@ def console(folder: Path, database: Database) -> Console:
     return Console(folder, database)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest test, so that it is not what the other processes wait for at the end."""
+    items.sort(key=lambda item: item.nodeid != "tests/docs/test_commands.py::test_pages")
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The number of messages that the load test sends."""
     parser.addoption("--messages", type=int, default=40, help="messages that smtp-source sends (default: 40)")

@@ -75,9 +75,7 @@ def test_nothing_is_taken_over(host: Host, line: str, reason: str) -> None:
         routing(host, Record("/nonexistent"))
 
 
-@pytest.mark.parametrize(
-    "parameter", ["mydestination", "relay_domains", "virtual_alias_domains", "virtual_mailbox_domains"]
-)
+@pytest.mark.parametrize("parameter", ["relay_domains", "virtual_mailbox_domains"])
 @pytest.mark.parametrize(
     ("word", "listed"),
     [
