@@ -30,6 +30,8 @@ LOCALES = {
     "zh_CN.gb18030": "GB18030", "zh_TW.big5": "BIG5", "de_DE.iso88591": "ISO-8859-1", "ru_RU.koi8r": "KOI8-R",
     "zh_CN.gb2312": "GB2312",
 }  # fmt: skip
+SHORT_RUN = ("C", "C.UTF-8", "ja_JP.eucJP", "de_DE.iso88591", "ru_RU.koi8r")
+"""Those of the short run: with an 8-bit charset, or as different from UTF-8 as any."""
 ADDRESS = "用户é@example.com"
 
 
@@ -53,7 +55,9 @@ def compiled(locales: Path, *names: str) -> str:
     return str(locales)
 
 
-@pytest.mark.parametrize("name", LOCALES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in SHORT_RUN else pytest.mark.long) for name in LOCALES]
+)
 @pytest.mark.parametrize("start", [entrypoint, old_entrypoint])
 def test_locale(handler: Handler, database: Database, locales: Path, name: str, start: Callable[[], list[str]]) -> None:
     """Arguments are octets, whatever the locale: an address in UTF-8 is stored unchanged, with new and old lines of

@@ -227,6 +227,7 @@ def test_a_frozen_shard(live: WebServer, shards: Shards) -> None:
     assert frozen.get("inbox").status == 200
 
 
+@pytest.mark.long
 def test_a_shard_that_moves(live: WebServer, shards: Shards) -> None:
     """The page finds it at the place that the proxy knows now."""
     visitor = opened(live, shards, "moved")[1]
