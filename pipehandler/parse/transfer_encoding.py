@@ -40,13 +40,12 @@ def named(word: str) -> str:
 
 
 def decode(raw: bytes, start: int, end: int, encoding: str, note: Note) -> bytes:
-    """Decode raw[start:end] from the transfer encoding `encoding` (lower case, "" for none).
+    """Decode raw[start:end] from the transfer encoding `encoding` (as `named` returns it, "" for none).
 
     Never raises: broken content is decoded as far as it goes and reported to `note`; octets in an unknown encoding are
     returned as they are (RFC 2045 6.4).
     """
     view = memoryview(raw)[start:end]
-    encoding = named(encoding)
     if encoding == "base64":
         return _base64(raw, start, end, note)
     if encoding == "quoted-printable":

@@ -71,8 +71,7 @@ def leaves(raw: bytes) -> dict[str, bytes]:
     """The decoded content of each part that is not divided, with one line break at its end or none cut off."""
     found = {}
     for part in mime.scan(raw, Limits(), Notebook()).leaves():
-        encoding = (part.first("content-transfer-encoding") or b"").strip().lower().decode("ascii", "replace")
-        content = transfer_encoding.decode(raw, part.start, part.end, encoding, lambda code, detail: None)
+        content = transfer_encoding.decode(raw, part.start, part.end, part.transfer_encoding, lambda code, detail: None)
         found[part.number] = ABSENT.encode() if part.content_type == "message/rfc822" else content
     return found
 

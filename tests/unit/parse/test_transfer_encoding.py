@@ -6,14 +6,14 @@ import quopri
 import pytest
 from harness.cpu import cost
 
-from pipehandler.parse.transfer_encoding import decode
+from pipehandler.parse.transfer_encoding import decode, named
 
 
 def decoded(octets: bytes, encoding: str) -> tuple[bytes, list[str]]:
     """The content and the codes of the defects; the message has other text before and after it."""
     defects: list[str] = []
     raw = b"before" + octets + b"after="
-    content = decode(raw, 6, 6 + len(octets), encoding, lambda code, detail: defects.append(code))
+    content = decode(raw, 6, 6 + len(octets), named(encoding), lambda code, detail: defects.append(code))
     return content, defects
 
 
